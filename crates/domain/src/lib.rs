@@ -1,1 +1,19 @@
-//! Placeholder while the workspace is laid out.
+//! The rules of Product Base, as types and pure functions.
+//!
+//! A rule takes what was read (a plan, a counter, the time) and says what follows; it reads nothing itself,
+//! so every rule is tested in microseconds and can be used by another Rust service alone:
+//! see `examples/another_service.rs`. Nothing here knows of HTTP, SQL or a runtime.
+//!
+//! Each module is a room; the same word names the room in every crate of the workspace.
+
+pub mod api_keys;
+pub mod audit;
+pub mod entitlements;
+pub mod features;
+pub mod idempotency;
+pub mod identity;
+pub mod maintenance;
+pub mod plans;
+pub mod subscriptions;
+pub mod usage;
+pub mod users;

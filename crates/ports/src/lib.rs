@@ -1,1 +1,18 @@
-//! Placeholder while the workspace is laid out.
+//! The traits through which the use cases reach the world: the store, the clock, randomness, secrets and tokens.
+//!
+//! A trait a room; an adapter implements all the repositories of one transaction on one type. Nothing here has a
+//! body but the error types.
+
+pub mod api_keys;
+pub mod audit;
+pub mod clock;
+pub mod entitlements;
+pub mod features;
+pub mod idempotency;
+pub mod identity;
+pub mod maintenance;
+pub mod plans;
+pub mod randomness;
+pub mod store;
+pub mod subscriptions;
+pub mod users;

@@ -1,0 +1,194 @@
+//! API keys: who holds which, until when, and how one is replaced without an outage.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::identity::{Permission, PermissionSet, Role};
+use crate::users::UserId;
+
+/// How many usable keys one user may have.
+pub const KEYS_PER_USER: i64 = 100;
+
+/// The longest time for which a rotated key goes on working beside its successor.
+pub const ROTATION_OVERLAP_MAX: TimeDelta = TimeDelta::days(7);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ApiKeyId(pub Uuid);
+
+/// A key as it is stored. The secret itself is nowhere: only its hash, and what helps its owner to recognise it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiKey {
+    pub id: ApiKeyId,
+    pub user_id: UserId,
+    pub name: String,
+    /// The public beginning, such as `sk_live_8fK2xQ1mZp0a`.
+    pub prefix: String,
+    pub last_four: String,
+    pub permissions: PermissionSet,
+    /// Whether the key may act for users other than its owner.
+    pub on_behalf: bool,
+    pub is_active: bool,
+    pub last_used_at: Option<DateTime<Utc>>,
+    pub expires_at: Option<DateTime<Utc>>,
+    pub rotated_to: Option<ApiKeyId>,
+    pub revoked_at: Option<DateTime<Utc>>,
+    pub created_at: DateTime<Utc>,
+}
+
+impl ApiKey {
+    pub fn is_usable(&self, now: DateTime<Utc>) -> bool {
+        self.is_active && self.expires_at.is_none_or(|expires_at| now < expires_at)
+    }
+}
+
+/// What a caller wants of a new key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiKeyDraft {
+    pub name: String,
+    pub permissions: PermissionSet,
+    pub on_behalf: bool,
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum KeyRefused {
+    #[error("the permission `{0}` is more than you hold yourself")]
+    BeyondCaller(Permission),
+    #[error("`on_behalf` can be granted by an administrator only")]
+    OnBehalfNeedsAdmin,
+    #[error("a key needs at least one permission")]
+    NoPermission,
+    #[error("the expiry lies in the past")]
+    AlreadyExpired,
+    #[error("a user has at most {KEYS_PER_USER} usable keys; revoke one first")]
+    TooMany,
+    #[error("the key is revoked, expired or already rotated, so it cannot be rotated")]
+    NotRotatable,
+    #[error("the overlap of a rotation is between 0 seconds and 7 days")]
+    OverlapTooLong,
+}
+
+/// Whether a key can be made so, by someone who may grant `grantable`, beside the `existing` usable ones.
+pub fn may_create(
+    draft: &ApiKeyDraft,
+    role: Role,
+    grantable: &PermissionSet,
+    existing: i64,
+    now: DateTime<Utc>,
+) -> Result<(), KeyRefused> {
+    if draft.permissions.is_empty() {
+        return Err(KeyRefused::NoPermission);
+    }
+    if let Some(beyond) = grantable.lacks(&draft.permissions) {
+        return Err(KeyRefused::BeyondCaller(beyond));
+    }
+    if draft.on_behalf && role != Role::Admin {
+        return Err(KeyRefused::OnBehalfNeedsAdmin);
+    }
+    if draft.expires_at.is_some_and(|expires_at| expires_at <= now) {
+        return Err(KeyRefused::AlreadyExpired);
+    }
+    if existing >= KEYS_PER_USER { Err(KeyRefused::TooMany) } else { Ok(()) }
+}
+
+/// What a rotation makes of the old key and of its successor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    pub successor: ApiKeyDraft,
+    /// When the old key stops: after the overlap, or at its own expiry if that comes first.
+    pub old_expires_at: DateTime<Utc>,
+}
+
+/// Replaces a key by one with the same name, rights and expiry. Both work during the overlap.
+pub fn rotate(key: &ApiKey, overlap: TimeDelta, now: DateTime<Utc>) -> Result<Rotation, KeyRefused> {
+    if !key.is_usable(now) || key.rotated_to.is_some() {
+        return Err(KeyRefused::NotRotatable);
+    }
+    if overlap < TimeDelta::zero() || overlap > ROTATION_OVERLAP_MAX {
+        return Err(KeyRefused::OverlapTooLong);
+    }
+    let overlap_ends = now + overlap;
+    Ok(Rotation {
+        successor: ApiKeyDraft {
+            name: key.name.clone(),
+            permissions: key.permissions.clone(),
+            on_behalf: key.on_behalf,
+            expires_at: key.expires_at,
+        },
+        old_expires_at: key.expires_at.map_or(overlap_ends, |expires_at| expires_at.min(overlap_ends)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::days(20_000)
+    }
+
+    fn draft(permissions: &[Permission]) -> ApiKeyDraft {
+        ApiKeyDraft {
+            name: "server".into(),
+            permissions: permissions.iter().copied().collect(),
+            on_behalf: false,
+            expires_at: None,
+        }
+    }
+
+    fn key(expires_at: Option<DateTime<Utc>>) -> ApiKey {
+        ApiKey {
+            id: ApiKeyId(Uuid::nil()),
+            user_id: UserId(Uuid::nil()),
+            name: "server".into(),
+            prefix: "sk_live_x".into(),
+            last_four: "abcd".into(),
+            permissions: PermissionSet::all(),
+            on_behalf: false,
+            is_active: true,
+            last_used_at: None,
+            expires_at,
+            rotated_to: None,
+            revoked_at: None,
+            created_at: now(),
+        }
+    }
+
+    #[test]
+    fn a_key_holds_no_more_than_its_maker() {
+        let grantable = Role::User.permissions();
+        let create = |draft: &ApiKeyDraft, role| may_create(draft, role, &grantable, 0, now());
+        assert_eq!(create(&draft(&[Permission::UsageWrite]), Role::User), Ok(()));
+        assert_eq!(
+            create(&draft(&[Permission::PlansWrite]), Role::User),
+            Err(KeyRefused::BeyondCaller(Permission::PlansWrite))
+        );
+        assert_eq!(create(&draft(&[]), Role::User), Err(KeyRefused::NoPermission));
+        let on_behalf = ApiKeyDraft { on_behalf: true, ..draft(&[Permission::UsageCheck]) };
+        assert_eq!(create(&on_behalf, Role::User), Err(KeyRefused::OnBehalfNeedsAdmin));
+        assert_eq!(create(&on_behalf, Role::Admin), Ok(()));
+        let late = ApiKeyDraft { expires_at: Some(now()), ..draft(&[Permission::UsageCheck]) };
+        assert_eq!(create(&late, Role::User), Err(KeyRefused::AlreadyExpired));
+        assert_eq!(
+            may_create(&draft(&[Permission::UsageCheck]), Role::User, &grantable, KEYS_PER_USER, now()),
+            Err(KeyRefused::TooMany)
+        );
+    }
+
+    #[test]
+    fn a_rotation_never_makes_the_old_key_live_longer() {
+        let soon = now() + TimeDelta::minutes(5);
+        let ends = |key: &ApiKey, overlap| rotate(key, overlap, now()).map(|rotation| rotation.old_expires_at);
+        assert_eq!(ends(&key(Some(soon)), TimeDelta::hours(1)), Ok(soon));
+        assert_eq!(ends(&key(None), TimeDelta::hours(1)), Ok(now() + TimeDelta::hours(1)));
+        assert_eq!(ends(&key(None), TimeDelta::days(8)), Err(KeyRefused::OverlapTooLong));
+        assert_eq!(ends(&key(Some(now())), TimeDelta::zero()), Err(KeyRefused::NotRotatable));
+        assert_eq!(
+            ends(&ApiKey { rotated_to: Some(ApiKeyId(Uuid::max())), ..key(None) }, TimeDelta::zero()),
+            Err(KeyRefused::NotRotatable)
+        );
+    }
+}

@@ -1,0 +1,74 @@
+//! Idempotency: a request that is sent again under the same key is answered with the first answer.
+
+use thiserror::Error;
+
+/// The longest idempotency key, in characters (issue 3; the database checks it too).
+pub const KEY_MAX_LENGTH: usize = 255;
+
+/// The key that a client chose for one request. Visible ASCII, so that it means the same in a header and in a body.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct IdempotencyKey(String);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum IdempotencyKeyRefused {
+    #[error("an idempotency key must not be empty")]
+    Empty,
+    #[error("an idempotency key has at most 255 characters")]
+    TooLong,
+    #[error("an idempotency key is made of visible ASCII characters")]
+    NotVisible,
+}
+
+impl IdempotencyKey {
+    pub fn parse(text: &str) -> Result<Self, IdempotencyKeyRefused> {
+        if text.is_empty() {
+            return Err(IdempotencyKeyRefused::Empty);
+        }
+        if text.len() > KEY_MAX_LENGTH {
+            return Err(IdempotencyKeyRefused::TooLong);
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
+            return Err(IdempotencyKeyRefused::NotVisible);
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+// A key may open a stored answer with a secret in it, so it stays out of logs.
+impl std::fmt::Debug for IdempotencyKey {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("IdempotencyKey(..)")
+    }
+}
+
+/// An answer as it went over the wire, kept so that it can be given again byte for byte.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoredAnswer {
+    pub status: u16,
+    pub content_type: String,
+    pub body: Vec<u8>,
+}
+
+impl std::fmt::Debug for StoredAnswer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "StoredAnswer({}, {} bytes)", self.status, self.body.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_visible_ascii_within_its_bound() {
+        assert!(IdempotencyKey::parse(&"k".repeat(KEY_MAX_LENGTH)).is_ok());
+        assert_eq!(IdempotencyKey::parse(&"k".repeat(KEY_MAX_LENGTH + 1)), Err(IdempotencyKeyRefused::TooLong));
+        assert_eq!(IdempotencyKey::parse(""), Err(IdempotencyKeyRefused::Empty));
+        assert_eq!(IdempotencyKey::parse("a\u{0}b"), Err(IdempotencyKeyRefused::NotVisible));
+        assert_eq!(IdempotencyKey::parse("鍵"), Err(IdempotencyKeyRefused::NotVisible));
+    }
+}

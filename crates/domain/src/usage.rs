@@ -1,0 +1,165 @@
+//! Usage: in which period a use is counted, and what a counter says.
+//!
+//! The period is part of a counter's key, so nothing is ever reset by a job: a new period is a new counter.
+//! All boundaries are in UTC. The SQL functions `usage_period_start` and `usage_period_end` are the twins of
+//! [`Period::containing`]; a test over real Postgres holds them equal.
+
+use std::str::FromStr;
+
+use chrono::{DateTime, Days, Months, NaiveDate, NaiveTime, Utc};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Over which stretch of time a limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeriodKind {
+    Day,
+    Month,
+    /// Months counted from the start of the subscription, else of the profile.
+    BillingPeriod,
+    Lifetime,
+}
+
+impl PeriodKind {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Day => "day",
+            Self::Month => "month",
+            Self::BillingPeriod => "billing_period",
+            Self::Lifetime => "lifetime",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("`{0}` is not a period: day, month, billing_period or lifetime")]
+pub struct UnknownPeriod(pub String);
+
+impl FromStr for PeriodKind {
+    type Err = UnknownPeriod;
+
+    fn from_str(text: &str) -> Result<Self, UnknownPeriod> {
+        [Self::Day, Self::Month, Self::BillingPeriod, Self::Lifetime]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| UnknownPeriod(text.to_owned()))
+    }
+}
+
+/// One stretch of counting: from `start` up to, not including, `end`. A lifetime has no end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Period {
+    pub kind: PeriodKind,
+    pub start: DateTime<Utc>,
+    pub end: Option<DateTime<Utc>>,
+}
+
+impl Period {
+    /// The period of this kind that contains `at`. `anchor` matters to billing periods only.
+    ///
+    /// A billing period that is anchored on the 31st begins on the last day of shorter months, and on the 31st
+    /// again after: every boundary is the anchor plus a whole number of months, never the last boundary plus one.
+    pub fn containing(kind: PeriodKind, anchor: DateTime<Utc>, at: DateTime<Utc>) -> Self {
+        match kind {
+            PeriodKind::Day => {
+                let start = midnight(at.date_naive());
+                Self { kind, start, end: Some(start + Days::new(1)) }
+            }
+            PeriodKind::Month => {
+                let start = midnight(first_of_month(at.date_naive()));
+                Self { kind, start, end: Some(plus_months(start, 1)) }
+            }
+            PeriodKind::BillingPeriod => {
+                let mut elapsed = months_since_year_zero(at) - months_since_year_zero(anchor);
+                if plus_months(anchor, elapsed) > at {
+                    elapsed -= 1;
+                }
+                Self { kind, start: plus_months(anchor, elapsed), end: Some(plus_months(anchor, elapsed + 1)) }
+            }
+            PeriodKind::Lifetime => Self { kind, start: DateTime::UNIX_EPOCH, end: None },
+        }
+    }
+}
+
+fn midnight(day: NaiveDate) -> DateTime<Utc> {
+    day.and_time(NaiveTime::MIN).and_utc()
+}
+
+fn first_of_month(day: NaiveDate) -> NaiveDate {
+    use chrono::Datelike;
+    day.with_day(1).unwrap_or(day)
+}
+
+fn months_since_year_zero(at: DateTime<Utc>) -> i32 {
+    use chrono::Datelike;
+    at.year() * 12 + at.month0().cast_signed()
+}
+
+/// The same day and time `months` later (or earlier), or the last day of that month where there is no such day.
+/// At the ends of chrono's calendar, a quarter of a million years away, the time stays as it is.
+fn plus_months(at: DateTime<Utc>, months: i32) -> DateTime<Utc> {
+    let distance = Months::new(months.unsigned_abs());
+    let moved = if months < 0 { at.checked_sub_months(distance) } else { at.checked_add_months(distance) };
+    moved.unwrap_or(at)
+}
+
+/// What one counter holds. `used` includes `overage`: use beyond a hold, or paid for with tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub used: i64,
+    pub reserved: i64,
+    pub overage: i64,
+}
+
+impl Tally {
+    /// What stands against the limit: used, less what was paid for beyond it, plus what is held.
+    pub const fn against_limit(self) -> i64 {
+        self.used.saturating_sub(self.overage).saturating_add(self.reserved)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(text: &str) -> DateTime<Utc> {
+        DateTime::parse_from_rfc3339(text).expect(text).to_utc()
+    }
+
+    #[test]
+    fn a_billing_period_survives_short_months() {
+        let anchor = at("2026-01-31T10:00:00Z");
+        let period = |now| Period::containing(PeriodKind::BillingPeriod, anchor, at(now));
+        assert_eq!(period("2026-02-28T09:59:59Z").start, anchor);
+        assert_eq!(period("2026-02-28T10:00:00Z").start, at("2026-02-28T10:00:00Z"));
+        assert_eq!(period("2026-02-28T10:00:00Z").end, Some(at("2026-03-31T10:00:00Z")));
+        assert_eq!(period("2028-03-01T00:00:00Z").start, at("2028-02-29T10:00:00Z"));
+        assert_eq!(period("2025-12-31T09:00:00Z").start, at("2025-11-30T10:00:00Z"));
+    }
+
+    #[test]
+    fn a_day_and_a_month_are_utc() {
+        let now = at("2026-12-31T23:59:59Z");
+        assert_eq!(Period::containing(PeriodKind::Day, now, now).end, Some(at("2027-01-01T00:00:00Z")));
+        assert_eq!(Period::containing(PeriodKind::Month, now, now).start, at("2026-12-01T00:00:00Z"));
+        assert_eq!(Period::containing(PeriodKind::Lifetime, now, now).end, None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_period_contains_its_moment_and_touches_the_next(anchor in 0_i64..4_000_000_000, now in 0_i64..4_000_000_000) {
+            let anchor = DateTime::from_timestamp(anchor, 0).unwrap_or_default();
+            let now = DateTime::from_timestamp(now, 0).unwrap_or_default();
+            for kind in [PeriodKind::Day, PeriodKind::Month, PeriodKind::BillingPeriod] {
+                let period = Period::containing(kind, anchor, now);
+                let end = period.end.unwrap_or_default();
+                prop_assert!(period.start <= now && now < end);
+                prop_assert_eq!(Period::containing(kind, anchor, end).start, end);
+                prop_assert_eq!(Period::containing(kind, anchor, period.start), period);
+            }
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Users: the profile that belongs to an identity.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::identity::{Email, Role};
+use crate::plans::PlanId;
+
+/// The id of a user: the same value as the identity's (`auth.users.id`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct UserId(pub Uuid);
+
+impl fmt::Display for UserId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// A profile as it is stored. The e-mail belongs to the identity and is read beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    pub id: UserId,
+    pub email: Option<Email>,
+    pub name: String,
+    pub role: Role,
+    pub plan_id: PlanId,
+    pub wallet_address: Option<String>,
+    pub token_balance: i64,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+}
+
+/// What a new profile starts from; plan, balance and times are the database's defaults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewUser {
+    pub id: UserId,
+    pub name: String,
+    pub role: Role,
+}
+
+/// The fields that a user may change. `None` leaves a field as it is; the wallet can also be taken away.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserChanges {
+    pub name: Option<String>,
+    pub wallet_address: Option<Option<String>>,
+}

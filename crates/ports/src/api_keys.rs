@@ -1,0 +1,55 @@
+//! API keys: their rows, and the secrets themselves.
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use domain::api_keys::{ApiKey, ApiKeyDraft, ApiKeyId};
+use domain::identity::Role;
+use domain::users::UserId;
+
+use crate::store::{Locked, Page, StoreError};
+
+/// A freshly made secret, with all that is kept of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MintedKey {
+    /// The whole key; it is shown once and kept nowhere.
+    pub secret: String,
+    pub prefix: String,
+    pub last_four: String,
+    pub hash: String,
+}
+
+/// Makes secrets in the product's format, and recognises them.
+pub trait KeyMint: Send + Sync {
+    fn mint(&self) -> MintedKey;
+    /// The hash by which a presented key is found, or `None` if its form or its checksum is wrong:
+    /// such a key never reaches the database.
+    fn recognise(&self, presented: &str) -> Option<String>;
+}
+
+/// A key and the role of its owner: all that is needed to know a caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyHolder {
+    pub key: ApiKey,
+    pub role: Role,
+}
+
+#[async_trait]
+pub trait ApiKeyRepository: Send {
+    async fn insert(&mut self, owner: UserId, draft: &ApiKeyDraft, minted: &MintedKey) -> Result<ApiKey, StoreError>;
+    async fn find(&mut self, owner: UserId, id: ApiKeyId) -> Result<Option<ApiKey>, StoreError>;
+    async fn find_by_hash(&mut self, hash: &str) -> Result<Option<KeyHolder>, StoreError>;
+    async fn lock(&mut self, owner: UserId, id: ApiKeyId) -> Result<Option<Locked<ApiKey>>, StoreError>;
+    /// Newest first, usable or not.
+    async fn list(&mut self, owner: UserId, page: &Page<(DateTime<Utc>, ApiKeyId)>) -> Result<Vec<ApiKey>, StoreError>;
+    async fn count_usable(&mut self, owner: UserId, now: DateTime<Utc>) -> Result<i64, StoreError>;
+    async fn revoke(&mut self, key: &Locked<ApiKey>, at: DateTime<Utc>) -> Result<(), StoreError>;
+    /// Names the successor of a rotated key, and when the old one stops.
+    async fn save_rotation(
+        &mut self,
+        key: &Locked<ApiKey>,
+        successor: ApiKeyId,
+        expires_at: DateTime<Utc>,
+    ) -> Result<(), StoreError>;
+    /// Writes when keys were last used, in one statement. A later time is never replaced by an earlier one.
+    async fn record_use(&mut self, uses: &[(ApiKeyId, DateTime<Utc>)]) -> Result<(), StoreError>;
+}

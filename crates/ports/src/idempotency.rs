@@ -1,0 +1,41 @@
+//! Idempotency: answers that are kept in the transaction of their effect, sealed, and given again.
+
+use async_trait::async_trait;
+use domain::idempotency::{IdempotencyKey, StoredAnswer};
+use domain::users::UserId;
+
+use crate::store::StoreError;
+
+/// Whose request it is, on which route, under which key, with which body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnswerClaim {
+    pub caller: UserId,
+    /// Method and path, such as `POST /api/keys`.
+    pub route: String,
+    pub key: IdempotencyKey,
+    /// A digest of the body, so that the same key with another body is noticed.
+    pub fingerprint: Vec<u8>,
+}
+
+/// What is known of a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// Nobody had it: it is ours until the transaction ends.
+    Fresh,
+    /// The work was done before; this was the answer.
+    Answered(StoredAnswer),
+    /// The key was used with another body.
+    OtherBody,
+    /// Another request with this key is at work.
+    InFlight,
+}
+
+#[async_trait]
+pub trait AnswerRepository: Send {
+    /// Takes the claim for this transaction, without waiting.
+    async fn claim(&mut self, claim: &AnswerClaim) -> Result<Claimed, StoreError>;
+    /// Keeps the answer; it becomes visible with the effect, at the commit.
+    async fn record(&mut self, claim: &AnswerClaim, answer: &StoredAnswer) -> Result<(), StoreError>;
+    /// Deletes expired answers, at most `limit`; says how many.
+    async fn delete_expired(&mut self, limit: u64) -> Result<u64, StoreError>;
+}

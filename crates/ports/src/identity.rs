@@ -1,0 +1,129 @@
+//! Identity: the built-in accounts, their sessions, and the tokens by which a caller is known.
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use domain::identity::{Email, Role};
+use domain::users::UserId;
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::store::StoreError;
+
+/// What a log-in is checked against.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoredCredentials {
+    pub user_id: UserId,
+    pub email: Email,
+    /// The argon2id hash in PHC form.
+    pub password_hash: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewSession {
+    pub id: Uuid,
+    pub user_id: UserId,
+    pub user_agent: Option<String>,
+    pub expires_at: DateTime<Utc>,
+}
+
+/// A refresh token as it is stored: by hash, in the session that is its family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefreshToken {
+    pub id: Uuid,
+    pub session_id: Uuid,
+    pub user_id: UserId,
+    pub expires_at: DateTime<Utc>,
+    /// When it was exchanged. An exchanged token that comes again is a stolen one.
+    pub used_at: Option<DateTime<Utc>>,
+    pub revoked_at: Option<DateTime<Utc>>,
+}
+
+/// Hash of an opaque secret, for the unique index.
+pub type SecretHash = Vec<u8>;
+
+#[async_trait]
+pub trait IdentityRepository: Send {
+    /// Makes a built-in identity, under the id of a deleted one with the same e-mail if there is a tombstone.
+    /// `Constraint` on the e-mail's unique index where it is taken.
+    async fn register(&mut self, id: UserId, email: &Email, password_hash: &str) -> Result<UserId, StoreError>;
+    async fn find_credentials(&mut self, email: &Email) -> Result<Option<StoredCredentials>, StoreError>;
+    async fn save_password(&mut self, user_id: UserId, password_hash: &str) -> Result<(), StoreError>;
+    /// Removes the identity of a built-in account, keeping a digest of its e-mail in the tombstone.
+    async fn delete(&mut self, user_id: UserId) -> Result<(), StoreError>;
+    /// Whether the identity provider knows this id.
+    async fn exists(&mut self, user_id: UserId) -> Result<bool, StoreError>;
+    async fn find_by_email(&mut self, email: &Email) -> Result<Option<UserId>, StoreError>;
+    async fn find_email(&mut self, user_id: UserId) -> Result<Option<Email>, StoreError>;
+
+    async fn insert_session(&mut self, session: &NewSession) -> Result<(), StoreError>;
+    async fn insert_refresh_token(&mut self, token: &RefreshToken, hash: &SecretHash) -> Result<(), StoreError>;
+    /// FOR UPDATE: two exchanges of one token wait for each other, and the second sees the first.
+    async fn lock_refresh_token(&mut self, hash: &SecretHash) -> Result<Option<RefreshToken>, StoreError>;
+    /// Marks a token as exchanged for another.
+    async fn replace_refresh_token(&mut self, id: Uuid, successor: Uuid, at: DateTime<Utc>) -> Result<(), StoreError>;
+    /// Ends a session and all of its refresh tokens.
+    async fn revoke_session(&mut self, session_id: Uuid, at: DateTime<Utc>) -> Result<(), StoreError>;
+    /// Notes that this key signs tokens, so that operators see which keys were in use and since when.
+    async fn record_signing_key(&mut self, key_id: &str, algorithm: &str) -> Result<(), StoreError>;
+    /// Deletes sessions and tokens that ended before `before`, at most `limit`; says how many.
+    async fn delete_ended_sessions(&mut self, before: DateTime<Utc>, limit: u64) -> Result<u64, StoreError>;
+}
+
+/// The identity that a token speaks for. Whether it has a profile is another question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedIdentity {
+    pub user_id: UserId,
+    pub expires_at: DateTime<Utc>,
+}
+
+/// Why a token was not accepted. The caller is told no more than that it was not.
+#[derive(Debug, Error)]
+pub enum TokenRefused {
+    #[error("the token is not valid: {0}")]
+    Invalid(String),
+    /// The issuer's keys could not be had, so nothing can be said of the token.
+    #[error("the identity provider's keys are out of reach: {0}")]
+    Unavailable(String),
+}
+
+#[async_trait]
+pub trait TokenVerifier: Send + Sync {
+    async fn verify(&self, token: &str) -> Result<VerifiedIdentity, TokenRefused>;
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct AccessToken {
+    pub token: String,
+    pub expires_in_seconds: u64,
+}
+
+/// Makes access tokens of the built-in identity.
+pub trait TokenIssuer: Send + Sync {
+    fn issue(&self, user_id: UserId, email: &Email, role: Role, session_id: Uuid) -> Result<AccessToken, SecretError>;
+    /// The id of the key that signs, and its algorithm.
+    fn key(&self) -> (String, &'static str);
+}
+
+#[derive(Debug, Error)]
+#[error("a secret could not be made or checked: {0}")]
+pub struct SecretError(pub String);
+
+/// Hashes passwords, a bounded number at once, since one hash costs as much as a thousand requests.
+#[async_trait]
+pub trait PasswordHasher: Send + Sync {
+    async fn hash(&self, password: String) -> Result<String, SecretError>;
+    /// Compares with a stored hash. Without one it does the same work and says no, so that the time tells nothing.
+    async fn verify(&self, password: String, stored: Option<String>) -> Result<bool, SecretError>;
+}
+
+/// An opaque secret (a refresh token), and the hash by which it is found again.
+#[derive(Clone, PartialEq, Eq)]
+pub struct OpaqueSecret {
+    pub secret: String,
+    pub hash: SecretHash,
+}
+
+pub trait SecretMint: Send + Sync {
+    fn mint(&self) -> OpaqueSecret;
+    fn hash(&self, secret: &str) -> SecretHash;
+}

@@ -1,0 +1,110 @@
+//! The store: transactions, on whose behalf they run, and what can go wrong with them.
+
+use async_trait::async_trait;
+use domain::users::UserId;
+use thiserror::Error;
+
+use crate::api_keys::ApiKeyRepository;
+use crate::audit::AuditRepository;
+use crate::entitlements::EntitlementRepository;
+use crate::features::FeatureRepository;
+use crate::idempotency::AnswerRepository;
+use crate::identity::IdentityRepository;
+use crate::maintenance::MaintenanceRepository;
+use crate::plans::PlanRepository;
+use crate::subscriptions::SubscriptionRepository;
+use crate::users::UserRepository;
+
+/// On whose behalf rows are read and written; Postgres row-level security follows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// A user reads what is theirs. The database shows nothing else, whatever the statement says.
+    User(UserId),
+    /// Nobody in particular: the public catalogue only.
+    Anonymous,
+    /// The service itself: money, quota, plans, keys. `actor` and `reason` go to the audit trail.
+    Service { actor: Option<UserId>, reason: Option<String> },
+}
+
+impl Scope {
+    /// The service acting on nobody's order: log-in, key look-up, jobs.
+    pub const SERVICE: Self = Self::Service { actor: None, reason: None };
+
+    /// The service acting on a user's order.
+    pub const fn on_order_of(actor: UserId) -> Self {
+        Self::Service { actor: Some(actor), reason: None }
+    }
+}
+
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Opens a transaction. One round trip, which carries the role, the claims and the time limits with it.
+    async fn begin(&self, scope: Scope) -> Result<Box<dyn UnitOfWork>, StoreError>;
+}
+
+/// An open transaction. Dropping it rolls back; only `commit` keeps the work.
+/// The accessors borrow mutably: one statement at a time, checked by the compiler.
+#[async_trait]
+pub trait UnitOfWork: Send {
+    fn identity(&mut self) -> &mut dyn IdentityRepository;
+    fn users(&mut self) -> &mut dyn UserRepository;
+    fn plans(&mut self) -> &mut dyn PlanRepository;
+    fn features(&mut self) -> &mut dyn FeatureRepository;
+    fn subscriptions(&mut self) -> &mut dyn SubscriptionRepository;
+    fn entitlements(&mut self) -> &mut dyn EntitlementRepository;
+    fn api_keys(&mut self) -> &mut dyn ApiKeyRepository;
+    fn answers(&mut self) -> &mut dyn AnswerRepository;
+    fn audit(&mut self) -> &mut dyn AuditRepository;
+    fn maintenance(&mut self) -> &mut dyn MaintenanceRepository;
+    async fn commit(self: Box<Self>) -> Result<(), StoreError>;
+}
+
+/// A row read under a row lock: writes that are only safe under the lock ask for this type.
+/// Only an adapter that holds the lock makes one.
+#[derive(Clone, Debug)]
+pub struct Locked<T>(T);
+
+impl<T> Locked<T> {
+    pub const fn under_lock(row: T) -> Self {
+        Self(row)
+    }
+
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+impl<T> std::ops::Deref for Locked<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// What can go wrong with a statement, by what the caller can do about it.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// Another transaction was in the way: the same work can succeed when it is done again from the start.
+    #[error("the transaction met a conflict and can be repeated")]
+    Conflict,
+    /// A rule of the schema said no. The name tells which.
+    #[error("the constraint `{constraint}` was violated")]
+    Constraint { constraint: String },
+    /// The database could not be asked, or did not answer in time.
+    #[error("the database is away: {0}")]
+    Unavailable(String),
+    /// A row says what no row may say.
+    #[error("the table `{table}` holds what it must not, at {key}")]
+    Inconsistent { table: &'static str, key: String },
+    /// Anything else: a bug of ours.
+    #[error("the database refused a statement: {0}")]
+    Unexpected(String),
+}
+
+/// A position in a list, and how many rows to read from there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<C> {
+    pub after: Option<C>,
+    pub limit: u64,
+}

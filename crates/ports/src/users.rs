@@ -1,0 +1,40 @@
+//! Users: the profiles.
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use domain::identity::Role;
+use domain::users::{NewUser, User, UserChanges, UserId};
+use uuid::Uuid;
+
+use crate::store::{Locked, Page, StoreError};
+
+/// A position in the list of users: newest first, the id breaks ties.
+pub type UserPosition = (DateTime<Utc>, Uuid);
+
+/// One part of everything that is stored of a user: a table and its rows as JSON objects, as text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportSection {
+    pub table: &'static str,
+    pub rows: Vec<String>,
+    /// Whether there were more rows than the bound of the export.
+    pub truncated: bool,
+}
+
+#[async_trait]
+pub trait UserRepository: Send {
+    async fn find(&mut self, id: UserId) -> Result<Option<User>, StoreError>;
+    /// Role of a profile: all that is needed to know a caller.
+    async fn find_role(&mut self, id: UserId) -> Result<Option<Role>, StoreError>;
+    /// FOR NO KEY UPDATE: inserts of child rows go on meanwhile.
+    async fn lock(&mut self, id: UserId) -> Result<Option<Locked<User>>, StoreError>;
+    /// `Constraint { fk_users_auth }` without an identity, `Constraint { users_pkey }` where there is a profile.
+    async fn insert(&mut self, user: &NewUser) -> Result<User, StoreError>;
+    /// Writes the fields that a user may change; `None` where there is no profile.
+    async fn save(&mut self, id: UserId, changes: &UserChanges) -> Result<Option<User>, StoreError>;
+    async fn save_role(&mut self, id: UserId, role: Role) -> Result<bool, StoreError>;
+    /// Deletes the profile and what hangs on it; a tombstone stays. `false` where there was none.
+    async fn delete(&mut self, id: UserId) -> Result<bool, StoreError>;
+    async fn list(&mut self, page: &Page<UserPosition>) -> Result<Vec<User>, StoreError>;
+    /// Everything stored of a user, table by table, at most `limit` rows of each.
+    async fn export(&mut self, id: UserId, limit: u64) -> Result<Vec<ExportSection>, StoreError>;
+}
