@@ -7,6 +7,7 @@ use domain::users::UserId;
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::api_keys::KeyHolder;
 use crate::store::StoreError;
 
 /// What a log-in is checked against.
@@ -65,7 +66,8 @@ pub trait IdentityRepository: Send {
     async fn revoke_session(&mut self, session_id: Uuid, at: DateTime<Utc>) -> Result<(), StoreError>;
     /// Notes that this key signs tokens, so that operators see which keys were in use and since when.
     async fn record_signing_key(&mut self, key_id: &str, algorithm: &str) -> Result<(), StoreError>;
-    /// Deletes sessions and tokens that ended before `before`, at most `limit`; says how many.
+    /// Deletes sessions that were revoked before `before`, or whose last refresh token expired before it (each
+    /// refresh lengthens a session, so its own `expires_at` does not tell); at most `limit`; says how many.
     async fn delete_ended_sessions(&mut self, before: DateTime<Utc>, limit: u64) -> Result<u64, StoreError>;
 }
 
@@ -74,6 +76,18 @@ pub trait IdentityRepository: Send {
 pub struct VerifiedIdentity {
     pub user_id: UserId,
     pub expires_at: DateTime<Utc>,
+}
+
+/// What is remembered of callers, so that not every request asks the database who they are. An entry lives at most a
+/// second: revocation takes effect within that on every process, and at once on the one that it was done on.
+#[async_trait]
+pub trait CallerCache: Send + Sync {
+    async fn role(&self, user_id: UserId) -> Option<Role>;
+    async fn remember_role(&self, user_id: UserId, role: Role);
+    async fn key(&self, hash: &str) -> Option<KeyHolder>;
+    async fn remember_key(&self, hash: &str, holder: KeyHolder);
+    /// Forgets everything about a user and their keys.
+    async fn forget(&self, user_id: UserId);
 }
 
 /// Why a token was not accepted. The caller is told no more than that it was not.

@@ -31,6 +31,8 @@ pub trait UserRepository: Send {
     async fn insert(&mut self, user: &NewUser) -> Result<User, StoreError>;
     /// Writes the fields that a user may change; `None` where there is no profile.
     async fn save(&mut self, id: UserId, changes: &UserChanges) -> Result<Option<User>, StoreError>;
+    /// Whether anybody is an administrator yet.
+    async fn has_admin(&mut self) -> Result<bool, StoreError>;
     async fn save_role(&mut self, id: UserId, role: Role) -> Result<bool, StoreError>;
     /// Deletes the profile and what hangs on it; a tombstone stays. `false` where there was none.
     async fn delete(&mut self, id: UserId) -> Result<bool, StoreError>;

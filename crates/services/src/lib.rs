@@ -1,1 +1,18 @@
-//! Placeholder while the workspace is laid out.
+//! The use cases of Product Base, one service a room.
+//!
+//! A service opens a unit of work, reads, asks a rule of `domain`, writes, commits. It holds its ports as trait
+//! objects and knows of neither HTTP nor SQL. Every method is safe to run in a task of its own: the HTTP side spawns
+//! it, so that a client that hangs up never cuts a transaction short.
+
+pub mod api_keys;
+pub mod audit;
+pub mod conflicts;
+pub mod entitlements;
+pub mod features;
+pub mod idempotency;
+pub mod identity;
+pub mod maintenance;
+pub mod plans;
+pub mod snapshots;
+pub mod subscriptions;
+pub mod users;

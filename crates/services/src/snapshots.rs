@@ -1,0 +1,73 @@
+//! Snapshots: what is read far more often than it changes, kept in memory for at most a second.
+//!
+//! One reader at a time fetches; the others wait for it. A snapshot never hides that the database is away: past its
+//! age the next read asks again and hands on the error.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+/// How old a snapshot may be (design/metering.md).
+pub const MAX_AGE: Duration = Duration::from_secs(1);
+
+pub struct Snapshot<T> {
+    held: Mutex<Option<(Instant, Arc<T>)>>,
+}
+
+impl<T> Default for Snapshot<T> {
+    fn default() -> Self {
+        Self { held: Mutex::new(None) }
+    }
+}
+
+impl<T> Snapshot<T> {
+    /// What is held, if it is young enough, else what `fetch` brings.
+    pub async fn get<E>(&self, fetch: impl Future<Output = Result<T, E>>) -> Result<Arc<T>, E> {
+        let mut held = self.held.lock().await;
+        if let Some((since, value)) = held.as_ref()
+            && since.elapsed() < MAX_AGE
+        {
+            return Ok(Arc::clone(value));
+        }
+        // The age counts from before the reading, since a change may follow right upon it.
+        let asked_at = Instant::now();
+        let value = Arc::new(fetch.await?);
+        *held = Some((asked_at, Arc::clone(&value)));
+        Ok(value)
+    }
+
+    /// Forgets what is held: the next reader sees what was just changed here.
+    pub async fn forget(&self) {
+        *self.held.lock().await = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_snapshot_is_fetched_once_a_second_and_after_a_change() {
+        let fetched = AtomicU32::new(0);
+        let snapshot = Snapshot::default();
+        let read = async || {
+            snapshot.get(async { Ok::<_, ()>(fetched.fetch_add(1, Ordering::SeqCst)) }).await.map(|value| *value)
+        };
+        assert_eq!((read().await, read().await), (Ok(0), Ok(0)));
+        tokio::time::advance(MAX_AGE).await;
+        assert_eq!(read().await, Ok(1));
+        snapshot.forget().await;
+        assert_eq!(read().await, Ok(2));
+    }
+
+    #[tokio::test]
+    async fn an_error_is_handed_on_and_not_held() {
+        let snapshot = Snapshot::<u8>::default();
+        assert_eq!(snapshot.get(async { Err("away") }).await, Err("away"));
+        assert_eq!(snapshot.get(async { Ok::<_, &str>(7) }).await.map(|value| *value), Ok(7));
+    }
+}

@@ -1,0 +1,225 @@
+//! Subscriptions: a user's plan in force, and how it changes.
+//!
+//! A change locks the user's row and the live subscription's, asks the rule, writes, commits. The audit row is the
+//! trigger's. A change that waits for the end of the paid period is in force by `effective_plan` from that moment on;
+//! the job that applies it only tidies up.
+
+use domain::entitlements::Decision;
+use domain::features::FeatureId;
+use domain::plans::{Plan, PlanId};
+use domain::subscriptions::{
+    Authority, ChangeWhen, PlanChange, PlanChangeRefused, ScheduledChange, Standing, change_plan,
+};
+use domain::users::UserId;
+use ports::entitlements::NamedEntitlement;
+use ports::store::{Scope, StoreError, UnitOfWork};
+use ports::subscriptions::PlanInForce;
+use thiserror::Error;
+
+use crate::conflicts::{may_conflict, retry_conflicts};
+use crate::entitlements::EntitlementError;
+use crate::idempotency::{KeyConflict, Once, Performed};
+use crate::plans::PlanService;
+
+/// How many due changes one run of the job applies at most.
+const APPLIED_AT_ONCE: u64 = 500;
+
+/// What a user's plan is, and what it allows now: the seeds' `UserPlanInfo`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserPlanInfo {
+    pub user_id: UserId,
+    pub in_force: PlanInForce,
+    pub plan: Plan,
+    pub features: Vec<NamedEntitlement>,
+}
+
+/// A change that was made, or would be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangedPlan {
+    pub change: PlanChange,
+    /// Whether it was only asked what would happen.
+    pub preview: bool,
+    /// How the user stands after it (in a preview: stands now).
+    pub info: UserPlanInfo,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanWish {
+    pub plan_id: PlanId,
+    pub when: Option<ChangeWhen>,
+    pub preview: bool,
+}
+
+#[derive(Debug, Error)]
+pub enum PlanChangeError {
+    #[error("there is no such user")]
+    UnknownUser,
+    #[error("there is no plan `{0}`")]
+    UnknownPlan(PlanId),
+    #[error(transparent)]
+    Refused(#[from] PlanChangeRefused),
+    #[error(transparent)]
+    Key(#[from] KeyConflict),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+may_conflict!(PlanChangeError);
+
+impl PlanService {
+    /// `None` where there is no profile.
+    pub async fn user_plan_info(&self, user_id: UserId) -> Result<Option<UserPlanInfo>, StoreError> {
+        let mut work = self.store.begin(Scope::User(user_id)).await?;
+        let info = read_info(&mut *work, user_id).await?;
+        work.commit().await?;
+        Ok(info)
+    }
+
+    /// Whether the user has the feature at all, used up or not.
+    pub async fn check_feature_access(
+        &self,
+        user_id: UserId,
+        feature_id: &FeatureId,
+    ) -> Result<bool, EntitlementError> {
+        let facts = crate::entitlements::read(&*self.store, Scope::User(user_id), user_id, feature_id).await?;
+        Ok(facts.entitlement.access == domain::entitlements::Access::Granted)
+    }
+
+    /// Whether one more use is within the limit.
+    pub async fn check_usage_limit(
+        &self,
+        user_id: UserId,
+        feature_id: &FeatureId,
+    ) -> Result<Decision, EntitlementError> {
+        let facts = crate::entitlements::read(&*self.store, Scope::User(user_id), user_id, feature_id).await?;
+        Ok(domain::entitlements::decide(&facts.entitlement, 1))
+    }
+
+    /// The user changes the plan.
+    pub async fn change_plan(
+        &self,
+        user_id: UserId,
+        wish: &PlanWish,
+        once: &Once<ChangedPlan>,
+    ) -> Result<Performed, PlanChangeError> {
+        let scope = Scope::on_order_of(user_id);
+        retry_conflicts(async || self.change_once(scope.clone(), user_id, wish, Authority::User, once).await).await
+    }
+
+    /// An administrator grants a plan; nothing is owed for it.
+    pub async fn grant_plan(
+        &self,
+        actor: UserId,
+        reason: Option<String>,
+        user_id: UserId,
+        wish: &PlanWish,
+        once: &Once<ChangedPlan>,
+    ) -> Result<Performed, PlanChangeError> {
+        let scope = Scope::Service { actor: Some(actor), reason };
+        retry_conflicts(async || self.change_once(scope.clone(), user_id, wish, Authority::Admin, once).await).await
+    }
+
+    async fn change_once(
+        &self,
+        scope: Scope,
+        user_id: UserId,
+        wish: &PlanWish,
+        authority: Authority,
+        once: &Once<ChangedPlan>,
+    ) -> Result<Performed, PlanChangeError> {
+        let actor = match &scope {
+            Scope::Service { actor, .. } => *actor,
+            Scope::User(user_id) => Some(*user_id),
+            Scope::Anonymous => None,
+        };
+        let mut work = self.store.begin(scope).await?;
+        if let Some(replayed) = once.claim(&mut *work).await?? {
+            return Ok(replayed);
+        }
+        let standing = work.subscriptions().lock(user_id).await?.ok_or(PlanChangeError::UnknownUser)?;
+        let current = find_plan(&mut *work, &standing.plan_id).await?;
+        let target = find_plan(&mut *work, &wish.plan_id).await?;
+        let rests_on = Standing { plan: &current, subscription: standing.subscription.as_ref() };
+        let change = change_plan(&rests_on, &target, wish.when, authority, self.billing_mode, standing.as_of)?;
+        if !wish.preview {
+            apply(&mut *work, user_id, &change, &standing, actor).await?;
+        }
+        let info = read_info(&mut *work, user_id).await?.ok_or(PlanChangeError::UnknownUser)?;
+        let changed = ChangedPlan { change, preview: wish.preview, info };
+        let performed = once.record(&mut *work, &changed).await?;
+        work.commit().await?;
+        Ok(performed)
+    }
+
+    /// Forgets a change that waits; says whether there was one.
+    pub async fn keep_plan(&self, user_id: UserId) -> Result<bool, StoreError> {
+        let mut work = self.store.begin(Scope::on_order_of(user_id)).await?;
+        let dropped = work.subscriptions().unschedule(user_id).await?;
+        work.commit().await?;
+        Ok(dropped)
+    }
+
+    /// Writes changes whose time has come into the rows that they are about; a job calls it. Says how many.
+    pub async fn apply_due_changes(&self) -> Result<usize, StoreError> {
+        let mut work = self.store.begin(Scope::SERVICE).await?;
+        let due = work.subscriptions().list_due(APPLIED_AT_ONCE).await?;
+        work.commit().await?;
+        let mut applied = 0;
+        for user_id in due {
+            applied += usize::from(retry_conflicts(async || self.apply_due_change(user_id).await).await?);
+        }
+        Ok(applied)
+    }
+
+    async fn apply_due_change(&self, user_id: UserId) -> Result<bool, StoreError> {
+        let reason = Some("the paid period ended".to_owned());
+        let mut work = self.store.begin(Scope::Service { actor: None, reason }).await?;
+        let Some(standing) = work.subscriptions().lock(user_id).await? else { return Ok(false) };
+        // Between the list and the lock the user may have thought better of it.
+        let Some(due) = standing.scheduled.filter(|change| change.effective_at <= standing.as_of) else {
+            return Ok(false);
+        };
+        let subscription_id = standing.subscription.map(|subscription| subscription.id);
+        work.subscriptions().save_plan(user_id, &due.plan_id, subscription_id).await?;
+        work.commit().await?;
+        Ok(true)
+    }
+
+    /// Keeps the grace of `past_due` (`billing.past_due_grace_days`) where `effective_plan` reads it.
+    pub async fn keep_grace_days(&self, days: u16) -> Result<(), StoreError> {
+        let mut work = self.store.begin(Scope::SERVICE).await?;
+        work.subscriptions().save_grace_days(days).await?;
+        work.commit().await
+    }
+}
+
+async fn find_plan(work: &mut dyn UnitOfWork, id: &PlanId) -> Result<Plan, PlanChangeError> {
+    work.plans().find(id).await?.ok_or_else(|| PlanChangeError::UnknownPlan(id.clone()))
+}
+
+async fn apply(
+    work: &mut dyn UnitOfWork,
+    user_id: UserId,
+    change: &PlanChange,
+    standing: &PlanInForce,
+    actor: Option<UserId>,
+) -> Result<(), StoreError> {
+    match change.when {
+        ChangeWhen::Now => {
+            let subscription_id = standing.subscription.as_ref().map(|subscription| subscription.id);
+            work.subscriptions().save_plan(user_id, &change.to, subscription_id).await
+        }
+        ChangeWhen::PeriodEnd => {
+            let scheduled = ScheduledChange { plan_id: change.to.clone(), effective_at: change.effective_at };
+            work.subscriptions().schedule(user_id, &scheduled, actor).await
+        }
+    }
+}
+
+async fn read_info(work: &mut dyn UnitOfWork, user_id: UserId) -> Result<Option<UserPlanInfo>, StoreError> {
+    let Some(in_force) = work.subscriptions().find(user_id).await? else { return Ok(None) };
+    let inconsistent = || StoreError::Inconsistent { table: "plans", key: in_force.plan_id.to_string() };
+    let plan = work.plans().find(&in_force.plan_id).await?.ok_or_else(inconsistent)?;
+    let features = work.entitlements().list(user_id).await?;
+    Ok(Some(UserPlanInfo { user_id, in_force, plan, features }))
+}

@@ -1,0 +1,236 @@
+//! Users: profiles, made once the identity exists; read, changed, exported and deleted by their owner.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use domain::identity::{Email, Permission, Role, Subject};
+use domain::users::{NewUser, User, UserChanges, UserId};
+use ports::identity::CallerCache;
+use ports::store::{Page, Scope, Store, StoreError, UnitOfWork};
+use ports::users::{ExportSection, UserPosition};
+use thiserror::Error;
+
+use crate::conflicts::{may_conflict, retry_conflicts};
+use crate::idempotency::{KeyConflict, Once, Performed};
+use crate::identity::callers::Identified;
+
+/// How many rows of each table an export holds at most; a part that has more says so.
+pub const EXPORT_ROWS: u64 = 10_000;
+
+/// Who keeps the identities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdentityProvider {
+    BuiltIn,
+    Supabase,
+}
+
+/// What `POST /api/users` asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewProfile {
+    pub user_id: Option<UserId>,
+    pub name: String,
+    pub email: Option<Email>,
+}
+
+#[derive(Debug, Error)]
+pub enum UserError {
+    #[error("the profile needs the id of the identity: send `user_id`, the `id` that sign-up gave")]
+    IdMissing,
+    /// Another's id, or none that exists: the answer is the same.
+    #[error("there is no such user")]
+    NotFound,
+    #[error("there is no identity with this id; sign up first, then make the profile")]
+    UnknownIdentity,
+    #[error("this identity has a profile already")]
+    Exists,
+    #[error("the e-mail differs from the identity's; leave it out, it is never stored here")]
+    EmailDiffers,
+    #[error(transparent)]
+    Key(#[from] KeyConflict),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+may_conflict!(UserError);
+
+pub struct UserService {
+    pub store: Arc<dyn Store>,
+    pub cache: Arc<dyn CallerCache>,
+    pub provider: IdentityProvider,
+    /// Whose profile is made an administrator's (`admin.email`).
+    pub admin_email: Option<Email>,
+}
+
+impl UserService {
+    /// Makes the profile of an existing identity: one's own, or another's where the caller may act for others.
+    pub async fn create_profile(
+        &self,
+        who: &Identified,
+        profile: NewProfile,
+        once: Once<User>,
+    ) -> Result<Performed, UserError> {
+        let user_id = subject_of(who, profile.user_id)?;
+        retry_conflicts(async || self.insert_profile(user_id, &profile, &once).await).await
+    }
+
+    async fn insert_profile(
+        &self,
+        user_id: UserId,
+        profile: &NewProfile,
+        once: &Once<User>,
+    ) -> Result<Performed, UserError> {
+        let mut work = self.store.begin(Scope::on_order_of(user_id)).await?;
+        if let Some(replayed) = once.claim(&mut *work).await?? {
+            return Ok(replayed);
+        }
+        if !work.identity().exists(user_id).await? {
+            return Err(UserError::UnknownIdentity);
+        }
+        let email = work.identity().find_email(user_id).await?;
+        if profile.email.is_some() && profile.email != email {
+            return Err(UserError::EmailDiffers);
+        }
+        let is_admin = email.is_some() && email == self.admin_email;
+        let role = if is_admin { Role::Admin } else { Role::User };
+        let new = NewUser { id: user_id, name: profile.name.clone(), role };
+        let user = work.users().insert(&new).await.map_err(|error| match error {
+            StoreError::Constraint { constraint } if constraint == "fk_users_auth" => UserError::UnknownIdentity,
+            StoreError::Constraint { constraint } if constraint == "users_pkey" => UserError::Exists,
+            other => UserError::Store(other),
+        })?;
+        let performed = once.record(&mut *work, &user).await?;
+        work.commit().await?;
+        self.cache.forget(user_id).await;
+        Ok(performed)
+    }
+
+    /// Where Supabase keeps the identities, makes the named one's profile an administrator's if it is there already.
+    pub async fn promote_named_admin(&self) -> Result<bool, UserError> {
+        let Some(email) = &self.admin_email else { return Ok(false) };
+        let mut work = self.store.begin(Scope::SERVICE).await?;
+        let Some(user_id) = work.identity().find_by_email(email).await? else { return Ok(false) };
+        if work.users().find_role(user_id).await? != Some(Role::User) {
+            return Ok(false);
+        }
+        work.users().save_role(user_id, Role::Admin).await?;
+        work.commit().await?;
+        Ok(true)
+    }
+
+    pub async fn find(&self, user_id: UserId) -> Result<User, UserError> {
+        let mut work = self.store.begin(Scope::User(user_id)).await?;
+        let user = work.users().find(user_id).await?.ok_or(UserError::NotFound)?;
+        work.commit().await?;
+        Ok(user)
+    }
+
+    /// Changes one's own name or wallet: as the user, so that the database itself allows no other column.
+    pub async fn change(&self, user_id: UserId, changes: &UserChanges) -> Result<User, UserError> {
+        retry_conflicts::<_, UserError, _>(async || {
+            let mut work = self.store.begin(Scope::User(user_id)).await?;
+            let user = work.users().save(user_id, changes).await?.ok_or(UserError::NotFound)?;
+            work.commit().await?;
+            Ok(user)
+        })
+        .await
+    }
+
+    /// Deletes the profile and all that belongs to it, and the identity too where it is ours.
+    pub async fn delete(&self, user_id: UserId) -> Result<(), UserError> {
+        retry_conflicts::<_, UserError, _>(async || {
+            let mut work = self.store.begin(Scope::on_order_of(user_id)).await?;
+            if !work.users().delete(user_id).await? {
+                return Err(UserError::NotFound);
+            }
+            if self.provider == IdentityProvider::BuiltIn {
+                work.identity().delete(user_id).await?;
+            }
+            Ok(work.commit().await?)
+        })
+        .await?;
+        self.cache.forget(user_id).await;
+        Ok(())
+    }
+
+    /// Everything that is stored of a user.
+    pub async fn export(&self, user_id: UserId) -> Result<Vec<ExportSection>, UserError> {
+        let mut work = self.store.begin(Scope::on_order_of(user_id)).await?;
+        let sections = work.users().export(user_id, EXPORT_ROWS).await?;
+        work.commit().await?;
+        Ok(sections)
+    }
+
+    /// For operators: anybody's profile.
+    pub async fn find_any(&self, user_id: UserId) -> Result<User, UserError> {
+        let mut work = self.store.begin(Scope::SERVICE).await?;
+        let user = work.users().find(user_id).await?.ok_or(UserError::NotFound)?;
+        work.commit().await?;
+        Ok(user)
+    }
+
+    /// For operators: profiles, newest first.
+    pub async fn list(&self, after: Option<UserPosition>, limit: u64) -> Result<Vec<User>, UserError> {
+        let mut work = self.store.begin(Scope::SERVICE).await?;
+        let users = work.users().list(&Page { after, limit }).await?;
+        work.commit().await?;
+        Ok(users)
+    }
+
+    /// For operators: makes someone an administrator, or no longer one.
+    pub async fn change_role(
+        &self,
+        actor: UserId,
+        user_id: UserId,
+        role: Role,
+        reason: Option<String>,
+    ) -> Result<User, UserError> {
+        let mut work = self.store.begin(Scope::Service { actor: Some(actor), reason }).await?;
+        let user = change_role_in(&mut *work, user_id, role).await?;
+        work.commit().await?;
+        self.cache.forget(user_id).await;
+        Ok(user)
+    }
+
+    /// When the store itself says what time it is, positions in lists need no clock of ours.
+    pub fn position(user: &User) -> (DateTime<Utc>, uuid::Uuid) {
+        (user.created_at, user.id.0)
+    }
+}
+
+async fn change_role_in(work: &mut dyn UnitOfWork, user_id: UserId, role: Role) -> Result<User, UserError> {
+    if !work.users().save_role(user_id, role).await? {
+        return Err(UserError::NotFound);
+    }
+    work.users().find(user_id).await?.ok_or(UserError::NotFound)
+}
+
+/// For whom the profile is made. A missing id is named before anything else, since that is what users stumble over.
+fn subject_of(who: &Identified, named: Option<UserId>) -> Result<UserId, UserError> {
+    let named = named.ok_or(UserError::IdMissing)?;
+    match who {
+        Identified::Newcomer(user_id) if *user_id == named => Ok(named),
+        Identified::Newcomer(_) => Err(UserError::NotFound),
+        Identified::Caller(caller) => caller
+            .acting_for(Some(named), Permission::UsersWrite)
+            .map(Subject::user_id)
+            .map_err(|_| UserError::NotFound),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::identity::{Caller, Credential};
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_profile_is_made_for_oneself_unless_one_may_act_for_others() {
+        let (me, other) = (UserId(Uuid::from_u128(1)), UserId(Uuid::from_u128(2)));
+        let newcomer = Identified::Newcomer(me);
+        assert!(matches!(subject_of(&newcomer, None), Err(UserError::IdMissing)));
+        assert!(matches!(subject_of(&newcomer, Some(other)), Err(UserError::NotFound)));
+        assert_eq!(subject_of(&newcomer, Some(me)).ok(), Some(me));
+        let admin = Identified::Caller(Caller { user_id: me, role: Role::Admin, credential: Credential::Token });
+        assert_eq!(subject_of(&admin, Some(other)).ok(), Some(other));
+    }
+}
