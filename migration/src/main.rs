@@ -1,1 +1,133 @@
-fn main() {}
+//! `cargo run -p migration -- up | down | status | fresh | seed | verify | repair | schema`
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::{Parser, Subcommand};
+use migration::{Report, SeedSettings, Severity};
+
+#[derive(Parser)]
+#[command(name = "migration", about = "The database schema of Product Base", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Apply what is missing: steps, replaceable objects, partitions
+    Up,
+    /// Undo steps: all of them, or the last few
+    Down {
+        /// How many, counted from the last
+        #[arg(long)]
+        steps: Option<u32>,
+    },
+    /// Name every step and whether it was applied
+    Status,
+    /// Drop everything of ours with its data, and make it again
+    Fresh {
+        /// Without it nothing happens, since the data is lost
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Insert the catalogue: plans, features and what each plan contains
+    Seed,
+    /// Check steps, rights, row-level security and the integrity of the rows; exit code 1 on an error
+    Verify,
+    /// Put back every policy, right, view, function and trigger that `verify` found missing or changed
+    Repair,
+    /// Print the schema as SQL (docs/schema.sql)
+    Schema,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    rustls::crypto::ring::default_provider().install_default().ok();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .with_env_filter("warn,migration=info")
+        .init();
+    match run(Arguments::parse().command).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {}", one_line(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The chain of causes, without those that their effect has quoted already.
+fn one_line(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match () {
+        () if told.is_empty() => cause,
+        () if told.contains(&cause) => told,
+        () => format!("{told}: {cause}"),
+    })
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    let url = database_url()?;
+    match command {
+        Command::Up => print_report(&migration::up(&url).await?),
+        Command::Down { steps } => {
+            for name in migration::down(&url, steps).await? {
+                println!("undone {name}");
+            }
+        }
+        Command::Status => {
+            for step in migration::status(&url).await? {
+                println!("{} {}", if step.applied { "applied" } else { "pending" }, step.name);
+            }
+        }
+        Command::Fresh { yes } => {
+            if !yes {
+                bail!("fresh drops every table of this product with its data: say `fresh --yes` if that is meant");
+            }
+            print_report(&migration::fresh(&url).await?);
+        }
+        Command::Seed => print_report(&migration::seed_with(&url, &SeedSettings::from_lookup(environment)).await?),
+        Command::Verify => return verify(&url).await,
+        Command::Repair => print_report(&migration::repair(&url).await?),
+        Command::Schema => print!("{}", migration::schema_sql(&url).await?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn verify(url: &str) -> anyhow::Result<ExitCode> {
+    let findings = migration::verify(url).await?;
+    for finding in &findings {
+        println!("{finding}");
+    }
+    let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
+    println!("{errors} errors, {} warnings", findings.len() - errors);
+    Ok(if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn print_report(report: &Report) {
+    for name in &report.applied {
+        println!("applied {name}");
+    }
+    println!(
+        "{} steps applied, {} objects replaced, {} rows seeded",
+        report.applied.len(),
+        report.replaced.len(),
+        report.seeded
+    );
+}
+
+/// The direct URL: a session lock and DDL do not go through a transaction pooler.
+fn database_url() -> anyhow::Result<String> {
+    ["PB__DATABASE__DIRECT_URL", "SUPABASE_DIRECT_URL", "DATABASE_URL"]
+        .into_iter()
+        .find_map(environment)
+        .context("no database is named: set PB__DATABASE__DIRECT_URL to the direct connection, postgres://user:password@host:5432/database")
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place of this crate that reads the environment")]
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}

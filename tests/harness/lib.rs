@@ -1,1 +1,36 @@
+//! The harness of the tests: a database for each test, and the real service on it.
+//!
+//! `TestDatabase::new().await` is a database of its own, with schema and seeds, cloned from a template in some tens of
+//! milliseconds. `TestApp::start().await` is the service in this process, on a port of its own, over such a database,
+//! logged in as the restricted `app_user`. Both are gone when they are dropped.
+//!
+//! The cluster is named by `PB__TEST__DATABASE_URL` (`make test` starts one and sets it); without the variable each
+//! test process starts one of its own. The variable must name a superuser of a cluster for tests and nothing else:
+//! the harness makes databases there, drops them, and gives `app_user` a password.
 
+#![allow(
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "test code: a panic is how the harness fails the test that called it, with its own words"
+)]
+
+mod answers;
+mod app;
+mod cluster;
+mod databases;
+mod lone_cluster;
+mod requests;
+mod template;
+
+pub use answers::Answer;
+pub use app::{TestApp, TestUser};
+pub use databases::TestDatabase;
+pub use requests::{Bearer, Request};
+pub use sea_orm::sqlx;
+
+/// TLS is by ring, and whoever opens the first connection must have said so. Not twice: the second time is refused.
+fn install_tls() {
+    rustls::crypto::ring::default_provider().install_default().ok();
+}

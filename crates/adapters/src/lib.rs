@@ -1,1 +1,11 @@
-//! Placeholder while the workspace is laid out.
+//! Adapters: Postgres, cryptography, the clock and randomness, behind the traits of `ports`.
+//!
+//! Architecture Invariant: `sea-orm` and `sqlx` are named in `postgres` only, cryptography in `secrets` and where
+//! a stored answer is sealed; no rule of the product is decided here.
+
+pub mod callers;
+pub mod digest;
+pub mod clock;
+pub mod postgres;
+pub mod randomness;
+pub mod secrets;

@@ -1,1 +1,11 @@
-//! Placeholder while the workspace is laid out.
+//! The Product Base service: settings, start-up, HTTP, jobs. The binary in `main.rs` is a thin shell over it.
+//!
+//! Architecture Invariant: no rule of the product is decided here. A handler turns a request into a call of a service,
+//! and its outcome into an answer.
+
+pub mod cli;
+pub mod http;
+pub mod jobs;
+pub mod settings;
+pub mod startup;
+pub mod telemetry;

@@ -1,1 +1,22 @@
-fn main() {}
+//! The binary: reads the process's arguments and environment, and hands both to the library.
+
+use std::process::ExitCode;
+
+use app::cli::Cli;
+use clap::Parser;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // With `rustls-no-provider`, nobody else says which cryptography TLS uses: ring, and only ring.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    match Cli::parse().run(variables).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("product-base: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -66,6 +66,8 @@ pub trait IdentityRepository: Send {
     async fn revoke_session(&mut self, session_id: Uuid, at: DateTime<Utc>) -> Result<(), StoreError>;
     /// Notes that this key signs tokens, so that operators see which keys were in use and since when.
     async fn record_signing_key(&mut self, key_id: &str, algorithm: &str) -> Result<(), StoreError>;
+    /// The signing key that is kept in the database: `candidate`, if none was kept before. Every process gets the same.
+    async fn keep_signing_key(&mut self, candidate: &[u8]) -> Result<Vec<u8>, StoreError>;
     /// Deletes sessions that were revoked before `before`, or whose last refresh token expired before it (each
     /// refresh lengthens a session, so its own `expires_at` does not tell); at most `limit`; says how many.
     async fn delete_ended_sessions(&mut self, before: DateTime<Utc>, limit: u64) -> Result<u64, StoreError>;

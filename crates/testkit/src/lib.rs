@@ -1,1 +1,16 @@
-//! Placeholder while the workspace is laid out.
+//! What the tests of several crates share: a clock that stands still, a stub of an identity provider, and builders.
+//!
+//! For tests only: a broken stub should stop its test at once, so this crate may panic.
+
+#![allow(
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "test code: a panic is how a broken stub or a mistyped id fails its test"
+)]
+
+pub mod api_keys;
+pub mod clock;
+pub mod entitlements;
+pub mod features;
+pub mod jwks;
+pub mod plans;

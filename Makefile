@@ -1,0 +1,75 @@
+# Every documented command is one target here, and CI calls the same ones. `make` alone lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+PRODUCT_BASE := $(TARGET)/debug/product-base
+MIGRATION := $(TARGET)/debug/migration
+# A database for one command: it is made before, and removed after.
+WITH_POSTGRES := $(PRODUCT_BASE) with-postgres --
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: run
+run: postgres ## Start the service on 127.0.0.1:8080, with a database of its own unless PB__DATABASE__URL names one
+	@$(CARGO) run --release -p product-base -- serve
+
+.PHONY: build
+build: ## Build everything for development
+	$(CARGO) build --workspace
+
+.PHONY: release
+release: ## Build the service as `make run` runs it
+	$(CARGO) build --release -p product-base
+
+.PHONY: dist
+dist: ## Build the service and the migrations for shipping: smaller, faster, slower to build
+	$(CARGO) build --profile dist -p product-base -p migration
+
+.PHONY: test
+test: postgres-tests ## Run every test against a database that lives as long as the tests
+	$(CARGO) build --workspace --bin product-base --tests
+	$(WITH_POSTGRES) $(CARGO) test --workspace
+
+.PHONY: lint
+lint: fmt-check ## Check the format, and let clippy accept no warning
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+.PHONY: fmt
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+.PHONY: fmt-check
+fmt-check: ## Check the format only
+	$(CARGO) fmt --all --check
+
+.PHONY: postgres
+postgres: ## Install the programs of Postgres if they are missing (needed by `make run`, which calls this)
+	@.ci/postgres
+
+.PHONY: postgres-tests
+postgres-tests: ## The same, and psql, pgbench and PgBouncer for the tests
+	@.ci/postgres --tests
+
+.PHONY: bench
+bench: postgres-tests ## Measure the service against what Postgres alone can do
+	$(CARGO) build -p product-base
+	$(WITH_POSTGRES) $(CARGO) run --release -p tests --bin bench
+
+.PHONY: docs
+docs: postgres ## Write docs/openapi.json and docs/schema.sql anew (a test holds them)
+	$(CARGO) build -p product-base -p migration
+	$(PRODUCT_BASE) openapi > docs/openapi.json.new && mv docs/openapi.json.new docs/openapi.json
+	$(WITH_POSTGRES) sh -ec 'export PB__DATABASE__DIRECT_URL="$$PB__TEST__DATABASE_URL"; $(MIGRATION) up >&2; $(MIGRATION) schema' \
+		> docs/schema.sql.new && mv docs/schema.sql.new docs/schema.sql
+
+.PHONY: clean
+clean: ## Remove what was built and installed here; the data in .data stays
+	$(CARGO) clean
+	rm -rf .postgres

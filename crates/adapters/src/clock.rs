@@ -1,0 +1,27 @@
+//! The system's clock, the one place where the time of day is read. One system call a reading; it may step backwards
+//! when the machine's time is corrected, so nobody may take two readings for an order of events.
+
+use chrono::{DateTime, Utc};
+use ports::clock::Clock;
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that the lint sends everybody to")]
+    fn now(&self) -> DateTime<Utc> {
+        Utc::now()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_reads_the_time_of_the_machine() {
+        let before = std::time::SystemTime::now();
+        let read = std::time::SystemTime::from(SystemClock.now());
+        assert!(before <= read && read <= std::time::SystemTime::now());
+    }
+}

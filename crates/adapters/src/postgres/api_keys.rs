@@ -1,0 +1,163 @@
+//! API keys on Postgres. The hash of a key is written once and matched, and never read back.
+//!
+//! Costs: one round trip a call. `record_use` writes a whole batch in one statement, taking the rows in the order of
+//! their ids, so that two processes with the same keys do not deadlock.
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use domain::api_keys::{ApiKey, ApiKeyDraft, ApiKeyId};
+use domain::identity::PermissionSet;
+use domain::users::UserId;
+use ports::api_keys::{ApiKeyRepository, KeyHolder, MintedKey};
+use ports::store::{Locked, Page, StoreError};
+use sea_orm::FromQueryResult;
+use sea_orm::prelude::Json;
+use uuid::Uuid;
+
+use super::rows::{inconsistent, limit};
+use super::store::PgUnitOfWork;
+
+/// What is read of a key, whichever statement reads it.
+const COLUMNS: &str = "k.id, k.user_id, k.name, k.key_prefix, k.last_four, k.permissions, k.on_behalf, k.is_active, \
+    k.last_used_at, k.expires_at, k.rotated_to, k.revoked_at, k.created_at";
+
+#[derive(FromQueryResult)]
+struct KeyRow {
+    id: Uuid,
+    user_id: Uuid,
+    name: String,
+    key_prefix: String,
+    last_four: String,
+    permissions: Json,
+    on_behalf: bool,
+    is_active: bool,
+    last_used_at: Option<DateTime<Utc>>,
+    expires_at: Option<DateTime<Utc>>,
+    rotated_to: Option<Uuid>,
+    revoked_at: Option<DateTime<Utc>>,
+    created_at: DateTime<Utc>,
+}
+
+#[derive(FromQueryResult)]
+struct HolderRow {
+    role: String,
+    #[sea_orm(nested)]
+    key: KeyRow,
+}
+
+#[async_trait]
+impl ApiKeyRepository for PgUnitOfWork {
+    async fn insert(&mut self, owner: UserId, draft: &ApiKeyDraft, minted: &MintedKey) -> Result<ApiKey, StoreError> {
+        let sql = format!(
+            "INSERT INTO api_keys AS k \
+             (user_id, key_hash, key_prefix, last_four, name, permissions, on_behalf, expires_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING {COLUMNS}"
+        );
+        let permissions = serde_json::to_value(&draft.permissions)
+            .map_err(|_| StoreError::Unexpected("permissions could not be written as JSON".into()))?;
+        let values = [
+            owner.0.into(),
+            minted.hash.as_str().into(),
+            minted.prefix.as_str().into(),
+            minted.last_four.as_str().into(),
+            draft.name.as_str().into(),
+            permissions.into(),
+            draft.on_behalf.into(),
+            draft.expires_at.into(),
+        ];
+        let row = self.read_one(&sql, values).await?;
+        row.map(api_key).transpose()?.ok_or_else(|| inconsistent("api_keys", owner))
+    }
+
+    async fn find(&mut self, owner: UserId, id: ApiKeyId) -> Result<Option<ApiKey>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM api_keys AS k WHERE k.id = $1 AND k.user_id = $2");
+        self.read_one(&sql, [id.0.into(), owner.0.into()]).await?.map(api_key).transpose()
+    }
+
+    async fn find_by_hash(&mut self, hash: &str) -> Result<Option<KeyHolder>, StoreError> {
+        let sql = format!(
+            "SELECT u.role, {COLUMNS} FROM api_keys AS k JOIN users AS u ON u.id = k.user_id WHERE k.key_hash = $1"
+        );
+        let row: Option<HolderRow> = self.read_one(&sql, [hash.into()]).await?;
+        row.map(|row| {
+            let role = row.role.parse().map_err(|_| inconsistent("users", row.key.user_id))?;
+            Ok(KeyHolder { key: api_key(row.key)?, role })
+        })
+        .transpose()
+    }
+
+    async fn lock(&mut self, owner: UserId, id: ApiKeyId) -> Result<Option<Locked<ApiKey>>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM api_keys AS k WHERE k.id = $1 AND k.user_id = $2 FOR NO KEY UPDATE");
+        let row = self.read_one(&sql, [id.0.into(), owner.0.into()]).await?;
+        Ok(row.map(api_key).transpose()?.map(Locked::under_lock))
+    }
+
+    async fn list(&mut self, owner: UserId, page: &Page<(DateTime<Utc>, ApiKeyId)>) -> Result<Vec<ApiKey>, StoreError> {
+        let rows = match page.after {
+            None => {
+                let sql = format!(
+                    "SELECT {COLUMNS} FROM api_keys AS k WHERE k.user_id = $1 \
+                     ORDER BY k.created_at DESC, k.id DESC LIMIT $2"
+                );
+                self.read_all(&sql, [owner.0.into(), limit(page.limit)]).await?
+            }
+            Some((created_at, id)) => {
+                let sql = format!(
+                    "SELECT {COLUMNS} FROM api_keys AS k WHERE k.user_id = $1 AND (k.created_at, k.id) < ($3, $4) \
+                     ORDER BY k.created_at DESC, k.id DESC LIMIT $2"
+                );
+                self.read_all(&sql, [owner.0.into(), limit(page.limit), created_at.into(), id.0.into()]).await?
+            }
+        };
+        rows.into_iter().map(api_key).collect()
+    }
+
+    async fn count_usable(&mut self, owner: UserId, now: DateTime<Utc>) -> Result<i64, StoreError> {
+        let sql = "SELECT count(*) FROM api_keys \
+            WHERE user_id = $1 AND is_active AND (expires_at IS NULL OR expires_at > $2)";
+        Ok(self.read_value(sql, [owner.0.into(), now.into()]).await?.unwrap_or_default())
+    }
+
+    async fn revoke(&mut self, key: &Locked<ApiKey>, at: DateTime<Utc>) -> Result<(), StoreError> {
+        let sql = "UPDATE api_keys SET is_active = false, revoked_at = coalesce(revoked_at, $2) WHERE id = $1";
+        self.run(sql, [key.id.0.into(), at.into()]).await.map(drop)
+    }
+
+    async fn save_rotation(
+        &mut self,
+        key: &Locked<ApiKey>,
+        successor: ApiKeyId,
+        expires_at: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        let sql = "UPDATE api_keys SET rotated_to = $2, expires_at = $3 WHERE id = $1";
+        self.run(sql, [key.id.0.into(), successor.0.into(), expires_at.into()]).await.map(drop)
+    }
+
+    async fn record_use(&mut self, uses: &[(ApiKeyId, DateTime<Utc>)]) -> Result<(), StoreError> {
+        if uses.is_empty() {
+            return Ok(());
+        }
+        let (ids, times): (Vec<Uuid>, Vec<DateTime<Utc>>) = uses.iter().map(|(id, at)| (id.0, *at)).unzip();
+        self.run(include_str!("sql/record_key_use.sql"), [ids.into(), times.into()]).await.map(drop)
+    }
+}
+
+fn api_key(row: KeyRow) -> Result<ApiKey, StoreError> {
+    let permissions: PermissionSet =
+        serde_json::from_value(row.permissions).map_err(|_| inconsistent("api_keys", row.id))?;
+    Ok(ApiKey {
+        id: ApiKeyId(row.id),
+        user_id: UserId(row.user_id),
+        name: row.name,
+        prefix: row.key_prefix,
+        last_four: row.last_four,
+        permissions,
+        on_behalf: row.on_behalf,
+        is_active: row.is_active,
+        last_used_at: row.last_used_at,
+        expires_at: row.expires_at,
+        rotated_to: row.rotated_to.map(ApiKeyId),
+        revoked_at: row.revoked_at,
+        created_at: row.created_at,
+    })
+}

@@ -1,0 +1,176 @@
+//! The running cluster, as the program holds it.
+
+use std::fmt;
+use std::path::Path;
+
+use tokio::task::JoinHandle;
+
+use super::cluster::{self, OWNER};
+use super::error::EmbeddedError;
+use super::files::{self, FolderLock};
+use super::home::Home;
+use super::log;
+use super::probe::{self, Probe};
+use super::programs::Programs;
+use super::server::{self, Launch, Server};
+use super::settings::EmbeddedSettings;
+
+/// A cluster that accepts connections, and stops with this value. The fields drop in this order: the server stops
+/// before the lock lets the next program in.
+pub struct EmbeddedPostgres {
+    server: Server,
+    ephemeral: Option<RemovedAtEnd>,
+    rotation: AbortedAtEnd,
+    home: Home,
+    programs: Programs,
+    owner_url: String,
+    password: String,
+    database: String,
+    notices: Vec<String>,
+    _lock: FolderLock,
+}
+
+/// The files of an ephemeral cluster that this run made.
+struct RemovedAtEnd(Home);
+
+struct AbortedAtEnd(JoinHandle<()>);
+
+impl EmbeddedPostgres {
+    /// Finds the programs, makes the cluster if it is not there, starts or adopts it, creates the database.
+    pub async fn start(settings: &EmbeddedSettings) -> Result<Self, EmbeddedError> {
+        let mut notices = Vec::new();
+        let home = Home::prepare(settings, &mut notices)?;
+        let lock = FolderLock::take(&home.folder)?;
+        let cluster_folder = home.cluster();
+        let major = cluster::major_of(&cluster_folder);
+        let existing = major.as_deref().map(|major| (cluster_folder.as_path(), major));
+        let programs = Programs::find(settings.bin.as_deref(), existing).await?;
+        programs.require_runnable_by(&home.account)?;
+        let ephemeral = (settings.ephemeral && existing.is_none()).then(|| RemovedAtEnd(home.clone()));
+        let password = cluster::ensure(&home, &programs, settings.ephemeral).await?;
+        let launch = Launch {
+            home: &home,
+            programs: &programs,
+            password: &password,
+            database: &settings.database,
+            is_ephemeral: settings.ephemeral,
+        };
+        let (server, probe) = launch.run(&mut notices).await?;
+        finish_database(probe, server.port(), &password, &settings.database).await?;
+        let rotation = AbortedAtEnd(tokio::spawn(log::keep_bounded(home.log())));
+        let mut running = Self {
+            server,
+            ephemeral,
+            rotation,
+            home,
+            programs,
+            owner_url: String::new(),
+            password,
+            database: settings.database.clone(),
+            notices,
+            _lock: lock,
+        };
+        running.owner_url = running.url_as(OWNER, &running.password, &running.database);
+        Ok(running)
+    }
+
+    /// The superuser of the private cluster, for migrations.
+    pub fn owner_url(&self) -> &str {
+        &self.owner_url
+    }
+
+    /// The database that the settings name.
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// Lines for the terminal, such as where the data lies if that is not where the setting says.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
+    }
+
+    /// The folder that the setting names, for secrets of the program: nobody else may list it, but write files with
+    /// mode 0600 (when root runs the program, the server's group may pass through it).
+    pub fn data_dir(&self) -> &Path {
+        &self.home.data_dir
+    }
+
+    /// Where `initdb`, `postgres` and `pg_ctl` are, and perhaps `psql` and `pgbench`.
+    pub fn bin(&self) -> &Path {
+        self.programs.bin()
+    }
+
+    pub fn major(&self) -> u32 {
+        self.programs.major()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.server.port()
+    }
+
+    /// Gives a login role its password, the same one at every start, and answers it.
+    pub async fn set_password(&self, role: &str) -> Result<String, EmbeddedError> {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if role == OWNER || role.is_empty() || !role.chars().all(is_plain) {
+            return Err(EmbeddedError::Statement(format!("{role:?} is not a role whose password may be set.")));
+        }
+        let password = files::kept_password(&self.home.folder, role).unwrap_or_else(files::new_password);
+        let Probe::Ready(connection) = probe::connect(self.port(), &self.password, &self.database).await else {
+            return Err(EmbeddedError::Statement("the connection was refused.".to_owned()));
+        };
+        let literal = password.replace('\'', "''");
+        let statement = format!("ALTER ROLE {} PASSWORD '{literal}'", probe::quote_name(role));
+        probe::execute_and_close(*connection, statement).await?;
+        files::write_private(&files::password_file(&self.home.folder, role), &password)?;
+        Ok(password)
+    }
+
+    pub fn url_as(&self, role: &str, password: &str, database: &str) -> String {
+        let part = probe::percent_encode;
+        let (role, password, database) = (part(role), part(password), part(database));
+        format!("postgres://{role}:{password}@127.0.0.1:{}/{database}", self.port())
+    }
+
+    /// Stops the server, fast, and waits for it.
+    pub async fn stop(mut self) -> Result<(), EmbeddedError> {
+        self.rotation.0.abort();
+        self.server.stop().await
+    }
+}
+
+/// Creates the database where the cluster is new.
+async fn finish_database(probe: Probe, port: u16, password: &str, database: &str) -> Result<(), EmbeddedError> {
+    let maintenance = match probe {
+        Probe::NoDatabase => probe::connect(port, password, "postgres").await,
+        answered => {
+            drop(answered);
+            return Ok(());
+        }
+    };
+    let Probe::Ready(connection) = maintenance else {
+        return Err(EmbeddedError::Statement("the connection was refused.".to_owned()));
+    };
+    let statement = format!("CREATE DATABASE {}", probe::quote_name(database));
+    probe::execute_and_close(*connection, statement).await
+}
+
+impl Drop for RemovedAtEnd {
+    fn drop(&mut self) {
+        server::remove_cluster(&self.0);
+    }
+}
+
+impl Drop for AbortedAtEnd {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Without the passwords.
+impl fmt::Debug for EmbeddedPostgres {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = formatter.debug_struct("EmbeddedPostgres");
+        shown.field("home", &self.home).field("port", &self.port()).field("is_ephemeral", &self.ephemeral.is_some());
+        shown.finish_non_exhaustive()
+    }
+}

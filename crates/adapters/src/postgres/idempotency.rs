@@ -1,0 +1,81 @@
+//! Stored answers on Postgres, sealed (see `answer_sealing`).
+//!
+//! Costs: `claim` is two round trips, `record` one. A claim is an advisory lock that lives as long as the transaction:
+//! nobody waits for it, and through a pooler it cannot outlive its holder. Behind it the row is read in a statement
+//! of its own, which sees what the last holder committed.
+
+use async_trait::async_trait;
+use domain::idempotency::StoredAnswer;
+use ports::idempotency::{AnswerClaim, AnswerRepository, Claimed};
+use ports::store::StoreError;
+use sea_orm::FromQueryResult;
+
+use super::answer_sealing::AnswerSealing;
+use super::rows::{inconsistent, limit};
+use super::store::PgUnitOfWork;
+
+#[derive(FromQueryResult)]
+struct AnswerRow {
+    fingerprint: Vec<u8>,
+    status: Option<i16>,
+    content_type: Option<String>,
+    sealed_body: Option<Vec<u8>>,
+}
+
+#[async_trait]
+impl AnswerRepository for PgUnitOfWork {
+    async fn claim(&mut self, claim: &AnswerClaim) -> Result<Claimed, StoreError> {
+        let digest = AnswerSealing::digest(claim);
+        let lock =
+            "SELECT pg_try_advisory_xact_lock(hashtextextended($1::uuid || ' ' || $2 || ' ' || encode($3, 'hex'), 0))";
+        let values = [claim.caller.0.into(), claim.route.as_str().into(), digest.clone().into()];
+        if self.read_value(lock, values).await? != Some(true) {
+            return Ok(Claimed::InFlight);
+        }
+        let find = "SELECT fingerprint, status, content_type, sealed_body FROM idempotent_answers \
+            WHERE user_id = $1 AND route = $2 AND key_digest = $3 AND expires_at > now()";
+        let values = [claim.caller.0.into(), claim.route.as_str().into(), digest.into()];
+        let row: Option<AnswerRow> = self.read_one(find, values).await?;
+        match row {
+            None => Ok(Claimed::Fresh),
+            Some(row) if row.fingerprint != claim.fingerprint => Ok(Claimed::OtherBody),
+            Some(row) => self.answer(claim, row).map(Claimed::Answered),
+        }
+    }
+
+    async fn record(&mut self, claim: &AnswerClaim, answer: &StoredAnswer) -> Result<(), StoreError> {
+        let status = i16::try_from(answer.status)
+            .map_err(|_| StoreError::Unexpected("an answer has a status that HTTP does not know".into()))?;
+        let values = [
+            claim.caller.0.into(),
+            claim.route.as_str().into(),
+            AnswerSealing::digest(claim).into(),
+            claim.fingerprint.clone().into(),
+            status.into(),
+            answer.content_type.as_str().into(),
+            self.sealing.seal(claim, answer)?.into(),
+            self.sealing.ttl_seconds().into(),
+        ];
+        // An expired row may still stand there; a live one may not, since the claim would have found it.
+        if self.run(include_str!("sql/record_answer.sql"), values).await? == 0 {
+            return Err(StoreError::Constraint { constraint: "idempotent_answers_pkey".into() });
+        }
+        Ok(())
+    }
+
+    async fn delete_expired(&mut self, rows_max: u64) -> Result<u64, StoreError> {
+        self.run(include_str!("sql/delete_expired_answers.sql"), [limit(rows_max)]).await
+    }
+}
+
+impl PgUnitOfWork {
+    fn answer(&self, claim: &AnswerClaim, row: AnswerRow) -> Result<StoredAnswer, StoreError> {
+        // The key itself stays out of errors, so the route and the caller name the row.
+        let unfit = || inconsistent("idempotent_answers", format_args!("{} {}", claim.caller, claim.route));
+        let status = row.status.and_then(|status| u16::try_from(status).ok()).ok_or_else(unfit)?;
+        let content_type = row.content_type.ok_or_else(unfit)?;
+        let sealed = row.sealed_body.ok_or_else(unfit)?;
+        let body = self.sealing.open(claim, status, &content_type, &sealed).ok_or_else(unfit)?;
+        Ok(StoredAnswer { status, content_type, body })
+    }
+}

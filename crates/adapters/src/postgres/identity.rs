@@ -1,0 +1,179 @@
+//! Identity on Postgres. The identities themselves are reached through definer functions only (`identity_*`): no SQL
+//! here names their table, which on Supabase is another's.
+//!
+//! Costs: one round trip a call, but `register` two and `delete` four. Locks: `lock_refresh_token` takes the token's row.
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use domain::identity::Email;
+use domain::users::UserId;
+use ports::identity::{IdentityRepository, NewSession, RefreshToken, SecretHash, StoredCredentials};
+use ports::store::StoreError;
+use sea_orm::ActiveValue::{NotSet, Set};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QuerySelect};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::entities::{refresh_tokens, sessions};
+use super::error::store_error;
+use super::rows::{inconsistent, limit};
+use super::store::PgUnitOfWork;
+
+/// As much of a user agent as is kept, in characters.
+const USER_AGENT_MAX: usize = 255;
+
+/// The name of the row that holds a key itself, not the fingerprint of one. `app_service` alone may read the table.
+const KEPT_KEY: &str = "kept";
+
+#[derive(FromQueryResult)]
+struct CredentialsRow {
+    user_id: Uuid,
+    email: String,
+    encrypted_password: Option<String>,
+}
+
+#[async_trait]
+impl IdentityRepository for PgUnitOfWork {
+    async fn register(&mut self, id: UserId, email: &Email, password_hash: &str) -> Result<UserId, StoreError> {
+        // Whoever deleted the account and comes again finds the old counters and no second starting balance.
+        let reuse = "UPDATE deleted_profiles SET email_digest = NULL WHERE email_digest = $1 RETURNING user_id";
+        let known: Option<Uuid> = self.read_value(reuse, [digest(email).into()]).await?;
+        let id = known.map_or(id, UserId);
+        let values = [id.0.into(), email.as_str().into(), password_hash.into()];
+        self.run("SELECT identity_register($1, $2, $3)", values).await?;
+        Ok(id)
+    }
+
+    async fn find_credentials(&mut self, email: &Email) -> Result<Option<StoredCredentials>, StoreError> {
+        let sql = "SELECT user_id, email, encrypted_password FROM identity_credentials($1)";
+        let Some(row) = self.read_one::<CredentialsRow>(sql, [email.as_str().into()]).await? else { return Ok(None) };
+        let stored = Email::parse(&row.email).map_err(|_| inconsistent("identities", row.user_id))?;
+        // An identity without a password cannot be logged in to by one.
+        Ok(row.encrypted_password.map(|password_hash| StoredCredentials {
+            user_id: UserId(row.user_id),
+            email: stored,
+            password_hash,
+        }))
+    }
+
+    async fn save_password(&mut self, user_id: UserId, password_hash: &str) -> Result<(), StoreError> {
+        let sql = "SELECT identity_set_password($1, $2)";
+        self.run(sql, [user_id.0.into(), password_hash.into()]).await.map(drop)
+    }
+
+    async fn delete(&mut self, user_id: UserId) -> Result<(), StoreError> {
+        if let Some(email) = self.find_email(user_id).await? {
+            let digest = digest(&email);
+            // The address may have been another's before, who is gone too: the last holder is the one to find.
+            let free = "UPDATE deleted_profiles SET email_digest = NULL WHERE email_digest = $2 AND user_id <> $1";
+            self.run(free, [user_id.0.into(), digest.clone().into()]).await?;
+            let keep = "INSERT INTO deleted_profiles (user_id, email_digest) VALUES ($1, $2) \
+                ON CONFLICT (user_id) DO UPDATE SET email_digest = excluded.email_digest, deleted_at = now()";
+            self.run(keep, [user_id.0.into(), digest.into()]).await?;
+        }
+        self.run("SELECT identity_delete($1)", [user_id.0.into()]).await.map(drop)
+    }
+
+    async fn exists(&mut self, user_id: UserId) -> Result<bool, StoreError> {
+        Ok(self.read_value("SELECT identity_exists($1)", [user_id.0.into()]).await?.unwrap_or_default())
+    }
+
+    async fn find_by_email(&mut self, email: &Email) -> Result<Option<UserId>, StoreError> {
+        let id: Option<Option<Uuid>> = self.read_value("SELECT identity_find($1)", [email.as_str().into()]).await?;
+        Ok(id.flatten().map(UserId))
+    }
+
+    async fn find_email(&mut self, user_id: UserId) -> Result<Option<Email>, StoreError> {
+        let email: Option<Option<String>> = self.read_value("SELECT identity_email($1)", [user_id.0.into()]).await?;
+        let parse = |email: String| Email::parse(&email).map_err(|_| inconsistent("identities", user_id));
+        email.flatten().map(parse).transpose()
+    }
+
+    async fn insert_session(&mut self, session: &NewSession) -> Result<(), StoreError> {
+        let row = sessions::ActiveModel {
+            id: Set(session.id),
+            user_id: Set(session.user_id.0),
+            kind: Set("api".to_owned()),
+            user_agent: Set(session.user_agent.as_deref().map(|agent| agent.chars().take(USER_AGENT_MAX).collect())),
+            expires_at: Set(session.expires_at),
+            revoked_at: NotSet,
+        };
+        let insert = sessions::Entity::insert(row).exec_without_returning(&self.transaction);
+        insert.await.map(drop).map_err(|error| store_error(&error))
+    }
+
+    async fn insert_refresh_token(&mut self, token: &RefreshToken, hash: &SecretHash) -> Result<(), StoreError> {
+        let values = [
+            token.id.into(),
+            token.session_id.into(),
+            token.user_id.0.into(),
+            hash.clone().into(),
+            token.expires_at.into(),
+            token.used_at.into(),
+            token.revoked_at.into(),
+        ];
+        self.run(include_str!("sql/insert_refresh_token.sql"), values).await.map(drop)
+    }
+
+    async fn lock_refresh_token(&mut self, hash: &SecretHash) -> Result<Option<RefreshToken>, StoreError> {
+        let row = refresh_tokens::Entity::find()
+            .filter(Expr::cust_with_values("token_hash = $1", [hash.clone()]))
+            .lock_exclusive()
+            .one(&self.transaction)
+            .await;
+        Ok(row.map_err(|error| store_error(&error))?.as_ref().map(refresh_token))
+    }
+
+    async fn replace_refresh_token(&mut self, id: Uuid, successor: Uuid, at: DateTime<Utc>) -> Result<(), StoreError> {
+        let row = refresh_tokens::ActiveModel {
+            replaced_by: Set(Some(successor)),
+            used_at: Set(Some(at)),
+            ..Default::default()
+        };
+        let update = refresh_tokens::Entity::update_many().set(row).filter(refresh_tokens::Column::Id.eq(id));
+        update.exec(&self.transaction).await.map(drop).map_err(|error| store_error(&error))
+    }
+
+    async fn revoke_session(&mut self, session_id: Uuid, at: DateTime<Utc>) -> Result<(), StoreError> {
+        self.run(include_str!("sql/revoke_session.sql"), [session_id.into(), at.into()]).await.map(drop)
+    }
+
+    async fn record_signing_key(&mut self, key_id: &str, algorithm: &str) -> Result<(), StoreError> {
+        // The port tells the key's id only, so the fingerprint is the id's.
+        let sql = "INSERT INTO signing_keys (kid, algorithm, fingerprint) VALUES ($1, $2, $3) \
+            ON CONFLICT (kid) DO UPDATE SET last_used_at = now(), retired_at = NULL";
+        let fingerprint = Sha256::digest(key_id.as_bytes()).to_vec();
+        self.run(sql, [key_id.into(), algorithm.into(), fingerprint.into()]).await.map(drop)
+    }
+
+    async fn keep_signing_key(&mut self, candidate: &[u8]) -> Result<Vec<u8>, StoreError> {
+        // Whoever comes second waits for the first to commit, and then reads in a statement that sees it.
+        let keep = "INSERT INTO signing_keys (kid, algorithm, fingerprint, secret) VALUES ($1, 'kept', sha256($2), $2) \
+            ON CONFLICT (kid) DO NOTHING";
+        self.run(keep, [KEPT_KEY.into(), candidate.to_vec().into()]).await?;
+        let kept: Option<Vec<u8>> =
+            self.read_value("SELECT secret FROM signing_keys WHERE kid = $1", [KEPT_KEY.into()]).await?;
+        kept.ok_or_else(|| inconsistent("signing_keys", KEPT_KEY))
+    }
+
+    async fn delete_ended_sessions(&mut self, before: DateTime<Utc>, rows_max: u64) -> Result<u64, StoreError> {
+        self.run(include_str!("sql/delete_ended_sessions.sql"), [before.into(), limit(rows_max)]).await
+    }
+}
+
+/// By what a tombstone is found again. Addresses are in lower case by their type.
+fn digest(email: &Email) -> Vec<u8> {
+    Sha256::digest(email.as_str().as_bytes()).to_vec()
+}
+
+fn refresh_token(row: &refresh_tokens::Model) -> RefreshToken {
+    RefreshToken {
+        id: row.id,
+        session_id: row.session_id,
+        user_id: UserId(row.user_id),
+        expires_at: row.expires_at,
+        used_at: row.used_at,
+        revoked_at: row.revoked_at,
+    }
+}

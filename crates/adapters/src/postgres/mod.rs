@@ -1,0 +1,28 @@
+//! The store on Postgres: every port of the database, in one file a room.
+//!
+//! Architecture Invariant: every statement runs inside a transaction that `transaction` opened, under a role that it
+//! set; SQLSTATE is read in `error` only; no SQL here names `auth.users`.
+
+mod answer_sealing;
+mod api_keys;
+mod audit;
+pub mod embedded;
+mod entities;
+mod entitlements;
+mod error;
+mod features;
+mod idempotency;
+mod identity;
+mod maintenance;
+mod opening;
+mod plans;
+mod pool;
+mod rows;
+mod self_test;
+mod store;
+mod subscriptions;
+mod transaction;
+mod users;
+
+pub use pool::{PoolSettings, PoolState, Pooler};
+pub use store::{PgStore, PgUnitOfWork};

@@ -1,0 +1,109 @@
+//! The message that opens a transaction: BEGIN, and on whose behalf and within which times it runs.
+//!
+//! It travels by the simple protocol, in one round trip, and so has no parameters: all that is written into it are
+//! UUIDs, numbers, and the reason, which is quoted here. Every setting is local to the transaction (`true`), so that
+//! a pooled connection never carries an identity over.
+
+use std::fmt::Write;
+
+use ports::store::{Scope, StoreError};
+
+/// How long a transaction may take, part by part, in milliseconds. Postgres enforces them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Milliseconds {
+    pub statement: u64,
+    pub lock: u64,
+    pub idle: u64,
+}
+
+/// The whole message for one scope.
+pub(super) fn opening(scope: &Scope, limits: Milliseconds) -> Result<String, StoreError> {
+    let (role, claims, actor, reason) = match scope {
+        Scope::User(user_id) => (
+            "authenticated",
+            format!(r#"{{"sub":"{user_id}","role":"authenticated"}}"#),
+            user_id.to_string(),
+            String::from("''"),
+        ),
+        // The login may set no other role; without claims, the policies show it the public catalogue alone.
+        Scope::Anonymous => ("authenticated", String::new(), String::new(), String::from("''")),
+        Scope::Service { actor, reason } => (
+            "app_service",
+            String::new(),
+            actor.map(|actor| actor.to_string()).unwrap_or_default(),
+            quoted(reason.as_deref().unwrap_or_default())?,
+        ),
+    };
+    let Milliseconds { statement, lock, idle } = limits;
+    // READ COMMITTED is said outright: locks and advisory locks rely on each statement seeing what was committed.
+    let mut message = String::from("BEGIN ISOLATION LEVEL READ COMMITTED; SELECT ");
+    for (name, value) in [
+        ("role", format!("'{role}'")),
+        ("request.jwt.claims", format!("'{claims}'")),
+        ("app.actor_id", format!("'{actor}'")),
+        ("app.reason", reason),
+        ("statement_timeout", format!("'{statement}'")),
+        ("lock_timeout", format!("'{lock}'")),
+    ] {
+        write_setting(&mut message, name, &value);
+        message.push_str(", ");
+    }
+    write_setting(&mut message, "idle_in_transaction_session_timeout", &format!("'{idle}'"));
+    Ok(message)
+}
+
+fn write_setting(message: &mut String, name: &str, value: &str) {
+    // Writing to a String cannot fail.
+    let _ = write!(message, "set_config('{name}', {value}, true)");
+}
+
+/// A text as an SQL literal. The E form means the same whatever `standard_conforming_strings` says, since the
+/// backslashes are doubled as well as the quotes. U+0000 would end the message early, so it is refused.
+fn quoted(text: &str) -> Result<String, StoreError> {
+    if text.contains('\0') {
+        return Err(StoreError::Unexpected("the reason of a change holds U+0000".into()));
+    }
+    Ok(format!("E'{}'", text.replace('\\', r"\\").replace('\'', "''")))
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::users::UserId;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const LIMITS: Milliseconds = Milliseconds { statement: 2000, lock: 1000, idle: 5000 };
+
+    #[test]
+    fn a_reason_cannot_leave_its_quotes() {
+        assert_eq!(quoted("it's").ok().as_deref(), Some("E'it''s'"));
+        assert_eq!(quoted(r"\'; DROP TABLE users; --").ok().as_deref(), Some(r"E'\\''; DROP TABLE users; --'"));
+        assert_eq!(quoted("解約 $$ \u{2019}").ok().as_deref(), Some("E'解約 $$ \u{2019}'"));
+        assert!(quoted("a\0b").is_err());
+    }
+
+    #[test]
+    fn a_user_is_authenticated_and_nothing_more() {
+        let message = opening(&Scope::User(UserId(Uuid::nil())), LIMITS).unwrap();
+        assert!(
+            message
+                .starts_with("BEGIN ISOLATION LEVEL READ COMMITTED; SELECT set_config('role', 'authenticated', true)")
+        );
+        assert!(message.contains(
+            r#"set_config('request.jwt.claims', '{"sub":"00000000-0000-0000-0000-000000000000","role":"authenticated"}', true)"#
+        ));
+    }
+
+    #[test]
+    fn the_service_speaks_for_nobody_and_names_its_actor() {
+        let reason = Some("customer's wish".to_owned());
+        let message = opening(&Scope::Service { actor: Some(UserId(Uuid::max())), reason }, LIMITS).unwrap();
+        assert!(
+            message.contains("set_config('role', 'app_service', true), set_config('request.jwt.claims', '', true)")
+        );
+        assert!(message.contains("set_config('app.actor_id', 'ffffffff-ffff-ffff-ffff-ffffffffffff', true)"));
+        assert!(message.contains("set_config('app.reason', E'customer''s wish', true)"));
+        assert!(opening(&Scope::Anonymous, LIMITS).unwrap().contains("set_config('role', 'authenticated', true)"));
+    }
+}

@@ -1,0 +1,10 @@
+-- $1 before when, $2 how many at most; the tokens go by the cascade. A session that is being refreshed is left alone.
+-- Each new token lengthens its session, so a session that has not expired cannot have ended; the tokens are asked too,
+-- since they are what counts.
+DELETE FROM sessions WHERE id IN (
+    SELECT s.id FROM sessions AS s
+    WHERE s.revoked_at < $1
+       OR (s.expires_at < $1 AND NOT EXISTS (
+            SELECT FROM refresh_tokens AS t WHERE t.session_id = s.id AND t.expires_at >= $1))
+    ORDER BY s.expires_at LIMIT $2 FOR UPDATE SKIP LOCKED
+)

@@ -1,0 +1,5 @@
+-- $1 session, $2 when. What was revoked before keeps its time.
+WITH ended AS (
+    UPDATE sessions SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL
+)
+UPDATE refresh_tokens SET revoked_at = $2 WHERE session_id = $1 AND revoked_at IS NULL

@@ -1,0 +1,147 @@
+//! The store itself: how units of work begin, and what readiness and metrics ask of it.
+//!
+//! Costs: `begin` is one round trip on a pooled connection, `commit` one; a unit of work that is dropped is rolled back
+//! off the caller's path. `probe` is one round trip within a second, `pool_state` none.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ports::api_keys::ApiKeyRepository;
+use ports::audit::AuditRepository;
+use ports::entitlements::EntitlementRepository;
+use ports::features::FeatureRepository;
+use ports::idempotency::AnswerRepository;
+use ports::identity::IdentityRepository;
+use ports::maintenance::MaintenanceRepository;
+use ports::plans::PlanRepository;
+use ports::store::{Scope, Store, StoreError, UnitOfWork};
+use ports::subscriptions::SubscriptionRepository;
+use ports::users::UserRepository;
+use sea_orm::sqlx::PgPool;
+
+use super::answer_sealing::AnswerSealing;
+use super::opening::{Milliseconds, opening};
+use super::pool::{self, ACQUIRE_TIMEOUT_MAX, PoolSettings, PoolState, Pooler};
+use super::transaction::{OpeningTerms, PgTransaction};
+
+/// How long readiness waits for a sign of life.
+const PROBE_PATIENCE: Duration = Duration::from_secs(1);
+
+pub struct PgStore {
+    pub(super) pool: PgPool,
+    pub(super) persistent: bool,
+    limits: Milliseconds,
+    acquire_timeout: Duration,
+    sealing: Arc<AnswerSealing>,
+}
+
+// The pool's own Debug shows the address.
+impl fmt::Debug for PgStore {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("PgStore").field("pool", &self.pool_state()).finish_non_exhaustive()
+    }
+}
+
+impl PgStore {
+    /// Makes the store without asking the database anything: it may be away. Call it within the tokio runtime.
+    pub fn connect(settings: PoolSettings) -> Result<Self, StoreError> {
+        let pool = pool::open(&settings)?;
+        Ok(Self {
+            pool,
+            persistent: settings.pooler == Pooler::None,
+            limits: Milliseconds {
+                statement: settings.statement_timeout_ms,
+                lock: settings.lock_timeout_ms,
+                idle: settings.idle_in_transaction_timeout_ms,
+            },
+            acquire_timeout: settings.acquire_timeout.min(ACQUIRE_TIMEOUT_MAX),
+            sealing: Arc::new(AnswerSealing::new(settings.answer_secret, settings.answers_ttl)),
+        })
+    }
+
+    /// Whether the database can be worked with now, as the service would: a transaction is opened and dropped.
+    pub async fn probe(&self) -> Result<(), StoreError> {
+        self.open(&Scope::SERVICE, PROBE_PATIENCE).await.map(drop)
+    }
+
+    pub fn pool_state(&self) -> PoolState {
+        PoolState {
+            size: self.pool.size(),
+            idle: u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX),
+            max: self.pool.options().get_max_connections(),
+        }
+    }
+
+    /// Closes every connection, waiting for those at work. Nothing can be begun afterwards.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    async fn open(&self, scope: &Scope, patience: Duration) -> Result<PgTransaction, StoreError> {
+        let terms = OpeningTerms { persistent: self.persistent, statement_ms: self.limits.statement, patience };
+        PgTransaction::open(&self.pool, opening(scope, self.limits)?, terms).await
+    }
+}
+
+#[async_trait]
+impl Store for PgStore {
+    async fn begin(&self, scope: Scope) -> Result<Box<dyn UnitOfWork>, StoreError> {
+        let transaction = self.open(&scope, self.acquire_timeout).await?;
+        Ok(Box::new(PgUnitOfWork { transaction, sealing: Arc::clone(&self.sealing) }))
+    }
+}
+
+/// One transaction with all of its repositories: each room implements its port on this type.
+pub struct PgUnitOfWork {
+    pub(super) transaction: PgTransaction,
+    pub(super) sealing: Arc<AnswerSealing>,
+}
+
+#[async_trait]
+impl UnitOfWork for PgUnitOfWork {
+    fn identity(&mut self) -> &mut dyn IdentityRepository {
+        self
+    }
+
+    fn users(&mut self) -> &mut dyn UserRepository {
+        self
+    }
+
+    fn plans(&mut self) -> &mut dyn PlanRepository {
+        self
+    }
+
+    fn features(&mut self) -> &mut dyn FeatureRepository {
+        self
+    }
+
+    fn subscriptions(&mut self) -> &mut dyn SubscriptionRepository {
+        self
+    }
+
+    fn entitlements(&mut self) -> &mut dyn EntitlementRepository {
+        self
+    }
+
+    fn api_keys(&mut self) -> &mut dyn ApiKeyRepository {
+        self
+    }
+
+    fn answers(&mut self) -> &mut dyn AnswerRepository {
+        self
+    }
+
+    fn audit(&mut self) -> &mut dyn AuditRepository {
+        self
+    }
+
+    fn maintenance(&mut self) -> &mut dyn MaintenanceRepository {
+        self
+    }
+
+    async fn commit(self: Box<Self>) -> Result<(), StoreError> {
+        self.transaction.commit().await
+    }
+}

@@ -1,0 +1,159 @@
+//! One open transaction, and the one way in which statements reach Postgres.
+//!
+//! Costs: opening is one round trip (see `opening`), a statement is one when it was prepared before on the connection
+//! and two when it was not or when statements stay unnamed, a commit is one.
+//!
+//! Promises: a transaction that is dropped is rolled back before the connection serves another; one in which a
+//! statement failed cannot be committed, since Postgres would answer COMMIT with a silent rollback; no statement
+//! waits longer than its time limit, even if the server froze.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ports::store::StoreError;
+use sea_orm::sea_query::Values;
+use sea_orm::sqlx::query::Query;
+use sea_orm::sqlx::{self, AssertSqlSafe, PgPool, Postgres, Transaction};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
+use sea_query_sqlx::SqlxValues;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::error::{driver_error, is_unavailable, store_error};
+
+/// How much longer than Postgres' own limit we wait for its answer, before we take it for frozen.
+const GRACE: Duration = Duration::from_millis(250);
+
+pub(super) struct PgTransaction {
+    // SeaORM executes on `&self`, the driver on `&mut`. Repositories borrow the unit of work mutably, so nobody ever
+    // waits for this lock; it is tokio's since it is held across an await.
+    connection: Mutex<Transaction<'static, Postgres>>,
+    /// Whether statements are prepared by name. Not behind a transaction pooler, which would mix the names up.
+    persistent: bool,
+    /// How long one statement may take, by our own clock.
+    time_limit_ms: AtomicU64,
+    failed: AtomicBool,
+}
+
+/// How a transaction is opened.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OpeningTerms {
+    pub persistent: bool,
+    pub statement_ms: u64,
+    /// By when it must be open.
+    pub patience: Duration,
+}
+
+impl PgTransaction {
+    /// Takes a connection and opens a transaction on it with `message`.
+    ///
+    /// Both happen in a task of their own: a caller that is dropped meanwhile cannot cut BEGIN in flight, which would
+    /// leave an open transaction that the driver does not know of (sqlx issue 4385). The waiting is bounded instead.
+    pub(super) async fn open(pool: &PgPool, message: String, terms: OpeningTerms) -> Result<Self, StoreError> {
+        let opening = tokio::spawn(open_patiently(pool.clone(), message, Instant::now() + terms.patience));
+        let opened = tokio::time::timeout(terms.patience + GRACE, opening)
+            .await
+            .map_err(|_| StoreError::Unavailable("the database did not open a transaction in time".into()))?
+            .map_err(|_| StoreError::Unexpected("the task that opens a transaction ended early".into()))?;
+        let connection = opened.map_err(|error| driver_error(&error))?;
+        Ok(Self {
+            connection: Mutex::new(connection),
+            persistent: terms.persistent,
+            time_limit_ms: AtomicU64::new(terms.statement_ms),
+            failed: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) async fn commit(self) -> Result<(), StoreError> {
+        if self.failed.load(Ordering::Relaxed) {
+            return Err(StoreError::Unexpected(
+                "a unit of work in which a statement failed was to be committed".into(),
+            ));
+        }
+        let time_limit = self.time_limit();
+        let commit = self.connection.into_inner().commit();
+        match tokio::time::timeout(time_limit, commit).await {
+            Ok(outcome) => outcome.map_err(|error| driver_error(&error)),
+            Err(_) => Err(StoreError::Unavailable("the database did not answer COMMIT in time".into())),
+        }
+    }
+
+    /// Gives every further statement so much time: for jobs, whose statements go over whole tables.
+    pub(super) async fn allow(&self, statement_ms: u64) -> Result<(), StoreError> {
+        let sql = format!("SELECT set_config('statement_timeout', '{statement_ms}', true)");
+        self.execute_unprepared(&sql).await.map_err(|error| store_error(&error))?;
+        self.time_limit_ms.store(statement_ms, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn time_limit(&self) -> Duration {
+        Duration::from_millis(self.time_limit_ms.load(Ordering::Relaxed)) + GRACE
+    }
+
+    fn query(&self, statement: Statement) -> Query<'static, Postgres, SqlxValues> {
+        let values = statement.values.unwrap_or_else(|| Values(Vec::new()));
+        sqlx::query_with(AssertSqlSafe(statement.sql), SqlxValues(values)).persistent(self.persistent)
+    }
+
+    /// Waits for an answer within the time limit, and remembers a failure.
+    async fn answer<T>(&self, work: impl Future<Output = Result<T, sqlx::Error>> + Send) -> Result<T, DbErr> {
+        let answer = tokio::time::timeout(self.time_limit(), work).await.unwrap_or_else(|_| {
+            let late = std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer within the time limit");
+            Err(sqlx::Error::Io(late))
+        });
+        answer.map_err(|error| {
+            self.failed.store(true, Ordering::Relaxed);
+            DbErr::Query(RuntimeErr::SqlxError(error.into()))
+        })
+    }
+}
+
+/// Opens a transaction, trying other connections when one turns out to be dead: after a restart of the database,
+/// the idle ones all are. Nothing was done on them, so that is safe.
+async fn open_patiently(
+    pool: PgPool,
+    message: String,
+    deadline: Instant,
+) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    let mut attempts_left = pool.options().get_max_connections();
+    loop {
+        match pool.begin_with(AssertSqlSafe(message.clone())).await {
+            Err(sqlx::Error::PoolTimedOut) => return Err(sqlx::Error::PoolTimedOut),
+            Err(error) if is_unavailable(&error) && attempts_left > 0 && Instant::now() < deadline => {
+                attempts_left -= 1;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+#[async_trait]
+impl ConnectionTrait for PgTransaction {
+    fn get_database_backend(&self) -> DbBackend {
+        DbBackend::Postgres
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        let mut connection = self.connection.lock().await;
+        self.answer(self.query(statement).execute(&mut **connection)).await.map(Into::into)
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        let mut connection = self.connection.lock().await;
+        let sql = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
+        self.answer(sql.execute(&mut **connection)).await.map(Into::into)
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        let mut connection = self.connection.lock().await;
+        let row = self.answer(self.query(statement).fetch_optional(&mut **connection)).await?;
+        Ok(row.map(Into::into))
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        let mut connection = self.connection.lock().await;
+        let rows = self.answer(self.query(statement).fetch_all(&mut **connection)).await?;
+        Ok(rows.into_iter().map(Into::into).collect())
+    }
+}

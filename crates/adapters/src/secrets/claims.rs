@@ -1,0 +1,136 @@
+//! What a token must say, whoever issued it: the rules that the built-in and the Supabase verifier share.
+//!
+//! Promised: the algorithm is the verifying key's, never the header's; `jku`, `x5u`, `x5c` and `jwk` are never read;
+//! `exp`, `sub` (a UUID), `aud` and `role` are required, and `iss` wherever an issuer is set; time is the clock's. The
+//! texts of refusals are fixed, so that no part of a token reaches a log. Costs the signature: 1.5 µs for HS256, 199 µs
+//! for ES256 (design/security.md).
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::users::UserId;
+use jsonwebtoken::errors::{Error, ErrorKind};
+use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
+use ports::clock::Clock;
+use ports::identity::{TokenRefused, VerifiedIdentity};
+use serde::Deserialize;
+use serde_json::Number;
+use uuid::Uuid;
+
+/// The longest token that is looked at.
+pub(super) const TOKEN_MAX_BYTES: usize = 8 * 1024;
+
+/// By how much the issuer's clock may differ from ours.
+const LEEWAY: TimeDelta = TimeDelta::seconds(30);
+
+/// The one role that speaks for a user. `service_role` and `anon` are refused.
+pub(super) const ROLE: &str = "authenticated";
+
+pub(super) struct ClaimRules {
+    validation: Validation,
+    clock: Arc<dyn Clock>,
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    sub: Option<String>,
+    role: Option<String>,
+    exp: Option<Number>,
+    nbf: Option<Number>,
+}
+
+impl ClaimRules {
+    /// Without an issuer, `iss` is not checked.
+    pub(super) fn new(issuer: Option<&str>, audience: &str, clock: Arc<dyn Clock>) -> Self {
+        let mut validation = Validation::new(Algorithm::HS256);
+        // The library would read the system's time; `check` goes by the clock.
+        validation.validate_exp = false;
+        validation.set_audience(&[audience]);
+        match issuer {
+            Some(issuer) => {
+                validation.set_issuer(&[issuer]);
+                validation.set_required_spec_claims(&["exp", "sub", "aud", "iss"]);
+            }
+            None => validation.set_required_spec_claims(&["exp", "sub", "aud"]),
+        }
+        Self { validation, clock }
+    }
+
+    /// Checks the signature first, so that nothing is concluded from claims that nobody vouches for.
+    pub(super) fn check(
+        &self,
+        token: &str,
+        key: &DecodingKey,
+        algorithm: Algorithm,
+    ) -> Result<VerifiedIdentity, TokenRefused> {
+        bound(token)?;
+        let validation = Validation { algorithms: vec![algorithm], ..self.validation.clone() };
+        let token = jsonwebtoken::decode::<Claims>(token, key, &validation).map_err(|error| refusal(&error))?;
+        understood(&token.header)?;
+        self.accept(&token.claims)
+    }
+
+    fn accept(&self, claims: &Claims) -> Result<VerifiedIdentity, TokenRefused> {
+        if claims.role.as_deref() != Some(ROLE) {
+            return Err(invalid("its role is not `authenticated`"));
+        }
+        // Postgres would answer 22P02 to a `sub` that is no UUID (design/security.md, hazard 7).
+        let subject = claims.sub.as_deref().unwrap_or_default();
+        let user_id = Uuid::try_parse(subject).map_err(|_| invalid("its `sub` is not a UUID"))?;
+        let now = self.clock.now();
+        let expires_at = claims.exp.as_ref().and_then(moment).ok_or_else(|| invalid("its `exp` is not a time"))?;
+        if now - LEEWAY >= expires_at {
+            return Err(invalid("it is expired"));
+        }
+        if let Some(not_before) = &claims.nbf {
+            let not_before = moment(not_before).ok_or_else(|| invalid("its `nbf` is not a time"))?;
+            if now + LEEWAY < not_before {
+                return Err(invalid("it is not valid yet"));
+            }
+        }
+        Ok(VerifiedIdentity { user_id: UserId(user_id), expires_at })
+    }
+}
+
+/// The header of a token of bounded size, believed in nothing yet.
+pub(super) fn header(token: &str) -> Result<Header, TokenRefused> {
+    bound(token)?;
+    jsonwebtoken::decode_header(token).map_err(|error| refusal(&error))
+}
+
+pub(super) fn invalid(reason: &str) -> TokenRefused {
+    TokenRefused::Invalid(reason.to_owned())
+}
+
+fn bound(token: &str) -> Result<(), TokenRefused> {
+    if token.len() > TOKEN_MAX_BYTES { Err(invalid("it is longer than 8 KB")) } else { Ok(()) }
+}
+
+/// A header that names extensions which must be understood is refused (RFC 7515, section 4.1.11): we know none.
+fn understood(header: &Header) -> Result<(), TokenRefused> {
+    if header.crit.is_some() { Err(invalid("its header names critical extensions")) } else { Ok(()) }
+}
+
+/// A `NumericDate`: seconds since 1970, which may have a fraction (RFC 7519, section 2).
+fn moment(seconds: &Number) -> Option<DateTime<Utc>> {
+    let whole = seconds.as_i64().or_else(|| seconds.as_f64().and_then(whole_seconds))?;
+    DateTime::from_timestamp(whole, 0)
+}
+
+fn whole_seconds(seconds: f64) -> Option<i64> {
+    #[expect(clippy::cast_possible_truncation, reason = "the range is checked, and the fraction is to be cut off")]
+    (0.0..1e12).contains(&seconds).then_some(seconds as i64)
+}
+
+/// The error's kind in our own words: the library's text can quote a claim.
+fn refusal(error: &Error) -> TokenRefused {
+    invalid(match error.kind() {
+        ErrorKind::InvalidSignature => "its signature does not fit",
+        ErrorKind::InvalidAlgorithm => "its algorithm is not the key's",
+        ErrorKind::MissingRequiredClaim(_) => "a required claim is missing",
+        ErrorKind::InvalidAudience => "it is for another audience",
+        ErrorKind::InvalidIssuer => "it is from another issuer",
+        ErrorKind::InvalidEcdsaKey | ErrorKind::InvalidEddsaKey | ErrorKind::InvalidRsaKey(_) => "its key is unusable",
+        _ => "it is malformed",
+    })
+}

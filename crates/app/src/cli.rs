@@ -1,0 +1,176 @@
+//! The command line: `serve`, `with-postgres`, `openapi`.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use adapters::postgres::embedded::{EmbeddedPostgres, EmbeddedSettings};
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use services::identity::accounts::FirstAdmin;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::settings::load::load;
+use crate::settings::shape::{Settings, given};
+use crate::startup::{self, RunningApp};
+use crate::{http, telemetry};
+
+/// The backend that every AI SaaS should have started from.
+#[derive(Debug, Parser)]
+#[command(name = "product-base", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serves the API (the default). Without `PB__DATABASE__URL` it starts a private Postgres of its own.
+    Serve,
+    /// Starts a throw-away Postgres, runs a command with its URL in `PB__TEST__DATABASE_URL`, and stops it.
+    WithPostgres {
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Prints the OpenAPI document.
+    Openapi,
+}
+
+impl Cli {
+    pub async fn run(self, variables: HashMap<String, String>) -> anyhow::Result<ExitCode> {
+        match self.command.unwrap_or(Command::Serve) {
+            Command::Serve => serve(&variables).await,
+            Command::WithPostgres { command } => with_postgres(&variables, &command).await,
+            Command::Openapi => {
+                print!("{}", http::openapi::document()?);
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+}
+
+async fn serve(variables: &HashMap<String, String>) -> anyhow::Result<ExitCode> {
+    let mut settings = load(variables, Path::new("config"))?;
+    telemetry::init_logs(&settings.log)?;
+    // Signals are caught from here on, so that a Ctrl-C during the start stops the private Postgres too.
+    let mut signals = Signals::listen()?;
+    let embedded = if settings.database.url.is_set() { None } else { Some(start_embedded(&mut settings).await?) };
+    let outcome = tokio::select! {
+        started = startup::start(settings) => match started {
+            Ok(app) => run_until_stopped(app, &mut signals).await,
+            Err(error) => Err(error),
+        },
+        () = signals.next() => Ok(()),
+    };
+    if let Some(postgres) = embedded {
+        postgres.stop().await.context("the private Postgres did not stop")?;
+    }
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+async fn run_until_stopped(app: RunningApp, signals: &mut Signals) -> anyhow::Result<()> {
+    print_welcome(&app);
+    signals.next().await;
+    tokio::select! {
+        stopped = app.stop() => stopped,
+        // A second signal means: now.
+        () = signals.next() => Ok(()),
+    }
+}
+
+/// Makes the private cluster, and puts its addresses where the settings have none.
+async fn start_embedded(settings: &mut Settings) -> anyhow::Result<EmbeddedPostgres> {
+    let wish = EmbeddedSettings {
+        data_dir: settings.database.embedded.dir.clone(),
+        bin: given(&settings.database.embedded.bin).map(PathBuf::from),
+        ..EmbeddedSettings::default()
+    };
+    let postgres = EmbeddedPostgres::start(&wish).await?;
+    for notice in postgres.notices() {
+        println!("{notice}");
+    }
+    let prepared = startup::prepare_embedded(settings, &postgres).await;
+    if let Err(error) = prepared {
+        postgres.stop().await?;
+        return Err(error);
+    }
+    Ok(postgres)
+}
+
+/// What a newcomer needs to see. The password goes to the terminal, never to a log.
+fn print_welcome(app: &RunningApp) {
+    let address = app.address;
+    println!("Product Base is listening on http://{address}");
+    println!("  Documentation   http://{address}/api/docs");
+    match &app.first_admin {
+        FirstAdmin::Made { email, password } => {
+            println!("  Administrator   {email}");
+            println!("  Password        {password}   (shown once; keep it)");
+        }
+        FirstAdmin::Promoted { email } => println!("  Administrator   {email} (an existing account)"),
+        FirstAdmin::Present => {}
+    }
+}
+
+async fn with_postgres(variables: &HashMap<String, String>, command: &[String]) -> anyhow::Result<ExitCode> {
+    let (program, arguments) =
+        command.split_first().context("with-postgres needs a command: with-postgres -- cargo test")?;
+    let mut signals = Signals::listen()?;
+    let folder = Scratch::make()?;
+    let mut wish = EmbeddedSettings::ephemeral(&folder.0);
+    wish.bin = variables.get("PB__DATABASE__EMBEDDED__BIN").and_then(|bin| given(bin)).map(PathBuf::from);
+    let postgres = EmbeddedPostgres::start(&wish).await?;
+    let child = tokio::process::Command::new(program)
+        .args(arguments)
+        .env("PB__TEST__DATABASE_URL", postgres.owner_url())
+        .env("PB__TEST__POSTGRES_BIN", postgres.bin())
+        .kill_on_drop(true)
+        .spawn();
+    let status = match child {
+        Ok(mut child) => tokio::select! {
+            status = child.wait() => status.map(|status| status.code()),
+            () = signals.next() => Ok(None),
+        },
+        Err(error) => Err(error),
+    };
+    postgres.stop().await?;
+    let code = status.with_context(|| format!("`{program}` could not be run"))?;
+    Ok(code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// A folder that goes away with the run.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn make() -> anyhow::Result<Self> {
+        let folder = std::env::temp_dir().join(format!("product-base-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Left behind, it is a few files in the folder for such files.
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+/// SIGINT and SIGTERM, as one.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

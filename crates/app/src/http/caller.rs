@@ -1,0 +1,189 @@
+//! Callers: who asks, as the argument of a handler. A handler that does not name one does not know who asks.
+//!
+//! The middleware `identify` looks at the credentials before the handler's arguments are made, so that 401 and 403
+//! come before any word about the body. Refused credentials are counted by address and slowed down.
+
+use std::marker::PhantomData;
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
+use actix_web::http::StatusCode;
+use actix_web::http::header::AUTHORIZATION;
+use actix_web::middleware::Next;
+use actix_web::web::Data;
+use actix_web::{FromRequest, HttpMessage, HttpRequest};
+use domain::identity::{Caller, Forbidden, Permission};
+use services::identity::callers::{CallerService, Identified, NotIdentified, Presented};
+use tracing::debug;
+
+use super::detached::detached;
+use super::limits::RateLimits;
+use super::problem::Problem;
+use crate::settings::shape::Settings;
+
+/// The header that carries a key beside, or in place of, `Authorization`.
+const API_KEY_HEADER: &str = "x-api-key";
+
+/// What the middleware found out, for the extractors.
+#[derive(Clone)]
+struct Asking(Result<Identified, Problem>);
+
+/// Finds out who asks, if the request says anything about it.
+pub async fn identify(
+    callers: Data<CallerService>,
+    settings: Data<Settings>,
+    limits: Data<RateLimits>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    if let Some(presented) = presented(request.request(), &settings.api_keys.prefix) {
+        let address = limits.address_of(request.request());
+        let asking = match limits.check_failures(address) {
+            Err(too_fast) => Err(too_fast),
+            Ok(()) => {
+                let callers = callers.into_inner();
+                let found = detached(async move { Ok::<_, Problem>(callers.identify(&presented).await) }).await;
+                found.and_then(|found| found.map_err(|error| refusal(error, || limits.count_failure(address))))
+            }
+        };
+        request.extensions_mut().insert(Asking(asking));
+    }
+    next.call(request).await
+}
+
+fn refusal(error: NotIdentified, count: impl FnOnce()) -> Problem {
+    match error {
+        NotIdentified::Refused(why) => {
+            debug!(%why, "a credential was refused");
+            count();
+            Problem::unauthorized()
+        }
+        NotIdentified::ProviderAway(why) => {
+            tracing::error!(%why, "tokens cannot be checked");
+            Problem::unavailable("identity_provider_away", "Tokens cannot be checked just now. Send the request again.")
+        }
+        NotIdentified::Store(error) => error.into(),
+    }
+}
+
+/// The credential of a request: an API key wherever it stands, else a bearer token.
+fn presented(request: &HttpRequest, key_prefix: &str) -> Option<Presented> {
+    let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or_default().trim());
+    if let Some(key) = header(API_KEY_HEADER) {
+        return Some(Presented::Key(key.to_owned()));
+    }
+    let authorization = header(AUTHORIZATION.as_str())?;
+    let (scheme, credential) = authorization.split_once(' ').unwrap_or((authorization, ""));
+    // Another scheme is a credential too, one that nobody accepts: it must not pass for none.
+    let credential = if scheme.eq_ignore_ascii_case("bearer") { credential.trim() } else { "" };
+    Some(if credential.starts_with(key_prefix) {
+        Presented::Key(credential.to_owned())
+    } else {
+        Presented::Token(credential.to_owned())
+    })
+}
+
+fn asking(request: &HttpRequest) -> Result<Identified, Problem> {
+    let found = request.extensions().get::<Asking>().cloned();
+    found.map_or_else(|| Err(Problem::unauthorized()), |asking| asking.0)
+}
+
+fn caller(request: &HttpRequest) -> Result<Caller, Problem> {
+    match asking(request)? {
+        Identified::Caller(caller) => Ok(caller),
+        Identified::Newcomer(_) => {
+            let detail = "Your identity has no profile yet: make one with POST /api/users.";
+            Err(Problem::new(StatusCode::FORBIDDEN, "profile_missing", detail))
+        }
+    }
+}
+
+/// Someone with an identity, with a profile or without.
+pub struct Anyone(pub Identified);
+
+impl FromRequest for Anyone {
+    type Error = Problem;
+    type Future = std::future::Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        std::future::ready(asking(request).map(Self))
+    }
+}
+
+/// The caller of a route that also serves those who say nothing about themselves.
+pub struct Perhaps(pub Option<Caller>);
+
+impl Perhaps {
+    /// Whether more than the public part may be shown.
+    pub fn may_administer(&self, permission: Permission) -> bool {
+        self.0.as_ref().is_some_and(|caller| caller.may_administer(permission).is_ok())
+    }
+}
+
+impl FromRequest for Perhaps {
+    type Error = Problem;
+    type Future = std::future::Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let said_something = request.extensions().get::<Asking>().is_some();
+        let found = if !said_something {
+            Ok(None)
+        } else {
+            match asking(request) {
+                Ok(Identified::Caller(caller)) => Ok(Some(caller)),
+                Ok(Identified::Newcomer(_)) => Ok(None),
+                Err(problem) => Err(problem),
+            }
+        };
+        std::future::ready(found.map(Self))
+    }
+}
+
+/// What a handler asks of its caller, as a type: `Permitted<ReadOwnUsage>`.
+pub trait Requirement {
+    fn check(caller: &Caller) -> Result<(), Forbidden>;
+}
+
+/// A caller with a profile who meets the requirement `R`.
+pub struct Permitted<R> {
+    pub caller: Caller,
+    requirement: PhantomData<R>,
+}
+
+impl<R: Requirement> FromRequest for Permitted<R> {
+    type Error = Problem;
+    type Future = std::future::Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        std::future::ready(caller(request).and_then(|caller| {
+            R::check(&caller)?;
+            Ok(Self { caller, requirement: PhantomData })
+        }))
+    }
+}
+
+macro_rules! requirements {
+    ($($(#[$doc:meta])* $name:ident = $check:ident($permission:ident);)+) => {
+        $($(#[$doc])*
+        pub struct $name;
+        impl Requirement for $name {
+            fn check(caller: &Caller) -> Result<(), Forbidden> {
+                caller.$check(Permission::$permission)
+            }
+        })+
+    };
+}
+
+requirements! {
+    ReadOwnProfile = may(UsersRead);
+    WriteOwnProfile = may(UsersWrite);
+    ReadOwnPlan = may(PlansRead);
+    /// Changing one's own plan is a matter of money.
+    ChangeOwnPlan = may(BillingManage);
+    CheckUsage = may(UsageCheck);
+    ManageOwnKeys = may(KeysManage);
+    WriteCatalogue = may_administer(PlansWrite);
+    ReadAnyUser = may_administer(UsersRead);
+    WriteAnyUser = may_administer(UsersWrite);
+    ReadAudit = may_administer(AuditRead);
+}

@@ -1,0 +1,217 @@
+//! Finish: the outermost middleware. Every request gets an id, a span, a deadline, a line in the log and its numbers in
+//! the metrics; every answer gets the headers of the house; every error is a whole problem.
+//!
+//! Promise: no answer leaves with a status of 400 or more and a body that is not ours, whoever refused the request: a
+//! handler, an extractor, the router (404, 405 with its Allow) or the deadline. Neither the query string nor any header
+//! but the request id reaches the log. Costs a few microseconds; the deadline drops the handler, never the use case,
+//! which is detached.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix_web::body::{BoxBody, EitherBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::error::InternalError;
+use actix_web::http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HeaderMap, HeaderName,
+    HeaderValue, ORIGIN, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use actix_web::http::{Method, StatusCode};
+use actix_web::middleware::Next;
+use actix_web::web::Data;
+use actix_web::{Error, HttpMessage, ResponseError};
+use metrics::{counter, histogram};
+use ports::randomness::Randomness;
+use tracing::{Instrument, Span, error, error_span, info};
+
+use super::cors::Cors;
+use super::problem;
+mod body_watch;
+mod refusals;
+#[cfg(test)]
+mod tests;
+
+use body_watch::BodyWatch;
+use refusals::{of_error, problem_of, too_late};
+
+use crate::settings::shape::Server;
+use crate::telemetry::{REQUEST_SECONDS, REQUESTS};
+
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// How long an id that the client chose may be.
+const REQUEST_ID_MAX: usize = 64;
+
+/// The label of requests to paths that no route has: an attacker must not make labels.
+const UNMATCHED: &str = "unmatched";
+
+/// What finishing rests on, once a process.
+pub struct Finishing {
+    randomness: Arc<dyn Randomness>,
+    cors: Cors,
+    deadline: Duration,
+}
+
+impl Finishing {
+    pub fn new(server: &Server, randomness: Arc<dyn Randomness>) -> anyhow::Result<Self> {
+        let deadline = Duration::from_secs(server.request_timeout_seconds.max(1));
+        Ok(Self { randomness, cors: Cors::new(&server.cors_origins)?, deadline })
+    }
+}
+
+/// The id of a request, for whoever wants to hand it on (in the request's extensions).
+#[derive(Clone, Debug)]
+pub struct RequestId(pub String);
+
+/// What is kept of a request while it is away in the router.
+struct Asked {
+    id: String,
+    method: Method,
+    path: String,
+    route: Cow<'static, str>,
+    origin: Option<HeaderValue>,
+    with_credentials: bool,
+    since: Instant,
+}
+
+/// The middleware, for `actix_web::middleware::from_fn`.
+pub async fn finish(
+    finishing: Data<Finishing>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<EitherBody<impl MessageBody>>, Error> {
+    let asked = Asked::read(&request, &*finishing.randomness);
+    request.extensions_mut().insert(RequestId(asked.id.clone()));
+    let span = asked.span();
+    async {
+        let settled = answer(&finishing, &asked, request, next).await;
+        let status = match &settled {
+            Ok(response) => response.status(),
+            Err(error) => error.as_response_error().status_code(),
+        };
+        asked.report(status);
+        settled
+    }
+    .instrument(span)
+    .await
+}
+
+async fn answer<B: MessageBody + 'static>(
+    finishing: &Finishing,
+    asked: &Asked,
+    mut request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    if let Some(granted) = finishing.cors.preflight(request.method(), request.headers()) {
+        let mut response = request.into_response(granted).map_into_right_body();
+        finishing.dress(asked, StatusCode::NO_CONTENT, response.headers_mut());
+        return Ok(response);
+    }
+    let body = BodyWatch::place(&mut request);
+    let settled = tokio::time::timeout(finishing.deadline, next.call(request)).await;
+    let problem = match settled {
+        Ok(Ok(response)) => return Ok(finishing.complete(asked, response)),
+        Ok(Err(error)) => of_error(&error, None),
+        Err(_) => too_late(finishing.deadline, body.is_awaited()),
+    };
+    // The request went down with the handler, so the answer travels as an error, which the server writes as it is.
+    let body = BoxBody::new(problem.body(&asked.path, &asked.id).to_string());
+    let mut response = problem.error_response().set_body(body);
+    finishing.dress(asked, problem.status, response.headers_mut());
+    Err(InternalError::from_response("answered", response).into())
+}
+
+impl Finishing {
+    /// The answer with its problem written out, if it is one, and with the headers of the house.
+    fn complete<B: MessageBody + 'static>(
+        &self,
+        asked: &Asked,
+        response: ServiceResponse<B>,
+    ) -> ServiceResponse<EitherBody<B>> {
+        let mut response = match problem_of(response.response()) {
+            None => response.map_into_left_body(),
+            Some(problem) => {
+                let body = problem.body(&asked.path, &asked.id).to_string();
+                let mut response = response.map_body(|_, _| EitherBody::right(BoxBody::new(body)));
+                let headers = response.headers_mut();
+                headers.remove(CONTENT_ENCODING);
+                headers.remove(CONTENT_LENGTH);
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE));
+                response
+            }
+        };
+        self.dress(asked, response.status(), response.headers_mut());
+        response
+    }
+
+    fn dress(&self, asked: &Asked, status: StatusCode, headers: &mut HeaderMap) {
+        if let Ok(id) = HeaderValue::from_str(&asked.id) {
+            headers.insert(REQUEST_ID.clone(), id);
+        }
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+        let failed = status.as_u16() >= 400;
+        if (asked.with_credentials || failed) && !headers.contains_key(CACHE_CONTROL) {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        self.cors.grant(asked.origin.as_ref(), headers);
+    }
+}
+
+impl Asked {
+    fn read(request: &ServiceRequest, randomness: &dyn Randomness) -> Self {
+        let headers = request.headers();
+        let sent_id = headers.get(&REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|id| is_request_id(id));
+        Self {
+            id: sent_id.map_or_else(|| randomness.new_id().to_string(), str::to_owned),
+            method: request.method().clone(),
+            path: request.path().to_owned(),
+            route: request.match_pattern().map_or(Cow::Borrowed(UNMATCHED), Cow::Owned),
+            origin: headers.get(ORIGIN).cloned(),
+            with_credentials: [&AUTHORIZATION, &COOKIE, &API_KEY].iter().any(|name| headers.contains_key(*name)),
+            since: Instant::now(),
+        }
+    }
+
+    /// Of level error, so that a line of any level names the request that it is about, whatever the filter.
+    fn span(&self) -> Span {
+        let method = method_label(&self.method);
+        error_span!("request", method, route = %self.route, request_id = %self.id)
+    }
+
+    fn report(&self, status: StatusCode) {
+        let (took, method) = (self.since.elapsed(), method_label(&self.method));
+        let route = self.route.clone().into_owned();
+        histogram!(REQUEST_SECONDS, "method" => method, "route" => route.clone()).record(took.as_secs_f64());
+        let status_label = status.as_str().to_owned();
+        counter!(REQUESTS, "method" => method, "route" => route, "status" => status_label).increment(1);
+        let milliseconds = took.as_secs_f64() * 1_000.0;
+        if status.is_server_error() {
+            error!(status = status.as_u16(), milliseconds, "answered");
+        } else {
+            info!(status = status.as_u16(), milliseconds, "answered");
+        }
+    }
+}
+
+fn is_request_id(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=REQUEST_ID_MAX).contains(&text.len()) && text.bytes().all(fits)
+}
+
+/// The methods of RFC 9110 by name; whatever else a client thinks of is one label.
+fn method_label(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "HEAD" => "HEAD",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    }
+}

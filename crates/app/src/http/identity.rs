@@ -1,0 +1,200 @@
+//! Identity: sign-up, log-in, refresh and log-out of the built-in accounts. Where Supabase keeps the identities,
+//! these routes answer 404 and say where to go.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CACHE_CONTROL, USER_AGENT};
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
+use domain::identity::{Email, Role};
+use serde::{Deserialize, Serialize};
+use services::identity::accounts::{AccountError, AccountService, SignUp, SignedIn};
+use utoipa::ToSchema;
+use uuid::Uuid;
+use validator::Validate;
+
+use super::detached::detached;
+use super::limits::RateLimits;
+use super::problem::{Problem, ProblemView};
+use super::valid::{Valid, one_line};
+
+/// The accounts, where they are ours.
+pub struct BuiltIn(pub Option<std::sync::Arc<AccountService>>);
+
+impl BuiltIn {
+    fn service(&self) -> Result<std::sync::Arc<AccountService>, Problem> {
+        let detail = "Accounts are kept by Supabase here: sign up and log in there, and bring its access token.";
+        self.0.clone().ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "identity_elsewhere", detail))
+    }
+}
+
+#[derive(Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignUpIn {
+    #[validate(length(min = 3, max = 254))]
+    #[schema(format = "email", min_length = 3, max_length = 254)]
+    email: String,
+    /// 12 to 128 characters.
+    #[validate(length(min = 12, max = 128))]
+    #[schema(format = "password", min_length = 12, max_length = 128)]
+    password: String,
+    /// What to call the user; the part of the e-mail before the @ unless told.
+    #[serde(default)]
+    #[validate(length(min = 1, max = 100), custom(function = "one_line"))]
+    #[schema(min_length = 1, max_length = 100)]
+    name: Option<String>,
+}
+
+#[derive(Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LogInIn {
+    #[validate(length(min = 1, max = 254))]
+    #[schema(format = "email", min_length = 1, max_length = 254)]
+    email: String,
+    #[validate(length(min = 1, max = 1024))]
+    #[schema(format = "password", min_length = 1, max_length = 1024)]
+    password: String,
+}
+
+#[derive(Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RefreshIn {
+    #[validate(length(min = 1, max = 512))]
+    #[schema(min_length = 1, max_length = 512)]
+    refresh_token: String,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct SignedInView {
+    pub access_token: String,
+    /// Good for one exchange.
+    pub refresh_token: String,
+    #[schema(example = "Bearer")]
+    pub token_type: &'static str,
+    /// Seconds until the access token expires.
+    pub expires_in: u64,
+    pub user: SignedInUserView,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct SignedInUserView {
+    pub id: Uuid,
+    pub email: String,
+    pub name: String,
+    #[schema(value_type = String, example = "user")]
+    pub role: Role,
+    #[schema(example = "free")]
+    pub plan_id: String,
+}
+
+impl From<AccountError> for Problem {
+    fn from(error: AccountError) -> Self {
+        match error {
+            AccountError::EmailTaken => Self::conflict("email_taken", &error),
+            AccountError::PasswordUnfit => Self::invalid_field("password", "has 12 to 128 characters"),
+            AccountError::WrongCredentials => {
+                Self::new(StatusCode::UNAUTHORIZED, "wrong_credentials", "The e-mail or the password is wrong.")
+            }
+            AccountError::RefreshRefused => {
+                let detail = "The refresh token is not valid any more: log in again.";
+                Self::new(StatusCode::UNAUTHORIZED, "refresh_refused", detail)
+            }
+            AccountError::Secret(why) if why.0 == adapters::secrets::passwords::BUSY => {
+                Self::unavailable("busy", "Too many are logging in just now. Send the request again.")
+            }
+            AccountError::Secret(why) => Self::internal(&why),
+            AccountError::Store(error) => error.into(),
+        }
+    }
+}
+
+/// Makes an account with its profile, and logs it in.
+#[utoipa::path(post, path = "/api/auth/signup", tag = "identity", operation_id = "sign_up", request_body = SignUpIn, responses(
+    (status = 201, description = "Signed up and logged in", body = SignedInView),
+    (status = 404, description = "Accounts are kept by Supabase here", body = ProblemView),
+    (status = 409, description = "The e-mail is in use", body = ProblemView),
+    (status = 429, description = "Too many sign-ups from this address", body = ProblemView),
+))]
+pub async fn sign_up(
+    request: HttpRequest,
+    accounts: Data<BuiltIn>,
+    limits: Data<RateLimits>,
+    input: Valid<SignUpIn>,
+) -> Result<HttpResponse, Problem> {
+    let accounts = accounts.service()?;
+    let SignUpIn { email, password, name } = input.body;
+    let email = Email::parse(&email).map_err(|why| Problem::invalid_field("email", format!("is refused: {why}")))?;
+    limits.check_signup(limits.address_of(&request))?;
+    let user_agent = user_agent(&request);
+    let signed_in =
+        detached(async move { accounts.sign_up(SignUp { email, password, name, user_agent }).await }).await?;
+    Ok(HttpResponse::Created().insert_header((CACHE_CONTROL, "no-store")).json(view(signed_in)))
+}
+
+/// Exchanges e-mail and password for tokens.
+#[utoipa::path(post, path = "/api/auth/login", tag = "identity", operation_id = "log_in", request_body = LogInIn, responses(
+    (status = 200, description = "Logged in", body = SignedInView),
+    (status = 401, description = "Wrong e-mail or password", body = ProblemView),
+    (status = 404, description = "Accounts are kept by Supabase here", body = ProblemView),
+    (status = 429, description = "Too many attempts", body = ProblemView),
+))]
+pub async fn log_in(
+    request: HttpRequest,
+    accounts: Data<BuiltIn>,
+    limits: Data<RateLimits>,
+    input: Valid<LogInIn>,
+) -> Result<HttpResponse, Problem> {
+    let accounts = accounts.service()?;
+    let LogInIn { email, password } = input.body;
+    limits.check_login(limits.address_of(&request), &email.trim().to_lowercase())?;
+    // An address that can belong to nobody is answered like one that belongs to nobody here.
+    let email = Email::parse(&email).map_err(|_| AccountError::WrongCredentials)?;
+    let user_agent = user_agent(&request);
+    let signed_in = detached(async move { accounts.log_in(&email, password, user_agent).await }).await?;
+    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(view(signed_in)))
+}
+
+/// Exchanges a refresh token for a new pair. A token that comes a second time ends its session.
+#[utoipa::path(post, path = "/api/auth/refresh", tag = "identity", operation_id = "refresh", request_body = RefreshIn, responses(
+    (status = 200, description = "A new pair of tokens", body = SignedInView),
+    (status = 401, description = "The token is not valid any more", body = ProblemView),
+    (status = 404, description = "Accounts are kept by Supabase here", body = ProblemView),
+))]
+pub async fn refresh(accounts: Data<BuiltIn>, input: Valid<RefreshIn>) -> Result<HttpResponse, Problem> {
+    let accounts = accounts.service()?;
+    let signed_in = detached(async move { accounts.refresh(&input.body.refresh_token).await }).await?;
+    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(view(signed_in)))
+}
+
+/// Ends the session of a refresh token, whether or not it was still alive.
+#[utoipa::path(post, path = "/api/auth/logout", tag = "identity", operation_id = "log_out", request_body = RefreshIn, responses(
+    (status = 204, description = "The session is over"),
+    (status = 404, description = "Accounts are kept by Supabase here", body = ProblemView),
+))]
+pub async fn log_out(accounts: Data<BuiltIn>, input: Valid<RefreshIn>) -> Result<HttpResponse, Problem> {
+    let accounts = accounts.service()?;
+    detached(async move { accounts.log_out(&input.body.refresh_token).await }).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// What the client calls itself, as far as it is worth keeping.
+fn user_agent(request: &HttpRequest) -> Option<String> {
+    let sent = request.headers().get(USER_AGENT)?.to_str().ok()?;
+    Some(sent.chars().take(255).collect())
+}
+
+fn view(signed_in: SignedIn) -> SignedInView {
+    let SignedIn { access_token, refresh_token, user } = signed_in;
+    SignedInView {
+        access_token: access_token.token,
+        refresh_token,
+        token_type: "Bearer",
+        expires_in: access_token.expires_in_seconds,
+        user: SignedInUserView {
+            id: user.id.0,
+            email: user.email.map(String::from).unwrap_or_default(),
+            name: user.name,
+            role: user.role,
+            plan_id: user.plan_id.into(),
+        },
+    }
+}

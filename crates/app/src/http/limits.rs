@@ -1,0 +1,299 @@
+//! Limits: how often one address or one account may try what is worth trying often: log-ins, sign-ups, credentials.
+//!
+//! Promise: a limit holds for this process; several processes allow as many times as much. Memory is bounded whatever
+//! is sent: callers are counted in places that a secret hash of this process chooses, so nobody can aim at another's
+//! place, and `sweep` gives back the places of those who are gone. Costs some hundred nanoseconds a question.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hash};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::sync::{PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use actix_web::HttpRequest;
+use anyhow::{Context, bail};
+use governor::clock::{Clock, DefaultClock};
+use governor::middleware::StateInformationMiddleware;
+use governor::state::keyed::DefaultKeyedStateStore;
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use ipnet::IpNet;
+
+use super::problem::Problem;
+use crate::settings::shape::Settings;
+
+/// In how many places callers are counted. Two busy callers share one with a chance of one in a million.
+const PLACES: u64 = 1 << 20;
+
+/// The part of an IPv6 address that one client has; the rest it chooses itself.
+const IPV6_CLIENT_BITS: u32 = 64;
+
+/// How many addresses of a forwarding header are looked at; longer ones are made up.
+const HOPS_MAX: usize = 32;
+
+type Place = u64;
+type Counter = DefaultKeyedRateLimiter<Place>;
+/// A counter that also says how much is left.
+type TellingCounter = RateLimiter<Place, DefaultKeyedStateStore<Place>, DefaultClock, StateInformationMiddleware>;
+
+pub struct RateLimits {
+    proxies: Vec<IpNet>,
+    hasher: RandomState,
+    logins_by_address: Counter,
+    logins_by_account: Counter,
+    signups: Counter,
+    failures: TellingCounter,
+    /// Until when nothing is taken from those who failed too often.
+    held_back: RwLock<HashMap<Place, Instant>>,
+}
+
+impl RateLimits {
+    pub fn new(settings: &Settings) -> anyhow::Result<Self> {
+        let limits = &settings.rate_limits;
+        Ok(Self {
+            proxies: networks(&settings.server.trusted_proxies)?,
+            hasher: RandomState::new(),
+            logins_by_address: RateLimiter::keyed(a_minute("logins_per_ip", limits.logins_per_ip)?),
+            logins_by_account: RateLimiter::keyed(a_minute("logins_per_account", limits.logins_per_account)?),
+            signups: RateLimiter::keyed(a_minute("signups_per_ip", limits.signups_per_ip)?),
+            failures: RateLimiter::keyed(a_minute("failures_per_ip", limits.failures_per_ip)?).with_middleware(),
+            held_back: RwLock::default(),
+        })
+    }
+
+    /// The address of the client: the peer's, or what a trusted proxy says of the one before it.
+    pub fn address_of(&self, request: &HttpRequest) -> IpAddr {
+        // Without a peer (a test that opens no socket) all share one address.
+        let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+        let headers = request.headers().get_all("x-forwarded-for");
+        let forwarded: Vec<&str> = headers.filter_map(|value| value.to_str().ok()).collect();
+        client_address(peer, &forwarded.join(","), &self.proxies)
+    }
+
+    /// Whether credentials from this address are looked at. Asking costs the address nothing.
+    pub fn check_failures(&self, address: IpAddr) -> Result<(), Problem> {
+        let place = self.place_of(address);
+        let held_back = self.held_back.read().unwrap_or_else(PoisonError::into_inner).get(&place).copied();
+        match held_back.map(|until| until.saturating_duration_since(Instant::now())) {
+            Some(wait) if !wait.is_zero() => {
+                Err(too_many("Too many refused credentials came from your address.", wait))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes that a credential from this address was refused.
+    pub fn count_failure(&self, address: IpAddr) {
+        let place = self.place_of(address);
+        let wait = match self.failures.check_key(&place) {
+            Ok(left) if left.remaining_burst_capacity() > 0 => return,
+            // The last one that is allowed was this one: the next is held back until one more may come.
+            Ok(left) => left.quota().replenish_interval(),
+            Err(not_until) => not_until.wait_time_from(DefaultClock::default().now()),
+        };
+        let mut held_back = self.held_back.write().unwrap_or_else(PoisonError::into_inner);
+        held_back.insert(place, Instant::now() + wait);
+    }
+
+    /// Takes one log-in from what the address and the account may try.
+    pub fn check_login(&self, address: IpAddr, account: &str) -> Result<(), Problem> {
+        let detail = "Too many log-ins were tried from your address.";
+        take(&self.logins_by_address, self.place_of(address), detail)?;
+        let account = self.place(&account.trim().to_lowercase());
+        take(&self.logins_by_account, account, "Too many log-ins were tried for this account.")
+    }
+
+    /// Takes one sign-up from what the address may do.
+    pub fn check_signup(&self, address: IpAddr) -> Result<(), Problem> {
+        take(&self.signups, self.place_of(address), "Too many accounts were made from your address.")
+    }
+
+    /// Forgets those who have been away long enough to start afresh. A job calls it.
+    pub fn sweep(&self) {
+        for counter in [&self.logins_by_address, &self.logins_by_account, &self.signups] {
+            counter.retain_recent();
+            counter.shrink_to_fit();
+        }
+        self.failures.retain_recent();
+        self.failures.shrink_to_fit();
+        let now = Instant::now();
+        let mut held_back = self.held_back.write().unwrap_or_else(PoisonError::into_inner);
+        held_back.retain(|_, until| *until > now);
+        held_back.shrink_to_fit();
+    }
+
+    fn place_of(&self, address: IpAddr) -> Place {
+        self.place(&client_network(address))
+    }
+
+    fn place(&self, caller: &impl Hash) -> Place {
+        self.hasher.hash_one(caller) % PLACES
+    }
+}
+
+fn a_minute(name: &str, limit: u32) -> anyhow::Result<Quota> {
+    let limit = NonZeroU32::new(limit).with_context(|| format!("rate_limits.{name} is 0; it is at least 1"))?;
+    Ok(Quota::per_minute(limit))
+}
+
+fn take(counter: &Counter, place: Place, detail: &str) -> Result<(), Problem> {
+    let now = DefaultClock::default().now();
+    counter.check_key(&place).map_err(|not_until| too_many(detail, not_until.wait_time_from(now)))
+}
+
+fn too_many(detail: &str, wait: Duration) -> Problem {
+    let seconds = whole_seconds(wait);
+    Problem::too_many("too_many_attempts", format!("{detail} Try again in {seconds} s."), seconds)
+}
+
+/// Whole seconds, upwards, and at least one: a client that waits so long has waited long enough.
+fn whole_seconds(wait: Duration) -> u64 {
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
+}
+
+/// The rightmost address that no trusted proxy stands at. What stands left of it, the client may have made up.
+fn client_address(peer: IpAddr, forwarded: &str, trusted: &[IpNet]) -> IpAddr {
+    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
+    let mut client = peer.to_canonical();
+    for hop in forwarded.rsplit(',').take(HOPS_MAX) {
+        if !is_trusted(&client) {
+            break;
+        }
+        // What no proxy of ours writes ends the chain: the proxy that passed it on stands for its client.
+        let Some(before) = parse_hop(hop.trim()) else { break };
+        client = before;
+    }
+    client
+}
+
+/// An address as proxies write it: alone, in brackets, or with a port.
+fn parse_hop(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let alone = bare.parse::<IpAddr>().ok();
+    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    alone.or_else(with_port).map(|address| address.to_canonical())
+}
+
+/// What one client has for itself: an IPv4 address, or a network of IPv6.
+fn client_network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let mask = u128::MAX << (u128::BITS - IPV6_CLIENT_BITS);
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask))
+        }
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+fn networks(texts: &[String]) -> anyhow::Result<Vec<IpNet>> {
+    let mut networks = Vec::with_capacity(texts.len());
+    for text in texts.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
+        let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+        match network {
+            Some(network) => networks.push(network.trunc()),
+            None => {
+                bail!("server.trusted_proxies has `{text}`, which is neither an address nor a network (10.0.0.0/8)")
+            }
+        }
+    }
+    Ok(networks)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use actix_web::http::header::RETRY_AFTER;
+
+    use super::*;
+
+    fn limits(variables: &[(&str, &str)]) -> anyhow::Result<RateLimits> {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        RateLimits::new(&crate::settings::load::load(&variables, Path::new("/nonexistent"))?)
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn refused_for_seconds(outcome: Result<(), Problem>) -> u64 {
+        let problem = outcome.unwrap_err();
+        assert_eq!((problem.status.as_u16(), problem.code), (429, "too_many_attempts"));
+        let (_, wait) = problem.headers.iter().find(|(name, _)| name == RETRY_AFTER).unwrap();
+        wait.to_str().unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn forwarded_addresses_are_believed_from_trusted_proxies_only() {
+        let trusted = networks(&["10.0.0.0/8".into(), "2001:db8::1".into()]).unwrap();
+        for (peer, forwarded, client) in [
+            ("192.0.2.1", "", "192.0.2.1"),
+            ("192.0.2.1", "198.51.100.7", "192.0.2.1"),
+            ("10.0.0.1", "", "10.0.0.1"),
+            ("10.0.0.1", "198.51.100.7", "198.51.100.7"),
+            ("10.0.0.1", "1.1.1.1, 198.51.100.7, 10.2.3.4", "198.51.100.7"),
+            ("10.0.0.1", "10.9.9.9", "10.9.9.9"),
+            ("10.0.0.1", "1.1.1.1, nonsense, 10.2.3.4", "10.2.3.4"),
+            ("10.0.0.1", "198.51.100.7:4711", "198.51.100.7"),
+            ("10.0.0.1", "[2001:db8::7]:443", "2001:db8::7"),
+            ("10.0.0.1", "[2001:db8::7]", "2001:db8::7"),
+            ("::ffff:10.0.0.1", "::ffff:198.51.100.7", "198.51.100.7"),
+            ("2001:db8::1", "198.51.100.7", "198.51.100.7"),
+            ("2001:db8::2", "198.51.100.7", "2001:db8::2"),
+        ] {
+            assert_eq!(client_address(ip(peer), forwarded, &trusted), ip(client), "{peer} <- {forwarded}");
+        }
+    }
+
+    #[test]
+    fn settings_that_mean_nothing_are_refused() {
+        assert!(limits(&[("PB__SERVER__TRUSTED_PROXIES", "10.0.0.0/8,proxy.local")]).is_err());
+        assert!(limits(&[("PB__RATE_LIMITS__SIGNUPS_PER_IP", "0")]).is_err());
+        assert!(limits(&[("PB__SERVER__TRUSTED_PROXIES", "10.0.0.0/8, ::1")]).is_ok());
+    }
+
+    #[test]
+    fn clients_of_ipv6_are_networks() {
+        assert_eq!(client_network(ip("2001:db8:1:2:3:4:5:6")), client_network(ip("2001:db8:1:2::9")));
+        assert_ne!(client_network(ip("2001:db8:1:2::1")), client_network(ip("2001:db8:1:3::1")));
+        assert_eq!(client_network(ip("::ffff:192.0.2.1")), ip("192.0.2.1"));
+    }
+
+    #[test]
+    fn log_ins_are_limited_by_address_and_by_account() {
+        let limits =
+            limits(&[("PB__RATE_LIMITS__LOGINS_PER_IP", "3"), ("PB__RATE_LIMITS__LOGINS_PER_ACCOUNT", "2")]).unwrap();
+        let one = ip("192.0.2.1");
+        assert!(limits.check_login(one, "a@example.com").is_ok());
+        assert!(limits.check_login(one, "b@example.com").is_ok());
+        assert!(limits.check_login(one, "c@example.com").is_ok());
+        let wait = refused_for_seconds(limits.check_login(one, "d@example.com"));
+        assert!((1..=20).contains(&wait), "{wait}");
+        assert!(limits.check_login(ip("192.0.2.2"), " A@example.com").is_ok());
+        let wait = refused_for_seconds(limits.check_login(ip("192.0.2.3"), "a@example.com"));
+        assert!((1..=30).contains(&wait), "{wait}");
+    }
+
+    #[test]
+    fn failures_hold_an_address_back_and_no_other() {
+        let limits = limits(&[("PB__RATE_LIMITS__FAILURES_PER_IP", "3")]).unwrap();
+        let (one, other) = (ip("192.0.2.1"), ip("192.0.2.2"));
+        for _ in 0..3 {
+            assert!(limits.check_failures(one).is_ok());
+            limits.count_failure(one);
+        }
+        let wait = refused_for_seconds(limits.check_failures(one));
+        assert!((1..=20).contains(&wait), "{wait}");
+        assert!(limits.check_failures(other).is_ok());
+        limits.sweep();
+        assert!(limits.check_failures(one).is_err(), "a sweep forgets only those who may come again");
+    }
+
+    #[test]
+    fn a_wait_is_whole_seconds_and_at_least_one() {
+        assert_eq!(whole_seconds(Duration::ZERO), 1);
+        assert_eq!(whole_seconds(Duration::from_millis(1_001)), 2);
+        assert_eq!(whole_seconds(Duration::from_secs(3)), 3);
+    }
+}

@@ -1,0 +1,290 @@
+//! Maintenance: whether the process lives and is ready, and what the checks of the data find.
+//!
+//! Promise: `/healthz` asks nobody. `/readyz` answers within two seconds whatever the database does, and however often
+//! it is asked: all who ask within a second share one look at the database. No inner text of an error gets out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CACHE_CONTROL, RETRY_AFTER};
+use actix_web::web::{Data, Json};
+use domain::maintenance::IntegrityFinding;
+use ports::maintenance::DatabaseState;
+use ports::store::StoreError;
+use serde::Serialize;
+use services::maintenance::MaintenanceService;
+use tokio::sync::Mutex;
+use tracing::warn;
+use utoipa::ToSchema;
+
+use super::caller::{Permitted, ReadAudit};
+use super::detached::detached;
+use super::pages::ListView;
+use super::problem::Problem;
+
+/// How long readiness and metrics wait for the database.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// For how long a look at the database answers who asks about readiness.
+const READY_FOR: Duration = Duration::from_secs(1);
+
+/// When to ask again, in seconds, while the service is not ready.
+const ASK_AGAIN_SECONDS: u64 = 2;
+
+/// Whether the process was told to stop: it still answers, and asks for no more work. All clones are one.
+#[derive(Clone, Debug, Default)]
+pub struct Stopping(Arc<AtomicBool>);
+
+impl Stopping {
+    pub fn begin(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub fn has_begun(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Why nothing is known about the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatabaseTrouble {
+    /// It does not answer, or not in time.
+    Away,
+    /// It answers, with an error: the schema or the rights are not what the service needs.
+    Unworkable,
+}
+
+type Seen = Result<Arc<DatabaseState>, DatabaseTrouble>;
+
+/// The last look at the database, shared by all who want to know.
+pub struct DatabaseWatch {
+    maintenance: Arc<MaintenanceService>,
+    last: Arc<Mutex<Option<(Instant, Seen)>>>,
+}
+
+impl DatabaseWatch {
+    pub fn new(maintenance: Arc<MaintenanceService>) -> Self {
+        Self { maintenance, last: Arc::default() }
+    }
+
+    /// The state of the database, at most `max_age` old; within two seconds.
+    pub async fn state(&self, max_age: Duration) -> Seen {
+        let (maintenance, last) = (Arc::clone(&self.maintenance), Arc::clone(&self.last));
+        // In a task of its own: giving up the wait must not cut a transaction short. Who comes meanwhile waits at the
+        // lock and takes what was seen, so that there is one question to the database at a time.
+        let look = tokio::spawn(async move {
+            let mut last = last.lock().await;
+            if let Some((_, seen)) = last.as_ref().filter(|(at, _)| at.elapsed() <= max_age) {
+                return seen.clone();
+            }
+            let seen = maintenance.state().await.map(Arc::new).map_err(|error| trouble(&error));
+            *last = Some((Instant::now(), seen.clone()));
+            seen
+        });
+        match tokio::time::timeout(PATIENCE, look).await {
+            Ok(Ok(seen)) => seen,
+            Ok(Err(_)) | Err(_) => Err(DatabaseTrouble::Away),
+        }
+    }
+}
+
+fn trouble(error: &StoreError) -> DatabaseTrouble {
+    warn!(%error, "the state of the database cannot be read");
+    match error {
+        StoreError::Unavailable(_) | StoreError::Conflict => DatabaseTrouble::Away,
+        _ => DatabaseTrouble::Unworkable,
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct LivenessView {
+    /// Always `ok`: a process that does not live does not answer.
+    #[schema(example = "ok")]
+    pub status: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Readiness {
+    Ready,
+    NotReady,
+    /// The process was told to stop and ends what it has begun.
+    Stopping,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ReadyView {
+    /// Whether requests should be sent here.
+    pub status: Readiness,
+    /// What readiness rests on.
+    pub checks: ReadyChecksView,
+    /// What does not stop the service and should be put right.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ReadyChecksView {
+    /// Whether the database can be worked with.
+    pub database: DatabaseCheckView,
+    /// Whether the schema is the one that this version of the service needs.
+    pub migrations: MigrationsCheckView,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DatabaseCheckView {
+    /// Whether a transaction could be opened and the state be read.
+    pub ok: bool,
+    /// What is wrong, where something is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub detail: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MigrationsCheckView {
+    /// Whether every step of the schema was applied; false also where that cannot be known.
+    pub ok: bool,
+    /// Steps that were not applied, oldest first.
+    pub pending: Vec<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct IntegrityFindingView {
+    /// The stable word of the finding, such as `MISSING_AUTH_USER`.
+    pub finding: String,
+    /// What it is about: a table and a key, or the name of an object.
+    pub subject: String,
+    /// What was found there.
+    pub detail: String,
+}
+
+impl From<IntegrityFinding> for IntegrityFindingView {
+    fn from(found: IntegrityFinding) -> Self {
+        let IntegrityFinding { finding, subject, detail } = found;
+        Self { finding, subject, detail }
+    }
+}
+
+/// Whether the process lives. Asks nobody.
+#[utoipa::path(get, path = "/healthz", tag = "operations", operation_id = "liveness", responses(
+    (status = 200, description = "The process lives", body = LivenessView),
+))]
+pub async fn liveness() -> Json<LivenessView> {
+    Json(LivenessView { status: "ok" })
+}
+
+/// Whether requests should be sent here: the database answers, its schema is complete, and the process is not stopping.
+#[utoipa::path(get, path = "/readyz", tag = "operations", operation_id = "readiness", responses(
+    (status = 200, description = "Ready", body = ReadyView),
+    (status = 503, description = "Not ready, or stopping", body = ReadyView, headers(
+        ("Retry-After" = u64, description = "When to ask again, in seconds"),
+    )),
+))]
+pub async fn readiness(watch: Data<DatabaseWatch>, stopping: Data<Stopping>) -> HttpResponse {
+    let seen = watch.state(READY_FOR).await;
+    let view = ready_view(&seen, &migration::names(), stopping.has_begun());
+    let is_ready = view.status == Readiness::Ready;
+    let mut response = HttpResponse::build(if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE });
+    response.insert_header((CACHE_CONTROL, "no-store"));
+    if !is_ready {
+        response.insert_header((RETRY_AFTER, ASK_AGAIN_SECONDS));
+    }
+    response.json(view)
+}
+
+/// What the regular checks of the data find now, at most 1,000 findings; none is what there should be.
+#[utoipa::path(get, path = "/api/admin/integrity", tag = "operators", operation_id = "integrity", responses(
+    (status = 200, description = "The findings", body = ListView<IntegrityFindingView>),
+), security(("token" = []), ("key" = [])))]
+pub async fn integrity(
+    _: Permitted<ReadAudit>,
+    maintenance: Data<MaintenanceService>,
+) -> Result<Json<ListView<IntegrityFindingView>>, Problem> {
+    let maintenance = maintenance.into_inner();
+    let findings = detached(async move { maintenance.find_integrity_problems().await }).await?;
+    Ok(Json(ListView::whole(findings.into_iter().map(Into::into).collect())))
+}
+
+fn ready_view(seen: &Seen, steps: &[String], stopping: bool) -> ReadyView {
+    let (database, migrations, warnings) = match seen {
+        Ok(state) => {
+            let pending: Vec<_> = steps.iter().filter(|step| !state.applied_steps.contains(step)).cloned().collect();
+            let migrations = MigrationsCheckView { ok: pending.is_empty(), pending };
+            (DatabaseCheckView { ok: true, detail: None }, migrations, warnings(state))
+        }
+        Err(trouble) => {
+            let detail = match trouble {
+                DatabaseTrouble::Away => "The database does not answer.",
+                DatabaseTrouble::Unworkable => {
+                    "The database answers with an error (it is in the log): are the schema and the login's rights complete?"
+                }
+            };
+            let migrations = MigrationsCheckView { ok: false, pending: Vec::new() };
+            (DatabaseCheckView { ok: false, detail: Some(detail) }, migrations, Vec::new())
+        }
+    };
+    let status = match (stopping, database.ok && migrations.ok) {
+        (true, _) => Readiness::Stopping,
+        (false, true) => Readiness::Ready,
+        (false, false) => Readiness::NotReady,
+    };
+    ReadyView { status, checks: ReadyChecksView { database, migrations }, warnings }
+}
+
+fn warnings(state: &DatabaseState) -> Vec<String> {
+    if state.excess_rights.is_empty() {
+        return Vec::new();
+    }
+    let rights = state.excess_rights.join(", ");
+    vec![format!("The service's login in the database has rights that it should not have: {rights}.")]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(applied: &[&str], excess: &[&str]) -> DatabaseState {
+        DatabaseState {
+            applied_steps: applied.iter().map(|step| (*step).to_owned()).collect(),
+            excess_rights: excess.iter().map(|right| (*right).to_owned()).collect(),
+            size_bytes: 1,
+            connections: 1,
+            connections_max: 1,
+        }
+    }
+
+    fn shown(seen: Seen, stopping: bool) -> serde_json::Value {
+        serde_json::to_value(ready_view(&seen, &["one".to_owned(), "two".to_owned()], stopping)).unwrap()
+    }
+
+    #[test]
+    fn ready_is_a_whole_schema_on_a_database_that_answers() {
+        let view = shown(Ok(Arc::new(state(&["one", "two", "newer"], &["superuser"]))), false);
+        assert_eq!(view["status"], "ready");
+        assert_eq!(view["checks"]["database"], serde_json::json!({ "ok": true }));
+        assert_eq!(view["checks"]["migrations"], serde_json::json!({ "ok": true, "pending": [] }));
+        assert!(view["warnings"][0].as_str().unwrap().contains("superuser"));
+    }
+
+    #[test]
+    fn a_missing_step_a_lost_database_and_a_stop_are_not_ready() {
+        let view = shown(Ok(Arc::new(state(&["one"], &[]))), false);
+        assert_eq!(view["status"], "not_ready");
+        assert_eq!(view["checks"]["migrations"], serde_json::json!({ "ok": false, "pending": ["two"] }));
+        let view = shown(Err(DatabaseTrouble::Away), false);
+        assert_eq!(view["status"], "not_ready");
+        assert_eq!(view["checks"]["database"]["ok"], false);
+        assert_eq!(shown(Ok(Arc::new(state(&["one", "two"], &[]))), true)["status"], "stopping");
+    }
+
+    #[test]
+    fn a_stop_is_known_to_all_clones() {
+        let stopping = Stopping::default();
+        let other = stopping.clone();
+        stopping.begin();
+        assert!(other.has_begun());
+    }
+}

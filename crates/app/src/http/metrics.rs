@@ -1,0 +1,223 @@
+//! Metrics: `/metrics` in the text form of Prometheus.
+//!
+//! Who may read it: who brings `metrics.token`; without a token in the settings, this machine, if the service listens
+//! on nothing but this machine; and whoever reaches the loopback port of its own (`metrics.port`). To others there is
+//! no such page. The database is asked at most every ten seconds; while it is away, its numbers are absent.
+
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix_web::dev::Server;
+use actix_web::http::header::{AUTHORIZATION, CACHE_CONTROL};
+use actix_web::web::{self, Data};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
+use adapters::postgres::{PgStore, PoolState};
+use anyhow::Context;
+use metrics_exporter_prometheus::PrometheusHandle;
+use ports::maintenance::DatabaseState;
+use subtle::ConstantTimeEq;
+
+use super::maintenance::DatabaseWatch;
+use super::problem::{Problem, ProblemView};
+use crate::settings::shape::{Secret, Settings};
+
+/// The media type of the text form.
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// How old the numbers of the database may be.
+const DATABASE_AGE_MAX: Duration = Duration::from_secs(10);
+
+/// Headers by which a request shows that a proxy stands before the service, so that its peer is not its client.
+const FORWARDED: [&str; 3] = ["forwarded", "x-forwarded-for", "via"];
+
+pub struct MetricsSource {
+    recorder: PrometheusHandle,
+    store: Arc<PgStore>,
+    database: Arc<DatabaseWatch>,
+    token: Secret,
+    listens_on_loopback: bool,
+    since: Instant,
+}
+
+impl MetricsSource {
+    pub fn new(
+        settings: &Settings,
+        recorder: PrometheusHandle,
+        store: Arc<PgStore>,
+        database: Arc<DatabaseWatch>,
+    ) -> Self {
+        Self {
+            recorder,
+            store,
+            database,
+            token: settings.metrics.token.clone(),
+            listens_on_loopback: settings.server.host.is_loopback(),
+            since: Instant::now(),
+        }
+    }
+
+    async fn text(&self) -> String {
+        let database = self.database.state(DATABASE_AGE_MAX).await.ok();
+        let mut page = self.recorder.render();
+        page.push_str(&pool_lines(self.store.pool_state()));
+        page.push_str(&database_lines(database.as_deref()));
+        page.push_str(&process_lines(resident_bytes(), self.since.elapsed()));
+        page
+    }
+
+    async fn answer(&self) -> HttpResponse {
+        HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).content_type(TEXT).body(self.text().await)
+    }
+}
+
+/// What the process counted and measured, for Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "operations", operation_id = "metrics", responses(
+    (status = 200, description = "The numbers", body = String, content_type = "text/plain"),
+    (status = 404, description = "Not for this caller", body = ProblemView),
+))]
+pub async fn render(source: Data<MetricsSource>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    if !may_read(&source.token, source.listens_on_loopback, &request) {
+        return Err(Problem::not_found("There is nothing at this path."));
+    }
+    Ok(source.answer().await)
+}
+
+async fn render_on_loopback(source: Data<MetricsSource>) -> HttpResponse {
+    source.answer().await
+}
+
+/// The listener of its own, for a scraper on this machine; `None` where the settings want none. The caller runs it.
+pub fn loopback_server(source: Data<MetricsSource>, port: u16) -> anyhow::Result<Option<Server>> {
+    if port == 0 {
+        return Ok(None);
+    }
+    let app = move || App::new().app_data(source.clone()).route("/metrics", web::get().to(render_on_loopback));
+    let server = HttpServer::new(app)
+        .workers(1)
+        .disable_signals()
+        .bind((Ipv4Addr::LOCALHOST, port))
+        .with_context(|| format!("metrics.port: 127.0.0.1:{port} cannot be listened on"))?;
+    Ok(Some(server.run()))
+}
+
+fn may_read(token: &Secret, listens_on_loopback: bool, request: &HttpRequest) -> bool {
+    let Some(token) = token.expose() else {
+        let from_here = request.peer_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+        let forwarded = FORWARDED.iter().any(|name| request.headers().contains_key(*name));
+        return listens_on_loopback && from_here && !forwarded;
+    };
+    let sent = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let bearer =
+        sent.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    bearer.is_some_and(|(_, sent)| sent.trim().as_bytes().ct_eq(token.as_bytes()).into())
+}
+
+fn pool_lines(pool: PoolState) -> String {
+    let mut lines = String::new();
+    gauge(&mut lines, "database_pool_connections", "Connections of the pool, at work or idle.", pool.size);
+    gauge(&mut lines, "database_pool_idle_connections", "Connections of the pool that nobody uses.", pool.idle);
+    gauge(&mut lines, "database_pool_max_connections", "How many connections the pool may have.", pool.max);
+    lines
+}
+
+fn database_lines(database: Option<&DatabaseState>) -> String {
+    let mut lines = String::new();
+    let up = u8::from(database.is_some());
+    gauge(&mut lines, "database_up", "Whether the database answers: 1 or 0.", up);
+    if let Some(state) = database {
+        gauge(&mut lines, "database_size_bytes", "The size of the database.", state.size_bytes);
+        gauge(&mut lines, "database_connections", "Connections to the server, of all its clients.", state.connections);
+        gauge(&mut lines, "database_max_connections", "How many connections the server takes.", state.connections_max);
+    }
+    lines
+}
+
+fn process_lines(resident_bytes: Option<u64>, uptime: Duration) -> String {
+    let mut lines = String::new();
+    if let Some(bytes) = resident_bytes {
+        gauge(&mut lines, "process_resident_memory_bytes", "Memory of the process that is not swapped out.", bytes);
+    }
+    gauge(&mut lines, "process_uptime_seconds", "For how long the process has run.", uptime.as_secs());
+    lines
+}
+
+/// Values of this moment are written by hand: a registered gauge would outlive what it was read from.
+fn gauge(lines: &mut String, name: &str, help: &str, value: impl std::fmt::Display) {
+    // Writing to a String cannot fail.
+    let _ = write!(lines, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n\n");
+}
+
+/// `None` where there is no /proc.
+fn resident_bytes() -> Option<u64> {
+    parse_resident(&std::fs::read_to_string("/proc/self/status").ok()?)
+}
+
+fn parse_resident(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    fn from(peer: &str) -> TestRequest {
+        TestRequest::get().uri("/metrics").peer_addr(peer.parse().unwrap())
+    }
+
+    #[test]
+    fn without_a_token_only_this_machine_reads() {
+        let none = Secret::new("");
+        assert!(may_read(&none, true, &from("127.0.0.1:5000").to_http_request()));
+        assert!(may_read(&none, true, &from("[::1]:5000").to_http_request()));
+        assert!(
+            !may_read(&none, false, &from("127.0.0.1:5000").to_http_request()),
+            "the service listens to others too"
+        );
+        assert!(!may_read(&none, true, &from("192.0.2.1:5000").to_http_request()));
+        let through_a_proxy = from("127.0.0.1:5000").insert_header(("x-forwarded-for", "192.0.2.1"));
+        assert!(!may_read(&none, true, &through_a_proxy.to_http_request()));
+    }
+
+    #[test]
+    fn with_a_token_only_its_bearer_reads() {
+        let token = Secret::new("scrape-me");
+        for (sent, may) in [
+            ("Bearer scrape-me", true),
+            ("bearer scrape-me", true),
+            ("Bearer scrape-m", false),
+            ("Bearer scrape-me2", false),
+            ("Basic scrape-me", false),
+            ("scrape-me", false),
+        ] {
+            let request = from("192.0.2.1:5000").insert_header(("authorization", sent)).to_http_request();
+            assert_eq!(may_read(&token, false, &request), may, "{sent}");
+        }
+        assert!(!may_read(&token, true, &from("127.0.0.1:5000").to_http_request()));
+    }
+
+    #[test]
+    fn a_lost_database_is_absent_from_the_page() {
+        let away = database_lines(None);
+        assert!(away.contains("\ndatabase_up 0\n") && !away.contains("database_size_bytes"), "{away}");
+        let state = DatabaseState {
+            applied_steps: Vec::new(),
+            excess_rights: Vec::new(),
+            size_bytes: 7,
+            connections: 3,
+            connections_max: 100,
+        };
+        assert!(database_lines(Some(&state)).contains("# TYPE database_size_bytes gauge\ndatabase_size_bytes 7\n"));
+    }
+
+    #[test]
+    fn resident_memory_is_read_from_the_kernel_s_words() {
+        assert_eq!(parse_resident("Name:\tx\nVmRSS:\t    2048 kB\nThreads:\t1\n"), Some(2_097_152));
+        assert_eq!(parse_resident("Name:\tx\n"), None);
+    }
+}

@@ -1,0 +1,131 @@
+//! OpenAPI: the document of every route, gathered from the handlers, completed here with what all routes share.
+//!
+//! `docs/openapi.json` is this document, written by `product-base openapi`; a test holds them equal.
+
+use utoipa::openapi::path::{Operation, ParameterIn};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::{Modify, OpenApi};
+
+use super::problem::{CONTENT_TYPE, ProblemView};
+use super::{api_keys, audit, entitlements, features, identity, maintenance, plans, subscriptions, users};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Product Base", description = "Plans, entitlements and API keys for products that sell AI features.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")),
+    servers((url = "/", description = "This service")),
+    paths(
+        identity::sign_up, identity::log_in, identity::refresh, identity::log_out,
+        users::create_profile, users::read_profile, users::change_profile, users::delete_profile, users::export_profile,
+        users::list_users, users::read_user, users::change_role,
+        plans::list_plans, plans::read_plan, plans::create_plan, plans::change_plan, plans::delete_plan,
+        plans::grant_feature, plans::revoke_feature,
+        features::list_features, features::read_feature, features::create_feature, features::change_feature,
+        features::delete_feature,
+        subscriptions::read_own_plan, subscriptions::change_own_plan, subscriptions::keep_own_plan,
+        subscriptions::read_users_plan, subscriptions::grant_plan,
+        entitlements::check_feature, entitlements::check_entitlement, entitlements::list_overrides,
+        entitlements::grant_override, entitlements::revoke_override,
+        api_keys::create_key, api_keys::list_keys, api_keys::read_key, api_keys::rotate_key, api_keys::revoke_key,
+        api_keys::verify_key, api_keys::revoke_users_key,
+        audit::list_audit, maintenance::integrity, maintenance::liveness, maintenance::readiness,
+    ),
+    components(schemas(ProblemView)),
+    modifiers(&Shared),
+    tags(
+        (name = "identity", description = "Accounts and sessions of the built-in identity"),
+        (name = "users", description = "The own profile"),
+        (name = "plans", description = "What is on offer"),
+        (name = "entitlements", description = "The own plan and what it allows"),
+        (name = "keys", description = "API keys"),
+        (name = "catalogue", description = "Plans and features, for administrators"),
+        (name = "operators", description = "Users, audit and integrity, for administrators"),
+        (name = "operations", description = "Liveness, readiness, metrics"),
+    )
+)]
+pub struct ApiDocument;
+
+/// The document as text, as it is served and as it is kept in `docs/`.
+pub fn document() -> Result<String, serde_json::Error> {
+    ApiDocument::openapi().to_pretty_json().map(|text| text + "\n")
+}
+
+/// What every route shares: how callers show who they are, and the problems that any of them may answer.
+struct Shared;
+
+impl Modify for Shared {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        if let Some(components) = document.components.as_mut() {
+            let bearer = |format| HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format(format).build();
+            components.add_security_scheme("token", SecurityScheme::Http(bearer("JWT")));
+            components
+                .add_security_scheme("key", SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-Key"))));
+        }
+        for item in document.paths.paths.values_mut() {
+            let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
+            for operation in operations.into_iter().flatten() {
+                complete(operation);
+            }
+        }
+    }
+}
+
+fn complete(operation: &mut Operation) {
+    for response in operation.responses.responses.values_mut() {
+        mark_as_problem(response);
+    }
+    let probes = ["liveness", "readiness"];
+    if operation.operation_id.as_deref().is_some_and(|id| probes.contains(&id)) {
+        return;
+    }
+    let has = |place: &ParameterIn| {
+        operation.parameters.iter().flatten().any(|parameter| match parameter {
+            RefOr::T(parameter) => parameter.parameter_in == *place,
+            RefOr::Ref(_) => false,
+        })
+    };
+    let (query, header) = (has(&ParameterIn::Query), has(&ParameterIn::Header));
+    let body = operation.request_body.is_some();
+    let mut shared = vec![("500", "A fault of ours"), ("503", "The database or a provider does not answer")];
+    if operation.security.is_some() {
+        shared.push(("401", "No or bad credentials"));
+        shared.push(("403", "No profile yet (`profile_missing`), or not allowed (`forbidden`)"));
+    }
+    if operation.security.is_some() || body {
+        shared.push(("429", "Too many attempts from this address"));
+    }
+    if body {
+        shared.push(("400", "The body is not JSON"));
+        shared.push(("413", "The body is too large"));
+        shared.push(("415", "The body is not declared as JSON"));
+    }
+    if body || query || header {
+        shared.push(("422", "A field, a parameter or a rule says no"));
+    }
+    if header {
+        shared.push(("409", "A request with this idempotency key is still at work"));
+    }
+    for (status, description) in shared {
+        operation.responses.responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(problem(description)));
+    }
+}
+
+fn problem(description: &str) -> Response {
+    let schema = Ref::from_schema_name("Problem");
+    ResponseBuilder::new().description(description).content(CONTENT_TYPE, Content::new(Some(schema))).build()
+}
+
+/// A handler names only the body of a problem; its media type is the same everywhere.
+fn mark_as_problem(response: &mut RefOr<Response>) {
+    let RefOr::T(response) = response else { return };
+    let is_problem = |content: &RefOr<Content>| match content {
+        RefOr::T(Content { schema: Some(RefOr::Ref(reference)), .. }) => reference.ref_location.ends_with("/Problem"),
+        _ => false,
+    };
+    if response.content.get("application/json").is_some_and(is_problem)
+        && let Some(content) = response.content.swap_remove("application/json")
+    {
+        response.content.insert(CONTENT_TYPE.to_owned(), content);
+    }
+}

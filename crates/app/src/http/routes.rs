@@ -1,0 +1,114 @@
+//! Routes: which path leads to which handler. Resources, not macros, so that a wrong method is a 405 with `Allow`.
+
+use actix_web::HttpResponse;
+use actix_web::web::{self, ServiceConfig, resource};
+
+use super::problem::Problem;
+use super::{
+    api_keys, audit, entitlements, features, identity, maintenance, metrics, openapi, plans, subscriptions, users,
+};
+
+/// Every route of the service.
+pub fn routes(config: &mut ServiceConfig) {
+    config
+        .configure(operations)
+        .configure(accounts)
+        .configure(own)
+        .configure(catalogue)
+        .configure(keys)
+        .configure(operators)
+        .configure(documentation)
+        .default_service(web::to(nothing_here));
+}
+
+async fn nothing_here() -> Result<HttpResponse, Problem> {
+    Err(Problem::not_found("There is nothing at this address. The routes are listed at /api/docs."))
+}
+
+fn operations(config: &mut ServiceConfig) {
+    config
+        .service(resource("/healthz").get(maintenance::liveness))
+        .service(resource("/readyz").get(maintenance::readiness))
+        .service(resource("/metrics").get(metrics::render));
+}
+
+fn accounts(config: &mut ServiceConfig) {
+    config
+        .service(resource("/api/auth/signup").post(identity::sign_up))
+        .service(resource("/api/auth/login").post(identity::log_in))
+        .service(resource("/api/auth/refresh").post(identity::refresh))
+        .service(resource("/api/auth/logout").post(identity::log_out));
+}
+
+fn own(config: &mut ServiceConfig) {
+    config
+        .service(resource("/api/users").post(users::create_profile))
+        .service(
+            resource("/api/users/me")
+                .get(users::read_profile)
+                .patch(users::change_profile)
+                .delete(users::delete_profile),
+        )
+        .service(resource("/api/users/me/export").get(users::export_profile))
+        .service(resource("/api/users/me/plan").get(subscriptions::read_own_plan).post(subscriptions::change_own_plan))
+        .service(resource("/api/users/me/plan/scheduled").delete(subscriptions::keep_own_plan))
+        .service(resource("/api/users/me/features/{feature_id}").get(entitlements::check_feature))
+        .service(resource("/api/entitlements/check").post(entitlements::check_entitlement));
+}
+
+fn catalogue(config: &mut ServiceConfig) {
+    config
+        .service(resource("/api/plans").get(plans::list_plans).post(plans::create_plan))
+        .service(
+            resource("/api/plans/{plan_id}").get(plans::read_plan).patch(plans::change_plan).delete(plans::delete_plan),
+        )
+        .service(
+            resource("/api/plans/{plan_id}/features/{feature_id}")
+                .put(plans::grant_feature)
+                .delete(plans::revoke_feature),
+        )
+        .service(resource("/api/features").get(features::list_features).post(features::create_feature))
+        .service(
+            resource("/api/features/{feature_id}")
+                .get(features::read_feature)
+                .patch(features::change_feature)
+                .delete(features::delete_feature),
+        );
+}
+
+fn keys(config: &mut ServiceConfig) {
+    config
+        .service(resource("/api/keys").get(api_keys::list_keys).post(api_keys::create_key))
+        .service(resource("/api/keys/verify").post(api_keys::verify_key))
+        .service(resource("/api/keys/{key_id}").get(api_keys::read_key).delete(api_keys::revoke_key))
+        .service(resource("/api/keys/{key_id}/rotate").post(api_keys::rotate_key));
+}
+
+fn operators(config: &mut ServiceConfig) {
+    config
+        .service(resource("/api/admin/users").get(users::list_users))
+        .service(resource("/api/admin/users/{user_id}").get(users::read_user))
+        .service(resource("/api/admin/users/{user_id}/role").put(users::change_role))
+        .service(
+            resource("/api/admin/users/{user_id}/plan")
+                .get(subscriptions::read_users_plan)
+                .post(subscriptions::grant_plan),
+        )
+        .service(resource("/api/admin/users/{user_id}/overrides").get(entitlements::list_overrides))
+        .service(
+            resource("/api/admin/users/{user_id}/overrides/{feature_id}")
+                .put(entitlements::grant_override)
+                .delete(entitlements::revoke_override),
+        )
+        .service(resource("/api/admin/users/{user_id}/keys/{key_id}").delete(api_keys::revoke_users_key))
+        .service(resource("/api/admin/audit").get(audit::list_audit))
+        .service(resource("/api/admin/integrity").get(maintenance::integrity));
+}
+
+fn documentation(config: &mut ServiceConfig) {
+    use utoipa::OpenApi;
+    let pages = utoipa_swagger_ui::SwaggerUi::new("/api/docs/{_:.*}");
+    config
+        .service(web::redirect("/api/docs", "/api/docs/"))
+        .service(pages.url("/api/openapi.json", openapi::ApiDocument::openapi()));
+}

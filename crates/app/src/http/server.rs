@@ -1,0 +1,158 @@
+//! The HTTP server: the routes, what wraps them, and the bounds on connections.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::Server;
+use actix_web::middleware::from_fn;
+use actix_web::web::{Data, PayloadConfig, ServiceConfig};
+use actix_web::{App, HttpServer};
+use adapters::postgres::PgStore;
+use anyhow::Context;
+use metrics_exporter_prometheus::PrometheusHandle;
+use ports::randomness::Randomness;
+use services::api_keys::ApiKeyService;
+use services::audit::AuditService;
+use services::entitlements::EntitlementService;
+use services::features::FeatureService;
+use services::identity::accounts::AccountService;
+use services::identity::callers::CallerService;
+use services::maintenance::MaintenanceService;
+use services::plans::PlanService;
+use services::users::UserService;
+
+use super::caller::identify;
+use super::finish::{Finishing, finish};
+use super::identity::BuiltIn;
+use super::limits::RateLimits;
+use super::maintenance::{DatabaseWatch, Stopping};
+use super::metrics::{self, MetricsSource};
+use super::routes::routes;
+use crate::settings::shape::Settings;
+
+/// The services that the routes call.
+pub struct Rooms {
+    pub callers: Arc<CallerService>,
+    /// The built-in accounts; none where Supabase keeps the identities.
+    pub accounts: Option<Arc<AccountService>>,
+    pub users: Arc<UserService>,
+    pub plans: Arc<PlanService>,
+    pub features: Arc<FeatureService>,
+    pub entitlements: Arc<EntitlementService>,
+    pub api_keys: Arc<ApiKeyService>,
+    pub audit: Arc<AuditService>,
+    pub maintenance: Arc<MaintenanceService>,
+    pub limits: Arc<RateLimits>,
+    pub randomness: Arc<dyn Randomness>,
+    pub store: Arc<PgStore>,
+}
+
+/// How long a client may take to close after the last answer.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long an idle connection is kept for the next request.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// Binds the listener and builds the server; it serves once it is polled.
+pub fn bind(
+    settings: Settings,
+    rooms: Rooms,
+    stopping: Stopping,
+    recorder: PrometheusHandle,
+) -> anyhow::Result<(Server, SocketAddr)> {
+    let address = SocketAddr::new(settings.server.host, settings.server.port);
+    let listener = TcpListener::bind(address).with_context(|| format!("{address} cannot be listened on"))?;
+    let address = listener.local_addr()?;
+    let workers = match settings.server.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        set => set,
+    };
+    let (head_timeout, grace) = (settings.server.head_timeout_seconds, settings.server.shutdown_grace_seconds);
+    let shared = Shared::new(settings, rooms, stopping, recorder)?;
+    let server = HttpServer::new(move || {
+        App::new()
+            .configure(|config| shared.provide(config))
+            .configure(routes)
+            // The last one stands outermost: a request is finished whatever the others say of it.
+            .wrap(from_fn(identify))
+            .wrap(from_fn(finish))
+    })
+    .workers(workers)
+    .client_request_timeout(Duration::from_secs(head_timeout))
+    .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+    .keep_alive(KEEP_ALIVE)
+    .shutdown_timeout(grace)
+    .disable_signals()
+    .listen(listener)?
+    .run();
+    Ok((server, address))
+}
+
+/// What the handlers of every worker share.
+#[derive(Clone)]
+struct Shared {
+    settings: Data<Settings>,
+    finishing: Data<Finishing>,
+    stopping: Data<Stopping>,
+    watch: Data<DatabaseWatch>,
+    metrics: Data<MetricsSource>,
+    limits: Data<RateLimits>,
+    callers: Data<CallerService>,
+    accounts: Data<BuiltIn>,
+    users: Data<UserService>,
+    plans: Data<PlanService>,
+    features: Data<FeatureService>,
+    entitlements: Data<EntitlementService>,
+    api_keys: Data<ApiKeyService>,
+    audit: Data<AuditService>,
+    maintenance: Data<MaintenanceService>,
+}
+
+impl Shared {
+    fn new(settings: Settings, rooms: Rooms, stopping: Stopping, recorder: PrometheusHandle) -> anyhow::Result<Self> {
+        let watch = Arc::new(DatabaseWatch::new(Arc::clone(&rooms.maintenance)));
+        let metrics = Data::new(MetricsSource::new(&settings, recorder, rooms.store, Arc::clone(&watch)));
+        if let Some(server) = metrics::loopback_server(metrics.clone(), settings.metrics.port)? {
+            tokio::spawn(server);
+        }
+        Ok(Self {
+            finishing: Data::new(Finishing::new(&settings.server, rooms.randomness)?),
+            settings: Data::new(settings),
+            stopping: Data::new(stopping),
+            watch: Data::from(watch),
+            metrics,
+            limits: Data::from(rooms.limits),
+            callers: Data::from(rooms.callers),
+            accounts: Data::new(BuiltIn(rooms.accounts)),
+            users: Data::from(rooms.users),
+            plans: Data::from(rooms.plans),
+            features: Data::from(rooms.features),
+            entitlements: Data::from(rooms.entitlements),
+            api_keys: Data::from(rooms.api_keys),
+            audit: Data::from(rooms.audit),
+            maintenance: Data::from(rooms.maintenance),
+        })
+    }
+
+    fn provide(&self, config: &mut ServiceConfig) {
+        let body_limit = self.settings.server.body_limit_bytes;
+        config
+            .app_data(PayloadConfig::new(body_limit))
+            .app_data(self.settings.clone())
+            .app_data(self.finishing.clone())
+            .app_data(self.stopping.clone())
+            .app_data(self.watch.clone())
+            .app_data(self.metrics.clone())
+            .app_data(self.limits.clone())
+            .app_data(self.callers.clone())
+            .app_data(self.accounts.clone())
+            .app_data(self.users.clone())
+            .app_data(self.plans.clone())
+            .app_data(self.features.clone())
+            .app_data(self.entitlements.clone())
+            .app_data(self.api_keys.clone())
+            .app_data(self.audit.clone())
+            .app_data(self.maintenance.clone());
+    }
+}

@@ -1,0 +1,186 @@
+//! Running: each job in a task of its own, again and again, until the process stops.
+//!
+//! Promise: a job never runs twice at a time in one process; a run that fails or panics is logged and the next one comes
+//! at its time; `stop` lets the runs at work end, begins none, and writes down what only memory holds.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::counter;
+use metrics_exporter_prometheus::PrometheusHandle;
+use ports::store::{Store, StoreError};
+use services::identity::accounts::AccountService;
+use services::identity::callers::CallerService;
+use services::maintenance::MaintenanceService;
+use services::plans::PlanService;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::{Instrument, error, error_span, info, warn};
+
+use super::sweeps;
+use crate::http::limits::RateLimits;
+use crate::telemetry::JOB_FAILURES;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// The first run comes no later than this, whatever the interval: partitions are needed soon after a start.
+const FIRST_RUN_WITHIN: Duration = MINUTE;
+
+/// How long a stop waits for the runs at work.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How far an interval is stretched at most: processes that start together must not go on together.
+const JITTER: f64 = 0.2;
+
+/// What the jobs work with.
+#[derive(Clone)]
+pub struct JobsContext {
+    pub store: Arc<dyn Store>,
+    pub callers: Arc<CallerService>,
+    /// `None` where Supabase keeps the accounts.
+    pub accounts: Option<Arc<AccountService>>,
+    pub plans: Arc<PlanService>,
+    pub maintenance: Arc<MaintenanceService>,
+    pub limits: Arc<RateLimits>,
+    pub metrics: PrometheusHandle,
+}
+
+pub struct Jobs {
+    stop: watch::Sender<bool>,
+    running: Vec<JoinHandle<()>>,
+    callers: Arc<CallerService>,
+}
+
+impl Jobs {
+    /// Begins all jobs, on the tokio runtime that it is called in.
+    pub fn start(context: JobsContext) -> Self {
+        let (stop, stopping) = watch::channel(false);
+        let mut jobs = Self { stop, running: Vec::new(), callers: Arc::clone(&context.callers) };
+        let JobsContext { store, callers, accounts, plans, maintenance, limits, metrics } = context;
+        let mut every =
+            |name, interval, job: Job| jobs.running.push(tokio::spawn(repeat(name, interval, job, stopping.clone())));
+        every("metrics_upkeep", 5 * SECOND, job(move || sweeps::keep_metrics(metrics.clone())));
+        every("key_uses", 5 * SECOND, job(move || sweeps::flush_key_uses(Arc::clone(&callers))));
+        every("rate_limits", MINUTE, job(move || sweeps::sweep_limits(Arc::clone(&limits))));
+        every("answers", MINUTE, job(move || sweeps::sweep_answers(Arc::clone(&store))));
+        every("plan_changes", MINUTE, job(move || sweeps::apply_plan_changes(Arc::clone(&plans))));
+        if let Some(accounts) = accounts {
+            every("sessions", HOUR, job(move || sweeps::sweep_sessions(Arc::clone(&accounts))));
+        }
+        let checked = Arc::clone(&maintenance);
+        every("integrity", HOUR, job(move || sweeps::check_integrity(Arc::clone(&checked))));
+        every("partitions", 6 * HOUR, job(move || sweeps::maintain_partitions(Arc::clone(&maintenance))));
+        jobs
+    }
+
+    /// Ends all jobs, waiting a few seconds for the runs at work, and writes down the last uses of keys.
+    pub async fn stop(self) {
+        let Self { stop, running, callers } = self;
+        // It fails where no job listens any more, which is what is wanted.
+        let _ = stop.send(true);
+        let ended = tokio::time::timeout(STOP_PATIENCE, futures_util::future::join_all(running)).await;
+        if ended.is_err() {
+            warn!("a job did not end in time; the process stops without it");
+        }
+        match tokio::time::timeout(STOP_PATIENCE, sweeps::flush_key_uses(callers)).await {
+            Ok(Ok(())) => info!("the jobs have stopped"),
+            Ok(Err(error)) => error!(%error, "the last uses of keys could not be written down"),
+            Err(_) => error!("the last uses of keys could not be written down in time"),
+        }
+    }
+}
+
+type Run = JoinHandle<Result<(), StoreError>>;
+/// Begins one run of a job. The run is a task of its own, so that one that panics takes nothing with it.
+type Job = Box<dyn Fn() -> Run + Send + Sync>;
+
+fn job<F>(run: impl Fn() -> F + Send + Sync + 'static) -> Job
+where
+    F: Future<Output = Result<(), StoreError>> + Send + 'static,
+{
+    Box::new(move || tokio::spawn(run().in_current_span()))
+}
+
+async fn repeat(name: &'static str, interval: Duration, job: Job, mut stopping: watch::Receiver<bool>) {
+    let mut pause = interval.min(FIRST_RUN_WITHIN).mul_f64(share());
+    loop {
+        tokio::select! {
+            // An error says that the sender is gone, and with it the process.
+            _ = stopping.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        let run = error_span!("job", name).in_scope(&job);
+        report(name, run.await);
+        pause = interval.mul_f64(1.0 + JITTER * share());
+    }
+}
+
+fn report(name: &'static str, ended: Result<Result<(), StoreError>, tokio::task::JoinError>) {
+    match ended {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error!(job = name, %error, "a job failed; it is tried again at its time"),
+        Err(broken) => error!(job = name, %broken, "a job broke; it is tried again at its time"),
+    }
+    counter!(JOB_FAILURES, "job" => name).increment(1);
+}
+
+/// A share between 0 and 1, by chance. The seed of a hash is chance enough to keep processes apart.
+fn share() -> f64 {
+    let chance = RandomState::new().build_hasher().finish();
+    f64::from(u32::try_from(chance >> 32).unwrap_or_default()) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Counts its runs and the most that were at work at once; every third panics, every third fails.
+    #[derive(Default)]
+    struct Counted {
+        begun: AtomicUsize,
+        at_work: AtomicUsize,
+        at_work_most: AtomicUsize,
+    }
+
+    async fn run(counted: Arc<Counted>) -> Result<(), StoreError> {
+        let number = counted.begun.fetch_add(1, Ordering::SeqCst);
+        let at_work = counted.at_work.fetch_add(1, Ordering::SeqCst) + 1;
+        counted.at_work_most.fetch_max(at_work, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        counted.at_work.fetch_sub(1, Ordering::SeqCst);
+        assert!(number % 3 != 1, "every third run breaks");
+        if number % 3 == 2 { Err(StoreError::Conflict) } else { Ok(()) }
+    }
+
+    #[tokio::test]
+    async fn a_job_goes_on_after_a_failure_and_a_panic_and_ends_with_the_stop() {
+        let counted = Arc::new(Counted::default());
+        let (stop, stopping) = watch::channel(false);
+        let counting = Arc::clone(&counted);
+        let counting = job(move || run(Arc::clone(&counting)));
+        let running = tokio::spawn(repeat("counted", Duration::from_millis(1), counting, stopping));
+        while counted.begun.load(Ordering::SeqCst) < 7 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        stop.send(true).unwrap();
+        running.await.unwrap();
+        let begun = counted.begun.load(Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(counted.begun.load(Ordering::SeqCst), begun, "none begins after the stop");
+        assert_eq!(counted.at_work.load(Ordering::SeqCst), 0, "none is at work after the stop");
+        assert_eq!(counted.at_work_most.load(Ordering::SeqCst), 1, "none runs beside itself");
+    }
+
+    #[test]
+    fn a_share_is_a_share() {
+        let shares: Vec<f64> = (0..100).map(|_| share()).collect();
+        assert!(shares.iter().all(|share| (0.0..=1.0).contains(share)));
+        assert!(shares.windows(2).any(|pair| (pair[0] - pair[1]).abs() > 0.01));
+    }
+}

@@ -1,0 +1,83 @@
+//! Sweeps: what each job does in one run.
+//!
+//! Every run is bounded: a backlog is worked off in batches, and what a run leaves is for the next one.
+
+use std::sync::Arc;
+
+use metrics::gauge;
+use metrics_exporter_prometheus::PrometheusHandle;
+use ports::store::{Store, StoreError};
+use services::identity::accounts::AccountService;
+use services::identity::callers::CallerService;
+use services::maintenance::MaintenanceService;
+use services::plans::PlanService;
+use tracing::{error, info};
+
+use crate::http::limits::RateLimits;
+use crate::telemetry::FINDINGS;
+
+/// How many batches one run does at most.
+const BATCHES_MAX: usize = 20;
+
+/// Lets the metrics put its samples together, which keeps its memory small.
+pub async fn keep_metrics(metrics: PrometheusHandle) -> Result<(), StoreError> {
+    metrics.run_upkeep();
+    Ok(())
+}
+
+/// Writes down when keys were last used.
+pub async fn flush_key_uses(callers: Arc<CallerService>) -> Result<(), StoreError> {
+    callers.flush_uses().await.map(drop)
+}
+
+/// Forgets the callers that have been away.
+pub async fn sweep_limits(limits: Arc<RateLimits>) -> Result<(), StoreError> {
+    limits.sweep();
+    Ok(())
+}
+
+/// Removes the answers whose time to be given again is over.
+pub async fn sweep_answers(store: Arc<dyn Store>) -> Result<(), StoreError> {
+    for _ in 0..BATCHES_MAX {
+        if services::idempotency::sweep_answers(&*store).await? == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the sessions that ended long ago.
+pub async fn sweep_sessions(accounts: Arc<AccountService>) -> Result<(), StoreError> {
+    for _ in 0..BATCHES_MAX {
+        if accounts.sweep_sessions().await? == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Writes plan changes down whose time has come. They are in force already.
+pub async fn apply_plan_changes(plans: Arc<PlanService>) -> Result<(), StoreError> {
+    for _ in 0..BATCHES_MAX {
+        match plans.apply_due_changes().await? {
+            0 => break,
+            applied => info!(applied, "plan changes were due"),
+        }
+    }
+    Ok(())
+}
+
+/// Makes the partitions of the coming months and drops the oldest.
+pub async fn maintain_partitions(maintenance: Arc<MaintenanceService>) -> Result<(), StoreError> {
+    maintenance.maintain_partitions().await
+}
+
+/// Looks for what the data says and must not be.
+pub async fn check_integrity(maintenance: Arc<MaintenanceService>) -> Result<(), StoreError> {
+    let findings = maintenance.find_integrity_problems().await?;
+    for found in &findings {
+        error!(finding = %found.finding, subject = %found.subject, detail = %found.detail, "the data is not as it must be");
+    }
+    gauge!(FINDINGS).set(f64::from(u32::try_from(findings.len()).unwrap_or(u32::MAX)));
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! Where settings come from: the files in `config/`, then the environment. Read once, at the start.
+//!
+//! `base.toml` is built into the binary, so that it starts in any folder; a `config/` folder beside it adds the
+//! environment's file. The environment is the map that is passed in: only `main` reads the process's own.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use config::{Config, File, FileFormat};
+
+use super::shape::{Environment, Settings};
+
+const BASE: &str = include_str!("../../../../config/base.toml");
+const LOCAL: &str = include_str!("../../../../config/local.toml");
+const PRODUCTION: &str = include_str!("../../../../config/production.toml");
+const TEST: &str = include_str!("../../../../config/test.toml");
+
+/// Keys whose text is a list; every other text stays one.
+const LISTS: [&str; 2] = ["server.trusted_proxies", "server.cors_origins"];
+
+/// Secrets that tutorials print. Nobody's production may rest on one.
+const WELL_KNOWN: [&str; 4] =
+    ["super-secret-jwt-token-with-at-least-32-characters-long", "secret", "changeme", "your-super-secret-jwt-token"];
+
+/// The settings of a process with these environment variables, and with the files of `folder` if it is there.
+pub fn load(variables: &HashMap<String, String>, folder: &Path) -> anyhow::Result<Settings> {
+    let environment = variables.get("PB__ENVIRONMENT").map_or("local", String::as_str);
+    let built_in = match environment {
+        "local" => LOCAL,
+        "production" => PRODUCTION,
+        "test" => TEST,
+        other => bail!("PB__ENVIRONMENT is `{other}`; it is local, production or test"),
+    };
+    let mut builder = Config::builder()
+        .set_default("environment", environment)?
+        .add_source(File::from_str(BASE, FileFormat::Toml))
+        .add_source(File::from_str(built_in, FileFormat::Toml));
+    let own_file = folder.join(format!("{environment}.toml"));
+    if own_file.is_file() {
+        builder = builder.add_source(File::from(own_file).format(FileFormat::Toml));
+    }
+    let own: HashMap<String, String> = variables
+        .iter()
+        .filter(|(name, _)| name.starts_with("PB__") && !name.starts_with("PB__TEST__"))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    let mut from_environment = config::Environment::with_prefix("PB")
+        .prefix_separator("__")
+        .separator("__")
+        .try_parsing(true)
+        .list_separator(",")
+        .source(Some(own));
+    for list in LISTS {
+        from_environment = from_environment.with_list_parse_key(list);
+    }
+    let settings: Settings = builder
+        .add_source(from_environment)
+        .build()?
+        .try_deserialize()
+        .context("a setting is unknown or has a wrong value (every key stands in config/base.toml)")?;
+    let settings = with_fallbacks(settings, variables);
+    check(&settings)?;
+    Ok(settings)
+}
+
+/// The names under which a Supabase project or a host gives the database's address.
+fn with_fallbacks(mut settings: Settings, variables: &HashMap<String, String>) -> Settings {
+    use super::shape::Secret;
+    let first_of =
+        |names: &[&str]| names.iter().find_map(|name| variables.get(*name).filter(|value| !value.is_empty()));
+    let database = &mut settings.database;
+    if !database.url.is_set()
+        && let Some(url) = first_of(&["SUPABASE_DATABASE_URL", "DATABASE_URL"])
+    {
+        database.url = Secret::new(url);
+    }
+    if !database.direct_url.is_set()
+        && let Some(url) = first_of(&["SUPABASE_DIRECT_URL", "DATABASE_URL"])
+    {
+        database.direct_url = Secret::new(url);
+    }
+    settings.stripe.price_ids = variables.iter().filter_map(|(name, id)| Some((priced(name)?, id.clone()))).collect();
+    settings
+}
+
+/// `STRIPE_GOLD_MONTHLY_PRICE_ID` is the monthly price of the plan gold.
+fn priced(name: &str) -> Option<(String, String)> {
+    let (plan, interval) = name.strip_prefix("STRIPE_")?.strip_suffix("_PRICE_ID")?.rsplit_once('_')?;
+    let interval = match interval {
+        "MONTHLY" => "month",
+        "YEARLY" => "year",
+        _ => return None,
+    };
+    Some((plan.to_lowercase(), interval.to_owned()))
+}
+
+/// What no type can say.
+fn check(settings: &Settings) -> anyhow::Result<()> {
+    if settings.database.acquire_timeout_ms > 2_000 {
+        bail!(
+            "database.acquire_timeout_ms is {}; at most 2000, so that a lost database is answered within 3 seconds",
+            settings.database.acquire_timeout_ms
+        );
+    }
+    if settings.database.max_connections == 0 {
+        bail!("database.max_connections is 0; the service needs at least 1");
+    }
+    if settings.auth.signing_key.expose().is_some_and(|key| key.len() < 32) {
+        bail!("auth.signing_key is shorter than 32 characters");
+    }
+    if settings.environment != Environment::Production {
+        return Ok(());
+    }
+    if !settings.auth.signing_key.is_set() {
+        bail!("auth.signing_key is not set; in production it must be (PB__AUTH__SIGNING_KEY, at least 32 characters)");
+    }
+    for (name, secret) in [
+        ("auth.signing_key", &settings.auth.signing_key),
+        ("auth.supabase.jwt_secret", &settings.auth.supabase.jwt_secret),
+        ("admin.password", &settings.admin.password),
+    ] {
+        if secret.expose().is_some_and(|text| WELL_KNOWN.contains(&text)) {
+            bail!("{name} is a secret that everybody knows; choose another for production");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::subscriptions::BillingMode;
+
+    use super::*;
+
+    fn loaded(variables: &[(&str, &str)]) -> anyhow::Result<Settings> {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        load(&variables, Path::new("/nonexistent"))
+    }
+
+    #[test]
+    fn the_layers_lie_over_each_other() {
+        let local = loaded(&[]).unwrap();
+        assert_eq!((local.billing.mode, local.server.port), (BillingMode::Open, 8080));
+        let changed = loaded(&[
+            ("PB__SERVER__PORT", "9000"),
+            ("PB__BILLING__MODE", "stripe"),
+            ("PB__SERVER__TRUSTED_PROXIES", "10.0.0.1,10.0.0.2"),
+            ("PB__ADMIN__PASSWORD", "123456789012"),
+            ("PB__TEST__DATABASE_URL", "ignored"),
+        ])
+        .unwrap();
+        assert_eq!((changed.billing.mode, changed.server.port), (BillingMode::Stripe, 9000));
+        assert_eq!(changed.server.trusted_proxies, ["10.0.0.1", "10.0.0.2"]);
+        assert_eq!(changed.admin.password.expose(), Some("123456789012"));
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let error = format!("{:#}", loaded(&[("PB__SERVER__PROT", "1")]).unwrap_err());
+        assert!(error.contains("prot"), "{error}");
+    }
+
+    #[test]
+    fn production_needs_a_key_that_nobody_knows() {
+        assert!(loaded(&[("PB__ENVIRONMENT", "production")]).is_err());
+        let known = "super-secret-jwt-token-with-at-least-32-characters-long";
+        assert!(loaded(&[("PB__ENVIRONMENT", "production"), ("PB__AUTH__SIGNING_KEY", known)]).is_err());
+        let own = "a-key-that-stands-in-no-tutorial-at-all";
+        assert!(loaded(&[("PB__ENVIRONMENT", "production"), ("PB__AUTH__SIGNING_KEY", own)]).is_ok());
+    }
+
+    #[test]
+    fn a_secret_does_not_print() {
+        let settings = loaded(&[("PB__ADMIN__PASSWORD", "hunter2hunter2")]).unwrap();
+        assert!(!format!("{settings:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn the_names_of_other_hosts_are_fallbacks() {
+        let settings =
+            loaded(&[("SUPABASE_DATABASE_URL", "postgres://pooled"), ("DATABASE_URL", "postgres://plain")]).unwrap();
+        assert_eq!(settings.database.url.expose(), Some("postgres://pooled"));
+        assert_eq!(settings.database.direct_url.expose(), Some("postgres://plain"));
+    }
+}

@@ -1,0 +1,217 @@
+//! The shape of the settings: one struct a section, no unknown key anywhere, secrets in types that do not print.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use domain::subscriptions::BillingMode;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    pub environment: Environment,
+    pub server: Server,
+    pub database: Database,
+    pub auth: Auth,
+    pub admin: Admin,
+    pub billing: Billing,
+    pub api_keys: ApiKeys,
+    pub idempotency: Idempotency,
+    pub rate_limits: RateLimits,
+    pub metrics: Metrics,
+    pub log: Log,
+    pub ai: Ai,
+    pub stripe: Stripe,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Environment {
+    Local,
+    Production,
+    Test,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    pub host: IpAddr,
+    pub port: u16,
+    pub workers: usize,
+    pub body_limit_bytes: usize,
+    pub head_timeout_seconds: u64,
+    pub request_timeout_seconds: u64,
+    pub shutdown_grace_seconds: u64,
+    pub trusted_proxies: Vec<String>,
+    pub cors_origins: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    pub url: Secret,
+    pub direct_url: Secret,
+    pub pooler: Pooler,
+    pub max_connections: u32,
+    pub acquire_timeout_ms: u64,
+    pub statement_timeout_ms: u32,
+    pub lock_timeout_ms: u32,
+    pub idle_in_transaction_timeout_ms: u32,
+    pub migrate_on_start: bool,
+    pub require_restricted_role: bool,
+    pub embedded: Embedded,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pooler {
+    None,
+    Transaction,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Embedded {
+    pub dir: PathBuf,
+    pub bin: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Auth {
+    pub signing_key: Secret,
+    pub access_token_ttl_seconds: u64,
+    pub session_ttl_days: u16,
+    pub supabase: Supabase,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Supabase {
+    pub jwt_secret: Secret,
+    pub jwks_url: String,
+    pub issuer: String,
+    pub audience: String,
+}
+
+impl Supabase {
+    /// Whether Supabase is the identity provider.
+    pub fn is_provider(&self) -> bool {
+        self.jwt_secret.is_set() || !self.jwks_url.is_empty()
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    pub email: String,
+    pub password: Secret,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Billing {
+    pub mode: BillingMode,
+    pub past_due_grace_days: u16,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKeys {
+    pub prefix: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Idempotency {
+    pub keep_hours: u32,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimits {
+    pub logins_per_ip: u32,
+    pub logins_per_account: u32,
+    pub signups_per_ip: u32,
+    pub failures_per_ip: u32,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    pub token: Secret,
+    pub port: u16,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    pub format: LogFormat,
+    pub filter: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    Pretty,
+    Json,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ai {
+    pub openai: AiProvider,
+    pub claude: AiProvider,
+    pub gemini: AiProvider,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AiProvider {
+    pub base_url: String,
+    pub api_key: Secret,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stripe {
+    pub base_url: String,
+    pub secret_key: Secret,
+    pub webhook_secret: Secret,
+    /// Price ids by plan and interval, from `STRIPE_<PLAN>_<MONTHLY|YEARLY>_PRICE_ID`, as the seeds name them.
+    #[serde(skip)]
+    pub price_ids: BTreeMap<(String, String), String>,
+}
+
+/// A setting that must not be printed. Empty text is "not set".
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(SecretString);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(SecretString::from(text.into()))
+    }
+
+    pub fn is_set(&self) -> bool {
+        !self.0.expose_secret().is_empty()
+    }
+
+    /// The secret, if there is one. For handing on, never for printing.
+    pub fn expose(&self) -> Option<&str> {
+        Some(self.0.expose_secret()).filter(|text| !text.is_empty())
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(if self.is_set() { "(set)" } else { "(not set)" })
+    }
+}
+
+/// Text that may be left out: empty is `None`.
+pub fn given(text: &str) -> Option<&str> {
+    Some(text.trim()).filter(|text| !text.is_empty())
+}

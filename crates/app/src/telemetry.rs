@@ -1,0 +1,86 @@
+//! Telemetry: what the process tells of itself, as log lines on stderr and as numbers for `/metrics`.
+//!
+//! Promise: both are set up once a process, however often that is asked for: tests start many services in one. Secrets
+//! do not get here, since the types that hold them do not print.
+
+use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::Context;
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+use crate::settings::shape::{Log, LogFormat};
+
+/// Requests that were answered, by method, route and status.
+pub const REQUESTS: &str = "http_requests_total";
+/// How long answers took, by method and route.
+pub const REQUEST_SECONDS: &str = "http_request_duration_seconds";
+/// What the last integrity check found.
+pub const FINDINGS: &str = "integrity_findings";
+/// Runs of jobs that failed, by job.
+pub const JOB_FAILURES: &str = "job_failures_total";
+
+/// The bounds of every histogram of seconds: from a cached read to the deadline of a request.
+const SECONDS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+static RECORDER: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+
+/// Sends log lines to stderr from now on. A second call changes nothing.
+pub fn init_logs(log: &Log) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&log.filter).with_context(|| format!("log.filter is `{}`", log.filter))?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    // An error says that a subscriber is set already, which is as good.
+    let _ = match log.format {
+        LogFormat::Pretty => lines.try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).try_init(),
+    };
+    Ok(())
+}
+
+/// Counts and measures from now on; the handle renders what was counted. A second call gives the same handle.
+pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
+    let mut installed = RECORDER.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = &*installed {
+        return Ok(handle.clone());
+    }
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+        .install_recorder()?;
+    describe_counter!(REQUESTS, "Requests that were answered, by method, route and status.");
+    describe_histogram!(REQUEST_SECONDS, Unit::Seconds, "How long answers took, by method and route.");
+    describe_gauge!(FINDINGS, "What the last integrity check of this process found.");
+    describe_counter!(JOB_FAILURES, "Runs of jobs that failed, by job.");
+    *installed = Some(handle.clone());
+    Ok(handle)
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics::{counter, histogram};
+
+    use super::*;
+
+    #[test]
+    fn metrics_are_installed_once_and_rendered() {
+        let handle = install_metrics().unwrap();
+        install_metrics().unwrap();
+        counter!(REQUESTS, "method" => "GET", "route" => "/telemetry", "status" => "200").increment(1);
+        histogram!(REQUEST_SECONDS, "method" => "GET", "route" => "/telemetry").record(0.004);
+        let text = handle.render();
+        assert!(text.contains(r#"http_requests_total{method="GET",route="/telemetry",status="200"} 1"#), "{text}");
+        assert!(text.contains(r#"route="/telemetry",le="0.005"} 1"#), "{text}");
+        assert!(text.contains("# HELP http_requests_total"), "{text}");
+    }
+
+    #[test]
+    fn logs_can_be_asked_for_twice_and_a_broken_filter_is_named() {
+        let log = |filter: &str| Log { format: LogFormat::Json, filter: filter.to_owned() };
+        assert!(init_logs(&log("off")).is_ok() && init_logs(&log("off")).is_ok());
+        assert!(init_logs(&log("info,sqlx=loud")).unwrap_err().to_string().contains("sqlx=loud"));
+    }
+}

@@ -1,0 +1,140 @@
+//! Tests over the texts themselves: what one file makes, the others must speak of.
+
+use std::collections::BTreeSet;
+
+use crate::objects::{self, created};
+use crate::replaceable::{GRANTS, POLICIES, TRIGGERS, sections};
+use crate::steps::STEPS;
+
+#[test]
+fn every_step_drops_what_it_makes_and_nothing_else() {
+    for step in STEPS {
+        let made: BTreeSet<&str> = step.tables().into_iter().collect();
+        let dropped: BTreeSet<&str> = created(step.down, "DROP TABLE public.", ";").into_iter().collect();
+        assert_eq!(made, dropped, "{}", step.name);
+        assert!(!step.down.contains("CASCADE"), "{} must not drop what others built on it", step.name);
+    }
+}
+
+#[test]
+fn steps_are_in_order_and_named_as_their_files() {
+    let names = crate::names();
+    assert!(names.is_sorted());
+    for (position, name) in names.iter().enumerate() {
+        assert!(name.starts_with(&format!("m20261120_{:06}_", position + 1)), "{name}");
+    }
+}
+
+#[test]
+fn every_table_has_its_policies_and_its_rights() {
+    let mut tables: BTreeSet<&str> = objects::tables().into_iter().collect();
+    tables.insert(objects::RECORD);
+    for (file, text) in [("policies", POLICIES), ("grants", GRANTS)] {
+        let named: BTreeSet<&str> = sections(text).map(|(table, _)| table).collect();
+        assert_eq!(named, tables, "{file}.sql");
+        for (table, body) in sections(text) {
+            assert!(body.contains("app_service"), "{file}.sql forgets the service on {table}");
+        }
+    }
+}
+
+#[test]
+fn a_section_speaks_of_its_own_table_only() {
+    for text in [POLICIES, GRANTS, TRIGGERS] {
+        for (table, body) in sections(text) {
+            for verb in ["ON public.", "ON TABLE public."] {
+                for statement in body.split(';') {
+                    let target = created(statement, verb, "").first().copied().unwrap_or(table);
+                    assert_eq!(target, table, "{statement}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_updated_at_is_kept_by_its_trigger() {
+    for step in STEPS {
+        for definition in step.up.split("CREATE TABLE public.").skip(1) {
+            let Some((table, body)) = definition.split_once(" (") else { continue };
+            let columns = body.split("\n)").next().unwrap_or_default();
+            let trigger = format!("TRIGGER update_{table}_updated_at BEFORE UPDATE ON public.{table}");
+            let hand_kept = table == "replaceable_checksums";
+            assert_eq!(columns.contains("\n    updated_at "), TRIGGERS.contains(&trigger) && !hand_kept, "{table}");
+        }
+    }
+}
+
+#[test]
+fn secrets_are_nobodys_but_the_services() {
+    let secret = [
+        "refresh_tokens",
+        "signing_keys",
+        "stripe_events",
+        "ai_answers",
+        "idempotency_keys",
+        "idempotent_answers",
+        "audit_logs",
+        "outbox",
+    ];
+    for (table, body) in sections(GRANTS) {
+        let for_users: Vec<&str> =
+            body.lines().filter(|line| line.contains("authenticated") || line.contains("anon")).collect();
+        if secret.contains(&table) {
+            assert!(for_users.is_empty(), "{table}: {for_users:?}");
+        }
+        let granted_to_users = body.split(';').filter(|statement| statement.contains("TO authenticated"));
+        for statement in granted_to_users {
+            assert!(!statement.contains("key_hash") && !statement.contains("sealed_"), "{statement}");
+        }
+    }
+}
+
+#[test]
+fn a_user_may_change_a_name_and_a_wallet_address_and_no_more() {
+    let users = sections(GRANTS).find(|(table, _)| *table == "users").map(|(_, body)| body).unwrap_or_default();
+    let writes: Vec<&str> =
+        users.lines().filter(|line| line.contains("TO authenticated") && !line.contains("created_at")).collect();
+    assert_eq!(writes, ["GRANT UPDATE (name, wallet_address) ON public.users TO authenticated;"]);
+}
+
+#[test]
+fn definer_functions_have_no_search_path_of_their_callers() {
+    let texts = crate::replaceable::FUNCTIONS.iter().chain(&crate::replaceable::BUILTIN_FUNCTIONS);
+    for text in texts {
+        for statement in text.split("CREATE OR REPLACE FUNCTION").skip(1) {
+            let head = statement.split("$$").next().unwrap_or_default();
+            if head.contains("SECURITY DEFINER") {
+                assert!(head.contains("SET search_path = ''"), "{head}");
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_that_runs_as_its_caller_names_the_schema_auth() {
+    let invoker_texts = [crate::replaceable::VIEWS];
+    for text in invoker_texts {
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("--"));
+        assert!(code.into_iter().all(|line| !line.contains("auth.")));
+    }
+    for text in crate::replaceable::FUNCTIONS {
+        for statement in text.split("CREATE OR REPLACE FUNCTION").skip(1) {
+            let code: String = statement.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
+            assert!(!code.contains("auth.") || code.contains("SECURITY DEFINER"), "{statement}");
+        }
+    }
+}
+
+#[test]
+fn the_api_may_be_awaited_on_any_thread() {
+    fn is_send<T: Send>(_: &T) {}
+    is_send(&crate::up(""));
+    is_send(&crate::down("", None));
+    is_send(&crate::fresh(""));
+    is_send(&crate::seed(""));
+    is_send(&crate::status(""));
+    is_send(&crate::verify(""));
+    is_send(&crate::repair(""));
+    is_send(&crate::schema_sql(""));
+}

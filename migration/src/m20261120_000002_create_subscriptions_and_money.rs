@@ -1,0 +1,9 @@
+//! Subscriptions and money: subscriptions, Stripe's events, the ledger of tokens, billing records.
+
+use crate::step::Step;
+
+pub const STEP: Step = Step {
+    name: "m20261120_000002_create_subscriptions_and_money",
+    up: include_str!("steps/000002_subscriptions_and_money.up.sql"),
+    down: include_str!("steps/000002_subscriptions_and_money.down.sql"),
+};

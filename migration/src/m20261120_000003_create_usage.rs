@@ -1,0 +1,9 @@
+//! Usage: counters, events by month, reservations, and the keys that make a retry count once.
+
+use crate::step::Step;
+
+pub const STEP: Step = Step {
+    name: "m20261120_000003_create_usage",
+    up: include_str!("steps/000003_usage.up.sql"),
+    down: include_str!("steps/000003_usage.down.sql"),
+};

@@ -1,0 +1,149 @@
+-- What a user may use now. effective_plan and feature_entitlement are plain invoker SQL, so that the planner
+-- inlines them and row-level security decides who is answered; the two check functions are definers with a guard.
+
+-- Boundaries are computed in UTC, away from the session's time zone, which makes these immutable.
+-- The n-th boundary is always the anchor + n months: from the 31st it gives the last of February and then March 31st.
+CREATE OR REPLACE FUNCTION public.usage_period_index(p_anchor timestamptz, p_at timestamptz) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT m.months - CASE WHEN m.anchor + make_interval(months => m.months) > m.at THEN 1 ELSE 0 END
+    FROM (
+        SELECT a.anchor, a.at,
+            ((date_part('year', a.at) - date_part('year', a.anchor)) * 12
+                + date_part('month', a.at) - date_part('month', a.anchor))::integer AS months
+        FROM (SELECT p_anchor AT TIME ZONE 'UTC' AS anchor, p_at AT TIME ZONE 'UTC' AS at) a
+    ) m
+$$;
+
+CREATE OR REPLACE FUNCTION public.usage_period_start(p_period text, p_anchor timestamptz, p_at timestamptz) RETURNS timestamptz
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT CASE p_period
+        WHEN 'day' THEN date_trunc('day', p_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'
+        WHEN 'month' THEN date_trunc('month', p_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'
+        WHEN 'billing_period' THEN
+            (p_anchor AT TIME ZONE 'UTC' + make_interval(months => public.usage_period_index(p_anchor, p_at))) AT TIME ZONE 'UTC'
+        WHEN 'lifetime' THEN timestamp '1970-01-01 00:00:00' AT TIME ZONE 'UTC'
+    END
+$$;
+
+CREATE OR REPLACE FUNCTION public.usage_period_end(p_period text, p_anchor timestamptz, p_at timestamptz) RETURNS timestamptz
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT CASE p_period
+        WHEN 'day' THEN (date_trunc('day', p_at AT TIME ZONE 'UTC') + interval '1 day') AT TIME ZONE 'UTC'
+        WHEN 'month' THEN (date_trunc('month', p_at AT TIME ZONE 'UTC') + interval '1 month') AT TIME ZONE 'UTC'
+        WHEN 'billing_period' THEN
+            (p_anchor AT TIME ZONE 'UTC' + make_interval(months => public.usage_period_index(p_anchor, p_at) + 1)) AT TIME ZONE 'UTC'
+    END
+$$;
+
+-- The plan in force: one row for a user that exists, none else.
+--   A due scheduled change wins, unless Stripe holds the live subscription and decides by itself.
+--   A trial counts until its end, a past-due subscription until the grace is over; after that the plan is 'free'.
+--   Without a live one the user's plan holds, unless the subscription that paid for it has ended since it was set.
+CREATE OR REPLACE FUNCTION public.effective_plan(p_user_id uuid, p_at timestamptz DEFAULT now())
+RETURNS TABLE (
+    plan_id varchar, status text, subscription_id uuid, current_period_start timestamptz,
+    current_period_end timestamptz, trial_end timestamptz, cancel_at_period_end boolean
+)
+LANGUAGE sql STABLE
+AS $$
+    SELECT
+        (CASE
+            WHEN c.plan_id IS NOT NULL AND (s.id IS NULL OR s.stripe_subscription_id IS NULL) THEN c.plan_id
+            WHEN s.status = 'active' THEN s.plan_id
+            WHEN s.status = 'trialing' AND (s.trial_end IS NULL OR s.trial_end > p_at) THEN s.plan_id
+            WHEN s.status = 'past_due' AND p_at < s.past_due_since + make_interval(hours => 24 * coalesce(
+                (SELECT (r.value #>> '{}')::integer FROM public.runtime_settings r WHERE r.name = 'past_due_grace_days'), 7)) THEN s.plan_id
+            WHEN s.id IS NOT NULL THEN 'free'
+            WHEN e.plan_id = u.plan_id AND e.ended_at >= u.plan_changed_at THEN 'free'
+            ELSE u.plan_id
+        END)::varchar,
+        coalesce(s.status, 'active')::text,
+        s.id, s.current_period_start, s.current_period_end, s.trial_end, coalesce(s.cancel_at_period_end, false)
+    FROM public.users u
+    LEFT JOIN public.user_subscriptions s ON s.user_id = u.id AND s.status IN ('trialing', 'active', 'past_due')
+    LEFT JOIN public.scheduled_plan_changes c ON c.user_id = u.id AND c.effective_at <= p_at
+    LEFT JOIN LATERAL (
+        SELECT d.plan_id, d.ended_at FROM public.user_subscriptions d
+        WHERE d.user_id = u.id AND d.status IN ('canceled', 'unpaid', 'incomplete_expired')
+        ORDER BY d.ended_at DESC NULLS LAST LIMIT 1
+    ) e ON s.id IS NULL
+    WHERE u.id = p_user_id
+$$;
+
+-- Every fact of one decision, in one statement. No row: no such user or no such feature.
+-- An override that has not expired replaces `enabled` and `limit_value` as a whole. Where neither the plan nor
+-- an override knows the feature, the limit reads 0, because NULL would read as unlimited.
+CREATE OR REPLACE FUNCTION public.feature_entitlement(p_user_id uuid, p_feature_id text, p_at timestamptz DEFAULT now())
+RETURNS TABLE (
+    plan_id varchar, plan_status text, feature_active boolean, in_plan boolean, enabled boolean,
+    limit_value bigint, limit_period varchar, overage varchar, kind varchar, unit varchar,
+    source text, override_expires_at timestamptz, period_start timestamptz, period_end timestamptz,
+    used bigint, reserved bigint, counter_overage bigint, token_balance bigint, token_reserved bigint, as_of timestamptz
+)
+LANGUAGE sql STABLE
+AS $$
+    SELECT
+        x.plan_id, x.plan_status, x.feature_active, x.in_plan, x.enabled,
+        x.limit_value, x.limit_period, x.overage, x.kind, x.unit,
+        x.source, x.override_expires_at, x.period_start,
+        public.usage_period_end(x.limit_period, x.anchor, p_at),
+        coalesce(n.used, 0), coalesce(n.reserved, 0), coalesce(n.overage, 0),
+        x.token_balance, x.token_reserved, p_at
+    FROM (
+        SELECT
+            p.plan_id, p.status AS plan_status, f.is_active AS feature_active, pf.plan_id IS NOT NULL AS in_plan,
+            coalesce(o.enabled, pf.enabled, false) AS enabled,
+            CASE WHEN o.user_id IS NOT NULL THEN o.limit_value WHEN pf.plan_id IS NOT NULL THEN pf.limit_value ELSE 0 END AS limit_value,
+            coalesce(pf.limit_period, 'month')::varchar AS limit_period,
+            coalesce(pf.overage, 'block')::varchar AS overage,
+            f.kind, f.unit,
+            CASE WHEN o.user_id IS NOT NULL THEN 'override' ELSE 'plan' END AS source,
+            o.expires_at AS override_expires_at,
+            coalesce(p.current_period_start, u.created_at) AS anchor,
+            public.usage_period_start(coalesce(pf.limit_period, 'month'), coalesce(p.current_period_start, u.created_at), p_at) AS period_start,
+            u.token_balance, u.token_reserved
+        FROM public.users u
+        CROSS JOIN LATERAL public.effective_plan(u.id, p_at) p
+        JOIN public.features f ON f.id = p_feature_id
+        LEFT JOIN public.plan_features pf ON pf.plan_id = p.plan_id AND pf.feature_id = f.id
+        LEFT JOIN public.feature_overrides o ON o.user_id = u.id AND o.feature_id = f.id AND (o.expires_at IS NULL OR o.expires_at > p_at)
+        WHERE u.id = p_user_id
+    ) x
+    LEFT JOIN public.usage_counters n ON n.user_id = p_user_id AND n.feature_id = p_feature_id
+        AND n.period = x.limit_period AND n.period_start = x.period_start
+$$;
+
+-- Whether the feature is open to the user at all, whatever was used of it.
+CREATE OR REPLACE FUNCTION public.check_feature_access(user_id uuid, feature_id text) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
+AS $$
+    SELECT coalesce((
+        SELECT e.feature_active AND e.enabled FROM public.feature_entitlement($1, $2) e WHERE public.may_see_user($1)
+    ), false)
+$$;
+
+-- Whether one more unit may be used. `current` is all that was used, overage included; what counts against the
+-- limit is used - overage + reserved.
+CREATE OR REPLACE FUNCTION public.check_usage_limit(user_id uuid, feature_id text)
+RETURNS TABLE (allowed boolean, current bigint, "limit" bigint, remaining bigint, resets_at timestamptz, reason text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
+AS $$
+    SELECT d.reason = 'ok', d.used, d.limit_value, greatest(0, d.limit_value - d.counted), d.period_end, d.reason
+    FROM (
+        SELECT e.used, e.limit_value, c.counted, e.period_end,
+            CASE
+                WHEN NOT e.feature_active OR (e.source = 'override' AND NOT e.enabled) THEN 'feature_disabled'
+                WHEN NOT e.enabled THEN 'feature_not_in_plan'
+                WHEN e.limit_value IS NULL OR c.counted + 1 <= e.limit_value THEN 'ok'
+                WHEN e.overage = 'tokens' AND e.token_balance - e.token_reserved >= 1 THEN 'ok'
+                WHEN e.overage = 'tokens' THEN 'insufficient_tokens'
+                ELSE 'limit_reached'
+            END AS reason
+        FROM public.feature_entitlement($1, $2) e
+        CROSS JOIN LATERAL (SELECT e.used - e.counter_overage + e.reserved AS counted) c
+        WHERE public.may_see_user($1)
+    ) d
+$$;

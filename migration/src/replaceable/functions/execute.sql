@@ -1,0 +1,18 @@
+-- Who may call what. Everything was revoked just before, in the same transaction.
+-- Trigger functions need no right: it is asked only when the trigger is made.
+GRANT EXECUTE ON FUNCTION public.request_user_id(), public.request_actor(), public.caller_role(),
+    public.usage_period_index(timestamptz, timestamptz),
+    public.usage_period_start(text, timestamptz, timestamptz),
+    public.usage_period_end(text, timestamptz, timestamptz)
+    TO authenticated, app_service, service_role, readonly_user;
+-- Row-level security decides whom effective_plan answers about.
+GRANT EXECUTE ON FUNCTION public.effective_plan(uuid, timestamptz), public.identity_email(uuid)
+    TO authenticated, app_service, service_role, readonly_user;
+GRANT EXECUTE ON FUNCTION public.check_feature_access(uuid, text), public.check_usage_limit(uuid, text)
+    TO authenticated, app_service, service_role;
+GRANT EXECUTE ON FUNCTION public.member_organizations() TO authenticated;
+GRANT EXECUTE ON FUNCTION public.feature_entitlement(uuid, text, timestamptz) TO app_service, service_role;
+GRANT EXECUTE ON FUNCTION public.identity_find(text), public.identity_exists(uuid) TO app_service;
+GRANT EXECUTE ON FUNCTION public.ledger_hash(bytea, uuid, uuid, bigint, bigint, text, bigint, text, uuid, text, timestamptz),
+    public.roll_up_usage(), public.maintain_partitions(), public.integrity_findings()
+    TO app_service;

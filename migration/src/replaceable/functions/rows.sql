@@ -1,0 +1,99 @@
+-- What happens to a row by itself: its times, its audit trail, and the word that it changed.
+
+CREATE OR REPLACE FUNCTION public.update_updated_at_column() RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    NEW.updated_at = CURRENT_TIMESTAMP;
+    RETURN NEW;
+END
+$$;
+
+-- BEFORE UPDATE on users, when the plan changes: the one audit row of a plan change, and the time that
+-- effective_plan compares with the end of the subscription that paid for the plan.
+CREATE OR REPLACE FUNCTION public.check_plan_change_consistency() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = ''
+AS $$
+BEGIN
+    IF NEW.plan_changed_at IS NOT DISTINCT FROM OLD.plan_changed_at THEN
+        NEW.plan_changed_at := CURRENT_TIMESTAMP;
+    END IF;
+    INSERT INTO public.audit_logs (table_name, record_id, action, old_values, new_values, actor_id, actor_name, reason)
+    VALUES ('users', NEW.id::text, 'plan_change',
+        pg_catalog.jsonb_build_object('plan_type', OLD.plan_id), pg_catalog.jsonb_build_object('plan_type', NEW.plan_id),
+        public.request_actor(), session_user, nullif(pg_catalog.current_setting('app.reason', true), ''));
+    RETURN NEW;
+END
+$$;
+
+-- AFTER INSERT, UPDATE, DELETE on the catalogue, and on users for `role`. The first argument names the columns of
+-- the record's id, joined by ':'; the second, where given, the only columns that are copied.
+CREATE OR REPLACE FUNCTION public.audit_row() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = ''
+AS $$
+DECLARE
+    before jsonb := CASE WHEN TG_OP <> 'INSERT' THEN pg_catalog.to_jsonb(OLD) END;
+    after jsonb := CASE WHEN TG_OP <> 'DELETE' THEN pg_catalog.to_jsonb(NEW) END;
+    id_columns text[] := pg_catalog.string_to_array(TG_ARGV[0], ',');
+    only_columns text[] := pg_catalog.string_to_array(TG_ARGV[1], ',');
+    record_key text;
+BEGIN
+    IF TG_OP = 'UPDATE' AND before - 'updated_at' = after - 'updated_at' THEN
+        RETURN NULL;
+    END IF;
+    SELECT pg_catalog.string_agg(coalesce(after, before) ->> c.name, ':' ORDER BY c.n) INTO record_key
+    FROM pg_catalog.unnest(id_columns) WITH ORDINALITY AS c (name, n);
+    IF only_columns IS NOT NULL THEN
+        before := (SELECT pg_catalog.jsonb_object_agg(e.key, e.value) FROM pg_catalog.jsonb_each(before) e WHERE e.key = ANY (only_columns));
+        after := (SELECT pg_catalog.jsonb_object_agg(e.key, e.value) FROM pg_catalog.jsonb_each(after) e WHERE e.key = ANY (only_columns));
+    END IF;
+    INSERT INTO public.audit_logs (table_name, record_id, action, old_values, new_values, actor_id, actor_name, reason)
+    VALUES (TG_TABLE_NAME, record_key, pg_catalog.lower(TG_OP), before, after,
+        public.request_actor(), session_user, nullif(pg_catalog.current_setting('app.reason', true), ''));
+    RETURN NULL;
+END
+$$;
+
+-- BEFORE INSERT OR UPDATE on user_subscriptions: when it fell behind and when it ended. A time that the writer
+-- brings (Stripe's) is kept; a live status clears what no longer holds.
+CREATE OR REPLACE FUNCTION public.set_subscription_times() RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    old_since timestamptz := CASE WHEN TG_OP = 'UPDATE' THEN OLD.past_due_since END;
+    old_ended timestamptz := CASE WHEN TG_OP = 'UPDATE' THEN OLD.ended_at END;
+    entered boolean := TG_OP = 'INSERT' OR OLD.status IS DISTINCT FROM NEW.status;
+BEGIN
+    IF NEW.status = 'past_due' THEN
+        IF NEW.past_due_since IS NULL OR (entered AND NEW.past_due_since IS NOT DISTINCT FROM old_since) THEN
+            NEW.past_due_since := CASE WHEN entered THEN CURRENT_TIMESTAMP ELSE coalesce(old_since, CURRENT_TIMESTAMP) END;
+        END IF;
+        NEW.ended_at := NULL;
+    ELSIF NEW.status IN ('canceled', 'unpaid', 'incomplete_expired') THEN
+        -- From one dead status to another (unpaid, then canceled) it ended only once.
+        NEW.ended_at := coalesce(NEW.ended_at, old_ended, CURRENT_TIMESTAMP);
+    ELSE
+        NEW.past_due_since := NULL;
+        NEW.ended_at := NULL;
+    END IF;
+    RETURN NEW;
+END
+$$;
+
+-- AFTER a change that a snapshot in memory must hear of. One short payload an object: 'catalogue', 'user:<id>' or
+-- 'key:<id>'; Postgres folds equal ones of a transaction. The arguments are the kind and the column of the id.
+-- Counters send nothing: a NOTIFY takes a global lock at commit, which the hot path must not.
+CREATE OR REPLACE FUNCTION public.notify_change() RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    changed jsonb := CASE WHEN TG_OP = 'DELETE' THEN pg_catalog.to_jsonb(OLD) ELSE pg_catalog.to_jsonb(NEW) END;
+BEGIN
+    IF TG_ARGV[0] = 'catalogue' THEN
+        PERFORM pg_catalog.pg_notify('product_base_changes', 'catalogue');
+    ELSE
+        PERFORM pg_catalog.pg_notify('product_base_changes', TG_ARGV[0] || ':' || (changed ->> TG_ARGV[1]));
+    END IF;
+    RETURN NULL;
+END
+$$;

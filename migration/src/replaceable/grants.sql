@@ -1,0 +1,194 @@
+-- Rights on tables, one section a table. The runner first revokes everything on the table and its partitions
+-- from PUBLIC, anon, authenticated and our own roles, in the same transaction, since Supabase's default privileges
+-- give ALL on every new table to anon and authenticated. Columns are named one by one: a new column is nobody's
+-- until it is written here. app_user gets what the seeds give it; without a policy it sees no row before SET ROLE.
+
+-- @ plans
+GRANT SELECT (id, name, display_name, description, price_monthly, price_yearly, currency, stripe_price_id_monthly,
+    stripe_price_id_yearly, is_active, created_at, updated_at) ON public.plans TO anon, authenticated;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.plans TO app_service;
+GRANT SELECT ON public.plans TO app_user;
+GRANT SELECT ON public.plans TO readonly_user;
+
+-- @ features
+GRANT SELECT (id, name, display_name, description, kind, unit, is_active, created_at, updated_at) ON public.features TO anon, authenticated;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.features TO app_service;
+GRANT SELECT ON public.features TO app_user;
+GRANT SELECT ON public.features TO readonly_user;
+
+-- @ plan_features
+GRANT SELECT (plan_id, feature_id, enabled, limit_value, limit_period, overage, created_at, updated_at) ON public.plan_features TO anon, authenticated;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.plan_features TO app_service;
+GRANT SELECT ON public.plan_features TO app_user;
+GRANT SELECT ON public.plan_features TO readonly_user;
+
+-- @ users
+GRANT SELECT (id, name, role, plan_id, plan_changed_at, stripe_customer_id, wallet_address, token_balance, token_reserved,
+    created_at, updated_at) ON public.users TO authenticated;
+GRANT UPDATE (name, wallet_address) ON public.users TO authenticated;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.users TO app_service;
+GRANT SELECT, INSERT, UPDATE ON public.users TO app_user;
+GRANT SELECT ON public.users TO readonly_user;
+
+-- @ deleted_profiles
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.deleted_profiles TO app_service;
+
+-- @ organizations
+GRANT SELECT (id, name, owner_id, created_at) ON public.organizations TO authenticated;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.organizations TO app_service;
+
+-- @ organization_members
+GRANT SELECT (organization_id, user_id, role, created_at) ON public.organization_members TO authenticated;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.organization_members TO app_service;
+
+-- @ feature_overrides
+GRANT SELECT (user_id, feature_id, enabled, limit_value, reason, expires_at, created_at, updated_at) ON public.feature_overrides TO authenticated;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.feature_overrides TO app_service;
+GRANT SELECT ON public.feature_overrides TO readonly_user;
+
+-- @ sessions
+GRANT SELECT (id, user_id, kind, user_agent, created_at, last_seen_at, expires_at, revoked_at) ON public.sessions TO authenticated;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.sessions TO app_service;
+
+-- @ refresh_tokens
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.refresh_tokens TO app_service;
+
+-- @ signing_keys
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.signing_keys TO app_service;
+
+-- @ runtime_settings
+GRANT SELECT (name, value, updated_at) ON public.runtime_settings TO authenticated;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.runtime_settings TO app_service;
+GRANT SELECT ON public.runtime_settings TO readonly_user;
+
+-- @ replaceable_checksums
+GRANT SELECT ON public.replaceable_checksums TO app_service;
+
+-- @ seaql_migrations
+GRANT SELECT ON public.seaql_migrations TO app_service;
+
+-- @ user_subscriptions
+GRANT SELECT (id, user_id, plan_id, stripe_subscription_id, stripe_price_id, billing_interval, status, trial_start, trial_end,
+    current_period_start, current_period_end, cancel_at_period_end, past_due_since, ended_at, created_at, updated_at) ON public.user_subscriptions TO authenticated;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.user_subscriptions TO app_service;
+GRANT SELECT, INSERT, UPDATE ON public.user_subscriptions TO app_user;
+GRANT SELECT ON public.user_subscriptions TO readonly_user;
+
+-- @ scheduled_plan_changes
+GRANT SELECT (user_id, plan_id, effective_at, reason, requested_by, created_at) ON public.scheduled_plan_changes TO authenticated;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.scheduled_plan_changes TO app_service;
+GRANT SELECT ON public.scheduled_plan_changes TO readonly_user;
+
+-- @ stripe_events
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.stripe_events TO app_service;
+
+-- @ token_transactions
+GRANT SELECT (id, user_id, amount, type, description, reference_id, balance_after, idempotency_key, seq, prev_hash, hash,
+    created_at) ON public.token_transactions TO authenticated;
+GRANT SELECT, INSERT ON public.token_transactions TO app_service;
+-- Append only for Supabase's service_role too, which default privileges gave everything.
+REVOKE UPDATE, DELETE, TRUNCATE ON public.token_transactions FROM service_role;
+
+-- @ billing_records
+GRANT SELECT (id, user_id, amount, currency, transaction_hash, kind, status, created_at) ON public.billing_records TO authenticated;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.billing_records TO app_service;
+
+-- @ usage_counters
+GRANT SELECT (user_id, feature_id, period, period_start, used, reserved, overage) ON public.usage_counters TO authenticated;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.usage_counters TO app_service;
+GRANT SELECT ON public.usage_counters TO readonly_user;
+
+-- @ usage_events
+GRANT SELECT (id, user_id, feature_id, period, period_start, amount, overage, idempotency_key, api_key_id, reservation_id,
+    created_at) ON public.usage_events TO authenticated;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.usage_events TO app_service;
+
+-- @ usage_reservations
+GRANT SELECT (id, user_id, feature_id, period, period_start, amount, tokens_reserved, settled_amount, status, phase,
+    idempotency_key, api_key_id, expires_at, settled_at, created_at, updated_at) ON public.usage_reservations TO authenticated;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.usage_reservations TO app_service;
+
+-- @ idempotency_keys
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.idempotency_keys TO app_service;
+
+-- @ idempotent_answers
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.idempotent_answers TO app_service;
+
+-- @ api_keys
+GRANT SELECT (id, user_id, key_prefix, last_four, name, permissions, on_behalf, is_active, last_used_at, expires_at, rotated_to,
+    revoked_at, created_at, updated_at) ON public.api_keys TO authenticated;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.api_keys TO app_service;
+
+-- @ generated_apis
+GRANT SELECT (id, user_id, name, description, code, endpoint, is_active, created_at, updated_at) ON public.generated_apis TO authenticated;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.generated_apis TO app_service;
+
+-- @ api_usage
+GRANT SELECT (id, api_id, timestamp, request_count, response_time) ON public.api_usage TO authenticated;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.api_usage TO app_service;
+
+-- @ ai_usage_logs
+GRANT SELECT (id, user_id, provider, model, tokens_used, cost, input_tokens, output_tokens, cached_tokens, session_id,
+    api_key_id, reservation_id, latency_ms, outcome, cost_nano_usd, price_version, usage, source, created_at) ON public.ai_usage_logs TO authenticated;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.ai_usage_logs TO app_service;
+GRANT SELECT, INSERT ON public.ai_usage_logs TO app_user;
+GRANT SELECT ON public.ai_usage_logs TO readonly_user;
+
+-- @ chat_sessions
+GRANT SELECT (id, user_id, api_key_id, title, tokens_used, model, created_at, ended_at) ON public.chat_sessions TO authenticated;
+GRANT UPDATE (title, ended_at) ON public.chat_sessions TO authenticated;
+GRANT DELETE ON public.chat_sessions TO authenticated;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.chat_sessions TO app_service;
+
+-- @ chat_messages
+GRANT SELECT (id, session_id, role, content, tokens, created_at) ON public.chat_messages TO authenticated;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.chat_messages TO app_service;
+
+-- @ learning_progress
+GRANT SELECT (id, user_id, lesson_id, status, started_at, completed_at) ON public.learning_progress TO authenticated;
+GRANT INSERT (id, user_id, lesson_id, status, started_at, completed_at) ON public.learning_progress TO authenticated;
+GRANT UPDATE (status, started_at, completed_at) ON public.learning_progress TO authenticated;
+GRANT DELETE ON public.learning_progress TO authenticated;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.learning_progress TO app_service;
+
+-- @ tutorial_completion
+GRANT SELECT (id, user_id, tutorial_id, completion_percentage, last_accessed) ON public.tutorial_completion TO authenticated;
+GRANT INSERT (id, user_id, tutorial_id, completion_percentage, last_accessed) ON public.tutorial_completion TO authenticated;
+GRANT UPDATE (completion_percentage, last_accessed) ON public.tutorial_completion TO authenticated;
+GRANT DELETE ON public.tutorial_completion TO authenticated;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.tutorial_completion TO app_service;
+
+-- @ audit_logs
+GRANT SELECT, INSERT ON public.audit_logs TO app_service;
+-- Append only for Supabase's service_role too, which default privileges gave everything.
+REVOKE UPDATE, DELETE, TRUNCATE ON public.audit_logs FROM service_role;
+
+-- @ outbox
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.outbox TO app_service;
+
+-- @ usage_alerts
+GRANT SELECT (id, user_id, feature_id, period, period_start, threshold_percent, used, limit_value, acknowledged_at, created_at) ON public.usage_alerts TO authenticated;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.usage_alerts TO app_service;
+
+-- @ webhook_endpoints
+GRANT SELECT (id, user_id, url, description, event_types, is_active, failure_count, disabled_at, created_at, updated_at) ON public.webhook_endpoints TO authenticated;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.webhook_endpoints TO app_service;
+
+-- @ webhook_deliveries
+GRANT SELECT (id, endpoint_id, event_type, payload, status, attempts, next_attempt_at, last_status, last_error, delivered_at,
+    created_at) ON public.webhook_deliveries TO authenticated;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.webhook_deliveries TO app_service;
+
+-- @ usage_rollups
+GRANT SELECT (user_id, feature_id, period, period_start, bucket, amount, overage, events) ON public.usage_rollups TO authenticated;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.usage_rollups TO app_service;
+GRANT SELECT ON public.usage_rollups TO readonly_user;
+
+-- @ rollup_watermarks
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.rollup_watermarks TO app_service;
+
+-- @ model_prices
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.model_prices TO app_service;
+
+-- @ ai_answers
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.ai_answers TO app_service;

@@ -1,0 +1,108 @@
+-- Triggers, one section a table: a section is applied in a transaction of its own, when its text has changed.
+-- @ plans
+CREATE OR REPLACE TRIGGER update_plans_updated_at BEFORE UPDATE ON public.plans
+    FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();
+CREATE OR REPLACE TRIGGER audit_plans AFTER INSERT OR UPDATE OR DELETE ON public.plans
+    FOR EACH ROW EXECUTE FUNCTION public.audit_row('id');
+CREATE OR REPLACE TRIGGER notify_plans AFTER INSERT OR UPDATE OR DELETE ON public.plans
+    FOR EACH ROW EXECUTE FUNCTION public.notify_change('catalogue');
+
+-- @ features
+CREATE OR REPLACE TRIGGER update_features_updated_at BEFORE UPDATE ON public.features
+    FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();
+CREATE OR REPLACE TRIGGER audit_features AFTER INSERT OR UPDATE OR DELETE ON public.features
+    FOR EACH ROW EXECUTE FUNCTION public.audit_row('id');
+CREATE OR REPLACE TRIGGER notify_features AFTER INSERT OR UPDATE OR DELETE ON public.features
+    FOR EACH ROW EXECUTE FUNCTION public.notify_change('catalogue');
+
+-- @ plan_features
+CREATE OR REPLACE TRIGGER update_plan_features_updated_at BEFORE UPDATE ON public.plan_features
+    FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();
+CREATE OR REPLACE TRIGGER audit_plan_features AFTER INSERT OR UPDATE OR DELETE ON public.plan_features
+    FOR EACH ROW EXECUTE FUNCTION public.audit_row('plan_id,feature_id');
+CREATE OR REPLACE TRIGGER notify_plan_features AFTER INSERT OR UPDATE OR DELETE ON public.plan_features
+    FOR EACH ROW EXECUTE FUNCTION public.notify_change('catalogue');
+
+-- @ users
+-- The hot path changes balances only, which fires no AFTER trigger here.
+CREATE OR REPLACE TRIGGER update_users_updated_at BEFORE UPDATE ON public.users
+    FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();
+CREATE OR REPLACE TRIGGER apply_users_tombstone BEFORE INSERT ON public.users
+    FOR EACH ROW EXECUTE FUNCTION public.apply_tombstone();
+CREATE OR REPLACE TRIGGER record_users_starting_balance AFTER INSERT ON public.users
+    FOR EACH ROW WHEN (NEW.token_balance > 0)
+    EXECUTE FUNCTION public.record_starting_balance();
+CREATE OR REPLACE TRIGGER keep_users_tombstone AFTER DELETE ON public.users
+    FOR EACH ROW EXECUTE FUNCTION public.keep_tombstone();
+CREATE OR REPLACE TRIGGER check_user_plan_change BEFORE UPDATE ON public.users
+    FOR EACH ROW WHEN (OLD.plan_id IS DISTINCT FROM NEW.plan_id)
+    EXECUTE FUNCTION public.check_plan_change_consistency();
+CREATE OR REPLACE TRIGGER audit_users_role AFTER UPDATE ON public.users
+    FOR EACH ROW WHEN (OLD.role IS DISTINCT FROM NEW.role)
+    EXECUTE FUNCTION public.audit_row('id', 'role');
+CREATE OR REPLACE TRIGGER notify_users AFTER UPDATE ON public.users
+    FOR EACH ROW WHEN (OLD.plan_id IS DISTINCT FROM NEW.plan_id OR OLD.role IS DISTINCT FROM NEW.role)
+    EXECUTE FUNCTION public.notify_change('user', 'id');
+CREATE OR REPLACE TRIGGER notify_users_deleted AFTER DELETE ON public.users
+    FOR EACH ROW EXECUTE FUNCTION public.notify_change('user', 'id');
+
+-- @ feature_overrides
+CREATE OR REPLACE TRIGGER update_feature_overrides_updated_at BEFORE UPDATE ON public.feature_overrides
+    FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();
+CREATE OR REPLACE TRIGGER audit_feature_overrides AFTER INSERT OR UPDATE OR DELETE ON public.feature_overrides
+    FOR EACH ROW EXECUTE FUNCTION public.audit_row('user_id,feature_id');
+CREATE OR REPLACE TRIGGER notify_feature_overrides AFTER INSERT OR UPDATE OR DELETE ON public.feature_overrides
+    FOR EACH ROW EXECUTE FUNCTION public.notify_change('user', 'user_id');
+
+-- @ runtime_settings
+CREATE OR REPLACE TRIGGER update_runtime_settings_updated_at BEFORE UPDATE ON public.runtime_settings
+    FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();
+CREATE OR REPLACE TRIGGER notify_runtime_settings AFTER INSERT OR UPDATE OR DELETE ON public.runtime_settings
+    FOR EACH ROW EXECUTE FUNCTION public.notify_change('catalogue');
+
+-- @ user_subscriptions
+CREATE OR REPLACE TRIGGER update_user_subscriptions_updated_at BEFORE UPDATE ON public.user_subscriptions
+    FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();
+CREATE OR REPLACE TRIGGER set_user_subscriptions_times BEFORE INSERT OR UPDATE ON public.user_subscriptions
+    FOR EACH ROW EXECUTE FUNCTION public.set_subscription_times();
+CREATE OR REPLACE TRIGGER notify_user_subscriptions AFTER INSERT OR UPDATE OR DELETE ON public.user_subscriptions
+    FOR EACH ROW EXECUTE FUNCTION public.notify_change('user', 'user_id');
+
+-- @ scheduled_plan_changes
+CREATE OR REPLACE TRIGGER notify_scheduled_plan_changes AFTER INSERT OR UPDATE OR DELETE ON public.scheduled_plan_changes
+    FOR EACH ROW EXECUTE FUNCTION public.notify_change('user', 'user_id');
+
+-- @ token_transactions
+CREATE OR REPLACE TRIGGER chain_token_transactions BEFORE INSERT ON public.token_transactions
+    FOR EACH ROW EXECUTE FUNCTION public.chain_token_transaction();
+CREATE OR REPLACE TRIGGER refuse_token_transactions_update BEFORE UPDATE ON public.token_transactions
+    FOR EACH ROW EXECUTE FUNCTION public.refuse_update();
+
+-- @ usage_reservations
+CREATE OR REPLACE TRIGGER update_usage_reservations_updated_at BEFORE UPDATE ON public.usage_reservations
+    FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();
+
+-- @ api_keys
+-- last_used_at is written in batches and changes nothing that a snapshot holds.
+CREATE OR REPLACE TRIGGER update_api_keys_updated_at BEFORE UPDATE ON public.api_keys
+    FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();
+CREATE OR REPLACE TRIGGER notify_api_keys AFTER UPDATE ON public.api_keys
+    FOR EACH ROW WHEN (
+        (OLD.key_hash, OLD.permissions, OLD.on_behalf, OLD.is_active, OLD.expires_at, OLD.rotated_to, OLD.revoked_at)
+        IS DISTINCT FROM (NEW.key_hash, NEW.permissions, NEW.on_behalf, NEW.is_active, NEW.expires_at, NEW.rotated_to, NEW.revoked_at)
+    )
+    EXECUTE FUNCTION public.notify_change('key', 'id');
+CREATE OR REPLACE TRIGGER notify_api_keys_deleted AFTER DELETE ON public.api_keys
+    FOR EACH ROW EXECUTE FUNCTION public.notify_change('key', 'id');
+
+-- @ generated_apis
+CREATE OR REPLACE TRIGGER update_generated_apis_updated_at BEFORE UPDATE ON public.generated_apis
+    FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();
+
+-- @ audit_logs
+CREATE OR REPLACE TRIGGER refuse_audit_logs_update BEFORE UPDATE ON public.audit_logs
+    FOR EACH ROW EXECUTE FUNCTION public.refuse_update();
+
+-- @ webhook_endpoints
+CREATE OR REPLACE TRIGGER update_webhook_endpoints_updated_at BEFORE UPDATE ON public.webhook_endpoints
+    FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();

@@ -1,0 +1,32 @@
+//! All steps, in their order. A step that was released is never edited: what comes later is a new one.
+
+use sea_orm_migration::prelude::*;
+
+use crate::step::Step;
+use crate::{
+    m20261120_000001_create_identity_and_catalogue, m20261120_000002_create_subscriptions_and_money,
+    m20261120_000003_create_usage, m20261120_000004_create_keys_and_products, m20261120_000005_create_ai,
+    m20261120_000006_create_learning, m20261120_000007_create_record, m20261120_000008_create_usage_rollups,
+    m20261120_000009_create_model_prices, m20261120_000010_create_ai_answers,
+};
+
+pub const STEPS: [Step; 10] = [
+    m20261120_000001_create_identity_and_catalogue::STEP,
+    m20261120_000002_create_subscriptions_and_money::STEP,
+    m20261120_000003_create_usage::STEP,
+    m20261120_000004_create_keys_and_products::STEP,
+    m20261120_000005_create_ai::STEP,
+    m20261120_000006_create_learning::STEP,
+    m20261120_000007_create_record::STEP,
+    m20261120_000008_create_usage_rollups::STEP,
+    m20261120_000009_create_model_prices::STEP,
+    m20261120_000010_create_ai_answers::STEP,
+];
+
+pub struct Migrator;
+
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        STEPS.into_iter().map(|step| Box::new(step) as Box<dyn MigrationTrait>).collect()
+    }
+}

@@ -1,0 +1,3 @@
+DROP TABLE public.api_usage;
+DROP TABLE public.generated_apis;
+DROP TABLE public.api_keys;

@@ -1,0 +1,2 @@
+DROP TABLE public.tutorial_completion;
+DROP TABLE public.learning_progress;

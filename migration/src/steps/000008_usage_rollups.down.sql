@@ -1,0 +1,2 @@
+DROP TABLE public.rollup_watermarks;
+DROP TABLE public.usage_rollups;

@@ -1,0 +1,90 @@
+-- Checks in SQL. Every query answers (severity, finding, subject, detail); {tables} includes seaql_migrations.
+
+-- @ row-level security on every table and partition
+SELECT 'error' AS severity, 'RLS_DISABLED' AS finding, c.oid::regclass::text AS subject, 'row-level security is off: run repair' AS detail
+FROM pg_catalog.pg_class c
+LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid
+LEFT JOIN pg_catalog.pg_class p ON p.oid = i.inhparent
+WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relrowsecurity
+  AND coalesce(p.relname, c.relname) = ANY ({tables})
+
+-- @ policies
+SELECT CASE WHEN o.policyname IS NULL THEN 'error' ELSE 'warning' END, CASE WHEN o.policyname IS NULL THEN 'MISSING_POLICY' ELSE 'FOREIGN_POLICY' END,
+    coalesce(ours.tab, o.tablename) || ':' || coalesce(ours.pol, o.policyname),
+    CASE WHEN o.policyname IS NULL THEN 'the policy is not there: run repair' ELSE 'a policy on our table that is not of this schema' END
+FROM unnest({policy_tables}, {policy_names}) AS ours (tab, pol)
+FULL JOIN (
+    SELECT tablename::text, policyname::text FROM pg_catalog.pg_policies WHERE schemaname = 'public' AND tablename = ANY ({tables})
+) o ON o.tablename = ours.tab AND o.policyname = ours.pol
+WHERE o.policyname IS NULL OR ours.pol IS NULL
+
+-- @ definer functions
+SELECT 'error', 'DEFINER_SEARCH_PATH', p.oid::regprocedure::text, 'a SECURITY DEFINER function without SET search_path: run repair'
+FROM pg_catalog.pg_proc p
+WHERE p.pronamespace = 'public'::regnamespace AND p.proname = ANY ({functions}) AND p.prosecdef
+  AND NOT EXISTS (SELECT FROM unnest(p.proconfig) setting WHERE setting LIKE 'search_path=%')
+
+-- @ views that read as their caller
+SELECT 'error', 'VIEW_AS_OWNER', c.oid::regclass::text, 'the view reads as its owner: security_invoker is off: run repair'
+FROM pg_catalog.pg_class c
+WHERE c.relnamespace = 'public'::regnamespace AND c.relname = ANY ({views}) AND NOT coalesce(c.reloptions, '{}') @> ARRAY['security_invoker=on']
+
+-- @ roles
+SELECT 'error', 'ROLE_RIGHTS', r.rolname::text, concat_ws(', ',
+    CASE WHEN r.rolsuper THEN 'is a superuser' END, CASE WHEN r.rolbypassrls THEN 'bypasses row-level security' END,
+    CASE WHEN r.rolcreaterole THEN 'may make roles' END, CASE WHEN r.rolcreatedb THEN 'may make databases' END,
+    CASE WHEN r.rolname = 'app_user' AND r.rolinherit THEN 'inherits the rights of its roles' END,
+    CASE WHEN r.rolname = 'app_service' AND r.rolcanlogin THEN 'may log in' END)
+FROM pg_catalog.pg_roles r
+WHERE r.rolname IN ('app_user', 'app_service', 'readonly_user', 'anon', 'authenticated')
+  AND (r.rolsuper OR r.rolbypassrls OR r.rolcreaterole OR r.rolcreatedb
+    OR (r.rolname = 'app_user' AND r.rolinherit) OR (r.rolname = 'app_service' AND r.rolcanlogin))
+
+-- @ roles that are missing
+SELECT 'error', 'MISSING_ROLE', n.name, 'the role does not exist: run up'
+FROM unnest(ARRAY['anon', 'authenticated', 'service_role', 'app_service', 'app_user', 'readonly_user']) AS n (name)
+WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = n.name)
+
+-- @ who may become whom
+SELECT 'error', 'MISSING_MEMBERSHIP', 'app_user', 'may not SET ROLE ' || n.name || ': GRANT ' || n.name || ' TO app_user'
+FROM unnest(ARRAY['authenticated', 'app_service']) AS n (name)
+WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid JOIN pg_catalog.pg_roles u ON u.oid = m.member
+    WHERE g.rolname = n.name AND u.rolname = 'app_user')
+
+-- @ what the service's login and roles own
+SELECT 'error', 'ROLE_OWNS', r.rolname::text, count(*) || ' objects of this database are owned by it'
+FROM pg_catalog.pg_shdepend d JOIN pg_catalog.pg_roles r ON r.oid = d.refobjid
+WHERE d.refclassid = 'pg_catalog.pg_authid'::regclass AND d.deptype = 'o' AND r.rolname IN ('app_user', 'app_service', 'authenticated', 'anon')
+  AND d.dbid = (SELECT b.oid FROM pg_catalog.pg_database b WHERE b.datname = current_database())
+GROUP BY r.rolname
+
+-- @ members with too many rights
+SELECT 'warning', 'LOGIN_RIGHTS', r.rolname::text, 'a login that may act as app_service and '
+    || CASE WHEN r.rolsuper THEN 'is a superuser' ELSE 'bypasses row-level security' END
+    || ': right for migrations; the service should log in as app_user'
+FROM pg_catalog.pg_roles r
+WHERE r.rolcanlogin AND (r.rolsuper OR r.rolbypassrls)
+  AND (r.rolname = session_user OR EXISTS (SELECT FROM pg_catalog.pg_auth_members m
+      WHERE m.member = r.oid AND m.roleid = (SELECT g.oid FROM pg_catalog.pg_roles g WHERE g.rolname = 'app_service')))
+
+-- @ the identity behind the definer functions
+SELECT 'error', 'AUTH_UNREADABLE', o.rolname::text, 'owns the definer functions and cannot read auth.users: it needs USAGE on auth, SELECT on auth.users and BYPASSRLS'
+FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_roles o ON o.oid = p.proowner
+CROSS JOIN pg_catalog.pg_class c
+WHERE p.pronamespace = 'public'::regnamespace AND p.proname = 'identity_email'
+  AND c.relname = 'users' AND c.relnamespace = (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname = 'auth')
+  AND NOT (o.rolsuper OR (has_table_privilege(o.oid, c.oid, 'SELECT') AND (o.rolbypassrls OR c.relowner = o.oid OR NOT c.relrowsecurity)))
+
+-- @ partitions that must be there
+SELECT 'error', 'MISSING_PARTITION', n.parent || to_char(m.month, '"_"YYYY"_"MM'), 'rows of that month go to the default partition: run up, or SELECT maintain_partitions()'
+FROM unnest(ARRAY['usage_events', 'ai_usage_logs']) AS n (parent)
+CROSS JOIN LATERAL (SELECT date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => k) AS month FROM generate_series(0, 1) k) m
+WHERE to_regclass('public.' || n.parent || to_char(m.month, '"_"YYYY"_"MM')) IS NULL
+
+-- @ rows of no month
+SELECT 'warning', 'DEFAULT_PARTITION', d.name, 'holds rows; maintain_partitions() moves them to their months'
+FROM (SELECT 'usage_events_default' AS name WHERE EXISTS (SELECT FROM public.usage_events_default)
+    UNION ALL SELECT 'ai_usage_logs_default' WHERE EXISTS (SELECT FROM public.ai_usage_logs_default)) d
+
+-- @ integrity of the rows
+SELECT 'error', f.finding, f.subject, f.detail FROM public.integrity_findings() f

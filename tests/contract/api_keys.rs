@@ -1,0 +1,113 @@
+use domain::api_keys::{ApiKeyDraft, ApiKeyId};
+use domain::identity::{Permission, PermissionSet, Role};
+use domain::users::UserId;
+use harness::TestDatabase;
+use ports::api_keys::MintedKey;
+use ports::store::{Page, Scope, StoreError};
+
+use crate::people::{at, constraint, new_id, service, sign_up};
+
+fn draft(name: &str) -> ApiKeyDraft {
+    ApiKeyDraft {
+        name: name.into(),
+        permissions: PermissionSet::from_iter([Permission::UsageCheck, Permission::AiChat]),
+        on_behalf: false,
+        expires_at: Some(at(1_000_000_000)),
+    }
+}
+
+fn minted(hash: &str) -> MintedKey {
+    MintedKey {
+        secret: "sk_live_secret".into(),
+        prefix: "sk_live_abc".into(),
+        last_four: "wxyz".into(),
+        hash: hash.into(),
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_made_found_and_revoked() {
+    let database = TestDatabase::new().await;
+    let store = database.store();
+    let (owner, other) = (sign_up(&*store, "ann").await, sign_up(&*store, "bob").await);
+    let mut work = service(&*store).await;
+    let key = work.api_keys().insert(owner, &draft("server"), &minted("hash-1")).await.unwrap();
+    assert_eq!((key.user_id, key.name.as_str(), key.last_four.as_str()), (owner, "server", "wxyz"));
+    assert_eq!((&key.permissions, key.expires_at), (&draft("").permissions, Some(at(1_000_000_000))));
+    assert_eq!(work.api_keys().find(owner, key.id).await.unwrap(), Some(key.clone()));
+    assert_eq!(work.api_keys().find(other, key.id).await.unwrap(), None);
+    let holder = work.api_keys().find_by_hash("hash-1").await.unwrap().unwrap();
+    assert_eq!((&holder.key, holder.role), (&key, Role::User));
+    assert_eq!(work.api_keys().find_by_hash("hash-2").await.unwrap(), None);
+    assert_eq!(work.api_keys().count_usable(owner, at(0)).await.unwrap(), 1);
+    assert_eq!(work.api_keys().count_usable(owner, at(1_000_000_000)).await.unwrap(), 0);
+    assert!(work.api_keys().lock(other, key.id).await.unwrap().is_none());
+    let locked = work.api_keys().lock(owner, key.id).await.unwrap().unwrap();
+    work.api_keys().revoke(&locked, at(5)).await.unwrap();
+    let revoked = work.api_keys().find(owner, key.id).await.unwrap().unwrap();
+    assert_eq!((revoked.is_active, revoked.revoked_at), (false, Some(at(5))));
+    assert_eq!(work.api_keys().count_usable(owner, at(0)).await.unwrap(), 0);
+    let taken = work.api_keys().insert(owner, &draft("again"), &minted("hash-1")).await;
+    assert_eq!(constraint(taken), "api_keys_key_hash_key");
+    let unknown = service(&*store).await.api_keys().insert(UserId(new_id()), &draft("x"), &minted("hash-3")).await;
+    assert_eq!(constraint(unknown), "fk_api_keys_user");
+}
+
+#[tokio::test]
+async fn a_rotated_key_names_its_successor() {
+    let database = TestDatabase::new().await;
+    let store = database.store();
+    let owner = sign_up(&*store, "ann").await;
+    let mut work = service(&*store).await;
+    let old = work.api_keys().insert(owner, &draft("server"), &minted("hash-1")).await.unwrap();
+    let new = work.api_keys().insert(owner, &draft("server"), &minted("hash-2")).await.unwrap();
+    let locked = work.api_keys().lock(owner, old.id).await.unwrap().unwrap();
+    work.api_keys().save_rotation(&locked, new.id, at(60)).await.unwrap();
+    let rotated = work.api_keys().find(owner, old.id).await.unwrap().unwrap();
+    assert_eq!((rotated.rotated_to, rotated.expires_at, rotated.is_active), (Some(new.id), Some(at(60)), true));
+    let nothing = work.api_keys().save_rotation(&locked, ApiKeyId(new_id()), at(60)).await;
+    assert_eq!(constraint(nothing), "fk_api_keys_rotated_to");
+}
+
+#[tokio::test]
+async fn keys_are_listed_newest_first_and_shown_to_their_owner_only() {
+    let database = TestDatabase::new().await;
+    let store = database.store();
+    let (owner, other) = (sign_up(&*store, "ann").await, sign_up(&*store, "bob").await);
+    let mut made = Vec::new();
+    for hash in ["1", "2", "3"] {
+        let mut work = service(&*store).await;
+        made.push(work.api_keys().insert(owner, &draft(hash), &minted(hash)).await.unwrap());
+        work.commit().await.unwrap();
+    }
+    made.reverse();
+    let mut own = store.begin(Scope::User(owner)).await.unwrap();
+    let first = own.api_keys().list(owner, &Page { after: None, limit: 2 }).await.unwrap();
+    assert_eq!(first, made[..2]);
+    let after = Some((first[1].created_at, first[1].id));
+    assert_eq!(own.api_keys().list(owner, &Page { after, limit: 2 }).await.unwrap(), made[2..]);
+    drop(own);
+    let mut foreign = store.begin(Scope::User(other)).await.unwrap();
+    assert_eq!(foreign.api_keys().list(owner, &Page { after: None, limit: 10 }).await.unwrap(), []);
+    // The column of the hashes is nobody's but the service's.
+    let by_hash = foreign.api_keys().find_by_hash("1").await;
+    assert!(matches!(by_hash, Err(StoreError::Unexpected(_))), "{by_hash:?}");
+}
+
+#[tokio::test]
+async fn uses_are_written_in_a_batch_and_never_go_back() {
+    let database = TestDatabase::new().await;
+    let store = database.store();
+    let owner = sign_up(&*store, "ann").await;
+    let mut work = service(&*store).await;
+    let first = work.api_keys().insert(owner, &draft("a"), &minted("1")).await.unwrap().id;
+    let second = work.api_keys().insert(owner, &draft("b"), &minted("2")).await.unwrap().id;
+    work.api_keys().record_use(&[]).await.unwrap();
+    let uses = [(first, at(5)), (second, at(7)), (first, at(9)), (ApiKeyId(new_id()), at(1))];
+    work.api_keys().record_use(&uses).await.unwrap();
+    work.api_keys().record_use(&[(second, at(6))]).await.unwrap();
+    for (id, used_at) in [(first, at(9)), (second, at(7))] {
+        let key = work.api_keys().find(owner, id).await.unwrap().unwrap();
+        assert_eq!(key.last_used_at, Some(used_at));
+    }
+}

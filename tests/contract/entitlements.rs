@@ -1,0 +1,164 @@
+use chrono::TimeDelta;
+use domain::entitlements::{Access, Allowance, FeatureOverride, Overage, Source};
+use domain::features::{FeatureChanges, FeatureKind};
+use domain::plans::PlanFeature;
+use domain::usage::{PeriodKind, Tally};
+use domain::users::UserId;
+use harness::TestDatabase;
+use ports::entitlements::{Missing, NamedEntitlement};
+use ports::store::Scope;
+
+use crate::features::draft as feature_draft;
+use crate::people::{constraint, feature_id, new_id, plan_id, service, sign_up};
+use crate::plans::{draft, grant};
+
+/// A user on `free`, where `scans` can be used 5 times a day; `team` has `exports` too, without a limit.
+async fn prepared(database: &TestDatabase) -> UserId {
+    let store = database.store();
+    let user_id = sign_up(&*store, "ann").await;
+    let mut work = service(&*store).await;
+    work.plans().insert(&draft("team")).await.unwrap();
+    for feature in ["scans", "exports"] {
+        work.features().insert(&feature_draft(feature)).await.unwrap();
+        work.plans().save_feature(&plan_id("team"), &grant(feature, None)).await.unwrap();
+    }
+    work.plans().save_feature(&plan_id("free"), &grant("scans", Some(5))).await.unwrap();
+    work.commit().await.unwrap();
+    user_id
+}
+
+async fn facts(database: &TestDatabase, user_id: UserId, feature: &str) -> NamedEntitlement {
+    let mut work = service(&*database.store()).await;
+    let found = work.entitlements().find(user_id, &feature_id(feature)).await.unwrap().unwrap();
+    let listed = work.entitlements().list(user_id).await.unwrap();
+    if let Some(same) = listed.into_iter().find(|listed| listed.entitlement.feature_id == feature_id(feature)) {
+        assert_eq!(same, found, "one feature alone and all of them say the same");
+    }
+    found
+}
+
+#[tokio::test]
+async fn all_facts_of_a_feature_are_read_at_once() {
+    let database = TestDatabase::new().await;
+    let store = database.store();
+    let user_id = prepared(&database).await;
+    database
+        .sql(&format!(
+            "INSERT INTO usage_counters (user_id, feature_id, period, period_start, used, reserved, overage)
+             VALUES ('{user_id}', 'scans', 'day', date_trunc('day', now(), 'UTC'), 4, 2, 1);
+             UPDATE users SET token_reserved = 30 WHERE id = '{user_id}'"
+        ))
+        .await;
+    let found = facts(&database, user_id, "scans").await;
+    assert_eq!((found.display_name.as_str(), found.kind), ("SCANS", FeatureKind::Metered));
+    assert_eq!(found.unit.as_deref(), Some("page"));
+    let entitlement = &found.entitlement;
+    assert_eq!((entitlement.access, entitlement.source), (Access::Granted, Source::Plan));
+    assert_eq!((entitlement.allowance, entitlement.overage), (Allowance::Limited(5), Overage::Tokens));
+    assert_eq!(entitlement.tally, Tally { used: 4, reserved: 2, overage: 1 });
+    assert_eq!((entitlement.tokens_available, entitlement.plan_id.as_str()), (70, "free"));
+    assert_eq!(entitlement.period.kind, PeriodKind::Day);
+    assert_eq!(entitlement.period.end, Some(entitlement.period.start + TimeDelta::days(1)));
+    assert!(entitlement.period.start <= entitlement.as_of);
+
+    let mut own = store.begin(Scope::User(user_id)).await.unwrap();
+    let seen = own.entitlements().find(user_id, &feature_id("scans")).await.unwrap().unwrap();
+    assert_eq!(seen.entitlement.tally, found.entitlement.tally);
+    assert!(!own.entitlements().list(user_id).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_missing_is_named() {
+    let database = TestDatabase::new().await;
+    let store = database.store();
+    let user_id = prepared(&database).await;
+    let mut work = service(&*store).await;
+    let nobody = UserId(new_id());
+    let feature = work.entitlements().find(user_id, &feature_id("nothing")).await.unwrap();
+    assert_eq!(feature, Err(Missing::Feature));
+    assert_eq!(work.entitlements().find(nobody, &feature_id("scans")).await.unwrap(), Err(Missing::User));
+    assert_eq!(work.entitlements().list(nobody).await.unwrap(), []);
+    drop(work);
+    let other = sign_up(&*store, "bob").await;
+    let mut work = store.begin(Scope::User(other)).await.unwrap();
+    assert_eq!(work.entitlements().find(user_id, &feature_id("scans")).await.unwrap(), Err(Missing::User));
+}
+
+#[tokio::test]
+async fn access_follows_plan_override_switch_and_subscription() {
+    let database = TestDatabase::new().await;
+    let store = database.store();
+    let user_id = prepared(&database).await;
+    let access = async |feature: &str| facts(&database, user_id, feature).await.entitlement.access;
+    assert_eq!(access("exports").await, Access::NotInPlan);
+    database
+        .sql(&format!(
+            "INSERT INTO user_subscriptions (user_id, plan_id, status, trial_end)
+             VALUES ('{user_id}', 'team', 'trialing', now() + interval '1 day')"
+        ))
+        .await;
+    assert_eq!(access("exports").await, Access::Granted);
+    database.sql("UPDATE user_subscriptions SET trial_end = now() - interval '1 day'").await;
+    assert_eq!(access("exports").await, Access::SubscriptionLapsed);
+    assert_eq!(access("scans").await, Access::Granted);
+    database
+        .sql("UPDATE user_subscriptions SET status = 'past_due', past_due_since = now() - interval '90 days'")
+        .await;
+    assert_eq!(access("exports").await, Access::SubscriptionLapsed);
+    for status in ["canceled", "unpaid", "incomplete_expired"] {
+        database.sql(&format!("UPDATE user_subscriptions SET status = '{status}'")).await;
+        assert_eq!(access("exports").await, Access::SubscriptionLapsed, "{status}");
+    }
+    database.sql("UPDATE user_subscriptions SET status = 'incomplete'").await;
+    assert_eq!(access("exports").await, Access::NotInPlan);
+
+    let mut work = service(&*store).await;
+    let off = PlanFeature { enabled: false, ..grant("scans", Some(5)) };
+    work.plans().save_feature(&plan_id("free"), &off).await.unwrap();
+    work.commit().await.unwrap();
+    assert_eq!(access("scans").await, Access::NotInPlan);
+    let mut work = service(&*store).await;
+    let inactive = FeatureChanges { is_active: Some(false), ..FeatureChanges::default() };
+    work.features().save(&feature_id("exports"), &inactive).await.unwrap();
+    work.commit().await.unwrap();
+    assert_eq!(access("exports").await, Access::Disabled);
+}
+
+#[tokio::test]
+async fn an_override_replaces_the_plan_until_it_expires() {
+    let database = TestDatabase::new().await;
+    let store = database.store();
+    let user_id = prepared(&database).await;
+    let mut work = service(&*store).await;
+    let now = work.subscriptions().find(user_id).await.unwrap().unwrap().as_of;
+    let mut exception = FeatureOverride {
+        user_id,
+        feature_id: feature_id("exports"),
+        enabled: true,
+        allowance: Allowance::Limited(3),
+        reason: Some("a friend's favour".into()),
+        expires_at: Some(now + TimeDelta::hours(1)),
+    };
+    work.entitlements().save_override(&exception).await.unwrap();
+    assert_eq!(work.entitlements().list_overrides(user_id).await.unwrap(), [exception.clone()]);
+    work.commit().await.unwrap();
+    let granted = facts(&database, user_id, "exports").await.entitlement;
+    assert_eq!((granted.access, granted.source), (Access::Granted, Source::Override));
+    assert_eq!(granted.allowance, Allowance::Limited(3));
+
+    for (enabled, expires_at, access) in
+        [(false, None, Access::Disabled), (true, Some(now - TimeDelta::hours(1)), Access::NotInPlan)]
+    {
+        (exception.enabled, exception.expires_at) = (enabled, expires_at);
+        let mut work = service(&*store).await;
+        work.entitlements().save_override(&exception).await.unwrap();
+        work.commit().await.unwrap();
+        assert_eq!(facts(&database, user_id, "exports").await.entitlement.access, access);
+    }
+
+    let mut work = service(&*store).await;
+    assert!(work.entitlements().delete_override(user_id, &exception.feature_id).await.unwrap());
+    assert!(!work.entitlements().delete_override(user_id, &exception.feature_id).await.unwrap());
+    exception.user_id = UserId(new_id());
+    assert_eq!(constraint(work.entitlements().save_override(&exception).await), "fk_feature_overrides_user");
+}

@@ -1,0 +1,139 @@
+use std::time::Duration;
+
+use domain::identity::Role;
+use domain::users::{NewUser, UserId};
+use harness::TestDatabase;
+use ports::identity::{NewSession, RefreshToken};
+use ports::store::Store;
+use uuid::Uuid;
+
+use crate::people::{at, constraint, email, new_id, service, sign_up};
+
+#[tokio::test]
+async fn an_identity_is_found_by_its_address_and_its_password_changes() {
+    let database = TestDatabase::new().await;
+    let store = database.store();
+    let id = sign_up(&*store, "ann").await;
+    let mut work = service(&*store).await;
+    let stored = work.identity().find_credentials(&email("ann")).await.unwrap().unwrap();
+    assert_eq!((stored.user_id, stored.email, stored.password_hash.as_str()), (id, email("ann"), "$argon2id$hash"));
+    work.identity().save_password(id, "$argon2id$other").await.unwrap();
+    let stored = work.identity().find_credentials(&email("ann")).await.unwrap().unwrap();
+    assert_eq!(stored.password_hash, "$argon2id$other");
+    assert!(work.identity().find_credentials(&email("bob")).await.unwrap().is_none());
+    assert!(work.identity().exists(id).await.unwrap());
+    assert!(!work.identity().exists(UserId(new_id())).await.unwrap());
+    assert_eq!(work.identity().find_by_email(&email("ann")).await.unwrap(), Some(id));
+    assert_eq!(work.identity().find_by_email(&email("bob")).await.unwrap(), None);
+    assert_eq!(work.identity().find_email(id).await.unwrap(), Some(email("ann")));
+    assert_eq!(work.identity().find_email(UserId(new_id())).await.unwrap(), None);
+    let taken = work.identity().register(UserId(new_id()), &email("ann"), "hash").await;
+    assert_eq!(constraint(taken), "idx_auth_users_email");
+}
+
+#[tokio::test]
+async fn signing_up_again_brings_back_the_old_id_and_no_new_bonus() {
+    let database = TestDatabase::new().await;
+    let store = database.store();
+    let first = sign_up(&*store, "ann").await;
+    for profile_first in [true, false] {
+        let mut work = service(&*store).await;
+        if profile_first {
+            assert!(work.users().delete(first).await.unwrap());
+        }
+        work.identity().delete(first).await.unwrap();
+        assert_eq!(work.users().find(first).await.unwrap(), None);
+        work.commit().await.unwrap();
+
+        let mut work = service(&*store).await;
+        let id = work.identity().register(UserId(new_id()), &email("ann"), "hash").await.unwrap();
+        let user = work.users().insert(&NewUser { id, name: "ann".into(), role: Role::User }).await.unwrap();
+        work.commit().await.unwrap();
+        assert_eq!((user.id, user.token_balance), (first, 0));
+    }
+    let other = sign_up(&*store, "bob").await;
+    assert_ne!(other, first);
+}
+
+fn token(session_id: Uuid, user_id: UserId) -> RefreshToken {
+    RefreshToken { id: new_id(), session_id, user_id, expires_at: at(1000), used_at: None, revoked_at: None }
+}
+
+async fn session(store: &dyn Store, user_id: UserId) -> Uuid {
+    let mut work = service(store).await;
+    let session = NewSession { id: new_id(), user_id, user_agent: Some("a".repeat(300)), expires_at: at(1000) };
+    work.identity().insert_session(&session).await.unwrap();
+    work.commit().await.unwrap();
+    session.id
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_exchanged_once_and_its_session_can_be_ended() {
+    let database = TestDatabase::new().await;
+    let store = database.store();
+    let user_id = sign_up(&*store, "ann").await;
+    let session_id = session(&*store, user_id).await;
+    let (old, new) = (token(session_id, user_id), token(session_id, user_id));
+    let mut work = service(&*store).await;
+    work.identity().insert_refresh_token(&old, &b"old".to_vec()).await.unwrap();
+    work.commit().await.unwrap();
+
+    let mut work = service(&*store).await;
+    assert!(work.identity().lock_refresh_token(&b"unknown".to_vec()).await.unwrap().is_none());
+    assert_eq!(work.identity().lock_refresh_token(&b"old".to_vec()).await.unwrap(), Some(old.clone()));
+    // Another exchange of the same token waits, and then sees that it was used.
+    let waiting = tokio::spawn({
+        let store = database.store();
+        async move {
+            let mut work = service(&*store).await;
+            work.identity().lock_refresh_token(&b"old".to_vec()).await
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert!(!waiting.is_finished());
+    work.identity().insert_refresh_token(&new, &b"new".to_vec()).await.unwrap();
+    work.identity().replace_refresh_token(old.id, new.id, at(1)).await.unwrap();
+    work.commit().await.unwrap();
+    let seen = waiting.await.unwrap().unwrap().unwrap();
+    assert_eq!(seen.used_at, Some(at(1)));
+
+    let mut work = service(&*store).await;
+    work.identity().revoke_session(session_id, at(2)).await.unwrap();
+    let revoked = work.identity().lock_refresh_token(&b"new".to_vec()).await.unwrap().unwrap();
+    assert_eq!(revoked.revoked_at, Some(at(2)));
+    let again = work.identity().insert_refresh_token(&token(session_id, user_id), &b"new".to_vec()).await;
+    assert_eq!(constraint(again), "refresh_tokens_token_hash_key");
+}
+
+#[tokio::test]
+async fn ended_sessions_are_swept_and_living_ones_stay() {
+    let database = TestDatabase::new().await;
+    let store = database.store();
+    let user_id = sign_up(&*store, "ann").await;
+    let (expired, revoked, lengthened) =
+        (session(&*store, user_id).await, session(&*store, user_id).await, session(&*store, user_id).await);
+    let mut work = service(&*store).await;
+    work.identity().insert_refresh_token(&token(expired, user_id), &b"1".to_vec()).await.unwrap();
+    let long = RefreshToken { expires_at: at(5000), ..token(lengthened, user_id) };
+    work.identity().insert_refresh_token(&long, &b"2".to_vec()).await.unwrap();
+    work.identity().revoke_session(revoked, at(10)).await.unwrap();
+    assert_eq!(work.identity().delete_ended_sessions(at(5), 10).await.unwrap(), 0);
+    assert_eq!(work.identity().delete_ended_sessions(at(20), 10).await.unwrap(), 1);
+    assert_eq!(work.identity().delete_ended_sessions(at(2000), 10).await.unwrap(), 1);
+    assert!(work.identity().lock_refresh_token(&b"1".to_vec()).await.unwrap().is_none());
+    assert!(work.identity().lock_refresh_token(&b"2".to_vec()).await.unwrap().is_some());
+    assert_eq!(work.identity().delete_ended_sessions(at(6000), 0).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn signing_keys_are_noted_and_one_is_kept_for_all() {
+    let database = TestDatabase::new().await;
+    let store = database.store();
+    let mut work = service(&*store).await;
+    work.identity().record_signing_key("key-1", "ES256").await.unwrap();
+    work.identity().record_signing_key("key-1", "ES256").await.unwrap();
+    assert_eq!(work.identity().keep_signing_key(b"first").await.unwrap(), b"first");
+    work.commit().await.unwrap();
+    let mut work = service(&*store).await;
+    assert_eq!(work.identity().keep_signing_key(b"second").await.unwrap(), b"first");
+}

@@ -1,0 +1,22 @@
+//! The contract of the store, kept by the real Postgres adapter: every method of every port once, what two at the same
+//! time may do to each other, which constraint is named, and what row-level security shows to whom.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "test code: a panic is how a test fails, with its own words"
+)]
+
+mod answers;
+mod api_keys;
+mod audit;
+mod entitlements;
+mod features;
+mod identity;
+mod maintenance;
+mod people;
+mod plans;
+mod subscriptions;
+mod units_of_work;
+mod users;

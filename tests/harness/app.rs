@@ -1,0 +1,203 @@
+//! The real service, in this process.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use app::settings::load::load;
+use app::settings::shape::{Secret, Settings};
+use domain::users::UserId;
+use reqwest::{Client, Method};
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use crate::answers::Answer;
+use crate::databases::TestDatabase;
+use crate::requests::{Bearer, Request};
+
+const ADMIN_EMAIL: &str = "admin@example.com";
+/// Of every account that the harness makes.
+const PASSWORD: &str = "correct horse battery";
+
+/// No request of a test may take longer; what is meant to take long uses `client()` in its own way.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The service over a database of its own, on threads and a port of its own. It stops when it is dropped.
+pub struct TestApp {
+    address: SocketAddr,
+    database: Arc<TestDatabase>,
+    client: Client,
+    stop: Option<oneshot::Sender<()>>,
+    stopped: Option<thread::JoinHandle<()>>,
+}
+
+/// Someone who signed up or logged in, with the tokens of that moment.
+#[derive(Clone, Debug)]
+pub struct TestUser {
+    pub id: UserId,
+    pub email: String,
+    pub access_token: String,
+    pub refresh_token: String,
+}
+
+impl Bearer for TestUser {
+    fn bearer_token(&self) -> &str {
+        &self.access_token
+    }
+}
+
+impl TestApp {
+    /// With the settings of `config/test.toml`.
+    pub async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// With settings that differ from those of `config/test.toml`. The database is set already.
+    pub async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::over(Arc::new(TestDatabase::new().await), change).await
+    }
+
+    /// Over a database that is there: a second process of the service, or one that comes back.
+    pub async fn over(database: Arc<TestDatabase>, change: impl FnOnce(&mut Settings)) -> Self {
+        crate::install_tls();
+        let mut settings = test_settings();
+        settings.database.url = Secret::new(database.service_url());
+        settings.database.direct_url = Secret::new(database.owner_url());
+        settings.admin.email = ADMIN_EMAIL.to_owned();
+        settings.admin.password = Secret::new(PASSWORD);
+        change(&mut settings);
+        let (stop, stopping) = oneshot::channel();
+        let (ready, started) = oneshot::channel();
+        let kept = Arc::clone(&database);
+        let stopped = thread::Builder::new().name("service".to_owned()).spawn(move || {
+            serve(settings, ready, stopping);
+            drop(kept); // the database goes after the service, so that its end is quiet
+        });
+        let address = started.await.expect("the service's thread says how its start went");
+        let address = address.unwrap_or_else(|error| panic!("the service did not start: {error:#}"));
+        Self {
+            address,
+            database,
+            client: client(),
+            stop: Some(stop),
+            stopped: Some(stopped.expect("a thread for the service")),
+        }
+    }
+
+    pub fn database(&self) -> &Arc<TestDatabase> {
+        &self.database
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub fn get(&self, path: &str) -> Request {
+        self.request(Method::GET, path)
+    }
+
+    pub fn post(&self, path: &str) -> Request {
+        self.request(Method::POST, path)
+    }
+
+    pub fn put(&self, path: &str) -> Request {
+        self.request(Method::PUT, path)
+    }
+
+    pub fn patch(&self, path: &str) -> Request {
+        self.request(Method::PATCH, path)
+    }
+
+    pub fn delete(&self, path: &str) -> Request {
+        self.request(Method::DELETE, path)
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> Request {
+        Request::new(format!("{method} {path}"), self.client.request(method, self.url(path)))
+    }
+
+    /// A new user of the built-in identity, with the password of all test users.
+    pub async fn signup(&self, email: &str) -> TestUser {
+        let body = json!({ "email": email, "password": PASSWORD, "name": email.split('@').next() });
+        let answer = self.post("/api/auth/signup").json(body).send().await.expect_status(201);
+        TestUser::of(&answer)
+    }
+
+    /// The same user again, in another session.
+    pub async fn login(&self, email: &str) -> TestUser {
+        let body = json!({ "email": email, "password": PASSWORD });
+        let answer = self.post("/api/auth/login").json(body).send().await.expect_status(200);
+        TestUser::of(&answer)
+    }
+
+    /// The administrator that the settings name.
+    pub async fn admin(&self) -> TestUser {
+        self.login(ADMIN_EMAIL).await
+    }
+
+    /// Stops the service as SIGTERM does, and waits for its end.
+    pub async fn stop(mut self) {
+        drop(self.stop.take());
+        let stopped = self.stopped.take().expect("a service stops once");
+        let joined = tokio::task::spawn_blocking(|| stopped.join()).await.expect("the wait is not cancelled");
+        joined.expect("the service's thread did not panic");
+    }
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        drop(self.stop.take()); // and nobody waits: the thread ends by itself, and the database after it
+    }
+}
+
+impl TestUser {
+    /// Out of the answer to a sign-up or a log-in.
+    fn of(answer: &Answer) -> Self {
+        let id = answer.text_at("/user/id").parse().map(UserId).expect("the id of a user is a UUID");
+        let text = |pointer| answer.text_at(pointer).to_owned();
+        Self {
+            id,
+            email: text("/user/email"),
+            access_token: text("/access_token"),
+            refresh_token: text("/refresh_token"),
+        }
+    }
+}
+
+/// The service's own runtime, so that the end of a test's runtime does not cut its end short.
+fn serve(settings: Settings, ready: oneshot::Sender<anyhow::Result<SocketAddr>>, stopping: oneshot::Receiver<()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a tokio runtime");
+    runtime.block_on(async {
+        match app::startup::start(settings).await {
+            Ok(running) => {
+                ready.send(Ok(running.address)).ok();
+                stopping.await.ok();
+                running.stop().await;
+            }
+            Err(error) => drop(ready.send(Err(error))),
+        }
+    });
+}
+
+fn test_settings() -> Settings {
+    let variables = HashMap::from([("PB__ENVIRONMENT".to_owned(), "test".to_owned())]);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config");
+    load(&variables, &folder).expect("config/test.toml holds valid settings")
+}
+
+fn client() -> Client {
+    let builder = Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT).timeout(REQUEST_TIMEOUT);
+    builder.build().expect("a client without anything special")
+}

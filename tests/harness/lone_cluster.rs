@@ -1,0 +1,53 @@
+//! A cluster of this process alone, for `cargo test` without `make`.
+//!
+//! Nothing in a test process runs at its end (libtest exits, Ctrl-C kills), so a shell waits for that end instead: it
+//! reads from a pipe that only this process holds, and when the pipe closes it stops the server and removes the files.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use adapters::postgres::embedded::{EmbeddedPostgres, EmbeddedSettings};
+use anyhow::Context as _;
+use sea_orm::sqlx::{self, Connection as _, PgConnection};
+
+/// $1 is the data directory of the cluster, $2 the folder that was made for it.
+/// SIGQUIT is Postgres' immediate stop: nobody reads this data again.
+const WATCH: &str = r#"
+cat >/dev/null
+pid=$(head -n 1 "$1/postmaster.pid") && kill -QUIT "$pid"
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+    kill -0 "$pid" 2>/dev/null || break
+    sleep 1
+done
+rm -rf "$1" "$2"
+"#;
+
+pub struct LoneCluster {
+    postgres: EmbeddedPostgres,
+    _watch: Child,
+}
+
+impl LoneCluster {
+    pub async fn start() -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("product-base-tests-").tempdir()?;
+        let settings = EmbeddedSettings { database: "postgres".to_owned(), ..EmbeddedSettings::ephemeral(folder.path()) };
+        let postgres = EmbeddedPostgres::start(&settings).await?;
+        let mut connection = PgConnection::connect(postgres.owner_url()).await?;
+        let data: String = sqlx::query_scalar("SHOW data_directory").fetch_one(&mut connection).await?;
+        connection.close().await?;
+        let watch = watch(Path::new(&data), &folder.keep()).context("sh watches over the cluster")?;
+        Ok(Self { postgres, _watch: watch })
+    }
+
+    pub fn owner_url(&self) -> &str {
+        self.postgres.owner_url()
+    }
+}
+
+/// In a process group of its own, so that Ctrl-C does not end it before us.
+fn watch(data: &Path, folder: &Path) -> std::io::Result<Child> {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", WATCH, "watch"]).arg(data).arg(folder);
+    shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn()
+}
