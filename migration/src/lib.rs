@@ -36,7 +36,7 @@ pub use seed::{SeedSettings, seed, seed_with};
 pub use status::{StepStatus, status};
 pub use verify::{Finding, Severity, verify};
 
-use connection::{Lock, auth_is_ours, connect, query_all, table_exists};
+use connection::{Lock, connect, query_all, table_exists};
 use objects::RECORD;
 use steps::{Migrator, STEPS};
 
@@ -69,9 +69,7 @@ pub async fn up(database_url: &str) -> anyhow::Result<Report> {
 async fn up_locked(connection: &DatabaseConnection) -> anyhow::Result<Report> {
     roles::ensure(connection).await?;
     let before = status::applied(connection).await?;
-    if let Some(unknown) = before.iter().find(|name| !STEPS.iter().any(|step| step.name == name.as_str())) {
-        bail!("the database has the step {unknown}, which this binary does not know: migrate with the newer one");
-    }
+    refuse_older_binary(&before)?;
     let pending: Vec<_> = STEPS.iter().filter(|step| !before.iter().any(|name| name == step.name)).collect();
     let pending_tables: Vec<&str> = pending.iter().flat_map(|step| step.tables()).collect();
     objects::refuse_foreign(connection, &pending_tables).await?;
@@ -86,6 +84,16 @@ async fn up_locked(connection: &DatabaseConnection) -> anyhow::Result<Report> {
         tracing::info!("{}", row.try_get::<String>("", "line")?);
     }
     Ok(Report { applied: pending.iter().map(|step| step.name.to_owned()).collect(), replaced, seeded: 0 })
+}
+
+/// An older binary would put older texts over newer functions, and cannot undo what it does not know.
+fn refuse_older_binary(applied: &[String]) -> anyhow::Result<()> {
+    match applied.iter().find(|name| !STEPS.iter().any(|step| step.name == name.as_str())) {
+        Some(unknown) => {
+            bail!("the database has the step {unknown}, which this binary does not know: migrate with the newer one")
+        }
+        None => Ok(()),
+    }
 }
 
 /// The table is sea-orm's; it is made here, closed from its first moment, because Supabase gives new tables to everybody.
@@ -115,38 +123,38 @@ pub async fn down(database_url: &str, steps: Option<u32>) -> anyhow::Result<Vec<
 
 async fn down_locked(connection: &DatabaseConnection, steps: Option<u32>) -> anyhow::Result<Vec<String>> {
     let mut undone = status::applied(connection).await?;
+    refuse_older_binary(&undone)?;
     undone.reverse();
     if let Some(steps) = steps {
         undone.truncate(usize::try_from(steps)?);
     }
     if !undone.is_empty() {
-        let builtin_identity = auth_is_ours(connection).await?;
         replaceable::drop_all(connection).await?;
         Migrator::down(connection, steps).await.context(
             "a step could not be undone; what came after it is gone, and the next `down` goes on from there",
         )?;
-        if status::applied(connection).await?.is_empty() {
-            withdraw_rights(connection, builtin_identity).await?;
-        }
     }
     if table_exists(connection, RECORD).await? && status::applied(connection).await?.is_empty() {
+        withdraw_rights(connection).await?;
         connection.execute_unprepared(&format!("DROP TABLE public.{RECORD}")).await?;
     }
     Ok(undone)
 }
 
-/// What `schema_rights.sql` gave. The last three roles are Supabase's own where it is, and keep what it gave them.
-async fn withdraw_rights(connection: &DatabaseConnection, builtin_identity: bool) -> anyhow::Result<()> {
-    let mut sql = "DO $rights$ BEGIN \
-         PERFORM set_config('client_min_messages', 'error', true); \
-         EXECUTE format('REVOKE CONNECT ON DATABASE %I FROM app_user, readonly_user', current_database()); \
-         REVOKE USAGE ON SCHEMA public FROM app_service, app_user, readonly_user; "
-        .to_owned();
-    if builtin_identity {
-        sql.push_str("REVOKE USAGE ON SCHEMA public FROM anon, authenticated, service_role; ");
-    }
-    sql.push_str("END $rights$");
-    connection.execute_unprepared(&sql).await?;
+/// What `schema_rights.sql` gave. Where an identity provider is, the last three roles are its own and keep their right.
+async fn withdraw_rights(connection: &DatabaseConnection) -> anyhow::Result<()> {
+    connection
+        .execute_unprepared(
+            "DO $rights$ BEGIN \
+             PERFORM set_config('client_min_messages', 'error', true); \
+             EXECUTE format('REVOKE CONNECT ON DATABASE %I FROM app_user, readonly_user', current_database()); \
+             REVOKE USAGE ON SCHEMA public FROM app_service, app_user, readonly_user; \
+             IF NOT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                 WHERE n.nspname = 'auth' AND c.relname = 'users') THEN \
+               REVOKE USAGE ON SCHEMA public FROM anon, authenticated, service_role; \
+             END IF; END $rights$",
+        )
+        .await?;
     Ok(())
 }
 

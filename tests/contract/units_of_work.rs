@@ -41,23 +41,45 @@ async fn no_identity_is_carried_over_from_one_to_the_next() {
         assert!(own.users().find(user_id).await.unwrap().is_some());
         drop(own);
         let mut nobody = store.begin(Scope::Anonymous).await.unwrap();
-        assert!(nobody.users().find(user_id).await.is_err());
+        assert_eq!(nobody.users().find(user_id).await.unwrap(), None);
         drop(nobody);
         assert!(service(&*store).await.users().find(user_id).await.unwrap().is_some());
     }
 }
 
-/// A begin that is given up at every possible moment leaves no open transaction behind: what is written and committed
-/// afterwards on the same connections stays written (sqlx issue 4385).
+/// Polls a future so many times, and drops it: the moment of a client that resets its connection.
+async fn give_up_after<T>(polls: u32, future: impl Future<Output = T>) {
+    let mut future = std::pin::pin!(future);
+    for _ in 0..polls {
+        if futures_util::poll!(&mut future).is_ready() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Whether any connection of the service is still in a transaction, a moment after all were given back.
+async fn left_open(database: &TestDatabase) -> i64 {
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let open = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app_user' AND datname = current_database() \
+        AND state LIKE 'idle in transaction%'";
+    database.query_scalar(open).await
+}
+
+/// A begin that is given up at every possible moment leaves no transaction open that the driver does not know of
+/// (sqlx issue 4385), and what is written afterwards on the same connections stays written.
 #[tokio::test]
 async fn a_begin_that_is_given_up_poisons_no_connection() {
     let database = TestDatabase::new().await;
     let store = database.store();
     let user_id = sign_up(&*store, "ann").await;
-    for round in 0..150_u64 {
-        let patience = Duration::from_micros(round * 10);
-        drop(tokio::time::timeout(patience, store.begin(Scope::User(user_id))).await);
-        let name = format!("round {round}");
+    for polls in 0..60 {
+        give_up_after(polls, store.begin(Scope::User(user_id))).await;
+        give_up_after(polls, store.begin(Scope::User(user_id))).await;
+        if polls % 6 == 0 {
+            assert_eq!(left_open(&database).await, 0, "after {polls} polls");
+        }
+        let name = format!("given up after {polls}");
         let mut work = store.begin(Scope::User(user_id)).await.unwrap();
         let changes = UserChanges { name: Some(name.clone()), wallet_address: None };
         work.users().save(user_id, &changes).await.unwrap();
@@ -67,16 +89,33 @@ async fn a_begin_that_is_given_up_poisons_no_connection() {
     }
 }
 
+/// A setting that Postgres refuses fails after BEGIN itself, in the same message.
+#[tokio::test]
+async fn a_begin_that_is_refused_leaves_no_transaction_open() {
+    let database = TestDatabase::new().await;
+    let mut settings = database.pool_settings();
+    settings.lock_timeout_ms = u64::MAX;
+    let store = PgStore::connect(settings).unwrap();
+    for _ in 0..4 {
+        assert!(store.begin(Scope::SERVICE).await.is_err());
+    }
+    assert_eq!(left_open(&database).await, 0);
+    assert_eq!(store.pool_state().idle, store.pool_state().size);
+}
+
 #[tokio::test]
 async fn a_statement_that_is_given_up_poisons_no_connection() {
     let database = TestDatabase::new().await;
     let store = database.store();
     let user_id = sign_up(&*store, "ann").await;
-    for round in 0..60_u64 {
+    for polls in 0..40 {
         let mut work = service(&*store).await;
         let changes = UserChanges { name: Some("given up".into()), wallet_address: None };
-        drop(tokio::time::timeout(Duration::from_micros(round * 10), work.users().save(user_id, &changes)).await);
+        give_up_after(polls, work.users().save(user_id, &changes)).await;
         drop(work);
+        if polls % 6 == 0 {
+            assert_eq!(left_open(&database).await, 0, "after {polls} polls");
+        }
         let mut work = service(&*store).await;
         assert_eq!(work.users().find(user_id).await.unwrap().unwrap().name, "ann");
     }

@@ -67,7 +67,7 @@ impl TestApp {
         let mut settings = test_settings();
         settings.database.url = Secret::new(database.service_url());
         settings.database.direct_url = Secret::new(database.owner_url());
-        settings.admin.email = ADMIN_EMAIL.to_owned();
+        ADMIN_EMAIL.clone_into(&mut settings.admin.email);
         settings.admin.password = Secret::new(PASSWORD);
         change(&mut settings);
         let (stop, stopping) = oneshot::channel();
@@ -184,7 +184,7 @@ fn serve(settings: Settings, ready: oneshot::Sender<anyhow::Result<SocketAddr>>,
             Ok(running) => {
                 ready.send(Ok(running.address)).ok();
                 stopping.await.ok();
-                running.stop().await;
+                running.stop().await.expect("the service stops in order");
             }
             Err(error) => drop(ready.send(Err(error))),
         }

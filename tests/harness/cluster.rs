@@ -19,7 +19,9 @@ const VARIABLE: &str = "PB__TEST__DATABASE_URL";
 /// The clerk's own connections; so many databases are made or dropped at once.
 const CLERK_CONNECTIONS: u32 = 2;
 
-/// The template can be in use for a moment, by autovacuum or by the checks of another run.
+/// The SQLSTATE of a database that cannot be cloned or dropped now. The template can be in use for a moment, by
+/// autovacuum say.
+const IN_USE: &str = "55006";
 const TRIES: u32 = 50;
 const TRY_PERIOD: Duration = Duration::from_millis(100);
 
@@ -136,15 +138,16 @@ async fn serve(mut inbox: mpsc::UnboundedReceiver<Order>, pool: &PgPool) {
     }
 }
 
-/// Tries again while a database is in use (SQLSTATE 55006).
+/// Tries again while a database is in use.
 async fn execute_patiently(pool: &PgPool, statement: &str) -> Result<(), sqlx::Error> {
     let mut tries = 0;
     loop {
         let outcome = sqlx::raw_sql(AssertSqlSafe(statement)).execute(pool).await;
-        let is_in_use = |error: &sqlx::Error| error.as_database_error().and_then(|it| it.code()).as_deref() == Some("55006");
         tries += 1;
         match outcome {
-            Err(error) if is_in_use(&error) && tries < TRIES => tokio::time::sleep(TRY_PERIOD).await,
+            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(IN_USE) && tries < TRIES => {
+                tokio::time::sleep(TRY_PERIOD).await;
+            }
             outcome => return outcome.map(drop),
         }
     }

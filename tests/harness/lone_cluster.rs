@@ -31,7 +31,8 @@ pub struct LoneCluster {
 impl LoneCluster {
     pub async fn start() -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("product-base-tests-").tempdir()?;
-        let settings = EmbeddedSettings { database: "postgres".to_owned(), ..EmbeddedSettings::ephemeral(folder.path()) };
+        let settings =
+            EmbeddedSettings { database: "postgres".to_owned(), ..EmbeddedSettings::ephemeral(folder.path()) };
         let postgres = EmbeddedPostgres::start(&settings).await?;
         let mut connection = PgConnection::connect(postgres.owner_url()).await?;
         let data: String = sqlx::query_scalar("SHOW data_directory").fetch_one(&mut connection).await?;

@@ -119,7 +119,7 @@ pub struct Decision {
     pub allowed: bool,
     pub reason: Reason,
     pub feature_id: FeatureId,
-    /// What stands against the limit: used and held, without what was paid for beyond the limit.
+    /// What was used in the period, paid for beyond the limit or not. What is held stands in `reserved`.
     pub current: i64,
     /// `None` is unlimited.
     pub limit: Option<i64>,
@@ -136,8 +136,7 @@ pub struct Decision {
 
 /// Whether `amount` more may be used now. `amount` is positive; asking changes nothing.
 pub fn decide(entitlement: &Entitlement, amount: i64) -> Decision {
-    let current = entitlement.tally.against_limit();
-    let remaining = entitlement.allowance.remaining(current);
+    let remaining = entitlement.allowance.remaining(entitlement.tally.against_limit());
     let reason = match entitlement.access {
         Access::Disabled => Reason::FeatureDisabled,
         Access::NotInPlan => Reason::FeatureNotInPlan,
@@ -154,7 +153,7 @@ pub fn decide(entitlement: &Entitlement, amount: i64) -> Decision {
         allowed: reason == Reason::Ok,
         reason,
         feature_id: entitlement.feature_id.clone(),
-        current,
+        current: entitlement.tally.used,
         limit: entitlement.allowance.limit(),
         remaining,
         reserved: entitlement.tally.reserved,
@@ -215,7 +214,7 @@ mod tests {
     #[test]
     fn use_that_was_paid_for_does_not_count_against_the_limit() {
         let decision = decide(&entitlement(Allowance::Limited(10), Tally { used: 12, reserved: 1, overage: 4 }), 1);
-        assert_eq!((decision.allowed, decision.current, decision.remaining), (true, 9, Some(1)));
+        assert_eq!((decision.allowed, decision.current, decision.remaining), (true, 12, Some(1)));
     }
 
     #[test]

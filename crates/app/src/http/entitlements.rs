@@ -79,7 +79,7 @@ pub enum SourceName {
 #[derive(Serialize, ToSchema)]
 pub struct DecisionView {
     pub allowed: bool,
-    /// What stands against the limit in this period: used and held.
+    /// What was used in this period.
     pub current: i64,
     /// Null is unlimited.
     #[schema(required = true)]
@@ -87,7 +87,7 @@ pub struct DecisionView {
     /// Never below zero; null is unlimited.
     #[schema(required = true)]
     pub remaining: Option<i64>,
-    /// The part of `current` that is only held.
+    /// What is held beside it; it stands against the limit too.
     pub reserved: i64,
     #[schema(value_type = ReasonName)]
     pub reason: Reason,

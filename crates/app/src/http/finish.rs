@@ -7,6 +7,7 @@
 //! which is detached.
 
 use std::borrow::Cow;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,12 +22,13 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{Error, HttpMessage, ResponseError};
+use futures_util::FutureExt;
 use metrics::{counter, histogram};
 use ports::randomness::Randomness;
 use tracing::{Instrument, Span, error, error_span, info};
 
 use super::cors::Cors;
-use super::problem;
+use super::problem::{self, Problem};
 mod body_watch;
 mod refusals;
 #[cfg(test)]
@@ -110,10 +112,12 @@ async fn answer<B: MessageBody + 'static>(
         return Ok(response);
     }
     let body = BodyWatch::place(&mut request);
-    let settled = tokio::time::timeout(finishing.deadline, next.call(request)).await;
-    let problem = match settled {
-        Ok(Ok(response)) => return Ok(finishing.complete(asked, response)),
-        Ok(Err(error)) => of_error(&error, None),
+    // A handler that panics has lost nothing but its own answer: the use case and its transaction stand elsewhere.
+    let handled = AssertUnwindSafe(next.call(request)).catch_unwind();
+    let problem = match tokio::time::timeout(finishing.deadline, handled).await {
+        Ok(Ok(Ok(response))) => return Ok(finishing.complete(asked, response)),
+        Ok(Ok(Err(error))) => of_error(&error, None),
+        Ok(Err(_)) => Problem::internal(&"a handler panicked"),
         Err(_) => too_late(finishing.deadline, body.is_awaited()),
     };
     // The request went down with the handler, so the answer travels as an error, which the server writes as it is.
@@ -188,7 +192,7 @@ impl Asked {
         histogram!(REQUEST_SECONDS, "method" => method, "route" => route.clone()).record(took.as_secs_f64());
         let status_label = status.as_str().to_owned();
         counter!(REQUESTS, "method" => method, "route" => route, "status" => status_label).increment(1);
-        let milliseconds = took.as_secs_f64() * 1_000.0;
+        let milliseconds = (took.as_secs_f64() * 1_000_000.0).round() / 1_000.0;
         if status.is_server_error() {
             error!(status = status.as_u16(), milliseconds, "answered");
         } else {

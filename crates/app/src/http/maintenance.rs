@@ -17,7 +17,7 @@ use ports::store::StoreError;
 use serde::Serialize;
 use services::maintenance::MaintenanceService;
 use tokio::sync::Mutex;
-use tracing::warn;
+use tracing::{Instrument, warn};
 use utoipa::ToSchema;
 
 use super::caller::{Permitted, ReadAudit};
@@ -75,7 +75,7 @@ impl DatabaseWatch {
         let (maintenance, last) = (Arc::clone(&self.maintenance), Arc::clone(&self.last));
         // In a task of its own: giving up the wait must not cut a transaction short. Who comes meanwhile waits at the
         // lock and takes what was seen, so that there is one question to the database at a time.
-        let look = tokio::spawn(async move {
+        let look = async move {
             let mut last = last.lock().await;
             if let Some((_, seen)) = last.as_ref().filter(|(at, _)| at.elapsed() <= max_age) {
                 return seen.clone();
@@ -83,7 +83,8 @@ impl DatabaseWatch {
             let seen = maintenance.state().await.map(Arc::new).map_err(|error| trouble(&error));
             *last = Some((Instant::now(), seen.clone()));
             seen
-        });
+        };
+        let look = tokio::spawn(look.in_current_span());
         match tokio::time::timeout(PATIENCE, look).await {
             Ok(Ok(seen)) => seen,
             Ok(Err(_)) | Err(_) => Err(DatabaseTrouble::Away),
@@ -172,6 +173,7 @@ impl From<IntegrityFinding> for IntegrityFindingView {
 #[utoipa::path(get, path = "/healthz", tag = "operations", operation_id = "liveness", responses(
     (status = 200, description = "The process lives", body = LivenessView),
 ))]
+#[expect(clippy::unused_async, reason = "the framework takes async handlers only")]
 pub async fn liveness() -> Json<LivenessView> {
     Json(LivenessView { status: "ok" })
 }
@@ -256,13 +258,13 @@ mod tests {
         }
     }
 
-    fn shown(seen: Seen, stopping: bool) -> serde_json::Value {
-        serde_json::to_value(ready_view(&seen, &["one".to_owned(), "two".to_owned()], stopping)).unwrap()
+    fn shown(seen: &Seen, stopping: bool) -> serde_json::Value {
+        serde_json::to_value(ready_view(seen, &["one".to_owned(), "two".to_owned()], stopping)).unwrap()
     }
 
     #[test]
     fn ready_is_a_whole_schema_on_a_database_that_answers() {
-        let view = shown(Ok(Arc::new(state(&["one", "two", "newer"], &["superuser"]))), false);
+        let view = shown(&Ok(Arc::new(state(&["one", "two", "newer"], &["superuser"]))), false);
         assert_eq!(view["status"], "ready");
         assert_eq!(view["checks"]["database"], serde_json::json!({ "ok": true }));
         assert_eq!(view["checks"]["migrations"], serde_json::json!({ "ok": true, "pending": [] }));
@@ -271,13 +273,13 @@ mod tests {
 
     #[test]
     fn a_missing_step_a_lost_database_and_a_stop_are_not_ready() {
-        let view = shown(Ok(Arc::new(state(&["one"], &[]))), false);
+        let view = shown(&Ok(Arc::new(state(&["one"], &[]))), false);
         assert_eq!(view["status"], "not_ready");
         assert_eq!(view["checks"]["migrations"], serde_json::json!({ "ok": false, "pending": ["two"] }));
-        let view = shown(Err(DatabaseTrouble::Away), false);
+        let view = shown(&Err(DatabaseTrouble::Away), false);
         assert_eq!(view["status"], "not_ready");
         assert_eq!(view["checks"]["database"]["ok"], false);
-        assert_eq!(shown(Ok(Arc::new(state(&["one", "two"], &[]))), true)["status"], "stopping");
+        assert_eq!(shown(&Ok(Arc::new(state(&["one", "two"], &[]))), true)["status"], "stopping");
     }
 
     #[test]

@@ -24,8 +24,8 @@ use crate::http::limits::RateLimits;
 use crate::telemetry::JOB_FAILURES;
 
 const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
 
 /// The first run comes no later than this, whatever the interval: partitions are needed soon after a start.
 const FIRST_RUN_WITHIN: Duration = MINUTE;
@@ -63,9 +63,9 @@ impl Jobs {
         let JobsContext { store, callers, accounts, plans, maintenance, limits, metrics } = context;
         let mut every =
             |name, interval, job: Job| jobs.running.push(tokio::spawn(repeat(name, interval, job, stopping.clone())));
-        every("metrics_upkeep", 5 * SECOND, job(move || sweeps::keep_metrics(metrics.clone())));
+        every("metrics_upkeep", 5 * SECOND, job(move || sweeps::keep_metrics(&metrics)));
         every("key_uses", 5 * SECOND, job(move || sweeps::flush_key_uses(Arc::clone(&callers))));
-        every("rate_limits", MINUTE, job(move || sweeps::sweep_limits(Arc::clone(&limits))));
+        every("rate_limits", MINUTE, job(move || sweeps::sweep_limits(&limits)));
         every("answers", MINUTE, job(move || sweeps::sweep_answers(Arc::clone(&store))));
         every("plan_changes", MINUTE, job(move || sweeps::apply_plan_changes(Arc::clone(&plans))));
         if let Some(accounts) = accounts {
@@ -102,7 +102,11 @@ fn job<F>(run: impl Fn() -> F + Send + Sync + 'static) -> Job
 where
     F: Future<Output = Result<(), StoreError>> + Send + 'static,
 {
-    Box::new(move || tokio::spawn(run().in_current_span()))
+    let run = Arc::new(run);
+    Box::new(move || {
+        let run = Arc::clone(&run);
+        tokio::spawn(async move { run().await }.in_current_span())
+    })
 }
 
 async fn repeat(name: &'static str, interval: Duration, job: Job, mut stopping: watch::Receiver<bool>) {

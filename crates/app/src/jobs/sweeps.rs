@@ -2,6 +2,7 @@
 //!
 //! Every run is bounded: a backlog is worked off in batches, and what a run leaves is for the next one.
 
+use std::future::{Ready, ready};
 use std::sync::Arc;
 
 use metrics::gauge;
@@ -19,21 +20,21 @@ use crate::telemetry::FINDINGS;
 /// How many batches one run does at most.
 const BATCHES_MAX: usize = 20;
 
-/// Lets the metrics put its samples together, which keeps its memory small.
-pub async fn keep_metrics(metrics: PrometheusHandle) -> Result<(), StoreError> {
+/// Lets the recorder put its samples together, which keeps its memory small.
+pub fn keep_metrics(metrics: &PrometheusHandle) -> Ready<Result<(), StoreError>> {
     metrics.run_upkeep();
-    Ok(())
+    ready(Ok(()))
+}
+
+/// Forgets the callers that have been away.
+pub fn sweep_limits(limits: &RateLimits) -> Ready<Result<(), StoreError>> {
+    limits.sweep();
+    ready(Ok(()))
 }
 
 /// Writes down when keys were last used.
 pub async fn flush_key_uses(callers: Arc<CallerService>) -> Result<(), StoreError> {
     callers.flush_uses().await.map(drop)
-}
-
-/// Forgets the callers that have been away.
-pub async fn sweep_limits(limits: Arc<RateLimits>) -> Result<(), StoreError> {
-    limits.sweep();
-    Ok(())
 }
 
 /// Removes the answers whose time to be given again is over.

@@ -5,8 +5,8 @@ use std::path::Path;
 use actix_web::body::to_bytes;
 use actix_web::dev::Service;
 use actix_web::http::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ORIGIN,
-    RETRY_AFTER,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE,
+    ORIGIN, RETRY_AFTER,
 };
 use actix_web::middleware::from_fn;
 use actix_web::test::{TestRequest, init_service};
@@ -15,7 +15,6 @@ use actix_web::{App, HttpResponse};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::http::problem::Problem;
 
 struct Counting;
 
@@ -56,6 +55,10 @@ async fn answered(request: TestRequest) -> Answered {
         tokio::time::sleep(Duration::from_secs(5)).await;
         HttpResponse::Ok().finish()
     };
+    let broken = || async {
+        assert!(finishing().deadline.is_zero(), "this handler is broken");
+        HttpResponse::Ok().finish()
+    };
     let app = App::new()
         .app_data(finishing())
         .wrap(from_fn(finish))
@@ -63,7 +66,8 @@ async fn answered(request: TestRequest) -> Answered {
         .service(web::resource("/own").get(own))
         .service(web::resource("/numbers").post(|number: Json<u32>| async move { Json(number.0) }))
         .service(web::resource("/numbers/{number}").get(|number: web::Path<u32>| async move { Json(*number) }))
-        .service(web::resource("/slow").get(slow));
+        .service(web::resource("/slow").get(slow))
+        .service(web::resource("/broken").get(broken));
     let app = init_service(app).await;
     match app.call(request.to_request()).await {
         Ok(response) => {
@@ -80,7 +84,8 @@ async fn answered(request: TestRequest) -> Answered {
 
 #[actix_web::test]
 async fn every_refusal_is_a_whole_problem() {
-    let json_body = |text: &'static str| TestRequest::post().insert_header((CONTENT_TYPE, "application/json")).set_payload(text);
+    let json_body =
+        |text: &'static str| TestRequest::post().insert_header((CONTENT_TYPE, "application/json")).set_payload(text);
     for (request, path, status, code) in [
         (TestRequest::get().uri("/nothing?secret=1"), "/nothing", 404, "not_found"),
         (TestRequest::get().uri("/numbers/x"), "/numbers/x", 404, "not_found"),
@@ -88,6 +93,7 @@ async fn every_refusal_is_a_whole_problem() {
         (TestRequest::post().uri("/things/1"), "/things/1", 422, "invalid"),
         (json_body("{").uri("/numbers"), "/numbers", 400, "malformed"),
         (TestRequest::get().uri("/slow"), "/slow", 503, "deadline_passed"),
+        (TestRequest::get().uri("/broken"), "/broken", 500, "internal"),
     ] {
         let answer = answered(request).await;
         let body = answer.json();
