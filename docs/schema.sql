@@ -1752,6 +1752,7 @@ GRANT EXECUTE ON FUNCTION public.effective_plan(uuid,timestamp with time zone) T
 GRANT EXECUTE ON FUNCTION public.effective_plan(uuid,timestamp with time zone) TO authenticated;
 GRANT EXECUTE ON FUNCTION public.effective_plan(uuid,timestamp with time zone) TO readonly_user;
 GRANT EXECUTE ON FUNCTION public.feature_entitlement(uuid,text,timestamp with time zone) TO app_service;
+GRANT EXECUTE ON FUNCTION public.feature_entitlement(uuid,text,timestamp with time zone) TO authenticated;
 GRANT EXECUTE ON FUNCTION public.identity_credentials(text) TO app_service;
 GRANT EXECUTE ON FUNCTION public.identity_delete(uuid) TO app_service;
 GRANT EXECUTE ON FUNCTION public.identity_email(uuid) TO app_service;

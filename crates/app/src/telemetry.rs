@@ -25,11 +25,15 @@ pub const JOB_FAILURES: &str = "job_failures_total";
 /// The bounds of every histogram of seconds: from a cached read to the deadline of a request.
 const SECONDS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
+/// The framework calls it an error when a stranger sends what is no HTTP; that is no reason to wake anybody.
+const NO_HTTP: &str = "actix_http::h1::dispatcher=off";
+
 static RECORDER: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
 
 /// Sends log lines to stderr from now on. A second call changes nothing.
 pub fn init_logs(log: &Log) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&log.filter).with_context(|| format!("log.filter is `{}`", log.filter))?;
+    let filter = EnvFilter::try_new(format!("{NO_HTTP},{}", log.filter))
+        .with_context(|| format!("log.filter is `{}`", log.filter))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -11,6 +11,8 @@ GRANT EXECUTE ON FUNCTION public.effective_plan(uuid, timestamptz), public.ident
 GRANT EXECUTE ON FUNCTION public.check_feature_access(uuid, text), public.check_usage_limit(uuid, text)
     TO authenticated, app_service, service_role;
 GRANT EXECUTE ON FUNCTION public.member_organizations() TO authenticated;
+-- It runs as its caller: a user is answered about oneself only, and not about a feature that is inactive, whose
+-- row no policy shows; app_service sees that one as inactive.
 GRANT EXECUTE ON FUNCTION public.feature_entitlement(uuid, text, timestamptz) TO authenticated, app_service, service_role;
 GRANT EXECUTE ON FUNCTION public.identity_find(text), public.identity_exists(uuid) TO app_service;
 GRANT EXECUTE ON FUNCTION public.ledger_hash(bytea, uuid, uuid, bigint, bigint, text, bigint, text, uuid, text, timestamptz),
