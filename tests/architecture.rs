@@ -5,135 +5,18 @@
 
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
+#[path = "architecture/tables.rs"]
+mod tables;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, PackageId};
-
-/// What a crate of ours may import: ours exactly; of others only these, where a list is given.
-struct Imports {
-    package: &'static str,
-    ours: &'static [&'static str],
-    others: Option<&'static [&'static str]>,
-}
-
-const DOMAIN: &str = "product-base-domain";
-const PORTS: &str = "product-base-ports";
-const SERVICES: &str = "product-base-services";
-const ADAPTERS: &str = "product-base-adapters";
-const APP: &str = "product-base";
-const TESTKIT: &str = "product-base-testkit";
-const MIGRATION: &str = "migration";
-/// Exempt from the table: the tests import whatever they test.
-const TESTS: &str = "tests";
-
-const IMPORTS: [Imports; 7] = [
-    Imports { package: DOMAIN, ours: &[], others: Some(&["chrono", "rust_decimal", "serde", "thiserror", "uuid"]) },
-    Imports {
-        package: PORTS,
-        ours: &[DOMAIN],
-        others: Some(&["async-trait", "chrono", "futures-core", "rust_decimal", "serde", "thiserror", "uuid"]),
-    },
-    Imports {
-        package: SERVICES,
-        ours: &[DOMAIN, PORTS],
-        others: Some(&[
-            "async-trait",
-            "chrono",
-            "futures-core",
-            "futures-util",
-            "rust_decimal",
-            "serde",
-            "thiserror",
-            "tokio",
-            "tracing",
-            "uuid",
-        ]),
-    },
-    Imports { package: ADAPTERS, ours: &[DOMAIN, PORTS], others: None },
-    Imports { package: APP, ours: &[DOMAIN, PORTS, SERVICES, ADAPTERS, MIGRATION], others: None },
-    Imports { package: MIGRATION, ours: &[], others: None },
-    Imports {
-        package: TESTKIT,
-        ours: &[DOMAIN, PORTS],
-        others: Some(&["actix-web", "chrono", "serde_json", "tokio", "uuid"]),
-    },
-];
-
-/// What only these crates of ours may import. A name that ends in `*` stands for all that begin so.
-const OWNERS: [(&[&str], &[&str]); 5] = [
-    (
-        &[
-            "argon2",
-            "chacha20poly1305",
-            "hmac",
-            "jsonwebtoken",
-            "moka",
-            "rand",
-            "reqwest",
-            "sea-orm",
-            "sea-query*",
-            "sha2",
-            "sqlx*",
-        ],
-        &[ADAPTERS],
-    ),
-    (&["actix-web"], &[APP, TESTKIT]),
-    (&["askama*", "config", "governor", "metrics*", "secrecy", "utoipa*", "validator"], &[APP]),
-    (&["tracing-subscriber"], &[APP, MIGRATION]),
-    (&["sea-orm-migration"], &[MIGRATION]),
-];
-
-/// What the rules must not reach, not even through another crate.
-const NOT_UNDER_DOMAIN: [&str; 5] = ["actix*", "reqwest", "sea-orm*", "sqlx*", "tokio*"];
-
-/// TLS is ring's only: no C library of the system, no second build in C.
-const NO_TLS_BUT_RING: [&str; 6] =
-    ["aws-lc-fips-sys", "aws-lc-rs", "aws-lc-sys", "native-tls", "openssl", "openssl-sys"];
-
-const FILE_LINES_MAX: usize = 399;
-
-/// Words that stand in one place only, and why.
-const ONE_PLACE: [(&str, &str); 8] = [
-    ("Utc::now", "time comes from ports::clock::Clock or from the database, so that tests can set it"),
-    ("Uuid::new_v4", "ids come from ports::randomness::Randomness, their one place"),
-    ("Uuid::now_v7", "ids come from ports::randomness::Randomness, their one place"),
-    ("env::var", "settings are read once, where the program starts"),
-    ("SystemTime::now", "time comes from ports::clock::Clock or from the database, so that tests can set it"),
-    ("todo!(", "what is not done is an issue, not a panic"),
-    ("unimplemented!(", "what is not done is an issue, not a panic"),
-    ("dbg!(", "what happens is told by tracing"),
-];
-
-struct WordAllowed {
-    word: &'static str,
-    file: &'static str,
-    because: &'static str,
-}
-
-const WORDS_ALLOWED: [WordAllowed; 1] = [WordAllowed {
-    word: "env::var",
-    file: "tests/harness/cluster.rs",
-    because: "the tests have no settings file: the run names its cluster in the environment",
-}];
-
-const NO_ROOMS: [&str; 4] = ["common", "helpers", "types", "utils"];
-
-/// Where the room of a port stands in the other crates.
-const HOUSES: [&str; 4] =
-    ["crates/domain/src", "crates/services/src", "crates/adapters/src/postgres", "crates/app/src/http"];
-
-struct RoomAbsent {
-    room: &'static str,
-    from: &'static [&'static str],
-    because: &'static str,
-}
-
-const ROOMS_ABSENT: [RoomAbsent; 0] = [];
-
-const TOP_LEVEL: [&str; 8] = ["Cargo.toml", "Makefile", "README.md", "config", "crates", "docs", "migration", "tests"];
-const TOP_LEVEL_OPTIONAL: [&str; 3] = ["Cargo.lock", "LICENSE", "target"];
+use tables::{
+    DOMAIN, FILE_LINES_MAX, HOUSES, IMPORTS, Imports, NO_ROOMS, NO_TLS_BUT_RING, NOT_UNDER_DOMAIN, ONE_PLACE, OWNERS,
+    ROOMS_ABSENT, RoomAbsent, TESTS, TOP_LEVEL, TOP_LEVEL_OPTIONAL, WORDS_ALLOWED, WordAllowed,
+};
 
 #[test]
 fn crates_import_what_the_table_allows() {
@@ -142,7 +25,7 @@ fn crates_import_what_the_table_allows() {
     let ours: BTreeSet<&str> = metadata.workspace_packages().iter().map(|package| package.name.as_str()).collect();
     let known: BTreeSet<&str> = IMPORTS.iter().map(|row| row.package).chain([TESTS]).collect();
     if ours != known {
-        broken.push(format!("the workspace has {ours:?}, the table of tests/architecture.rs {known:?}"));
+        broken.push(format!("the workspace has {ours:?}, tests/architecture/tables.rs {known:?}"));
     }
     for Imports { package, ours: allowed_ours, others } in IMPORTS {
         let imported = normal_dependencies(member(&metadata, package));
@@ -220,7 +103,7 @@ fn files_stay_short() {
 fn some_words_stand_in_one_place() {
     let mut broken = Vec::new();
     let mut used = BTreeSet::new();
-    for file in sources().iter().filter(|file| file.as_str() != "tests/architecture.rs") {
+    for file in sources().iter().filter(|file| file.as_str() != "tests/architecture/tables.rs") {
         let text = read(&root().join(file));
         let code = text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"));
         for (number, line) in code {

@@ -28,8 +28,8 @@ async fn a_feature_is_made_found_changed_and_deleted() {
     assert!(work.features().list(true).await.unwrap().contains(&made));
     let changes = FeatureChanges { unit: Some(None), is_active: Some(false), ..FeatureChanges::default() };
     assert!(work.features().save(&id, &changes).await.unwrap());
-    let changed = work.features().find(&id).await.unwrap().unwrap();
-    assert_eq!((changed.unit, changed.is_active, changed.description), (None, false, made.description));
+    let saved = work.features().find(&id).await.unwrap().unwrap();
+    assert_eq!((saved.unit, saved.is_active, saved.description), (None, false, made.description));
     assert!(!work.features().list(true).await.unwrap().iter().any(|feature| feature.id == id));
     assert!(work.features().list(false).await.unwrap().iter().any(|feature| feature.id == id));
     assert!(work.features().save(&id, &FeatureChanges::default()).await.unwrap());

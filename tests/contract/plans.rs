@@ -8,8 +8,8 @@ use rust_decimal::Decimal;
 use crate::features::draft as feature_draft;
 use crate::people::{constraint, feature_id, plan_id, service, sign_up};
 
-fn price(cents: i64) -> Option<Price> {
-    Some(Price::try_new(Decimal::new(cents, 2)).unwrap())
+fn price(cents: i64) -> Price {
+    Price::try_new(Decimal::new(cents, 2)).unwrap()
 }
 
 pub fn draft(id: &str) -> PlanDraft {
@@ -18,7 +18,7 @@ pub fn draft(id: &str) -> PlanDraft {
         name: id.into(),
         display_name: id.to_uppercase(),
         description: None,
-        price_monthly: price(1_050),
+        price_monthly: Some(price(1_050)),
         price_yearly: None,
         currency: Currency::parse("EUR").unwrap(),
         is_active: true,
@@ -45,7 +45,7 @@ async fn a_plan_is_made_found_changed_and_deleted() {
     assert_eq!(made.price_monthly.unwrap().to_string(), "10.50");
     assert_eq!(work.plans().find(&id).await.unwrap(), Some(made.clone()));
     let changes = PlanChanges {
-        price_yearly: Some(price(10_000)),
+        price_yearly: Some(Some(price(10_000))),
         price_monthly: Some(None),
         description: Some(Some("for teams".into())),
         currency: Some(Currency::parse("USD").unwrap()),
@@ -53,9 +53,9 @@ async fn a_plan_is_made_found_changed_and_deleted() {
         ..PlanChanges::default()
     };
     assert!(work.plans().save(&id, &changes).await.unwrap());
-    let changed = work.plans().find(&id).await.unwrap().unwrap();
-    assert_eq!((changed.price_monthly, changed.price_yearly, changed.is_active), (None, price(10_000), false));
-    assert_eq!((changed.currency.as_str(), changed.name), ("USD", made.name));
+    let saved = work.plans().find(&id).await.unwrap().unwrap();
+    assert_eq!((saved.price_monthly, saved.price_yearly, saved.is_active), (None, Some(price(10_000)), false));
+    assert_eq!((saved.currency.as_str(), saved.name), ("USD", made.name));
     assert!(work.plans().save(&id, &PlanChanges::default()).await.unwrap());
     assert!(!work.plans().save(&plan_id("none"), &changes).await.unwrap());
     assert!(work.plans().delete(&id).await.unwrap());

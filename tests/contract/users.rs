@@ -25,9 +25,9 @@ async fn a_profile_is_made_found_changed_and_deleted() {
 
     let mut own = store.begin(Scope::User(id)).await.unwrap();
     let changes = UserChanges { name: Some("Ann".into()), wallet_address: Some(Some("0xabc".into())) };
-    let changed = own.users().save(id, &changes).await.unwrap().unwrap();
-    assert_eq!((changed.name.as_str(), changed.wallet_address.as_deref()), ("Ann", Some("0xabc")));
-    assert_eq!(changed.email, Some(email("ann")));
+    let saved = own.users().save(id, &changes).await.unwrap().unwrap();
+    assert_eq!((saved.name.as_str(), saved.wallet_address.as_deref()), ("Ann", Some("0xabc")));
+    assert_eq!(saved.email, Some(email("ann")));
     let same = own.users().save(id, &UserChanges::default()).await.unwrap().unwrap();
     assert_eq!((same.name.as_str(), same.wallet_address.as_deref()), ("Ann", Some("0xabc")));
     let without = UserChanges { name: None, wallet_address: Some(None) };

@@ -4,8 +4,8 @@
 //! a stored answer is sealed; no rule of the product is decided here.
 
 pub mod callers;
-pub mod digest;
 pub mod clock;
+pub mod digest;
 pub mod postgres;
 pub mod randomness;
 pub mod secrets;

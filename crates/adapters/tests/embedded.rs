@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use adapters::postgres::embedded::{EmbeddedError, EmbeddedPostgres, EmbeddedSettings};
+use product_base_adapters::postgres::embedded::{EmbeddedError, EmbeddedPostgres, EmbeddedSettings};
 use sea_orm::sqlx::{self, Connection as _, PgConnection};
 use tempfile::TempDir;
 

@@ -15,7 +15,7 @@ use crate::settings::shape::{Settings, given};
 use crate::startup::{self, RunningApp};
 use crate::{http, telemetry};
 
-/// The backend that every AI SaaS should have started from.
+/// The backend that every AI product should have started from.
 #[derive(Debug, Parser)]
 #[command(name = "product-base", version)]
 pub struct Cli {
@@ -32,7 +32,7 @@ enum Command {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
-    /// Prints the OpenAPI document.
+    /// Prints the `OpenAPI` document.
     Openapi,
 }
 

@@ -32,19 +32,14 @@ pub struct EntitlementService {
 }
 
 impl EntitlementService {
-    /// Whether `amount` more of the feature may be used now. Another's answer is read by the service, one's own as
-    /// oneself.
+    /// Whether `amount` more of the feature may be used now.
     pub async fn check(
         &self,
         subject: Subject,
         feature_id: &FeatureId,
         amount: i64,
     ) -> Result<Decision, EntitlementError> {
-        let scope = match subject {
-            Subject::Oneself(user_id) => Scope::User(user_id),
-            Subject::Another(_) => Scope::SERVICE,
-        };
-        let facts = read(&*self.store, scope, subject.user_id(), feature_id).await?;
+        let facts = read(&*self.store, subject.user_id(), feature_id).await?;
         Ok(decide(&facts.entitlement, amount))
     }
 
@@ -92,14 +87,14 @@ impl EntitlementService {
     }
 }
 
-/// The facts of one feature for one user, in a transaction of their own.
+/// The facts of one feature for one user, in a transaction of their own. The service reads them, not the user: a
+/// feature that is switched off is hidden from users, and must still be told from one that never was.
 pub(crate) async fn read(
     store: &dyn Store,
-    scope: Scope,
     user_id: UserId,
     feature_id: &FeatureId,
 ) -> Result<NamedEntitlement, EntitlementError> {
-    let mut work = store.begin(scope).await?;
+    let mut work = store.begin(Scope::SERVICE).await?;
     let found = work.entitlements().find(user_id, feature_id).await?;
     work.commit().await?;
     found.map_err(|missing| match missing {

@@ -67,9 +67,10 @@ pub enum PlanChangeError {
 may_conflict!(PlanChangeError);
 
 impl PlanService {
-    /// `None` where there is no profile.
+    /// `None` where there is no profile. The service reads it, not the user: a plan that was withdrawn is hidden from
+    /// users, and those who have it keep it.
     pub async fn user_plan_info(&self, user_id: UserId) -> Result<Option<UserPlanInfo>, StoreError> {
-        let mut work = self.store.begin(Scope::User(user_id)).await?;
+        let mut work = self.store.begin(Scope::SERVICE).await?;
         let info = read_info(&mut *work, user_id).await?;
         work.commit().await?;
         Ok(info)
@@ -81,7 +82,7 @@ impl PlanService {
         user_id: UserId,
         feature_id: &FeatureId,
     ) -> Result<bool, EntitlementError> {
-        let facts = crate::entitlements::read(&*self.store, Scope::User(user_id), user_id, feature_id).await?;
+        let facts = crate::entitlements::read(&*self.store, user_id, feature_id).await?;
         Ok(facts.entitlement.access == domain::entitlements::Access::Granted)
     }
 
@@ -91,7 +92,7 @@ impl PlanService {
         user_id: UserId,
         feature_id: &FeatureId,
     ) -> Result<Decision, EntitlementError> {
-        let facts = crate::entitlements::read(&*self.store, Scope::User(user_id), user_id, feature_id).await?;
+        let facts = crate::entitlements::read(&*self.store, user_id, feature_id).await?;
         Ok(domain::entitlements::decide(&facts.entitlement, 1))
     }
 

@@ -23,7 +23,7 @@ use super::store::PgUnitOfWork;
 /// As much of a user agent as is kept, in characters.
 const USER_AGENT_MAX: usize = 255;
 
-/// The name of the row that holds a key itself, not the fingerprint of one. `app_service` alone may read the table.
+/// The name of the one row that holds a key itself, beside its fingerprint. `app_service` alone may read the table.
 const KEPT_KEY: &str = "kept";
 
 #[derive(FromQueryResult)]

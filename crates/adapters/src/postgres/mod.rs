@@ -1,7 +1,7 @@
 //! The store on Postgres: every port of the database, in one file a room.
 //!
 //! Architecture Invariant: every statement runs inside a transaction that `transaction` opened, under a role that it
-//! set; SQLSTATE is read in `error` only; no SQL here names `auth.users`.
+//! set; SQLSTATE is read in `error` only; no SQL here names the table of the identities, which on Supabase is another's.
 
 mod answer_sealing;
 mod api_keys;

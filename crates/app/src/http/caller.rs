@@ -38,13 +38,12 @@ pub async fn identify(
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     if let Some(presented) = presented(request.request(), &settings.api_keys.prefix) {
         let address = limits.address_of(request.request());
-        let asking = match limits.check_failures(address) {
-            Err(too_fast) => Err(too_fast),
-            Ok(()) => {
-                let callers = callers.into_inner();
-                let found = detached(async move { Ok::<_, Problem>(callers.identify(&presented).await) }).await;
-                found.and_then(|found| found.map_err(|error| refusal(error, || limits.count_failure(address))))
-            }
+        let asking = if let Err(too_fast) = limits.check_failures(address) {
+            Err(too_fast)
+        } else {
+            let callers = callers.into_inner();
+            let found = detached(async move { Ok::<_, Problem>(callers.identify(&presented).await) }).await;
+            found.and_then(|found| found.map_err(|error| refusal(error, || limits.count_failure(address))))
         };
         request.extensions_mut().insert(Asking(asking));
     }
@@ -126,15 +125,13 @@ impl FromRequest for Perhaps {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let said_something = request.extensions().get::<Asking>().is_some();
-        let found = if !said_something {
-            Ok(None)
-        } else {
-            match asking(request) {
-                Ok(Identified::Caller(caller)) => Ok(Some(caller)),
-                Ok(Identified::Newcomer(_)) => Ok(None),
-                Err(problem) => Err(problem),
-            }
-        };
+        if !said_something {
+            return std::future::ready(Ok(Self(None)));
+        }
+        let found = asking(request).map(|identified| match identified {
+            Identified::Caller(caller) => Some(caller),
+            Identified::Newcomer(_) => None,
+        });
         std::future::ready(found.map(Self))
     }
 }

@@ -18,7 +18,7 @@ use actix_web::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HeaderMap, HeaderName,
     HeaderValue, ORIGIN, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use actix_web::http::{ConnectionType, Method, StatusCode};
+use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{Error, HttpMessage, ResponseError};
@@ -115,19 +115,19 @@ async fn answer<B: MessageBody + 'static>(
     // A handler that panics has lost nothing but its own answer: the use case and its transaction stand elsewhere.
     let handled = AssertUnwindSafe(next.call(request)).catch_unwind();
     let problem = match tokio::time::timeout(finishing.deadline, handled).await {
-        Ok(Ok(Ok(response))) => return Ok(finishing.complete(asked, response)),
+        Ok(Ok(Ok(response))) => {
+            let mut response = finishing.complete(asked, response);
+            body.keep_beside(response.response_mut());
+            return Ok(response);
+        }
         Ok(Ok(Err(error))) => of_error(&error, None),
         Ok(Err(_)) => Problem::internal(&"a handler panicked"),
         Err(_) => too_late(finishing.deadline, body.is_awaited()),
     };
-    let body_missing = problem.status == StatusCode::REQUEST_TIMEOUT;
     // The request went down with the handler, so the answer travels as an error, which the server writes as it is.
-    let body = BoxBody::new(problem.body(&asked.path, &asked.id).to_string());
-    let mut response = problem.error_response().set_body(body);
-    if body_missing {
-        // Else the server would go on waiting for the end of a chunked body before it closes.
-        response.head_mut().set_connection_type(ConnectionType::Close);
-    }
+    let text = BoxBody::new(problem.body(&asked.path, &asked.id).to_string());
+    let mut response = problem.error_response().set_body(text);
+    body.keep_beside(&mut response);
     finishing.dress(asked, problem.status, response.headers_mut());
     Err(InternalError::from_response("answered", response).into())
 }

@@ -173,7 +173,6 @@ impl From<IntegrityFinding> for IntegrityFindingView {
 #[utoipa::path(get, path = "/healthz", tag = "operations", operation_id = "liveness", responses(
     (status = 200, description = "The process lives", body = LivenessView),
 ))]
-#[expect(clippy::unused_async, reason = "the framework takes async handlers only")]
 pub async fn liveness() -> Json<LivenessView> {
     Json(LivenessView { status: "ok" })
 }

@@ -1,4 +1,4 @@
-//! OpenAPI: the document of every route, gathered from the handlers, completed here with what all routes share.
+//! `OpenAPI`: the document of every route, gathered from the handlers, completed here with what all routes share.
 //!
 //! `docs/openapi.json` is this document, written by `product-base openapi`; a test holds them equal.
 

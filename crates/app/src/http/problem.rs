@@ -22,7 +22,7 @@ pub const CONTENT_TYPE: &str = "application/problem+json";
 /// How long a client should wait where the store or a provider is away, in seconds.
 const AWAY_RETRY_SECONDS: u64 = 2;
 
-/// The wire form, for the OpenAPI document.
+/// The wire form, for the `OpenAPI` document.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub struct ProblemView {

@@ -24,6 +24,7 @@ const WELL_KNOWN: [&str; 4] =
     ["super-secret-jwt-token-with-at-least-32-characters-long", "secret", "changeme", "your-super-secret-jwt-token"];
 
 /// The settings of a process with these environment variables, and with the files of `folder` if it is there.
+#[expect(clippy::implicit_hasher, reason = "a process has one environment, and its map one hasher")]
 pub fn load(variables: &HashMap<String, String>, folder: &Path) -> anyhow::Result<Settings> {
     let environment = variables.get("PB__ENVIRONMENT").map_or("local", String::as_str);
     let built_in = match environment {
