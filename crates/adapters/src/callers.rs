@@ -22,7 +22,10 @@ pub struct RecentCallers {
 
 impl RecentCallers {
     pub fn new() -> Self {
-        let keys = Cache::builder().max_capacity(REMEMBERED_AT_MOST).time_to_live(REMEMBERED_FOR).support_invalidation_closures();
+        let keys = Cache::builder()
+            .max_capacity(REMEMBERED_AT_MOST)
+            .time_to_live(REMEMBERED_FOR)
+            .support_invalidation_closures();
         Self {
             roles: Cache::builder().max_capacity(REMEMBERED_AT_MOST).time_to_live(REMEMBERED_FOR).build(),
             keys: keys.build(),

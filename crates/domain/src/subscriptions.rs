@@ -80,6 +80,13 @@ pub struct Subscription {
     pub cancel_at_period_end: bool,
 }
 
+impl Subscription {
+    /// Whether it puts its plan in force no longer, although it is still on the books: the trial or the grace is over.
+    pub fn has_lapsed(&self, in_force: &PlanId) -> bool {
+        self.status != SubscriptionStatus::Active && self.plan_id != *in_force
+    }
+}
+
 /// A change that waits for the end of the paid period. A user has at most one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScheduledChange {
@@ -283,6 +290,13 @@ mod tests {
             change(&gold, Some(&by_stripe), &free, None, BillingMode::Open),
             Err(PlanChangeRefused::BilledByStripe)
         );
+    }
+
+    #[test]
+    fn a_trial_that_is_over_has_lapsed_and_an_active_subscription_has_not() {
+        let trial = Subscription { status: SubscriptionStatus::Trialing, ..subscription("gold", NOW) };
+        assert!(trial.has_lapsed(&PlanId::free()) && !trial.has_lapsed(&trial.plan_id));
+        assert!(!subscription("gold", NOW).has_lapsed(&PlanId::free()));
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub trait SubscriptionRepository: Send {
         plan_id: &PlanId,
         subscription_id: Option<Uuid>,
     ) -> Result<(), StoreError>;
+    /// Ends a subscription whose trial or grace is over, so that it stands in no new plan's way.
+    async fn end(&mut self, subscription_id: Uuid) -> Result<(), StoreError>;
     /// Lets a change wait, in place of any other.
     async fn schedule(
         &mut self,

@@ -8,7 +8,7 @@ use domain::entitlements::Decision;
 use domain::features::FeatureId;
 use domain::plans::{Plan, PlanId};
 use domain::subscriptions::{
-    Authority, ChangeWhen, PlanChange, PlanChangeRefused, ScheduledChange, Standing, change_plan,
+    Authority, ChangeWhen, PlanChange, PlanChangeRefused, ScheduledChange, Standing, Subscription, change_plan,
 };
 use domain::users::UserId;
 use ports::entitlements::NamedEntitlement;
@@ -140,10 +140,18 @@ impl PlanService {
         let standing = work.subscriptions().lock(user_id).await?.ok_or(PlanChangeError::UnknownUser)?;
         let current = find_plan(&mut *work, &standing.plan_id).await?;
         let target = find_plan(&mut *work, &wish.plan_id).await?;
-        let rests_on = Standing { plan: &current, subscription: standing.subscription.as_ref() };
+        // One that Stripe bills is Stripe's to end, lapsed or not: the rule refuses the change.
+        let (lapsed, live) = match standing.subscription {
+            Some(old) if old.has_lapsed(&standing.plan_id) && old.stripe_subscription_id.is_none() => (Some(old), None),
+            other => (None, other),
+        };
+        let rests_on = Standing { plan: &current, subscription: live.as_ref() };
         let change = change_plan(&rests_on, &target, wish.when, authority, self.billing_mode, standing.as_of)?;
         if !wish.preview {
-            apply(&mut *work, user_id, &change, &standing, actor).await?;
+            if let Some(lapsed) = lapsed {
+                work.subscriptions().end(lapsed.id).await?;
+            }
+            apply(&mut *work, user_id, &change, live.as_ref(), actor).await?;
         }
         let info = read_info(&mut *work, user_id).await?.ok_or(PlanChangeError::UnknownUser)?;
         let changed = ChangedPlan { change, preview: wish.preview, info };
@@ -202,12 +210,12 @@ async fn apply(
     work: &mut dyn UnitOfWork,
     user_id: UserId,
     change: &PlanChange,
-    standing: &PlanInForce,
+    live: Option<&Subscription>,
     actor: Option<UserId>,
 ) -> Result<(), StoreError> {
     match change.when {
         ChangeWhen::Now => {
-            let subscription_id = standing.subscription.as_ref().map(|subscription| subscription.id);
+            let subscription_id = live.map(|subscription| subscription.id);
             work.subscriptions().save_plan(user_id, &change.to, subscription_id).await
         }
         ChangeWhen::PeriodEnd => {

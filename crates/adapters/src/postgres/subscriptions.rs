@@ -74,6 +74,11 @@ impl SubscriptionRepository for PgUnitOfWork {
         self.unschedule(user_id).await.map(drop)
     }
 
+    async fn end(&mut self, subscription_id: Uuid) -> Result<(), StoreError> {
+        let ended = "UPDATE user_subscriptions SET status = 'canceled' WHERE id = $1";
+        self.run(ended, [subscription_id.into()]).await.map(drop)
+    }
+
     async fn schedule(
         &mut self,
         user_id: UserId,

@@ -28,7 +28,11 @@ const DEFAULT_OVERLAP_SECONDS: i64 = 3_600;
 #[serde(deny_unknown_fields)]
 pub struct NewKeyIn {
     #[validate(length(min = 1, max = 100), custom(function = "one_line"))]
-    #[schema(min_length = 1, max_length = 100)]
+    #[schema(
+        pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$",
+        min_length = 1,
+        max_length = 100
+    )]
     name: String,
     /// What the key may do. Unless told: check and write usage, chat, and read plans.
     #[serde(default)]
@@ -53,7 +57,7 @@ pub struct PermissionName(Permission);
 #[serde(deny_unknown_fields)]
 pub struct RotateIn {
     /// How long the old key goes on working; an hour unless told, at most seven days.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::valid::whole")]
     #[validate(range(min = 0, max = 604_800))]
     #[schema(minimum = 0, maximum = 604_800)]
     overlap_seconds: Option<i64>,

@@ -31,7 +31,7 @@ pub struct CheckIn {
     #[schema(example = "ai_requests", min_length = 1, max_length = 50)]
     feature_id: String,
     /// How much is wanted; 1 unless told.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::valid::whole")]
     #[validate(range(min = 1))]
     #[schema(minimum = 1)]
     amount: Option<i64>,
@@ -42,14 +42,18 @@ pub struct CheckIn {
 pub struct OverrideIn {
     enabled: bool,
     /// Null or left out is unlimited; 0 is a limit.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::valid::whole")]
     #[validate(range(min = 0, message = "must not be negative; null is unlimited"))]
     #[schema(minimum = 0)]
     limit_value: Option<i64>,
     /// Goes to the audit trail.
     #[serde(default)]
     #[validate(length(min = 1, max = 500), custom(function = "one_line"))]
-    #[schema(min_length = 1, max_length = 500)]
+    #[schema(
+        pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$",
+        min_length = 1,
+        max_length = 500
+    )]
     reason: Option<String>,
     /// When the plan's own limit holds again; never unless told.
     #[serde(default)]

@@ -26,10 +26,18 @@ pub struct FeatureIn {
     #[schema(pattern = "^[a-z0-9_-]{1,50}$", min_length = 1, max_length = 50)]
     id: String,
     #[validate(length(min = 1, max = 100), custom(function = "one_line"))]
-    #[schema(min_length = 1, max_length = 100)]
+    #[schema(
+        pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$",
+        min_length = 1,
+        max_length = 100
+    )]
     name: String,
     #[validate(length(min = 1, max = 100), custom(function = "one_line"))]
-    #[schema(min_length = 1, max_length = 100)]
+    #[schema(
+        pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$",
+        min_length = 1,
+        max_length = 100
+    )]
     display_name: String,
     #[serde(default)]
     #[validate(length(max = 2000))]
@@ -42,7 +50,11 @@ pub struct FeatureIn {
     /// What one of it is called.
     #[serde(default)]
     #[validate(length(min = 1, max = 50), custom(function = "one_line"))]
-    #[schema(min_length = 1, max_length = 50)]
+    #[schema(
+        pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$",
+        min_length = 1,
+        max_length = 50
+    )]
     unit: Option<String>,
     /// True unless told.
     #[serde(default)]
@@ -55,11 +67,19 @@ pub struct FeatureIn {
 pub struct FeatureChangesIn {
     #[serde(default)]
     #[validate(length(min = 1, max = 100), custom(function = "one_line"))]
-    #[schema(min_length = 1, max_length = 100)]
+    #[schema(
+        pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$",
+        min_length = 1,
+        max_length = 100
+    )]
     name: Option<String>,
     #[serde(default)]
     #[validate(length(min = 1, max = 100), custom(function = "one_line"))]
-    #[schema(min_length = 1, max_length = 100)]
+    #[schema(
+        pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$",
+        min_length = 1,
+        max_length = 100
+    )]
     display_name: Option<String>,
     #[serde(default, deserialize_with = "present")]
     #[validate(length(max = 2000))]
@@ -67,7 +87,7 @@ pub struct FeatureChangesIn {
     description: Option<Option<String>>,
     #[serde(default, deserialize_with = "present")]
     #[validate(length(min = 1, max = 50), custom(function = "one_line"))]
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 50)]
+    #[schema(pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$", value_type = Option<String>, min_length = 1, max_length = 50)]
     unit: Option<Option<String>>,
     #[serde(default)]
     is_active: Option<bool>,

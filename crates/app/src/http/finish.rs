@@ -116,9 +116,11 @@ async fn answer<B: MessageBody + 'static>(
     let handled = AssertUnwindSafe(next.call(request)).catch_unwind();
     let problem = match tokio::time::timeout(finishing.deadline, handled).await {
         Ok(Ok(Ok(response))) => {
-            let mut response = finishing.complete(asked, response);
-            body.keep_beside(response.response_mut());
-            return Ok(response);
+            let response = finishing.complete(asked, response);
+            return Ok(match body.unfinished() {
+                None => response,
+                Some(rest) => response.map_body(|_, answer| EitherBody::right(rest.keep_beside(answer))),
+            });
         }
         Ok(Ok(Err(error))) => of_error(&error, None),
         Ok(Err(_)) => Problem::internal(&"a handler panicked"),
@@ -126,8 +128,11 @@ async fn answer<B: MessageBody + 'static>(
     };
     // The request went down with the handler, so the answer travels as an error, which the server writes as it is.
     let text = BoxBody::new(problem.body(&asked.path, &asked.id).to_string());
+    let text = match body.unfinished() {
+        None => text,
+        Some(rest) => rest.keep_beside(text),
+    };
     let mut response = problem.error_response().set_body(text);
-    body.keep_beside(&mut response);
     finishing.dress(asked, problem.status, response.headers_mut());
     Err(InternalError::from_response("answered", response).into())
 }

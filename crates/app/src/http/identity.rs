@@ -40,7 +40,11 @@ pub struct SignUpIn {
     /// What to call the user; the part of the e-mail before the @ unless told.
     #[serde(default)]
     #[validate(length(min = 1, max = 100), custom(function = "one_line"))]
-    #[schema(min_length = 1, max_length = 100)]
+    #[schema(
+        pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$",
+        min_length = 1,
+        max_length = 100
+    )]
     name: Option<String>,
 }
 

@@ -2,7 +2,9 @@
 //!
 //! `docs/openapi.json` is this document, written by `product-base openapi`; a test holds them equal.
 
-use utoipa::openapi::path::{Operation, ParameterIn};
+use domain::idempotency::KEY_MAX_LENGTH;
+use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, SchemaType, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
@@ -58,6 +60,8 @@ impl Modify for Shared {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         if let Some(components) = document.components.as_mut() {
             let bearer = |format| HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format(format).build();
+            let requests = components.schemas.iter_mut().filter(|(name, _)| name.ends_with("In"));
+            requests.for_each(|(_, schema)| forbid_nul(schema));
             components.add_security_scheme("token", SecurityScheme::Http(bearer("JWT")));
             components
                 .add_security_scheme("key", SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-Key"))));
@@ -71,7 +75,45 @@ impl Modify for Shared {
     }
 }
 
+/// No text of a request may hold U+0000 (`valid` refuses it everywhere); a field with a form of its own says so itself.
+fn forbid_nul(schema: &mut RefOr<Schema>) {
+    let RefOr::T(Schema::Object(object)) = schema else { return };
+    for property in object.properties.values_mut() {
+        if let RefOr::T(Schema::Object(field)) = property
+            && is_text(&field.schema_type)
+            && field.pattern.is_none()
+            && field.enum_values.is_none()
+            && !matches!(field.format, Some(SchemaFormat::KnownFormat(KnownFormat::Uuid | KnownFormat::DateTime)))
+        {
+            field.pattern = Some(r"^[^\x00]*$".to_owned());
+        }
+    }
+}
+
+fn is_text(schema_type: &SchemaType) -> bool {
+    match schema_type {
+        SchemaType::Type(one) => *one == Type::String,
+        SchemaType::Array(several) => several.contains(&Type::String),
+        SchemaType::AnyValue => false,
+    }
+}
+
+/// The header that makes a repeat harmless, with the form that it must have.
+fn describe_key(parameter: &mut RefOr<Parameter>) {
+    if let RefOr::T(parameter) = parameter
+        && parameter.name == "Idempotency-Key"
+    {
+        let form = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .min_length(Some(1))
+            .max_length(Some(KEY_MAX_LENGTH))
+            .pattern(Some("^[!-~]([ -~]*[!-~])?$"));
+        parameter.schema = Some(RefOr::T(form.build().into()));
+    }
+}
+
 fn complete(operation: &mut Operation) {
+    operation.parameters.iter_mut().flatten().for_each(describe_key);
     for response in operation.responses.responses.values_mut() {
         mark_as_problem(response);
     }

@@ -27,7 +27,7 @@ pub struct PageQuery {
     pub limit: Option<u64>,
     /// `next_cursor` of the page before.
     #[validate(length(max = 100))]
-    #[param(max_length = 100)]
+    #[param(pattern = r"^\d{1,16}_[0-9a-f]{32}$")]
     pub cursor: Option<String>,
 }
 
@@ -42,7 +42,8 @@ impl PageQuery {
         let unknown =
             || Problem::invalid_field("cursor", "is not one that this service gave; take `next_cursor` as it is");
         let (micros, id) = cursor.split_once('_').ok_or_else(unknown)?;
-        let micros = micros.parse().map_err(|_| unknown())?;
+        let micros = Some(micros).filter(|digits| digits.len() <= 16).and_then(|digits| digits.parse::<u64>().ok());
+        let micros = micros.and_then(|micros| i64::try_from(micros).ok()).ok_or_else(unknown)?;
         let at = DateTime::from_timestamp_micros(micros).ok_or_else(unknown)?;
         let id = Uuid::try_parse(id).map_err(|_| unknown())?;
         Ok(Some((at, id)))

@@ -29,10 +29,18 @@ pub struct PlanIn {
     #[schema(pattern = "^[a-z0-9_-]{1,50}$", min_length = 1, max_length = 50)]
     id: String,
     #[validate(length(min = 1, max = 100), custom(function = "one_line"))]
-    #[schema(min_length = 1, max_length = 100)]
+    #[schema(
+        pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$",
+        min_length = 1,
+        max_length = 100
+    )]
     name: String,
     #[validate(length(min = 1, max = 100), custom(function = "one_line"))]
-    #[schema(min_length = 1, max_length = 100)]
+    #[schema(
+        pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$",
+        min_length = 1,
+        max_length = 100
+    )]
     display_name: String,
     #[serde(default)]
     #[validate(length(max = 2000))]
@@ -60,11 +68,19 @@ pub struct PlanIn {
 pub struct PlanChangesIn {
     #[serde(default)]
     #[validate(length(min = 1, max = 100), custom(function = "one_line"))]
-    #[schema(min_length = 1, max_length = 100)]
+    #[schema(
+        pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$",
+        min_length = 1,
+        max_length = 100
+    )]
     name: Option<String>,
     #[serde(default)]
     #[validate(length(min = 1, max = 100), custom(function = "one_line"))]
-    #[schema(min_length = 1, max_length = 100)]
+    #[schema(
+        pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$",
+        min_length = 1,
+        max_length = 100
+    )]
     display_name: Option<String>,
     #[serde(default, deserialize_with = "present")]
     #[validate(length(max = 2000))]
@@ -88,7 +104,7 @@ pub struct PlanChangesIn {
 pub struct PlanFeatureIn {
     enabled: bool,
     /// Null or left out is unlimited; 0 is a limit.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::valid::whole")]
     #[validate(range(min = 0, message = "must not be negative; null is unlimited"))]
     #[schema(minimum = 0)]
     limit_value: Option<i64>,

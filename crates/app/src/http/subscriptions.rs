@@ -55,7 +55,11 @@ pub struct GrantPlanIn {
     /// Goes to the audit trail.
     #[serde(default)]
     #[validate(length(min = 1, max = 500), custom(function = "one_line"))]
-    #[schema(min_length = 1, max_length = 500)]
+    #[schema(
+        pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$",
+        min_length = 1,
+        max_length = 500
+    )]
     reason: Option<String>,
 }
 

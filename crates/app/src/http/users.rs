@@ -34,7 +34,11 @@ pub struct NewProfileIn {
     #[schema(required = true, nullable = false)]
     user_id: Option<Uuid>,
     #[validate(length(min = 1, max = 100), custom(function = "one_line"))]
-    #[schema(min_length = 1, max_length = 100)]
+    #[schema(
+        pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$",
+        min_length = 1,
+        max_length = 100
+    )]
     name: String,
     /// If given, it must be the identity's; it is never stored here.
     #[serde(default)]
@@ -48,12 +52,16 @@ pub struct NewProfileIn {
 pub struct ProfileChangesIn {
     #[serde(default)]
     #[validate(length(min = 1, max = 100), custom(function = "one_line"))]
-    #[schema(min_length = 1, max_length = 100)]
+    #[schema(
+        pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$",
+        min_length = 1,
+        max_length = 100
+    )]
     name: Option<String>,
     /// Null takes it away.
     #[serde(default, deserialize_with = "super::valid::present")]
     #[validate(length(min = 1, max = 100), custom(function = "one_line"))]
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 100)]
+    #[schema(pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$", value_type = Option<String>, min_length = 1, max_length = 100)]
     wallet_address: Option<Option<String>>,
 }
 
@@ -65,7 +73,7 @@ pub struct RoleIn {
     /// Goes to the audit trail.
     #[serde(default)]
     #[validate(length(max = 500), custom(function = "one_line"))]
-    #[schema(max_length = 500)]
+    #[schema(pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$", max_length = 500)]
     reason: Option<String>,
 }
 

@@ -207,6 +207,16 @@ pub fn present<'de, T: serde::Deserialize<'de>, D: serde::Deserializer<'de>>(
     serde::Deserialize::deserialize(input).map(Some)
 }
 
+/// A whole number, also where it is written as 5.0: to JSON the two are one.
+pub fn whole<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<i64>, D::Error> {
+    let Some(number) = <Option<serde_json::Number> as serde::Deserialize>::deserialize(input)? else { return Ok(None) };
+    let whole = number.as_i64().or_else(|| {
+        let text = number.to_string();
+        text.strip_suffix(".0").and_then(|digits| digits.parse().ok())
+    });
+    whole.map(Some).ok_or_else(|| serde::de::Error::custom("not a whole number within 64 bits"))
+}
+
 /// For names and other one-line texts: not blank, no control characters.
 pub fn one_line(text: &str) -> Result<(), validator::ValidationError> {
     let rule = |message: &'static str| Err(validator::ValidationError::new("one_line").with_message(message.into()));

@@ -6,50 +6,50 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use actix_web::HttpMessage;
+use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest};
 use actix_web::error::PayloadError;
 use actix_web::web::Bytes;
-use actix_web::{HttpMessage, HttpResponse};
 use futures_util::Stream;
 
-/// Looks at a body as it comes in: whether somebody waits for more of it.
+/// Looks at a body as it comes in.
 pub struct BodyWatch {
     body: Rc<RefCell<Payload>>,
-    awaited: Rc<Cell<bool>>,
+    progress: Rc<Cell<Progress>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// Nobody waits for more.
+    Idle,
+    /// Somebody asked for more and has not got it.
+    Awaited,
+    Whole,
 }
 
 /// The other end of a watch.
 pub struct WatchedBody {
     body: Option<Rc<RefCell<Payload>>>,
-    awaited: Rc<Cell<bool>>,
+    progress: Rc<Cell<Progress>>,
+}
+
+/// A body that is not read to its end.
+pub struct Rest {
+    _body: Rc<RefCell<Payload>>,
 }
 
 impl BodyWatch {
     pub fn place(request: &mut ServiceRequest) -> WatchedBody {
-        let awaited = Rc::new(Cell::new(false));
+        let progress = Rc::new(Cell::new(Progress::Idle));
         let body = request.take_payload();
         if matches!(body, Payload::None) {
-            return WatchedBody { body: None, awaited };
+            return WatchedBody { body: None, progress };
         }
         let body = Rc::new(RefCell::new(body));
-        let watch = Self { body: Rc::clone(&body), awaited: Rc::clone(&awaited) };
+        let watch = Self { body: Rc::clone(&body), progress: Rc::clone(&progress) };
         request.set_payload(Payload::Stream { payload: Box::pin(watch) });
-        WatchedBody { body: Some(body), awaited }
-    }
-}
-
-impl WatchedBody {
-    /// Whether somebody asked for more and has not got it.
-    pub fn is_awaited(&self) -> bool {
-        self.awaited.get()
-    }
-
-    /// Keeps the body until the answer is on its way: a body that is not whole then closes the connection. Were it
-    /// dropped before, the server would read a chunked one to its end, for as long as the client likes.
-    pub fn keep_beside<B>(self, response: &mut HttpResponse<B>) {
-        if let Some(body) = self.body {
-            response.extensions_mut().insert(body);
-        }
+        WatchedBody { body: Some(body), progress }
     }
 }
 
@@ -58,7 +58,46 @@ impl Stream for BodyWatch {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let polled = Pin::new(&mut *self.body.borrow_mut()).poll_next(context);
-        self.awaited.set(polled.is_pending());
+        self.progress.set(match &polled {
+            Poll::Pending => Progress::Awaited,
+            Poll::Ready(Some(_)) => Progress::Idle,
+            Poll::Ready(None) => Progress::Whole,
+        });
         polled
+    }
+}
+
+impl WatchedBody {
+    pub fn is_awaited(&self) -> bool {
+        self.progress.get() == Progress::Awaited
+    }
+
+    pub fn unfinished(self) -> Option<Rest> {
+        self.body.filter(|_| self.progress.get() != Progress::Whole).map(|body| Rest { _body: body })
+    }
+}
+
+impl Rest {
+    /// Keeps the rest until the answer is sent: the server then closes the connection. Were the rest dropped before,
+    /// the server would wait for the end of a chunked one, for as long as the client likes.
+    pub fn keep_beside(self, answer: impl MessageBody + 'static) -> BoxBody {
+        BoxBody::new(AnswerBeside { answer: answer.boxed(), _rest: self })
+    }
+}
+
+struct AnswerBeside {
+    answer: BoxBody,
+    _rest: Rest,
+}
+
+impl MessageBody for AnswerBeside {
+    type Error = <BoxBody as MessageBody>::Error;
+
+    fn size(&self) -> BodySize {
+        self.answer.size()
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.answer).poll_next(context)
     }
 }
