@@ -9,7 +9,7 @@ use moka::future::Cache;
 use ports::api_keys::KeyHolder;
 use ports::identity::CallerCache;
 
-/// How long a revocation may go unnoticed on another process (design/security.md).
+/// How long a revocation may go unnoticed on another process.
 const REMEMBERED_FOR: Duration = Duration::from_secs(1);
 
 /// How many callers are remembered at once; beyond it the least used are forgotten.

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-/// The longest idempotency key, in characters (issue 3; the database checks it too).
+/// The longest idempotency key, in characters; the database checks it too.
 pub const KEY_MAX_LENGTH: usize = 255;
 
 /// The key that a client chose for one request. Visible ASCII, so that it means the same in a header and in a body.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// How old a snapshot may be (design/metering.md).
+/// How old a snapshot may be.
 pub const MAX_AGE: Duration = Duration::from_secs(1);
 
 pub struct Snapshot<T> {

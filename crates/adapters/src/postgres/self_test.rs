@@ -1,7 +1,7 @@
 //! A test of the way to Postgres, before anything rests on it.
 //!
 //! A transaction pooler that does not know prepared statements hands one client's statement to another, and the wrong
-//! rows come back with no error (design/security.md, hazard 1). So two connections of the service's own pool run
+//! rows come back with no error. So two connections of the service's own pool run
 //! statements of the same names and different meanings, as the service would, and compare the answers.
 //! Costs: two connections, about 250 round trips, once at start.
 

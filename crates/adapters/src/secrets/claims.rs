@@ -3,7 +3,7 @@
 //! Promised: the algorithm is the verifying key's, never the header's; `jku`, `x5u`, `x5c` and `jwk` are never read;
 //! `exp`, `sub` (a UUID), `aud` and `role` are required, and `iss` wherever an issuer is set; time is the clock's. The
 //! texts of refusals are fixed, so that no part of a token reaches a log. Costs the signature: 1.5 µs for HS256, 199 µs
-//! for ES256 (design/security.md).
+//! for ES256.
 
 use std::sync::Arc;
 
@@ -74,7 +74,7 @@ impl ClaimRules {
         if claims.role.as_deref() != Some(ROLE) {
             return Err(invalid("its role is not `authenticated`"));
         }
-        // Postgres would answer 22P02 to a `sub` that is no UUID (design/security.md, hazard 7).
+        // Postgres would answer 22P02 to a `sub` that is no UUID.
         let subject = claims.sub.as_deref().unwrap_or_default();
         let user_id = Uuid::try_parse(subject).map_err(|_| invalid("its `sub` is not a UUID"))?;
         let now = self.clock.now();

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 /// The text of the `SecretError` that says: too many wait already, come again. The app answers 503 to it.
 pub const BUSY: &str = "busy";
 
-/// How many hashes run at once where nothing else is asked for: they would starve two cores (design/security.md).
+/// How many hashes run at once where nothing else is asked for: they would starve two cores.
 pub const CONCURRENCY: usize = 2;
 
 /// How many may wait. At 25 ms a hash and two at once, the last of them waits less than a second.

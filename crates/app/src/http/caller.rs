@@ -24,6 +24,9 @@ use crate::settings::shape::Settings;
 /// The header that carries a key beside, or in place of, `Authorization`.
 const API_KEY_HEADER: &str = "x-api-key";
 
+/// Routes that serve machines and know no users; what they take for a token is their own.
+const NAMELESS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
 /// What the middleware found out, for the extractors.
 #[derive(Clone)]
 struct Asking(Result<Identified, Problem>);
@@ -36,7 +39,8 @@ pub async fn identify(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
-    if let Some(presented) = presented(request.request(), &settings.api_keys.prefix) {
+    let named = !NAMELESS.contains(&request.path());
+    if let Some(presented) = presented(request.request(), &settings.api_keys.prefix).filter(|_| named) {
         let address = limits.address_of(request.request());
         let asking = if let Err(too_fast) = limits.check_failures(address) {
             Err(too_fast)

@@ -1,9 +1,28 @@
 //! Detached work: a use case runs in a task of its own, which outlives the connection that asked for it.
 //!
 //! A client that hangs up drops the handler in the middle of whatever it awaits. If that were a statement, the
-//! transaction and its pooled connection would be left in an unknown state (design/security.md, hazard 2).
+//! transaction and its pooled connection would be left in an unknown state (sqlx issue 4385).
+//! It runs on the process's own runtime, not on the HTTP worker's, which ends with the worker.
+
+use std::cell::OnceCell;
+
+use tokio::runtime::Handle;
+use tracing::Instrument;
 
 use super::problem::Problem;
+
+thread_local! {
+    /// Where the use cases of this HTTP worker run.
+    static RUNTIME: OnceCell<Handle> = const { OnceCell::new() };
+}
+
+/// Says where the use cases of the calling HTTP worker run, from now on.
+pub fn run_on(runtime: &Handle) {
+    RUNTIME.with(|chosen| {
+        // A worker builds its application once; a second time would name the same runtime.
+        chosen.get_or_init(|| runtime.clone());
+    });
+}
 
 /// Runs `work` to its end, whether or not anybody still waits for it.
 pub async fn detached<T, E>(work: impl Future<Output = Result<T, E>> + Send + 'static) -> Result<T, Problem>
@@ -11,7 +30,8 @@ where
     T: Send + 'static,
     E: Into<Problem> + Send + 'static,
 {
-    match tokio::spawn(work).await {
+    let runtime = RUNTIME.with(|chosen| chosen.get().cloned()).unwrap_or_else(Handle::current);
+    match runtime.spawn(work.in_current_span()).await {
         Ok(outcome) => outcome.map_err(Into::into),
         Err(broken) => Err(Problem::internal(&broken)),
     }

@@ -27,8 +27,8 @@ async fn nothing_here() -> Result<HttpResponse, Problem> {
 
 fn operations(config: &mut ServiceConfig) {
     config
-        .service(resource("/healthz").get(maintenance::liveness))
-        .service(resource("/readyz").get(maintenance::readiness))
+        .service(resource("/healthz").get(maintenance::liveness).head(maintenance::liveness))
+        .service(resource("/readyz").get(maintenance::readiness).head(maintenance::readiness))
         .service(resource("/metrics").get(metrics::render));
 }
 

@@ -21,8 +21,10 @@ use services::identity::callers::CallerService;
 use services::maintenance::MaintenanceService;
 use services::plans::PlanService;
 use services::users::UserService;
+use tokio::runtime::Handle;
 
 use super::caller::identify;
+use super::detached::run_on;
 use super::finish::{Finishing, finish};
 use super::identity::BuiltIn;
 use super::limits::RateLimits;
@@ -70,7 +72,9 @@ pub fn bind(
     };
     let (head_timeout, grace) = (settings.server.head_timeout_seconds, settings.server.shutdown_grace_seconds);
     let shared = Shared::new(settings, rooms, stopping, recorder)?;
+    let runtime = Handle::current();
     let server = HttpServer::new(move || {
+        run_on(&runtime);
         App::new()
             .configure(|config| shared.provide(config))
             .configure(routes)

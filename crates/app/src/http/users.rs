@@ -271,7 +271,7 @@ fn export_csv(sections: &[ExportSection]) -> anyhow::Result<Vec<u8>> {
     Ok(sheet.into_inner()?)
 }
 
-/// A cell that a spreadsheet would run as a formula is made text by a quote in front (design/security.md).
+/// A cell that a spreadsheet would run as a formula is made text by a quote in front.
 fn harmless(cell: String) -> String {
     if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{cell}") } else { cell }
 }

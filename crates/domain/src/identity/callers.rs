@@ -1,0 +1,160 @@
+//! Callers: someone with a profile who asks, and what they may do.
+
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::permissions::{Permission, PermissionSet, Role};
+use crate::users::UserId;
+
+/// By what the caller showed who they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// An access token: the user in person.
+    Token,
+    /// An API key: the user, within the key's permissions.
+    Key { id: Uuid, permissions: PermissionSet, on_behalf: bool },
+}
+
+/// Someone with a profile who asks for something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    pub user_id: UserId,
+    pub role: Role,
+    pub credential: Credential,
+}
+
+/// On whom the caller wants to act, and that they may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    Oneself(UserId),
+    Another(UserId),
+}
+
+impl Subject {
+    pub const fn user_id(self) -> UserId {
+        match self {
+            Self::Oneself(user_id) | Self::Another(user_id) => user_id,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Forbidden {
+    #[error("this needs the permission `{0}`")]
+    Missing(Permission),
+    #[error("this needs the role `admin`")]
+    NotAdmin,
+    #[error("acting for another user needs `{0}` with `on_behalf`, which an administrator grants")]
+    NotOnBehalf(Permission),
+}
+
+impl Caller {
+    pub fn is_admin(&self) -> bool {
+        self.role == Role::Admin
+    }
+
+    /// Whether the caller may do this to what is their own.
+    pub fn may(&self, permission: Permission) -> Result<(), Forbidden> {
+        let key_allows = match &self.credential {
+            Credential::Token => true,
+            Credential::Key { permissions, .. } => permissions.allows(permission),
+        };
+        if key_allows && self.role.permissions().allows(permission) {
+            Ok(())
+        } else {
+            Err(Forbidden::Missing(permission))
+        }
+    }
+
+    /// Whether the caller may do this to everybody's: administrators only, and by key only with the permission.
+    pub fn may_administer(&self, permission: Permission) -> Result<(), Forbidden> {
+        if !self.is_admin() {
+            return Err(Forbidden::NotAdmin);
+        }
+        self.may(permission)
+    }
+
+    /// On whom the caller acts if they name `user_id`. The answer does not depend on whether that user exists.
+    pub fn acting_for(&self, user_id: Option<UserId>, permission: Permission) -> Result<Subject, Forbidden> {
+        self.may(permission)?;
+        let Some(other) = user_id.filter(|named| *named != self.user_id) else {
+            return Ok(Subject::Oneself(self.user_id));
+        };
+        let may = match &self.credential {
+            Credential::Token => self.is_admin(),
+            Credential::Key { on_behalf, .. } => *on_behalf && permission.can_be_on_behalf(),
+        };
+        if may { Ok(Subject::Another(other)) } else { Err(Forbidden::NotOnBehalf(permission)) }
+    }
+
+    /// All that a key made by this caller can be given: never more than the caller holds.
+    pub fn grantable(&self) -> PermissionSet {
+        match &self.credential {
+            Credential::Token => self.role.permissions(),
+            Credential::Key { permissions, .. } => Permission::EVERY
+                .into_iter()
+                .filter(|one| permissions.allows(*one) && self.role.permissions().allows(*one))
+                .collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller(role: Role, credential: Credential) -> Caller {
+        Caller { user_id: UserId(Uuid::from_u128(1)), role, credential }
+    }
+
+    fn key(permissions: &[Permission], on_behalf: bool) -> Credential {
+        Credential::Key { id: Uuid::from_u128(9), permissions: permissions.iter().copied().collect(), on_behalf }
+    }
+
+    #[test]
+    fn a_key_never_exceeds_its_owner() {
+        let user = caller(Role::User, key(&[Permission::All], false));
+        assert_eq!(user.may(Permission::PlansWrite), Err(Forbidden::Missing(Permission::PlansWrite)));
+        assert_eq!(user.may(Permission::UsageWrite), Ok(()));
+        assert_eq!(user.grantable().lacks(&PermissionSet::all()), Some(Permission::All));
+    }
+
+    #[test]
+    fn an_administrators_key_administers_only_with_the_permission() {
+        let admin = caller(Role::Admin, key(&[Permission::PlansRead], false));
+        assert_eq!(admin.may_administer(Permission::PlansWrite), Err(Forbidden::Missing(Permission::PlansWrite)));
+        assert_eq!(
+            caller(Role::User, Credential::Token).may_administer(Permission::PlansRead),
+            Err(Forbidden::NotAdmin)
+        );
+        assert_eq!(caller(Role::Admin, Credential::Token).may_administer(Permission::PlansWrite), Ok(()));
+    }
+
+    #[test]
+    fn acting_for_another_needs_on_behalf_or_an_administrator() {
+        let other = Some(UserId(Uuid::from_u128(2)));
+        let check = Permission::UsageCheck;
+        assert_eq!(caller(Role::User, Credential::Token).acting_for(other, check), Err(Forbidden::NotOnBehalf(check)));
+        assert_eq!(
+            caller(Role::User, key(&[check], false)).acting_for(other, check),
+            Err(Forbidden::NotOnBehalf(check))
+        );
+        assert_eq!(
+            caller(Role::User, key(&[check], true)).acting_for(other, check),
+            Ok(Subject::Another(UserId(Uuid::from_u128(2))))
+        );
+        assert_eq!(
+            caller(Role::Admin, Credential::Token).acting_for(other, check),
+            Ok(Subject::Another(UserId(Uuid::from_u128(2))))
+        );
+        assert_eq!(
+            caller(Role::User, key(&[check], true)).acting_for(other, Permission::UsageWrite),
+            Err(Forbidden::Missing(Permission::UsageWrite))
+        );
+        let own = Some(UserId(Uuid::from_u128(1)));
+        assert_eq!(
+            caller(Role::User, Credential::Token).acting_for(own, check),
+            Ok(Subject::Oneself(UserId(Uuid::from_u128(1))))
+        );
+    }
+}
