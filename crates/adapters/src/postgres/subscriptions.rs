@@ -64,7 +64,7 @@ impl SubscriptionRepository for PgUnitOfWork {
         subscription_id: Option<Uuid>,
     ) -> Result<(), StoreError> {
         // The time is written outright: taking up again the plan whose subscription ended changes no other column.
-        let profile = "UPDATE users SET plan_id = $2, plan_changed_at = now() WHERE id = $1";
+        let profile = "UPDATE users SET plan_id = $2, plan_changed_at = clock_timestamp() WHERE id = $1";
         self.run(profile, [user_id.0.into(), plan_id.as_str().into()]).await?;
         if let Some(subscription_id) = subscription_id {
             let subscription = "UPDATE user_subscriptions SET plan_id = $2 WHERE id = $3 AND user_id = $1";

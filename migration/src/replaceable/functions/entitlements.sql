@@ -57,7 +57,7 @@ AS $$
             WHEN s.status = 'past_due' AND p_at < s.past_due_since + make_interval(hours => 24 * coalesce(
                 (SELECT (r.value #>> '{}')::integer FROM public.runtime_settings r WHERE r.name = 'past_due_grace_days'), 7)) THEN s.plan_id
             WHEN s.id IS NOT NULL THEN 'free'
-            WHEN e.plan_id = u.plan_id AND e.ended_at > u.plan_changed_at THEN 'free'
+            WHEN e.plan_id = u.plan_id AND e.ended_at >= u.plan_changed_at THEN 'free'
             ELSE u.plan_id
         END)::varchar,
         coalesce(s.status, 'active')::text,

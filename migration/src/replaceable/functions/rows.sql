@@ -16,7 +16,8 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = ''
 AS $$
 BEGIN
     IF NEW.plan_changed_at IS NOT DISTINCT FROM OLD.plan_changed_at THEN
-        NEW.plan_changed_at := CURRENT_TIMESTAMP;
+        -- By the clock, not by the transaction: within one, what came later must be later.
+        NEW.plan_changed_at := pg_catalog.clock_timestamp();
     END IF;
     INSERT INTO public.audit_logs (table_name, record_id, action, old_values, new_values, actor_id, actor_name, reason)
     VALUES ('users', NEW.id::text, 'plan_change',
@@ -71,7 +72,7 @@ BEGIN
         NEW.ended_at := NULL;
     ELSIF NEW.status IN ('canceled', 'unpaid', 'incomplete_expired') THEN
         -- From one dead status to another (unpaid, then canceled) it ended only once.
-        NEW.ended_at := coalesce(NEW.ended_at, old_ended, CURRENT_TIMESTAMP);
+        NEW.ended_at := coalesce(NEW.ended_at, old_ended, clock_timestamp());
     ELSE
         NEW.past_due_since := NULL;
         NEW.ended_at := NULL;
