@@ -19,8 +19,10 @@ use crate::databases::TestDatabase;
 use crate::requests::{Bearer, Request};
 
 const ADMIN_EMAIL: &str = "admin@example.com";
+/// Signs the tokens of the service under test, so that a test can forge one.
+pub const SIGNING_KEY: &str = "the signing key of the service in tests";
 /// Of every account that the harness makes.
-const PASSWORD: &str = "correct horse battery";
+pub const PASSWORD: &str = "correct horse battery";
 
 /// No request of a test may take longer; what is meant to take long uses `client()` in its own way.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
@@ -67,9 +69,11 @@ impl TestApp {
         let mut settings = test_settings();
         settings.database.url = Secret::new(database.service_url());
         settings.database.direct_url = Secret::new(database.owner_url());
+        settings.auth.signing_key = Secret::new(SIGNING_KEY);
         ADMIN_EMAIL.clone_into(&mut settings.admin.email);
         settings.admin.password = Secret::new(PASSWORD);
         change(&mut settings);
+        app::telemetry::init_logs(&settings.log).expect("the filter of the log is sound");
         let (stop, stopping) = oneshot::channel();
         let (ready, started) = oneshot::channel();
         let kept = Arc::clone(&database);

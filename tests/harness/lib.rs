@@ -25,7 +25,7 @@ mod requests;
 mod template;
 
 pub use answers::Answer;
-pub use app::{TestApp, TestUser};
+pub use app::{PASSWORD, SIGNING_KEY, TestApp, TestUser};
 pub use databases::TestDatabase;
 pub use requests::{Bearer, Request};
 pub use sea_orm::sqlx;

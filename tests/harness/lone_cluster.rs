@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use adapters::postgres::embedded::{EmbeddedPostgres, EmbeddedSettings};
+use adapters::postgres::embedded::{EmbeddedPostgres, EmbeddedSettings, place_for_ephemeral};
 use anyhow::Context as _;
 use sea_orm::sqlx::{self, Connection as _, PgConnection};
 
@@ -30,7 +30,7 @@ pub struct LoneCluster {
 
 impl LoneCluster {
     pub async fn start() -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("product-base-tests-").tempdir()?;
+        let folder = tempfile::Builder::new().prefix("product-base-tests-").tempdir_in(place_for_ephemeral())?;
         let settings =
             EmbeddedSettings { database: "postgres".to_owned(), ..EmbeddedSettings::ephemeral(folder.path()) };
         let postgres = EmbeddedPostgres::start(&settings).await?;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use adapters::postgres::embedded::{EmbeddedPostgres, EmbeddedSettings};
+use adapters::postgres::embedded::{EmbeddedPostgres, EmbeddedSettings, place_for_ephemeral};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use services::identity::accounts::FirstAdmin;
@@ -143,10 +143,7 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn make() -> anyhow::Result<Self> {
-        // A throw-away cluster is fastest in memory, where there is a folder for that.
-        let memory = Path::new("/dev/shm");
-        let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-        let folder = place.join(format!("product-base-{}", std::process::id()));
+        let folder = place_for_ephemeral().join(format!("product-base-{}", std::process::id()));
         std::fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
         Ok(Self(folder))
     }

@@ -26,4 +26,4 @@ mod settings;
 pub use error::EmbeddedError;
 pub use files::write_private;
 pub use running::EmbeddedPostgres;
-pub use settings::EmbeddedSettings;
+pub use settings::{EmbeddedSettings, place_for_ephemeral};
