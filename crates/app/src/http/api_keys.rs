@@ -36,7 +36,7 @@ pub struct NewKeyIn {
     name: String,
     /// What the key may do. Unless told: check and write usage, chat, and read plans.
     #[serde(default)]
-    #[validate(length(min = 1, max = 11))]
+    #[validate(length(min = 1, max = 11, message = "has 1 to 11 of them"))]
     #[schema(min_items = 1, max_items = 11, example = json!(["usage:check", "usage:write"]))]
     permissions: Option<Vec<PermissionName>>,
     /// Whether it may check, consume and make profiles for other users. Administrators only.
