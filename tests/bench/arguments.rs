@@ -1,0 +1,64 @@
+//! What the run is told on its command line. `make bench` hands on `BENCH_USERS`, `BENCH_SECONDS` and
+//! `BENCH_ONLY`.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+
+const USERS: RangeInclusive<u32> = 1..=10_000_000;
+const SECONDS: RangeInclusive<u32> = 1..=600;
+
+#[derive(Clone, Debug)]
+pub struct Arguments {
+    /// The release build of the service.
+    pub service: PathBuf,
+    /// Where the table goes.
+    pub report: PathBuf,
+    pub users: u32,
+    /// How long one measurement takes.
+    pub seconds: u32,
+    /// Only cases with this in their name, for whoever improves one. Nothing is written then.
+    pub only: Option<String>,
+}
+
+impl Arguments {
+    /// From `--name value` pairs, in any order.
+    pub fn parse(mut words: impl Iterator<Item = String>) -> anyhow::Result<Self> {
+        let mut arguments = Self {
+            service: PathBuf::from("target/release/product-base"),
+            report: PathBuf::from("docs/BENCHMARKS.md"),
+            users: 100_000,
+            seconds: 5,
+            only: None,
+        };
+        while let Some(name) = words.next() {
+            let value = words.next().with_context(|| format!("{name} needs a value"))?;
+            match name.as_str() {
+                "--service" => arguments.service = PathBuf::from(value),
+                "--report" => arguments.report = PathBuf::from(value),
+                "--users" => arguments.users = number(&name, &value, USERS)?,
+                "--seconds" => arguments.seconds = number(&name, &value, SECONDS)?,
+                "--only" => arguments.only = Some(value).filter(|only| !only.is_empty()),
+                _ => bail!("{name} is unknown; there are --service, --report, --users, --seconds and --only"),
+            }
+        }
+        arguments.service = std::path::absolute(&arguments.service)?;
+        if !arguments.service.is_file() {
+            let service = arguments.service.display();
+            bail!("{service} is not there: type `make bench`, or `cargo build --release -p product-base` first");
+        }
+        Ok(arguments)
+    }
+}
+
+impl Arguments {
+    pub fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| name.contains(only))
+    }
+}
+
+fn number(name: &str, text: &str, within: RangeInclusive<u32>) -> anyhow::Result<u32> {
+    let number = text.parse().ok().filter(|number| within.contains(number));
+    number.with_context(|| format!("{name} is {text:?}; a number from {} to {} is meant", within.start(), within.end()))
+}

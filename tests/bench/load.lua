@@ -1,0 +1,71 @@
+-- What wrk runs for every case. Before this text stand METHOD, PATH, RUN (different for each run), WARMING and, where
+-- callers show a token, TOKENS (a file), TOKEN_LENGTH and TOKEN_COUNT. After it stands the case's own text, which may
+-- define `body()`, or `request()` and `response()` themselves.
+
+local threads = {}
+
+-- Runs in wrk's own state, once a thread; the other functions each run in their thread's state.
+function setup(thread)
+    threads[#threads + 1] = thread
+    thread:set("thread_number", #threads)
+end
+
+function init()
+    math.randomseed(os.time() * 64 + thread_number)
+    start = METHOD .. " "
+    rest = " HTTP/1.1\r\nHost: " .. wrk.host .. ":" .. wrk.port .. "\r\n"
+    sent = 0
+    if TOKENS then
+        local file = assert(io.open(TOKENS, "r"))
+        -- One text and not a table of lines: a thread starts its requests while the next one still reads.
+        tokens = file:read("*a")
+        file:close()
+    end
+end
+
+-- The token of a random caller. Each stands on a line of its own, and all are of one length.
+function token()
+    local at = math.random(0, TOKEN_COUNT - 1) * (TOKEN_LENGTH + 1)
+    return string.sub(tokens, at + 1, at + TOKEN_LENGTH)
+end
+
+-- A text that no other request of any run has.
+function unique()
+    sent = sent + 1
+    return RUN .. "-" .. thread_number .. "-" .. sent
+end
+
+-- By hand, since wrk.format takes several times as long.
+function compose(path, body)
+    local head = start .. path .. rest
+    if tokens then head = head .. "Authorization: Bearer " .. token() .. "\r\n" end
+    if not body then return head .. "\r\n" end
+    return head .. "Content-Type: application/json\r\nContent-Length: " .. #body .. "\r\n\r\n" .. body
+end
+
+function request()
+    return compose(PATH, body and body())
+end
+
+-- wrk itself counts a status from 400 on. The warm-up looks at every answer, which the measurement cannot afford.
+if WARMING then
+    function response(status, _, text)
+        if status < 200 or status > 299 then refusal = status .. " " .. text end
+    end
+end
+
+function done(summary, latency, _)
+    local failed = summary.errors
+    local function say(name, value) io.write("bench ", name, " ", string.format("%.0f", value), "\n") end
+    say("requests", summary.requests)
+    say("microseconds", summary.duration)
+    say("p50", latency:percentile(50))
+    say("p99", latency:percentile(99))
+    say("refused", failed.status)
+    say("broken", failed.connect + failed.read + failed.write)
+    say("late", failed.timeout)
+    for _, thread in ipairs(threads) do
+        local refusal = thread:get("refusal")
+        if refusal then io.write("bench refusal ", (string.gsub(refusal, "%s+", " ")), "\n") end
+    end
+end

@@ -1,0 +1,55 @@
+//! The users of the benchmark, in the database and with their tokens.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use adapters::clock::SystemClock;
+use adapters::randomness::SystemRandomness;
+use adapters::secrets::access_tokens::BuiltInTokens;
+use anyhow::{Context as _, ensure};
+use domain::identity::{Email, Role};
+use domain::users::UserId;
+use ports::identity::TokenIssuer as _;
+use ports::randomness::Randomness as _;
+use sea_orm::sqlx::{self, PgConnection};
+use uuid::Uuid;
+
+use crate::wrk::Tokens;
+
+/// The longest that the service takes for the life of a token; no run takes as long.
+const TOKEN_SECONDS: u64 = 24 * 60 * 60;
+
+/// Writes the users in bulk, and leaves the tables as a database has them that was at rest for a while: with
+/// statistics, and with nothing left to write out during the measurements.
+pub async fn settle(owner: &mut PgConnection, users: u32) -> anyhow::Result<()> {
+    let number = sqlx::query("SELECT set_config('bench.users', $1, false)").bind(users.to_string());
+    number.execute(&mut *owner).await?;
+    let outcome = sqlx::raw_sql(include_str!("population.sql")).execute(&mut *owner).await;
+    outcome.context("the users could not be written")?;
+    for upkeep in ["VACUUM (ANALYZE)", "CHECKPOINT"] {
+        sqlx::raw_sql(upkeep).execute(&mut *owner).await.context(upkeep)?;
+    }
+    Ok(())
+}
+
+/// Signs a token for every user, as the service with this key would, into a file.
+pub async fn sign_tokens(owner: &mut PgConnection, key: &str, file: &Path) -> anyhow::Result<Tokens> {
+    let issuer = BuiltInTokens::new(key.as_bytes(), TOKEN_SECONDS, Arc::new(SystemClock))?;
+    // In the order of their ids, which is a random one: the first few hundred are a fair sample.
+    let users: Vec<(Uuid, String)> = sqlx::query_as("SELECT id, email::text FROM auth.users ORDER BY id")
+        .fetch_all(&mut *owner)
+        .await
+        .context("the users could not be read")?;
+    let (mut text, mut length) = (String::new(), 0);
+    for (id, email) in &users {
+        let session = SystemRandomness.new_id();
+        let token = issuer.issue(UserId(*id), &Email::parse(email)?, Role::User, session)?.token;
+        length = token.len();
+        writeln!(text, "{token}")?;
+    }
+    ensure!(text.len() == users.len() * (length + 1), "the tokens are not of one length, as load.lua has it");
+    fs::write(file, text).context("the tokens could not be written")?;
+    Ok(Tokens { file: file.to_owned(), length, count: u32::try_from(users.len())? })
+}

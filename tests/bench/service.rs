@@ -1,0 +1,114 @@
+//! The service under measurement: the release build, as a process of its own.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
+
+const START_LIMIT: Duration = Duration::from_mins(1);
+/// Longer than the grace that the service gives to its requests.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// What the service prints before its address, once it listens.
+const WELCOME: &str = "Product Base is listening on ";
+
+/// It is killed when this is dropped; `stop` is the usual way.
+pub struct Service {
+    child: Child,
+    url: String,
+    log: PathBuf,
+    _printed: Lines<BufReader<ChildStdout>>,
+}
+
+/// What the service is told, beside its defaults.
+pub struct Orders<'a> {
+    pub program: &'a Path,
+    pub database_url: &'a str,
+    pub signing_key: &'a str,
+    /// Where it runs, and leaves its log.
+    pub folder: &'a Path,
+}
+
+impl Service {
+    pub async fn start(orders: &Orders<'_>) -> anyhow::Result<Self> {
+        let log = orders.folder.join("service.log");
+        let mut child =
+            orders.command().stderr(File::create(&log)?).spawn().context("the service cannot be started")?;
+        let printed = child.stdout.take().context("the output of the service")?;
+        let mut printed = BufReader::new(printed).lines();
+        let url = async {
+            while let Some(line) = printed.next_line().await? {
+                if let Some(url) = line.strip_prefix(WELCOME) {
+                    return Ok(url.to_owned());
+                }
+            }
+            bail!("it ended")
+        };
+        match timeout(START_LIMIT, url).await.unwrap_or_else(|_| bail!("it took over {START_LIMIT:?}")) {
+            Ok(url) => Ok(Self { child, url, log, _printed: printed }),
+            Err(error) => Err(error.context(format!("the service did not start: {}", tail(&log)))),
+        }
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// None once it has ended.
+    pub fn process(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// What it wrote into its log last: warnings and errors only.
+    pub fn last_words(&self) -> String {
+        tail(&self.log)
+    }
+
+    /// As an operator stops it, with SIGTERM.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        let Some(process) = self.process() else { bail!("the service has ended by itself: {}", tail(&self.log)) };
+        Command::new("kill").args(["-TERM", &process.to_string()]).status().await.context("kill")?;
+        let status = timeout(STOP_LIMIT, self.child.wait()).await.context("the service did not stop in time")??;
+        if !status.success() {
+            bail!("the service ended with {status}: {}", tail(&self.log));
+        }
+        Ok(())
+    }
+}
+
+impl Orders<'_> {
+    /// With nothing of our own environment, whose settings are of other databases.
+    fn command(&self) -> Command {
+        let mut command = Command::new(self.program);
+        command
+            .arg("serve")
+            .env_clear()
+            .current_dir(self.folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .env("PB__ENVIRONMENT", "local")
+            .env("PB__SERVER__PORT", "0")
+            .env("PB__DATABASE__URL", self.database_url)
+            .env("PB__DATABASE__MIGRATE_ON_START", "false")
+            .env("PB__AUTH__SIGNING_KEY", self.signing_key)
+            .env("PB__ADMIN__EMAIL", "admin@bench.example")
+            .env("PB__ADMIN__PASSWORD", self.signing_key)
+            .env("PB__LOG__FILTER", "warn");
+        for limit in ["LOGINS_PER_IP", "LOGINS_PER_ACCOUNT", "SIGNUPS_PER_IP", "FAILURES_PER_IP"] {
+            command.env(format!("PB__RATE_LIMITS__{limit}"), "1000000000");
+        }
+        command
+    }
+}
+
+fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().rev().take(5).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+}

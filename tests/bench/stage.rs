@@ -1,0 +1,120 @@
+//! The stage: one durable Postgres of this run with all its users, and the service on it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use adapters::postgres::embedded::{EmbeddedPostgres, EmbeddedSettings};
+use adapters::secrets::opaque::OpaqueSecrets;
+use anyhow::Context as _;
+use ports::identity::SecretMint as _;
+use reqwest::Url;
+use sea_orm::sqlx::{self, Connection as _, PgConnection};
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+use crate::arguments::Arguments;
+use crate::people;
+use crate::processes::Actors;
+use crate::service::{Orders, Service};
+use crate::tools::Tools;
+use crate::wrk::Tokens;
+
+/// As whom the service logs in.
+const SERVICE_LOGIN: &str = "app_user";
+
+const MIGRATION_LIMIT: Duration = Duration::from_mins(2);
+/// For the users, and again a minute for each million of them.
+const PEOPLE_LIMIT: Duration = Duration::from_mins(5);
+
+/// The fields drop in this order: the service before its database, and the folder when both are gone.
+pub struct Stage {
+    pub service: Service,
+    postgres: EmbeddedPostgres,
+    pub owner: Url,
+    pub tokens: Tokens,
+    pub postmaster: Option<u32>,
+    pub postgres_version: String,
+    folder: TempDir,
+}
+
+/// What is there before anything takes long: it says whether there is a run at all.
+pub struct Ground {
+    postgres: EmbeddedPostgres,
+    folder: TempDir,
+}
+
+impl Ground {
+    /// Makes a cluster with the settings of `make run`, so with fsync, and starts it.
+    pub async fn prepare() -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("product-base-bench-").tempdir()?;
+        let settings = EmbeddedSettings { data_dir: folder.path().to_owned(), ..EmbeddedSettings::default() };
+        let postgres = EmbeddedPostgres::start(&settings).await?;
+        for notice in postgres.notices() {
+            eprintln!("{notice}");
+        }
+        Ok(Self { postgres, folder })
+    }
+
+    pub async fn tools(&self) -> Result<Tools, String> {
+        Tools::find(self.postgres.bin()).await
+    }
+
+    pub async fn strike(self) -> anyhow::Result<()> {
+        Ok(self.postgres.stop().await?)
+    }
+
+    pub async fn build(self, arguments: &Arguments) -> anyhow::Result<Stage> {
+        let Self { postgres, folder } = self;
+        let url = postgres.owner_url();
+        let migrated = timeout(MIGRATION_LIMIT, async { migration::up(url).await.and(migration::seed(url).await) });
+        migrated.await.context("the migration took too long")??;
+        let mut owner = PgConnection::connect(url).await?;
+        let key = OpaqueSecrets.mint().secret;
+        let limit = PEOPLE_LIMIT + Duration::from_secs(u64::from(arguments.users) * 60 / 1_000_000);
+        let made = timeout(limit, async {
+            people::settle(&mut owner, arguments.users).await?;
+            people::sign_tokens(&mut owner, &key, &folder.path().join("tokens")).await
+        });
+        let tokens = made.await.context("the users took too long")??;
+        let postmaster = postmaster(&mut owner).await;
+        let postgres_version = sqlx::query_scalar("SHOW server_version").fetch_one(&mut owner).await?;
+        owner.close().await?;
+        let password = postgres.set_password(SERVICE_LOGIN).await?;
+        let service = Service::start(&Orders {
+            program: &arguments.service,
+            database_url: &postgres.url_as(SERVICE_LOGIN, &password, postgres.database()),
+            signing_key: &key,
+            folder: folder.path(),
+        })
+        .await?;
+        // Without the error's own text: the address holds the password.
+        let owner = Url::parse(url).ok().context("the address of the database")?;
+        Ok(Stage { service, postgres, owner, tokens, postmaster, postgres_version, folder })
+    }
+}
+
+impl Stage {
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn actors(&self) -> Actors {
+        Actors { service: self.service.process(), postmaster: self.postmaster }
+    }
+
+    /// Where the database's files are.
+    pub fn data(&self) -> PathBuf {
+        self.postgres.data_dir().to_owned()
+    }
+
+    pub async fn strike(self) -> anyhow::Result<()> {
+        self.service.stop().await?;
+        Ok(self.postgres.stop().await?)
+    }
+}
+
+/// The first line of the pid file.
+async fn postmaster(owner: &mut PgConnection) -> Option<u32> {
+    let file: String = sqlx::query_scalar("SELECT pg_read_file('postmaster.pid')").fetch_one(owner).await.ok()?;
+    file.lines().next()?.trim().parse().ok()
+}

@@ -1,0 +1,128 @@
+//! wrk: the load over HTTP. Its Lua script is written anew for each run, and prints what is read here.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use adapters::randomness::SystemRandomness;
+use anyhow::{Context as _, bail, ensure};
+use ports::randomness::Randomness as _;
+use tokio::process::Command;
+
+use crate::cases::{Callers, Case};
+use crate::processes::output;
+use crate::tools::Tools;
+
+/// A request that is not answered for so long is an error. Beyond the service's own limits, so that it is its answer
+/// (503) that is counted.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How much longer than its measurement wrk may take.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// More threads than this never were the bound, and they take processors from the service.
+const THREADS_MAX: u32 = 2;
+
+/// The tokens of all users, one a line, all of one length.
+pub struct Tokens {
+    pub file: PathBuf,
+    pub length: usize,
+    pub count: u32,
+}
+
+pub struct Wrk<'a> {
+    pub tools: &'a Tools,
+    pub tokens: &'a Tokens,
+    /// `http://` and the service's address.
+    pub url: &'a str,
+    /// Where scripts may be written.
+    pub folder: &'a Path,
+}
+
+/// What one run came to.
+pub struct Driven {
+    pub per_second: f64,
+    pub median: Duration,
+    pub p99: Duration,
+    pub errors: Errors,
+}
+
+/// Requests without a good answer.
+#[derive(Clone, Copy, Default)]
+pub struct Errors {
+    /// Answered by a status of 400 or more.
+    pub refused: u64,
+    /// Not connected, not sent, not read.
+    pub broken: u64,
+    /// Not answered in time.
+    pub late: u64,
+}
+
+impl Errors {
+    pub fn sum(self) -> u64 {
+        self.refused + self.broken + self.late
+    }
+}
+
+impl Wrk<'_> {
+    /// A second of the case before it is measured, in which every answer is looked at: all must be of 2xx.
+    pub async fn warm_up(&self, case: &Case, connections: u32) -> anyhow::Result<()> {
+        let printed = self.run(case, connections, 1, true).await?;
+        let refusal = printed.lines().find_map(|line| line.strip_prefix("bench refusal "));
+        if let Some(refusal) = refusal {
+            bail!("{}: {} {} answered {refusal}", case.name, case.method, case.path);
+        }
+        let driven = driven(&printed)?;
+        ensure!(driven.errors.sum() == 0, "{}: {} requests broke in the warm-up", case.name, driven.errors.sum());
+        Ok(())
+    }
+
+    pub async fn measure(&self, case: &Case, connections: u32, seconds: u32) -> anyhow::Result<Driven> {
+        driven(&self.run(case, connections, seconds, false).await?)
+    }
+
+    async fn run(&self, case: &Case, connections: u32, seconds: u32, warming: bool) -> anyhow::Result<String> {
+        let script = self.folder.join("case.lua");
+        fs::write(&script, self.script(case, warming)?).context("the script of wrk")?;
+        let threads = connections.clamp(1, THREADS_MAX);
+        let mut command = Command::new(&self.tools.wrk);
+        command.args(["--threads", &threads.to_string(), "--connections", &connections.to_string()]);
+        command.args(["--duration", &format!("{seconds}s"), "--timeout", &format!("{}s", PATIENCE.as_secs())]);
+        command.arg("--script").arg(script).arg(format!("{}{}", self.url, case.path));
+        output(&mut command, Duration::from_secs(seconds.into()) + GRACE).await
+    }
+
+    fn script(&self, case: &Case, warming: bool) -> anyhow::Result<String> {
+        let mut script = String::new();
+        writeln!(script, "METHOD, PATH = {:?}, {:?}", case.method, case.path)?;
+        writeln!(script, "RUN, WARMING = \"{}\", {warming}", SystemRandomness.new_id().simple())?;
+        let count = match case.callers {
+            Callers::Nobody => 0,
+            Callers::First(count) => count.min(self.tokens.count),
+            Callers::Everybody => self.tokens.count,
+        };
+        if count > 0 {
+            let (file, length) = (self.tokens.file.display().to_string(), self.tokens.length);
+            writeln!(script, "TOKENS, TOKEN_LENGTH, TOKEN_COUNT = {file:?}, {length}, {count}")?;
+        }
+        script.push_str(include_str!("load.lua"));
+        script.push_str(case.script);
+        Ok(script)
+    }
+}
+
+fn driven(printed: &str) -> anyhow::Result<Driven> {
+    let text = |name: &str| {
+        let said = |line: &str| line.strip_prefix("bench ")?.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned);
+        printed.lines().find_map(said).with_context(|| format!("wrk did not say `{name}`: {printed}"))
+    };
+    let number = |name: &str| -> anyhow::Result<u64> { Ok(text(name)?.parse()?) };
+    let float = |name: &str| -> anyhow::Result<f64> { Ok(text(name)?.parse()?) };
+    Ok(Driven {
+        per_second: float("requests")? / (float("microseconds")? / 1_000_000.0),
+        median: Duration::from_micros(number("p50")?),
+        p99: Duration::from_micros(number("p99")?),
+        errors: Errors { refused: number("refused")?, broken: number("broken")?, late: number("late")? },
+    })
+}

@@ -1,0 +1,18 @@
+//! Faults: what happens behind a transaction pooler, when clients hang up in the middle, when the database goes away or
+//! freezes, and when the process is told to stop. Each test is bounded in time.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "test code: a panic is how a test fails, with its own words"
+)]
+
+mod away;
+mod clusters;
+mod freezes;
+mod pgbouncer;
+mod pooler;
+mod resets;
+mod stops;
+mod writers;

@@ -1,0 +1,32 @@
+//! The schema from outside: its steps, its objects against the catalogue, the rights of every role tried for real, and
+//! the rules that stand both in SQL and in Rust.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "test code: a panic is how a test fails, with its own words"
+)]
+
+mod audit;
+mod catalogue;
+mod clusters;
+mod columns;
+mod decisions;
+mod dice;
+mod dump;
+mod effective_plan;
+mod integrity;
+mod matrix;
+mod objects;
+mod own_rows;
+mod partitions;
+mod people;
+mod periods;
+mod protection;
+mod races;
+mod rights;
+mod samples;
+mod steps;
+mod supabase;
+mod supabase_imitation;
