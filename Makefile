@@ -58,9 +58,18 @@ postgres-tests: ## The same, and psql, pgbench and PgBouncer for the tests
 	@.ci/postgres --tests
 
 .PHONY: bench
-bench: postgres-tests ## Measure the service against what Postgres alone can do
-	$(CARGO) build -p product-base
-	$(WITH_POSTGRES) $(CARGO) run --release -p tests --bin bench
+bench: export BENCH_USERS ?= 100000
+bench: export BENCH_SECONDS ?= 5
+bench: export BENCH_ONLY ?=
+bench: postgres-tests ## Measure the service against Postgres alone, into docs/BENCHMARKS.md (BENCH_USERS, BENCH_SECONDS)
+	@if ! command -v wrk >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo 'Installing wrk with apt-get.' >&2; \
+	  apt-get update -qq </dev/null >&2 || true; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends wrk </dev/null >&2 || true; \
+	fi
+	$(CARGO) build --release -p product-base -p tests --bin product-base --bin bench
+	@$(TARGET)/release/bench --service $(TARGET)/release/product-base \
+	  --users "$$BENCH_USERS" --seconds "$$BENCH_SECONDS" --only "$$BENCH_ONLY"
 
 .PHONY: docs
 docs: postgres ## Write docs/openapi.json and docs/schema.sql anew (a test holds them)

@@ -739,7 +739,7 @@ CREATE TABLE public.audit_logs (
     actor_id uuid,
     actor_name text NOT NULL DEFAULT SESSION_USER,
     reason text,
-    created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    created_at timestamp with time zone NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT audit_logs_pkey PRIMARY KEY (id)
 );
 ALTER TABLE public.audit_logs ENABLE ROW LEVEL SECURITY;
@@ -1031,7 +1031,8 @@ CREATE OR REPLACE FUNCTION public.check_plan_change_consistency()
 AS $function$
 BEGIN
     IF NEW.plan_changed_at IS NOT DISTINCT FROM OLD.plan_changed_at THEN
-        NEW.plan_changed_at := CURRENT_TIMESTAMP;
+        -- By the clock, not by the transaction: within one, what came later must be later.
+        NEW.plan_changed_at := pg_catalog.clock_timestamp();
     END IF;
     INSERT INTO public.audit_logs (table_name, record_id, action, old_values, new_values, actor_id, actor_name, reason)
     VALUES ('users', NEW.id::text, 'plan_change',
@@ -1052,6 +1053,7 @@ AS $function$
         SELECT e.used, e.limit_value, c.counted, e.period_end,
             CASE
                 WHEN NOT e.feature_active OR (e.source = 'override' AND NOT e.enabled) THEN 'feature_disabled'
+                WHEN NOT e.enabled AND public.subscription_lapsed($1, $2, e.plan_id) THEN 'subscription_inactive'
                 WHEN NOT e.enabled THEN 'feature_not_in_plan'
                 WHEN e.limit_value IS NULL OR c.counted + 1 <= e.limit_value THEN 'ok'
                 WHEN e.overage = 'tokens' AND e.token_balance - e.token_reserved >= 1 THEN 'ok'
@@ -1524,13 +1526,30 @@ BEGIN
         NEW.ended_at := NULL;
     ELSIF NEW.status IN ('canceled', 'unpaid', 'incomplete_expired') THEN
         -- From one dead status to another (unpaid, then canceled) it ended only once.
-        NEW.ended_at := coalesce(NEW.ended_at, old_ended, CURRENT_TIMESTAMP);
+        NEW.ended_at := coalesce(NEW.ended_at, old_ended, clock_timestamp());
     ELSE
         NEW.past_due_since := NULL;
         NEW.ended_at := NULL;
     END IF;
     RETURN NEW;
 END
+$function$;
+
+CREATE OR REPLACE FUNCTION public.subscription_lapsed(p_user_id uuid, p_feature_id text, p_plan_id text)
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE
+AS $function$
+    SELECT EXISTS (
+        SELECT FROM (
+            SELECT s.plan_id, s.status FROM public.user_subscriptions s
+            WHERE s.user_id = p_user_id AND s.status <> 'incomplete'
+            ORDER BY s.status IN ('trialing', 'active', 'past_due') DESC, s.ended_at DESC NULLS LAST, s.created_at DESC
+            LIMIT 1
+        ) latest
+        JOIN public.plan_features paid_for ON paid_for.plan_id = latest.plan_id AND paid_for.feature_id = p_feature_id
+        WHERE latest.status <> 'active' AND latest.plan_id <> p_plan_id AND paid_for.enabled
+    )
 $function$;
 
 CREATE OR REPLACE FUNCTION public.update_updated_at_column()
@@ -1773,6 +1792,8 @@ GRANT EXECUTE ON FUNCTION public.request_user_id() TO app_service;
 GRANT EXECUTE ON FUNCTION public.request_user_id() TO authenticated;
 GRANT EXECUTE ON FUNCTION public.request_user_id() TO readonly_user;
 GRANT EXECUTE ON FUNCTION public.roll_up_usage() TO app_service;
+GRANT EXECUTE ON FUNCTION public.subscription_lapsed(uuid,text,text) TO app_service;
+GRANT EXECUTE ON FUNCTION public.subscription_lapsed(uuid,text,text) TO authenticated;
 GRANT EXECUTE ON FUNCTION public.usage_period_end(text,timestamp with time zone,timestamp with time zone) TO app_service;
 GRANT EXECUTE ON FUNCTION public.usage_period_end(text,timestamp with time zone,timestamp with time zone) TO authenticated;
 GRANT EXECUTE ON FUNCTION public.usage_period_end(text,timestamp with time zone,timestamp with time zone) TO readonly_user;

@@ -7,7 +7,72 @@
     reason = "test code: a panic is how a test fails, with its own words"
 )]
 
-use harness::TestApp;
+mod api_keys;
+mod audit;
+mod coverage;
+mod entitlements;
+mod features;
+mod idempotency;
+mod identity;
+mod key_rights;
+mod manners;
+mod operators;
+mod outages;
+mod overrides;
+mod plan_changes;
+mod plans;
+mod subscriptions;
+mod supabase;
+mod usage;
+mod users;
+
+use adapters::clock::SystemClock;
+use chrono::{DateTime, Utc};
+use harness::{Answer, TestApp};
+use ports::clock::Clock as _;
+use serde_json::Value;
+
+/// An id that nobody and nothing has.
+const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
+
+/// What time it is, by the clock of the service under test.
+fn now() -> DateTime<Utc> {
+    SystemClock.now()
+}
+
+/// A time some seconds from now, as it goes over the wire.
+fn in_seconds(seconds: i64) -> String {
+    (now() + chrono::TimeDelta::seconds(seconds)).to_rfc3339()
+}
+
+/// The time at a JSON pointer.
+#[track_caller]
+fn time_at(answer: &Answer, pointer: &str) -> DateTime<Utc> {
+    answer.text_at(pointer).parse().unwrap_or_else(|error| panic!("no time at {pointer} ({error}): {answer}"))
+}
+
+/// The element of a list whose field has this value.
+#[track_caller]
+fn find<'a>(list: &'a Value, field: &str, value: &str) -> &'a Value {
+    let found = list.as_array().and_then(|items| items.iter().find(|item| item[field] == value));
+    found.unwrap_or_else(|| panic!("nothing with {field} = {value} in {list:#}"))
+}
+
+/// A 422 that names this field.
+#[track_caller]
+fn expect_field(answer: Answer, field: &str) -> Answer {
+    let answer = answer.expect_problem(422, "invalid");
+    let named = answer.at("/errors").as_array().unwrap().iter().any(|error| error["field"] == field);
+    assert!(named, "expected the field {field} to be named, got {answer}");
+    answer
+}
+
+/// The body without what differs from request to request.
+fn without_request_id(answer: &Answer) -> Value {
+    let mut body = answer.body.clone();
+    body.as_object_mut().expect("a problem is an object").remove("request_id");
+    body
+}
 
 #[tokio::test]
 async fn the_service_lives_and_shows_its_plans() {

@@ -103,9 +103,11 @@ fn print_welcome(app: &RunningApp) {
     println!("Product Base is listening on http://{address}");
     println!("  Documentation   http://{address}/api/docs");
     match &app.first_admin {
-        FirstAdmin::Made { email, password } => {
+        FirstAdmin::Made { email, generated } => {
             println!("  Administrator   {email}");
-            println!("  Password        {password}   (shown once; keep it)");
+            if let Some(password) = generated {
+                println!("  Password        {password}   (shown once; keep it)");
+            }
         }
         FirstAdmin::Promoted { email } => println!("  Administrator   {email} (an existing account)"),
         FirstAdmin::Present => {}

@@ -52,6 +52,9 @@ const SIGNING_KEY_FILE: &str = "signing_key";
 /// How long the stop waits for consumptions whose clients have gone already.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a preparation that found no database waits before it looks again.
+const PREPARATION_PAUSE: Duration = Duration::from_secs(5);
+
 /// A running service. Dropping it stops nothing; `stop` does, in order.
 pub struct RunningApp {
     pub address: SocketAddr,
@@ -59,6 +62,8 @@ pub struct RunningApp {
     store: Arc<PgStore>,
     usage: Arc<UsageService>,
     stopping: Stopping,
+    /// How long a balancer is given to notice.
+    delay: Duration,
     jobs: Jobs,
     server: ServerHandle,
     serving: JoinHandle<std::io::Result<()>>,
@@ -69,6 +74,7 @@ impl RunningApp {
     pub async fn stop(self) -> anyhow::Result<()> {
         info!("stopping");
         self.stopping.begin();
+        tokio::time::sleep(self.delay).await;
         self.server.stop(true).await;
         self.serving.await.context("the HTTP server broke")?.context("the HTTP server failed")?;
         self.usage.drain(DRAIN_PATIENCE).await;
@@ -117,8 +123,9 @@ pub async fn start(settings: Settings) -> anyhow::Result<RunningApp> {
     let store = Arc::new(PgStore::connect(pool_settings(&settings, &url, signing_key.clone().into_bytes()))?);
     check_database(&settings, &store).await?;
     let rooms = rooms(&settings, &store, &clock, &signing_key)?;
-    let first_admin = prepare_data(&settings, &rooms).await?;
+    let first_admin = Preparation::new(&settings, &rooms)?.run().await?;
     let stopping = Stopping::default();
+    let delay = Duration::from_secs(settings.server.shutdown_delay_seconds);
     let metrics = telemetry::install_metrics()?;
     let jobs = Jobs::start(JobsContext {
         callers: Arc::clone(&rooms.callers),
@@ -135,7 +142,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<RunningApp> {
     let handle = server.handle();
     let serving = tokio::spawn(server);
     info!(%address, "listening");
-    Ok(RunningApp { address, first_admin, store, usage, stopping, jobs, server: handle, serving })
+    Ok(RunningApp { address, first_admin, store, usage, stopping, delay, jobs, server: handle, serving })
 }
 
 async fn migrate(settings: &Settings, url: &str) -> anyhow::Result<()> {
@@ -289,20 +296,61 @@ fn admin_email(settings: &Settings) -> anyhow::Result<Option<Email>> {
 }
 
 /// What the service keeps in the database about itself: the grace, the signing key's name, the first administrator.
-async fn prepare_data(settings: &Settings, rooms: &Rooms) -> anyhow::Result<FirstAdmin> {
-    let prepared = async {
-        rooms.plans.keep_grace_days(settings.billing.past_due_grace_days).await?;
-        let Some(accounts) = &rooms.accounts else {
-            rooms.users.promote_named_admin().await?;
+#[derive(Clone)]
+struct Preparation {
+    plans: Arc<PlanService>,
+    users: Arc<UserService>,
+    accounts: Option<Arc<AccountService>>,
+    past_due_grace_days: u16,
+    admin_email: Option<Email>,
+    admin_password: Secret,
+    may_wait: bool,
+}
+
+impl Preparation {
+    fn new(settings: &Settings, rooms: &Rooms) -> anyhow::Result<Self> {
+        Ok(Self {
+            plans: Arc::clone(&rooms.plans),
+            users: Arc::clone(&rooms.users),
+            accounts: rooms.accounts.clone(),
+            past_due_grace_days: settings.billing.past_due_grace_days,
+            admin_email: admin_email(settings)?,
+            admin_password: settings.admin.password.clone(),
+            may_wait: !settings.database.migrate_on_start,
+        })
+    }
+
+    /// Does it now; where the database is away and may be, later, as soon as it is there.
+    async fn run(self) -> anyhow::Result<FirstAdmin> {
+        match self.attempt().await {
+            Err(error) if self.may_wait && is_away(&error) => {
+                tokio::spawn(self.run_later());
+                Ok(FirstAdmin::Present)
+            }
+            settled => settled.context("the first administrator could not be seen to"),
+        }
+    }
+
+    async fn run_later(self) {
+        loop {
+            tokio::time::sleep(PREPARATION_PAUSE).await;
+            match self.attempt().await {
+                Ok(_) => return info!("the database is there; the first administrator and the grace are seen to"),
+                Err(error) if is_away(&error) => {}
+                Err(error) => return warn!(%error, "the first administrator could not be seen to"),
+            }
+        }
+    }
+
+    async fn attempt(&self) -> anyhow::Result<FirstAdmin> {
+        self.plans.keep_grace_days(self.past_due_grace_days).await?;
+        let Some(accounts) = &self.accounts else {
+            self.users.promote_named_admin().await?;
             return Ok(FirstAdmin::Present);
         };
         accounts.record_signing_key().await?;
-        let password = settings.admin.password.expose().map(str::to_owned);
-        anyhow::Ok(accounts.ensure_admin(admin_email(settings)?, password).await?)
-    };
-    match prepared.await {
-        Err(error) if !settings.database.migrate_on_start && is_away(&error) => Ok(FirstAdmin::Present),
-        settled => settled.context("the first administrator could not be seen to"),
+        let password = self.admin_password.expose().map(str::to_owned);
+        Ok(accounts.ensure_admin(self.admin_email.clone(), password).await?)
     }
 }
 

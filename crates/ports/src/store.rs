@@ -96,6 +96,9 @@ pub enum StoreError {
     /// The database could not be asked, or did not answer in time.
     #[error("the database is away: {0}")]
     Unavailable(String),
+    /// The database went away while it was committing: the work may be done, or not.
+    #[error("the outcome of a commit is not known: {0}")]
+    InDoubt(String),
     /// A row says what no row may say.
     #[error("the table `{table}` holds what it must not, at {key}")]
     Inconsistent { table: &'static str, key: String },

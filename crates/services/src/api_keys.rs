@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::api_keys::{ApiKey, ApiKeyDraft, ApiKeyId, KeyRefused, may_create, rotate};
-use domain::identity::{Caller, Forbidden, Permission};
+use domain::identity::{Caller, Credential, Forbidden, Permission};
 use domain::users::UserId;
 use ports::api_keys::{KeyMint, MintedKey};
 use ports::clock::Clock;
@@ -64,6 +64,7 @@ impl ApiKeyService {
             let now = self.clock.now();
             let existing = work.api_keys().count_usable(owner, now).await?;
             may_create(draft, caller.role, &caller.grantable(), existing, now)?;
+            may_pass_on_behalf(caller, draft.on_behalf)?;
             let minted = self.mint.mint();
             let key = work.api_keys().insert(owner, draft, &minted).await?;
             let performed = once.record(&mut *work, &CreatedKey { key, secret: minted.secret }).await?;
@@ -115,6 +116,7 @@ impl ApiKeyService {
             if let Some(beyond) = caller.grantable().lacks(&old.permissions) {
                 return Err(KeyRefused::BeyondCaller(beyond).into());
             }
+            may_pass_on_behalf(caller, old.on_behalf)?;
             let rotation = rotate(&old, overlap, self.clock.now())?;
             let minted: MintedKey = self.mint.mint();
             let key = work.api_keys().insert(owner, &rotation.successor, &minted).await?;
@@ -162,4 +164,13 @@ impl ApiKeyService {
         let now = self.clock.now();
         Ok(holder.map(|holder| holder.key).filter(|key| key.is_usable(now)))
     }
+}
+
+/// Acting for others is passed on by an administrator in person, or by a key of theirs that may do so itself.
+fn may_pass_on_behalf(caller: &Caller, on_behalf: bool) -> Result<(), KeyRefused> {
+    let has_it = match &caller.credential {
+        Credential::Token => true,
+        Credential::Key { on_behalf, .. } => *on_behalf,
+    };
+    if !on_behalf || (caller.is_admin() && has_it) { Ok(()) } else { Err(KeyRefused::OnBehalfNeedsAdmin) }
 }

@@ -69,16 +69,18 @@ impl UserService {
         once: Once<User>,
     ) -> Result<Performed, UserError> {
         let user_id = subject_of(who, profile.user_id)?;
-        retry_conflicts(async || self.insert_profile(user_id, &profile, &once).await).await
+        let actor = asking(who);
+        retry_conflicts(async || self.insert_profile(actor, user_id, &profile, &once).await).await
     }
 
     async fn insert_profile(
         &self,
+        actor: UserId,
         user_id: UserId,
         profile: &NewProfile,
         once: &Once<User>,
     ) -> Result<Performed, UserError> {
-        let mut work = self.store.begin(Scope::on_order_of(user_id)).await?;
+        let mut work = self.store.begin(Scope::on_order_of(actor)).await?;
         if let Some(replayed) = once.claim(&mut *work).await?? {
             return Ok(replayed);
         }
@@ -201,6 +203,13 @@ async fn change_role_in(work: &mut dyn UnitOfWork, user_id: UserId, role: Role) 
         return Err(UserError::NotFound);
     }
     work.users().find(user_id).await?.ok_or(UserError::NotFound)
+}
+
+fn asking(who: &Identified) -> UserId {
+    match who {
+        Identified::Caller(caller) => caller.user_id,
+        Identified::Newcomer(user_id) => *user_id,
+    }
 }
 
 /// For whom the profile is made. A missing id is named before anything else, since that is what users stumble over.

@@ -205,7 +205,7 @@ CREATE INDEX idx_refresh_tokens_family ON public.refresh_tokens (family);
 CREATE INDEX idx_refresh_tokens_replaced_by ON public.refresh_tokens (replaced_by);
 CREATE INDEX idx_refresh_tokens_expires_at ON public.refresh_tokens (expires_at);
 
--- Only the fingerprint of a signing key: the key itself never enters the database.
+-- Only the fingerprint of a signing key: the key itself stands here only where the service made it.
 CREATE TABLE public.signing_keys (
     kid varchar(64) NOT NULL,
     algorithm varchar(10) NOT NULL,

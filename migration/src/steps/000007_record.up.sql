@@ -11,7 +11,8 @@ CREATE TABLE public.audit_logs (
     actor_id uuid,
     actor_name text NOT NULL DEFAULT session_user,
     reason text,
-    created_at timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    -- By the clock: of two changes at once, the one that waited for the other comes second.
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT audit_logs_pkey PRIMARY KEY (id)
 );
 CREATE INDEX idx_audit_logs_record ON public.audit_logs (table_name, record_id, created_at);

@@ -36,10 +36,12 @@ enum Finding {
 
 impl From<sqlx::Error> for Finding {
     fn from(error: sqlx::Error) -> Self {
-        // A protocol violation (08P01) is how a mixed-up statement with other parameters shows itself.
-        let violation = error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| code == "08P01");
+        let code = error.as_database_error().and_then(DatabaseError::code).unwrap_or_default();
+        // A protocol violation (08P01) is how a mixed-up statement with other parameters shows itself. Who may not log
+        // in (28) or names no database (3D) never got as far as a statement.
+        let refused_at_login = code.starts_with("28") || code.starts_with("3D");
         match driver_error(&error) {
-            away if is_unavailable(&error) && !violation => Self::Away(away),
+            away if refused_at_login || (is_unavailable(&error) && code != "08P01") => Self::Away(away),
             other => Self::Mixed(other.to_string()),
         }
     }

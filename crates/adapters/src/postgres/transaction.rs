@@ -74,8 +74,11 @@ impl PgTransaction {
         let time_limit = self.time_limit();
         let commit = self.connection.into_inner().commit();
         match tokio::time::timeout(time_limit, commit).await {
-            Ok(outcome) => outcome.map_err(|error| driver_error(&error)),
-            Err(_) => Err(StoreError::Unavailable("the database did not answer COMMIT in time".into())),
+            Ok(outcome) => outcome.map_err(|error| match driver_error(&error) {
+                StoreError::Unavailable(why) => StoreError::InDoubt(why),
+                refused => refused,
+            }),
+            Err(_) => Err(StoreError::InDoubt("the database did not answer COMMIT in time".into())),
         }
     }
 

@@ -116,7 +116,7 @@ impl UserRepository for PgUnitOfWork {
 
 /// What belongs to a user, newest first. Columns are named where a table has some that nobody is shown: the hash of a
 /// key. Each statement filters by the user, whoever may see the table.
-const EXPORTED: [(&str, &str); 16] = [
+const EXPORTED: [(&str, &str); 20] = [
     ("users", include_str!("sql/export_users.sql")),
     ("user_subscriptions", "SELECT * FROM user_subscriptions WHERE user_id = $1 ORDER BY created_at DESC, id DESC"),
     ("scheduled_plan_changes", "SELECT * FROM scheduled_plan_changes WHERE user_id = $1"),
@@ -125,6 +125,10 @@ const EXPORTED: [(&str, &str); 16] = [
         "usage_counters",
         "SELECT * FROM usage_counters WHERE user_id = $1 ORDER BY period_start DESC, feature_id, period",
     ),
+    ("usage_events", "SELECT * FROM usage_events WHERE user_id = $1 ORDER BY created_at DESC, id DESC"),
+    ("usage_reservations", "SELECT * FROM usage_reservations WHERE user_id = $1 ORDER BY created_at DESC, id DESC"),
+    ("usage_rollups", "SELECT * FROM usage_rollups WHERE user_id = $1 ORDER BY bucket DESC, feature_id, period"),
+    ("usage_alerts", "SELECT * FROM usage_alerts WHERE user_id = $1 ORDER BY created_at DESC, id DESC"),
     ("ai_usage_logs", "SELECT * FROM ai_usage_logs WHERE user_id = $1 ORDER BY created_at DESC, id DESC"),
     ("token_transactions", "SELECT * FROM token_transactions WHERE user_id = $1 ORDER BY seq DESC"),
     ("api_keys", include_str!("sql/export_api_keys.sql")),

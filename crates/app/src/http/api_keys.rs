@@ -19,7 +19,7 @@ use super::once::{RequestKey, answer};
 use super::pages::{PageQuery, PageView};
 use super::problem::{Problem, ProblemView, sentence};
 use super::users::user_id;
-use super::valid::{Valid, ValidQuery, one_line};
+use super::valid::{Valid, ValidQuery, in_calendar, one_line};
 
 /// How long a rotated key goes on where nobody says, in seconds: an hour to bring the new one out.
 const DEFAULT_OVERLAP_SECONDS: i64 = 3_600;
@@ -36,7 +36,7 @@ pub struct NewKeyIn {
     name: String,
     /// What the key may do. Unless told: check and write usage, chat, and read plans.
     #[serde(default)]
-    #[validate(length(min = 1, max = 11))]
+    #[validate(length(min = 1, max = 11, message = "has 1 to 11 of them"))]
     #[schema(min_items = 1, max_items = 11, example = json!(["usage:check", "usage:write"]))]
     permissions: Option<Vec<PermissionName>>,
     /// Whether it may check, consume and make profiles for other users. Administrators only.
@@ -44,6 +44,7 @@ pub struct NewKeyIn {
     on_behalf: Option<bool>,
     /// Never unless told.
     #[serde(default)]
+    #[validate(custom(function = "in_calendar"))]
     expires_at: Option<DateTime<Utc>>,
 }
 

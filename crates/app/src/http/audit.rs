@@ -26,7 +26,7 @@ pub struct AuditQuery {
     #[validate(length(max = 63))]
     #[param(max_length = 63)]
     table_name: Option<String>,
-    /// Only changes of this record: a user's id, a plan's, `plan/feature`.
+    /// Only changes of this record: a user's id, a plan's, `plan:feature`.
     #[validate(length(max = 200))]
     #[param(max_length = 200)]
     record_id: Option<String>,

@@ -19,7 +19,7 @@ use super::pages::ListView;
 use super::plans::feature_id;
 use super::problem::{Problem, ProblemView, sentence};
 use super::users::user_id;
-use super::valid::{Valid, one_line};
+use super::valid::{Valid, in_calendar, one_line};
 
 #[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -57,6 +57,7 @@ pub struct OverrideIn {
     reason: Option<String>,
     /// When the plan's own limit holds again; never unless told.
     #[serde(default)]
+    #[validate(custom(function = "in_calendar"))]
     expires_at: Option<DateTime<Utc>>,
 }
 

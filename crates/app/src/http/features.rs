@@ -49,11 +49,11 @@ pub struct FeatureIn {
     kind: Option<FeatureKind>,
     /// What one of it is called.
     #[serde(default)]
-    #[validate(length(min = 1, max = 50), custom(function = "one_line"))]
+    #[validate(length(min = 1, max = 30), custom(function = "one_line"))]
     #[schema(
         pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$",
         min_length = 1,
-        max_length = 50
+        max_length = 30
     )]
     unit: Option<String>,
     /// True unless told.
@@ -86,8 +86,8 @@ pub struct FeatureChangesIn {
     #[schema(value_type = Option<String>, max_length = 2000)]
     description: Option<Option<String>>,
     #[serde(default, deserialize_with = "present")]
-    #[validate(length(min = 1, max = 50), custom(function = "one_line"))]
-    #[schema(pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$", value_type = Option<String>, min_length = 1, max_length = 50)]
+    #[validate(length(min = 1, max = 30), custom(function = "one_line"))]
+    #[schema(pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$", value_type = Option<String>, min_length = 1, max_length = 30)]
     unit: Option<Option<String>>,
     #[serde(default)]
     is_active: Option<bool>,

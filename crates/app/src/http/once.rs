@@ -49,6 +49,12 @@ impl RequestKey {
         self.key
     }
 
+    /// Without the key where nothing will be done: the answer of a preview must not stand for the change itself.
+    #[must_use]
+    pub fn ignored_if(self, nothing_is_done: bool) -> Self {
+        Self { key: self.key.filter(|_| !nothing_is_done), ..self }
+    }
+
     /// Asks for the work to be done once for this caller, and its outcome to be answered with `status` and `view`.
     pub fn once<T, V: Serialize>(
         self,

@@ -10,7 +10,9 @@ use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use super::problem::{CONTENT_TYPE, ProblemView};
-use super::{api_keys, audit, entitlements, features, identity, maintenance, plans, subscriptions, usage, users};
+use super::{
+    api_keys, audit, entitlements, features, identity, maintenance, metrics, plans, subscriptions, usage, users,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -33,6 +35,7 @@ use super::{api_keys, audit, entitlements, features, identity, maintenance, plan
         api_keys::create_key, api_keys::list_keys, api_keys::read_key, api_keys::rotate_key, api_keys::revoke_key,
         api_keys::verify_key, api_keys::revoke_users_key,
         audit::list_audit, maintenance::integrity, maintenance::liveness, maintenance::readiness,
+        metrics::render,
     ),
     components(schemas(ProblemView)),
     modifiers(&Shared),

@@ -212,6 +212,12 @@ impl From<StoreError> for Problem {
                 error!(%why, "the database is away");
                 Self::unavailable("database_away", "The database does not answer. Nothing was changed; send it again.")
             }
+            StoreError::InDoubt(why) => {
+                error!(%why, "the database went away during a commit");
+                let detail = "The database went away while it was writing: the change may have been made, or not. Look \
+                    before you send it again, or send it again with the same idempotency key.";
+                Self::unavailable("outcome_unknown", detail)
+            }
             bug @ (StoreError::Constraint { .. } | StoreError::Inconsistent { .. } | StoreError::Unexpected(_)) => {
                 Self::internal(&bug)
             }

@@ -100,6 +100,7 @@ impl From<ConsumeError> for Problem {
                 Self::unavailable("busy", detail)
             }
             ConsumeError::Away(why) => ports::store::StoreError::Unavailable(why.clone()).into(),
+            ConsumeError::InDoubt(why) => ports::store::StoreError::InDoubt(why.clone()).into(),
             ConsumeError::Fault(why) => Self::internal(why),
         }
     }

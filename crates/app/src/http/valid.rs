@@ -8,6 +8,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header;
 use actix_web::web::Bytes;
 use actix_web::{FromRequest, HttpRequest, dev::Payload};
+use chrono::{DateTime, Datelike, Utc};
 use futures_util::future::LocalBoxFuture;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -224,6 +225,13 @@ pub fn one_line(text: &str) -> Result<(), validator::ValidationError> {
         return rule("must not be blank");
     }
     if text.chars().any(char::is_control) { rule("must not hold control characters") } else { Ok(()) }
+}
+
+/// For times: in the years that RFC 3339 can write and the database can keep.
+pub fn in_calendar(time: &DateTime<Utc>) -> Result<(), validator::ValidationError> {
+    let rule =
+        || validator::ValidationError::new("in_calendar").with_message("lies outside the years 1 to 9999".into());
+    if (1..=9999).contains(&time.year()) { Ok(()) } else { Err(rule()) }
 }
 
 #[cfg(test)]

@@ -44,6 +44,7 @@ pub struct Server {
     pub body_limit_bytes: usize,
     pub head_timeout_seconds: u64,
     pub request_timeout_seconds: u64,
+    pub shutdown_delay_seconds: u64,
     pub shutdown_grace_seconds: u64,
     pub trusted_proxies: Vec<String>,
     pub cors_origins: Vec<String>,

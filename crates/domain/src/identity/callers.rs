@@ -80,11 +80,16 @@ impl Caller {
         let Some(other) = user_id.filter(|named| *named != self.user_id) else {
             return Ok(Subject::Oneself(self.user_id));
         };
-        let may = match &self.credential {
-            Credential::Token => self.is_admin(),
+        let credential_may = match &self.credential {
+            Credential::Token => true,
             Credential::Key { on_behalf, .. } => *on_behalf && permission.can_be_on_behalf(),
         };
-        if may { Ok(Subject::Another(other)) } else { Err(Forbidden::NotOnBehalf(permission)) }
+        // A key keeps `on_behalf` when its owner is no administrator any more; the right ends with the role.
+        if credential_may && self.is_admin() {
+            Ok(Subject::Another(other))
+        } else {
+            Err(Forbidden::NotOnBehalf(permission))
+        }
     }
 
     /// All that a key made by this caller can be given: never more than the caller holds.
@@ -136,11 +141,11 @@ mod tests {
         let check = Permission::UsageCheck;
         assert_eq!(caller(Role::User, Credential::Token).acting_for(other, check), Err(Forbidden::NotOnBehalf(check)));
         assert_eq!(
-            caller(Role::User, key(&[check], false)).acting_for(other, check),
+            caller(Role::Admin, key(&[check], false)).acting_for(other, check),
             Err(Forbidden::NotOnBehalf(check))
         );
         assert_eq!(
-            caller(Role::User, key(&[check], true)).acting_for(other, check),
+            caller(Role::Admin, key(&[check], true)).acting_for(other, check),
             Ok(Subject::Another(UserId(Uuid::from_u128(2))))
         );
         assert_eq!(
@@ -151,6 +156,8 @@ mod tests {
             caller(Role::User, key(&[check], true)).acting_for(other, Permission::UsageWrite),
             Err(Forbidden::Missing(Permission::UsageWrite))
         );
+        let demoted = caller(Role::User, key(&[check], true));
+        assert_eq!(demoted.acting_for(other, check), Err(Forbidden::NotOnBehalf(check)));
         let own = Some(UserId(Uuid::from_u128(1)));
         assert_eq!(
             caller(Role::User, Credential::Token).acting_for(own, check),

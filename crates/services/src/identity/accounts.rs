@@ -60,8 +60,8 @@ pub enum AccountError {
 pub enum FirstAdmin {
     /// There was one already.
     Present,
-    /// The account was made now, with this password.
-    Made { email: Email, password: String },
+    /// The account was made now, with this password if it was generated.
+    Made { email: Email, generated: Option<String> },
     /// An existing account was made administrator.
     Promoted { email: Email },
 }
@@ -162,15 +162,22 @@ impl AccountService {
             return self.promote(work, user_id, email).await;
         }
         drop(work);
-        let password = password.unwrap_or_else(|| self.secrets.mint().secret);
+        let generated = password.is_none().then(|| self.generate_password());
+        let password = password.or_else(|| generated.clone()).unwrap_or_default();
         if !password_fits(&password) {
             return Err(AccountError::PasswordUnfit);
         }
-        let hash = self.passwords.hash(password.clone()).await?;
+        let hash = self.passwords.hash(password).await?;
         let mut work = self.store.begin(Scope::SERVICE).await?;
         self.register(&mut *work, &email, &hash, "Administrator".to_owned(), Role::Admin).await?;
         work.commit().await?;
-        Ok(FirstAdmin::Made { email, password })
+        Ok(FirstAdmin::Made { email, generated })
+    }
+
+    /// As random as a refresh token, without the mark of one.
+    fn generate_password(&self) -> String {
+        let secret = self.secrets.mint().secret;
+        secret.split_once('_').map_or_else(|| secret.clone(), |(_, random)| random.to_owned())
     }
 
     async fn promote(

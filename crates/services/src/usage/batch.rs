@@ -54,6 +54,8 @@ pub enum ConsumeError {
     Contended,
     #[error("the database is away: {0}")]
     Away(String),
+    #[error("the outcome of a commit is not known: {0}")]
+    InDoubt(String),
     #[error("a fault of ours: {0}")]
     Fault(String),
 }
@@ -63,6 +65,7 @@ impl From<StoreError> for ConsumeError {
         match error {
             StoreError::Conflict => Self::Contended,
             StoreError::Unavailable(why) => Self::Away(why),
+            StoreError::InDoubt(why) => Self::InDoubt(why),
             other => Self::Fault(other.to_string()),
         }
     }

@@ -172,7 +172,7 @@ impl Shared {
         let commands: Vec<_> = batch.iter().map(|waiting| &waiting.command).collect();
         match self.attempt(&commands, course).await {
             Ok(fates) => self.answer(batch, fates),
-            Err(error) if batch.len() == 1 || matches!(error, StoreError::Unavailable(_)) => {
+            Err(error) if batch.len() == 1 || matches!(error, StoreError::Unavailable(_) | StoreError::InDoubt(_)) => {
                 let error = ConsumeError::from(error);
                 for waiting in batch {
                     self.reply(waiting.answer, Err(error.clone()));

@@ -31,16 +31,7 @@ WITH asked AS MATERIALIZED (
 )
 SELECT f.place IS NOT NULL OR EXISTS (SELECT FROM users AS u WHERE u.id = a.user_id) AS user_known,
     kept.outcomes, f.feature_id, '' AS display_name, f.kind, f.unit, f.feature_active, f.enabled,
-    CASE WHEN f.enabled OR f.source = 'override' THEN false ELSE EXISTS (
-        SELECT FROM (
-            SELECT s.plan_id, s.status FROM user_subscriptions AS s
-            WHERE s.user_id = a.user_id AND s.status <> 'incomplete'
-            ORDER BY s.status IN ('trialing', 'active', 'past_due') DESC, s.ended_at DESC NULLS LAST, s.created_at DESC
-            LIMIT 1
-        ) AS latest
-        JOIN plan_features AS paid_for ON paid_for.plan_id = latest.plan_id AND paid_for.feature_id = a.feature_id
-        WHERE latest.status <> 'active' AND latest.plan_id <> f.plan_id AND paid_for.enabled
-    ) END AS lapsed,
+    CASE WHEN f.enabled OR f.source = 'override' THEN false ELSE subscription_lapsed(a.user_id, a.feature_id, f.plan_id) END AS lapsed,
     f.source, f.plan_id, f.limit_value, f.limit_period, f.overage, f.period_start, f.period_end,
     coalesce(l.used, 0) AS used, coalesce(l.reserved, 0) AS reserved, coalesce(l.overage, 0) AS counter_overage,
     f.token_balance, f.token_reserved, f.as_of,
