@@ -23,6 +23,7 @@ mod plan_changes;
 mod plans;
 mod subscriptions;
 mod supabase;
+mod usage;
 mod users;
 
 use adapters::clock::SystemClock;

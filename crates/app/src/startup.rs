@@ -32,6 +32,7 @@ use services::identity::accounts::{AccountService, FirstAdmin};
 use services::identity::callers::CallerService;
 use services::maintenance::MaintenanceService;
 use services::plans::PlanService;
+use services::usage::{LaneSettings, UsageService};
 use services::users::{IdentityProvider, UserService};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -48,6 +49,9 @@ const SERVICE_LOGIN: &str = "app_user";
 /// Where the private cluster keeps the signing key, in its folder (0600).
 const SIGNING_KEY_FILE: &str = "signing_key";
 
+/// How long the stop waits for consumptions whose clients have gone already.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How long a preparation that found no database waits before it looks again.
 const PREPARATION_PAUSE: Duration = Duration::from_secs(5);
 
@@ -56,6 +60,7 @@ pub struct RunningApp {
     pub address: SocketAddr,
     pub first_admin: FirstAdmin,
     store: Arc<PgStore>,
+    usage: Arc<UsageService>,
     stopping: Stopping,
     /// How long a balancer is given to notice.
     delay: Duration,
@@ -72,6 +77,7 @@ impl RunningApp {
         tokio::time::sleep(self.delay).await;
         self.server.stop(true).await;
         self.serving.await.context("the HTTP server broke")?.context("the HTTP server failed")?;
+        self.usage.drain(DRAIN_PATIENCE).await;
         self.jobs.stop().await;
         self.store.close().await;
         Ok(())
@@ -127,14 +133,16 @@ pub async fn start(settings: Settings) -> anyhow::Result<RunningApp> {
         plans: Arc::clone(&rooms.plans),
         maintenance: Arc::clone(&rooms.maintenance),
         limits: Arc::clone(&rooms.limits),
+        usage: Arc::clone(&rooms.usage),
         store: Arc::<PgStore>::clone(&store),
         metrics: metrics.clone(),
     });
+    let usage = Arc::clone(&rooms.usage);
     let (server, address) = server::bind(settings, rooms, stopping.clone(), metrics)?;
     let handle = server.handle();
     let serving = tokio::spawn(server);
     info!(%address, "listening");
-    Ok(RunningApp { address, first_admin, store, stopping, delay, jobs, server: handle, serving })
+    Ok(RunningApp { address, first_admin, store, usage, stopping, delay, jobs, server: handle, serving })
 }
 
 async fn migrate(settings: &Settings, url: &str) -> anyhow::Result<()> {
@@ -258,6 +266,7 @@ fn rooms(settings: &Settings, pg: &Arc<PgStore>, clock: &Arc<dyn Clock>, signing
         plans: Arc::new(PlanService::new(Arc::clone(&store), settings.billing.mode)),
         features: Arc::new(FeatureService { store: Arc::clone(&store) }),
         entitlements: Arc::new(EntitlementService { store: Arc::clone(&store) }),
+        usage: Arc::new(UsageService::start(Arc::clone(&store), Arc::clone(&randomness), lane_settings(settings))),
         api_keys: Arc::new(ApiKeyService { store: Arc::clone(&store), clock: Arc::clone(clock), mint, cache }),
         audit: Arc::new(AuditService { store: Arc::clone(&store) }),
         maintenance: Arc::new(MaintenanceService { store }),
@@ -265,6 +274,12 @@ fn rooms(settings: &Settings, pg: &Arc<PgStore>, clock: &Arc<dyn Clock>, signing
         randomness,
         store: Arc::clone(pg),
     })
+}
+
+fn lane_settings(settings: &Settings) -> LaneSettings {
+    let usage = &settings.usage;
+    let keep = TimeDelta::days(usage.keep_keys_days.into());
+    LaneSettings { lanes: usage.lanes, queue: usage.queue, batch: usage.batch, keep }
 }
 
 fn supabase_tokens(settings: &Settings, clock: &Arc<dyn Clock>) -> anyhow::Result<SupabaseTokens> {

@@ -1,6 +1,7 @@
 //! Idempotency: a request that is sent again under the same key is answered with the first answer.
 
 use thiserror::Error;
+use uuid::Uuid;
 
 /// The longest idempotency key, in characters; the database checks it too.
 pub const KEY_MAX_LENGTH: usize = 255;
@@ -31,6 +32,11 @@ impl IdempotencyKey {
             return Err(IdempotencyKeyRefused::NotVisible);
         }
         Ok(Self(text.to_owned()))
+    }
+
+    /// For a request that brought none: an id is visible ASCII.
+    pub fn of_id(id: Uuid) -> Self {
+        Self(id.to_string())
     }
 
     pub fn as_str(&self) -> &str {

@@ -15,4 +15,5 @@ pub mod plans;
 pub mod randomness;
 pub mod store;
 pub mod subscriptions;
+pub mod usage;
 pub mod users;

@@ -13,6 +13,7 @@ use crate::identity::IdentityRepository;
 use crate::maintenance::MaintenanceRepository;
 use crate::plans::PlanRepository;
 use crate::subscriptions::SubscriptionRepository;
+use crate::usage::UsageRepository;
 use crate::users::UserRepository;
 
 /// On whose behalf rows are read and written; Postgres row-level security follows it.
@@ -52,6 +53,7 @@ pub trait UnitOfWork: Send {
     fn features(&mut self) -> &mut dyn FeatureRepository;
     fn subscriptions(&mut self) -> &mut dyn SubscriptionRepository;
     fn entitlements(&mut self) -> &mut dyn EntitlementRepository;
+    fn usage(&mut self) -> &mut dyn UsageRepository;
     fn api_keys(&mut self) -> &mut dyn ApiKeyRepository;
     fn answers(&mut self) -> &mut dyn AnswerRepository;
     fn audit(&mut self) -> &mut dyn AuditRepository;

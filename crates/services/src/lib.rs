@@ -16,3 +16,4 @@ pub mod plans;
 pub mod snapshots;
 pub mod subscriptions;
 pub mod users;
+pub mod usage;

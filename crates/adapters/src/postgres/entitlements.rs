@@ -25,7 +25,7 @@ use super::rows::{inconsistent, limit};
 use super::store::PgUnitOfWork;
 
 #[derive(FromQueryResult)]
-struct EntitlementRow {
+pub(super) struct EntitlementRow {
     feature_id: String,
     display_name: String,
     kind: String,
@@ -114,7 +114,7 @@ impl EntitlementRepository for PgUnitOfWork {
     }
 }
 
-fn entitlement(user_id: UserId, row: EntitlementRow) -> Result<NamedEntitlement, StoreError> {
+pub(super) fn entitlement(user_id: UserId, row: EntitlementRow) -> Result<NamedEntitlement, StoreError> {
     let unfit = |table| inconsistent(table, format_args!("{user_id}:{}", row.feature_id));
     let source = if row.source == "override" { Source::Override } else { Source::Plan };
     let access = match (row.feature_active, row.enabled, source) {

@@ -22,6 +22,7 @@ mod self_test;
 mod store;
 mod subscriptions;
 mod transaction;
+mod usage;
 mod users;
 
 pub use pool::{PoolSettings, PoolState, Pooler};

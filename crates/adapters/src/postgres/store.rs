@@ -18,6 +18,7 @@ use ports::maintenance::MaintenanceRepository;
 use ports::plans::PlanRepository;
 use ports::store::{Scope, Store, StoreError, UnitOfWork};
 use ports::subscriptions::SubscriptionRepository;
+use ports::usage::UsageRepository;
 use ports::users::UserRepository;
 use sea_orm::sqlx::PgPool;
 
@@ -122,6 +123,10 @@ impl UnitOfWork for PgUnitOfWork {
     }
 
     fn entitlements(&mut self) -> &mut dyn EntitlementRepository {
+        self
+    }
+
+    fn usage(&mut self) -> &mut dyn UsageRepository {
         self
     }
 

@@ -182,6 +182,7 @@ requirements! {
     /// Changing one's own plan is a matter of money.
     ChangeOwnPlan = may(BillingManage);
     CheckUsage = may(UsageCheck);
+    WriteUsage = may(UsageWrite);
     ManageOwnKeys = may(KeysManage);
     WriteCatalogue = may_administer(PlansWrite);
     ReadAnyUser = may_administer(UsersRead);

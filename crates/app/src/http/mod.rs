@@ -20,5 +20,6 @@ pub mod problem;
 pub mod routes;
 pub mod server;
 pub mod subscriptions;
+pub mod usage;
 pub mod users;
 pub mod valid;

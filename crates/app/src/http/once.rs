@@ -12,7 +12,7 @@ use services::idempotency::{Once, Performed};
 use super::problem::Problem;
 
 /// Marks an answer that was given before.
-static REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+pub static REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// The key that came with a request, if one did, and the route that it is good for.
 pub struct RequestKey {
@@ -44,6 +44,11 @@ fn read(request: &HttpRequest) -> Result<RequestKey, Problem> {
 }
 
 impl RequestKey {
+    /// The key alone, where it belongs to the charged user and not to the route.
+    pub fn into_key(self) -> Option<IdempotencyKey> {
+        self.key
+    }
+
     /// Without the key where nothing will be done: the answer of a preview must not stand for the change itself.
     #[must_use]
     pub fn ignored_if(self, nothing_is_done: bool) -> Self {

@@ -10,7 +10,9 @@ use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use super::problem::{CONTENT_TYPE, ProblemView};
-use super::{api_keys, audit, entitlements, features, identity, maintenance, metrics, plans, subscriptions, users};
+use super::{
+    api_keys, audit, entitlements, features, identity, maintenance, metrics, plans, subscriptions, usage, users,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -29,6 +31,7 @@ use super::{api_keys, audit, entitlements, features, identity, maintenance, metr
         subscriptions::read_users_plan, subscriptions::grant_plan,
         entitlements::check_feature, entitlements::check_entitlement, entitlements::list_overrides,
         entitlements::grant_override, entitlements::revoke_override,
+        usage::consume, usage::consume_batch,
         api_keys::create_key, api_keys::list_keys, api_keys::read_key, api_keys::rotate_key, api_keys::revoke_key,
         api_keys::verify_key, api_keys::revoke_users_key,
         audit::list_audit, maintenance::integrity, maintenance::liveness, maintenance::readiness,
@@ -41,6 +44,7 @@ use super::{api_keys, audit, entitlements, features, identity, maintenance, metr
         (name = "users", description = "The own profile"),
         (name = "plans", description = "What is on offer"),
         (name = "entitlements", description = "The own plan and what it allows"),
+        (name = "usage", description = "Consuming against the limits"),
         (name = "keys", description = "API keys"),
         (name = "catalogue", description = "Plans and features, for administrators"),
         (name = "operators", description = "Users, audit and integrity, for administrators"),

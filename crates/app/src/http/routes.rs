@@ -1,11 +1,11 @@
 //! Routes: which path leads to which handler. Resources, not macros, so that a wrong method is a 405 with `Allow`.
 
 use actix_web::HttpResponse;
-use actix_web::web::{self, ServiceConfig, resource};
+use actix_web::web::{self, PayloadConfig, ServiceConfig, resource};
 
 use super::problem::Problem;
 use super::{
-    api_keys, audit, entitlements, features, identity, maintenance, metrics, openapi, plans, subscriptions, users,
+    api_keys, audit, entitlements, features, identity, maintenance, metrics, openapi, plans, subscriptions, usage, users,
 };
 
 /// Every route of the service.
@@ -14,6 +14,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .configure(operations)
         .configure(accounts)
         .configure(own)
+        .configure(metering)
         .configure(catalogue)
         .configure(keys)
         .configure(operators)
@@ -54,6 +55,11 @@ fn own(config: &mut ServiceConfig) {
         .service(resource("/api/users/me/plan/scheduled").delete(subscriptions::keep_own_plan))
         .service(resource("/api/users/me/features/{feature_id}").get(entitlements::check_feature))
         .service(resource("/api/entitlements/check").post(entitlements::check_entitlement));
+}
+
+fn metering(config: &mut ServiceConfig) {
+    let batch = resource("/api/usage/batch").app_data(PayloadConfig::new(usage::BATCH_BODY_LIMIT));
+    config.service(resource("/api/usage").post(usage::consume)).service(batch.post(usage::consume_batch));
 }
 
 fn catalogue(config: &mut ServiceConfig) {

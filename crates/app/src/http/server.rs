@@ -20,6 +20,7 @@ use services::identity::accounts::AccountService;
 use services::identity::callers::CallerService;
 use services::maintenance::MaintenanceService;
 use services::plans::PlanService;
+use services::usage::UsageService;
 use services::users::UserService;
 use tokio::runtime::Handle;
 
@@ -42,6 +43,7 @@ pub struct Rooms {
     pub plans: Arc<PlanService>,
     pub features: Arc<FeatureService>,
     pub entitlements: Arc<EntitlementService>,
+    pub usage: Arc<UsageService>,
     pub api_keys: Arc<ApiKeyService>,
     pub audit: Arc<AuditService>,
     pub maintenance: Arc<MaintenanceService>,
@@ -108,6 +110,7 @@ struct Shared {
     plans: Data<PlanService>,
     features: Data<FeatureService>,
     entitlements: Data<EntitlementService>,
+    usage: Data<UsageService>,
     api_keys: Data<ApiKeyService>,
     audit: Data<AuditService>,
     maintenance: Data<MaintenanceService>,
@@ -133,6 +136,7 @@ impl Shared {
             plans: Data::from(rooms.plans),
             features: Data::from(rooms.features),
             entitlements: Data::from(rooms.entitlements),
+            usage: Data::from(rooms.usage),
             api_keys: Data::from(rooms.api_keys),
             audit: Data::from(rooms.audit),
             maintenance: Data::from(rooms.maintenance),
@@ -155,6 +159,7 @@ impl Shared {
             .app_data(self.plans.clone())
             .app_data(self.features.clone())
             .app_data(self.entitlements.clone())
+            .app_data(self.usage.clone())
             .app_data(self.api_keys.clone())
             .app_data(self.audit.clone())
             .app_data(self.maintenance.clone());

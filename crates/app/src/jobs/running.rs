@@ -15,6 +15,7 @@ use services::identity::accounts::AccountService;
 use services::identity::callers::CallerService;
 use services::maintenance::MaintenanceService;
 use services::plans::PlanService;
+use services::usage::UsageService;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{Instrument, error, error_span, info, warn};
@@ -44,6 +45,7 @@ pub struct JobsContext {
     /// `None` where Supabase keeps the accounts.
     pub accounts: Option<Arc<AccountService>>,
     pub plans: Arc<PlanService>,
+    pub usage: Arc<UsageService>,
     pub maintenance: Arc<MaintenanceService>,
     pub limits: Arc<RateLimits>,
     pub metrics: PrometheusHandle,
@@ -60,13 +62,14 @@ impl Jobs {
     pub fn start(context: JobsContext) -> Self {
         let (stop, stopping) = watch::channel(false);
         let mut jobs = Self { stop, running: Vec::new(), callers: Arc::clone(&context.callers) };
-        let JobsContext { store, callers, accounts, plans, maintenance, limits, metrics } = context;
+        let JobsContext { store, callers, accounts, plans, usage, maintenance, limits, metrics } = context;
         let mut every =
             |name, interval, job: Job| jobs.running.push(tokio::spawn(repeat(name, interval, job, stopping.clone())));
         every("metrics_upkeep", 5 * SECOND, job(move || sweeps::keep_metrics(&metrics)));
         every("key_uses", 5 * SECOND, job(move || sweeps::flush_key_uses(Arc::clone(&callers))));
         every("rate_limits", MINUTE, job(move || sweeps::sweep_limits(&limits)));
         every("answers", MINUTE, job(move || sweeps::sweep_answers(Arc::clone(&store))));
+        every("outcomes", MINUTE, job(move || sweeps::sweep_outcomes(Arc::clone(&usage))));
         every("plan_changes", MINUTE, job(move || sweeps::apply_plan_changes(Arc::clone(&plans))));
         if let Some(accounts) = accounts {
             every("sessions", HOUR, job(move || sweeps::sweep_sessions(Arc::clone(&accounts))));

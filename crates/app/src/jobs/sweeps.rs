@@ -12,6 +12,7 @@ use services::identity::accounts::AccountService;
 use services::identity::callers::CallerService;
 use services::maintenance::MaintenanceService;
 use services::plans::PlanService;
+use services::usage::UsageService;
 use tracing::{error, info};
 
 use crate::http::limits::RateLimits;
@@ -41,6 +42,16 @@ pub async fn flush_key_uses(callers: Arc<CallerService>) -> Result<(), StoreErro
 pub async fn sweep_answers(store: Arc<dyn Store>) -> Result<(), StoreError> {
     for _ in 0..BATCHES_MAX {
         if services::idempotency::sweep_answers(&*store).await? == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the outcomes of consumptions that were kept long enough.
+pub async fn sweep_outcomes(usage: Arc<UsageService>) -> Result<(), StoreError> {
+    for _ in 0..BATCHES_MAX {
+        if usage.sweep_outcomes().await? == 0 {
             break;
         }
     }

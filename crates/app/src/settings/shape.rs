@@ -19,6 +19,7 @@ pub struct Settings {
     pub billing: Billing,
     pub api_keys: ApiKeys,
     pub idempotency: Idempotency,
+    pub usage: Usage,
     pub rate_limits: RateLimits,
     pub metrics: Metrics,
     pub log: Log,
@@ -128,6 +129,15 @@ pub struct ApiKeys {
 #[serde(deny_unknown_fields)]
 pub struct Idempotency {
     pub keep_hours: u32,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Usage {
+    pub lanes: usize,
+    pub queue: usize,
+    pub batch: usize,
+    pub keep_keys_days: u16,
 }
 
 #[derive(Clone, Debug, Deserialize)]

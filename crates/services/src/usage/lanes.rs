@@ -1,0 +1,236 @@
+//! Lanes: commands are gathered while the batch before them commits, and go together in the next one.
+//!
+//! No timer and no added wait: an idle lane takes a single command at once. A user's commands always take the same
+//! lane, and a lane has one batch in flight. The queue is bounded; what does not fit is refused. One command never
+//! stops the others: a held counter or a payment leaves the batch and goes on beside it, and a batch that cannot be
+//! written is tried again whole, then command by command.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use domain::idempotency::IdempotencyKey;
+use ports::randomness::Randomness;
+use ports::store::{Scope, Store, StoreError};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tracing::warn;
+
+use super::batch::{self, ConsumeCommand, ConsumeError, Consumed, Course, Fate};
+
+/// How often a batch is tried as a whole.
+const ATTEMPTS: u32 = 3;
+
+/// How many batches wait for held counters, or pay, at once beside the lanes: each holds a connection.
+const BESIDE_AT_MOST: usize = 4;
+
+/// How many kept outcomes one sweep removes at most.
+const SWEPT_AT_ONCE: u64 = 5_000;
+
+#[derive(Clone, Copy, Debug)]
+pub struct LaneSettings {
+    /// One serves two cores; more make smaller batches.
+    pub lanes: usize,
+    /// How many commands may wait in a lane.
+    pub queue: usize,
+    /// How many commands go in one batch at most.
+    pub batch: usize,
+    /// How long an outcome is kept under its key.
+    pub keep: TimeDelta,
+}
+
+/// What the lanes did so far, for the metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LaneStatistics {
+    pub batches: u64,
+    pub commands: u64,
+    pub waiting: usize,
+}
+
+type Answer = Result<Consumed, ConsumeError>;
+
+struct Waiting {
+    command: ConsumeCommand,
+    answer: oneshot::Sender<Answer>,
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    randomness: Arc<dyn Randomness>,
+    beside: Semaphore,
+    keep: TimeDelta,
+    batches: AtomicU64,
+    commands: AtomicU64,
+    unanswered: AtomicUsize,
+}
+
+pub struct UsageService {
+    lanes: Vec<mpsc::Sender<Waiting>>,
+    by_user: RandomState,
+    shared: Arc<Shared>,
+}
+
+impl UsageService {
+    /// Starts the lanes on the current runtime. They end with the service.
+    pub fn start(store: Arc<dyn Store>, randomness: Arc<dyn Randomness>, settings: LaneSettings) -> Self {
+        let shared = Arc::new(Shared {
+            store,
+            randomness,
+            beside: Semaphore::new(BESIDE_AT_MOST),
+            keep: settings.keep,
+            batches: AtomicU64::new(0),
+            commands: AtomicU64::new(0),
+            unanswered: AtomicUsize::new(0),
+        });
+        let lane = |_| {
+            let (sender, receiver) = mpsc::channel(settings.queue.max(1));
+            tokio::spawn(Arc::clone(&shared).serve(receiver, settings.batch.max(1)));
+            sender
+        };
+        let lanes = (0..settings.lanes.max(1)).map(lane).collect();
+        Self { lanes, by_user: RandomState::new(), shared }
+    }
+
+    /// Consumes, durably: the answer is given after the commit.
+    pub async fn consume(&self, command: ConsumeCommand) -> Answer {
+        self.submit(command)?.await.unwrap_or_else(|_| Err(ConsumeError::Fault("a lane ended".to_owned())))
+    }
+
+    /// Consumes many at once; the answers stand in the order of the commands.
+    pub async fn consume_all(&self, commands: Vec<ConsumeCommand>) -> Vec<Answer> {
+        let submitted: Vec<_> = commands.into_iter().map(|command| self.submit(command)).collect();
+        let mut answers = Vec::with_capacity(submitted.len());
+        for waiting in submitted {
+            answers.push(match waiting {
+                Ok(answer) => answer.await.unwrap_or_else(|_| Err(ConsumeError::Fault("a lane ended".to_owned()))),
+                Err(refused) => Err(refused),
+            });
+        }
+        answers
+    }
+
+    fn submit(&self, command: ConsumeCommand) -> Result<oneshot::Receiver<Answer>, ConsumeError> {
+        let (answer, receiver) = oneshot::channel();
+        let lane = usize::try_from(self.by_user.hash_one(command.user_id)).unwrap_or(usize::MAX) % self.lanes.len();
+        let lane = self.lanes.get(lane).ok_or(ConsumeError::QueueFull)?;
+        self.shared.unanswered.fetch_add(1, Ordering::Relaxed);
+        lane.try_send(Waiting { command, answer }).map_err(|_| {
+            self.shared.unanswered.fetch_sub(1, Ordering::Relaxed);
+            ConsumeError::QueueFull
+        })?;
+        Ok(receiver)
+    }
+
+    /// A key for a caller who sent none.
+    pub fn new_key(&self) -> IdempotencyKey {
+        IdempotencyKey::of_id(self.shared.randomness.new_id())
+    }
+
+    /// Forgets outcomes that were kept long enough, a bounded number of them; says how many.
+    pub async fn sweep_outcomes(&self) -> Result<u64, StoreError> {
+        let mut work = self.shared.store.begin(Scope::SERVICE).await?;
+        let swept = work.usage().delete_outcomes(self.shared.keep, SWEPT_AT_ONCE).await?;
+        work.commit().await?;
+        Ok(swept)
+    }
+
+    pub fn statistics(&self) -> LaneStatistics {
+        LaneStatistics {
+            batches: self.shared.batches.load(Ordering::Relaxed),
+            commands: self.shared.commands.load(Ordering::Relaxed),
+            waiting: self.shared.unanswered.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Waits until everything that was taken in is answered, at most `patience`. For the stop, when nothing new comes.
+    pub async fn drain(&self, patience: Duration) {
+        let drained = async {
+            while self.shared.unanswered.load(Ordering::Relaxed) > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if tokio::time::timeout(patience, drained).await.is_err() {
+            warn!("consumptions were still unanswered at the stop; those that were not committed did not happen");
+        }
+    }
+}
+
+impl Shared {
+    async fn serve(self: Arc<Self>, mut queue: mpsc::Receiver<Waiting>, batch_at_most: usize) {
+        let mut gathered = Vec::with_capacity(batch_at_most);
+        while queue.recv_many(&mut gathered, batch_at_most).await > 0 {
+            let batch = std::mem::replace(&mut gathered, Vec::with_capacity(batch_at_most));
+            Arc::clone(&self).settle(batch, Course::Swift).await;
+        }
+    }
+
+    /// Runs a batch until each of its commands is answered or goes on beside it.
+    async fn settle(self: Arc<Self>, batch: Vec<Waiting>, course: Course) {
+        self.batches.fetch_add(1, Ordering::Relaxed);
+        self.commands.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        let commands: Vec<_> = batch.iter().map(|waiting| &waiting.command).collect();
+        match self.attempt(&commands, course).await {
+            Ok(fates) => self.answer(batch, fates),
+            Err(error) if batch.len() == 1 || matches!(error, StoreError::Unavailable(_) | StoreError::InDoubt(_)) => {
+                let error = ConsumeError::from(error);
+                for waiting in batch {
+                    self.reply(waiting.answer, Err(error.clone()));
+                }
+            }
+            Err(error) => {
+                // One of them poisons the others: each for itself, so that only that one fails.
+                warn!(%error, commands = batch.len(), "a batch of consumptions is split");
+                for waiting in batch {
+                    Box::pin(Arc::clone(&self).settle(vec![waiting], course)).await;
+                }
+            }
+        }
+    }
+
+    /// The whole batch, again where others were in the way: a conflict, or a key that came in meanwhile.
+    async fn attempt(&self, commands: &[&ConsumeCommand], course: Course) -> Result<Vec<Fate>, StoreError> {
+        for _ in 1..ATTEMPTS {
+            match batch::run(&*self.store, &*self.randomness, commands, course).await {
+                Err(StoreError::Conflict | StoreError::Constraint { .. }) => {}
+                settled => return settled,
+            }
+        }
+        batch::run(&*self.store, &*self.randomness, commands, course).await
+    }
+
+    fn answer(self: Arc<Self>, batch: Vec<Waiting>, fates: Vec<Fate>) {
+        let (mut held, mut paying) = (Vec::new(), Vec::new());
+        for (waiting, fate) in batch.into_iter().zip(fates) {
+            match fate {
+                Fate::Settled(answer) => self.reply(waiting.answer, answer),
+                Fate::Held => held.push(waiting),
+                Fate::NeedsTokens => paying.push(waiting),
+            }
+        }
+        if !held.is_empty() {
+            tokio::spawn(Arc::clone(&self).settle_beside(held, Course::Patient));
+        }
+        // Each user for themselves: their rows are locked first, and in no order among users.
+        while let Some(one) = paying.pop() {
+            let user_id = one.command.user_id;
+            let (mut of_user, others): (Vec<_>, Vec<_>) =
+                paying.drain(..).partition(|waiting| waiting.command.user_id == user_id);
+            of_user.push(one);
+            paying = others;
+            tokio::spawn(Arc::clone(&self).settle_beside(of_user, Course::Paying));
+        }
+    }
+
+    async fn settle_beside(self: Arc<Self>, batch: Vec<Waiting>, course: Course) {
+        // The semaphore is never closed.
+        let Ok(_place) = self.beside.acquire().await else { return };
+        Arc::clone(&self).settle(batch, course).await;
+    }
+
+    fn reply(&self, waiting: oneshot::Sender<Answer>, answer: Answer) {
+        self.unanswered.fetch_sub(1, Ordering::Relaxed);
+        // Nobody may be waiting any more; what was consumed is consumed.
+        waiting.send(answer).ok();
+    }
+}
