@@ -547,7 +547,7 @@ CREATE TABLE public.api_keys (
     id uuid NOT NULL DEFAULT gen_random_uuid(),
     user_id uuid NOT NULL,
     key_hash character varying(255) NOT NULL,
-    key_prefix character varying(32) NOT NULL,
+    key_prefix character varying(20) NOT NULL,
     last_four character varying(4) NOT NULL,
     name character varying(100) NOT NULL,
     permissions jsonb NOT NULL DEFAULT '[]'::jsonb,
@@ -1048,7 +1048,7 @@ CREATE OR REPLACE FUNCTION public.check_usage_limit(user_id uuid, feature_id tex
  STABLE SECURITY DEFINER
  SET search_path TO ''
 AS $function$
-    SELECT d.reason = 'ok', d.used, d.limit_value, greatest(0, d.limit_value - d.counted), d.period_end, d.reason
+    SELECT d.reason = 'ok', d.used, d.limit_value, CASE WHEN d.limit_value IS NOT NULL THEN greatest(0, d.limit_value - d.counted)::bigint END, d.period_end, d.reason
     FROM (
         SELECT e.used, e.limit_value, c.counted, e.period_end,
             CASE
@@ -1061,7 +1061,8 @@ AS $function$
                 ELSE 'limit_reached'
             END AS reason
         FROM public.feature_entitlement($1, $2) e
-        CROSS JOIN LATERAL (SELECT e.used - e.counter_overage + e.reserved AS counted) c
+        -- numeric, since a counter at the end of its range and a hold add up to more than a bigint holds.
+        CROSS JOIN LATERAL (SELECT e.used::numeric - e.counter_overage + e.reserved AS counted) c
         WHERE public.may_see_user($1)
     ) d
 $function$;

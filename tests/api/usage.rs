@@ -95,7 +95,8 @@ async fn a_retry_counts_once_whichever_door_it_comes_by() {
     let header = app.post("/api/usage").bearer(&ada).idempotency_key("one");
     let header = header.json(json!({ "feature_id": "ai_requests", "amount": 2 })).send().await.expect_status(200);
     assert_eq!(header.body, first.body);
-    let batch = app.post("/api/usage/batch").bearer(&ada).json(json!({ "items": [body] })).send().await.expect_status(200);
+    let batch =
+        app.post("/api/usage/batch").bearer(&ada).json(json!({ "items": [body] })).send().await.expect_status(200);
     assert_eq!((batch.at("/data/0/replayed"), batch.at("/data/0/consumed")), (&json!(true), &first.body));
     let mut on_behalf = body.clone();
     on_behalf["user_id"] = json!(ada.id.to_string());
@@ -163,7 +164,8 @@ async fn a_batch_answers_each_for_itself() {
         { "feature_id": "ai_requests", "amount": 4, "idempotency_key": "a" },
         { "feature_id": "ai_requests", "user_id": NOBODY },
     ]);
-    let answer = app.post("/api/usage/batch").bearer(&ada).json(json!({ "items": items })).send().await.expect_status(200);
+    let answer =
+        app.post("/api/usage/batch").bearer(&ada).json(json!({ "items": items })).send().await.expect_status(200);
     let statuses: Vec<_> = answer.at("/data").as_array().unwrap().iter().map(|item| item["status"].clone()).collect();
     assert_eq!(statuses, [200, 429, 404, 200, 200, 403]);
     assert_eq!(answer.at("/data/4/replayed"), &json!(true));

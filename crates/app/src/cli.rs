@@ -1,6 +1,7 @@
 //! The command line: `serve`, `with-postgres`, `openapi`.
 
 use std::collections::HashMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -97,21 +98,25 @@ async fn start_embedded(settings: &mut Settings) -> anyhow::Result<EmbeddedPostg
     Ok(postgres)
 }
 
-/// What a newcomer needs to see. The password goes to the terminal, never to a log.
+/// What a newcomer needs to see. The password goes to the terminal, never to a log. Nobody may be reading any more,
+/// which is no reason to stop serving.
 fn print_welcome(app: &RunningApp) {
     let address = app.address;
-    println!("Product Base is listening on http://{address}");
-    println!("  Documentation   http://{address}/api/docs");
+    let mut lines = vec![
+        format!("Product Base is listening on http://{address}"),
+        format!("  Documentation   http://{address}/api/docs"),
+    ];
     match &app.first_admin {
         FirstAdmin::Made { email, generated } => {
-            println!("  Administrator   {email}");
-            if let Some(password) = generated {
-                println!("  Password        {password}   (shown once; keep it)");
-            }
+            lines.push(format!("  Administrator   {email}"));
+            lines.extend(
+                generated.as_ref().map(|password| format!("  Password        {password}   (shown once; keep it)")),
+            );
         }
-        FirstAdmin::Promoted { email } => println!("  Administrator   {email} (an existing account)"),
+        FirstAdmin::Promoted { email } => lines.push(format!("  Administrator   {email} (an existing account)")),
         FirstAdmin::Present => {}
     }
+    writeln!(std::io::stdout(), "{}", lines.join("\n")).ok();
 }
 
 async fn with_postgres(variables: &HashMap<String, String>, command: &[String]) -> anyhow::Result<ExitCode> {

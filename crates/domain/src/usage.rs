@@ -154,7 +154,9 @@ pub fn consume(entitlement: &mut Entitlement, amount: i64) -> Consumption {
 /// Whether a consumption would have to be paid for with tokens, at least in part. It needs the balance under its lock.
 pub fn needs_tokens(entitlement: &Entitlement, amount: i64) -> bool {
     let left = entitlement.allowance.remaining(entitlement.tally.against_limit());
-    entitlement.access == Access::Granted && entitlement.overage == Overage::Tokens && left.is_some_and(|left| amount > left)
+    entitlement.access == Access::Granted
+        && entitlement.overage == Overage::Tokens
+        && left.is_some_and(|left| amount > left)
 }
 
 #[cfg(test)]

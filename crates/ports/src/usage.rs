@@ -34,7 +34,10 @@ pub enum Patience {
 #[derive(Clone, Debug)]
 pub enum MeterState {
     /// The counter is locked, and these are the facts under the lock.
-    Locked { kind: FeatureKind, entitlement: Locked<Entitlement> },
+    Locked {
+        kind: FeatureKind,
+        entitlement: Locked<Entitlement>,
+    },
     /// There is no counter for the period yet.
     Uncounted(Period),
     /// Another transaction holds the counter.
@@ -93,7 +96,12 @@ pub trait UsageRepository: Send {
     /// Writes counters, events and outcomes in one statement. `Constraint` on a key that came in meanwhile.
     async fn record_batch(&mut self, grants: &[Grant]) -> Result<(), StoreError>;
     /// Takes tokens for use beyond a limit: the balance, under the lock of the user's row, and its ledger row.
-    async fn spend_tokens(&mut self, user_id: UserId, amount_tokens: i64, feature_id: &FeatureId) -> Result<(), StoreError>;
+    async fn spend_tokens(
+        &mut self,
+        user_id: UserId,
+        amount_tokens: i64,
+        feature_id: &FeatureId,
+    ) -> Result<(), StoreError>;
     /// Deletes outcomes older than `age` by the database's clock, at most `limit`; says how many.
     async fn delete_outcomes(&mut self, age: TimeDelta, limit: u64) -> Result<u64, StoreError>;
 }

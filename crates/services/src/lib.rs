@@ -15,5 +15,5 @@ pub mod maintenance;
 pub mod plans;
 pub mod snapshots;
 pub mod subscriptions;
-pub mod users;
 pub mod usage;
+pub mod users;

@@ -4,7 +4,7 @@ CREATE TABLE public.api_keys (
     id uuid NOT NULL DEFAULT gen_random_uuid(),
     user_id uuid NOT NULL,
     key_hash varchar(255) NOT NULL,
-    key_prefix varchar(32) NOT NULL,
+    key_prefix varchar(20) NOT NULL,
     last_four varchar(4) NOT NULL,
     name varchar(100) NOT NULL,
     permissions jsonb NOT NULL DEFAULT '[]',

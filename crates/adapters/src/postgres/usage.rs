@@ -66,7 +66,8 @@ impl UsageRepository for PgUnitOfWork {
             Patience::Skip => LOCK.to_owned(),
             Patience::Wait => LOCK.replace(" SKIP LOCKED", ""),
         };
-        let rows: Vec<MeterRow> = self.read_all(&sql, [users.into(), features.into(), places.into(), texts.into()]).await?;
+        let rows: Vec<MeterRow> =
+            self.read_all(&sql, [users.into(), features.into(), places.into(), texts.into()]).await?;
         if rows.len() != meters.len() {
             return Err(StoreError::Unexpected("a batch was answered for another number of meters".to_owned()));
         }
@@ -124,7 +125,12 @@ impl UsageRepository for PgUnitOfWork {
         self.run(include_str!("sql/record_usage_batch.sql"), values).await.map(drop)
     }
 
-    async fn spend_tokens(&mut self, user_id: UserId, amount_tokens: i64, feature_id: &FeatureId) -> Result<(), StoreError> {
+    async fn spend_tokens(
+        &mut self,
+        user_id: UserId,
+        amount_tokens: i64,
+        feature_id: &FeatureId,
+    ) -> Result<(), StoreError> {
         let sql = "WITH spent AS (UPDATE users SET token_balance = token_balance - $2 WHERE id = $1 RETURNING id, token_balance) \
             INSERT INTO token_transactions (user_id, amount, type, description, balance_after) \
             SELECT id, -$2, 'usage', $3, token_balance FROM spent";

@@ -126,7 +126,7 @@ const EXPORTED: [(&str, &str); 20] = [
         "SELECT * FROM usage_counters WHERE user_id = $1 ORDER BY period_start DESC, feature_id, period",
     ),
     ("usage_events", "SELECT * FROM usage_events WHERE user_id = $1 ORDER BY created_at DESC, id DESC"),
-    ("usage_reservations", "SELECT * FROM usage_reservations WHERE user_id = $1 ORDER BY created_at DESC, id DESC"),
+    ("usage_reservations", include_str!("sql/export_usage_reservations.sql")),
     ("usage_rollups", "SELECT * FROM usage_rollups WHERE user_id = $1 ORDER BY bucket DESC, feature_id, period"),
     ("usage_alerts", "SELECT * FROM usage_alerts WHERE user_id = $1 ORDER BY created_at DESC, id DESC"),
     ("ai_usage_logs", "SELECT * FROM ai_usage_logs WHERE user_id = $1 ORDER BY created_at DESC, id DESC"),

@@ -20,6 +20,9 @@ const LENGTH_AFTER_PREFIX: usize = PUBLIC_ID_LENGTH + 1 + SECRET_LENGTH + CHECKS
 /// The longest prefix; a whole key is then at most 79 bytes, and no longer text is ever hashed.
 const PREFIX_MAX_LENGTH: usize = 32;
 
+/// How much of a key is kept for recognising it, as wide as the column is: the whole public id after the usual prefix.
+const SHOWN_LENGTH: usize = 20;
+
 /// Makes and recognises keys that begin with the product's prefix (the setting `api_keys.prefix`).
 #[derive(Clone)]
 pub struct ApiKeys {
@@ -60,7 +63,7 @@ impl KeyMint for ApiKeys {
         secret.extend(checksum.map(char::from));
         let last_four = checksum.iter().skip(CHECKSUM_LENGTH - 4).copied().map(char::from).collect();
         let hash = hash(&secret);
-        MintedKey { secret, prefix, last_four, hash }
+        MintedKey { prefix: secret.chars().take(SHOWN_LENGTH).collect(), secret, last_four, hash }
     }
 
     fn recognise(&self, presented: &str) -> Option<String> {

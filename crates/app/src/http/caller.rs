@@ -24,8 +24,8 @@ use crate::settings::shape::Settings;
 /// The header that carries a key beside, or in place of, `Authorization`.
 const API_KEY_HEADER: &str = "x-api-key";
 
-/// Routes that serve machines and know no users; what they take for a token is their own.
-const NAMELESS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+/// Routes that know no caller: those for machines, whose token is their own, and those by which one becomes a caller.
+const NAMELESS: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/api/auth/"];
 
 /// What the middleware found out, for the extractors.
 #[derive(Clone)]
@@ -39,7 +39,7 @@ pub async fn identify(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
-    let named = !NAMELESS.contains(&request.path());
+    let named = !NAMELESS.iter().any(|nameless| request.path().starts_with(nameless));
     if let Some(presented) = presented(request.request(), &settings.api_keys.prefix).filter(|_| named) {
         let address = limits.address_of(request.request());
         let asking = if let Err(too_fast) = limits.check_failures(address) {

@@ -7,9 +7,16 @@
 use std::cell::OnceCell;
 
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tracing::Instrument;
 
 use super::problem::Problem;
+
+/// How many use cases may be under way in this process. Clients that hang up leave theirs behind, so the number of
+/// connections bounds nothing.
+const UNDER_WAY_AT_MOST: usize = 2_000;
+
+static PLACES: Semaphore = Semaphore::const_new(UNDER_WAY_AT_MOST);
 
 thread_local! {
     /// Where the use cases of this HTTP worker run.
@@ -31,7 +38,14 @@ where
     E: Into<Problem> + Send + 'static,
 {
     let runtime = RUNTIME.with(|chosen| chosen.get().cloned()).unwrap_or_else(Handle::current);
-    match runtime.spawn(work.in_current_span()).await {
+    let Ok(place) = PLACES.try_acquire() else {
+        return Err(Problem::unavailable("busy", "Too many requests are under way. Nothing was done; send it again."));
+    };
+    let kept = async move {
+        let _place = place;
+        work.await
+    };
+    match runtime.spawn(kept.in_current_span()).await {
         Ok(outcome) => outcome.map_err(Into::into),
         Err(broken) => Err(Problem::internal(&broken)),
     }

@@ -5,7 +5,8 @@ use actix_web::web::{self, PayloadConfig, ServiceConfig, resource};
 
 use super::problem::Problem;
 use super::{
-    api_keys, audit, entitlements, features, identity, maintenance, metrics, openapi, plans, subscriptions, usage, users,
+    api_keys, audit, entitlements, features, identity, maintenance, metrics, openapi, plans, subscriptions, usage,
+    users,
 };
 
 /// Every route of the service.

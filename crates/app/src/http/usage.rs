@@ -92,7 +92,9 @@ pub struct ConsumedItemView {
 impl From<ConsumeError> for Problem {
     fn from(error: ConsumeError) -> Self {
         match &error {
-            ConsumeError::UnknownUser | ConsumeError::UnknownFeature(_) => Self::not_found(sentence(&error.to_string())),
+            ConsumeError::UnknownUser | ConsumeError::UnknownFeature(_) => {
+                Self::not_found(sentence(&error.to_string()))
+            }
             ConsumeError::NotMetered(_) => Self::invalid_field("amount", "is 1 for a feature that is had or not"),
             ConsumeError::KeyReused => Self::unprocessable("idempotency_key_reused", &error),
             ConsumeError::QueueFull | ConsumeError::Contended => {
@@ -120,12 +122,15 @@ fn refusal(decision: Decision) -> Problem {
             (StatusCode::PAYMENT_REQUIRED, "insufficient_tokens", detail)
         }
         Reason::FeatureNotInPlan => {
-            let detail = format!("The plan `{}` does not have the feature `{}`.", decision.plan_id, decision.feature_id);
+            let detail =
+                format!("The plan `{}` does not have the feature `{}`.", decision.plan_id, decision.feature_id);
             (StatusCode::FORBIDDEN, "feature_not_in_plan", detail)
         }
-        Reason::FeatureDisabled => {
-            (StatusCode::FORBIDDEN, "feature_disabled", format!("The feature `{}` is switched off.", decision.feature_id))
-        }
+        Reason::FeatureDisabled => (
+            StatusCode::FORBIDDEN,
+            "feature_disabled",
+            format!("The feature `{}` is switched off.", decision.feature_id),
+        ),
         Reason::SubscriptionInactive => {
             let detail = format!("The subscription that has the feature `{}` has lapsed.", decision.feature_id);
             (StatusCode::FORBIDDEN, "subscription_inactive", detail)
@@ -162,7 +167,7 @@ pub async fn consume(
     usage: Data<UsageService>,
     input: Valid<ConsumeIn>,
 ) -> Result<HttpResponse, Problem> {
-    let command = command(&asking.caller, input.body, key.into_key(), &usage)?;
+    let command = command(&asking.caller, &input.body, key.into_key(), &usage)?;
     let key = command.key.as_str().to_owned();
     let usage = usage.into_inner();
     let consumed = detached(async move { usage.consume(command).await }).await?;
@@ -191,7 +196,7 @@ pub async fn consume_batch(
     let mut refused = Vec::new();
     let mut commands = Vec::new();
     for item in input.body.items {
-        match command(&asking.caller, item, None, &usage) {
+        match command(&asking.caller, &item, None, &usage) {
             Ok(command) => {
                 refused.push(None);
                 commands.push(command);
@@ -238,7 +243,7 @@ fn granted(consumed: Consumed, idempotency_key: String) -> Result<ConsumedView, 
 
 fn command(
     caller: &Caller,
-    input: ConsumeIn,
+    input: &ConsumeIn,
     header: Option<IdempotencyKey>,
     usage: &UsageService,
 ) -> Result<ConsumeCommand, Problem> {
@@ -248,7 +253,10 @@ fn command(
     let body = input.idempotency_key.as_deref().map(IdempotencyKey::parse).transpose().map_err(refused)?;
     let key = match (header, body) {
         (Some(header), Some(body)) if header != body => {
-            return Err(Problem::invalid_field("idempotency_key", "differs from the header `Idempotency-Key`; send one of them"));
+            return Err(Problem::invalid_field(
+                "idempotency_key",
+                "differs from the header `Idempotency-Key`; send one of them",
+            ));
         }
         (Some(key), _) | (None, Some(key)) => key,
         (None, None) => usage.new_key(),

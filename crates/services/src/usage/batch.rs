@@ -100,7 +100,11 @@ pub async fn run(
     course: Course,
 ) -> Result<Vec<Fate>, StoreError> {
     let (meters, meter_of) = distinct_meters(commands);
-    let keys: Vec<_> = commands.iter().zip(&meter_of).map(|(command, meter)| KeyOfMeter { meter: *meter, key: &command.key }).collect();
+    let keys: Vec<_> = commands
+        .iter()
+        .zip(&meter_of)
+        .map(|(command, meter)| KeyOfMeter { meter: *meter, key: &command.key })
+        .collect();
     let mut work = store.begin(Scope::SERVICE).await?;
     if course == Course::Paying {
         for meter in &meters {
@@ -110,7 +114,12 @@ pub async fn run(
     let patience = if course == Course::Swift { Patience::Skip } else { Patience::Wait };
     let locked = lock(&mut *work, &meters, &keys, patience).await?;
     let mut deciding = Deciding::new(locked, course, randomness);
-    let fates: Vec<_> = commands.iter().zip(&meter_of).enumerate().map(|(place, (command, meter))| deciding.decide(place, command, *meter)).collect();
+    let fates: Vec<_> = commands
+        .iter()
+        .zip(&meter_of)
+        .enumerate()
+        .map(|(place, (command, meter))| deciding.decide(place, command, *meter))
+        .collect();
     let Deciding { grants, .. } = deciding;
     if !grants.is_empty() {
         work.usage().record_batch(&grants).await?;

@@ -148,7 +148,7 @@ CREATE OR REPLACE FUNCTION public.check_usage_limit(user_id uuid, feature_id tex
 RETURNS TABLE (allowed boolean, current bigint, "limit" bigint, remaining bigint, resets_at timestamptz, reason text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
 AS $$
-    SELECT d.reason = 'ok', d.used, d.limit_value, greatest(0, d.limit_value - d.counted), d.period_end, d.reason
+    SELECT d.reason = 'ok', d.used, d.limit_value, CASE WHEN d.limit_value IS NOT NULL THEN greatest(0, d.limit_value - d.counted)::bigint END, d.period_end, d.reason
     FROM (
         SELECT e.used, e.limit_value, c.counted, e.period_end,
             CASE
@@ -161,7 +161,8 @@ AS $$
                 ELSE 'limit_reached'
             END AS reason
         FROM public.feature_entitlement($1, $2) e
-        CROSS JOIN LATERAL (SELECT e.used - e.counter_overage + e.reserved AS counted) c
+        -- numeric, since a counter at the end of its range and a hold add up to more than a bigint holds.
+        CROSS JOIN LATERAL (SELECT e.used::numeric - e.counter_overage + e.reserved AS counted) c
         WHERE public.may_see_user($1)
     ) d
 $$;
