@@ -119,7 +119,7 @@ async fn an_export_holds_everything_but_secrets() {
         assert_eq!((of("sessions").rows.len(), of("sessions").truncated), (1, false));
         assert!(of("chat_messages").rows[0].contains("hello") && of("organizations").rows[0].contains("acme"));
         assert_eq!((of("token_transactions").rows.len(), of("api_keys").rows.len()), (1, 1));
-        assert_eq!(sections.len(), 16);
+        assert_eq!(sections.len(), 20);
         let everything = format!("{sections:?}");
         for secret in ["THEHASH", "argon2id", "token_hash", "key_hash"] {
             assert!(!everything.contains(secret), "{secret}");

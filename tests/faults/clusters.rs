@@ -69,14 +69,13 @@ impl OwnCluster {
         self.postgres = Some(start_in(&self.folder).await);
     }
 
-    /// Freezes every process that could answer: the postmaster, and what serves the service now.
-    pub async fn freeze(&self) -> Frozen {
-        let backends =
-            "SELECT coalesce(string_agg(pid::text, ' '), '') FROM pg_stat_activity WHERE usename = 'app_user'";
-        let backends = self.text(backends).await;
-        let processes: Vec<String> =
-            backends.split_whitespace().map(str::to_owned).chain([self.postmaster()]).collect();
+    /// Freezes every process that could answer: the postmaster first, so that no new one comes, then its children.
+    pub fn freeze(&self) -> Frozen {
+        let postmaster = self.postmaster();
+        signal("STOP", std::slice::from_ref(&postmaster));
+        let mut processes = children_of(&postmaster);
         signal("STOP", &processes);
+        processes.push(postmaster);
         Frozen(processes)
     }
 
@@ -88,6 +87,16 @@ impl OwnCluster {
     pub async fn stop(mut self) {
         self.postgres.take().unwrap().stop().await.unwrap();
     }
+}
+
+/// By `/proc/<pid>/stat`, whose fourth field is the parent; the second one, the name, may hold spaces and ends with `)`.
+fn children_of(parent: &str) -> Vec<String> {
+    let is_child = |pid: &String| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)).is_some_and(|ppid| ppid == parent)
+    };
+    let entries = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    entries.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).filter(is_child).collect()
 }
 
 /// Processes that go on when this is dropped.
