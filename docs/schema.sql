@@ -1053,7 +1053,7 @@ AS $function$
         SELECT e.used, e.limit_value, c.counted, e.period_end,
             CASE
                 WHEN NOT e.feature_active OR (e.source = 'override' AND NOT e.enabled) THEN 'feature_disabled'
-                WHEN NOT e.enabled AND public.subscription_lapsed($1, $2, e.plan_id) THEN 'subscription_inactive'
+                WHEN NOT e.enabled AND lapsed.plan_id <> e.plan_id THEN 'subscription_inactive'
                 WHEN NOT e.enabled THEN 'feature_not_in_plan'
                 WHEN e.limit_value IS NULL OR c.counted + 1 <= e.limit_value THEN 'ok'
                 WHEN e.overage = 'tokens' AND e.token_balance - e.token_reserved >= 1 THEN 'ok'
@@ -1061,6 +1061,7 @@ AS $function$
                 ELSE 'limit_reached'
             END AS reason
         FROM public.feature_entitlement($1, $2) e
+        LEFT JOIN LATERAL public.lapsed_subscription($1, $2) lapsed ON true
         -- numeric, since a counter at the end of its range and a hold add up to more than a bigint holds.
         CROSS JOIN LATERAL (SELECT e.used::numeric - e.counter_overage + e.reserved AS counted) c
         WHERE public.may_see_user($1)
@@ -1309,6 +1310,22 @@ BEGIN
 END
 $function$;
 
+CREATE OR REPLACE FUNCTION public.lapsed_subscription(p_user_id uuid, p_feature_id text)
+ RETURNS TABLE(plan_id character varying)
+ LANGUAGE sql
+ STABLE
+AS $function$
+    SELECT latest.plan_id
+    FROM (
+        SELECT s.plan_id, s.status FROM public.user_subscriptions s
+        WHERE s.user_id = p_user_id AND s.status <> 'incomplete'
+        ORDER BY s.status IN ('trialing', 'active', 'past_due') DESC, s.ended_at DESC NULLS LAST, s.created_at DESC
+        LIMIT 1
+    ) latest
+    JOIN public.plan_features paid_for ON paid_for.plan_id = latest.plan_id AND paid_for.feature_id = p_feature_id
+    WHERE latest.status <> 'active' AND paid_for.enabled
+$function$;
+
 CREATE OR REPLACE FUNCTION public.ledger_hash(p_prev_hash bytea, p_id uuid, p_user_id uuid, p_seq bigint, p_amount bigint, p_type text, p_balance_after bigint, p_description text, p_reference_id uuid, p_idempotency_key text, p_created_at timestamp with time zone)
  RETURNS bytea
  LANGUAGE sql
@@ -1534,23 +1551,6 @@ BEGIN
     END IF;
     RETURN NEW;
 END
-$function$;
-
-CREATE OR REPLACE FUNCTION public.subscription_lapsed(p_user_id uuid, p_feature_id text, p_plan_id text)
- RETURNS boolean
- LANGUAGE sql
- STABLE
-AS $function$
-    SELECT EXISTS (
-        SELECT FROM (
-            SELECT s.plan_id, s.status FROM public.user_subscriptions s
-            WHERE s.user_id = p_user_id AND s.status <> 'incomplete'
-            ORDER BY s.status IN ('trialing', 'active', 'past_due') DESC, s.ended_at DESC NULLS LAST, s.created_at DESC
-            LIMIT 1
-        ) latest
-        JOIN public.plan_features paid_for ON paid_for.plan_id = latest.plan_id AND paid_for.feature_id = p_feature_id
-        WHERE latest.status <> 'active' AND latest.plan_id <> p_plan_id AND paid_for.enabled
-    )
 $function$;
 
 CREATE OR REPLACE FUNCTION public.update_updated_at_column()
@@ -1783,6 +1783,8 @@ GRANT EXECUTE ON FUNCTION public.identity_find(text) TO app_service;
 GRANT EXECUTE ON FUNCTION public.identity_register(uuid,text,text) TO app_service;
 GRANT EXECUTE ON FUNCTION public.identity_set_password(uuid,text) TO app_service;
 GRANT EXECUTE ON FUNCTION public.integrity_findings() TO app_service;
+GRANT EXECUTE ON FUNCTION public.lapsed_subscription(uuid,text) TO app_service;
+GRANT EXECUTE ON FUNCTION public.lapsed_subscription(uuid,text) TO authenticated;
 GRANT EXECUTE ON FUNCTION public.ledger_hash(bytea,uuid,uuid,bigint,bigint,text,bigint,text,uuid,text,timestamp with time zone) TO app_service;
 GRANT EXECUTE ON FUNCTION public.maintain_partitions() TO app_service;
 GRANT EXECUTE ON FUNCTION public.member_organizations() TO authenticated;
@@ -1793,8 +1795,6 @@ GRANT EXECUTE ON FUNCTION public.request_user_id() TO app_service;
 GRANT EXECUTE ON FUNCTION public.request_user_id() TO authenticated;
 GRANT EXECUTE ON FUNCTION public.request_user_id() TO readonly_user;
 GRANT EXECUTE ON FUNCTION public.roll_up_usage() TO app_service;
-GRANT EXECUTE ON FUNCTION public.subscription_lapsed(uuid,text,text) TO app_service;
-GRANT EXECUTE ON FUNCTION public.subscription_lapsed(uuid,text,text) TO authenticated;
 GRANT EXECUTE ON FUNCTION public.usage_period_end(text,timestamp with time zone,timestamp with time zone) TO app_service;
 GRANT EXECUTE ON FUNCTION public.usage_period_end(text,timestamp with time zone,timestamp with time zone) TO authenticated;
 GRANT EXECUTE ON FUNCTION public.usage_period_end(text,timestamp with time zone,timestamp with time zone) TO readonly_user;

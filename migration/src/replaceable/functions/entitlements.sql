@@ -116,21 +116,21 @@ AS $$
         AND n.period = x.limit_period AND n.period_start = x.period_start
 $$;
 
--- Whether the plan of the live subscription, else of the latest one that ended, would have the feature, while another
--- plan is in force since the trial, the grace or the subscription is over.
-CREATE OR REPLACE FUNCTION public.subscription_lapsed(p_user_id uuid, p_feature_id text, p_plan_id text) RETURNS boolean
+-- The plan of the live subscription, else of the latest one that ended, where it is not in good standing and would have
+-- the feature. If another plan is in force, the trial, the grace or the subscription is over. It returns a set, although
+-- of one row at most, since the planner inlines only such a function; called by itself it would be planned every time.
+CREATE OR REPLACE FUNCTION public.lapsed_subscription(p_user_id uuid, p_feature_id text) RETURNS TABLE (plan_id varchar)
 LANGUAGE sql STABLE
 AS $$
-    SELECT EXISTS (
-        SELECT FROM (
-            SELECT s.plan_id, s.status FROM public.user_subscriptions s
-            WHERE s.user_id = p_user_id AND s.status <> 'incomplete'
-            ORDER BY s.status IN ('trialing', 'active', 'past_due') DESC, s.ended_at DESC NULLS LAST, s.created_at DESC
-            LIMIT 1
-        ) latest
-        JOIN public.plan_features paid_for ON paid_for.plan_id = latest.plan_id AND paid_for.feature_id = p_feature_id
-        WHERE latest.status <> 'active' AND latest.plan_id <> p_plan_id AND paid_for.enabled
-    )
+    SELECT latest.plan_id
+    FROM (
+        SELECT s.plan_id, s.status FROM public.user_subscriptions s
+        WHERE s.user_id = p_user_id AND s.status <> 'incomplete'
+        ORDER BY s.status IN ('trialing', 'active', 'past_due') DESC, s.ended_at DESC NULLS LAST, s.created_at DESC
+        LIMIT 1
+    ) latest
+    JOIN public.plan_features paid_for ON paid_for.plan_id = latest.plan_id AND paid_for.feature_id = p_feature_id
+    WHERE latest.status <> 'active' AND paid_for.enabled
 $$;
 
 -- Whether the feature is open to the user at all, whatever was used of it.
@@ -153,7 +153,7 @@ AS $$
         SELECT e.used, e.limit_value, c.counted, e.period_end,
             CASE
                 WHEN NOT e.feature_active OR (e.source = 'override' AND NOT e.enabled) THEN 'feature_disabled'
-                WHEN NOT e.enabled AND public.subscription_lapsed($1, $2, e.plan_id) THEN 'subscription_inactive'
+                WHEN NOT e.enabled AND lapsed.plan_id <> e.plan_id THEN 'subscription_inactive'
                 WHEN NOT e.enabled THEN 'feature_not_in_plan'
                 WHEN e.limit_value IS NULL OR c.counted + 1 <= e.limit_value THEN 'ok'
                 WHEN e.overage = 'tokens' AND e.token_balance - e.token_reserved >= 1 THEN 'ok'
@@ -161,6 +161,7 @@ AS $$
                 ELSE 'limit_reached'
             END AS reason
         FROM public.feature_entitlement($1, $2) e
+        LEFT JOIN LATERAL public.lapsed_subscription($1, $2) lapsed ON true
         -- numeric, since a counter at the end of its range and a hold add up to more than a bigint holds.
         CROSS JOIN LATERAL (SELECT e.used::numeric - e.counter_overage + e.reserved AS counted) c
         WHERE public.may_see_user($1)

@@ -31,7 +31,7 @@ WITH asked AS MATERIALIZED (
 )
 SELECT f.place IS NOT NULL OR EXISTS (SELECT FROM users AS u WHERE u.id = a.user_id) AS user_known,
     kept.outcomes, f.feature_id, '' AS display_name, f.kind, f.unit, f.feature_active, f.enabled,
-    CASE WHEN f.enabled OR f.source = 'override' THEN false ELSE subscription_lapsed(a.user_id, a.feature_id, f.plan_id) END AS lapsed,
+    NOT f.enabled AND coalesce(lapsed.plan_id <> f.plan_id, false) AS lapsed,
     f.source, f.plan_id, f.limit_value, f.limit_period, f.overage, f.period_start, f.period_end,
     coalesce(l.used, 0) AS used, coalesce(l.reserved, 0) AS reserved, coalesce(l.overage, 0) AS counter_overage,
     f.token_balance, f.token_reserved, f.as_of,
@@ -45,4 +45,5 @@ FROM asked AS a
 LEFT JOIN facts AS f ON f.place = a.place
 LEFT JOIN locked AS l ON l.place = a.place
 LEFT JOIN kept ON kept.meter = a.place
+LEFT JOIN LATERAL lapsed_subscription(a.user_id, a.feature_id) AS lapsed ON true
 ORDER BY a.place
