@@ -47,7 +47,31 @@ static SELECT_PLANS: Yardstick =
 static SELECT_FACTS: Yardstick =
     Yardstick { name: "pgbench: SELECT of a check's facts", script: include_str!("yardsticks/check.sql") };
 
-pub static YARDSTICKS: [&Yardstick; 2] = [&SELECT_PLANS, &SELECT_FACTS];
+static CONSUME: Yardstick =
+    Yardstick { name: "pgbench: consume, every user", script: include_str!("yardsticks/consume.sql") };
+static CONSUME_HOT: Yardstick =
+    Yardstick { name: "pgbench: consume, one user", script: include_str!("yardsticks/consume_hot.sql") };
+
+pub static YARDSTICKS: [&Yardstick; 4] = [&SELECT_PLANS, &SELECT_FACTS, &CONSUME, &CONSUME_HOT];
+
+/// Consumption is gathered, so it is measured with more of them waiting too.
+const MANY_CONNECTIONS: &[u32] = &[1, 16, 64, 256];
+
+/// A thing to consume that every plan grants, under a key of its own.
+const CONSUME_ONE: &str = r#"
+function body()
+    return '{"feature_id":"bench_calls","idempotency_key":"' .. unique() .. '"}'
+end
+"#;
+
+/// A hundred of them in one request.
+const CONSUME_HUNDRED: &str = r#"
+function body()
+    local items = {}
+    for i = 1, 100 do items[i] = '{"feature_id":"bench_calls","idempotency_key":"' .. unique() .. '"}' end
+    return '{"items":[' .. table.concat(items, ",") .. ']}'
+end
+"#;
 
 /// What most cases have in common.
 const READING: Case = Case {
@@ -61,7 +85,11 @@ const READING: Case = Case {
     yardstick: None,
 };
 
-pub static CASES: [Case; 4] = [
+/// What the cases of consumption have in common.
+const CONSUMING: Case =
+    Case { method: "POST", path: "/api/usage", script: CONSUME_ONE, connections: MANY_CONNECTIONS, ..READING };
+
+pub static CASES: [Case; 7] = [
     // What the HTTP server and the middleware cost, and all that wrk can ask for.
     Case { name: "empty route", path: "/healthz", ..READING },
     Case { name: "plans", path: "/api/plans", yardstick: Some(&SELECT_PLANS), ..READING },
@@ -79,5 +107,17 @@ pub static CASES: [Case; 4] = [
         callers: Callers::Everybody,
         yardstick: Some(&SELECT_FACTS),
         ..READING
+    },
+    Case { name: "consume, every user", callers: Callers::Everybody, yardstick: Some(&CONSUME), ..CONSUMING },
+    Case { name: "consume, one user", callers: Callers::First(1), yardstick: Some(&CONSUME_HOT), ..CONSUMING },
+    Case {
+        name: "consume, batches of 100",
+        path: "/api/usage/batch",
+        callers: Callers::Everybody,
+        script: CONSUME_HUNDRED,
+        connections: &[16],
+        items_per_request: 100,
+        yardstick: Some(&CONSUME),
+        ..CONSUMING
     },
 ];

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use adapters::clock::SystemClock;
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use ports::clock::Clock as _;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -88,7 +88,7 @@ async fn bench(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     println!("{}", report::table(&rows));
     let errors: u64 = rows.iter().map(|row| row.errors).sum();
     if errors > 0 {
-        bail!("{errors} requests had no good answer, so nothing was written. The service's last words: {last_words}");
+        bail!("{errors} requests had no good answer, so nothing was written.\nThe service's last words:\n{last_words}");
     }
     if arguments.only.is_some() {
         println!("A part of the cases: nothing was written.");
@@ -172,7 +172,8 @@ impl Run<'_> {
         let wrk = Wrk { tools: self.tools, tokens: &self.stage.tokens, url: service.url(), folder };
         let mut rows = Vec::new();
         for connections in case.connections {
-            wrk.warm_up(case, *connections).await.with_context(|| service.last_words())?;
+            let warmed_up = wrk.warm_up(case, *connections).await;
+            warmed_up.map_err(|error| anyhow!("{error:#}\nThe service's last words:\n{}", service.last_words()))?;
             let before = self.stage.actors().read();
             let driven = wrk.measure(case, *connections, self.arguments.seconds).await?;
             let usage = self.stage.actors().usage_since(&before);

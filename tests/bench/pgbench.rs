@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use reqwest::Url;
 use tokio::process::Command;
 
@@ -14,6 +14,10 @@ use crate::tools::Tools;
 
 /// How much longer than its measurement pgbench may take: it connects every client first.
 const GRACE: Duration = Duration::from_secs(30);
+
+/// How long each client is left to plan its statement, which Postgres does anew for the first five executions. The
+/// service's connections have done so in the warm-up of its case.
+const WARM_UP: Duration = Duration::from_secs(1);
 
 /// Which part of the transactions is written down, for the percentiles.
 const SAMPLED: &str = "0.1";
@@ -44,33 +48,33 @@ impl Pgbench<'_> {
         let mut command = Command::new(&self.tools.pgbench);
         command.args(["--no-vacuum", "--protocol=prepared", &format!("--define=users={}", self.users)]);
         command.arg(format!("--client={clients}")).arg(format!("--jobs={}", clients.clamp(1, THREADS_MAX)));
-        command.arg(format!("--time={seconds}")).arg("--file").arg(script);
+        let duration = WARM_UP + Duration::from_secs(seconds.into());
+        command.arg(format!("--time={}", duration.as_secs())).arg("--progress=1").arg("--file").arg(script);
         command.args(["--log", &format!("--sampling-rate={SAMPLED}")]).arg("--log-prefix").arg(&log);
         // The password does not stand where everybody on the machine may read it.
         let mut address = self.owner.clone();
         address.set_password(None).ok();
         command.arg(address.as_str()).env("PGPASSWORD", self.owner.password().unwrap_or_default()).env("LC_ALL", "C");
-        let printed = output(&mut command, Duration::from_secs(seconds.into()) + GRACE).await;
+        let printed = output(&mut command, duration + GRACE).await;
         let printed = printed.with_context(|| yardstick.name)?;
-        let per_second = printed.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
         let (median, p99) = self.percentiles("pgbench_log")?;
-        let per_second = per_second.with_context(|| format!("pgbench did not say `tps`: {printed}"))?;
+        let per_second = per_second(&printed).with_context(|| format!("pgbench did not say `tps`: {printed}"))?;
         Ok(Measured { per_second, median, p99 })
     }
 
-    /// Out of the logs, which are removed: one a thread, with the microseconds of a transaction in the third field.
+    /// Out of the logs, which are removed: one a thread.
     fn percentiles(&self, prefix: &str) -> anyhow::Result<(Duration, Duration)> {
-        let mut latencies: Vec<u64> = Vec::new();
+        let mut logged: Vec<Logged> = Vec::new();
         for log in self.logs(prefix)? {
-            let text = fs::read_to_string(&log).context("the log of pgbench")?;
-            latencies.extend(text.lines().filter_map(|line| line.split(' ').nth(2)?.parse::<u64>().ok()));
+            logged.extend(fs::read_to_string(&log).context("the log of pgbench")?.lines().filter_map(Logged::read));
             fs::remove_file(&log)?;
         }
+        let start = logged.iter().map(|logged| logged.at).min().unwrap_or_default() + WARM_UP;
+        let mut latencies: Vec<Duration> =
+            logged.iter().filter(|logged| logged.at >= start).map(|logged| logged.latency).collect();
         latencies.sort_unstable();
-        let at =
-            |hundredths: usize| latencies.get(latencies.len() * hundredths / 100).copied().map(Duration::from_micros);
-        ensure!(!latencies.is_empty(), "pgbench wrote down no transaction");
-        Ok((at(50).unwrap_or_default(), at(99).unwrap_or_default()))
+        let at = |hundredths: usize| latencies.get(latencies.len() * hundredths / 100).copied();
+        at(50).zip(at(99)).context("pgbench wrote down no transaction")
     }
 
     fn logs(&self, prefix: &str) -> anyhow::Result<Vec<PathBuf>> {
@@ -78,4 +82,37 @@ impl Pgbench<'_> {
         let is_log = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix));
         Ok(entries.into_iter().map(|entry| entry.path()).filter(is_log).collect())
     }
+}
+
+/// A line of a log.
+struct Logged {
+    latency: Duration,
+    /// When it ended, since 1970.
+    at: Duration,
+}
+
+impl Logged {
+    /// Client, number, microseconds, script, and the time in seconds and microseconds.
+    fn read(line: &str) -> Option<Self> {
+        let mut fields = line.split(' ').map(str::parse::<u64>);
+        let latency = Duration::from_micros(fields.nth(2)?.ok()?);
+        let (seconds, microseconds) = (fields.nth(1)?.ok()?, fields.next()?.ok()?);
+        Some(Self { latency, at: Duration::from_secs(seconds) + Duration::from_micros(microseconds) })
+    }
+}
+
+/// The mean of what pgbench said each second, after the warm-up; of the whole if it said nothing then.
+fn per_second(printed: &str) -> Option<f64> {
+    let progress = |line: &str| {
+        let (at, rest) = line.strip_prefix("progress: ")?.split_once(" s, ")?;
+        let is_warm = at.parse::<f64>().ok()? > WARM_UP.as_secs_f64() * 1.5;
+        is_warm.then(|| rest.split(' ').next()?.parse::<f64>().ok())?
+    };
+    let (mut sum, mut count) = (0.0, 0.0);
+    for transactions in printed.lines().filter_map(progress) {
+        sum += transactions;
+        count += 1.0;
+    }
+    let whole = || printed.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
+    if count > 0.0 { Some(sum / count) } else { whole() }
 }

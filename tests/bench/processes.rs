@@ -122,9 +122,9 @@ pub async fn output(command: &mut Command, limit: Duration) -> anyhow::Result<St
     let ended = command.stdin(Stdio::null()).kill_on_drop(true).output();
     let ended = tokio::time::timeout(limit, ended).await.with_context(|| format!("{name} took over {limit:?}"))?;
     let ended = ended.with_context(|| format!("{name} could not be run"))?;
-    let printed = String::from_utf8_lossy(&ended.stdout).into_owned();
+    let printed = String::from_utf8_lossy(&[ended.stdout, ended.stderr].concat()).into_owned();
     if !ended.status.success() {
-        bail!("{name} ended with {}: {printed}{}", ended.status, String::from_utf8_lossy(&ended.stderr).trim_end());
+        bail!("{name} ended with {}: {}", ended.status, printed.trim_end());
     }
     Ok(printed)
 }

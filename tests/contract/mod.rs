@@ -19,4 +19,5 @@ mod people;
 mod plans;
 mod subscriptions;
 mod units_of_work;
+mod usage;
 mod users;
