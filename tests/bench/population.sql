@@ -38,3 +38,7 @@ INSERT INTO public.features (id, name, display_name, kind, unit)
 VALUES ('bench_calls', 'Bench Calls', 'Bench Calls', 'metered', 'call');
 INSERT INTO public.plan_features (plan_id, feature_id, enabled, limit_value)
 SELECT p.id, 'bench_calls', true, 1000000000000 FROM public.plans AS p;
+
+-- Everybody has used one of them this month: the counters are there, as they mostly are in a running month.
+INSERT INTO public.usage_counters (user_id, feature_id, period, period_start, used)
+SELECT u.id, 'bench_calls', 'month', public.usage_period_start('month', now(), now()), 1 FROM public.users AS u;

@@ -111,8 +111,8 @@ pub fn page(arguments: &Arguments, when: &str, machine: &[(&str, String)], rows:
     format!(
         "<!-- Written by `make bench`. Do not edit: what is said here stands in tests/bench/report.rs. -->\n\
          # Benchmarks\n\n\
-         What the service does a second, beside what Postgres alone does with the same work in the same run. Everything \
-         (service, Postgres, load) shares one machine, so the figures are comparable with one another and with another \
+         What the service does a second, beside what Postgres alone does with the same work in the same run. Everything\n\
+         (service, Postgres, load) shares one machine, so the figures are comparable with one another and with another\n\
          run on the same machine, not with those of a cluster.\n\n\
          ## Run of {when}\n\n\
          {machine}\n- Users: {users}; a measurement takes {seconds} s\n\n\
@@ -121,6 +121,7 @@ pub fn page(arguments: &Arguments, when: &str, machine: &[(&str, String)], rows:
          ```\n\
          make bench                                  # 100,000 users, 5 s a measurement\n\
          BENCH_USERS=5000 BENCH_SECONDS=2 make bench # shorter, and less to be relied on\n\
+         BENCH_ONLY=check make bench                 # cases with this in their name; nothing is written\n\
          ```\n\n\
          {METHOD}"
     )
@@ -132,10 +133,11 @@ const METHOD: &str = "\
 - The service is the release build as a process of its own, logged in as `app_user`, with its default settings but for
   `log.filter=warn` and without rate limits.
 - Load: `wrk --threads 2 --connections N --duration S` with the Lua script of the case (`tests/bench/cases.rs`), whose
-  callers show a token of a random user out of the first 500, or out of all. A second of warm-up comes first, in which
-  every answer must be of 2xx; an error in a measurement makes the run fail.
+  callers show a token of a random user out of so many, or out of all. A second of warm-up comes first, in which every
+  answer must be of 2xx; an error in a measurement makes the run fail.
 - Yardstick: `pgbench --protocol=prepared --client=N --jobs=2 --time=S`, one statement a transaction
   (`tests/bench/yardsticks/`), by the owner of the tables, so without row-level security. Measured before and after the
-  cases; each row shows the better of the two, and the ratio is to the best row.
+  cases, its first second left out; each row shows the better of the two, and the ratio is to the best row. A request
+  that brings a batch counts as its items in the ratio.
 - 100 % CPU is one processor. `load` is wrk or pgbench. `app MiB` is resident memory at the end of the measurement.
 ";

@@ -167,3 +167,22 @@ async fn outcomes_are_forgotten_by_age_a_bounded_number_at_once() {
     assert_eq!(work.usage().delete_outcomes(TimeDelta::days(2), 1).await.unwrap(), 1);
     assert_eq!(work.usage().delete_outcomes(TimeDelta::days(2), 10).await.unwrap(), 1);
 }
+
+#[tokio::test]
+async fn a_batch_goes_through_keys_even_if_it_was_planned_on_empty_tables() {
+    let database = TestDatabase::new().await;
+    let user_id = prepared(&database).await;
+    let mut connection = database.owner().acquire().await.unwrap();
+    // What the scope `Counting` sets, after statistics that call the tables empty.
+    let planning = "ANALYZE; SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off";
+    harness::sqlx::raw_sql(planning).execute(&mut *connection).await.unwrap();
+    let sql = include_str!("../../crates/adapters/src/postgres/sql/lock_usage_batch.sql")
+        .replace("$1", &format!("ARRAY['{user_id}']"))
+        .replace("$2", "ARRAY['ai_requests']")
+        .replace("$3", "ARRAY[1]")
+        .replace("$4", "ARRAY['k']");
+    let statement = harness::sqlx::AssertSqlSafe(format!("EXPLAIN {sql}"));
+    let plan: Vec<String> = harness::sqlx::query_scalar(statement).fetch_all(&mut *connection).await.unwrap();
+    let walks = |table: &str| plan.iter().any(|line| line.contains("Seq Scan") && line.contains(table));
+    assert!(!walks("usage_counters") && !walks("idempotency_keys"), "{}", plan.join("\n"));
+}

@@ -23,6 +23,8 @@ pub enum Scope {
     User(UserId),
     /// Nobody in particular: the public catalogue only.
     Anonymous,
+    /// The service at the counters: its statements touch a few rows by their keys, however large the tables are.
+    Counting,
     /// The service itself: money, quota, plans, keys. `actor` and `reason` go to the audit trail.
     Service { actor: Option<UserId>, reason: Option<String> },
 }

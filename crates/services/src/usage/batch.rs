@@ -105,7 +105,7 @@ pub async fn run(
         .zip(&meter_of)
         .map(|(command, meter)| KeyOfMeter { meter: *meter, key: &command.key })
         .collect();
-    let mut work = store.begin(Scope::SERVICE).await?;
+    let mut work = store.begin(Scope::Counting).await?;
     if course == Course::Paying {
         for meter in &meters {
             work.users().lock(meter.user_id).await?;
