@@ -1,6 +1,6 @@
 //! Snapshots: what is read far more often than it changes, kept in memory for at most a second.
 //!
-//! One reader at a time fetches; the others wait for it. A snapshot never hides that the database is away: past its
+//! One reader at a time fetches; the others wait for it, as long as it is quick. A snapshot never hides that the database is away: past its
 //! age the next read asks again and hands on the error.
 
 use std::sync::Arc;
@@ -11,6 +11,9 @@ use tokio::time::Instant;
 
 /// How old a snapshot may be.
 pub const MAX_AGE: Duration = Duration::from_secs(1);
+
+/// How long a reader waits for the one that fetches.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 pub struct Snapshot<T> {
     held: Mutex<Option<(Instant, Arc<T>)>>,
@@ -25,7 +28,11 @@ impl<T> Default for Snapshot<T> {
 impl<T> Snapshot<T> {
     /// What is held, if it is young enough, else what `fetch` brings.
     pub async fn get<E>(&self, fetch: impl Future<Output = Result<T, E>>) -> Result<Arc<T>, E> {
-        let mut held = self.held.lock().await;
+        // Where the reader before us is stuck, the database is slow or away: everybody then waits for their own answer,
+        // not in a row for all those before them.
+        let Ok(mut held) = tokio::time::timeout(PATIENCE, self.held.lock()).await else {
+            return fetch.await.map(Arc::new);
+        };
         if let Some((since, value)) = held.as_ref()
             && since.elapsed() < MAX_AGE
         {
@@ -62,6 +69,19 @@ mod tests {
         assert_eq!(read().await, Ok(1));
         snapshot.forget().await;
         assert_eq!(read().await, Ok(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn readers_behind_a_stuck_one_do_not_wait_in_a_row() {
+        let snapshot = Snapshot::<u8>::default();
+        let stuck = || async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            Err::<u8, _>("away")
+        };
+        let since = Instant::now();
+        let answers = futures_util::future::join_all((0..5).map(|_| snapshot.get(stuck()))).await;
+        assert!(answers.iter().all(Result::is_err));
+        assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
     }
 
     #[tokio::test]
