@@ -408,7 +408,11 @@ CREATE TABLE public.usage_counters (
     used bigint NOT NULL DEFAULT 0,
     reserved bigint NOT NULL DEFAULT 0,
     overage bigint NOT NULL DEFAULT 0,
+    carried bigint NOT NULL DEFAULT 0,
+    period_end timestamp with time zone,
+    superseded boolean NOT NULL DEFAULT false,
     CONSTRAINT usage_counters_pkey PRIMARY KEY (user_id, feature_id, period, period_start),
+    CONSTRAINT check_usage_counter_carried CHECK (((carried >= 0) AND (carried <= used))),
     CONSTRAINT check_usage_counter_overage CHECK (((overage >= 0) AND (overage <= used))),
     CONSTRAINT check_usage_counter_period CHECK (((period)::text = ANY ((ARRAY['day'::character varying, 'month'::character varying, 'billing_period'::character varying, 'lifetime'::character varying])::text[]))),
     CONSTRAINT check_usage_counter_reserved CHECK ((reserved >= 0)),
@@ -460,8 +464,11 @@ CREATE TABLE public.usage_reservations (
     settled_at timestamp with time zone,
     created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
     updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    overage bigint NOT NULL DEFAULT 0,
+    outcome jsonb,
     CONSTRAINT usage_reservations_pkey PRIMARY KEY (id),
     CONSTRAINT check_reservation_amount CHECK ((amount >= 0)),
+    CONSTRAINT check_reservation_overage CHECK ((overage >= 0)),
     CONSTRAINT check_reservation_period CHECK (((period)::text = ANY ((ARRAY['day'::character varying, 'month'::character varying, 'billing_period'::character varying, 'lifetime'::character varying])::text[]))),
     CONSTRAINT check_reservation_phase CHECK (((phase)::text = ANY ((ARRAY['reserved'::character varying, 'dispatched'::character varying, 'first_byte'::character varying, 'settled'::character varying])::text[]))),
     CONSTRAINT check_reservation_settled CHECK ((settled_amount >= 0)),
@@ -496,6 +503,7 @@ CREATE TABLE public.idempotency_keys (
     overage bigint,
     reservation_id uuid,
     created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    hold_expires_at timestamp with time zone,
     CONSTRAINT idempotency_keys_pkey PRIMARY KEY (user_id, key),
     CONSTRAINT check_idempotency_key_length CHECK (((length(key) >= 1) AND (length(key) <= 255)))
 ) PARTITION BY HASH (user_id);
@@ -1128,7 +1136,13 @@ AS $function$
         x.limit_value, x.limit_period, x.overage, x.kind, x.unit,
         x.source, x.override_expires_at, x.period_start,
         public.usage_period_end(x.limit_period, x.anchor, p_at),
-        coalesce(n.used, 0), coalesce(n.reserved, 0), coalesce(n.overage, 0),
+        -- Where the kind or the anchor of the period has moved and nothing was counted since, what open_usage_counter will carry.
+        CASE WHEN n.superseded IS FALSE THEN n.used ELSE coalesce(n.used, 0) + greatest(0, coalesce((
+            SELECT max(o.used - o.overage) FROM public.usage_counters o
+            WHERE o.user_id = p_user_id AND o.feature_id = p_feature_id AND NOT o.superseded AND o.period_start <= p_at
+              AND coalesce(o.period_end, public.usage_period_end(o.period, o.period_start, o.period_start), 'infinity') > p_at
+        ), 0) - coalesce(n.used - n.overage, 0)) END,
+        coalesce(n.reserved, 0), coalesce(n.overage, 0),
         x.token_balance, x.token_reserved, p_at
     FROM (
         SELECT
@@ -1456,6 +1470,40 @@ BEGIN
 END
 $function$;
 
+CREATE OR REPLACE FUNCTION public.open_usage_counter(p_user_id uuid, p_feature_id text, p_period text, p_period_start timestamp with time zone, p_period_end timestamp with time zone)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO ''
+AS $function$
+DECLARE
+    standing bigint := 0;
+    other record;
+BEGIN
+    -- Oldest first, so that two who open counters of the same user wait for one another and do not lock each other out.
+    FOR other IN
+        SELECT n.period, n.period_start, n.used - n.overage AS counted
+        FROM public.usage_counters n
+        WHERE n.user_id = p_user_id AND n.feature_id = p_feature_id AND NOT n.superseded
+          AND (n.period, n.period_start) <> (p_period, p_period_start)
+          AND n.period_start <= CURRENT_TIMESTAMP
+          AND coalesce(n.period_end, public.usage_period_end(n.period, n.period_start, n.period_start), 'infinity') > CURRENT_TIMESTAMP
+        ORDER BY n.period_start, n.period
+        FOR NO KEY UPDATE
+    LOOP
+        standing := greatest(standing, other.counted);
+        UPDATE public.usage_counters n SET superseded = true
+        WHERE n.user_id = p_user_id AND n.feature_id = p_feature_id
+          AND n.period = other.period AND n.period_start = other.period_start;
+    END LOOP;
+    INSERT INTO public.usage_counters AS n (user_id, feature_id, period, period_start, period_end, used, carried)
+    VALUES (p_user_id, p_feature_id, p_period, p_period_start, p_period_end, standing, standing)
+    ON CONFLICT (user_id, feature_id, period, period_start) DO UPDATE SET
+        superseded = false,
+        used = n.used + greatest(0, standing - (n.used - n.overage)),
+        carried = n.carried + greatest(0, standing - (n.used - n.overage));
+END
+$function$;
+
 CREATE OR REPLACE FUNCTION public.record_starting_balance()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -1734,12 +1782,12 @@ GRANT DELETE, INSERT (id, user_id, tutorial_id, completion_percentage, last_acce
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.usage_alerts TO app_service;
 GRANT SELECT (id, user_id, feature_id, period, period_start, threshold_percent, used, limit_value, acknowledged_at, created_at) ON TABLE public.usage_alerts TO authenticated;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.usage_counters TO app_service;
-GRANT SELECT (user_id, feature_id, period, period_start, used, reserved, overage) ON TABLE public.usage_counters TO authenticated;
+GRANT SELECT (user_id, feature_id, period, period_start, used, reserved, overage, carried, period_end, superseded) ON TABLE public.usage_counters TO authenticated;
 GRANT SELECT ON TABLE public.usage_counters TO readonly_user;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.usage_events TO app_service;
 GRANT SELECT (id, user_id, feature_id, period, period_start, amount, overage, idempotency_key, api_key_id, reservation_id, created_at) ON TABLE public.usage_events TO authenticated;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.usage_reservations TO app_service;
-GRANT SELECT (id, user_id, feature_id, period, period_start, amount, tokens_reserved, settled_amount, status, phase, idempotency_key, api_key_id, expires_at, settled_at, created_at, updated_at) ON TABLE public.usage_reservations TO authenticated;
+GRANT SELECT (id, user_id, feature_id, period, period_start, amount, tokens_reserved, settled_amount, status, phase, idempotency_key, api_key_id, expires_at, settled_at, created_at, updated_at, overage, outcome) ON TABLE public.usage_reservations TO authenticated;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.usage_rollups TO app_service;
 GRANT SELECT (user_id, feature_id, period, period_start, bucket, amount, overage, events) ON TABLE public.usage_rollups TO authenticated;
 GRANT SELECT ON TABLE public.usage_rollups TO readonly_user;
@@ -1788,6 +1836,7 @@ GRANT EXECUTE ON FUNCTION public.lapsed_subscription(uuid,text) TO authenticated
 GRANT EXECUTE ON FUNCTION public.ledger_hash(bytea,uuid,uuid,bigint,bigint,text,bigint,text,uuid,text,timestamp with time zone) TO app_service;
 GRANT EXECUTE ON FUNCTION public.maintain_partitions() TO app_service;
 GRANT EXECUTE ON FUNCTION public.member_organizations() TO authenticated;
+GRANT EXECUTE ON FUNCTION public.open_usage_counter(uuid,text,text,timestamp with time zone,timestamp with time zone) TO app_service;
 GRANT EXECUTE ON FUNCTION public.request_actor() TO app_service;
 GRANT EXECUTE ON FUNCTION public.request_actor() TO authenticated;
 GRANT EXECUTE ON FUNCTION public.request_actor() TO readonly_user;

@@ -21,6 +21,7 @@ mod m20261120_000007_create_record;
 mod m20261120_000008_create_usage_rollups;
 mod m20261120_000009_create_model_prices;
 mod m20261120_000010_create_ai_answers;
+mod m20261121_000011_carry_counters_and_settle_holds;
 mod objects;
 mod replaceable;
 mod roles;

@@ -13,10 +13,11 @@ use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend,
 use crate::connection::{auth_is_ours, is_passing, name_array, query_all};
 use crate::objects::{self, MARK};
 
-pub const FUNCTIONS: [&str; 7] = [
+pub const FUNCTIONS: [&str; 8] = [
     include_str!("replaceable/functions/callers.sql"),
     include_str!("replaceable/functions/identity.sql"),
     include_str!("replaceable/functions/entitlements.sql"),
+    include_str!("replaceable/functions/usage.sql"),
     include_str!("replaceable/functions/ledger.sql"),
     include_str!("replaceable/functions/rows.sql"),
     include_str!("replaceable/functions/maintenance.sql"),

@@ -65,7 +65,7 @@ FROM (
     SELECT 'TABLE', a.attrelid::pg_catalog.regclass::text, x.grantee::pg_catalog.regrole::text,
         format('%s (%s)', x.privilege_type, string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum))
     FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid CROSS JOIN LATERAL pg_catalog.aclexplode(a.attacl) x
-    WHERE c.relnamespace = 'public'::pg_catalog.regnamespace AND c.relname = ANY ({tables})
+    WHERE NOT a.attisdropped AND c.relnamespace = 'public'::pg_catalog.regnamespace AND c.relname = ANY ({tables})
     GROUP BY a.attrelid, x.grantee, x.privilege_type
     UNION ALL
     SELECT 'FUNCTION', p.oid::pg_catalog.regprocedure::text, x.grantee::pg_catalog.regrole::text, x.privilege_type

@@ -211,3 +211,33 @@ async fn a_new_period_is_a_new_counter_and_a_plan_change_keeps_the_old_one() {
     let unlimited = consume(&app, &ada, body).await.expect_status(200);
     assert_eq!((unlimited.at("/current"), unlimited.at("/limit")), (&json!(10), &Value::Null));
 }
+
+#[tokio::test]
+async fn a_period_that_moves_carries_what_was_used_and_brings_no_second_quota() {
+    let app = TestApp::start().await;
+    let ada = limited(&app, 5).await;
+    let used = |answer: Answer| (answer.status, answer.at("/current").clone(), answer.at("/remaining").clone());
+    let body = |amount: i64| json!({ "feature_id": "ai_requests", "amount": amount });
+    let check = async || app.get("/api/users/me/features/ai_requests").bearer(&ada).send().await;
+    assert_eq!(used(consume(&app, &ada, body(2)).await), (200, json!(2), json!(3)));
+    // The kind moves: the check already says so before anything is counted in the new period.
+    allow(&app, &ada, "limit_period = 'billing_period'").await;
+    assert_eq!(used(check().await), (200, json!(2), json!(3)));
+    assert_eq!(used(consume(&app, &ada, body(1)).await), (200, json!(3), json!(2)));
+    // The anchor moves: a subscription begins.
+    let subscription = format!(
+        "INSERT INTO user_subscriptions (user_id, plan_id, status, current_period_start, current_period_end)
+         VALUES ('{}', 'gold', 'active', now() - interval '1 hour', now() + interval '1 month')",
+        ada.id
+    );
+    app.database().sql(&subscription).await;
+    assert_eq!(used(consume(&app, &ada, body(1)).await), (200, json!(4), json!(1)));
+    // And back to the first counter, which has not seen the two that came since.
+    allow(&app, &ada, "limit_period = 'month'").await;
+    assert_eq!(used(check().await), (200, json!(4), json!(1)));
+    assert_eq!(used(consume(&app, &ada, body(1)).await), (200, json!(5), json!(0)));
+    consume(&app, &ada, body(1)).await.expect_problem(429, "limit_reached");
+    assert_eq!(count(&app, "SELECT count(*) FROM usage_counters WHERE NOT superseded").await, 1);
+    assert_eq!(count(&app, "SELECT sum(used - carried)::bigint FROM usage_counters").await, 5);
+    assert_eq!(count(&app, "SELECT sum(amount)::bigint FROM usage_events").await, 5);
+}

@@ -26,7 +26,7 @@ async fn locked(work: &mut dyn UnitOfWork, meters: &[Meter], keys: &[&Idempotenc
 async fn counted(work: &mut dyn UnitOfWork, meter: &Meter) -> Entitlement {
     let meters = [meter.clone()];
     if let MeterState::Uncounted(period) = locked(work, &meters, &[]).await.meters.remove(0) {
-        work.usage().insert_counters(&[(meter.clone(), period)]).await.unwrap();
+        work.usage().open_counters(&[(meter.clone(), period)]).await.unwrap();
     }
     match locked(work, &meters, &[]).await.meters.remove(0) {
         MeterState::Locked { entitlement, .. } => entitlement.into_inner(),

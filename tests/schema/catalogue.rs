@@ -58,7 +58,7 @@ WITH told AS (
         WHERE c.relnamespace = 'public'::regnamespace
     UNION ALL SELECT a.attrelid::regclass || '.' || a.attname, x.grantee, x.privilege_type
         FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid CROSS JOIN LATERAL aclexplode(a.attacl) x
-        WHERE c.relnamespace = 'public'::regnamespace
+        WHERE NOT a.attisdropped AND c.relnamespace = 'public'::regnamespace
     UNION ALL SELECT p.oid::regprocedure::text, x.grantee, x.privilege_type
         FROM pg_proc p CROSS JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) x WHERE p.pronamespace = 'public'::regnamespace
 )

@@ -38,7 +38,7 @@ pub enum MeterState {
         kind: FeatureKind,
         entitlement: Locked<Entitlement>,
     },
-    /// There is no counter for the period yet.
+    /// There is no counter in force for the period yet.
     Uncounted(Period),
     /// Another transaction holds the counter.
     Held,
@@ -91,8 +91,9 @@ pub trait UsageRepository: Send {
         keys: &[KeyOfMeter<'_>],
         patience: Patience,
     ) -> Result<LockedBatch, StoreError>;
-    /// Makes counters that are not there yet.
-    async fn insert_counters(&mut self, counters: &[(Meter, Period)]) -> Result<(), StoreError>;
+    /// Puts the counters of these periods into force: makes those that are not there yet, and carries what was used in a
+    /// period that is still open where its kind or its anchor has moved. Takes the locks of the counters it carries from.
+    async fn open_counters(&mut self, counters: &[(Meter, Period)]) -> Result<(), StoreError>;
     /// Writes counters, events and outcomes in one statement. `Constraint` on a key that came in meanwhile.
     async fn record_batch(&mut self, grants: &[Grant]) -> Result<(), StoreError>;
     /// Takes tokens for use beyond a limit: the balance, under the lock of the user's row, and its ledger row.

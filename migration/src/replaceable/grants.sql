@@ -94,7 +94,8 @@ GRANT SELECT (id, user_id, amount, currency, transaction_hash, kind, status, cre
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.billing_records TO app_service;
 
 -- @ usage_counters
-GRANT SELECT (user_id, feature_id, period, period_start, used, reserved, overage) ON public.usage_counters TO authenticated;
+GRANT SELECT (user_id, feature_id, period, period_start, used, reserved, overage, carried, period_end, superseded)
+    ON public.usage_counters TO authenticated;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.usage_counters TO app_service;
 GRANT SELECT ON public.usage_counters TO readonly_user;
 
@@ -104,7 +105,7 @@ GRANT SELECT (id, user_id, feature_id, period, period_start, amount, overage, id
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.usage_events TO app_service;
 
 -- @ usage_reservations
-GRANT SELECT (id, user_id, feature_id, period, period_start, amount, tokens_reserved, settled_amount, status, phase,
+GRANT SELECT (id, user_id, feature_id, period, period_start, amount, tokens_reserved, settled_amount, overage, outcome, status, phase,
     idempotency_key, api_key_id, expires_at, settled_at, created_at, updated_at) ON public.usage_reservations TO authenticated;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.usage_reservations TO app_service;
 

@@ -81,18 +81,20 @@ impl UsageRepository for PgUnitOfWork {
         Ok(batch)
     }
 
-    async fn insert_counters(&mut self, counters: &[(Meter, Period)]) -> Result<(), StoreError> {
-        let mut columns = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    async fn open_counters(&mut self, counters: &[(Meter, Period)]) -> Result<(), StoreError> {
+        let mut columns = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (meter, period) in counters {
             columns.0.push(meter.user_id.0);
             columns.1.push(meter.feature_id.to_string());
             columns.2.push(period.kind.as_str().to_owned());
             columns.3.push(period.start);
+            columns.4.push(period.end.unwrap_or(DateTime::UNIX_EPOCH));
         }
-        let sql = "INSERT INTO usage_counters (user_id, feature_id, period, period_start) \
-            SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[]) \
-            ON CONFLICT (user_id, feature_id, period, period_start) DO NOTHING";
-        self.run(sql, [columns.0.into(), columns.1.into(), columns.2.into(), columns.3.into()]).await.map(drop)
+        let sql = "SELECT open_usage_counter(c.user_id, c.feature_id, c.period, c.period_start, nullif(c.period_end, 'epoch')) \
+            FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[]) \
+                AS c (user_id, feature_id, period, period_start, period_end)";
+        let values = [columns.0.into(), columns.1.into(), columns.2.into(), columns.3.into(), columns.4.into()];
+        self.run(sql, values).await.map(drop)
     }
 
     async fn record_batch(&mut self, grants: &[Grant]) -> Result<(), StoreError> {

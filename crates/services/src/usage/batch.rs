@@ -163,7 +163,7 @@ async fn lock(
     if missing.is_empty() {
         return Ok(locked);
     }
-    work.usage().insert_counters(&missing).await?;
+    work.usage().open_counters(&missing).await?;
     work.usage().lock_batch(meters, keys, patience).await
 }
 

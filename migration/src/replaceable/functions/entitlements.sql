@@ -90,7 +90,13 @@ AS $$
         x.limit_value, x.limit_period, x.overage, x.kind, x.unit,
         x.source, x.override_expires_at, x.period_start,
         public.usage_period_end(x.limit_period, x.anchor, p_at),
-        coalesce(n.used, 0), coalesce(n.reserved, 0), coalesce(n.overage, 0),
+        -- Where the kind or the anchor of the period has moved and nothing was counted since, what open_usage_counter will carry.
+        CASE WHEN n.superseded IS FALSE THEN n.used ELSE coalesce(n.used, 0) + greatest(0, coalesce((
+            SELECT max(o.used - o.overage) FROM public.usage_counters o
+            WHERE o.user_id = p_user_id AND o.feature_id = p_feature_id AND NOT o.superseded AND o.period_start <= p_at
+              AND coalesce(o.period_end, public.usage_period_end(o.period, o.period_start, o.period_start), 'infinity') > p_at
+        ), 0) - coalesce(n.used - n.overage, 0)) END,
+        coalesce(n.reserved, 0), coalesce(n.overage, 0),
         x.token_balance, x.token_reserved, p_at
     FROM (
         SELECT

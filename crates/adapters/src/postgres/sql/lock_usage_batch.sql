@@ -16,7 +16,7 @@ WITH asked AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT n.used, n.reserved, n.overage FROM usage_counters AS n
         WHERE n.user_id = f.user_id AND n.feature_id = f.feature_id AND n.period = f.limit_period
-            AND n.period_start = f.period_start
+            AND n.period_start = f.period_start AND NOT n.superseded
         FOR NO KEY UPDATE SKIP LOCKED
     ) AS c
 ), kept AS MATERIALIZED (
@@ -39,7 +39,7 @@ SELECT f.place IS NOT NULL OR EXISTS (SELECT FROM users AS u WHERE u.id = a.user
     l.place IS NULL AND f.place IS NOT NULL AND EXISTS (
         SELECT FROM usage_counters AS n
         WHERE n.user_id = f.user_id AND n.feature_id = f.feature_id AND n.period = f.limit_period
-            AND n.period_start = f.period_start
+            AND n.period_start = f.period_start AND NOT n.superseded
     ) AS is_held
 FROM asked AS a
 LEFT JOIN facts AS f ON f.place = a.place
