@@ -69,9 +69,10 @@ fn body_of(operation: &str) -> Value {
         "create_feature" => named("search"),
         "grant_feature" | "grant_override" => json!({ "enabled": true }),
         "change_own_plan" | "grant_plan" => json!({ "plan_id": "gold" }),
-        "check_entitlement" | "consume" => json!({ "feature_id": "ai_requests" }),
+        "check_entitlement" | "consume" | "reserve" => json!({ "feature_id": "ai_requests" }),
         "consume_batch" => json!({ "items": [{ "feature_id": "ai_requests" }] }),
-        "rotate_key" => json!({}),
+        "settle_reservation" => json!({ "amount": 1 }),
+        "rotate_key" | "extend_reservation" => json!({}),
         "verify_key" => json!({ "key": "x" }),
         "change_role" => json!({ "role": "user" }),
         other => panic!("the operation {other} has a body: say here which one it takes"),
@@ -84,7 +85,7 @@ fn known(parameter: &str, user: &TestUser) -> String {
         "plan_id" => "gold".to_owned(),
         "feature_id" => "ai_requests".to_owned(),
         "user_id" => user.id.to_string(),
-        "key_id" => NOBODY.to_owned(),
+        "key_id" | "reservation_id" => NOBODY.to_owned(),
         other => panic!("the path parameter {other} is new: say here what it may be"),
     }
 }

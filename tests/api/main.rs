@@ -21,6 +21,7 @@ mod outages;
 mod overrides;
 mod plan_changes;
 mod plans;
+mod reservations;
 mod subscriptions;
 mod supabase;
 mod usage;

@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use crate::{NOBODY, expect_field};
 
 /// Someone who may use `ai_requests` up to a limit.
-async fn limited(app: &TestApp, limit: i64) -> TestUser {
+pub async fn limited(app: &TestApp, limit: i64) -> TestUser {
     let user = app.signup("ada@example.com").await;
     allow(app, &user, &format!("limit_value = {limit}, overage = 'block'")).await;
     user
 }
 
-async fn allow(app: &TestApp, user: &TestUser, terms: &str) {
+pub async fn allow(app: &TestApp, user: &TestUser, terms: &str) {
     let sql = format!(
         "UPDATE plan_features SET {terms} WHERE plan_id = 'gold' AND feature_id = 'ai_requests';
          UPDATE users SET plan_id = 'gold' WHERE id = '{}'",
@@ -28,7 +28,7 @@ async fn consume(app: &TestApp, user: &TestUser, body: Value) -> Answer {
     app.post("/api/usage").bearer(user).json(body).send().await
 }
 
-async fn count(app: &TestApp, sql: &str) -> i64 {
+pub async fn count(app: &TestApp, sql: &str) -> i64 {
     app.database().query_scalar(sql).await
 }
 

@@ -1,11 +1,14 @@
 use chrono::TimeDelta;
 use domain::entitlements::Entitlement;
 use domain::idempotency::IdempotencyKey;
-use domain::usage::{consume, needs_tokens};
+use domain::usage::{Hold, HoldId, HoldStatus, consume, hold, needs_tokens, settle};
 use domain::users::UserId;
 use harness::TestDatabase;
 use ports::store::UnitOfWork;
-use ports::usage::{Grant, KeyOfMeter, LockedBatch, Meter, MeterState, Patience};
+use ports::usage::{
+    BatchRecord, CounterChange, CounterKey, CounterState, Entry, HoldChange, HoldState, KeptHold, KeptOutcome,
+    KeyOfUser, LockedBatch, Meter, MeterState, Patience, TokenChange,
+};
 
 use crate::people::{constraint, feature_id, new_id, service, sign_up};
 
@@ -18,7 +21,7 @@ fn key(text: &str) -> IdempotencyKey {
 }
 
 async fn locked(work: &mut dyn UnitOfWork, meters: &[Meter], keys: &[&IdempotencyKey]) -> LockedBatch {
-    let keys: Vec<_> = keys.iter().map(|key| KeyOfMeter { meter: 0, key }).collect();
+    let keys: Vec<_> = keys.iter().map(|key| KeyOfUser { user_id: meters[0].user_id, key }).collect();
     work.usage().lock_batch(meters, &keys, Patience::Skip).await.unwrap()
 }
 
@@ -34,19 +37,29 @@ async fn counted(work: &mut dyn UnitOfWork, meter: &Meter) -> Entitlement {
     }
 }
 
-fn grant(user_id: UserId, entitlement: &mut Entitlement, amount: i64, text: &str) -> Grant {
+fn counter(meter: &Meter, entitlement: &Entitlement) -> CounterKey {
     let period = entitlement.period;
+    CounterKey { meter: meter.clone(), period_kind: period.kind, period_start: period.start }
+}
+
+/// Consumes, and says what is to be written about it.
+fn grant(meter: &Meter, entitlement: &mut Entitlement, amount: i64, text: &str) -> Entry {
     let came = consume(entitlement, amount);
-    Grant {
-        event_id: new_id(),
-        user_id,
-        key: key(text),
+    Entry {
+        counter: counter(meter, entitlement),
         amount,
         overage: came.overage,
         api_key_id: None,
-        decision: came.decision,
-        period,
+        hold_id: None,
+        event_id: Some(new_id()),
+        kept: Some((key(text), KeptOutcome { amount, decision: came.decision, hold: None })),
     }
+}
+
+/// The entries, with their one counter as it is after them.
+fn record(meter: &Meter, entitlement: &Entitlement, entries: &[Entry]) -> BatchRecord {
+    let change = CounterChange { key: counter(meter, entitlement), tally: entitlement.tally };
+    BatchRecord { counters: vec![change], entries: entries.to_vec(), holds: Vec::new() }
 }
 
 /// Someone on a plan where `ai_requests` can be used 10 times, and tokens pay beyond.
@@ -108,8 +121,8 @@ async fn what_is_recorded_is_found_again_under_its_key_and_counted() {
     let ai = meter(user_id, "ai_requests");
     let mut work = service(&*store).await;
     let mut facts = counted(&mut *work, &ai).await;
-    let grants = [grant(user_id, &mut facts, 3, "one"), grant(user_id, &mut facts, 4, "two")];
-    work.usage().record_batch(&grants).await.unwrap();
+    let grants = [grant(&ai, &mut facts, 3, "one"), grant(&ai, &mut facts, 4, "two")];
+    work.usage().record_batch(&record(&ai, &facts, &grants)).await.unwrap();
     work.commit().await.unwrap();
 
     let mut work = service(&*store).await;
@@ -120,12 +133,13 @@ async fn what_is_recorded_is_found_again_under_its_key_and_counted() {
     kept.sort_unstable();
     assert_eq!(kept, [(1, 4, 7), (2, 3, 3)]);
     let first = &again.kept.iter().find(|(place, _)| *place == 2).unwrap().1.decision;
-    let given = &grants[0].decision;
+    let given = &grants[0].kept.as_ref().unwrap().1.decision;
     assert_eq!((first.limit, first.remaining, first.resets_at), (given.limit, given.remaining, given.resets_at));
     assert_eq!((&first.plan_id, first.source, first.as_of), (&given.plan_id, given.source, given.as_of));
     let mut facts = counted(&mut *work, &ai).await;
     assert_eq!(facts.tally.used, 7);
-    let twice = work.usage().record_batch(&[grant(user_id, &mut facts, 1, "one")]).await;
+    let again = grant(&ai, &mut facts, 1, "one");
+    let twice = work.usage().record_batch(&record(&ai, &facts, &[again])).await;
     assert!(constraint(twice).starts_with("idempotency_keys"), "the key tells that it was used");
 }
 
@@ -139,15 +153,20 @@ async fn tokens_are_spent_with_their_ledger_row() {
     work.users().lock(user_id).await.unwrap();
     let mut facts = counted(&mut *work, &ai).await;
     assert!(needs_tokens(&facts, 25));
-    let beyond = grant(user_id, &mut facts, 25, "beyond");
+    let beyond = grant(&ai, &mut facts, 25, "beyond");
     assert_eq!(beyond.overage, 15);
-    work.usage().record_batch(std::slice::from_ref(&beyond)).await.unwrap();
-    work.usage().spend_tokens(user_id, 15, &ai.feature_id).await.unwrap();
+    work.usage().record_batch(&record(&ai, &facts, &[beyond])).await.unwrap();
+    let spend = |held, spent| TokenChange { user_id, feature_id: ai.feature_id.clone(), held, spent, hold_id: None };
+    work.usage().move_tokens(&spend(0, 15)).await.unwrap();
     work.commit().await.unwrap();
     let mut work = service(&*store).await;
     assert_eq!(counted(&mut *work, &ai).await.tokens_available, 85);
     assert_eq!(work.maintenance().list_findings(10).await.unwrap(), []);
-    let too_much = work.usage().spend_tokens(user_id, 86, &ai.feature_id).await;
+    work.usage().move_tokens(&spend(85, 0)).await.unwrap();
+    assert_eq!(counted(&mut *work, &ai).await.tokens_available, 0, "what is held cannot be spent twice");
+    work.usage().move_tokens(&spend(-85, 5)).await.unwrap();
+    assert_eq!(counted(&mut *work, &ai).await.tokens_available, 80);
+    let too_much = work.usage().move_tokens(&spend(0, 86)).await;
     assert_eq!(constraint(too_much), "check_token_balance", "a balance never goes below zero");
 }
 
@@ -157,9 +176,10 @@ async fn outcomes_are_forgotten_by_age_a_bounded_number_at_once() {
     let user_id = prepared(&database).await;
     let store = database.store();
     let mut work = service(&*store).await;
-    let mut facts = counted(&mut *work, &meter(user_id, "ai_requests")).await;
-    let grants: Vec<_> = ["a", "b", "c"].map(|text| grant(user_id, &mut facts, 1, text)).into();
-    work.usage().record_batch(&grants).await.unwrap();
+    let ai = meter(user_id, "ai_requests");
+    let mut facts = counted(&mut *work, &ai).await;
+    let grants = ["a", "b", "c"].map(|text| grant(&ai, &mut facts, 1, text));
+    work.usage().record_batch(&record(&ai, &facts, &grants)).await.unwrap();
     work.commit().await.unwrap();
     database.sql("UPDATE idempotency_keys SET created_at = now() - interval '3 days' WHERE key <> 'c'").await;
     let mut work = service(&*store).await;
@@ -169,20 +189,114 @@ async fn outcomes_are_forgotten_by_age_a_bounded_number_at_once() {
 }
 
 #[tokio::test]
-async fn a_batch_goes_through_keys_even_if_it_was_planned_on_empty_tables() {
+async fn a_hold_is_found_under_its_lock_as_it_was_left() {
     let database = TestDatabase::new().await;
     let user_id = prepared(&database).await;
+    let store = database.store();
+    let ai = meter(user_id, "ai_requests");
+    let mut work = service(&*store).await;
+    let mut facts = counted(&mut *work, &ai).await;
+    let holding = hold(&mut facts, 6);
+    let kept = KeptHold { id: HoldId(new_id()), expires_at: facts.as_of };
+    let mut held = Hold {
+        id: kept.id,
+        user_id,
+        feature_id: ai.feature_id.clone(),
+        period_kind: facts.period.kind,
+        period_start: facts.period.start,
+        amount: 6,
+        tokens: holding.tokens,
+        status: HoldStatus::Pending,
+        settled: None,
+        overage: 0,
+        expires_at: kept.expires_at,
+        api_key_id: None,
+    };
+    let outcome = KeptOutcome { amount: 6, decision: holding.decision, hold: Some(kept) };
+    let entry = Entry {
+        counter: counter(&ai, &facts),
+        amount: 6,
+        overage: 0,
+        api_key_id: None,
+        hold_id: Some(kept.id),
+        event_id: None,
+        kept: Some((key("held"), outcome.clone())),
+    };
+    let made = HoldChange { hold: held.clone(), key: Some(key("held")), outcome: None };
+    let record = BatchRecord { holds: vec![made], ..record(&ai, &facts, &[entry]) };
+    work.usage().record_batch(&record).await.unwrap();
+    work.commit().await.unwrap();
+
+    let mut work = service(&*store).await;
+    assert_eq!(work.usage().list_due_holds(10).await.unwrap(), [(kept.id, user_id)]);
+    let again = locked(&mut *work, std::slice::from_ref(&ai), &[&key("held")]).await;
+    assert_eq!(again.kept[0].1, outcome);
+    let found = work.usage().lock_holds(&[kept.id, HoldId(new_id())], Patience::Skip).await.unwrap();
+    let HoldState::Locked { hold: found_hold, is_due: true, outcome: None } = &found[0] else { panic!("{found:?}") };
+    assert_eq!(***found_hold, held);
+    assert!(matches!(found[1], HoldState::Unknown), "{found:?}");
+    let mut other = service(&*store).await;
+    let skipped = other.usage().lock_holds(&[kept.id], Patience::Skip).await.unwrap();
+    assert!(matches!(skipped[0], HoldState::Held), "{skipped:?}");
+    let skipped = other.usage().lock_counters(&[counter(&ai, &facts)], Patience::Skip).await.unwrap();
+    assert!(matches!(skipped[0], CounterState::Held), "{skipped:?}");
+    drop(other);
+    let ending = settle(&mut held, &mut facts, 4).unwrap();
+    let change = HoldChange { hold: held.clone(), key: None, outcome: Some(ending.decision.clone()) };
+    let counters = vec![CounterChange { key: counter(&ai, &facts), tally: facts.tally }];
+    work.usage().record_batch(&BatchRecord { counters, entries: Vec::new(), holds: vec![change] }).await.unwrap();
+    work.commit().await.unwrap();
+
+    let mut work = service(&*store).await;
+    let found = work.usage().lock_holds(&[kept.id], Patience::Wait).await.unwrap();
+    let HoldState::Locked { hold: found_hold, outcome: Some(answered), .. } = &found[0] else { panic!("{found:?}") };
+    assert_eq!((&***found_hold, answered), (&held, &ending.decision));
+    assert_eq!(work.usage().list_due_holds(10).await.unwrap(), []);
+    let counters = work.usage().lock_counters(&[counter(&ai, &facts)], Patience::Skip).await.unwrap();
+    let CounterState::Locked(tally) = &counters[0] else { panic!("{counters:?}") };
+    assert_eq!((tally.used, tally.reserved, tally.overage), (4, 0, 0));
+}
+
+/// The plan of one of the batch's statements, as the scope `Counting` has it made: once for all arrays, and here after
+/// statistics that call the tables empty, which is the worst day to make it.
+async fn generic_plan(database: &TestDatabase, sql: &str, types: &str, empty: &str) -> String {
     let mut connection = database.owner().acquire().await.unwrap();
-    // What the scope `Counting` sets, after statistics that call the tables empty.
-    let planning = "ANALYZE; SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off";
-    harness::sqlx::raw_sql(planning).execute(&mut *connection).await.unwrap();
-    let sql = include_str!("../../crates/adapters/src/postgres/sql/lock_usage_batch.sql")
-        .replace("$1", &format!("ARRAY['{user_id}']"))
-        .replace("$2", "ARRAY['ai_requests']")
-        .replace("$3", "ARRAY[1]")
-        .replace("$4", "ARRAY['k']");
-    let statement = harness::sqlx::AssertSqlSafe(format!("EXPLAIN {sql}"));
-    let plan: Vec<String> = harness::sqlx::query_scalar(statement).fetch_all(&mut *connection).await.unwrap();
-    let walks = |table: &str| plan.iter().any(|line| line.contains("Seq Scan") && line.contains(table));
-    assert!(!walks("usage_counters") && !walks("idempotency_keys"), "{}", plan.join("\n"));
+    let planning = format!(
+        "ANALYZE; SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
+         SET plan_cache_mode = force_generic_plan; PREPARE batch({types}) AS {sql}"
+    );
+    harness::sqlx::raw_sql(harness::sqlx::AssertSqlSafe(planning)).execute(&mut *connection).await.unwrap();
+    let statement = harness::sqlx::AssertSqlSafe(format!("EXPLAIN EXECUTE batch({empty})"));
+    let plan: Vec<String> = harness::sqlx::raw_sql(statement)
+        .fetch_all(&mut *connection)
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| harness::sqlx::Row::get(row, 0))
+        .collect();
+    plan.join("\n")
+}
+
+/// The condition of each index scan over the table.
+fn conditions<'a>(plan: &'a str, table: &str) -> Vec<&'a str> {
+    let lines: Vec<&str> = plan.lines().collect();
+    let scans = lines.windows(2).filter(|pair| pair[0].contains("Index") && pair[0].contains(&format!(" on {table}")));
+    scans.map(|pair| pair[1].trim()).collect()
+}
+
+#[tokio::test]
+async fn a_batch_goes_through_keys_even_if_it_was_planned_on_empty_tables() {
+    let database = TestDatabase::new().await;
+    prepared(&database).await;
+    let lock = include_str!("../../crates/adapters/src/postgres/sql/lock_usage_batch.sql");
+    let plan = generic_plan(&database, lock, "uuid[], text[], uuid[], text[]", "'{}', '{}', '{}', '{}'").await;
+    assert!(!plan.contains("Seq Scan") && !plan.contains("Hash Join") && !plan.contains("Merge Join"), "{plan}");
+
+    let counters = conditions(&plan, "usage_counters n");
+    assert!(counters.iter().any(|condition| condition.contains("period_start")), "the whole key: {plan}");
+    let keys = conditions(&plan, "idempotency_keys_");
+    assert!(!keys.is_empty() && keys.iter().all(|condition| condition.contains("(key =")), "the whole key: {plan}");
+    let holds = include_str!("../../crates/adapters/src/postgres/sql/lock_holds.sql");
+    let plan = generic_plan(&database, holds, "uuid[]", "'{}'").await;
+    assert!(!plan.contains("Seq Scan") && conditions(&plan, "usage_reservations").len() == 2, "{plan}");
 }

@@ -1,14 +1,15 @@
-//! Usage: counters, events and the outcomes that are kept under idempotency keys, a batch at a time.
+//! Usage: counters, events, holds and the outcomes that are kept under idempotency keys, a batch at a time.
 //!
 //! The one repository whose SQL crosses rooms: a decision needs the plan, the overrides, the balance and the counter
-//! as they are in one transaction, in one round trip.
+//! as they are in one transaction, in one round trip. Locks are taken in one order by everybody: the user's row where
+//! tokens are at stake, then holds, then counters.
 
 use async_trait::async_trait;
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use domain::entitlements::{Decision, Entitlement};
 use domain::features::{FeatureId, FeatureKind};
 use domain::idempotency::IdempotencyKey;
-use domain::usage::Period;
+use domain::usage::{Hold, HoldId, Period, PeriodKind, Tally};
 use domain::users::UserId;
 use uuid::Uuid;
 
@@ -21,7 +22,15 @@ pub struct Meter {
     pub feature_id: FeatureId,
 }
 
-/// What to do about a counter that another transaction holds.
+/// Where it is counted: a meter in one period.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CounterKey {
+    pub meter: Meter,
+    pub period_kind: PeriodKind,
+    pub period_start: DateTime<Utc>,
+}
+
+/// What to do about a row that another transaction holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
     /// Leave it out: one held row must not stall the others.
@@ -46,11 +55,43 @@ pub enum MeterState {
     UnknownFeature,
 }
 
-/// A granted consumption as it is kept under its key.
+/// How a hold was found.
+#[derive(Clone, Debug)]
+pub enum HoldState {
+    Locked {
+        hold: Box<Locked<Hold>>,
+        /// Whether its time is over, by the database's clock.
+        is_due: bool,
+        /// The answer to whoever ended it.
+        outcome: Option<Decision>,
+    },
+    /// Another transaction holds it.
+    Held,
+    Unknown,
+}
+
+/// How the counter of a hold was found.
+#[derive(Clone, Debug)]
+pub enum CounterState {
+    Locked(Locked<Tally>),
+    Held,
+    Missing,
+}
+
+/// The hold that was made under a key, as it was answered first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptHold {
+    pub id: HoldId,
+    pub expires_at: DateTime<Utc>,
+}
+
+/// A granted demand as it is kept under its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptOutcome {
     pub amount: i64,
     pub decision: Decision,
+    /// The hold, where it was one that was asked for.
+    pub hold: Option<KeptHold>,
 }
 
 /// What a batch starts from. `meters` stands in the order that was asked for; `kept` has the outcomes of those keys
@@ -61,25 +102,62 @@ pub struct LockedBatch {
     pub kept: Vec<(usize, KeptOutcome)>,
 }
 
-/// A key to look up: the place of its meter in the list, and the key itself.
+/// A key to look up, with the charged user to whom it belongs.
 #[derive(Clone, Copy, Debug)]
-pub struct KeyOfMeter<'a> {
-    pub meter: usize,
+pub struct KeyOfUser<'a> {
+    pub user_id: UserId,
     pub key: &'a IdempotencyKey,
 }
 
-/// A granted consumption to be written: the event, the counter's share and the outcome under the key.
+/// A counter as it is from now on; its row is locked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CounterChange {
+    pub key: CounterKey,
+    pub tally: Tally,
+}
+
+/// Something that was granted or settled: an event where something was used, and an outcome where it came under a key.
 #[derive(Clone, Debug)]
-pub struct Grant {
-    pub event_id: Uuid,
-    pub user_id: UserId,
-    pub key: IdempotencyKey,
+pub struct Entry {
+    pub counter: CounterKey,
     pub amount: i64,
+    /// The part of `amount` beyond the limit or the hold.
     pub overage: i64,
     pub api_key_id: Option<Uuid>,
-    /// As it is answered; it names the feature, the plan and the period too.
-    pub decision: Decision,
-    pub period: Period,
+    pub hold_id: Option<HoldId>,
+    /// The event's id; `None` where nothing was used yet.
+    pub event_id: Option<Uuid>,
+    pub kept: Option<(IdempotencyKey, KeptOutcome)>,
+}
+
+/// A hold as it is from now on: made, or changed under its lock.
+#[derive(Clone, Debug)]
+pub struct HoldChange {
+    pub hold: Hold,
+    /// The key under which it was made; for one that is made now.
+    pub key: Option<IdempotencyKey>,
+    /// The answer, where it has ended.
+    pub outcome: Option<Decision>,
+}
+
+/// All that a batch writes, but for tokens.
+#[derive(Clone, Debug, Default)]
+pub struct BatchRecord {
+    pub counters: Vec<CounterChange>,
+    pub entries: Vec<Entry>,
+    pub holds: Vec<HoldChange>,
+}
+
+/// Tokens that are held, freed or spent for use beyond a limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenChange {
+    pub user_id: UserId,
+    pub feature_id: FeatureId,
+    /// What is added to the held tokens; negative where they are freed.
+    pub held: i64,
+    /// What is taken from the balance, with a row of the ledger.
+    pub spent: i64,
+    pub hold_id: Option<HoldId>,
 }
 
 #[async_trait]
@@ -88,21 +166,24 @@ pub trait UsageRepository: Send {
     async fn lock_batch(
         &mut self,
         meters: &[Meter],
-        keys: &[KeyOfMeter<'_>],
+        keys: &[KeyOfUser<'_>],
         patience: Patience,
     ) -> Result<LockedBatch, StoreError>;
     /// Puts the counters of these periods into force: makes those that are not there yet, and carries what was used in a
     /// period that is still open where its kind or its anchor has moved. Takes the locks of the counters it carries from.
     async fn open_counters(&mut self, counters: &[(Meter, Period)]) -> Result<(), StoreError>;
-    /// Writes counters, events and outcomes in one statement. `Constraint` on a key that came in meanwhile.
-    async fn record_batch(&mut self, grants: &[Grant]) -> Result<(), StoreError>;
-    /// Takes tokens for use beyond a limit: the balance, under the lock of the user's row, and its ledger row.
-    async fn spend_tokens(
-        &mut self,
-        user_id: UserId,
-        amount_tokens: i64,
-        feature_id: &FeatureId,
-    ) -> Result<(), StoreError>;
+    /// Locks distinct holds, in the order of `ids`, which are sorted: one statement.
+    async fn lock_holds(&mut self, ids: &[HoldId], patience: Patience) -> Result<Vec<HoldState>, StoreError>;
+    /// Locks counters of other periods than the one in force, for holds that were made in them.
+    async fn lock_counters(&mut self, keys: &[CounterKey], patience: Patience)
+    -> Result<Vec<CounterState>, StoreError>;
+    /// Writes counters, events and outcomes in one statement, and holds in another. `Constraint` on a key that came in
+    /// meanwhile.
+    async fn record_batch(&mut self, record: &BatchRecord) -> Result<(), StoreError>;
+    /// Holds, frees and spends tokens, under the lock of the user's row.
+    async fn move_tokens(&mut self, change: &TokenChange) -> Result<(), StoreError>;
+    /// Holds whose time is over, the longest overdue first, at most `limit`, with their users.
+    async fn list_due_holds(&mut self, limit: u64) -> Result<Vec<(HoldId, UserId)>, StoreError>;
     /// Deletes outcomes older than `age` by the database's clock, at most `limit`; says how many.
     async fn delete_outcomes(&mut self, age: TimeDelta, limit: u64) -> Result<u64, StoreError>;
 }

@@ -4,9 +4,9 @@ use actix_web::HttpResponse;
 use actix_web::web::{self, PayloadConfig, ServiceConfig, resource};
 
 use super::problem::Problem;
+use super::usage::{demands, reservations};
 use super::{
-    api_keys, audit, entitlements, features, identity, maintenance, metrics, openapi, plans, subscriptions, usage,
-    users,
+    api_keys, audit, entitlements, features, identity, maintenance, metrics, openapi, plans, subscriptions, users,
 };
 
 /// Every route of the service.
@@ -59,8 +59,14 @@ fn own(config: &mut ServiceConfig) {
 }
 
 fn metering(config: &mut ServiceConfig) {
-    let batch = resource("/api/usage/batch").app_data(PayloadConfig::new(usage::BATCH_BODY_LIMIT));
-    config.service(resource("/api/usage").post(usage::consume)).service(batch.post(usage::consume_batch));
+    let batch = resource("/api/usage/batch").app_data(PayloadConfig::new(demands::BATCH_BODY_LIMIT));
+    config
+        .service(resource("/api/usage").post(demands::consume))
+        .service(batch.post(demands::consume_batch))
+        .service(resource("/api/usage/reservations").post(reservations::reserve))
+        .service(resource("/api/usage/reservations/{reservation_id}/settle").post(reservations::settle))
+        .service(resource("/api/usage/reservations/{reservation_id}/release").post(reservations::release))
+        .service(resource("/api/usage/reservations/{reservation_id}/extend").post(reservations::extend));
 }
 
 fn catalogue(config: &mut ServiceConfig) {

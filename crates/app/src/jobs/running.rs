@@ -69,6 +69,8 @@ impl Jobs {
         every("key_uses", 5 * SECOND, job(move || sweeps::flush_key_uses(Arc::clone(&callers))));
         every("rate_limits", MINUTE, job(move || sweeps::sweep_limits(&limits)));
         every("answers", MINUTE, job(move || sweeps::sweep_answers(Arc::clone(&store))));
+        let holding = Arc::clone(&usage);
+        every("holds", 5 * SECOND, job(move || sweeps::sweep_holds(Arc::clone(&holding))));
         every("outcomes", MINUTE, job(move || sweeps::sweep_outcomes(Arc::clone(&usage))));
         every("plan_changes", MINUTE, job(move || sweeps::apply_plan_changes(Arc::clone(&plans))));
         if let Some(accounts) = accounts {

@@ -58,6 +58,17 @@ pub async fn sweep_outcomes(usage: Arc<UsageService>) -> Result<(), StoreError> 
     Ok(())
 }
 
+/// Gives back the holds that nobody settled in time.
+pub async fn sweep_holds(usage: Arc<UsageService>) -> Result<(), StoreError> {
+    for _ in 0..BATCHES_MAX {
+        match usage.sweep_holds().await? {
+            0 => break,
+            swept => info!(swept, "holds were given back, since nobody settled them in time"),
+        }
+    }
+    Ok(())
+}
+
 /// Removes the sessions that ended long ago.
 pub async fn sweep_sessions(accounts: Arc<AccountService>) -> Result<(), StoreError> {
     for _ in 0..BATCHES_MAX {

@@ -80,16 +80,21 @@ impl Caller {
         let Some(other) = user_id.filter(|named| *named != self.user_id) else {
             return Ok(Subject::Oneself(self.user_id));
         };
+        if self.may_act_for_others(permission) {
+            Ok(Subject::Another(other))
+        } else {
+            Err(Forbidden::NotOnBehalf(permission))
+        }
+    }
+
+    /// Whether the caller may do this for whomever they name.
+    pub fn may_act_for_others(&self, permission: Permission) -> bool {
         let credential_may = match &self.credential {
             Credential::Token => true,
             Credential::Key { on_behalf, .. } => *on_behalf && permission.can_be_on_behalf(),
         };
         // A key keeps `on_behalf` when its owner is no administrator any more; the right ends with the role.
-        if credential_may && self.is_admin() {
-            Ok(Subject::Another(other))
-        } else {
-            Err(Forbidden::NotOnBehalf(permission))
-        }
+        credential_may && self.is_admin() && self.may(permission).is_ok()
     }
 
     /// All that a key made by this caller can be given: never more than the caller holds.

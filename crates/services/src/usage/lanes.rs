@@ -12,18 +12,25 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use domain::idempotency::IdempotencyKey;
+use domain::users::UserId;
 use ports::randomness::Randomness;
 use ports::store::{Scope, Store, StoreError};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tracing::warn;
 
-use super::batch::{self, ConsumeCommand, ConsumeError, Consumed, Course, Fate};
+use super::batch;
+use super::commands::{
+    Changed, Command, Course, Demand, Demanded, Fate, HoldAction, HoldCommand, Outcome, UsageError, Whose,
+};
 
 /// How often a batch is tried as a whole.
 const ATTEMPTS: u32 = 3;
 
 /// How many batches wait for held counters, or pay, at once beside the lanes: each holds a connection.
 const BESIDE_AT_MOST: usize = 4;
+
+/// How many holds one sweep gives back at most: they take the places of waiting commands.
+const HOLDS_SWEPT_AT_ONCE: u64 = 500;
 
 /// How many kept outcomes one sweep removes at most.
 const SWEPT_AT_ONCE: u64 = 5_000;
@@ -48,10 +55,10 @@ pub struct LaneStatistics {
     pub waiting: usize,
 }
 
-type Answer = Result<Consumed, ConsumeError>;
+type Answer = Result<Outcome, UsageError>;
 
 struct Waiting {
-    command: ConsumeCommand,
+    command: Command,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -92,32 +99,37 @@ impl UsageService {
         Self { lanes, by_user: RandomState::new(), shared }
     }
 
-    /// Consumes, durably: the answer is given after the commit.
-    pub async fn consume(&self, command: ConsumeCommand) -> Answer {
-        self.submit(command)?.await.unwrap_or_else(|_| Err(ConsumeError::Fault("a lane ended".to_owned())))
+    /// Uses or holds, durably: the answer is given after the commit.
+    pub async fn demand(&self, demand: Demand) -> Result<Demanded, UsageError> {
+        demanded(answer(self.submit(Command::Demand(demand))).await)
     }
 
-    /// Consumes many at once; the answers stand in the order of the commands.
-    pub async fn consume_all(&self, commands: Vec<ConsumeCommand>) -> Vec<Answer> {
-        let submitted: Vec<_> = commands.into_iter().map(|command| self.submit(command)).collect();
+    /// Many at once; the answers stand in the order of the demands.
+    pub async fn demand_all(&self, demands: Vec<Demand>) -> Vec<Result<Demanded, UsageError>> {
+        let submitted: Vec<_> = demands.into_iter().map(|demand| self.submit(Command::Demand(demand))).collect();
         let mut answers = Vec::with_capacity(submitted.len());
         for waiting in submitted {
-            answers.push(match waiting {
-                Ok(answer) => answer.await.unwrap_or_else(|_| Err(ConsumeError::Fault("a lane ended".to_owned()))),
-                Err(refused) => Err(refused),
-            });
+            answers.push(demanded(answer(waiting).await));
         }
         answers
     }
 
-    fn submit(&self, command: ConsumeCommand) -> Result<oneshot::Receiver<Answer>, ConsumeError> {
+    /// Settles, releases or extends a hold.
+    pub async fn change_hold(&self, command: HoldCommand) -> Result<Changed, UsageError> {
+        match answer(self.submit(Command::Hold(command))).await? {
+            Outcome::Changed(changed) => Ok(changed),
+            Outcome::Demanded(_) => Err(UsageError::Fault("a hold was answered as a demand".to_owned())),
+        }
+    }
+
+    fn submit(&self, command: Command) -> Result<oneshot::Receiver<Answer>, UsageError> {
         let (answer, receiver) = oneshot::channel();
-        let lane = usize::try_from(self.by_user.hash_one(command.user_id)).unwrap_or(usize::MAX) % self.lanes.len();
-        let lane = self.lanes.get(lane).ok_or(ConsumeError::QueueFull)?;
+        let lane = usize::try_from(self.by_user.hash_one(command.lane_key())).unwrap_or(usize::MAX) % self.lanes.len();
+        let lane = self.lanes.get(lane).ok_or(UsageError::QueueFull)?;
         self.shared.unanswered.fetch_add(1, Ordering::Relaxed);
         lane.try_send(Waiting { command, answer }).map_err(|_| {
             self.shared.unanswered.fetch_sub(1, Ordering::Relaxed);
-            ConsumeError::QueueFull
+            UsageError::QueueFull
         })?;
         Ok(receiver)
     }
@@ -132,6 +144,27 @@ impl UsageService {
         let mut work = self.shared.store.begin(Scope::SERVICE).await?;
         let swept = work.usage().delete_outcomes(self.shared.keep, SWEPT_AT_ONCE).await?;
         work.commit().await?;
+        Ok(swept)
+    }
+
+    /// Gives back the holds whose time is over, a bounded number of them; says how many were due.
+    pub async fn sweep_holds(&self) -> Result<usize, StoreError> {
+        let mut work = self.shared.store.begin(Scope::SERVICE).await?;
+        let due = work.usage().list_due_holds(HOLDS_SWEPT_AT_ONCE).await?;
+        work.commit().await?;
+        let expire = |(hold_id, user_id)| {
+            let whose = Whose::Only(user_id);
+            self.submit(Command::Hold(HoldCommand { hold_id, whose, action: HoldAction::Expire }))
+        };
+        let submitted: Vec<_> = due.into_iter().map(expire).collect();
+        let mut swept = 0;
+        for waiting in submitted {
+            match answer(waiting).await {
+                Ok(_) => swept += 1,
+                // The next run finds it again.
+                Err(error) => warn!(%error, "a hold whose time is over could not be given back"),
+            }
+        }
         Ok(swept)
     }
 
@@ -173,7 +206,7 @@ impl Shared {
         match self.attempt(&commands, course).await {
             Ok(fates) => self.answer(batch, fates),
             Err(error) if batch.len() == 1 || matches!(error, StoreError::Unavailable(_) | StoreError::InDoubt(_)) => {
-                let error = ConsumeError::from(error);
+                let error = UsageError::from(error);
                 for waiting in batch {
                     self.reply(waiting.answer, Err(error.clone()));
                 }
@@ -189,7 +222,7 @@ impl Shared {
     }
 
     /// The whole batch, again where others were in the way: a conflict, or a key that came in meanwhile.
-    async fn attempt(&self, commands: &[&ConsumeCommand], course: Course) -> Result<Vec<Fate>, StoreError> {
+    async fn attempt(&self, commands: &[&Command], course: Course) -> Result<Vec<Fate>, StoreError> {
         for _ in 1..ATTEMPTS {
             match batch::run(&*self.store, &*self.randomness, commands, course).await {
                 Err(StoreError::Conflict | StoreError::Constraint { .. }) => {}
@@ -200,25 +233,24 @@ impl Shared {
     }
 
     fn answer(self: Arc<Self>, batch: Vec<Waiting>, fates: Vec<Fate>) {
-        let (mut held, mut paying) = (Vec::new(), Vec::new());
+        let (mut held, mut paying) = (Vec::new(), Vec::<(UserId, Waiting)>::new());
         for (waiting, fate) in batch.into_iter().zip(fates) {
             match fate {
                 Fate::Settled(answer) => self.reply(waiting.answer, answer),
                 Fate::Held => held.push(waiting),
-                Fate::NeedsTokens => paying.push(waiting),
+                Fate::NeedsTokens(user_id) => paying.push((user_id, waiting)),
             }
         }
         if !held.is_empty() {
             tokio::spawn(Arc::clone(&self).settle_beside(held, Course::Patient));
         }
         // Each user for themselves: their rows are locked first, and in no order among users.
-        while let Some(one) = paying.pop() {
-            let user_id = one.command.user_id;
-            let (mut of_user, others): (Vec<_>, Vec<_>) =
-                paying.drain(..).partition(|waiting| waiting.command.user_id == user_id);
-            of_user.push(one);
+        while let Some((payer, _)) = paying.first() {
+            let payer = *payer;
+            let (of_payer, others): (Vec<_>, Vec<_>) = paying.into_iter().partition(|(user_id, _)| *user_id == payer);
+            let of_payer = of_payer.into_iter().map(|(_, waiting)| waiting).collect();
+            tokio::spawn(Arc::clone(&self).settle_beside(of_payer, Course::Paying(payer)));
             paying = others;
-            tokio::spawn(Arc::clone(&self).settle_beside(of_user, Course::Paying));
         }
     }
 
@@ -232,5 +264,16 @@ impl Shared {
         self.unanswered.fetch_sub(1, Ordering::Relaxed);
         // Nobody may be waiting any more; what was consumed is consumed.
         waiting.send(answer).ok();
+    }
+}
+
+async fn answer(submitted: Result<oneshot::Receiver<Answer>, UsageError>) -> Answer {
+    submitted?.await.unwrap_or_else(|_| Err(UsageError::Fault("a lane ended".to_owned())))
+}
+
+fn demanded(answer: Answer) -> Result<Demanded, UsageError> {
+    match answer? {
+        Outcome::Demanded(demanded) => Ok(demanded),
+        Outcome::Changed(_) => Err(UsageError::Fault("a demand was answered as a hold".to_owned())),
     }
 }

@@ -1,7 +1,11 @@
-//! Usage: consuming against limits that cannot be oversold. Requests go through `lanes`, which gather them; `batch`
-//! decides and writes what was gathered, in one transaction.
+//! Usage: consuming and holding against limits that cannot be oversold. Requests go through `lanes`, which gather them;
+//! `batch` locks, reads and writes what was gathered, in one transaction; `deciding` decides it, on the `ground` that was
+//! locked.
 
-pub mod batch;
+mod batch;
+pub mod commands;
+mod deciding;
+mod ground;
 pub mod lanes;
 
 pub use lanes::{LaneSettings, LaneStatistics, UsageService};

@@ -1,30 +1,31 @@
--- Meters: $1 users, $2 features, $3 periods, $4 their starts, $5 their ends (the epoch for none), $6 limits (-1 for
--- none), $7 plans, $8 sources, $9 held, $10 what is added to used, $11 to overage.
--- Grants: $12 the place of its meter, from 1, $13 the event's id, $14 the key, $15 amount, $16 overage, $17 the API key
--- (all zeros for none), $18 used after it, $19 left after it (-1 for no limit).
--- The counters go through their primary key; a key that came in meanwhile raises, so that the batch is decided anew.
-WITH meters AS MATERIALIZED (
-    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::bigint[], $7::text[],
-        $8::text[], $9::bigint[], $10::bigint[], $11::bigint[]) WITH ORDINALITY
-        AS m (user_id, feature_id, period, period_start, resets_at, limit_value, plan_id, source, reserved, used, overage, place)
-), grants AS MATERIALIZED (
-    SELECT g.*, m.user_id, m.feature_id, m.period, m.period_start, m.resets_at, m.limit_value, m.plan_id, m.source, m.reserved
-    FROM unnest($12::bigint[], $13::uuid[], $14::text[], $15::bigint[], $16::bigint[], $17::uuid[], $18::bigint[], $19::bigint[])
-        AS g (meter, event_id, key, amount, overage, api_key_id, current, remaining)
-    JOIN meters AS m ON m.place = g.meter
-), counters AS (
-    INSERT INTO usage_counters AS c (user_id, feature_id, period, period_start, used, overage)
-    SELECT user_id, feature_id, period, period_start, used, overage FROM meters
+-- Counters, each locked by this transaction: $1 users, $2 features, $3 periods, $4 their starts, and as they are from now
+-- on: $5 used, $6 held, $7 overage.
+-- What was granted or settled: $8 the user, $9 the feature, $10 the period, $11 its start, $12 amount, $13 overage, $14 the API
+-- key (all zeros for none), $15 the event's id (all zeros: nothing was used), $16 the hold (all zeros for none), $17 the key
+-- ('' for none) under which the rest is kept: $18 what was asked for, $19 used, $20 held and $21 left after it (-1 for no
+-- limit), $22 the limit (-1 for none), $23 plan, $24 source, $25 the end of the period and $26 of the hold (the epoch for none).
+-- Every counter and key is reached through its primary key, and nothing is joined. A key that came in meanwhile raises, so
+-- that the batch is decided anew.
+WITH counters AS (
+    INSERT INTO usage_counters AS c (user_id, feature_id, period, period_start, used, reserved, overage)
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[], $6::bigint[], $7::bigint[])
     ON CONFLICT (user_id, feature_id, period, period_start)
-    DO UPDATE SET used = c.used + excluded.used, overage = c.overage + excluded.overage
+    DO UPDATE SET used = excluded.used, reserved = excluded.reserved, overage = excluded.overage
+), entries AS MATERIALIZED (
+    SELECT * FROM unnest($8::uuid[], $9::text[], $10::text[], $11::timestamptz[], $12::bigint[], $13::bigint[], $14::uuid[],
+        $15::uuid[], $16::uuid[], $17::text[], $18::text[], $19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[],
+        $23::text[], $24::text[], $25::timestamptz[], $26::timestamptz[])
+        AS e (user_id, feature_id, period, period_start, amount, overage, api_key_id, event_id, hold_id, key, digest, current,
+            reserved, remaining, limit_value, plan_id, source, resets_at, hold_expires_at)
 ), events AS (
-    INSERT INTO usage_events (id, user_id, feature_id, period, period_start, amount, overage, idempotency_key, api_key_id)
-    SELECT event_id, user_id, feature_id, period, period_start, amount, overage, key,
-        nullif(api_key_id, '00000000-0000-0000-0000-000000000000')
-    FROM grants
+    INSERT INTO usage_events (id, user_id, feature_id, period, period_start, amount, overage, idempotency_key, api_key_id, reservation_id)
+    SELECT event_id, user_id, feature_id, period, period_start, amount, overage, nullif(key, ''),
+        nullif(api_key_id, '00000000-0000-0000-0000-000000000000'), nullif(hold_id, '00000000-0000-0000-0000-000000000000')
+    FROM entries WHERE event_id <> '00000000-0000-0000-0000-000000000000'
 )
 INSERT INTO idempotency_keys (user_id, key, digest, feature_id, amount, allowed, current, limit_value, remaining, reserved,
-    reason, plan_id, source, period, period_start, resets_at, overage)
-SELECT user_id, key, 'consume', feature_id, amount, true, current, nullif(limit_value, -1), nullif(remaining, -1), reserved,
-    'ok', plan_id, source, period, period_start, nullif(resets_at, 'epoch'), overage
-FROM grants
+    reason, plan_id, source, period, period_start, resets_at, overage, reservation_id, hold_expires_at)
+SELECT user_id, key, digest::bytea, feature_id, amount, true, current, nullif(limit_value, -1), nullif(remaining, -1), reserved,
+    'ok', plan_id, source, period, period_start, nullif(resets_at, 'epoch'), overage,
+    nullif(hold_id, '00000000-0000-0000-0000-000000000000'), nullif(hold_expires_at, 'epoch')
+FROM entries WHERE key <> ''

@@ -1,0 +1,173 @@
+//! Locks: the rows of a batch, read as they are under their locks.
+
+use chrono::{DateTime, Utc};
+use domain::features::FeatureId;
+use domain::usage::{Hold, HoldId, HoldStatus, PeriodKind, Tally};
+use domain::users::UserId;
+use ports::store::{Locked, StoreError};
+use ports::usage::{CounterKey, CounterState, HoldState, KeyOfUser, LockedBatch, Meter, MeterState, Patience};
+use sea_orm::FromQueryResult;
+use sea_orm::prelude::Json;
+use uuid::Uuid;
+
+use super::super::entitlements::{EntitlementRow, entitlement};
+use super::super::rows::inconsistent;
+use super::super::store::PgUnitOfWork;
+use super::outcomes;
+
+#[derive(FromQueryResult)]
+struct MeterRow {
+    user_known: bool,
+    outcomes: Option<Json>,
+    is_locked: bool,
+    is_held: bool,
+    #[sea_orm(nested)]
+    facts: Option<EntitlementRow>,
+}
+
+#[derive(FromQueryResult)]
+struct HoldRow {
+    is_locked: bool,
+    is_held: bool,
+    #[sea_orm(nested)]
+    facts: Option<HoldFacts>,
+}
+
+#[derive(FromQueryResult)]
+struct HoldFacts {
+    id: Uuid,
+    user_id: Uuid,
+    feature_id: String,
+    period: String,
+    period_start: DateTime<Utc>,
+    amount: i64,
+    tokens_reserved: i64,
+    settled_amount: Option<i64>,
+    overage: i64,
+    status: String,
+    api_key_id: Option<Uuid>,
+    expires_at: DateTime<Utc>,
+    outcome: Option<Json>,
+    is_due: bool,
+}
+
+#[derive(FromQueryResult)]
+struct CounterRow {
+    is_locked: bool,
+    is_held: bool,
+    used: i64,
+    reserved: i64,
+    overage: i64,
+}
+
+/// The statement that leaves held rows out, or the one that waits for them.
+fn with_patience(sql: &str, patience: Patience) -> String {
+    match patience {
+        Patience::Skip => sql.to_owned(),
+        Patience::Wait => sql.replace(" SKIP LOCKED", ""),
+    }
+}
+
+pub(super) async fn lock_batch(
+    work: &PgUnitOfWork,
+    meters: &[Meter],
+    keys: &[KeyOfUser<'_>],
+    patience: Patience,
+) -> Result<LockedBatch, StoreError> {
+    let (users, features): (Vec<Uuid>, Vec<String>) =
+        meters.iter().map(|meter| (meter.user_id.0, meter.feature_id.to_string())).unzip();
+    let (owners, texts): (Vec<Uuid>, Vec<String>) =
+        keys.iter().map(|key| (key.user_id.0, key.key.as_str().to_owned())).unzip();
+    let sql = with_patience(include_str!("../sql/lock_usage_batch.sql"), patience);
+    let rows: Vec<MeterRow> = work.read_all(&sql, [users.into(), features.into(), owners.into(), texts.into()]).await?;
+    same_number(rows.len(), meters.len())?;
+    let mut batch = LockedBatch { meters: Vec::with_capacity(rows.len()), kept: Vec::new() };
+    for (mut row, meter) in rows.into_iter().zip(meters) {
+        if let Some(outcomes) = row.outcomes.take() {
+            batch.kept.extend(outcomes::read_kept(outcomes, meter.user_id)?);
+        }
+        batch.meters.push(meter_state(row, meter.user_id)?);
+    }
+    Ok(batch)
+}
+
+pub(super) async fn lock_holds(
+    work: &PgUnitOfWork,
+    ids: &[HoldId],
+    patience: Patience,
+) -> Result<Vec<HoldState>, StoreError> {
+    let sql = with_patience(include_str!("../sql/lock_holds.sql"), patience);
+    let asked: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let rows: Vec<HoldRow> = work.read_all(&sql, [asked.into()]).await?;
+    same_number(rows.len(), ids.len())?;
+    rows.into_iter().map(hold_state).collect()
+}
+
+pub(super) async fn lock_counters(
+    work: &PgUnitOfWork,
+    keys: &[CounterKey],
+    patience: Patience,
+) -> Result<Vec<CounterState>, StoreError> {
+    let sql = with_patience(include_str!("../sql/lock_counters.sql"), patience);
+    let users: Vec<Uuid> = keys.iter().map(|key| key.meter.user_id.0).collect();
+    let features: Vec<String> = keys.iter().map(|key| key.meter.feature_id.to_string()).collect();
+    let periods: Vec<String> = keys.iter().map(|key| key.period_kind.as_str().to_owned()).collect();
+    let starts: Vec<DateTime<Utc>> = keys.iter().map(|key| key.period_start).collect();
+    let values = [users.into(), features.into(), periods.into(), starts.into()];
+    let rows: Vec<CounterRow> = work.read_all(&sql, values).await?;
+    same_number(rows.len(), keys.len())?;
+    let state = |row: CounterRow| match (row.is_locked, row.is_held) {
+        (true, _) => {
+            let tally = Tally { used: row.used, reserved: row.reserved, overage: row.overage };
+            CounterState::Locked(Locked::under_lock(tally))
+        }
+        (false, true) => CounterState::Held,
+        (false, false) => CounterState::Missing,
+    };
+    Ok(rows.into_iter().map(state).collect())
+}
+
+fn same_number(answered: usize, asked: usize) -> Result<(), StoreError> {
+    if answered == asked {
+        return Ok(());
+    }
+    Err(StoreError::Unexpected(format!("a batch asked for {asked} rows and was answered with {answered}")))
+}
+
+fn meter_state(row: MeterRow, user_id: UserId) -> Result<MeterState, StoreError> {
+    let Some(facts) = row.facts else {
+        return Ok(if row.user_known { MeterState::UnknownFeature } else { MeterState::UnknownUser });
+    };
+    let named = entitlement(user_id, facts)?;
+    Ok(match (row.is_locked, row.is_held) {
+        (true, _) => MeterState::Locked { kind: named.kind, entitlement: Locked::under_lock(named.entitlement) },
+        (false, true) => MeterState::Held,
+        (false, false) => MeterState::Uncounted(named.entitlement.period),
+    })
+}
+
+fn hold_state(row: HoldRow) -> Result<HoldState, StoreError> {
+    let facts = match (row.is_locked, row.is_held, row.facts) {
+        (true, _, Some(facts)) => facts,
+        (false, true, _) => return Ok(HoldState::Held),
+        _ => return Ok(HoldState::Unknown),
+    };
+    let id = HoldId(facts.id);
+    let unfit = || inconsistent("usage_reservations", id.0);
+    let hold = Hold {
+        id,
+        user_id: UserId(facts.user_id),
+        feature_id: FeatureId::parse(&facts.feature_id).map_err(|_| unfit())?,
+        period_kind: facts.period.parse::<PeriodKind>().map_err(|_| unfit())?,
+        period_start: facts.period_start,
+        amount: facts.amount,
+        tokens: facts.tokens_reserved,
+        status: facts.status.parse::<HoldStatus>().map_err(|_| unfit())?,
+        settled: facts.settled_amount,
+        overage: facts.overage,
+        expires_at: facts.expires_at,
+        api_key_id: facts.api_key_id,
+    };
+    let outcome = facts.outcome.map(|outcome| outcomes::read(outcome, id)).transpose()?;
+    Ok(HoldState::Locked { hold: Box::new(Locked::under_lock(hold)), is_due: facts.is_due, outcome })
+}

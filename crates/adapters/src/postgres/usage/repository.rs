@@ -1,0 +1,73 @@
+//! The repository: each of the port's methods, on one open transaction.
+
+use async_trait::async_trait;
+use chrono::TimeDelta;
+use domain::usage::{HoldId, Period};
+use domain::users::UserId;
+use ports::store::StoreError;
+use ports::usage::{
+    BatchRecord, CounterKey, CounterState, HoldState, KeyOfUser, LockedBatch, Meter, Patience, TokenChange,
+    UsageRepository,
+};
+use sea_orm::FromQueryResult;
+use uuid::Uuid;
+
+use super::super::rows::limit;
+use super::super::store::PgUnitOfWork;
+use super::{locks, records};
+
+#[derive(FromQueryResult)]
+struct DueHold {
+    id: Uuid,
+    user_id: Uuid,
+}
+
+#[async_trait]
+impl UsageRepository for PgUnitOfWork {
+    async fn lock_batch(
+        &mut self,
+        meters: &[Meter],
+        keys: &[KeyOfUser<'_>],
+        patience: Patience,
+    ) -> Result<LockedBatch, StoreError> {
+        locks::lock_batch(self, meters, keys, patience).await
+    }
+
+    async fn open_counters(&mut self, counters: &[(Meter, Period)]) -> Result<(), StoreError> {
+        records::open_counters(self, counters).await
+    }
+
+    async fn lock_holds(&mut self, ids: &[HoldId], patience: Patience) -> Result<Vec<HoldState>, StoreError> {
+        locks::lock_holds(self, ids, patience).await
+    }
+
+    async fn lock_counters(
+        &mut self,
+        keys: &[CounterKey],
+        patience: Patience,
+    ) -> Result<Vec<CounterState>, StoreError> {
+        locks::lock_counters(self, keys, patience).await
+    }
+
+    async fn record_batch(&mut self, record: &BatchRecord) -> Result<(), StoreError> {
+        records::record_batch(self, record).await
+    }
+
+    async fn move_tokens(&mut self, change: &TokenChange) -> Result<(), StoreError> {
+        records::move_tokens(self, change).await
+    }
+
+    async fn list_due_holds(&mut self, rows_max: u64) -> Result<Vec<(HoldId, UserId)>, StoreError> {
+        let sql = "SELECT id, user_id FROM usage_reservations WHERE status = 'pending' AND expires_at <= now() \
+            ORDER BY expires_at, id LIMIT $1";
+        let due: Vec<DueHold> = self.read_all(sql, [limit(rows_max)]).await?;
+        Ok(due.into_iter().map(|hold| (HoldId(hold.id), UserId(hold.user_id))).collect())
+    }
+
+    async fn delete_outcomes(&mut self, age: TimeDelta, rows_max: u64) -> Result<u64, StoreError> {
+        let sql = "DELETE FROM idempotency_keys AS k USING ( \
+                SELECT user_id, key FROM idempotency_keys WHERE created_at < now() - make_interval(secs => $1) ORDER BY created_at LIMIT $2 \
+            ) AS old WHERE k.user_id = old.user_id AND k.key = old.key";
+        self.run(sql, [age.as_seconds_f64().into(), limit(rows_max)]).await
+    }
+}

@@ -1,0 +1,249 @@
+//! Reservations: setting aside before using, and saying afterwards what was really used.
+//!
+//! Every answer is repeatable: the same settle or release again is answered as it was first; another one is a conflict.
+
+use actix_web::HttpResponse;
+use actix_web::http::header::CACHE_CONTROL;
+use actix_web::web::{Data, Path};
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::identity::{Caller, Permission};
+use domain::usage::{Hold, HoldId, HoldStatus};
+use serde::{Deserialize, Serialize};
+use services::usage::UsageService;
+use services::usage::commands::{Changed, HoldAction, HoldCommand, Whose};
+use utoipa::ToSchema;
+use uuid::Uuid;
+use validator::Validate;
+
+use super::super::caller::{Permitted, WriteUsage};
+use super::super::detached::detached;
+use super::super::entitlements::DecisionView;
+use super::super::once::{REPLAYED, RequestKey};
+use super::super::problem::{Problem, ProblemView};
+use super::super::valid::Valid;
+use super::demands::{ConsumeIn, demand};
+use super::refusals::refusal;
+
+/// How long a hold lasts unless told, in seconds.
+const TTL_DEFAULT: i64 = 300;
+
+/// How long it may last, in seconds: a day.
+const TTL_MAX: i64 = 24 * 60 * 60;
+
+#[derive(Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReserveIn {
+    /// Oneself unless told. Another needs `usage:write` with `on_behalf`, or an administrator.
+    #[serde(default)]
+    user_id: Option<Uuid>,
+    #[validate(length(min = 1, max = 50))]
+    #[schema(example = "ai_requests", min_length = 1, max_length = 50)]
+    feature_id: String,
+    /// How much is set aside; 1 unless told.
+    #[serde(default, deserialize_with = "crate::http::valid::whole")]
+    #[validate(range(min = 1))]
+    #[schema(minimum = 1)]
+    amount: Option<i64>,
+    /// For how many seconds; 300 unless told. What nobody settled by then is given back.
+    #[serde(default, deserialize_with = "crate::http::valid::whole")]
+    #[validate(range(min = 1, max = 86_400))]
+    #[schema(minimum = 1, maximum = 86_400)]
+    ttl_seconds: Option<i64>,
+    /// Makes a repeat hold once. The header `Idempotency-Key` says the same; without either, one is made.
+    #[serde(default)]
+    #[validate(length(min = 1, max = 255))]
+    #[schema(min_length = 1, max_length = 255, pattern = "^[!-~]([ -~]*[!-~])?$")]
+    idempotency_key: Option<String>,
+}
+
+#[derive(Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SettleIn {
+    /// What was really used: less gives the rest back, more is counted too.
+    #[serde(deserialize_with = "crate::http::valid::whole")]
+    #[validate(required, range(min = 0))]
+    #[schema(minimum = 0, value_type = i64)]
+    amount: Option<i64>,
+}
+
+#[derive(Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExtendIn {
+    /// How much is to be held in all from now on; what is held stays held if it is more.
+    #[serde(default, deserialize_with = "crate::http::valid::whole")]
+    #[validate(range(min = 1))]
+    #[schema(minimum = 1)]
+    amount: Option<i64>,
+    /// For how many seconds from now; 300 unless told. A later end stays as it is.
+    #[serde(default, deserialize_with = "crate::http::valid::whole")]
+    #[validate(range(min = 1, max = 86_400))]
+    #[schema(minimum = 1, maximum = 86_400)]
+    ttl_seconds: Option<i64>,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum ReservationStatus {
+    Pending,
+    Settled,
+    Released,
+    Expired,
+}
+
+/// What is set aside, with the numbers as they are after it.
+#[derive(Serialize, ToSchema)]
+pub struct ReservationView {
+    pub id: Uuid,
+    /// What is held; once it is settled, what was used.
+    pub amount: i64,
+    #[schema(value_type = ReservationStatus)]
+    pub status: HoldStatus,
+    pub expires_at: DateTime<Utc>,
+    #[serde(flatten)]
+    pub decision: DecisionView,
+    /// The key under which it is kept: the one that was sent, or the one that was made.
+    pub idempotency_key: String,
+}
+
+/// What became of a reservation, with the numbers as they are after it.
+#[derive(Serialize, ToSchema)]
+pub struct ReservationChangeView {
+    pub id: Uuid,
+    /// What is held; once it is settled, what was used.
+    pub amount: i64,
+    /// What was held.
+    pub held: i64,
+    /// The part of what was used that lies beyond the hold or the limit.
+    pub overage: i64,
+    #[schema(value_type = ReservationStatus)]
+    pub status: HoldStatus,
+    pub expires_at: DateTime<Utc>,
+    #[serde(flatten)]
+    pub decision: DecisionView,
+}
+
+/// Sets an amount aside. 201 means that it is held and durable; a refusal holds nothing and claims no key.
+#[utoipa::path(post, path = "/api/usage/reservations", tag = "usage", operation_id = "reserve", request_body = ReserveIn,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat hold once; the body's key says the same")),
+    responses(
+    (status = 201, description = "Held", body = ReservationView),
+    (status = 402, description = "The limit is reached, and the tokens do not pay for more", body = ProblemView),
+    (status = 404, description = "No such feature, or no such user", body = ProblemView),
+    (status = 429, description = "The limit is reached, with the numbers and the reset time", body = ProblemView),
+), security(("token" = []), ("key" = [])))]
+pub async fn reserve(
+    asking: Permitted<WriteUsage>,
+    key: RequestKey,
+    usage: Data<UsageService>,
+    input: Valid<ReserveIn>,
+) -> Result<HttpResponse, Problem> {
+    let ReserveIn { user_id, feature_id, amount, ttl_seconds, idempotency_key } = input.body;
+    let input = ConsumeIn { user_id, feature_id, amount, idempotency_key };
+    let demand = demand(&asking.caller, &input, key.into_key(), &usage, Some(ttl(ttl_seconds)))?;
+    let (amount, key) = (demand.amount, demand.key.as_str().to_owned());
+    let usage = usage.into_inner();
+    let demanded = detached(async move { usage.demand(demand).await }).await?;
+    let Some(hold) = demanded.hold else { return Err(refusal(demanded.decision)) };
+    let mut response = HttpResponse::Created();
+    response.insert_header((CACHE_CONTROL, "no-store"));
+    if demanded.replayed {
+        response.insert_header((REPLAYED.clone(), "true"));
+    }
+    Ok(response.json(ReservationView {
+        id: hold.id.0,
+        amount,
+        status: HoldStatus::Pending,
+        expires_at: hold.expires_at,
+        decision: demanded.decision.into(),
+        idempotency_key: key,
+    }))
+}
+
+/// Says what was really used, and ends the reservation. It is counted in the period in which it was set aside, and also
+/// where the reservation has expired meanwhile.
+#[utoipa::path(post, path = "/api/usage/reservations/{reservation_id}/settle", tag = "usage", operation_id = "settle_reservation",
+    request_body = SettleIn, params(("reservation_id" = Uuid, Path, description = "The reservation")), responses(
+    (status = 200, description = "Counted", body = ReservationChangeView),
+    (status = 404, description = "No such reservation", body = ProblemView),
+    (status = 409, description = "It was settled with another amount, or released", body = ProblemView),
+), security(("token" = []), ("key" = [])))]
+pub async fn settle(
+    asking: Permitted<WriteUsage>,
+    id: Path<String>,
+    usage: Data<UsageService>,
+    input: Valid<SettleIn>,
+) -> Result<HttpResponse, Problem> {
+    let action = HoldAction::Settle(input.body.amount.unwrap_or_default());
+    change(&asking.caller, &id, action, usage).await
+}
+
+/// Gives everything back: nothing was used.
+#[utoipa::path(post, path = "/api/usage/reservations/{reservation_id}/release", tag = "usage", operation_id = "release_reservation",
+    params(("reservation_id" = Uuid, Path, description = "The reservation")), responses(
+    (status = 200, description = "Given back", body = ReservationChangeView),
+    (status = 404, description = "No such reservation", body = ProblemView),
+    (status = 409, description = "It was settled", body = ProblemView),
+), security(("token" = []), ("key" = [])))]
+pub async fn release(
+    asking: Permitted<WriteUsage>,
+    id: Path<String>,
+    usage: Data<UsageService>,
+) -> Result<HttpResponse, Problem> {
+    change(&asking.caller, &id, HoldAction::Release, usage).await
+}
+
+/// Holds on for longer, or more in all. Where more is refused, the reservation stays as it is.
+#[utoipa::path(post, path = "/api/usage/reservations/{reservation_id}/extend", tag = "usage", operation_id = "extend_reservation",
+    request_body = ExtendIn, params(("reservation_id" = Uuid, Path, description = "The reservation")), responses(
+    (status = 200, description = "Held on", body = ReservationChangeView),
+    (status = 402, description = "The limit is reached, and the tokens do not pay for more", body = ProblemView),
+    (status = 404, description = "No such reservation", body = ProblemView),
+    (status = 409, description = "It has ended", body = ProblemView),
+    (status = 429, description = "The limit is reached, with the numbers and the reset time", body = ProblemView),
+), security(("token" = []), ("key" = [])))]
+pub async fn extend(
+    asking: Permitted<WriteUsage>,
+    id: Path<String>,
+    usage: Data<UsageService>,
+    input: Valid<ExtendIn>,
+) -> Result<HttpResponse, Problem> {
+    let ExtendIn { amount, ttl_seconds } = input.body;
+    change(&asking.caller, &id, HoldAction::Extend { amount, ttl: ttl(ttl_seconds) }, usage).await
+}
+
+fn ttl(seconds: Option<i64>) -> TimeDelta {
+    TimeDelta::seconds(seconds.unwrap_or(TTL_DEFAULT).clamp(1, TTL_MAX))
+}
+
+async fn change(
+    caller: &Caller,
+    id: &str,
+    action: HoldAction,
+    usage: Data<UsageService>,
+) -> Result<HttpResponse, Problem> {
+    let hold_id = Uuid::try_parse(id).map(HoldId).map_err(|_| Problem::not_found("There is no such reservation."))?;
+    let anybodys = caller.may_act_for_others(Permission::UsageWrite);
+    let whose = if anybodys { Whose::Anybodys } else { Whose::Only(caller.user_id) };
+    let usage = usage.into_inner();
+    let command = HoldCommand { hold_id, whose, action };
+    let Changed { hold, decision, replayed } = detached(async move { usage.change_hold(command).await }).await?;
+    if !decision.allowed {
+        return Err(refusal(decision));
+    }
+    let mut response = HttpResponse::Ok();
+    response.insert_header((CACHE_CONTROL, "no-store"));
+    if replayed {
+        response.insert_header((REPLAYED.clone(), "true"));
+    }
+    let Hold { id, amount: held, settled, overage, status, expires_at, .. } = hold;
+    let amount = settled.unwrap_or(held);
+    Ok(response.json(ReservationChangeView {
+        id: id.0,
+        amount,
+        held,
+        overage,
+        status,
+        expires_at,
+        decision: decision.into(),
+    }))
+}

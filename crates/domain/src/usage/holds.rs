@@ -1,0 +1,392 @@
+//! Holds: what is set aside before it is used, and what becomes of it.
+//!
+//! A hold stands against the limit as if it were used, so what it covers can always be settled. Its part beyond the
+//! limit lies on the user's tokens. It ends once: settled with what was really used, released, or expired. What was used
+//! is never lost: more than was held is counted, in `overage` too, and so is what comes after the hold expired.
+//!
+//! Every rule takes the entitlement of the counter that the hold lies on, which is that of the period in which it was
+//! made, under its lock, and changes it.
+
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::{PeriodKind, needs_tokens};
+use crate::entitlements::{Decision, Entitlement, Overage, Reason, decide};
+use crate::features::FeatureId;
+use crate::users::UserId;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct HoldId(pub Uuid);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HoldStatus {
+    Pending,
+    Settled,
+    Released,
+    /// Its time was over before anybody said what was used. That can still be said.
+    Expired,
+}
+
+impl HoldStatus {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Settled => "settled",
+            Self::Released => "released",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("`{0}` is not a status of a hold: pending, settled, released or expired")]
+pub struct UnknownHoldStatus(pub String);
+
+impl FromStr for HoldStatus {
+    type Err = UnknownHoldStatus;
+
+    fn from_str(text: &str) -> Result<Self, UnknownHoldStatus> {
+        [Self::Pending, Self::Settled, Self::Released, Self::Expired]
+            .into_iter()
+            .find(|status| status.as_str() == text)
+            .ok_or_else(|| UnknownHoldStatus(text.to_owned()))
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    pub id: HoldId,
+    pub user_id: UserId,
+    pub feature_id: FeatureId,
+    /// The period in which it was made, and in which it is settled.
+    pub period_kind: PeriodKind,
+    pub period_start: DateTime<Utc>,
+    /// All that is held.
+    pub amount: i64,
+    /// The part of it that lies on the user's tokens, one each, because it is beyond the limit.
+    pub tokens: i64,
+    pub status: HoldStatus,
+    /// What was really used, once it is settled.
+    pub settled: Option<i64>,
+    /// The part of `settled` that is beyond the limit or the hold.
+    pub overage: i64,
+    pub expires_at: DateTime<Utc>,
+    pub api_key_id: Option<Uuid>,
+}
+
+impl Hold {
+    /// The part that stands against the limit.
+    pub const fn quota(&self) -> i64 {
+        self.amount - self.tokens
+    }
+
+    /// Whether ending it with `used` moves tokens, so that the balance must be under its lock.
+    pub fn moves_tokens(&self, entitlement: &Entitlement, used: i64) -> bool {
+        let spends =
+            entitlement.overage == Overage::Tokens && (used > self.quota() || self.status == HoldStatus::Expired);
+        self.tokens > 0 || spends
+    }
+}
+
+/// What asking for a hold came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// With the numbers as they are after a grant, or as they stand where there was none.
+    pub decision: Decision,
+    /// How much of a grant is beyond the limit and lies on the tokens.
+    pub tokens: i64,
+}
+
+/// What the end of a hold came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// The numbers as they are after it.
+    pub decision: Decision,
+    /// What was used, and the part of it that is beyond the limit or the hold.
+    pub used: i64,
+    pub overage: i64,
+    /// How many of the held tokens are not held any more.
+    pub tokens_freed: i64,
+    /// How many tokens were spent.
+    pub tokens_spent: i64,
+}
+
+/// Why a hold cannot be changed like that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum HoldRefusal {
+    #[error("the hold is {} already", .0.as_str())]
+    Ended(HoldStatus),
+    #[error("a counter cannot count that far")]
+    CounterFull,
+}
+
+/// Sets `amount`, which is positive, aside, or says why not. Less than the whole is never held.
+pub fn hold(entitlement: &mut Entitlement, amount: i64) -> Holding {
+    let mut decision = decide(entitlement, amount);
+    let tally = entitlement.tally;
+    // Whatever is held must still fit the counter when it is used.
+    let fits = tally.used.checked_add(tally.reserved).and_then(|sum| sum.checked_add(amount)).is_some();
+    if decision.allowed && !fits {
+        decision.allowed = false;
+        decision.reason = Reason::LimitReached;
+    }
+    if !decision.allowed {
+        return Holding { decision, tokens: 0 };
+    }
+    let tokens = decision.remaining.map_or(0, |left| amount.saturating_sub(left).max(0));
+    entitlement.tally.reserved += amount - tokens;
+    entitlement.tokens_available -= tokens;
+    decision.reserved = entitlement.tally.reserved;
+    decision.remaining = entitlement.allowance.remaining(entitlement.tally.against_limit());
+    Holding { decision, tokens }
+}
+
+/// Makes a pending hold one of `amount` in all; what is held already is never given back by it. Nothing changes where
+/// the rest is refused.
+pub fn extend(held: &mut Hold, entitlement: &mut Entitlement, amount: i64) -> Result<Holding, HoldRefusal> {
+    if held.status != HoldStatus::Pending {
+        return Err(HoldRefusal::Ended(held.status));
+    }
+    let more = amount.saturating_sub(held.amount);
+    if more <= 0 {
+        return Ok(Holding { decision: standing(entitlement), tokens: 0 });
+    }
+    let holding = hold(entitlement, more);
+    if holding.decision.allowed {
+        held.amount += more;
+        held.tokens += holding.tokens;
+    }
+    Ok(holding)
+}
+
+/// Whether extending to `amount` would have to lie on tokens, at least in part.
+pub fn extending_needs_tokens(held: &Hold, entitlement: &Entitlement, amount: i64) -> bool {
+    amount > held.amount && needs_tokens(entitlement, amount - held.amount)
+}
+
+/// Ends the hold with what was really used: less returns the rest, more is counted too.
+///
+/// Of what was used, the quota of the hold stands against the limit; the rest is overage, paid with the held tokens
+/// first, and beyond those and beyond the limit with what the balance has, where the feature is paid for with tokens. A
+/// hold that has expired covers nothing any more: there, only what still fits under the limit stands against it.
+pub fn settle(held: &mut Hold, entitlement: &mut Entitlement, used: i64) -> Result<Ending, HoldRefusal> {
+    let covers = match held.status {
+        HoldStatus::Pending => true,
+        HoldStatus::Expired => false,
+        ended => return Err(HoldRefusal::Ended(ended)),
+    };
+    let used_after = entitlement.tally.used.checked_add(used).ok_or(HoldRefusal::CounterFull)?;
+    let left = |entitlement: &Entitlement| entitlement.allowance.remaining(entitlement.tally.against_limit());
+    let tokens_freed = if covers { free(held, entitlement) } else { 0 };
+    let within = match left(entitlement) {
+        Some(left) if !covers => used.min(held.quota()).min(left),
+        _ => used.min(held.quota()),
+    };
+    let overage = used - within;
+    entitlement.tally.used = used_after;
+    entitlement.tally.overage += overage;
+    let paid_by_hold = overage.min(tokens_freed);
+    let unpaid = match (entitlement.overage, left(entitlement)) {
+        (Overage::Tokens, Some(left)) => (overage - paid_by_hold - left).max(0),
+        _ => 0,
+    };
+    let tokens_spent = paid_by_hold + unpaid.min(entitlement.tokens_available - paid_by_hold).max(0);
+    entitlement.tokens_available -= tokens_spent;
+    held.status = HoldStatus::Settled;
+    held.settled = Some(used);
+    held.overage = overage;
+    Ok(Ending { decision: standing(entitlement), used, overage, tokens_freed, tokens_spent })
+}
+
+/// Gives everything back: nothing was used. After the hold expired there is nothing left to give back.
+pub fn release(held: &mut Hold, entitlement: &mut Entitlement) -> Result<Ending, HoldRefusal> {
+    let tokens_freed = match held.status {
+        HoldStatus::Pending => free(held, entitlement),
+        HoldStatus::Expired => 0,
+        ended => return Err(HoldRefusal::Ended(ended)),
+    };
+    held.status = HoldStatus::Released;
+    Ok(Ending { decision: standing(entitlement), used: 0, overage: 0, tokens_freed, tokens_spent: 0 })
+}
+
+/// Gives back what nobody settled in time.
+pub fn expire(held: &mut Hold, entitlement: &mut Entitlement) -> Result<Ending, HoldRefusal> {
+    if held.status != HoldStatus::Pending {
+        return Err(HoldRefusal::Ended(held.status));
+    }
+    let tokens_freed = free(held, entitlement);
+    held.status = HoldStatus::Expired;
+    Ok(Ending { decision: standing(entitlement), used: 0, overage: 0, tokens_freed, tokens_spent: 0 })
+}
+
+/// Takes the hold off the counter and the tokens; says how many tokens that were.
+fn free(held: &Hold, entitlement: &mut Entitlement) -> i64 {
+    entitlement.tally.reserved -= held.quota();
+    entitlement.tokens_available += held.tokens;
+    held.tokens
+}
+
+/// The numbers as they stand. What was settled or given back is no question, so the answer is yes.
+fn standing(entitlement: &Entitlement) -> Decision {
+    Decision { allowed: true, reason: Reason::Ok, ..decide(entitlement, 1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::usage::testing::entitlement;
+
+    fn held(entitlement: &mut Entitlement, amount: i64) -> Hold {
+        let holding = hold(entitlement, amount);
+        assert!(holding.decision.allowed, "{holding:?}");
+        Hold {
+            id: HoldId(Uuid::nil()),
+            user_id: UserId(Uuid::nil()),
+            feature_id: entitlement.feature_id.clone(),
+            period_kind: entitlement.period.kind,
+            period_start: entitlement.period.start,
+            amount,
+            tokens: holding.tokens,
+            status: HoldStatus::Pending,
+            settled: None,
+            overage: 0,
+            expires_at: DateTime::UNIX_EPOCH,
+            api_key_id: None,
+        }
+    }
+
+    /// `(used, reserved, overage)`
+    fn numbers(entitlement: &Entitlement) -> (i64, i64, i64) {
+        (entitlement.tally.used, entitlement.tally.reserved, entitlement.tally.overage)
+    }
+
+    #[test]
+    fn what_is_held_is_there_when_it_is_used() {
+        let mut given = entitlement(Some(10), 0, Overage::Block);
+        let mut eight = held(&mut given, 8);
+        assert_eq!(hold(&mut given, 3).decision.reason, Reason::LimitReached);
+        let less = settle(&mut eight, &mut given, 5).unwrap();
+        assert_eq!((numbers(&given), less.decision.remaining, less.overage), ((5, 0, 0), Some(5), 0));
+        assert_eq!(settle(&mut eight, &mut given, 5), Err(HoldRefusal::Ended(HoldStatus::Settled)));
+        let mut two = held(&mut given, 2);
+        let more = settle(&mut two, &mut given, 6).unwrap();
+        assert_eq!((numbers(&given), more.decision.remaining, more.overage), ((11, 0, 4), Some(3), 4));
+    }
+
+    #[test]
+    fn an_expired_hold_does_not_erase_what_was_used() {
+        let mut given = entitlement(Some(10), 0, Overage::Block);
+        let mut late = held(&mut given, 6);
+        expire(&mut late, &mut given).unwrap();
+        assert_eq!(numbers(&given), (0, 0, 0));
+        let _others = held(&mut given, 7);
+        let ending = settle(&mut late, &mut given, 8).unwrap();
+        // Three still fit under the limit beside the other hold.
+        assert_eq!((numbers(&given), ending.overage, ending.decision.remaining), ((8, 7, 5), 5, Some(0)));
+        assert_eq!(release(&mut late, &mut given), Err(HoldRefusal::Ended(HoldStatus::Settled)));
+    }
+
+    #[test]
+    fn the_part_beyond_the_limit_lies_on_the_tokens() {
+        let mut given = entitlement(Some(5), 10, Overage::Tokens);
+        let mut paid = held(&mut given, 8);
+        assert_eq!((paid.tokens, given.tokens_available, numbers(&given)), (3, 7, (0, 5, 0)));
+        assert_eq!(hold(&mut given, 8).decision.reason, Reason::InsufficientTokens);
+        let ending = settle(&mut paid, &mut given, 6).unwrap();
+        assert_eq!((ending.tokens_freed, ending.tokens_spent, given.tokens_available), (3, 1, 9));
+        assert_eq!(numbers(&given), (6, 0, 1));
+        // What was used beyond the hold is paid for as far as the balance goes.
+        let mut short = held(&mut given, 1);
+        let ending = settle(&mut short, &mut given, 20).unwrap();
+        assert_eq!((ending.overage, ending.tokens_spent, given.tokens_available), (20, 9, 0));
+    }
+
+    #[test]
+    fn extending_says_the_whole_and_a_refusal_changes_nothing() {
+        let mut given = entitlement(Some(10), 0, Overage::Block);
+        let mut growing = held(&mut given, 4);
+        assert!(extend(&mut growing, &mut given, 9).unwrap().decision.allowed);
+        assert!(extend(&mut growing, &mut given, 9).unwrap().decision.allowed, "the same again is the same");
+        assert!(!extend(&mut growing, &mut given, 11).unwrap().decision.allowed);
+        assert!(extend(&mut growing, &mut given, 2).unwrap().decision.allowed, "it never gets smaller");
+        assert_eq!((growing.amount, numbers(&given)), (9, (0, 9, 0)));
+        release(&mut growing, &mut given).unwrap();
+        assert_eq!(numbers(&given), (0, 0, 0));
+        assert_eq!(extend(&mut growing, &mut given, 9), Err(HoldRefusal::Ended(HoldStatus::Released)));
+    }
+
+    #[test]
+    fn what_is_held_always_fits_the_counter() {
+        let mut unlimited = entitlement(None, 0, Overage::Block);
+        let mut whole = held(&mut unlimited, i64::MAX);
+        assert_eq!(hold(&mut unlimited, 1).decision.reason, Reason::LimitReached);
+        assert!(settle(&mut whole, &mut unlimited, i64::MAX).is_ok());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Hold(i64),
+        Settle(usize, i64),
+        Release(usize),
+        Expire(usize),
+        Extend(usize, i64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (1_i64..20).prop_map(Step::Hold),
+            (0_usize..8, 0_i64..30).prop_map(|(which, used)| Step::Settle(which, used)),
+            (0_usize..8).prop_map(Step::Release),
+            (0_usize..8).prop_map(Step::Expire),
+            (0_usize..8, 1_i64..40).prop_map(|(which, amount)| Step::Extend(which, amount)),
+        ]
+    }
+
+    proptest! {
+        /// Whatever happens in whatever order: nothing stands against the limit beyond it, no token is spent that is not
+        /// there, what is held is what pending holds say, and what was used is what was settled.
+        #[test]
+        fn the_books_balance(
+            limit in 0_i64..60, tokens in 0_i64..40, pays in any::<bool>(), steps in proptest::collection::vec(step(), 0..60),
+        ) {
+            let mut given = entitlement(Some(limit), tokens, if pays { Overage::Tokens } else { Overage::Block });
+            let mut holds: Vec<Hold> = Vec::new();
+            let mut spent = 0;
+            for step in steps {
+                let ending = match step {
+                    Step::Hold(amount) => {
+                        if decide(&given, amount).allowed {
+                            holds.push(held(&mut given, amount));
+                        }
+                        continue;
+                    }
+                    Step::Extend(which, amount) => {
+                        if let Some(which) = holds.get_mut(which) {
+                            let _ = extend(which, &mut given, amount);
+                        }
+                        continue;
+                    }
+                    Step::Settle(which, used) => holds.get_mut(which).map(|which| settle(which, &mut given, used)),
+                    Step::Release(which) => holds.get_mut(which).map(|which| release(which, &mut given)),
+                    Step::Expire(which) => holds.get_mut(which).map(|which| expire(which, &mut given)),
+                };
+                if let Some(Ok(ending)) = ending {
+                    spent += ending.tokens_spent;
+                }
+                let pending = || holds.iter().filter(|hold| hold.status == HoldStatus::Pending);
+                prop_assert_eq!(given.tally.reserved, pending().map(Hold::quota).sum::<i64>());
+                prop_assert_eq!(given.tally.used, holds.iter().filter_map(|hold| hold.settled).sum::<i64>());
+                prop_assert!(given.tally.against_limit() <= limit, "{:?}", given.tally);
+                prop_assert_eq!(given.tokens_available, tokens - spent - pending().map(|hold| hold.tokens).sum::<i64>());
+                prop_assert!(given.tokens_available >= 0);
+            }
+        }
+    }
+}

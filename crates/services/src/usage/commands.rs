@@ -1,0 +1,201 @@
+//! Commands: what is asked of the counters, and what it came to.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::entitlements::Decision;
+use domain::features::FeatureId;
+use domain::idempotency::IdempotencyKey;
+use domain::usage::{Hold, HoldId, HoldRefusal, HoldStatus};
+use domain::users::UserId;
+use ports::store::StoreError;
+use ports::usage::{KeptHold, KeyOfUser, Meter};
+use thiserror::Error;
+use uuid::Uuid;
+
+/// Something that somebody wants to use. `amount` is positive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// The charged user, to whom the key belongs.
+    pub user_id: UserId,
+    pub feature_id: FeatureId,
+    pub amount: i64,
+    pub key: IdempotencyKey,
+    /// The API key by which it was asked for, for the event.
+    pub api_key_id: Option<Uuid>,
+    /// Set aside for so long, instead of used at once.
+    pub hold_for: Option<TimeDelta>,
+}
+
+impl Demand {
+    pub fn meter(&self) -> Meter {
+        Meter { user_id: self.user_id, feature_id: self.feature_id.clone() }
+    }
+}
+
+/// What shall become of a hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HoldCommand {
+    pub hold_id: HoldId,
+    pub whose: Whose,
+    pub action: HoldAction,
+}
+
+/// Whose holds the caller may touch. Another's is answered as one that does not exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    Only(UserId),
+    Anybodys,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HoldAction {
+    /// So much was really used.
+    Settle(i64),
+    Release,
+    /// Hold `amount` in all from now on, if that is more, and until `ttl` from now, if that is later.
+    Extend {
+        amount: Option<i64>,
+        ttl: TimeDelta,
+    },
+    /// Give it back if its time is over.
+    Expire,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    Demand(Demand),
+    Hold(HoldCommand),
+}
+
+impl Command {
+    pub(super) fn hold_id(&self) -> Option<HoldId> {
+        match self {
+            Self::Demand(_) => None,
+            Self::Hold(command) => Some(command.hold_id),
+        }
+    }
+
+    /// The meter of a demand; that of a hold stands with the hold.
+    pub(super) fn meter(&self) -> Option<Meter> {
+        match self {
+            Self::Demand(demand) => Some(demand.meter()),
+            Self::Hold(_) => None,
+        }
+    }
+
+    pub(super) fn key(&self) -> Option<KeyOfUser<'_>> {
+        match self {
+            Self::Demand(demand) => Some(KeyOfUser { user_id: demand.user_id, key: &demand.key }),
+            Self::Hold(_) => None,
+        }
+    }
+
+    /// What decides on the lane: the user, as far as it is known yet.
+    pub(super) fn lane_key(&self) -> Uuid {
+        match self {
+            Self::Demand(Demand { user_id, .. }) | Self::Hold(HoldCommand { whose: Whose::Only(user_id), .. }) => {
+                user_id.0
+            }
+            Self::Hold(command) => command.hold_id.0,
+        }
+    }
+}
+
+/// What a demand came to. A refusal is an answer, not an error: it has a decision too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Demanded {
+    pub decision: Decision,
+    /// Where a hold was asked for and granted.
+    pub hold: Option<KeptHold>,
+    /// Whether this is the first outcome again.
+    pub replayed: bool,
+}
+
+/// What became of a hold, and the numbers of its counter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed {
+    pub hold: Hold,
+    pub decision: Decision,
+    pub replayed: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Demanded(Demanded),
+    Changed(Changed),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum UsageError {
+    #[error("there is no such user")]
+    UnknownUser,
+    #[error("there is no feature `{0}`")]
+    UnknownFeature(FeatureId),
+    #[error("the feature `{0}` is had or not, so it is used one at a time")]
+    NotMetered(FeatureId),
+    #[error("this idempotency key was used for something else")]
+    KeyReused,
+    #[error("there is no such reservation")]
+    UnknownHold,
+    /// With what was settled, where it was.
+    #[error("the reservation is {} already", .0.as_str())]
+    HoldEnded(HoldStatus, Option<i64>),
+    #[error("a counter ends at {}", i64::MAX)]
+    CounterFull,
+    #[error("too many requests are waiting to be counted")]
+    QueueFull,
+    #[error("the same counter is changed by too many others")]
+    Contended,
+    #[error("the database is away: {0}")]
+    Away(String),
+    #[error("the outcome of a commit is not known: {0}")]
+    InDoubt(String),
+    #[error("a fault of ours: {0}")]
+    Fault(String),
+}
+
+impl From<StoreError> for UsageError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Conflict => Self::Contended,
+            StoreError::Unavailable(why) => Self::Away(why),
+            StoreError::InDoubt(why) => Self::InDoubt(why),
+            other => Self::Fault(other.to_string()),
+        }
+    }
+}
+
+impl UsageError {
+    pub(super) const fn of_hold(refusal: HoldRefusal, hold: &Hold) -> Self {
+        match refusal {
+            HoldRefusal::Ended(status) => Self::HoldEnded(status, hold.settled),
+            HoldRefusal::CounterFull => Self::CounterFull,
+        }
+    }
+}
+
+/// What became of one command of a batch.
+#[expect(clippy::large_enum_variant, reason = "nearly all are settled, and a box for each would cost more")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Settled(Result<Outcome, UsageError>),
+    /// Somebody else holds its counter: to be tried again, waiting.
+    Held,
+    /// It would move this user's tokens, whose lock comes before all others: to be tried again, for that user alone.
+    NeedsTokens(UserId),
+}
+
+/// How a batch treats what stands in its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// Leave held counters and payments to a later try.
+    Swift,
+    /// Wait for held counters; leave payments to a later try.
+    Patient,
+    /// One user's commands, with the user's row locked first: wait, and pay.
+    Paying(UserId),
+}
+
+/// When a hold that is made or extended now ends.
+pub(super) fn ends_at(now: DateTime<Utc>, ttl: TimeDelta) -> DateTime<Utc> {
+    now.checked_add_signed(ttl).unwrap_or(now)
+}
