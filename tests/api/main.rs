@@ -23,6 +23,7 @@ mod plan_changes;
 mod plans;
 mod subscriptions;
 mod supabase;
+mod tokens;
 mod usage;
 mod users;
 

@@ -5,8 +5,8 @@ use actix_web::web::{self, PayloadConfig, ServiceConfig, resource};
 
 use super::problem::Problem;
 use super::{
-    api_keys, audit, entitlements, features, identity, maintenance, metrics, openapi, plans, subscriptions, usage,
-    users,
+    api_keys, audit, entitlements, features, identity, maintenance, metrics, openapi, plans, subscriptions, tokens,
+    usage, users,
 };
 
 /// Every route of the service.
@@ -16,6 +16,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .configure(accounts)
         .configure(own)
         .configure(metering)
+        .configure(ledger)
         .configure(catalogue)
         .configure(keys)
         .configure(operators)
@@ -61,6 +62,15 @@ fn own(config: &mut ServiceConfig) {
 fn metering(config: &mut ServiceConfig) {
     let batch = resource("/api/usage/batch").app_data(PayloadConfig::new(usage::BATCH_BODY_LIMIT));
     config.service(resource("/api/usage").post(usage::consume)).service(batch.post(usage::consume_batch));
+}
+
+fn ledger(config: &mut ServiceConfig) {
+    config
+        .service(resource("/api/tokens").get(tokens::read_tokens))
+        .service(resource("/api/tokens/transactions").get(tokens::list_token_transactions))
+        .service(resource("/api/tokens/topup").post(tokens::top_up_tokens))
+        .service(resource("/api/tokens/bonus").post(tokens::grant_bonus_tokens))
+        .service(resource("/api/tokens/refund").post(tokens::refund_tokens));
 }
 
 fn catalogue(config: &mut ServiceConfig) {

@@ -20,7 +20,7 @@ use validator::Validate;
 use super::caller::{Permitted, WriteUsage};
 use super::detached::detached;
 use super::entitlements::DecisionView;
-use super::once::{REPLAYED, RequestKey};
+use super::once::{REPLAYED, RequestKey, one_key};
 use super::plans::feature_id;
 use super::problem::{Problem, ProblemView, sentence};
 use super::valid::Valid;
@@ -249,18 +249,7 @@ fn command(
 ) -> Result<ConsumeCommand, Problem> {
     let subject = caller.acting_for(input.user_id.map(UserId), Permission::UsageWrite)?;
     let feature_id: FeatureId = feature_id(&input.feature_id)?;
-    let refused = |why| Problem::invalid_field("idempotency_key", format!("is refused: {why}"));
-    let body = input.idempotency_key.as_deref().map(IdempotencyKey::parse).transpose().map_err(refused)?;
-    let key = match (header, body) {
-        (Some(header), Some(body)) if header != body => {
-            return Err(Problem::invalid_field(
-                "idempotency_key",
-                "differs from the header `Idempotency-Key`; send one of them",
-            ));
-        }
-        (Some(key), _) | (None, Some(key)) => key,
-        (None, None) => usage.new_key(),
-    };
+    let key = one_key(header, input.idempotency_key.as_deref())?.unwrap_or_else(|| usage.new_key());
     let api_key_id = match &caller.credential {
         Credential::Token => None,
         Credential::Key { id, .. } => Some(*id),
