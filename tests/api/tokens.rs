@@ -323,6 +323,23 @@ async fn duplicates_at_once_give_one_row() {
 }
 
 #[tokio::test]
+async fn refunds_at_once_never_exceed_their_use() {
+    let app = TestApp::start().await;
+    let (admin, ada) = (app.admin().await, app.signup("ada@example.com").await);
+    for round in 1..=3 {
+        let usage = spend(&app, &ada, 30).await;
+        // More than half each, so that any two together are too much.
+        let body = json!({ "user_id": ada.id, "transaction_id": usage, "amount": 16 });
+        let answers = join_all((0..10).map(|_| post(&app, &admin, "refund", &body))).await;
+        let granted = answers.iter().filter(|answer| answer.status == 201).count();
+        assert_eq!(granted, 1, "{answers:?}");
+        assert!(answers.iter().all(|answer| answer.status == 201 || answer.body["code"] == "invalid"), "{answers:?}");
+        assert_eq!(balance(&app, &ada).await["balance"], 100 - 14 * round);
+    }
+    expect_sound(&app, &admin).await;
+}
+
+#[tokio::test]
 async fn many_at_once_keep_the_balance_and_the_chain() {
     let app = TestApp::start().await;
     let (admin, ada) = (app.admin().await, app.signup("ada@example.com").await);

@@ -88,9 +88,13 @@ async fn the_ledger_is_listed_by_its_chain() {
     let store = database.store();
     let (ann, bob) = (sign_up(&*store, "ann").await, sign_up(&*store, "bob").await);
     let mut work = service(&*store).await;
-    // One transaction, so one time: only the chain tells the order.
-    for amount in 1..=4 {
-        record(&mut *work, ann, &of(TransactionKind::Topup, amount, None), None).await;
+    // One transaction, so one time, and ids that fall: only the chain tells the order.
+    let mut ids = [new_id(), new_id(), new_id(), new_id()];
+    ids.reverse();
+    for id in ids {
+        let user = work.users().lock(ann).await.unwrap().unwrap();
+        let topup = of(TransactionKind::Topup, 1, None);
+        work.tokens().record(&user, TransactionId(id), &topup, None).await.unwrap();
     }
     work.commit().await.unwrap();
     let mut work = service(&*store).await;
@@ -133,8 +137,8 @@ async fn who_holds_the_row_is_waited_for() {
     let ann = sign_up(&*store, "ann").await;
     let topup = of(TransactionKind::Topup, 1, None);
     let once = async |number: usize| {
-        let key = key(&(number % 5).to_string());
-        // A store has two connections: one holds the row, the other waits for it.
+        // A store has two connections: one holds the row, the other waits for it, with the same key.
+        let key = key(&(number / 4).to_string());
         let mut work = service(&*store).await;
         let user = work.users().lock(ann).await.unwrap().unwrap();
         if work.tokens().find_by_key(ann, &key).await.unwrap().is_none() {
