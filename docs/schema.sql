@@ -373,6 +373,7 @@ CREATE TABLE public.token_transactions (
     CONSTRAINT check_token_transaction_type CHECK (((type)::text = ANY ((ARRAY['topup'::character varying, 'usage'::character varying, 'refund'::character varying, 'bonus'::character varying])::text[])))
 );
 ALTER TABLE public.token_transactions ENABLE ROW LEVEL SECURITY;
+CREATE INDEX idx_token_transactions_refunds ON public.token_transactions USING btree (reference_id) WHERE ((type)::text = 'refund'::text);
 CREATE INDEX idx_token_transactions_user_date ON public.token_transactions USING btree (user_id, created_at DESC);
 CREATE POLICY token_transactions_select_own ON public.token_transactions FOR SELECT TO authenticated USING ((( SELECT auth.uid() AS uid) = user_id));
 CREATE POLICY token_transactions_service_insert ON public.token_transactions FOR INSERT TO app_service WITH CHECK (true);

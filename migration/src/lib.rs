@@ -22,6 +22,7 @@ mod m20261120_000008_create_usage_rollups;
 mod m20261120_000009_create_model_prices;
 mod m20261120_000010_create_ai_answers;
 mod m20261121_000011_carry_counters_and_settle_holds;
+mod m20261121_000012_find_refunds;
 mod objects;
 mod replaceable;
 mod roles;

@@ -8,10 +8,10 @@ use crate::{
     m20261120_000003_create_usage, m20261120_000004_create_keys_and_products, m20261120_000005_create_ai,
     m20261120_000006_create_learning, m20261120_000007_create_record, m20261120_000008_create_usage_rollups,
     m20261120_000009_create_model_prices, m20261120_000010_create_ai_answers,
-    m20261121_000011_carry_counters_and_settle_holds,
+    m20261121_000011_carry_counters_and_settle_holds, m20261121_000012_find_refunds,
 };
 
-pub const STEPS: [Step; 11] = [
+pub const STEPS: [Step; 12] = [
     m20261120_000001_create_identity_and_catalogue::STEP,
     m20261120_000002_create_subscriptions_and_money::STEP,
     m20261120_000003_create_usage::STEP,
@@ -23,6 +23,7 @@ pub const STEPS: [Step; 11] = [
     m20261120_000009_create_model_prices::STEP,
     m20261120_000010_create_ai_answers::STEP,
     m20261121_000011_carry_counters_and_settle_holds::STEP,
+    m20261121_000012_find_refunds::STEP,
 ];
 
 pub struct Migrator;

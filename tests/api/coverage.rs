@@ -71,6 +71,8 @@ fn body_of(operation: &str) -> Value {
         "change_own_plan" | "grant_plan" => json!({ "plan_id": "gold" }),
         "check_entitlement" | "consume" | "reserve" => json!({ "feature_id": "ai_requests" }),
         "consume_batch" => json!({ "items": [{ "feature_id": "ai_requests" }] }),
+        "top_up_tokens" | "grant_bonus_tokens" => json!({ "user_id": NOBODY, "amount": 1 }),
+        "refund_tokens" => json!({ "user_id": NOBODY, "transaction_id": NOBODY }),
         "settle_reservation" => json!({ "amount": 1 }),
         "rotate_key" | "extend_reservation" => json!({}),
         "verify_key" => json!({ "key": "x" }),

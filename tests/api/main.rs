@@ -24,6 +24,7 @@ mod plans;
 mod reservations;
 mod subscriptions;
 mod supabase;
+mod tokens;
 mod usage;
 mod users;
 

@@ -18,6 +18,7 @@ mod maintenance;
 mod people;
 mod plans;
 mod subscriptions;
+mod tokens;
 mod units_of_work;
 mod usage;
 mod users;

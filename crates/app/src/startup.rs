@@ -32,6 +32,7 @@ use services::identity::accounts::{AccountService, FirstAdmin};
 use services::identity::callers::CallerService;
 use services::maintenance::MaintenanceService;
 use services::plans::PlanService;
+use services::tokens::TokenService;
 use services::usage::{LaneSettings, UsageService};
 use services::users::{IdentityProvider, UserService};
 use tokio::task::JoinHandle;
@@ -267,6 +268,7 @@ fn rooms(settings: &Settings, pg: &Arc<PgStore>, clock: &Arc<dyn Clock>, signing
         features: Arc::new(FeatureService { store: Arc::clone(&store) }),
         entitlements: Arc::new(EntitlementService { store: Arc::clone(&store) }),
         usage: Arc::new(UsageService::start(Arc::clone(&store), Arc::clone(&randomness), lane_settings(settings))),
+        tokens: Arc::new(TokenService { store: Arc::clone(&store), randomness: Arc::clone(&randomness) }),
         api_keys: Arc::new(ApiKeyService { store: Arc::clone(&store), clock: Arc::clone(clock), mint, cache }),
         audit: Arc::new(AuditService { store: Arc::clone(&store) }),
         maintenance: Arc::new(MaintenanceService { store }),

@@ -15,5 +15,6 @@ pub mod identity;
 pub mod maintenance;
 pub mod plans;
 pub mod subscriptions;
+pub mod tokens;
 pub mod usage;
 pub mod users;

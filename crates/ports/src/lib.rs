@@ -15,5 +15,6 @@ pub mod plans;
 pub mod randomness;
 pub mod store;
 pub mod subscriptions;
+pub mod tokens;
 pub mod usage;
 pub mod users;

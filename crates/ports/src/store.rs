@@ -13,6 +13,7 @@ use crate::identity::IdentityRepository;
 use crate::maintenance::MaintenanceRepository;
 use crate::plans::PlanRepository;
 use crate::subscriptions::SubscriptionRepository;
+use crate::tokens::TokenRepository;
 use crate::usage::UsageRepository;
 use crate::users::UserRepository;
 
@@ -56,6 +57,7 @@ pub trait UnitOfWork: Send {
     fn subscriptions(&mut self) -> &mut dyn SubscriptionRepository;
     fn entitlements(&mut self) -> &mut dyn EntitlementRepository;
     fn usage(&mut self) -> &mut dyn UsageRepository;
+    fn tokens(&mut self) -> &mut dyn TokenRepository;
     fn api_keys(&mut self) -> &mut dyn ApiKeyRepository;
     fn answers(&mut self) -> &mut dyn AnswerRepository;
     fn audit(&mut self) -> &mut dyn AuditRepository;

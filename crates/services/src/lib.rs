@@ -15,5 +15,6 @@ pub mod maintenance;
 pub mod plans;
 pub mod snapshots;
 pub mod subscriptions;
+pub mod tokens;
 pub mod usage;
 pub mod users;

@@ -21,6 +21,7 @@ mod rows;
 mod self_test;
 mod store;
 mod subscriptions;
+mod tokens;
 mod transaction;
 mod usage;
 mod users;

@@ -18,6 +18,7 @@ use ports::maintenance::MaintenanceRepository;
 use ports::plans::PlanRepository;
 use ports::store::{Scope, Store, StoreError, UnitOfWork};
 use ports::subscriptions::SubscriptionRepository;
+use ports::tokens::TokenRepository;
 use ports::usage::UsageRepository;
 use ports::users::UserRepository;
 use sea_orm::sqlx::PgPool;
@@ -127,6 +128,10 @@ impl UnitOfWork for PgUnitOfWork {
     }
 
     fn usage(&mut self) -> &mut dyn UsageRepository {
+        self
+    }
+
+    fn tokens(&mut self) -> &mut dyn TokenRepository {
         self
     }
 

@@ -184,6 +184,7 @@ requirements! {
     CheckUsage = may(UsageCheck);
     WriteUsage = may(UsageWrite);
     ManageOwnKeys = may(KeysManage);
+    ManageTokens = may_administer(BillingManage);
     WriteCatalogue = may_administer(PlansWrite);
     ReadAnyUser = may_administer(UsersRead);
     WriteAnyUser = may_administer(UsersWrite);

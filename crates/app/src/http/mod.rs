@@ -20,6 +20,7 @@ pub mod problem;
 pub mod routes;
 pub mod server;
 pub mod subscriptions;
+pub mod tokens;
 pub mod usage;
 pub mod users;
 pub mod valid;

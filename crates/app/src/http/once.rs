@@ -43,6 +43,19 @@ fn read(request: &HttpRequest) -> Result<RequestKey, Problem> {
     Ok(RequestKey { key, route: format!("{} {}", request.method(), request.path()) })
 }
 
+/// The one key of a request that may bring it in the header, in the body, or in both alike.
+pub fn one_key(header: Option<IdempotencyKey>, body: Option<&str>) -> Result<Option<IdempotencyKey>, Problem> {
+    let refused = |why| Problem::invalid_field("idempotency_key", format!("is refused: {why}"));
+    let body = body.map(IdempotencyKey::parse).transpose().map_err(refused)?;
+    match (header, body) {
+        (Some(header), Some(body)) if header != body => Err(Problem::invalid_field(
+            "idempotency_key",
+            "differs from the header `Idempotency-Key`; send one of them",
+        )),
+        (header, body) => Ok(header.or(body)),
+    }
+}
+
 impl RequestKey {
     /// The key alone, where it belongs to the charged user and not to the route.
     pub fn into_key(self) -> Option<IdempotencyKey> {

@@ -11,7 +11,7 @@ use utoipa::{Modify, OpenApi};
 
 use super::problem::{CONTENT_TYPE, ProblemView};
 use super::{
-    api_keys, audit, entitlements, features, identity, maintenance, metrics, plans, subscriptions, usage, users,
+    api_keys, audit, entitlements, features, identity, maintenance, metrics, plans, subscriptions, tokens, usage, users,
 };
 
 #[derive(OpenApi)]
@@ -33,6 +33,8 @@ use super::{
         entitlements::grant_override, entitlements::revoke_override,
         usage::demands::consume, usage::demands::consume_batch, usage::reservations::reserve, usage::reservations::settle,
         usage::reservations::release, usage::reservations::extend,
+        tokens::read_tokens, tokens::list_token_transactions, tokens::top_up_tokens, tokens::grant_bonus_tokens,
+        tokens::refund_tokens,
         api_keys::create_key, api_keys::list_keys, api_keys::read_key, api_keys::rotate_key, api_keys::revoke_key,
         api_keys::verify_key, api_keys::revoke_users_key,
         audit::list_audit, maintenance::integrity, maintenance::liveness, maintenance::readiness,
@@ -46,6 +48,7 @@ use super::{
         (name = "plans", description = "What is on offer"),
         (name = "entitlements", description = "The own plan and what it allows"),
         (name = "usage", description = "Consuming against the limits"),
+        (name = "tokens", description = "The own balance of tokens and its ledger"),
         (name = "keys", description = "API keys"),
         (name = "catalogue", description = "Plans and features, for administrators"),
         (name = "operators", description = "Users, audit and integrity, for administrators"),

@@ -6,7 +6,8 @@ use actix_web::web::{self, PayloadConfig, ServiceConfig, resource};
 use super::problem::Problem;
 use super::usage::{demands, reservations};
 use super::{
-    api_keys, audit, entitlements, features, identity, maintenance, metrics, openapi, plans, subscriptions, users,
+    api_keys, audit, entitlements, features, identity, maintenance, metrics, openapi, plans, subscriptions, tokens,
+    users,
 };
 
 /// Every route of the service.
@@ -16,6 +17,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .configure(accounts)
         .configure(own)
         .configure(metering)
+        .configure(ledger)
         .configure(catalogue)
         .configure(keys)
         .configure(operators)
@@ -67,6 +69,15 @@ fn metering(config: &mut ServiceConfig) {
         .service(resource("/api/usage/reservations/{reservation_id}/settle").post(reservations::settle))
         .service(resource("/api/usage/reservations/{reservation_id}/release").post(reservations::release))
         .service(resource("/api/usage/reservations/{reservation_id}/extend").post(reservations::extend));
+}
+
+fn ledger(config: &mut ServiceConfig) {
+    config
+        .service(resource("/api/tokens").get(tokens::read_tokens))
+        .service(resource("/api/tokens/transactions").get(tokens::list_token_transactions))
+        .service(resource("/api/tokens/topup").post(tokens::top_up_tokens))
+        .service(resource("/api/tokens/bonus").post(tokens::grant_bonus_tokens))
+        .service(resource("/api/tokens/refund").post(tokens::refund_tokens));
 }
 
 fn catalogue(config: &mut ServiceConfig) {

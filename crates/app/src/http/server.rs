@@ -20,6 +20,7 @@ use services::identity::accounts::AccountService;
 use services::identity::callers::CallerService;
 use services::maintenance::MaintenanceService;
 use services::plans::PlanService;
+use services::tokens::TokenService;
 use services::usage::UsageService;
 use services::users::UserService;
 use tokio::runtime::Handle;
@@ -44,6 +45,7 @@ pub struct Rooms {
     pub features: Arc<FeatureService>,
     pub entitlements: Arc<EntitlementService>,
     pub usage: Arc<UsageService>,
+    pub tokens: Arc<TokenService>,
     pub api_keys: Arc<ApiKeyService>,
     pub audit: Arc<AuditService>,
     pub maintenance: Arc<MaintenanceService>,
@@ -111,6 +113,7 @@ struct Shared {
     features: Data<FeatureService>,
     entitlements: Data<EntitlementService>,
     usage: Data<UsageService>,
+    tokens: Data<TokenService>,
     api_keys: Data<ApiKeyService>,
     audit: Data<AuditService>,
     maintenance: Data<MaintenanceService>,
@@ -137,6 +140,7 @@ impl Shared {
             features: Data::from(rooms.features),
             entitlements: Data::from(rooms.entitlements),
             usage: Data::from(rooms.usage),
+            tokens: Data::from(rooms.tokens),
             api_keys: Data::from(rooms.api_keys),
             audit: Data::from(rooms.audit),
             maintenance: Data::from(rooms.maintenance),
@@ -160,6 +164,7 @@ impl Shared {
             .app_data(self.features.clone())
             .app_data(self.entitlements.clone())
             .app_data(self.usage.clone())
+            .app_data(self.tokens.clone())
             .app_data(self.api_keys.clone())
             .app_data(self.audit.clone())
             .app_data(self.maintenance.clone());

@@ -218,6 +218,11 @@ pub fn whole<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<i64>, 
     whole.map(Some).ok_or_else(|| serde::de::Error::custom("not a whole number within 64 bits"))
 }
 
+/// The same where neither silence nor null will do.
+pub fn whole_number<'de, D: serde::Deserializer<'de>>(input: D) -> Result<i64, D::Error> {
+    whole(input)?.ok_or_else(|| serde::de::Error::custom("not a whole number within 64 bits"))
+}
+
 /// For names and other one-line texts: not blank, no control characters.
 pub fn one_line(text: &str) -> Result<(), validator::ValidationError> {
     let rule = |message: &'static str| Err(validator::ValidationError::new("one_line").with_message(message.into()));

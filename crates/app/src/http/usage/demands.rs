@@ -19,7 +19,7 @@ use validator::Validate;
 use super::super::caller::{Permitted, WriteUsage};
 use super::super::detached::detached;
 use super::super::entitlements::DecisionView;
-use super::super::once::{REPLAYED, RequestKey};
+use super::super::once::{REPLAYED, RequestKey, one_key};
 use super::super::plans::feature_id;
 use super::super::problem::{Problem, ProblemView};
 use super::super::valid::Valid;
@@ -188,18 +188,7 @@ pub fn demand(
 ) -> Result<Demand, Problem> {
     let subject = caller.acting_for(input.user_id.map(UserId), Permission::UsageWrite)?;
     let feature_id: FeatureId = feature_id(&input.feature_id)?;
-    let refused = |why| Problem::invalid_field("idempotency_key", format!("is refused: {why}"));
-    let body = input.idempotency_key.as_deref().map(IdempotencyKey::parse).transpose().map_err(refused)?;
-    let key = match (header, body) {
-        (Some(header), Some(body)) if header != body => {
-            return Err(Problem::invalid_field(
-                "idempotency_key",
-                "differs from the header `Idempotency-Key`; send one of them",
-            ));
-        }
-        (Some(key), _) | (None, Some(key)) => key,
-        (None, None) => usage.new_key(),
-    };
+    let key = one_key(header, input.idempotency_key.as_deref())?.unwrap_or_else(|| usage.new_key());
     let api_key_id = match &caller.credential {
         Credential::Token => None,
         Credential::Key { id, .. } => Some(*id),
