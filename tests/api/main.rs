@@ -24,6 +24,7 @@ mod plans;
 mod subscriptions;
 mod supabase;
 mod usage;
+mod usage_history;
 mod users;
 
 use adapters::clock::SystemClock;

@@ -20,4 +20,5 @@ mod plans;
 mod subscriptions;
 mod units_of_work;
 mod usage;
+mod usage_history;
 mod users;

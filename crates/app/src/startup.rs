@@ -33,6 +33,7 @@ use services::identity::callers::CallerService;
 use services::maintenance::MaintenanceService;
 use services::plans::PlanService;
 use services::usage::{LaneSettings, UsageService};
+use services::usage_history::UsageHistoryService;
 use services::users::{IdentityProvider, UserService};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -134,6 +135,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<RunningApp> {
         maintenance: Arc::clone(&rooms.maintenance),
         limits: Arc::clone(&rooms.limits),
         usage: Arc::clone(&rooms.usage),
+        usage_history: Arc::clone(&rooms.usage_history),
         store: Arc::<PgStore>::clone(&store),
         metrics: metrics.clone(),
     });
@@ -267,6 +269,7 @@ fn rooms(settings: &Settings, pg: &Arc<PgStore>, clock: &Arc<dyn Clock>, signing
         features: Arc::new(FeatureService { store: Arc::clone(&store) }),
         entitlements: Arc::new(EntitlementService { store: Arc::clone(&store) }),
         usage: Arc::new(UsageService::start(Arc::clone(&store), Arc::clone(&randomness), lane_settings(settings))),
+        usage_history: Arc::new(UsageHistoryService { store: Arc::clone(&store) }),
         api_keys: Arc::new(ApiKeyService { store: Arc::clone(&store), clock: Arc::clone(clock), mint, cache }),
         audit: Arc::new(AuditService { store: Arc::clone(&store) }),
         maintenance: Arc::new(MaintenanceService { store }),

@@ -16,4 +16,5 @@ pub mod maintenance;
 pub mod plans;
 pub mod subscriptions;
 pub mod usage;
+pub mod usage_history;
 pub mod users;

@@ -16,4 +16,5 @@ pub mod randomness;
 pub mod store;
 pub mod subscriptions;
 pub mod usage;
+pub mod usage_history;
 pub mod users;

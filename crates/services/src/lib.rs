@@ -16,4 +16,5 @@ pub mod plans;
 pub mod snapshots;
 pub mod subscriptions;
 pub mod usage;
+pub mod usage_history;
 pub mod users;

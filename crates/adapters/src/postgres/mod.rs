@@ -23,6 +23,7 @@ mod store;
 mod subscriptions;
 mod transaction;
 mod usage;
+mod usage_history;
 mod users;
 
 pub use pool::{PoolSettings, PoolState, Pooler};

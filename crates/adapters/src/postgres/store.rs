@@ -19,6 +19,7 @@ use ports::plans::PlanRepository;
 use ports::store::{Scope, Store, StoreError, UnitOfWork};
 use ports::subscriptions::SubscriptionRepository;
 use ports::usage::UsageRepository;
+use ports::usage_history::UsageHistoryRepository;
 use ports::users::UserRepository;
 use sea_orm::sqlx::PgPool;
 
@@ -127,6 +128,10 @@ impl UnitOfWork for PgUnitOfWork {
     }
 
     fn usage(&mut self) -> &mut dyn UsageRepository {
+        self
+    }
+
+    fn usage_history(&mut self) -> &mut dyn UsageHistoryRepository {
         self
     }
 

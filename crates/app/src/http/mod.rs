@@ -21,5 +21,6 @@ pub mod routes;
 pub mod server;
 pub mod subscriptions;
 pub mod usage;
+pub mod usage_history;
 pub mod users;
 pub mod valid;

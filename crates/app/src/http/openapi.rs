@@ -11,7 +11,8 @@ use utoipa::{Modify, OpenApi};
 
 use super::problem::{CONTENT_TYPE, ProblemView};
 use super::{
-    api_keys, audit, entitlements, features, identity, maintenance, metrics, plans, subscriptions, usage, users,
+    api_keys, audit, entitlements, features, identity, maintenance, metrics, plans, subscriptions, usage,
+    usage_history, users,
 };
 
 #[derive(OpenApi)]
@@ -32,6 +33,7 @@ use super::{
         entitlements::check_feature, entitlements::check_entitlement, entitlements::list_overrides,
         entitlements::grant_override, entitlements::revoke_override,
         usage::consume, usage::consume_batch,
+        usage_history::list_usage, usage_history::list_all_usage,
         api_keys::create_key, api_keys::list_keys, api_keys::read_key, api_keys::rotate_key, api_keys::revoke_key,
         api_keys::verify_key, api_keys::revoke_users_key,
         audit::list_audit, maintenance::integrity, maintenance::liveness, maintenance::readiness,
@@ -44,7 +46,7 @@ use super::{
         (name = "users", description = "The own profile"),
         (name = "plans", description = "What is on offer"),
         (name = "entitlements", description = "The own plan and what it allows"),
-        (name = "usage", description = "Consuming against the limits"),
+        (name = "usage", description = "Consuming against the limits, and what was consumed"),
         (name = "keys", description = "API keys"),
         (name = "catalogue", description = "Plans and features, for administrators"),
         (name = "operators", description = "Users, audit and integrity, for administrators"),

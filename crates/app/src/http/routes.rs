@@ -6,7 +6,7 @@ use actix_web::web::{self, PayloadConfig, ServiceConfig, resource};
 use super::problem::Problem;
 use super::{
     api_keys, audit, entitlements, features, identity, maintenance, metrics, openapi, plans, subscriptions, usage,
-    users,
+    usage_history, users,
 };
 
 /// Every route of the service.
@@ -60,7 +60,9 @@ fn own(config: &mut ServiceConfig) {
 
 fn metering(config: &mut ServiceConfig) {
     let batch = resource("/api/usage/batch").app_data(PayloadConfig::new(usage::BATCH_BODY_LIMIT));
-    config.service(resource("/api/usage").post(usage::consume)).service(batch.post(usage::consume_batch));
+    config
+        .service(resource("/api/usage").get(usage_history::list_usage).post(usage::consume))
+        .service(batch.post(usage::consume_batch));
 }
 
 fn catalogue(config: &mut ServiceConfig) {
@@ -108,6 +110,7 @@ fn operators(config: &mut ServiceConfig) {
                 .delete(entitlements::revoke_override),
         )
         .service(resource("/api/admin/users/{user_id}/keys/{key_id}").delete(api_keys::revoke_users_key))
+        .service(resource("/api/admin/usage").get(usage_history::list_all_usage))
         .service(resource("/api/admin/audit").get(audit::list_audit))
         .service(resource("/api/admin/integrity").get(maintenance::integrity));
 }

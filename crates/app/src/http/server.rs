@@ -21,6 +21,7 @@ use services::identity::callers::CallerService;
 use services::maintenance::MaintenanceService;
 use services::plans::PlanService;
 use services::usage::UsageService;
+use services::usage_history::UsageHistoryService;
 use services::users::UserService;
 use tokio::runtime::Handle;
 
@@ -44,6 +45,7 @@ pub struct Rooms {
     pub features: Arc<FeatureService>,
     pub entitlements: Arc<EntitlementService>,
     pub usage: Arc<UsageService>,
+    pub usage_history: Arc<UsageHistoryService>,
     pub api_keys: Arc<ApiKeyService>,
     pub audit: Arc<AuditService>,
     pub maintenance: Arc<MaintenanceService>,
@@ -111,6 +113,7 @@ struct Shared {
     features: Data<FeatureService>,
     entitlements: Data<EntitlementService>,
     usage: Data<UsageService>,
+    usage_history: Data<UsageHistoryService>,
     api_keys: Data<ApiKeyService>,
     audit: Data<AuditService>,
     maintenance: Data<MaintenanceService>,
@@ -137,6 +140,7 @@ impl Shared {
             features: Data::from(rooms.features),
             entitlements: Data::from(rooms.entitlements),
             usage: Data::from(rooms.usage),
+            usage_history: Data::from(rooms.usage_history),
             api_keys: Data::from(rooms.api_keys),
             audit: Data::from(rooms.audit),
             maintenance: Data::from(rooms.maintenance),
@@ -160,6 +164,7 @@ impl Shared {
             .app_data(self.features.clone())
             .app_data(self.entitlements.clone())
             .app_data(self.usage.clone())
+            .app_data(self.usage_history.clone())
             .app_data(self.api_keys.clone())
             .app_data(self.audit.clone())
             .app_data(self.maintenance.clone());
