@@ -183,6 +183,32 @@ async fn pages_neither_repeat_nor_skip() {
 }
 
 #[tokio::test]
+async fn a_page_sums_no_more_buckets_than_it_shows() {
+    let database = TestDatabase::new().await;
+    let mut sql = include_str!("../../crates/adapters/src/postgres/sql/list_usage_sums.sql")
+        .replace("{rollups_of}", "true")
+        .replace("{events_of}", "true");
+    for (parameter, value) in [
+        ("$11", "21"),
+        ("$10", "now()"),
+        ("$9", "''"),
+        ("$8", "''"),
+        ("$7", "now()"),
+        ("$6", "false"),
+        ("$5", "null"),
+        ("$4", "null"),
+        ("$3", "'1 day'"),
+        ("$2", "(now() - interval '1 year')"),
+        ("$1", "now()"),
+    ] {
+        sql = sql.replace(parameter, value);
+    }
+    let plan: Vec<(String,)> = database.query_all(&format!("EXPLAIN {sql}")).await;
+    let plan = plan.into_iter().map(|(line,)| line).collect::<Vec<_>>().join("\n");
+    assert!(plan.contains("Incremental Sort") && plan.contains("Presorted Key: moment.moment"), "{plan}");
+}
+
+#[tokio::test]
 async fn the_lag_is_how_far_the_watermark_is_behind_now() {
     let database = TestDatabase::new().await;
     let mut work = service(&*database.store()).await;

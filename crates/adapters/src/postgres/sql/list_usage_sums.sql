@@ -9,7 +9,7 @@ WITH summed AS MATERIALIZED (
 SELECT b.bucket, s.feature_id, s.period, s.period_start, s.amount, s.overage, s.events
 FROM summed
 CROSS JOIN LATERAL (
-    SELECT moment AT TIME ZONE 'UTC' AS bucket, (moment + $3::interval) AT TIME ZONE 'UTC' AS bucket_end
+    SELECT moment, moment AT TIME ZONE 'UTC' AS bucket, (moment + $3::interval) AT TIME ZONE 'UTC' AS bucket_end
     FROM generate_series($1::timestamptz AT TIME ZONE 'UTC', $2::timestamptz AT TIME ZONE 'UTC', -$3::interval) AS moment
     ORDER BY moment DESC
 ) AS b
@@ -31,5 +31,5 @@ CROSS JOIN LATERAL (
         AND (NOT $6 OR b.bucket < $7::timestamptz OR (p.feature_id, p.period, p.period_start) > ($8::text, $9::text, $10::timestamptz))
     GROUP BY p.feature_id, p.period, p.period_start
 ) AS s
-ORDER BY b.bucket DESC, s.feature_id, s.period, s.period_start
+ORDER BY b.moment DESC, s.feature_id, s.period, s.period_start
 LIMIT $11
