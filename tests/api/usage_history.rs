@@ -13,8 +13,8 @@ async fn signed_up(app: &TestApp) -> TestUser {
 }
 
 /// Uses of the past, as they stand in the books; each with its time.
-async fn used(app: &TestApp, user: &TestUser, feature: &str, uses: &[(&str, i64)]) {
-    for (at, amount) in uses {
+async fn used(app: &TestApp, user: &TestUser, feature: &str, past: &[(&str, i64)]) {
+    for (at, amount) in past {
         let event = format!(
             "INSERT INTO usage_events (user_id, feature_id, period, period_start, amount, overage, created_at)
              VALUES ('{}', '{feature}', 'month', date_trunc('month', timestamptz '{at}', 'UTC'), {amount}, {amount} / 4, '{at}')",

@@ -16,11 +16,11 @@ async fn used(database: &TestDatabase, user: &str, ago: &str, amount: i64, overa
         .await;
 }
 
-async fn counted(database: &TestDatabase, user: &str, used: i64, overage: i64) {
+async fn counted(database: &TestDatabase, user: &str, total: i64, overage: i64) {
     database
         .sql(&format!(
             "INSERT INTO usage_counters (user_id, feature_id, period, period_start, used, overage)
-             VALUES ('{user}', 'api_access', 'lifetime', 'epoch', {used}, {overage})"
+             VALUES ('{user}', 'api_access', 'lifetime', 'epoch', {total}, {overage})"
         ))
         .await;
 }

@@ -47,7 +47,7 @@ impl UsageHistoryRepository for PgUnitOfWork {
             newest.into(),
             stretch.first.into(),
             length(stretch.bucket).into(),
-            filter.feature_id.as_ref().map(|id| id.to_string()).into(),
+            filter.feature_id.as_ref().map(ToString::to_string).into(),
             filter.period.map(|period| period.as_str().to_owned()).into(),
             after.is_some().into(),
             after.map(|position| position.bucket).into(),
@@ -57,20 +57,17 @@ impl UsageHistoryRepository for PgUnitOfWork {
             limit(page.limit),
         ];
         // One statement for one user and another for everybody, so that each has the plan that suits it.
-        let (rollups_of, events_of) = match filter.user_id {
-            Some(user_id) => {
-                values.push(user_id.0.into());
-                ("r.user_id = $12", "e.user_id = $12")
-            }
-            None => {
-                self.transaction.allow(EVERYBODY_MS).await?;
-                ("true", "true")
-            }
+        let (rollups_of, events_of) = if let Some(user_id) = filter.user_id {
+            values.push(user_id.0.into());
+            ("r.user_id = $12", "e.user_id = $12")
+        } else {
+            self.transaction.allow(EVERYBODY_MS).await?;
+            ("true", "true")
         };
         let sql = include_str!("sql/list_usage_sums.sql");
         let sql = sql.replace("{rollups_of}", rollups_of).replace("{events_of}", events_of);
         let rows: Vec<SumRow> = self.read_all(&sql, values).await?;
-        rows.into_iter().map(sum).collect()
+        rows.iter().map(sum).collect()
     }
 
     async fn now(&mut self) -> Result<DateTime<Utc>, StoreError> {
@@ -99,7 +96,7 @@ const fn length(bucket: Bucket) -> &'static str {
     }
 }
 
-fn sum(row: SumRow) -> Result<UsageSum, StoreError> {
+fn sum(row: &SumRow) -> Result<UsageSum, StoreError> {
     let unfit = || inconsistent("usage_rollups", format_args!("{}:{}", row.feature_id, row.period));
     Ok(UsageSum {
         feature_id: FeatureId::parse(&row.feature_id).map_err(|_| unfit())?,

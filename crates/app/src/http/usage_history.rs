@@ -146,7 +146,7 @@ pub async fn list_usage(
 ) -> Result<Json<PageView<UsageSumView>>, Problem> {
     let UsageQuery { user_id, feature_id, bucket, period, from, to, limit, cursor } = query.0;
     let subject = asking.caller.acting_for(user_id.map(UserId), Permission::UsageCheck)?;
-    let question = question(feature_id, bucket, period, (from, to))?;
+    let question = question(feature_id.as_deref(), bucket, period, (from, to))?;
     let paging = PageQuery { limit, cursor };
     let page = page_after(&paging)?;
     let history = history.into_inner();
@@ -165,7 +165,7 @@ pub async fn list_all_usage(
     history: Data<UsageHistoryService>,
 ) -> Result<Json<PageView<UsageSumView>>, Problem> {
     let AllUsageQuery { feature_id, bucket, period, from, to, limit, cursor } = query.0;
-    let question = question(feature_id, bucket, period, (from, to))?;
+    let question = question(feature_id.as_deref(), bucket, period, (from, to))?;
     let paging = PageQuery { limit, cursor };
     let page = page_after(&paging)?;
     let history = history.into_inner();
@@ -174,12 +174,12 @@ pub async fn list_all_usage(
 }
 
 fn question(
-    feature: Option<String>,
+    feature: Option<&str>,
     bucket: Option<Bucket>,
     period: Option<PeriodKind>,
     (from, to): (Option<DateTime<Utc>>, Option<DateTime<Utc>>),
 ) -> Result<UsageQuestion, Problem> {
-    let feature_id = feature.as_deref().map(feature_id).transpose()?;
+    let feature_id = feature.map(feature_id).transpose()?;
     Ok(UsageQuestion { feature_id, period, bucket: bucket.unwrap_or_default(), from, to })
 }
 
