@@ -108,12 +108,12 @@ async fn sums_are_the_same_before_between_and_after_the_roll_ups() {
     assert_eq!((months.len(), months[3].bucket, months[3].amount), (4, time("2025-03-01T00:00:00Z"), 7));
     let everybody = all(&database, &of(None), Bucket::Day).await;
     let mut rolled_up = 0;
-    // Half-way through the hours, then to the end, then when the events are gone.
-    database.sql("INSERT INTO rollup_watermarks VALUES ('usage_events', '2025-04-01 00:00Z')").await;
+    // In the midst of a day and a month, then to the end, then when the events are gone.
+    database.sql("INSERT INTO rollup_watermarks VALUES ('usage_events', '2025-04-01 01:00Z')").await;
     database
         .sql(
             "INSERT INTO usage_rollups SELECT user_id, feature_id, period, period_start, date_trunc('hour', created_at, 'UTC'),
-                sum(amount), sum(overage), count(*) FROM usage_events WHERE created_at < '2025-04-01 00:00Z' GROUP BY 1, 2, 3, 4, 5",
+                sum(amount), sum(overage), count(*) FROM usage_events WHERE created_at < '2025-04-01 01:00Z' GROUP BY 1, 2, 3, 4, 5",
         )
         .await;
     loop {
