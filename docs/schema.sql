@@ -1084,6 +1084,8 @@ CREATE OR REPLACE FUNCTION public.drop_partition(p_parent text, p_partition text
  SET search_path TO ''
  SET lock_timeout TO '2s'
 AS $function$
+DECLARE
+    month_end timestamptz := (pg_catalog.to_date(pg_catalog.right(p_partition, 7), 'YYYY_MM') + interval '1 month') AT TIME ZONE 'UTC';
 BEGIN
     IF p_parent = 'usage_events' THEN
         EXECUTE pg_catalog.format(
@@ -1092,6 +1094,10 @@ BEGIN
              FROM public.%I GROUP BY 1, 2, 3, 4, 5
              ON CONFLICT (user_id, feature_id, period, period_start, bucket)
              DO UPDATE SET amount = EXCLUDED.amount, overage = EXCLUDED.overage, events = EXCLUDED.events', p_partition);
+        INSERT INTO public.rollup_watermarks AS w (name, reached_at)
+        SELECT 'usage_events', month_end
+        WHERE NOT EXISTS (SELECT FROM public.rollup_watermarks w WHERE w.name = 'usage_events' AND w.reached_at >= month_end)
+        ON CONFLICT (name) DO UPDATE SET reached_at = greatest(w.reached_at, EXCLUDED.reached_at);
     END IF;
     EXECUTE pg_catalog.format('DROP TABLE public.%I', p_partition);
     RETURN 'dropped ' || p_partition;
@@ -1167,6 +1173,30 @@ AS $function$
     ) x
     LEFT JOIN public.usage_counters n ON n.user_id = p_user_id AND n.feature_id = p_feature_id
         AND n.period = x.limit_period AND n.period_start = x.period_start
+$function$;
+
+CREATE OR REPLACE FUNCTION public.first_usage_hour(p_from timestamp with time zone)
+ RETURNS timestamp with time zone
+ LANGUAGE plpgsql
+ STABLE SECURITY DEFINER
+ SET search_path TO ''
+AS $function$
+DECLARE
+    -- What was in no month is in no order either, and little: it is read whole.
+    first timestamptz := (SELECT min(d.created_at) FROM public.usage_events_default d WHERE d.created_at >= p_from);
+    month record;
+    has_events boolean;
+BEGIN
+    FOR month IN SELECT m.month_start, m.partition FROM public.usage_months() m ORDER BY 1
+    LOOP
+        EXECUTE pg_catalog.format('SELECT EXISTS (SELECT FROM public.%I WHERE created_at >= $1)', month.partition) INTO has_events USING p_from;
+        IF has_events THEN
+            first := least(first, greatest(month.month_start, p_from));
+            EXIT;
+        END IF;
+    END LOOP;
+    RETURN pg_catalog.date_trunc('hour', first, 'UTC');
+END
 $function$;
 
 CREATE OR REPLACE FUNCTION public.identity_credentials(p_email text)
@@ -1310,6 +1340,49 @@ AS $function$
     FROM public.users u
     WHERE u.token_reserved > 0 AND NOT EXISTS (
         SELECT FROM public.usage_reservations r WHERE r.status = 'pending' AND r.user_id = u.id)
+
+    UNION ALL
+    SELECT 'COUNTER_MISMATCH', n.user_id || ':' || n.feature_id, 'the counter of ' || n.period || ' from ' || n.period_start
+        || ' says ' || (n.used - n.carried) || ' beside ' || n.carried || ' carried, overage ' || n.overage
+        || '; its events sum to ' || coalesce(s.amount, 0) || ', overage ' || coalesce(s.overage, 0)
+    FROM public.usage_counters n
+    LEFT JOIN (
+        SELECT p.user_id, p.feature_id, p.period, p.period_start, sum(p.amount) AS amount, sum(p.overage) AS overage
+        FROM (
+            SELECT e.user_id, e.feature_id, e.period, e.period_start, e.amount, e.overage FROM public.usage_events e
+            UNION ALL
+            -- Months that were dropped. A month that was not made yet has its events in the default partition.
+            SELECT r.user_id, r.feature_id, r.period, r.period_start, r.amount, r.overage FROM public.usage_rollups r
+            WHERE pg_catalog.date_trunc('month', r.bucket, 'UTC') NOT IN (SELECT m.month_start FROM public.usage_months() m) AND NOT EXISTS (
+                SELECT FROM public.usage_events_default d
+                WHERE d.user_id = r.user_id AND d.feature_id = r.feature_id AND d.period = r.period
+                  AND d.period_start = r.period_start AND pg_catalog.date_trunc('hour', d.created_at, 'UTC') = r.bucket)
+        ) p
+        GROUP BY p.user_id, p.feature_id, p.period, p.period_start
+    ) s ON s.user_id = n.user_id AND s.feature_id = n.feature_id AND s.period = n.period AND s.period_start = n.period_start
+    WHERE (n.used - n.carried, n.overage) IS DISTINCT FROM (coalesce(s.amount, 0), coalesce(s.overage, 0))
+
+    UNION ALL
+    -- The last two days that were summed. Sums without events are right where their month was dropped.
+    SELECT 'ROLLUP_MISMATCH', coalesce(r.user_id, e.user_id) || ':' || coalesce(r.feature_id, e.feature_id),
+        'the hour from ' || coalesce(r.bucket, e.bucket) || ', ' || coalesce(r.period, e.period) || ' from '
+        || coalesce(r.period_start, e.period_start) || ', says ' || coalesce(r.amount, 0) || ', overage ' || coalesce(r.overage, 0)
+        || ', in ' || coalesce(r.events, 0) || ' events; they sum to ' || coalesce(e.amount, 0) || ', overage '
+        || coalesce(e.overage, 0) || ', and are ' || coalesce(e.events, 0)
+    FROM (
+        SELECT s.* FROM public.usage_rollups s JOIN public.rollup_watermarks w ON w.name = 'usage_events'
+        WHERE s.bucket >= w.reached_at - interval '48 hours' AND s.bucket < w.reached_at
+    ) r
+    FULL JOIN (
+        SELECT v.user_id, v.feature_id, v.period, v.period_start, pg_catalog.date_trunc('hour', v.created_at, 'UTC') AS bucket,
+            sum(v.amount) AS amount, sum(v.overage) AS overage, count(*) AS events
+        FROM public.usage_events v JOIN public.rollup_watermarks w ON w.name = 'usage_events'
+        WHERE v.created_at >= w.reached_at - interval '48 hours' AND v.created_at < w.reached_at
+        GROUP BY 1, 2, 3, 4, 5
+    ) e ON e.user_id = r.user_id AND e.feature_id = r.feature_id AND e.period = r.period
+        AND e.period_start = r.period_start AND e.bucket = r.bucket
+    WHERE (r.amount, r.overage, r.events) IS DISTINCT FROM (e.amount, e.overage, e.events)
+      AND (e.user_id IS NOT NULL OR pg_catalog.date_trunc('month', r.bucket, 'UTC') IN (SELECT m.month_start FROM public.usage_months() m))
 $function$;
 
 CREATE OR REPLACE FUNCTION public.keep_tombstone()
@@ -1557,23 +1630,32 @@ AS $function$
 DECLARE
     reached timestamptz;
     until_hour timestamptz := pg_catalog.date_trunc('hour', CURRENT_TIMESTAMP - interval '5 minutes', 'UTC');
-    buckets bigint;
+    summed_to timestamptz;
 BEGIN
-    PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('product-base:roll_up_usage', 0));
+    IF NOT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended('product-base:roll_up_usage', 0)) THEN
+        RETURN 0;
+    END IF;
     SELECT w.reached_at INTO reached FROM public.rollup_watermarks w WHERE w.name = 'usage_events';
+    IF reached >= until_hour THEN
+        RETURN 0;
+    END IF;
+    reached := coalesce(reached, public.first_usage_hour('-infinity'), until_hour);
+    summed_to := least(reached + interval '24 hours', until_hour);
     INSERT INTO public.usage_rollups AS r (user_id, feature_id, period, period_start, bucket, amount, overage, events)
     SELECT e.user_id, e.feature_id, e.period, e.period_start, pg_catalog.date_trunc('hour', e.created_at, 'UTC'),
         sum(e.amount), sum(e.overage), count(*)
     FROM public.usage_events e
-    WHERE e.created_at >= coalesce(reached - interval '1 hour', '-infinity') AND e.created_at < until_hour
+    WHERE e.created_at >= reached - interval '1 hour' AND e.created_at < summed_to
     GROUP BY 1, 2, 3, 4, 5
     ON CONFLICT (user_id, feature_id, period, period_start, bucket)
         DO UPDATE SET amount = EXCLUDED.amount, overage = EXCLUDED.overage, events = EXCLUDED.events
         WHERE (r.amount, r.overage, r.events) IS DISTINCT FROM (EXCLUDED.amount, EXCLUDED.overage, EXCLUDED.events);
-    GET DIAGNOSTICS buckets = ROW_COUNT;
-    INSERT INTO public.rollup_watermarks AS w (name, reached_at) VALUES ('usage_events', until_hour)
+    IF summed_to < until_hour THEN
+        summed_to := least(coalesce(public.first_usage_hour(summed_to), until_hour), until_hour);
+    END IF;
+    INSERT INTO public.rollup_watermarks AS w (name, reached_at) VALUES ('usage_events', summed_to)
     ON CONFLICT (name) DO UPDATE SET reached_at = greatest(w.reached_at, EXCLUDED.reached_at);
-    RETURN buckets;
+    RETURN pg_catalog.ceil(extract(epoch FROM until_hour - summed_to) / 3600);
 END
 $function$;
 
@@ -1610,6 +1692,17 @@ BEGIN
     NEW.updated_at = CURRENT_TIMESTAMP;
     RETURN NEW;
 END
+$function$;
+
+CREATE OR REPLACE FUNCTION public.usage_months()
+ RETURNS TABLE(month_start timestamp with time zone, partition text)
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO ''
+AS $function$
+    SELECT pg_catalog.to_date(pg_catalog.right(c.relname, 7), 'YYYY_MM')::timestamp AT TIME ZONE 'UTC', c.relname::text
+    FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = 'public.usage_events'::pg_catalog.regclass AND c.relname ~ '^usage_events_\d{4}_\d{2}$'
 $function$;
 
 CREATE OR REPLACE FUNCTION public.usage_period_end(p_period text, p_anchor timestamp with time zone, p_at timestamp with time zone)

@@ -26,6 +26,7 @@ mod subscriptions;
 mod supabase;
 mod tokens;
 mod usage;
+mod usage_history;
 mod users;
 
 use adapters::clock::SystemClock;

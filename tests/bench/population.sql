@@ -22,9 +22,9 @@ JOIN public.users AS u ON u.id = md5(n::text)::uuid AND u.plan_id <> 'free'
 CROSS JOIN LATERAL (SELECT CASE WHEN n / 100 % 20 < 18 THEN 'active' WHEN n / 100 % 20 = 18 THEN 'trialing' ELSE 'past_due' END) AS s (status)
 CROSS JOIN LATERAL (SELECT now() - make_interval(days => n % 28)) AS p (started);
 
--- What they used this month: a few have reached gold's limit of 1,000.
-INSERT INTO public.usage_counters (user_id, feature_id, period, period_start, used)
-SELECT u.id, 'ai_requests', 'month', public.usage_period_start('month', now(), now()), n % 1010
+-- What they used this month: a few have reached gold's limit of 1,000. It is carried, since there are no events of it.
+INSERT INTO public.usage_counters (user_id, feature_id, period, period_start, used, carried)
+SELECT u.id, 'ai_requests', 'month', public.usage_period_start('month', now(), now()), n % 1010, n % 1010
 FROM generate_series(1, current_setting('bench.users')::integer) AS n
 JOIN public.users AS u ON u.id = md5(n::text)::uuid AND u.plan_id <> 'free';
 
@@ -40,5 +40,5 @@ INSERT INTO public.plan_features (plan_id, feature_id, enabled, limit_value)
 SELECT p.id, 'bench_calls', true, 1000000000000 FROM public.plans AS p;
 
 -- Everybody has used one of them this month: the counters are there, as they mostly are in a running month.
-INSERT INTO public.usage_counters (user_id, feature_id, period, period_start, used)
-SELECT u.id, 'bench_calls', 'month', public.usage_period_start('month', now(), now()), 1 FROM public.users AS u;
+INSERT INTO public.usage_counters (user_id, feature_id, period, period_start, used, carried)
+SELECT u.id, 'bench_calls', 'month', public.usage_period_start('month', now(), now()), 1, 1 FROM public.users AS u;

@@ -21,4 +21,5 @@ mod subscriptions;
 mod tokens;
 mod units_of_work;
 mod usage;
+mod usage_history;
 mod users;

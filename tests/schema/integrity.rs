@@ -6,7 +6,7 @@ use crate::clusters::run;
 use crate::people::sign_up;
 
 /// Damage needs what no constraint and no trigger lets happen: `$1` is Ann's id.
-const DAMAGES: [(&str, &str); 17] = [
+const DAMAGES: [(&str, &str); 23] = [
     ("MISSING_AUTH_USER", "DELETE FROM auth.users WHERE id = $1"),
     (
         "MISSING_PLAN",
@@ -31,7 +31,7 @@ const DAMAGES: [(&str, &str); 17] = [
         "LEDGER_CHAIN_BROKEN",
         "DELETE FROM token_transactions WHERE user_id = $1 AND seq = 2; UPDATE users SET token_balance = token_balance - 50 WHERE id = $1",
     ),
-    ("ORPHAN_COUNTER", "INSERT INTO usage_counters VALUES (gen_random_uuid(), 'api_access', 'month', now(), 1)"),
+    ("ORPHAN_COUNTER", "INSERT INTO usage_counters VALUES (gen_random_uuid(), 'api_access', 'month', now())"),
     (
         "ORPHAN_EVENT",
         "INSERT INTO usage_events (user_id, feature_id, period, period_start, amount) VALUES (gen_random_uuid(), 'api_access', 'month', now(), 1)",
@@ -41,11 +41,17 @@ const DAMAGES: [(&str, &str); 17] = [
         "INSERT INTO usage_reservations (user_id, feature_id, period, period_start, amount, expires_at)
             VALUES ($1, 'api_access', 'month', now(), 1, now())",
     ),
-    ("ORPHAN_HOLD", "INSERT INTO usage_counters VALUES ($1, 'api_access', 'month', now(), 1, 1)"),
+    ("ORPHAN_HOLD", "INSERT INTO usage_counters VALUES ($1, 'api_access', 'month', now(), 0, 1)"),
     ("ORPHAN_HOLD", "UPDATE users SET token_reserved = 1 WHERE id = $1"),
+    ("COUNTER_MISMATCH", "UPDATE usage_counters SET used = used + 1 WHERE user_id = $1"),
+    ("COUNTER_MISMATCH", "UPDATE usage_counters SET carried = 0 WHERE user_id = $1"),
+    ("COUNTER_MISMATCH", "UPDATE usage_counters SET overage = 0 WHERE user_id = $1"),
+    ("ROLLUP_MISMATCH", "UPDATE usage_rollups SET amount = amount - 1 WHERE user_id = $1"),
+    ("ROLLUP_MISMATCH", "UPDATE usage_rollups SET events = events + 1 WHERE user_id = $1"),
+    ("ROLLUP_MISMATCH", "DELETE FROM usage_rollups WHERE user_id = $1"),
 ];
 
-/// Use, holds and a ledger of three rows, all in order.
+/// Use with its sums, holds and a ledger of three rows, all in order.
 async fn sound(database: &TestDatabase) -> String {
     let (ann, bob) = (sign_up(database, "ann").await, sign_up(database, "bob").await);
     database
@@ -57,7 +63,13 @@ async fn sound(database: &TestDatabase) -> String {
              INSERT INTO usage_reservations (user_id, feature_id, period, period_start, amount, tokens_reserved, expires_at)
              VALUES ('{bob}', 'api_access', 'day', '2026-01-01Z', 2, 1, now());
              UPDATE users SET token_reserved = 1 WHERE id = '{bob}';
-             INSERT INTO usage_events (user_id, feature_id, period, period_start, amount) VALUES ('{bob}', 'api_access', 'day', '2026-01-01Z', 3)"
+             INSERT INTO usage_events (user_id, feature_id, period, period_start, amount) VALUES ('{bob}', 'api_access', 'day', '2026-01-01Z', 3);
+             INSERT INTO usage_counters (user_id, feature_id, period, period_start, used, overage, carried)
+             VALUES ('{ann}', 'api_access', 'month', '2026-01-01Z', 8, 2, 3);
+             INSERT INTO usage_events (user_id, feature_id, period, period_start, amount, overage, created_at)
+             SELECT '{ann}', 'api_access', 'month', '2026-01-01Z', amount, overage, now() - interval '3 hours'
+             FROM (VALUES (1, 0), (4, 2)) AS used (amount, overage);
+             SELECT roll_up_usage() FROM generate_series(1, 40)"
         ))
         .await;
     ann.to_string()
@@ -104,7 +116,7 @@ async fn every_damage_is_found_under_its_name() {
 async fn a_deleted_profile_leaves_no_orphans() {
     let database = TestDatabase::new().await;
     let ann = sound(&database).await;
-    database.sql(&format!("INSERT INTO usage_counters VALUES ('{ann}', 'api_access', 'day', now(), 1)")).await;
+    database.sql(&format!("INSERT INTO usage_counters VALUES ('{ann}', 'api_access', 'day', now())")).await;
     database.sql(&format!("DELETE FROM auth.users WHERE id = '{ann}'")).await;
     assert_eq!(findings(&database).await, []);
 }

@@ -30,3 +30,4 @@ mod samples;
 mod steps;
 mod supabase;
 mod supabase_imitation;
+mod usage_sums;

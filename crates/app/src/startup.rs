@@ -34,6 +34,7 @@ use services::maintenance::MaintenanceService;
 use services::plans::PlanService;
 use services::tokens::TokenService;
 use services::usage::{LaneSettings, UsageService};
+use services::usage_history::UsageHistoryService;
 use services::users::{IdentityProvider, UserService};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -135,6 +136,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<RunningApp> {
         maintenance: Arc::clone(&rooms.maintenance),
         limits: Arc::clone(&rooms.limits),
         usage: Arc::clone(&rooms.usage),
+        usage_history: Arc::clone(&rooms.usage_history),
         store: Arc::<PgStore>::clone(&store),
         metrics: metrics.clone(),
     });
@@ -269,6 +271,7 @@ fn rooms(settings: &Settings, pg: &Arc<PgStore>, clock: &Arc<dyn Clock>, signing
         entitlements: Arc::new(EntitlementService { store: Arc::clone(&store) }),
         usage: Arc::new(UsageService::start(Arc::clone(&store), Arc::clone(&randomness), lane_settings(settings))),
         tokens: Arc::new(TokenService { store: Arc::clone(&store), randomness: Arc::clone(&randomness) }),
+        usage_history: Arc::new(UsageHistoryService { store: Arc::clone(&store) }),
         api_keys: Arc::new(ApiKeyService { store: Arc::clone(&store), clock: Arc::clone(clock), mint, cache }),
         audit: Arc::new(AuditService { store: Arc::clone(&store) }),
         maintenance: Arc::new(MaintenanceService { store }),

@@ -19,6 +19,8 @@ pub const REQUESTS: &str = "http_requests_total";
 pub const REQUEST_SECONDS: &str = "http_request_duration_seconds";
 /// What the last integrity check found.
 pub const FINDINGS: &str = "integrity_findings";
+/// For how long use is not summed yet.
+pub const ROLLUP_LAG_SECONDS: &str = "usage_rollup_lag_seconds";
 /// Runs of jobs that failed, by job.
 pub const JOB_FAILURES: &str = "job_failures_total";
 
@@ -58,6 +60,7 @@ pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
     describe_counter!(REQUESTS, "Requests that were answered, by method, route and status.");
     describe_histogram!(REQUEST_SECONDS, Unit::Seconds, "How long answers took, by method and route.");
     describe_gauge!(FINDINGS, "What the last integrity check of this process found.");
+    describe_gauge!(ROLLUP_LAG_SECONDS, Unit::Seconds, "How far the hourly sums of use are behind.");
     describe_counter!(JOB_FAILURES, "Runs of jobs that failed, by job.");
     *installed = Some(handle.clone());
     Ok(handle)

@@ -17,4 +17,5 @@ pub mod store;
 pub mod subscriptions;
 pub mod tokens;
 pub mod usage;
+pub mod usage_history;
 pub mod users;

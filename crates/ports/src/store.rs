@@ -15,6 +15,7 @@ use crate::plans::PlanRepository;
 use crate::subscriptions::SubscriptionRepository;
 use crate::tokens::TokenRepository;
 use crate::usage::UsageRepository;
+use crate::usage_history::UsageHistoryRepository;
 use crate::users::UserRepository;
 
 /// On whose behalf rows are read and written; Postgres row-level security follows it.
@@ -58,6 +59,7 @@ pub trait UnitOfWork: Send {
     fn entitlements(&mut self) -> &mut dyn EntitlementRepository;
     fn usage(&mut self) -> &mut dyn UsageRepository;
     fn tokens(&mut self) -> &mut dyn TokenRepository;
+    fn usage_history(&mut self) -> &mut dyn UsageHistoryRepository;
     fn api_keys(&mut self) -> &mut dyn ApiKeyRepository;
     fn answers(&mut self) -> &mut dyn AnswerRepository;
     fn audit(&mut self) -> &mut dyn AuditRepository;

@@ -24,6 +24,7 @@ mod subscriptions;
 mod tokens;
 mod transaction;
 mod usage;
+mod usage_history;
 mod users;
 
 pub use pool::{PoolSettings, PoolState, Pooler};

@@ -20,6 +20,7 @@ use ports::store::{Scope, Store, StoreError, UnitOfWork};
 use ports::subscriptions::SubscriptionRepository;
 use ports::tokens::TokenRepository;
 use ports::usage::UsageRepository;
+use ports::usage_history::UsageHistoryRepository;
 use ports::users::UserRepository;
 use sea_orm::sqlx::PgPool;
 
@@ -132,6 +133,10 @@ impl UnitOfWork for PgUnitOfWork {
     }
 
     fn tokens(&mut self) -> &mut dyn TokenRepository {
+        self
+    }
+
+    fn usage_history(&mut self) -> &mut dyn UsageHistoryRepository {
         self
     }
 

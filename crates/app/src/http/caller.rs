@@ -183,6 +183,7 @@ requirements! {
     ChangeOwnPlan = may(BillingManage);
     CheckUsage = may(UsageCheck);
     WriteUsage = may(UsageWrite);
+    ReadAnyUsage = may_administer(UsageCheck);
     ManageOwnKeys = may(KeysManage);
     ManageTokens = may_administer(BillingManage);
     WriteCatalogue = may_administer(PlansWrite);

@@ -22,5 +22,6 @@ pub mod server;
 pub mod subscriptions;
 pub mod tokens;
 pub mod usage;
+pub mod usage_history;
 pub mod users;
 pub mod valid;

@@ -11,7 +11,8 @@ use utoipa::{Modify, OpenApi};
 
 use super::problem::{CONTENT_TYPE, ProblemView};
 use super::{
-    api_keys, audit, entitlements, features, identity, maintenance, metrics, plans, subscriptions, tokens, usage, users,
+    api_keys, audit, entitlements, features, identity, maintenance, metrics, plans, subscriptions, tokens, usage,
+    usage_history, users,
 };
 
 #[derive(OpenApi)]
@@ -35,6 +36,7 @@ use super::{
         usage::reservations::release, usage::reservations::extend,
         tokens::read_tokens, tokens::list_token_transactions, tokens::top_up_tokens, tokens::grant_bonus_tokens,
         tokens::refund_tokens,
+        usage_history::list_usage, usage_history::list_all_usage,
         api_keys::create_key, api_keys::list_keys, api_keys::read_key, api_keys::rotate_key, api_keys::revoke_key,
         api_keys::verify_key, api_keys::revoke_users_key,
         audit::list_audit, maintenance::integrity, maintenance::liveness, maintenance::readiness,
@@ -47,7 +49,7 @@ use super::{
         (name = "users", description = "The own profile"),
         (name = "plans", description = "What is on offer"),
         (name = "entitlements", description = "The own plan and what it allows"),
-        (name = "usage", description = "Consuming against the limits"),
+        (name = "usage", description = "Consuming against the limits, and what was consumed"),
         (name = "tokens", description = "The own balance of tokens and its ledger"),
         (name = "keys", description = "API keys"),
         (name = "catalogue", description = "Plans and features, for administrators"),

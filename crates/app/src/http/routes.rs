@@ -7,7 +7,7 @@ use super::problem::Problem;
 use super::usage::{demands, reservations};
 use super::{
     api_keys, audit, entitlements, features, identity, maintenance, metrics, openapi, plans, subscriptions, tokens,
-    users,
+    usage_history, users,
 };
 
 /// Every route of the service.
@@ -63,7 +63,7 @@ fn own(config: &mut ServiceConfig) {
 fn metering(config: &mut ServiceConfig) {
     let batch = resource("/api/usage/batch").app_data(PayloadConfig::new(demands::BATCH_BODY_LIMIT));
     config
-        .service(resource("/api/usage").post(demands::consume))
+        .service(resource("/api/usage").get(usage_history::list_usage).post(demands::consume))
         .service(batch.post(demands::consume_batch))
         .service(resource("/api/usage/reservations").post(reservations::reserve))
         .service(resource("/api/usage/reservations/{reservation_id}/settle").post(reservations::settle))
@@ -125,6 +125,7 @@ fn operators(config: &mut ServiceConfig) {
                 .delete(entitlements::revoke_override),
         )
         .service(resource("/api/admin/users/{user_id}/keys/{key_id}").delete(api_keys::revoke_users_key))
+        .service(resource("/api/admin/usage").get(usage_history::list_all_usage))
         .service(resource("/api/admin/audit").get(audit::list_audit))
         .service(resource("/api/admin/integrity").get(maintenance::integrity));
 }

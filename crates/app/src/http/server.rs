@@ -22,6 +22,7 @@ use services::maintenance::MaintenanceService;
 use services::plans::PlanService;
 use services::tokens::TokenService;
 use services::usage::UsageService;
+use services::usage_history::UsageHistoryService;
 use services::users::UserService;
 use tokio::runtime::Handle;
 
@@ -46,6 +47,7 @@ pub struct Rooms {
     pub entitlements: Arc<EntitlementService>,
     pub usage: Arc<UsageService>,
     pub tokens: Arc<TokenService>,
+    pub usage_history: Arc<UsageHistoryService>,
     pub api_keys: Arc<ApiKeyService>,
     pub audit: Arc<AuditService>,
     pub maintenance: Arc<MaintenanceService>,
@@ -114,6 +116,7 @@ struct Shared {
     entitlements: Data<EntitlementService>,
     usage: Data<UsageService>,
     tokens: Data<TokenService>,
+    usage_history: Data<UsageHistoryService>,
     api_keys: Data<ApiKeyService>,
     audit: Data<AuditService>,
     maintenance: Data<MaintenanceService>,
@@ -141,6 +144,7 @@ impl Shared {
             entitlements: Data::from(rooms.entitlements),
             usage: Data::from(rooms.usage),
             tokens: Data::from(rooms.tokens),
+            usage_history: Data::from(rooms.usage_history),
             api_keys: Data::from(rooms.api_keys),
             audit: Data::from(rooms.audit),
             maintenance: Data::from(rooms.maintenance),
@@ -165,6 +169,7 @@ impl Shared {
             .app_data(self.entitlements.clone())
             .app_data(self.usage.clone())
             .app_data(self.tokens.clone())
+            .app_data(self.usage_history.clone())
             .app_data(self.api_keys.clone())
             .app_data(self.audit.clone())
             .app_data(self.maintenance.clone());

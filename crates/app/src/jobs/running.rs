@@ -16,6 +16,7 @@ use services::identity::callers::CallerService;
 use services::maintenance::MaintenanceService;
 use services::plans::PlanService;
 use services::usage::UsageService;
+use services::usage_history::UsageHistoryService;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{Instrument, error, error_span, info, warn};
@@ -46,6 +47,7 @@ pub struct JobsContext {
     pub accounts: Option<Arc<AccountService>>,
     pub plans: Arc<PlanService>,
     pub usage: Arc<UsageService>,
+    pub usage_history: Arc<UsageHistoryService>,
     pub maintenance: Arc<MaintenanceService>,
     pub limits: Arc<RateLimits>,
     pub metrics: PrometheusHandle,
@@ -62,7 +64,8 @@ impl Jobs {
     pub fn start(context: JobsContext) -> Self {
         let (stop, stopping) = watch::channel(false);
         let mut jobs = Self { stop, running: Vec::new(), callers: Arc::clone(&context.callers) };
-        let JobsContext { store, callers, accounts, plans, usage, maintenance, limits, metrics } = context;
+        let JobsContext { store, callers, accounts, plans, usage, usage_history, maintenance, limits, metrics } =
+            context;
         let mut every =
             |name, interval, job: Job| jobs.running.push(tokio::spawn(repeat(name, interval, job, stopping.clone())));
         every("metrics_upkeep", 5 * SECOND, job(move || sweeps::keep_metrics(&metrics)));
@@ -72,6 +75,7 @@ impl Jobs {
         let holding = Arc::clone(&usage);
         every("holds", 5 * SECOND, job(move || sweeps::sweep_holds(Arc::clone(&holding))));
         every("outcomes", MINUTE, job(move || sweeps::sweep_outcomes(Arc::clone(&usage))));
+        every("usage_rollups", MINUTE, job(move || sweeps::roll_up_usage(Arc::clone(&usage_history))));
         every("plan_changes", MINUTE, job(move || sweeps::apply_plan_changes(Arc::clone(&plans))));
         if let Some(accounts) = accounts {
             every("sessions", HOUR, job(move || sweeps::sweep_sessions(Arc::clone(&accounts))));

@@ -13,10 +13,11 @@ use services::identity::callers::CallerService;
 use services::maintenance::MaintenanceService;
 use services::plans::PlanService;
 use services::usage::UsageService;
-use tracing::{error, info};
+use services::usage_history::UsageHistoryService;
+use tracing::{error, info, warn};
 
 use crate::http::limits::RateLimits;
-use crate::telemetry::FINDINGS;
+use crate::telemetry::{FINDINGS, ROLLUP_LAG_SECONDS};
 
 /// How many batches one run does at most.
 const BATCHES_MAX: usize = 20;
@@ -66,6 +67,27 @@ pub async fn sweep_holds(usage: Arc<UsageService>) -> Result<(), StoreError> {
             swept => info!(swept, "holds were given back, since nobody settled them in time"),
         }
     }
+    Ok(())
+}
+
+/// Sums the hours of use that are over. How far the sums are behind is shown also where they could not be made.
+pub async fn roll_up_usage(history: Arc<UsageHistoryService>) -> Result<(), StoreError> {
+    let summed = sum_hours(&history).await;
+    if let Some(seconds) = history.lag_seconds().await? {
+        gauge!(ROLLUP_LAG_SECONDS).set(f64::from(u32::try_from(seconds.max(0)).unwrap_or(u32::MAX)));
+    }
+    summed
+}
+
+async fn sum_hours(history: &UsageHistoryService) -> Result<(), StoreError> {
+    let mut hours_left = 0;
+    for _ in 0..BATCHES_MAX {
+        hours_left = history.roll_up().await?;
+        if hours_left == 0 {
+            return Ok(());
+        }
+    }
+    warn!(hours_left, "the sums of use are behind; the next run goes on");
     Ok(())
 }
 

@@ -71,4 +71,47 @@ AS $$
     FROM public.users u
     WHERE u.token_reserved > 0 AND NOT EXISTS (
         SELECT FROM public.usage_reservations r WHERE r.status = 'pending' AND r.user_id = u.id)
+
+    UNION ALL
+    SELECT 'COUNTER_MISMATCH', n.user_id || ':' || n.feature_id, 'the counter of ' || n.period || ' from ' || n.period_start
+        || ' says ' || (n.used - n.carried) || ' beside ' || n.carried || ' carried, overage ' || n.overage
+        || '; its events sum to ' || coalesce(s.amount, 0) || ', overage ' || coalesce(s.overage, 0)
+    FROM public.usage_counters n
+    LEFT JOIN (
+        SELECT p.user_id, p.feature_id, p.period, p.period_start, sum(p.amount) AS amount, sum(p.overage) AS overage
+        FROM (
+            SELECT e.user_id, e.feature_id, e.period, e.period_start, e.amount, e.overage FROM public.usage_events e
+            UNION ALL
+            -- Months that were dropped. A month that was not made yet has its events in the default partition.
+            SELECT r.user_id, r.feature_id, r.period, r.period_start, r.amount, r.overage FROM public.usage_rollups r
+            WHERE pg_catalog.date_trunc('month', r.bucket, 'UTC') NOT IN (SELECT m.month_start FROM public.usage_months() m) AND NOT EXISTS (
+                SELECT FROM public.usage_events_default d
+                WHERE d.user_id = r.user_id AND d.feature_id = r.feature_id AND d.period = r.period
+                  AND d.period_start = r.period_start AND pg_catalog.date_trunc('hour', d.created_at, 'UTC') = r.bucket)
+        ) p
+        GROUP BY p.user_id, p.feature_id, p.period, p.period_start
+    ) s ON s.user_id = n.user_id AND s.feature_id = n.feature_id AND s.period = n.period AND s.period_start = n.period_start
+    WHERE (n.used - n.carried, n.overage) IS DISTINCT FROM (coalesce(s.amount, 0), coalesce(s.overage, 0))
+
+    UNION ALL
+    -- The last two days that were summed. Sums without events are right where their month was dropped.
+    SELECT 'ROLLUP_MISMATCH', coalesce(r.user_id, e.user_id) || ':' || coalesce(r.feature_id, e.feature_id),
+        'the hour from ' || coalesce(r.bucket, e.bucket) || ', ' || coalesce(r.period, e.period) || ' from '
+        || coalesce(r.period_start, e.period_start) || ', says ' || coalesce(r.amount, 0) || ', overage ' || coalesce(r.overage, 0)
+        || ', in ' || coalesce(r.events, 0) || ' events; they sum to ' || coalesce(e.amount, 0) || ', overage '
+        || coalesce(e.overage, 0) || ', and are ' || coalesce(e.events, 0)
+    FROM (
+        SELECT s.* FROM public.usage_rollups s JOIN public.rollup_watermarks w ON w.name = 'usage_events'
+        WHERE s.bucket >= w.reached_at - interval '48 hours' AND s.bucket < w.reached_at
+    ) r
+    FULL JOIN (
+        SELECT v.user_id, v.feature_id, v.period, v.period_start, pg_catalog.date_trunc('hour', v.created_at, 'UTC') AS bucket,
+            sum(v.amount) AS amount, sum(v.overage) AS overage, count(*) AS events
+        FROM public.usage_events v JOIN public.rollup_watermarks w ON w.name = 'usage_events'
+        WHERE v.created_at >= w.reached_at - interval '48 hours' AND v.created_at < w.reached_at
+        GROUP BY 1, 2, 3, 4, 5
+    ) e ON e.user_id = r.user_id AND e.feature_id = r.feature_id AND e.period = r.period
+        AND e.period_start = r.period_start AND e.bucket = r.bucket
+    WHERE (r.amount, r.overage, r.events) IS DISTINCT FROM (e.amount, e.overage, e.events)
+      AND (e.user_id IS NOT NULL OR pg_catalog.date_trunc('month', r.bucket, 'UTC') IN (SELECT m.month_start FROM public.usage_months() m))
 $$;

@@ -1,0 +1,46 @@
+//! Usage history: the sums of what was used, and the job that keeps them.
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use domain::features::FeatureId;
+use domain::usage::PeriodKind;
+use domain::usage_history::{Stretch, UsageSum};
+use domain::users::UserId;
+
+use crate::store::{Page, StoreError};
+
+/// Whose use is summed, and which of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageFilter {
+    /// `None` is everybody's.
+    pub user_id: Option<UserId>,
+    pub feature_id: Option<FeatureId>,
+    pub period: Option<PeriodKind>,
+}
+
+/// The place of a sum in the list, and its key there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsagePosition {
+    pub bucket: DateTime<Utc>,
+    pub feature_id: FeatureId,
+    pub period: PeriodKind,
+    pub period_start: DateTime<Utc>,
+}
+
+#[async_trait]
+pub trait UsageHistoryRepository: Send {
+    /// Newest bucket first, within a bucket in the order of feature, period and its start. What was committed before
+    /// is in it, summed already or not.
+    async fn list(
+        &mut self,
+        filter: &UsageFilter,
+        stretch: &Stretch,
+        page: &Page<UsagePosition>,
+    ) -> Result<Vec<UsageSum>, StoreError>;
+    /// The database's time.
+    async fn now(&mut self) -> Result<DateTime<Utc>, StoreError>;
+    /// Sums what is not summed yet, a bounded stretch of it. Answers how many hours are left for the next call.
+    async fn roll_up(&mut self) -> Result<i64, StoreError>;
+    /// For how many seconds use is not summed yet; `None` before the first roll-up.
+    async fn lag_seconds(&mut self) -> Result<Option<i64>, StoreError>;
+}
