@@ -24,6 +24,7 @@ mod plans;
 mod subscriptions;
 mod supabase;
 mod usage;
+mod usage_in_sql;
 mod users;
 
 use adapters::clock::SystemClock;
