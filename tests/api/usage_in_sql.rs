@@ -26,7 +26,8 @@ async fn connected(app: &TestApp) -> PgConnection {
     PgConnection::connect(&app.database().service_url()).await.unwrap()
 }
 
-/// In a transaction of its own, as the user whom the claims name, as a Supabase client does it.
+/// In a transaction of its own, as the user whom the claims name, as a Supabase client does it. It stays open for a
+/// moment, as one does that has work of its own to write, so that others meet the lock.
 async fn by_sql(connection: &mut PgConnection, user: &TestUser, arguments: &str) -> Value {
     let mut transaction = connection.begin().await.unwrap();
     let opening = format!(
@@ -37,6 +38,7 @@ async fn by_sql(connection: &mut PgConnection, user: &TestUser, arguments: &str)
     sqlx::raw_sql(AssertSqlSafe(opening)).execute(&mut *transaction).await.unwrap();
     let query = format!("SELECT to_jsonb(c) FROM consume_usage('{}', {arguments}) c", user.id);
     let row: Value = sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(&mut *transaction).await.unwrap();
+    sqlx::raw_sql("SELECT pg_sleep(0.002)").execute(&mut *transaction).await.unwrap();
     transaction.commit().await.unwrap();
     row
 }

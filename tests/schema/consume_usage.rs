@@ -305,29 +305,27 @@ async fn a_key_seen_before_gives_the_first_outcome_or_is_refused() {
     assert_eq!(findings(&database).await, []);
 }
 
-/// A business row whose trigger consumes: neither is there without the other.
+/// The SQL that a page shows between a line that begins with `from` and the end of its block.
+fn example<'a>(page: &'a str, from: &str) -> &'a str {
+    let (_, rest) = page.split_once(from).unwrap_or_else(|| panic!("no example with {from}"));
+    rest.split_once("```").unwrap().0
+}
+
+/// A business row whose trigger consumes, as docs/DATA.md shows it: neither is there without the other.
 #[tokio::test]
 async fn quota_and_business_row_are_kept_or_undone_together() {
     let database = TestDatabase::new().await;
     let ann = ann(&database).await;
+    let trigger = example(include_str!("../../docs/DATA.md"), "CREATE FUNCTION count_document");
     database
-        .sql(
+        .sql(&format!(
             "CREATE TABLE documents (id bigserial PRIMARY KEY, user_id uuid NOT NULL, title text CHECK (title <> ''));
              GRANT INSERT, SELECT ON documents TO authenticated;
              GRANT USAGE ON SEQUENCE documents_id_seq TO authenticated;
-             CREATE FUNCTION count_document() RETURNS trigger LANGUAGE plpgsql AS $$
-             DECLARE
-                 came record;
-             BEGIN
-                 SELECT c.* INTO came FROM public.consume_usage(NEW.user_id, 'ai_requests', 2) c;
-                 IF NOT came.allowed THEN
-                     RAISE EXCEPTION 'no more documents: %', came.reason USING ERRCODE = 'PT429';
-                 END IF;
-                 RETURN NEW;
-             END $$;
-             CREATE TRIGGER count_documents BEFORE INSERT ON documents FOR EACH ROW EXECUTE FUNCTION count_document();
-             UPDATE plan_features SET limit_value = 3, overage = 'tokens' WHERE feature_id = 'ai_requests'",
-        )
+             CREATE FUNCTION count_document{trigger};
+             INSERT INTO features (id, name, display_name) VALUES ('documents', 'documents', 'documents');
+             INSERT INTO plan_features (plan_id, feature_id, enabled, limit_value, overage) VALUES ('gold', 'documents', true, 1, 'tokens')"
+        ))
         .await;
     let own: &'static str = Box::leak(format!(r#"{{"sub":"{ann}"}}"#).into_boxed_str());
     let role = Role { name: "authenticated", claims: own };
@@ -338,8 +336,9 @@ async fn quota_and_business_row_are_kept_or_undone_together() {
     for (title, commits, expected) in [
         ("rolled back", false, (0, 0, 0, 0, 100, 1)),
         ("", true, (0, 0, 0, 0, 100, 1)),
-        ("kept", true, (1, 2, 1, 1, 100, 1)),
-        ("paid", true, (2, 4, 2, 2, 99, 2)),
+        ("kept", true, (1, 1, 1, 1, 100, 1)),
+        ("rolled back with its token", false, (1, 1, 1, 1, 100, 1)),
+        ("paid", true, (2, 2, 2, 2, 99, 2)),
     ] {
         let mut transaction = as_role(&database, &role).await;
         let done = sqlx::raw_sql(AssertSqlSafe(insert(title))).execute(&mut *transaction).await;
@@ -351,8 +350,38 @@ async fn quota_and_business_row_are_kept_or_undone_together() {
         }
         assert_eq!(database.query_one::<(i64, i64, i64, i64, i64, i64)>(state).await, expected, "{title}");
     }
-    database.sql("UPDATE plan_features SET overage = 'block' WHERE feature_id = 'ai_requests'").await;
+    database.sql("UPDATE plan_features SET overage = 'block' WHERE feature_id = 'documents'").await;
     let (code, _) = refusal(&database.owner_url(), &insert("one too many")).await;
     assert_eq!(code, "PT429");
     assert_eq!(findings(&database).await, []);
+}
+
+/// The function that docs/API.md shows: a retry writes nothing twice, and a refusal writes nothing.
+#[tokio::test]
+async fn a_function_that_consumes_writes_once_a_key() {
+    let database = TestDatabase::new().await;
+    let ann = ann(&database).await;
+    let function = example(include_str!("../../docs/API.md"), "CREATE FUNCTION add_summary");
+    database
+        .sql(&format!(
+            "CREATE TABLE summaries (user_id uuid NOT NULL, text text); GRANT INSERT ON summaries TO authenticated;
+             CREATE FUNCTION add_summary{function};
+             UPDATE plan_features SET limit_value = 1 WHERE feature_id = 'ai_requests'"
+        ))
+        .await;
+    let own: &'static str = Box::leak(format!(r#"{{"sub":"{ann}"}}"#).into_boxed_str());
+    let role = Role { name: "authenticated", claims: own };
+    for (key, expected) in [("one", (true, false)), ("one", (true, true)), ("two", (false, false))] {
+        let mut transaction = as_role(&database, &role).await;
+        let query = format!(
+            "SELECT (s ->> 'allowed')::boolean, (s ->> 'replayed')::boolean FROM add_summary('text', '{key}') s"
+        );
+        let told: (bool, bool) = sqlx::query_as(AssertSqlSafe(query)).fetch_one(&mut *transaction).await.unwrap();
+        transaction.commit().await.unwrap();
+        assert_eq!(
+            (told, database.query_scalar::<i64>("SELECT count(*) FROM summaries").await),
+            (expected, 1),
+            "{key}"
+        );
+    }
 }
