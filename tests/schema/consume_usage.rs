@@ -3,11 +3,14 @@
 use chrono::{DateTime, Utc};
 use domain::entitlements::{Decision, Entitlement, Reason, Source};
 use domain::features::{FeatureId, FeatureKind};
+use domain::plans::PlanId;
 use domain::usage::consume;
 use domain::users::UserId;
 use harness::TestDatabase;
 use harness::sqlx::{self, AssertSqlSafe, PgConnection};
 use ports::store::Scope;
+use serde::Deserialize;
+use serde_json::Value;
 
 use crate::clusters::refusal;
 use crate::decisions::{FEATURES, random_catalogue, random_user};
@@ -20,63 +23,62 @@ const USERS: u64 = 40;
 const STEPS: u64 = 4;
 const AMOUNTS: [i64; 9] = [1, 1, 1, 2, 3, 5, 1000, i64::MAX - 4, i64::MAX];
 
-/// One row of the function: the Decision without its time, and what comes with it.
-type Answer = (
-    (bool, i64, Option<i64>, Option<i64>, i64, String),
-    (String, String, String, DateTime<Utc>, Option<DateTime<Utc>>),
-    (DateTime<Utc>, bool, String),
-);
+/// One row of the function, by its columns.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answer {
+    pub allowed: bool,
+    pub current: i64,
+    pub limit: Option<i64>,
+    pub remaining: Option<i64>,
+    pub reserved: i64,
+    pub reason: Reason,
+    pub feature_id: FeatureId,
+    pub plan_id: PlanId,
+    pub source: Source,
+    pub period_start: DateTime<Utc>,
+    pub resets_at: Option<DateTime<Utc>>,
+    pub as_of: DateTime<Utc>,
+    pub replayed: bool,
+    pub idempotency_key: String,
+}
 
-/// The arguments as SQL, and the answer, or the SQLSTATE of the refusal.
-pub async fn call(connection: &mut PgConnection, arguments: &str) -> Result<Answer, String> {
-    type Flat = (
-        bool,
-        i64,
-        Option<i64>,
-        Option<i64>,
-        i64,
-        String,
-        String,
-        String,
-        String,
-        DateTime<Utc>,
-        Option<DateTime<Utc>>,
-        DateTime<Utc>,
-        bool,
-        String,
-    );
-    let query = format!("SELECT * FROM public.consume_usage({arguments})");
-    let row: Result<Flat, sqlx::Error> = sqlx::query_as(AssertSqlSafe(query)).fetch_one(connection).await;
-    match row {
-        Ok(row) => Ok((
-            (row.0, row.1, row.2, row.3, row.4, row.5),
-            (row.6, row.7, row.8, row.9, row.10),
-            (row.11, row.12, row.13),
-        )),
-        Err(error) => {
-            let refused = error.as_database_error().unwrap_or_else(|| panic!("{arguments}: {error}"));
-            Err(refused.code().unwrap_or_default().into_owned())
+impl Answer {
+    fn decision(&self) -> Decision {
+        Decision {
+            allowed: self.allowed,
+            reason: self.reason,
+            feature_id: self.feature_id.clone(),
+            current: self.current,
+            limit: self.limit,
+            remaining: self.remaining,
+            reserved: self.reserved,
+            plan_id: self.plan_id.clone(),
+            source: self.source,
+            period_start: self.period_start,
+            resets_at: self.resets_at,
+            as_of: self.as_of,
         }
     }
 }
 
+/// The answer to these arguments, written as SQL, or the SQLSTATE of the refusal.
+pub async fn call(connection: &mut PgConnection, arguments: &str) -> Result<Answer, String> {
+    let query = format!("SELECT to_jsonb(c) FROM public.consume_usage({arguments}) c");
+    let row: Result<Value, sqlx::Error> = sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(connection).await;
+    row.map(|row| serde_json::from_value(row).unwrap()).map_err(|error| {
+        let refused = error.as_database_error().unwrap_or_else(|| panic!("{arguments}: {error}"));
+        refused.code().unwrap_or_default().into_owned()
+    })
+}
+
 /// The same on a connection of the owner's, committed at once.
 pub async fn consumed(database: &TestDatabase, arguments: &str) -> Result<Answer, String> {
-    call(&mut *database.owner().acquire().await.unwrap(), arguments).await
+    call(&mut database.owner().acquire().await.unwrap(), arguments).await
 }
 
 fn name(reason: Reason) -> String {
     serde_json::to_value(reason).unwrap().as_str().unwrap().to_owned()
-}
-
-/// A decision as the function tells it.
-fn told(decision: &Decision) -> ((bool, i64, Option<i64>, Option<i64>, i64, String), (String, String, String)) {
-    let source = if decision.source == Source::Override { "override" } else { "plan" };
-    let numbers = (decision.allowed, decision.current, decision.limit, decision.remaining, decision.reserved);
-    (
-        (numbers.0, numbers.1, numbers.2, numbers.3, numbers.4, name(decision.reason)),
-        (decision.feature_id.to_string(), decision.plan_id.to_string(), source.to_owned()),
-    )
 }
 
 /// What random users lack to be in order: ledger rows for their balances, and holds for what is held.
@@ -99,10 +101,10 @@ async fn strange_counters(database: &TestDatabase, dice: &mut Dice, user: UserId
                 dice.below(4)
             ));
         } else if dice.once_in(4) {
-            let (used, superseded) = (dice.below(6), dice.once_in(4));
+            let (counted, superseded) = (dice.below(6), dice.once_in(4));
             sql.push(format!(
                 "INSERT INTO usage_counters (user_id, feature_id, period, period_start, used, superseded)
-                 SELECT '{user}', '{feature}', 'month', date_trunc('month', now(), 'UTC') - interval '1 day', {used}, {superseded};
+                 SELECT '{user}', '{feature}', 'month', date_trunc('month', now(), 'UTC') - interval '1 day', {counted}, {superseded};
                  UPDATE usage_counters n SET superseded = true FROM feature_entitlement('{user}', '{feature}') e
                  WHERE NOT {superseded} AND n.user_id = '{user}' AND n.feature_id = '{feature}'
                    AND (n.period, n.period_start) = (e.limit_period, e.period_start);
@@ -136,10 +138,12 @@ async fn assert_twins(database: &TestDatabase, user: UserId, feature: &str, amou
         return "not_metered".to_owned();
     }
     let came = consume(&mut expected, amount);
-    let (numbers, (feature_id, plan_id, source, starts, resets), (as_of, replayed, key)) = answer.unwrap();
-    assert_eq!((numbers, (feature_id, plan_id, source)), told(&came.decision), "{about}");
-    assert_eq!((starts, resets, replayed), (came.decision.period_start, came.decision.resets_at, false), "{about}");
-    assert!(as_of >= before.as_of && key.len() == 36, "{about}");
+    let answer = answer.unwrap();
+    // Everything but the time, which is that of another transaction.
+    let decision = Decision { as_of: answer.as_of, ..came.decision.clone() };
+    assert_eq!(answer.decision(), decision, "{about}");
+    let key = &answer.idempotency_key;
+    assert!(answer.as_of >= before.as_of && key.len() == 36 && !answer.replayed, "{about}");
     let (_, after) = facts(database, user, feature).await;
     assert_eq!((after.tally, after.tokens_available), (expected.tally, expected.tokens_available), "{about}");
     let counter: (i64, i64, i64, bool) = database
@@ -228,7 +232,7 @@ async fn users_consume_for_themselves_and_the_service_for_all() {
     ] {
         let mut transaction = as_role(&database, &Role { name, claims }).await;
         let answer = call(&mut transaction, &format!("'{about}', '{feature}'")).await;
-        assert_eq!(answer.map(|row| row.0.0), expected, "{name} {claims} about {about} and {feature}");
+        assert_eq!(answer.map(|answer| answer.allowed), expected, "{name} {claims} about {about} and {feature}");
     }
     let bob = sign_up(&database, "bob").await;
     let mut transaction = as_role(&database, &Role { name: "authenticated", claims: own }).await;
@@ -276,7 +280,7 @@ async fn bad_input_is_refused_and_counts_nothing() {
     assert_eq!(database.query_scalar::<i64>("SELECT count(*) FROM usage_counters").await, 0);
     for (arguments, key) in [("repeat('k', 255)", "k".repeat(255)), ("'a key ~'", "a key ~".to_owned())] {
         let answer = consumed(&database, &format!("'{ann}', 'ai_requests', 1, {arguments}")).await.unwrap();
-        assert_eq!(answer.2.2, key);
+        assert_eq!(answer.idempotency_key, key);
     }
 }
 
@@ -286,22 +290,21 @@ async fn a_key_seen_before_gives_the_first_outcome_or_is_refused() {
     let ann = ann(&database).await;
     let again = format!("'{ann}', 'ai_requests', 2, 'one'");
     let first = consumed(&database, &again).await.unwrap();
-    assert_eq!((first.0.0, first.0.1, first.0.3, first.2.1), (true, 2, Some(3), false));
+    assert_eq!((first.allowed, first.current, first.remaining, first.replayed), (true, 2, Some(3), false));
     consumed(&database, &format!("'{ann}', 'ai_requests', 3, 'two'")).await.unwrap();
     database.sql("UPDATE features SET is_active = false WHERE id = 'ai_requests'").await;
     let replay = consumed(&database, &again).await.unwrap();
-    assert_eq!((&replay.0, &replay.1, replay.2.0), (&first.0, &first.1, first.2.0), "whatever became of it since");
-    assert!(replay.2.1 && replay.2.2 == "one");
+    assert_eq!(replay, Answer { replayed: true, ..first }, "whatever became of the feature since");
     for other in ["'ai_requests', 3, 'one'", "'export_csv', 1, 'one'", "'nothing', 2, 'one'"] {
         assert_eq!(consumed(&database, &format!("'{ann}', {other}")).await.unwrap_err(), "22023", "{other}");
     }
     database.sql("UPDATE idempotency_keys SET digest = 'reserve' WHERE key = 'one'").await;
     assert_eq!(consumed(&database, &again).await.unwrap_err(), "22023", "a hold was made under this key");
     let refused = consumed(&database, &format!("'{ann}', 'ai_requests', 1, 'three'")).await.unwrap();
-    assert_eq!((refused.0.0, refused.0.5.as_str()), (false, "feature_disabled"));
+    assert_eq!((refused.allowed, refused.reason), (false, Reason::FeatureDisabled));
     database.sql("UPDATE features SET is_active = true; UPDATE plan_features SET limit_value = 6").await;
     let granted = consumed(&database, &format!("'{ann}', 'ai_requests', 1, 'three'")).await.unwrap();
-    assert_eq!((granted.0.0, granted.2.1), (true, false), "a refusal claims no key");
+    assert_eq!((granted.allowed, granted.replayed), (true, false), "a refusal claims no key");
     assert_eq!(findings(&database).await, []);
 }
 
@@ -344,9 +347,9 @@ async fn quota_and_business_row_are_kept_or_undone_together() {
         let done = sqlx::raw_sql(AssertSqlSafe(insert(title))).execute(&mut *transaction).await;
         assert_eq!(done.is_ok(), !title.is_empty(), "{title}: {done:?}");
         if commits {
-            transaction.commit().await.unwrap()
+            transaction.commit().await.unwrap();
         } else {
-            transaction.rollback().await.unwrap()
+            transaction.rollback().await.unwrap();
         }
         assert_eq!(database.query_one::<(i64, i64, i64, i64, i64, i64)>(state).await, expected, "{title}");
     }

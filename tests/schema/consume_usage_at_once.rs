@@ -32,7 +32,7 @@ async fn waiting(database: &TestDatabase, arguments: String) -> JoinHandle<Told>
     let task = tokio::spawn(async move {
         let answer = call(&mut other, &arguments).await;
         run(&mut other, "COMMIT").await;
-        answer.map(|row| (row.0.0, row.0.1, row.0.3, row.2.1))
+        answer.map(|answer| (answer.allowed, answer.current, answer.remaining, answer.replayed))
     });
     let waits = format!("SELECT count(*) FROM pg_locks WHERE pid = {waiter} AND NOT granted");
     while database.query_scalar::<i64>(&waits).await == 0 {
@@ -58,7 +58,7 @@ async fn who_comes_second_with_a_key_waits_for_the_first_outcome() {
     for (end, expected) in [("ROLLBACK", (true, 2, Some(3), false)), ("COMMIT", (true, 2, Some(3), true))] {
         database.sql("DELETE FROM idempotency_keys; UPDATE usage_counters SET used = 0").await;
         let mut first = opened(&database, "READ COMMITTED").await;
-        assert!(!call(&mut first, &same).await.unwrap().2.1);
+        assert!(!call(&mut first, &same).await.unwrap().replayed);
         let second = waiting(&database, same.clone()).await;
         run(&mut first, end).await;
         assert_eq!(second.await.unwrap(), Ok(expected), "{end}");
@@ -118,7 +118,7 @@ async fn an_old_snapshot_is_told_to_try_again() {
             assert_eq!(answer.unwrap_err(), "40001", "{isolation}: {ours} after {theirs}");
         }
         let mut fresh = opened(&database, isolation).await;
-        assert!(call(&mut fresh, &format!("'{ann}', 'ai_requests'")).await.unwrap().0.0);
+        assert!(call(&mut fresh, &format!("'{ann}', 'ai_requests'")).await.unwrap().allowed);
         run(&mut fresh, "COMMIT").await;
     }
 }
@@ -142,7 +142,7 @@ async fn those_who_pay_for_several_features_do_not_lock_each_other_out() {
             let mut granted = 0_i64;
             for step in 0..20 {
                 let feature = ["ai_requests", "export_csv"][(caller + step) % 2];
-                granted += i64::from(call(&mut connection, &format!("'{ann}', '{feature}', 2")).await.unwrap().0.0);
+                granted += i64::from(call(&mut connection, &format!("'{ann}', '{feature}', 2")).await.unwrap().allowed);
             }
             granted
         })
