@@ -1057,24 +1057,115 @@ CREATE OR REPLACE FUNCTION public.check_usage_limit(user_id uuid, feature_id tex
  STABLE SECURITY DEFINER
  SET search_path TO ''
 AS $function$
-    SELECT d.reason = 'ok', d.used, d.limit_value, CASE WHEN d.limit_value IS NOT NULL THEN greatest(0, d.limit_value - d.counted)::bigint END, d.period_end, d.reason
-    FROM (
-        SELECT e.used, e.limit_value, c.counted, e.period_end,
-            CASE
-                WHEN NOT e.feature_active OR (e.source = 'override' AND NOT e.enabled) THEN 'feature_disabled'
-                WHEN NOT e.enabled AND lapsed.plan_id <> e.plan_id THEN 'subscription_inactive'
-                WHEN NOT e.enabled THEN 'feature_not_in_plan'
-                WHEN e.limit_value IS NULL OR c.counted + 1 <= e.limit_value THEN 'ok'
-                WHEN e.overage = 'tokens' AND e.token_balance - e.token_reserved >= 1 THEN 'ok'
-                WHEN e.overage = 'tokens' THEN 'insufficient_tokens'
-                ELSE 'limit_reached'
-            END AS reason
-        FROM public.feature_entitlement($1, $2) e
-        LEFT JOIN LATERAL public.lapsed_subscription($1, $2) lapsed ON true
-        -- numeric, since a counter at the end of its range and a hold add up to more than a bigint holds.
-        CROSS JOIN LATERAL (SELECT e.used::numeric - e.counter_overage + e.reserved AS counted) c
-        WHERE public.may_see_user($1)
-    ) d
+    SELECT d.reason = 'ok', d.used, d.limit_value, d.remaining, d.period_end, d.reason
+    FROM public.usage_decision($1, $2, 1) d
+    WHERE public.may_see_user($1)
+$function$;
+
+CREATE OR REPLACE FUNCTION public.consume_usage(user_id uuid, feature_id text, amount bigint DEFAULT 1, idempotency_key text DEFAULT NULL::text)
+ RETURNS TABLE(allowed boolean, current bigint, "limit" bigint, remaining bigint, reserved bigint, reason text, feature_id text, plan_id text, source text, period_start timestamp with time zone, resets_at timestamp with time zone, as_of timestamp with time zone, replayed boolean, idempotency_key text)
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO ''
+AS $function$
+    SELECT (c.outcome).allowed, (c.outcome).current, (c.outcome).limit_value, (c.outcome).remaining, (c.outcome).reserved,
+        (c.outcome).reason::text, (c.outcome).feature_id::text, (c.outcome).plan_id::text, (c.outcome).source::text,
+        (c.outcome).period_start, (c.outcome).resets_at, (c.outcome).created_at, c.replayed, (c.outcome).key
+    FROM public.count_consumption($1, $2, $3, coalesce($4, gen_random_uuid()::text)) c
+$function$;
+
+CREATE OR REPLACE FUNCTION public.count_consumption(p_user_id uuid, p_feature_id text, p_amount bigint, p_key text, OUT outcome public.idempotency_keys, OUT replayed boolean)
+ RETURNS record
+ LANGUAGE plpgsql
+ SET search_path TO ''
+ SET enable_seqscan TO 'off'
+ SET enable_hashjoin TO 'off'
+ SET enable_mergejoin TO 'off'
+ SET plan_cache_mode TO 'force_generic_plan'
+AS $function$
+DECLARE
+    facts record;
+    balance_is_locked boolean := false;
+    locked_period text;
+    locked_start timestamptz;
+BEGIN
+    -- Before any word about the request, and the same whether there is such a user or not.
+    IF NOT public.may_see_user(p_user_id) THEN
+        RAISE EXCEPTION 'usage of another user cannot be consumed' USING ERRCODE = '42501';
+    ELSIF p_amount IS NULL OR p_amount < 1 THEN
+        RAISE EXCEPTION 'amount must be 1 or more' USING ERRCODE = '22023';
+    ELSIF p_key !~ '^[ -~]{1,255}$' COLLATE "C" THEN
+        RAISE EXCEPTION 'an idempotency key has 1 to 255 visible ASCII characters' USING ERRCODE = '22023';
+    END IF;
+
+    -- Two passes as a rule: to the lock, and under it. Each further one follows a change that was committed in between.
+    FOR pass IN 1..10 LOOP
+        SELECT k.* INTO outcome FROM public.idempotency_keys k WHERE k.user_id = p_user_id AND k.key = p_key;
+        IF FOUND THEN
+            IF (outcome.feature_id, outcome.amount, outcome.digest) IS DISTINCT FROM (p_feature_id, p_amount, 'consume'::bytea) THEN
+                RAISE EXCEPTION 'this idempotency key was used for something else' USING ERRCODE = '22023';
+            END IF;
+            replayed := true;
+            RETURN;
+        END IF;
+
+        SELECT d.* INTO facts FROM public.usage_decision(p_user_id, p_feature_id, p_amount) d;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'there is no such %', CASE
+                WHEN EXISTS (SELECT FROM public.users u WHERE u.id = p_user_id) THEN 'feature' ELSE 'user' END
+                USING ERRCODE = 'P0002';
+        ELSIF facts.kind = 'boolean' AND p_amount <> 1 THEN
+            RAISE EXCEPTION 'the feature % is had or not, so it is consumed one at a time', p_feature_id USING ERRCODE = '22023';
+        END IF;
+
+        IF facts.may_cost_tokens AND NOT balance_is_locked THEN
+            IF locked_start IS NOT NULL THEN
+                RAISE EXCEPTION 'the plan changed meanwhile: try again' USING ERRCODE = '40001';
+            END IF;
+            PERFORM FROM public.users u WHERE u.id = p_user_id FOR NO KEY UPDATE;
+            balance_is_locked := true;
+        END IF;
+        IF (locked_period, locked_start) IS DISTINCT FROM (facts.period::text, facts.period_start) THEN
+            PERFORM FROM public.usage_counters n
+            WHERE n.user_id = p_user_id AND n.feature_id = p_feature_id AND n.period = facts.period
+              AND n.period_start = facts.period_start AND NOT n.superseded
+            FOR NO KEY UPDATE;
+            IF NOT FOUND THEN
+                PERFORM public.open_usage_counter(p_user_id, p_feature_id, facts.period, facts.period_start, facts.period_end);
+            END IF;
+            locked_period := facts.period;
+            locked_start := facts.period_start;
+            CONTINUE;
+        END IF;
+
+        -- What follows is the twin of domain::usage::consume. A counter ends at 2^63 - 1, where there is no limit too.
+        outcome.reason := CASE
+            WHEN facts.reason = 'ok' AND facts.used > 9223372036854775807 - p_amount THEN 'limit_reached' ELSE facts.reason END;
+        outcome.allowed := outcome.reason = 'ok';
+        outcome.current := facts.used + CASE WHEN outcome.allowed THEN p_amount ELSE 0 END;
+        outcome.remaining := CASE
+            WHEN outcome.allowed AND facts.remaining IS NOT NULL THEN greatest(0, facts.remaining - p_amount) ELSE facts.remaining END;
+        -- greatest() passes over a NULL: without a limit nothing lies beyond it.
+        outcome.overage := CASE WHEN outcome.allowed THEN greatest(0, p_amount - facts.remaining) ELSE 0 END;
+        outcome.user_id := p_user_id;
+        outcome.key := p_key;
+        outcome.feature_id := p_feature_id;
+        outcome.amount := p_amount;
+        outcome.limit_value := facts.limit_value;
+        outcome.reserved := facts.reserved;
+        outcome.plan_id := facts.plan_id;
+        outcome.source := facts.source;
+        outcome.period := facts.period;
+        outcome.period_start := facts.period_start;
+        outcome.resets_at := facts.period_end;
+        outcome.created_at := facts.as_of;
+        replayed := false;
+        IF NOT outcome.allowed OR public.record_consumption(outcome) THEN
+            RETURN;
+        END IF;
+    END LOOP;
+    RAISE EXCEPTION 'the period or the key changed too often meanwhile: try again' USING ERRCODE = '40001';
+END
 $function$;
 
 CREATE OR REPLACE FUNCTION public.drop_partition(p_parent text, p_partition text)
@@ -1578,6 +1669,40 @@ BEGIN
 END
 $function$;
 
+CREATE OR REPLACE FUNCTION public.record_consumption(p_outcome public.idempotency_keys)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SET search_path TO ''
+AS $function$
+DECLARE
+    balance bigint;
+BEGIN
+    -- It waits for whoever is writing the same key. Under REPEATABLE READ a key that the snapshot lacks raises 40001.
+    INSERT INTO public.idempotency_keys (user_id, key, digest, feature_id, amount, allowed, current, limit_value, remaining,
+        reserved, reason, plan_id, source, period, period_start, resets_at, overage)
+    VALUES (p_outcome.user_id, p_outcome.key, 'consume', p_outcome.feature_id, p_outcome.amount, true, p_outcome.current,
+        p_outcome.limit_value, p_outcome.remaining, p_outcome.reserved, 'ok', p_outcome.plan_id, p_outcome.source,
+        p_outcome.period, p_outcome.period_start, p_outcome.resets_at, p_outcome.overage)
+    ON CONFLICT (user_id, key) DO NOTHING;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    UPDATE public.usage_counters n SET used = n.used + p_outcome.amount, overage = n.overage + p_outcome.overage
+    WHERE n.user_id = p_outcome.user_id AND n.feature_id = p_outcome.feature_id
+      AND n.period = p_outcome.period AND n.period_start = p_outcome.period_start;
+    INSERT INTO public.usage_events (user_id, feature_id, period, period_start, amount, overage, idempotency_key)
+    VALUES (p_outcome.user_id, p_outcome.feature_id, p_outcome.period, p_outcome.period_start, p_outcome.amount,
+        p_outcome.overage, p_outcome.key);
+    IF p_outcome.overage > 0 THEN
+        UPDATE public.users u SET token_balance = u.token_balance - p_outcome.overage
+        WHERE u.id = p_outcome.user_id RETURNING u.token_balance INTO STRICT balance;
+        INSERT INTO public.token_transactions (user_id, amount, type, description, balance_after)
+        VALUES (p_outcome.user_id, -p_outcome.overage, 'usage', p_outcome.feature_id || ' beyond the limit', balance);
+    END IF;
+    RETURN true;
+END
+$function$;
+
 CREATE OR REPLACE FUNCTION public.record_starting_balance()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -1692,6 +1817,33 @@ BEGIN
     NEW.updated_at = CURRENT_TIMESTAMP;
     RETURN NEW;
 END
+$function$;
+
+CREATE OR REPLACE FUNCTION public.usage_decision(p_user_id uuid, p_feature_id text, p_amount bigint)
+ RETURNS TABLE(reason text, used bigint, limit_value bigint, remaining bigint, reserved bigint, may_cost_tokens boolean, kind character varying, plan_id character varying, source text, period character varying, period_start timestamp with time zone, period_end timestamp with time zone, as_of timestamp with time zone)
+ LANGUAGE sql
+ STABLE
+AS $function$
+    SELECT
+        CASE
+            WHEN NOT e.feature_active OR (e.source = 'override' AND NOT e.enabled) THEN 'feature_disabled'
+            WHEN NOT e.enabled AND lapsed.plan_id <> e.plan_id THEN 'subscription_inactive'
+            WHEN NOT e.enabled THEN 'feature_not_in_plan'
+            WHEN l.remaining IS NULL OR p_amount <= l.remaining THEN 'ok'
+            WHEN e.overage = 'block' THEN 'limit_reached'
+            WHEN p_amount - l.remaining <= e.token_balance - e.token_reserved THEN 'ok'
+            ELSE 'insufficient_tokens'
+        END,
+        e.used, e.limit_value, l.remaining, e.reserved,
+        e.feature_active AND e.enabled AND e.limit_value IS NOT NULL AND e.overage = 'tokens',
+        e.kind, e.plan_id, e.source, e.limit_period, e.period_start, e.period_end, e.as_of
+    FROM public.feature_entitlement(p_user_id, p_feature_id) e
+    LEFT JOIN LATERAL public.lapsed_subscription(p_user_id, p_feature_id) lapsed ON true
+    -- numeric, since a counter at the end of its range and a hold add up to more than a bigint holds.
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN e.limit_value IS NOT NULL
+            THEN greatest(0, e.limit_value - (e.used::numeric - e.counter_overage + e.reserved))::bigint END AS remaining
+    ) l
 $function$;
 
 CREATE OR REPLACE FUNCTION public.usage_months()
@@ -1910,6 +2062,8 @@ GRANT EXECUTE ON FUNCTION public.check_feature_access(uuid,text) TO app_service;
 GRANT EXECUTE ON FUNCTION public.check_feature_access(uuid,text) TO authenticated;
 GRANT EXECUTE ON FUNCTION public.check_usage_limit(uuid,text) TO app_service;
 GRANT EXECUTE ON FUNCTION public.check_usage_limit(uuid,text) TO authenticated;
+GRANT EXECUTE ON FUNCTION public.consume_usage(uuid,text,bigint,text) TO app_service;
+GRANT EXECUTE ON FUNCTION public.consume_usage(uuid,text,bigint,text) TO authenticated;
 GRANT EXECUTE ON FUNCTION public.effective_plan(uuid,timestamp with time zone) TO app_service;
 GRANT EXECUTE ON FUNCTION public.effective_plan(uuid,timestamp with time zone) TO authenticated;
 GRANT EXECUTE ON FUNCTION public.effective_plan(uuid,timestamp with time zone) TO readonly_user;

@@ -27,6 +27,7 @@ mod supabase;
 mod tokens;
 mod usage;
 mod usage_history;
+mod usage_in_sql;
 mod users;
 
 use adapters::clock::SystemClock;

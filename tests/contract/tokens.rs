@@ -4,6 +4,7 @@ use domain::tokens::{Credit, Spent, TokenBalance, TokenTransaction, TransactionI
 use domain::users::UserId;
 use harness::TestDatabase;
 use ports::store::{Page, Scope, UnitOfWork};
+use ports::usage::TokenChange;
 
 use crate::people::{constraint, feature_id, new_id, service, sign_up};
 
@@ -33,7 +34,8 @@ async fn all(work: &mut dyn UnitOfWork, user_id: UserId) -> Vec<TokenTransaction
 async fn spend(work: &mut dyn UnitOfWork, user_id: UserId, amount: i64) -> TokenTransaction {
     let feature: FeatureId = feature_id("ai_requests");
     work.users().lock(user_id).await.unwrap();
-    work.usage().spend_tokens(user_id, amount, &feature).await.unwrap();
+    let spent = TokenChange { user_id, feature_id: feature, held: 0, spent: amount, hold_id: None };
+    work.usage().move_tokens(&spent).await.unwrap();
     all(work, user_id).await.remove(0)
 }
 

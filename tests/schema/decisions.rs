@@ -13,7 +13,7 @@ use crate::people::sign_up;
 
 const USERS: u64 = 70;
 const PLANS: [&str; 5] = ["free", "gold", "platinum", "team", "retired"];
-const FEATURES: [&str; 8] =
+pub const FEATURES: [&str; 8] =
     ["ai_requests", "export_csv", "custom_theme", "priority_support", "api_access", "scans", "pages", "gone"];
 const LIMITS: [&str; 7] = ["NULL", "0", "1", "2", "5", "1000", "9223372036854775807"];
 const COUNTS: [u64; 6] = [0, 1, 2, 4, 5, 1000];
@@ -22,7 +22,7 @@ const COUNTS: [u64; 6] = [0, 1, 2, 4, 5, 1000];
 type Answer = (uuid::Uuid, String, bool, i64, Option<i64>, Option<i64>, Option<DateTime<Utc>>, String, bool);
 
 /// Every plan has every feature or not, with every kind of limit, period and overage.
-async fn random_catalogue(database: &TestDatabase, dice: &mut Dice) {
+pub async fn random_catalogue(database: &TestDatabase, dice: &mut Dice) {
     database
         .sql(
             "INSERT INTO plans (id, name, display_name) VALUES ('team', 'team', 'team'), ('retired', 'retired', 'retired');
@@ -54,7 +54,7 @@ fn days(dice: &mut Dice) -> String {
 }
 
 /// A user with or without subscriptions, a scheduled change, overrides and tokens.
-async fn random_user(database: &TestDatabase, dice: &mut Dice, number: u64) -> UserId {
+pub async fn random_user(database: &TestDatabase, dice: &mut Dice, number: u64) -> UserId {
     let user = sign_up(database, &format!("user{number}")).await;
     let (plan, changed_at, made_at) = (dice.pick(&PLANS), days(dice), days(dice));
     let (balance, held) = dice.pick(&[(0, 0), (1, 0), (1, 1), (100, 0), (100, 99), (100, 100)]);

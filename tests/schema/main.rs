@@ -12,6 +12,8 @@ mod audit;
 mod catalogue;
 mod clusters;
 mod columns;
+mod consume_usage;
+mod consume_usage_at_once;
 mod decisions;
 mod dice;
 mod dump;

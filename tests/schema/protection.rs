@@ -12,9 +12,10 @@ const SEED_POLICIES: [(&str, &str, &str); 5] = [
 ];
 
 /// Functions that run as their owner and may be called by users: each answers about its caller only.
-const DEFINERS_OF_USERS: [&str; 4] = [
+const DEFINERS_OF_USERS: [&str; 5] = [
     "check_feature_access(uuid,text)",
     "check_usage_limit(uuid,text)",
+    "consume_usage(uuid,text,bigint,text)",
     "identity_email(uuid)",
     "member_organizations()",
 ];

@@ -139,6 +139,38 @@ AS $$
     WHERE latest.status <> 'active' AND paid_for.enabled
 $$;
 
+-- The rule: whether `p_amount` more may be used, over the facts of this statement. No row: no such user or no such feature.
+-- It is the twin of domain::entitlements::decide, and the only text of the rule in SQL: a check and a consumption both come
+-- here. `may_cost_tokens` says whether a large enough amount would be paid for, so that the balance is locked beforehand.
+CREATE OR REPLACE FUNCTION public.usage_decision(p_user_id uuid, p_feature_id text, p_amount bigint)
+RETURNS TABLE (
+    reason text, used bigint, limit_value bigint, remaining bigint, reserved bigint, may_cost_tokens boolean, kind varchar,
+    plan_id varchar, source text, period varchar, period_start timestamptz, period_end timestamptz, as_of timestamptz
+)
+LANGUAGE sql STABLE
+AS $$
+    SELECT
+        CASE
+            WHEN NOT e.feature_active OR (e.source = 'override' AND NOT e.enabled) THEN 'feature_disabled'
+            WHEN NOT e.enabled AND lapsed.plan_id <> e.plan_id THEN 'subscription_inactive'
+            WHEN NOT e.enabled THEN 'feature_not_in_plan'
+            WHEN l.remaining IS NULL OR p_amount <= l.remaining THEN 'ok'
+            WHEN e.overage = 'block' THEN 'limit_reached'
+            WHEN p_amount - l.remaining <= e.token_balance - e.token_reserved THEN 'ok'
+            ELSE 'insufficient_tokens'
+        END,
+        e.used, e.limit_value, l.remaining, e.reserved,
+        e.feature_active AND e.enabled AND e.limit_value IS NOT NULL AND e.overage = 'tokens',
+        e.kind, e.plan_id, e.source, e.limit_period, e.period_start, e.period_end, e.as_of
+    FROM public.feature_entitlement(p_user_id, p_feature_id) e
+    LEFT JOIN LATERAL public.lapsed_subscription(p_user_id, p_feature_id) lapsed ON true
+    -- numeric, since a counter at the end of its range and a hold add up to more than a bigint holds.
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN e.limit_value IS NOT NULL
+            THEN greatest(0, e.limit_value - (e.used::numeric - e.counter_overage + e.reserved))::bigint END AS remaining
+    ) l
+$$;
+
 -- Whether the feature is open to the user at all, whatever was used of it.
 CREATE OR REPLACE FUNCTION public.check_feature_access(user_id uuid, feature_id text) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
@@ -154,22 +186,7 @@ CREATE OR REPLACE FUNCTION public.check_usage_limit(user_id uuid, feature_id tex
 RETURNS TABLE (allowed boolean, current bigint, "limit" bigint, remaining bigint, resets_at timestamptz, reason text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
 AS $$
-    SELECT d.reason = 'ok', d.used, d.limit_value, CASE WHEN d.limit_value IS NOT NULL THEN greatest(0, d.limit_value - d.counted)::bigint END, d.period_end, d.reason
-    FROM (
-        SELECT e.used, e.limit_value, c.counted, e.period_end,
-            CASE
-                WHEN NOT e.feature_active OR (e.source = 'override' AND NOT e.enabled) THEN 'feature_disabled'
-                WHEN NOT e.enabled AND lapsed.plan_id <> e.plan_id THEN 'subscription_inactive'
-                WHEN NOT e.enabled THEN 'feature_not_in_plan'
-                WHEN e.limit_value IS NULL OR c.counted + 1 <= e.limit_value THEN 'ok'
-                WHEN e.overage = 'tokens' AND e.token_balance - e.token_reserved >= 1 THEN 'ok'
-                WHEN e.overage = 'tokens' THEN 'insufficient_tokens'
-                ELSE 'limit_reached'
-            END AS reason
-        FROM public.feature_entitlement($1, $2) e
-        LEFT JOIN LATERAL public.lapsed_subscription($1, $2) lapsed ON true
-        -- numeric, since a counter at the end of its range and a hold add up to more than a bigint holds.
-        CROSS JOIN LATERAL (SELECT e.used::numeric - e.counter_overage + e.reserved AS counted) c
-        WHERE public.may_see_user($1)
-    ) d
+    SELECT d.reason = 'ok', d.used, d.limit_value, d.remaining, d.period_end, d.reason
+    FROM public.usage_decision($1, $2, 1) d
+    WHERE public.may_see_user($1)
 $$;

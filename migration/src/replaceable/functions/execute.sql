@@ -15,6 +15,8 @@ GRANT EXECUTE ON FUNCTION public.member_organizations() TO authenticated;
 -- row no policy shows; app_service sees that one as inactive.
 GRANT EXECUTE ON FUNCTION public.feature_entitlement(uuid, text, timestamptz),
     public.lapsed_subscription(uuid, text) TO authenticated, app_service, service_role;
+-- What it calls to decide and to write is its owner's alone.
+GRANT EXECUTE ON FUNCTION public.consume_usage(uuid, text, bigint, text) TO authenticated, app_service, service_role;
 GRANT EXECUTE ON FUNCTION public.open_usage_counter(uuid, text, text, timestamptz, timestamptz) TO app_service;
 GRANT EXECUTE ON FUNCTION public.identity_find(text), public.identity_exists(uuid) TO app_service;
 GRANT EXECUTE ON FUNCTION public.ledger_hash(bytea, uuid, uuid, bigint, bigint, text, bigint, text, uuid, text, timestamptz),

@@ -1,4 +1,5 @@
--- Counters. The decision is the domain's; what stands here is what both of its callers need in the database.
+-- Counters. The service decides in the domain, between its reading and its writing; who consumes in SQL decides by
+-- usage_decision. What stands here counts for both.
 
 -- Makes the counter of a period that has none in force yet, or puts a superseded one into force again. If another
 -- counter of the same user and feature is still open (a plan change or a new subscription moved the kind or the anchor
@@ -37,4 +38,157 @@ BEGIN
         used = n.used + greatest(0, standing - (n.used - n.overage)),
         carried = n.carried + greatest(0, standing - (n.used - n.overage));
 END
+$$;
+
+-- Writes a granted outcome: its key, the counter, the event, and the tokens that it costs. The rows are those of the
+-- service's record_usage_batch.sql and spend_tokens. False: the key was taken meanwhile, and nothing was written.
+CREATE OR REPLACE FUNCTION public.record_consumption(p_outcome public.idempotency_keys) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = ''
+AS $$
+DECLARE
+    balance bigint;
+BEGIN
+    -- It waits for whoever is writing the same key. Under REPEATABLE READ a key that the snapshot lacks raises 40001.
+    INSERT INTO public.idempotency_keys (user_id, key, digest, feature_id, amount, allowed, current, limit_value, remaining,
+        reserved, reason, plan_id, source, period, period_start, resets_at, overage)
+    VALUES (p_outcome.user_id, p_outcome.key, 'consume', p_outcome.feature_id, p_outcome.amount, true, p_outcome.current,
+        p_outcome.limit_value, p_outcome.remaining, p_outcome.reserved, 'ok', p_outcome.plan_id, p_outcome.source,
+        p_outcome.period, p_outcome.period_start, p_outcome.resets_at, p_outcome.overage)
+    ON CONFLICT (user_id, key) DO NOTHING;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    UPDATE public.usage_counters n SET used = n.used + p_outcome.amount, overage = n.overage + p_outcome.overage
+    WHERE n.user_id = p_outcome.user_id AND n.feature_id = p_outcome.feature_id
+      AND n.period = p_outcome.period AND n.period_start = p_outcome.period_start;
+    INSERT INTO public.usage_events (user_id, feature_id, period, period_start, amount, overage, idempotency_key)
+    VALUES (p_outcome.user_id, p_outcome.feature_id, p_outcome.period, p_outcome.period_start, p_outcome.amount,
+        p_outcome.overage, p_outcome.key);
+    IF p_outcome.overage > 0 THEN
+        UPDATE public.users u SET token_balance = u.token_balance - p_outcome.overage
+        WHERE u.id = p_outcome.user_id RETURNING u.token_balance INTO STRICT balance;
+        INSERT INTO public.token_transactions (user_id, amount, type, description, balance_after)
+        VALUES (p_outcome.user_id, -p_outcome.overage, 'usage', p_outcome.feature_id || ' beyond the limit', balance);
+    END IF;
+    RETURN true;
+END
+$$;
+
+-- One consumption in the caller's transaction, and what it came to: the outcome as it is kept under its key, or as it
+-- would be if it were granted. It reads, locks and writes what a batch of the service does, so that a key made here is
+-- replayed there, and the other way round.
+-- Locks, until the caller's transaction ends, in the order of the house: the user's row where tokens may be spent, then the
+-- counter. Whether tokens are needed is known only under the counter's lock, so the row is taken for every feature that may
+-- cost some. Where the plan made it one while the counter was waited for, the order cannot be kept any more: 40001.
+-- Under READ COMMITTED each statement in here sees what was committed before it, so each pass of the loop reads everything
+-- anew, and the pass that decides reads under the locks. Under REPEATABLE READ the snapshot is the transaction's: a
+-- counter, a balance or a key that somebody else changed since raises 40001, and nothing is oversold.
+-- The statements are planned through keys, whatever the tables looked like that day, as those of the service are.
+CREATE OR REPLACE FUNCTION public.count_consumption(
+    p_user_id uuid, p_feature_id text, p_amount bigint, p_key text, OUT outcome public.idempotency_keys, OUT replayed boolean
+)
+LANGUAGE plpgsql VOLATILE SET search_path = ''
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    facts record;
+    balance_is_locked boolean := false;
+    locked_period text;
+    locked_start timestamptz;
+BEGIN
+    -- Before any word about the request, and the same whether there is such a user or not.
+    IF NOT public.may_see_user(p_user_id) THEN
+        RAISE EXCEPTION 'usage of another user cannot be consumed' USING ERRCODE = '42501';
+    ELSIF p_amount IS NULL OR p_amount < 1 THEN
+        RAISE EXCEPTION 'amount must be 1 or more' USING ERRCODE = '22023';
+    ELSIF p_key !~ '^[ -~]{1,255}$' COLLATE "C" THEN
+        RAISE EXCEPTION 'an idempotency key has 1 to 255 visible ASCII characters' USING ERRCODE = '22023';
+    END IF;
+
+    -- Two passes as a rule: to the lock, and under it. Each further one follows a change that was committed in between.
+    FOR pass IN 1..10 LOOP
+        SELECT k.* INTO outcome FROM public.idempotency_keys k WHERE k.user_id = p_user_id AND k.key = p_key;
+        IF FOUND THEN
+            IF (outcome.feature_id, outcome.amount, outcome.digest) IS DISTINCT FROM (p_feature_id, p_amount, 'consume'::bytea) THEN
+                RAISE EXCEPTION 'this idempotency key was used for something else' USING ERRCODE = '22023';
+            END IF;
+            replayed := true;
+            RETURN;
+        END IF;
+
+        SELECT d.* INTO facts FROM public.usage_decision(p_user_id, p_feature_id, p_amount) d;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'there is no such %', CASE
+                WHEN EXISTS (SELECT FROM public.users u WHERE u.id = p_user_id) THEN 'feature' ELSE 'user' END
+                USING ERRCODE = 'P0002';
+        ELSIF facts.kind = 'boolean' AND p_amount <> 1 THEN
+            RAISE EXCEPTION 'the feature % is had or not, so it is consumed one at a time', p_feature_id USING ERRCODE = '22023';
+        END IF;
+
+        IF facts.may_cost_tokens AND NOT balance_is_locked THEN
+            IF locked_start IS NOT NULL THEN
+                RAISE EXCEPTION 'the plan changed meanwhile: try again' USING ERRCODE = '40001';
+            END IF;
+            PERFORM FROM public.users u WHERE u.id = p_user_id FOR NO KEY UPDATE;
+            balance_is_locked := true;
+        END IF;
+        IF (locked_period, locked_start) IS DISTINCT FROM (facts.period::text, facts.period_start) THEN
+            PERFORM FROM public.usage_counters n
+            WHERE n.user_id = p_user_id AND n.feature_id = p_feature_id AND n.period = facts.period
+              AND n.period_start = facts.period_start AND NOT n.superseded
+            FOR NO KEY UPDATE;
+            IF NOT FOUND THEN
+                PERFORM public.open_usage_counter(p_user_id, p_feature_id, facts.period, facts.period_start, facts.period_end);
+            END IF;
+            locked_period := facts.period;
+            locked_start := facts.period_start;
+            CONTINUE;
+        END IF;
+
+        -- What follows is the twin of domain::usage::consume. A counter ends at 2^63 - 1, where there is no limit too.
+        outcome.reason := CASE
+            WHEN facts.reason = 'ok' AND facts.used > 9223372036854775807 - p_amount THEN 'limit_reached' ELSE facts.reason END;
+        outcome.allowed := outcome.reason = 'ok';
+        outcome.current := facts.used + CASE WHEN outcome.allowed THEN p_amount ELSE 0 END;
+        outcome.remaining := CASE
+            WHEN outcome.allowed AND facts.remaining IS NOT NULL THEN greatest(0, facts.remaining - p_amount) ELSE facts.remaining END;
+        -- greatest() passes over a NULL: without a limit nothing lies beyond it.
+        outcome.overage := CASE WHEN outcome.allowed THEN greatest(0, p_amount - facts.remaining) ELSE 0 END;
+        outcome.user_id := p_user_id;
+        outcome.key := p_key;
+        outcome.feature_id := p_feature_id;
+        outcome.amount := p_amount;
+        outcome.limit_value := facts.limit_value;
+        outcome.reserved := facts.reserved;
+        outcome.plan_id := facts.plan_id;
+        outcome.source := facts.source;
+        outcome.period := facts.period;
+        outcome.period_start := facts.period_start;
+        outcome.resets_at := facts.period_end;
+        outcome.created_at := facts.as_of;
+        replayed := false;
+        IF NOT outcome.allowed OR public.record_consumption(outcome) THEN
+            RETURN;
+        END IF;
+    END LOOP;
+    RAISE EXCEPTION 'the period or the key changed too often meanwhile: try again' USING ERRCODE = '40001';
+END
+$$;
+
+-- Consumes in the caller's transaction: what the caller writes beside it and the quota commit or roll back together.
+-- The answer is one row, for a refusal too; bad input, an unknown feature and another user raise. Without a key one is made.
+-- It is written in SQL, since PL/pgSQL takes no argument that is called as a column of the answer.
+CREATE OR REPLACE FUNCTION public.consume_usage(
+    user_id uuid, feature_id text, amount bigint DEFAULT 1, idempotency_key text DEFAULT NULL
+) RETURNS TABLE (
+    allowed boolean, current bigint, "limit" bigint, remaining bigint, reserved bigint, reason text, feature_id text,
+    plan_id text, source text, period_start timestamptz, resets_at timestamptz, as_of timestamptz, replayed boolean,
+    idempotency_key text
+)
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = ''
+AS $$
+    SELECT (c.outcome).allowed, (c.outcome).current, (c.outcome).limit_value, (c.outcome).remaining, (c.outcome).reserved,
+        (c.outcome).reason::text, (c.outcome).feature_id::text, (c.outcome).plan_id::text, (c.outcome).source::text,
+        (c.outcome).period_start, (c.outcome).resets_at, (c.outcome).created_at, c.replayed, (c.outcome).key
+    FROM public.count_consumption($1, $2, $3, coalesce($4, gen_random_uuid()::text)) c
 $$;
