@@ -28,6 +28,7 @@ mod tokens;
 mod usage;
 mod usage_history;
 mod usage_in_sql;
+mod usage_under_pressure;
 mod users;
 
 use adapters::clock::SystemClock;

@@ -16,6 +16,7 @@ use domain::users::UserId;
 use ports::randomness::Randomness;
 use ports::store::{Scope, Store, StoreError};
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::batch;
@@ -25,6 +26,12 @@ use super::commands::{
 
 /// How often a batch is tried as a whole.
 const ATTEMPTS: u32 = 3;
+
+/// By when everybody has an answer, whatever the database does.
+const PATIENCE: Duration = Duration::from_millis(2_500);
+
+/// After how long a conflict is not one between two batches any more.
+const STUCK: Duration = Duration::from_secs(1);
 
 /// How many batches wait for held counters, or pay, at once beside the lanes: each holds a connection.
 const BESIDE_AT_MOST: usize = 4;
@@ -101,22 +108,23 @@ impl UsageService {
 
     /// Uses or holds, durably: the answer is given after the commit.
     pub async fn demand(&self, demand: Demand) -> Result<Demanded, UsageError> {
-        demanded(answer(self.submit(Command::Demand(demand))).await)
+        demanded(answer(self.submit(Command::Demand(demand)), Instant::now() + PATIENCE).await)
     }
 
     /// Many at once; the answers stand in the order of the demands.
     pub async fn demand_all(&self, demands: Vec<Demand>) -> Vec<Result<Demanded, UsageError>> {
         let submitted: Vec<_> = demands.into_iter().map(|demand| self.submit(Command::Demand(demand))).collect();
+        let deadline = Instant::now() + PATIENCE;
         let mut answers = Vec::with_capacity(submitted.len());
         for waiting in submitted {
-            answers.push(demanded(answer(waiting).await));
+            answers.push(demanded(answer(waiting, deadline).await));
         }
         answers
     }
 
     /// Settles, releases or extends a hold.
     pub async fn change_hold(&self, command: HoldCommand) -> Result<Changed, UsageError> {
-        match answer(self.submit(Command::Hold(command))).await? {
+        match answer(self.submit(Command::Hold(command)), Instant::now() + PATIENCE).await? {
             Outcome::Changed(changed) => Ok(changed),
             Outcome::Demanded(_) => Err(UsageError::Fault("a hold was answered as a demand".to_owned())),
         }
@@ -157,9 +165,10 @@ impl UsageService {
             self.submit(Command::Hold(HoldCommand { hold_id, whose, action: HoldAction::Expire }))
         };
         let submitted: Vec<_> = due.into_iter().map(expire).collect();
+        let deadline = Instant::now() + PATIENCE;
         let mut swept = 0;
         for waiting in submitted {
-            match answer(waiting).await {
+            match answer(waiting, deadline).await {
                 Ok(_) => swept += 1,
                 // The next run finds it again.
                 Err(error) => warn!(%error, "a hold whose time is over could not be given back"),
@@ -193,39 +202,65 @@ impl Shared {
     async fn serve(self: Arc<Self>, mut queue: mpsc::Receiver<Waiting>, batch_at_most: usize) {
         let mut gathered = Vec::with_capacity(batch_at_most);
         while queue.recv_many(&mut gathered, batch_at_most).await > 0 {
-            let batch = std::mem::replace(&mut gathered, Vec::with_capacity(batch_at_most));
-            Arc::clone(&self).settle(batch, Course::Swift).await;
+            let mut batch = std::mem::replace(&mut gathered, Vec::with_capacity(batch_at_most));
+            self.drop_the_left(&mut batch);
+            if batch.is_empty() {
+                continue;
+            }
+            if let Err(away) = Arc::clone(&self).settle(batch, Course::Swift).await {
+                // Whoever waits behind it has waited as long as it did; another try would take as long again.
+                while let Ok(waiting) = queue.try_recv() {
+                    self.reply(waiting.answer, Err(away.clone()));
+                }
+            }
         }
     }
 
-    /// Runs a batch until each of its commands is answered or goes on beside it.
-    async fn settle(self: Arc<Self>, batch: Vec<Waiting>, course: Course) {
+    /// Runs a batch until each of its commands is answered or goes on beside it. `Err` says that the database is away.
+    async fn settle(self: Arc<Self>, mut batch: Vec<Waiting>, course: Course) -> Result<(), UsageError> {
         self.batches.fetch_add(1, Ordering::Relaxed);
         self.commands.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        let begun = Instant::now();
         let commands: Vec<_> = batch.iter().map(|waiting| &waiting.command).collect();
-        match self.attempt(&commands, course).await {
-            Ok(fates) => self.answer(batch, fates),
-            Err(error) if batch.len() == 1 || matches!(error, StoreError::Unavailable(_) | StoreError::InDoubt(_)) => {
-                let error = UsageError::from(error);
-                for waiting in batch {
-                    self.reply(waiting.answer, Err(error.clone()));
-                }
+        let error = match self.attempt(&commands, course).await {
+            Ok(fates) => {
+                self.answer(batch, fates);
+                return Ok(());
             }
-            Err(error) => {
-                // One of them poisons the others: each for itself, so that only that one fails.
-                warn!(%error, commands = batch.len(), "a batch of consumptions is split");
-                for waiting in batch {
-                    Box::pin(Arc::clone(&self).settle(vec![waiting], course)).await;
-                }
+            Err(error) => error,
+        };
+        let away = match &error {
+            StoreError::Unavailable(why) | StoreError::InDoubt(why) => Some(UsageError::Away(why.clone())),
+            _ => None,
+        };
+        // A conflict that took so long is a lock that nobody lets go of; one after the other would wait for it as long.
+        let stuck = matches!(error, StoreError::Conflict) && begun.elapsed() >= STUCK;
+        if batch.len() == 1 || away.is_some() || stuck {
+            let error = UsageError::from(error);
+            for waiting in batch {
+                self.reply(waiting.answer, Err(error.clone()));
+            }
+            return away.map_or(Ok(()), Err);
+        }
+        // One of them poisons the others: each for itself, so that only that one fails.
+        warn!(%error, commands = batch.len(), "a batch of commands is split");
+        self.drop_the_left(&mut batch);
+        let mut ended = Ok(());
+        for waiting in batch {
+            match &ended {
+                Ok(()) => ended = Box::pin(Arc::clone(&self).settle(vec![waiting], course)).await,
+                Err(away) => self.reply(waiting.answer, Err(away.clone())),
             }
         }
+        ended
     }
 
     /// The whole batch, again where others were in the way: a conflict, or a key that came in meanwhile.
     async fn attempt(&self, commands: &[&Command], course: Course) -> Result<Vec<Fate>, StoreError> {
+        let begun = Instant::now();
         for _ in 1..ATTEMPTS {
             match batch::run(&*self.store, &*self.randomness, commands, course).await {
-                Err(StoreError::Conflict | StoreError::Constraint { .. }) => {}
+                Err(StoreError::Conflict | StoreError::Constraint { .. }) if begun.elapsed() < PATIENCE => {}
                 settled => return settled,
             }
         }
@@ -257,7 +292,15 @@ impl Shared {
     async fn settle_beside(self: Arc<Self>, batch: Vec<Waiting>, course: Course) {
         // The semaphore is never closed.
         let Ok(_place) = self.beside.acquire().await else { return };
-        Arc::clone(&self).settle(batch, course).await;
+        // Each of them is answered; nobody stands in a queue behind it.
+        Arc::clone(&self).settle(batch, course).await.ok();
+    }
+
+    /// Forgets the commands that nobody waits for any more: they were told that their outcome is unknown.
+    fn drop_the_left(&self, batch: &mut Vec<Waiting>) {
+        let before = batch.len();
+        batch.retain(|waiting| !waiting.answer.is_closed());
+        self.unanswered.fetch_sub(before - batch.len(), Ordering::Relaxed);
     }
 
     fn reply(&self, waiting: oneshot::Sender<Answer>, answer: Answer) {
@@ -267,8 +310,12 @@ impl Shared {
     }
 }
 
-async fn answer(submitted: Result<oneshot::Receiver<Answer>, UsageError>) -> Answer {
-    submitted?.await.unwrap_or_else(|_| Err(UsageError::Fault("a lane ended".to_owned())))
+/// Whoever gives up waiting leaves: what was not begun by then never is.
+async fn answer(submitted: Result<oneshot::Receiver<Answer>, UsageError>, deadline: Instant) -> Answer {
+    match tokio::time::timeout_at(deadline, submitted?).await {
+        Ok(answer) => answer.unwrap_or_else(|_| Err(UsageError::Fault("a lane ended".to_owned()))),
+        Err(_) => Err(UsageError::InDoubt("the counters did not answer in time".to_owned())),
+    }
 }
 
 fn demanded(answer: Answer) -> Result<Demanded, UsageError> {
