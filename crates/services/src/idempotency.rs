@@ -44,11 +44,6 @@ pub enum KeyConflict {
 }
 
 impl<T> Once<T> {
-    /// Without a key, for a use case that the service itself asks for: nothing is kept.
-    pub fn unkeyed(render: Render<T>) -> Self {
-        Self { claim: None, render }
-    }
-
     /// Takes the key for this transaction. `Ok(Ok(Some(answer)))` is the first answer of the same request.
     pub async fn claim(&self, work: &mut dyn UnitOfWork) -> Result<Result<Option<Performed>, KeyConflict>, StoreError> {
         let Some(claim) = &self.claim else { return Ok(Ok(None)) };
