@@ -58,7 +58,6 @@ pub const OWNERS: [(&[&str], &[&str]); 5] = [
             "chacha20poly1305",
             "hmac",
             "jsonwebtoken",
-            "moka",
             "rand",
             "reqwest",
             "sea-orm",
@@ -139,7 +138,12 @@ pub struct RoomAbsent {
     pub because: &'static str,
 }
 
-pub const ROOMS_ABSENT: [RoomAbsent; 4] = [
+pub const ROOMS_ABSENT: [RoomAbsent; 5] = [
+    RoomAbsent {
+        room: "changes",
+        from: &["crates/services/src", "crates/app/src/http"],
+        because: "nobody asks for them: a feed tells the memory of the process, crates/adapters/src/memory",
+    },
     RoomAbsent {
         room: "clock",
         from: &HOUSES,

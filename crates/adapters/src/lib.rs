@@ -3,9 +3,9 @@
 //! Architecture Invariant: `sea-orm` and `sqlx` are named in `postgres` only, cryptography in `secrets` and where
 //! a stored answer is sealed; no rule of the product is decided here.
 
-pub mod callers;
 pub mod clock;
 pub mod digest;
+pub mod memory;
 pub mod postgres;
 pub mod randomness;
 pub mod secrets;

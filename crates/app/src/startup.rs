@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
-use adapters::callers::RecentCallers;
 use adapters::clock::SystemClock;
+use adapters::memory::Memory;
 use adapters::postgres::embedded::EmbeddedPostgres;
-use adapters::postgres::{PgStore, PoolSettings, Pooler as PgPooler};
+use adapters::postgres::{ChangeFeed, PgStore, PoolSettings, Pooler as PgPooler};
 use adapters::randomness::SystemRandomness;
 use adapters::secrets::access_tokens::BuiltInTokens;
 use adapters::secrets::api_keys::ApiKeys;
@@ -20,6 +20,7 @@ use anyhow::{Context, bail};
 use chrono::TimeDelta;
 use domain::identity::Email;
 use ports::api_keys::KeyMint;
+use ports::changes::ChangeListener;
 use ports::clock::Clock;
 use ports::identity::{CallerCache, SecretMint, TokenVerifier};
 use ports::randomness::Randomness;
@@ -67,6 +68,7 @@ pub struct RunningApp {
     /// How long a balancer is given to notice.
     delay: Duration,
     jobs: Jobs,
+    feed: Option<ChangeFeed>,
     server: ServerHandle,
     serving: JoinHandle<std::io::Result<()>>,
 }
@@ -81,6 +83,7 @@ impl RunningApp {
         self.serving.await.context("the HTTP server broke")?.context("the HTTP server failed")?;
         self.usage.drain(DRAIN_PATIENCE).await;
         self.jobs.stop().await;
+        drop(self.feed);
         self.store.close().await;
         Ok(())
     }
@@ -126,6 +129,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<RunningApp> {
     check_database(&settings, &store).await?;
     let rooms = rooms(&settings, &store, &clock, &signing_key)?;
     let first_admin = Preparation::new(&settings, &rooms)?.run().await?;
+    let feed = change_feed(&settings, &url, &rooms.changes)?;
     let stopping = Stopping::default();
     let delay = Duration::from_secs(settings.server.shutdown_delay_seconds);
     let metrics = telemetry::install_metrics()?;
@@ -145,7 +149,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<RunningApp> {
     let handle = server.handle();
     let serving = tokio::spawn(server);
     info!(%address, "listening");
-    Ok(RunningApp { address, first_admin, store, usage, stopping, delay, jobs, server: handle, serving })
+    Ok(RunningApp { address, first_admin, store, usage, stopping, delay, jobs, feed, server: handle, serving })
 }
 
 async fn migrate(settings: &Settings, url: &str) -> anyhow::Result<()> {
@@ -205,6 +209,21 @@ fn pool_settings(settings: &Settings, url: &str, answer_secret: Vec<u8>) -> Pool
     }
 }
 
+/// The feed listens over the direct address. A transaction pooler hands notifications to nobody, so behind one without a
+/// direct address there is no feed, and what is remembered lives a second.
+fn change_feed(
+    settings: &Settings,
+    url: &str,
+    listener: &Arc<dyn ChangeListener>,
+) -> anyhow::Result<Option<ChangeFeed>> {
+    let direct = settings.database.direct_url.expose();
+    let Some(url) = direct.or_else(|| (settings.database.pooler == Pooler::None).then_some(url)) else {
+        info!("no change is heard through a transaction pooler: what is remembered lives a second");
+        return Ok(None);
+    };
+    Ok(Some(ChangeFeed::start(url, Arc::clone(listener))?))
+}
+
 /// Refuses to serve where answers could be mixed up, or where the login has rights that the settings forbid.
 async fn check_database(settings: &Settings, store: &Arc<PgStore>) -> anyhow::Result<()> {
     match store.self_test().await {
@@ -231,7 +250,9 @@ async fn check_database(settings: &Settings, store: &Arc<PgStore>) -> anyhow::Re
 /// The services, each with its ports.
 fn rooms(settings: &Settings, pg: &Arc<PgStore>, clock: &Arc<dyn Clock>, signing_key: &str) -> anyhow::Result<Rooms> {
     let store: Arc<dyn Store> = Arc::<PgStore>::clone(pg);
-    let cache: Arc<dyn CallerCache> = Arc::new(RecentCallers::new());
+    let memory = Arc::new(Memory::new());
+    let cache: Arc<dyn CallerCache> = Arc::<Memory>::clone(&memory);
+    let changes: Arc<dyn ChangeListener> = Arc::<Memory>::clone(&memory);
     let mint: Arc<dyn KeyMint> = Arc::new(ApiKeys::new(settings.api_keys.prefix.clone())?);
     let randomness: Arc<dyn Randomness> = Arc::new(SystemRandomness);
     let supabase = &settings.auth.supabase;
@@ -266,15 +287,16 @@ fn rooms(settings: &Settings, pg: &Arc<PgStore>, clock: &Arc<dyn Clock>, signing
         )),
         accounts,
         users: Arc::new(UserService { store: Arc::clone(&store), cache: Arc::clone(&cache), provider, admin_email }),
-        plans: Arc::new(PlanService::new(Arc::clone(&store), settings.billing.mode)),
-        features: Arc::new(FeatureService { store: Arc::clone(&store) }),
-        entitlements: Arc::new(EntitlementService { store: Arc::clone(&store) }),
+        plans: Arc::new(PlanService::new(Arc::clone(&store), settings.billing.mode, Arc::clone(&changes))),
+        features: Arc::new(FeatureService { store: Arc::clone(&store), changes: Arc::clone(&changes) }),
+        entitlements: Arc::new(EntitlementService::new(Arc::clone(&store), memory, Arc::clone(&changes))),
         usage: Arc::new(UsageService::start(Arc::clone(&store), Arc::clone(&randomness), lane_settings(settings))),
         tokens: Arc::new(TokenService { store: Arc::clone(&store), randomness: Arc::clone(&randomness) }),
         usage_history: Arc::new(UsageHistoryService { store: Arc::clone(&store) }),
         api_keys: Arc::new(ApiKeyService { store: Arc::clone(&store), clock: Arc::clone(clock), mint, cache }),
         audit: Arc::new(AuditService { store: Arc::clone(&store) }),
         maintenance: Arc::new(MaintenanceService { store }),
+        changes,
         limits: Arc::new(crate::http::limits::RateLimits::new(settings)?),
         randomness,
         store: Arc::clone(pg),

@@ -102,6 +102,24 @@ pub struct Entitlement {
     pub as_of: DateTime<Utc>,
 }
 
+/// How a counter and the user's tokens stood at one moment, read by themselves or left by a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count {
+    pub tally: Tally,
+    /// Tokens that can be spent: the balance less what is held.
+    pub tokens_available: i64,
+    pub as_of: DateTime<Utc>,
+}
+
+impl Entitlement {
+    /// The same facts with another count. It is as old as the older of the two.
+    #[must_use]
+    pub fn counted(self, count: &Count) -> Self {
+        let Count { tally, tokens_available, as_of } = *count;
+        Self { tally, tokens_available, as_of: self.as_of.min(as_of), ..self }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
@@ -236,6 +254,16 @@ mod tests {
             let refused = Entitlement { access, ..entitlement(Allowance::Unlimited, Tally::default()) };
             assert_eq!(decide(&refused, 1).reason, reason);
         }
+    }
+
+    #[test]
+    fn a_recounted_entitlement_is_as_old_as_its_oldest_part() {
+        let facts = entitlement(Allowance::Limited(10), Tally::default());
+        let tally = Tally { used: 3, reserved: 0, overage: 0 };
+        let (before, after) = (facts.as_of - chrono::TimeDelta::hours(1), facts.as_of + chrono::TimeDelta::hours(1));
+        let counted = |as_of| facts.clone().counted(&Count { tally, tokens_available: 7, as_of });
+        assert_eq!((counted(after).tally, counted(after).tokens_available), (tally, 7));
+        assert_eq!((counted(after).as_of, counted(before).as_of), (facts.as_of, before));
     }
 
     proptest! {

@@ -1,20 +1,21 @@
 //! Features: what a plan can grant. Boolean ones are had or not; metered ones are counted.
 
 use std::fmt;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::plans::{IdRefused, parse_id};
 
-/// The id of a feature: 1 to 50 characters of `a-z`, `0-9`, `_` and `-`.
+/// The id of a feature: 1 to 50 characters of `a-z`, `0-9`, `_` and `-`. A clone shares the text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct FeatureId(String);
+pub struct FeatureId(Arc<str>);
 
 impl FeatureId {
     pub fn parse(text: &str) -> Result<Self, IdRefused> {
-        parse_id(text).map(Self)
+        parse_id(text).map(|id| Self(id.into()))
     }
 
     pub fn as_str(&self) -> &str {
@@ -32,7 +33,7 @@ impl TryFrom<String> for FeatureId {
 
 impl From<FeatureId> for String {
     fn from(id: FeatureId) -> Self {
-        id.0
+        id.as_str().to_owned()
     }
 }
 

@@ -8,6 +8,7 @@
 
 pub mod api_keys;
 pub mod audit;
+pub mod changes;
 pub mod entitlements;
 pub mod features;
 pub mod idempotency;

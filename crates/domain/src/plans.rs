@@ -1,6 +1,7 @@
 //! Plans: the catalogue of what is sold, for how much, and with which limits.
 
 use std::fmt;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
@@ -21,31 +22,31 @@ const ID_MAX_LENGTH: usize = 50;
 pub struct IdRefused(pub String);
 
 /// The one rule for the ids that people choose, of plans and of features: they stand in addresses and in logs as they are.
-pub(crate) fn parse_id(text: &str) -> Result<String, IdRefused> {
+pub(crate) fn parse_id(text: &str) -> Result<&str, IdRefused> {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-';
     if text.is_empty() || text.len() > ID_MAX_LENGTH || !text.bytes().all(fits) {
         let shown: String = text.chars().filter(|character| !character.is_control()).take(ID_MAX_LENGTH).collect();
         return Err(IdRefused(shown));
     }
-    Ok(text.to_owned())
+    Ok(text)
 }
 
-/// The id of a plan: 1 to 50 characters of `a-z`, `0-9`, `_` and `-`.
+/// The id of a plan: 1 to 50 characters of `a-z`, `0-9`, `_` and `-`. A clone shares the text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct PlanId(String);
+pub struct PlanId(Arc<str>);
 
 impl PlanId {
     pub fn parse(text: &str) -> Result<Self, IdRefused> {
-        parse_id(text).map(Self)
+        parse_id(text).map(|id| Self(id.into()))
     }
 
     pub fn free() -> Self {
-        Self(FREE_PLAN.to_owned())
+        Self(FREE_PLAN.into())
     }
 
     pub fn is_free(&self) -> bool {
-        self.0 == FREE_PLAN
+        self.as_str() == FREE_PLAN
     }
 
     pub fn as_str(&self) -> &str {
@@ -63,7 +64,7 @@ impl TryFrom<String> for PlanId {
 
 impl From<PlanId> for String {
     fn from(id: PlanId) -> Self {
-        id.0
+        id.as_str().to_owned()
     }
 }
 

@@ -1,9 +1,11 @@
 //! API keys: their rows, and the secrets themselves.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use domain::api_keys::{ApiKey, ApiKeyDraft, ApiKeyId};
-use domain::identity::Role;
+use domain::identity::{PermissionSet, Role};
 use domain::users::UserId;
 
 use crate::store::{Locked, Page, StoreError};
@@ -31,6 +33,18 @@ pub trait KeyMint: Send + Sync {
 pub struct KeyHolder {
     pub key: ApiKey,
     pub role: Role,
+}
+
+/// What is remembered of a key and its owner: enough to know a caller, and small.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownKey {
+    pub id: ApiKeyId,
+    pub user_id: UserId,
+    pub role: Role,
+    pub permissions: Arc<PermissionSet>,
+    pub on_behalf: bool,
+    pub is_active: bool,
+    pub expires_at: Option<DateTime<Utc>>,
 }
 
 #[async_trait]

@@ -1,10 +1,13 @@
 //! Entitlements: the facts that a decision rests on, and the exceptions of single customers.
 
 use async_trait::async_trait;
-use domain::entitlements::{Entitlement, FeatureOverride};
+use chrono::{DateTime, Utc};
+use domain::entitlements::{Count, Entitlement, FeatureOverride};
 use domain::features::{FeatureId, FeatureKind};
+use domain::usage::Period;
 use domain::users::UserId;
 
+use crate::changes::Ticket;
 use crate::store::StoreError;
 
 /// An entitlement with what people call the feature.
@@ -23,6 +26,45 @@ pub enum Missing {
     Feature,
 }
 
+/// An entitlement, and until when its facts hold if nobody changes them: an exception, a trial, a grace or the period
+/// ends, or a scheduled change comes due. `None` is for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    pub entitlement: Entitlement,
+    pub changes_at: Option<DateTime<Utc>>,
+}
+
+/// One feature of one user.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Holding {
+    pub user_id: UserId,
+    pub feature_id: FeatureId,
+}
+
+/// What is remembered of an entitlement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recalled {
+    /// All of it.
+    Whole(Entitlement),
+    /// Everything but the count, which is too old; what stands in its place is not to be used.
+    Facts(Entitlement),
+    Nothing,
+}
+
+/// What is remembered of entitlements. Nothing waits here. Facts are at most a second behind the database (young, or
+/// vouched for by a feed of changes) and are never given beyond the moment at which they change by themselves. A count
+/// is at most a second old.
+pub trait EntitlementCache: Send + Sync {
+    fn recall(&self, holding: &Holding) -> Recalled;
+    /// To be taken before the database is asked.
+    fn ticket(&self, user_id: UserId) -> Ticket;
+    fn remember(&self, holding: &Holding, standing: &Standing, ticket: &Ticket);
+    /// Puts another count to facts that are remembered, if they are of this period.
+    fn recount(&self, holding: &Holding, period: &Period, count: &Count, ticket: &Ticket);
+    /// What a commit of this very process left: newer than whatever was asked for before this call.
+    fn note(&self, holding: &Holding, period: &Period, count: &Count);
+}
+
 #[async_trait]
 pub trait EntitlementRepository: Send {
     /// All facts of one feature for one user, in one statement.
@@ -31,7 +73,12 @@ pub trait EntitlementRepository: Send {
         user_id: UserId,
         feature_id: &FeatureId,
     ) -> Result<Result<NamedEntitlement, Missing>, StoreError>;
-    /// The same for every active feature, in the order of their ids. Bounded by `FEATURES_MAX`.
+    /// All facts of many, in the order in which they are asked for. One statement; asked in `Scope::Counting`, it goes
+    /// through the keys of its tables.
+    async fn find_many(&mut self, holdings: &[Holding]) -> Result<Vec<Result<Standing, Missing>>, StoreError>;
+    /// Nothing but the counts of those periods, likewise; `None` where there is no such user.
+    async fn count_many(&mut self, periods: &[(Holding, Period)]) -> Result<Vec<Option<Count>>, StoreError>;
+    /// The same as `find` for every active feature, in the order of their ids. Bounded by `FEATURES_MAX`.
     async fn list(&mut self, user_id: UserId) -> Result<Vec<NamedEntitlement>, StoreError>;
 
     async fn list_overrides(&mut self, user_id: UserId) -> Result<Vec<FeatureOverride>, StoreError>;

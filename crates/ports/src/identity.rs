@@ -7,7 +7,8 @@ use domain::users::UserId;
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::api_keys::KeyHolder;
+use crate::api_keys::KnownKey;
+use crate::changes::Ticket;
 use crate::store::StoreError;
 
 /// What a log-in is checked against.
@@ -80,16 +81,19 @@ pub struct VerifiedIdentity {
     pub expires_at: DateTime<Utc>,
 }
 
-/// What is remembered of callers, so that not every request asks the database who they are. An entry lives at most a
-/// second: revocation takes effect within that on every process, and at once on the one that it was done on.
-#[async_trait]
+/// What is remembered of callers, so that not every request asks the database who they are. Nothing waits here. What is
+/// given is at most a second behind the database: young, or vouched for by a feed of changes (`ChangeListener`).
 pub trait CallerCache: Send + Sync {
-    async fn role(&self, user_id: UserId) -> Option<Role>;
-    async fn remember_role(&self, user_id: UserId, role: Role);
-    async fn key(&self, hash: &str) -> Option<KeyHolder>;
-    async fn remember_key(&self, hash: &str, holder: KeyHolder);
-    /// Forgets everything about a user and their keys.
-    async fn forget(&self, user_id: UserId);
+    fn role(&self, user_id: UserId) -> Option<Role>;
+    /// To be taken before the role is read.
+    fn role_ticket(&self, user_id: UserId) -> Ticket;
+    fn remember_role(&self, user_id: UserId, role: Role, ticket: &Ticket);
+    fn key(&self, hash: &str) -> Option<KnownKey>;
+    /// To be taken before the key is read, when nobody knows yet whose it is.
+    fn key_ticket(&self) -> Ticket;
+    fn remember_key(&self, hash: &str, key: KnownKey, ticket: &Ticket);
+    /// Forgets everything about a user and their keys: whoever changed something of theirs calls it after the commit.
+    fn forget(&self, user_id: UserId);
 }
 
 /// Why a token was not accepted. The caller is told no more than that it was not.
@@ -105,6 +109,8 @@ pub enum TokenRefused {
 #[async_trait]
 pub trait TokenVerifier: Send + Sync {
     async fn verify(&self, token: &str) -> Result<VerifiedIdentity, TokenRefused>;
+    /// The same without waiting for anybody. `None` says nothing: `verify` knows.
+    fn verify_at_once(&self, token: &str) -> Option<VerifiedIdentity>;
 }
 
 #[derive(Clone, PartialEq, Eq)]

@@ -91,7 +91,7 @@ impl<T> std::ops::Deref for Locked<T> {
 }
 
 /// What can go wrong with a statement, by what the caller can do about it.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 pub enum StoreError {
     /// Another transaction was in the way: the same work can succeed when it is done again from the start.
     #[error("the transaction met a conflict and can be repeated")]

@@ -25,6 +25,8 @@ pub trait UserRepository: Send {
     async fn find(&mut self, id: UserId) -> Result<Option<User>, StoreError>;
     /// Role of a profile: all that is needed to know a caller.
     async fn find_role(&mut self, id: UserId) -> Result<Option<Role>, StoreError>;
+    /// The same for many at once, in one statement; who has no profile is absent.
+    async fn find_roles(&mut self, ids: &[UserId]) -> Result<Vec<(UserId, Role)>, StoreError>;
     /// FOR NO KEY UPDATE: inserts of child rows go on meanwhile.
     async fn lock(&mut self, id: UserId) -> Result<Option<Locked<User>>, StoreError>;
     /// `Constraint { fk_users_auth }` without an identity, `Constraint { users_pkey }` where there is a profile.

@@ -126,7 +126,7 @@ impl ApiKeyService {
             Ok(performed)
         })
         .await?;
-        self.cache.forget(owner).await;
+        self.cache.forget(owner);
         Ok(performed)
     }
 
@@ -151,7 +151,7 @@ impl ApiKeyService {
             Ok(work.commit().await?)
         })
         .await?;
-        self.cache.forget(owner).await;
+        self.cache.forget(owner);
         Ok(())
     }
 

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use domain::changes::Change;
 use domain::features::{Feature, FeatureChanges, FeatureDraft, FeatureId};
 use domain::users::UserId;
+use ports::changes::ChangeListener;
 use ports::features::FEATURES_MAX;
 use ports::store::{Scope, Store, StoreError};
 
@@ -13,6 +15,7 @@ use crate::plans::CatalogueError;
 
 pub struct FeatureService {
     pub store: Arc<dyn Store>,
+    pub changes: Arc<dyn ChangeListener>,
 }
 
 impl FeatureService {
@@ -37,7 +40,7 @@ impl FeatureService {
         draft: &FeatureDraft,
         once: Once<Feature>,
     ) -> Result<Performed, CatalogueError> {
-        retry_conflicts::<_, CatalogueError, _>(async || {
+        let performed = retry_conflicts::<_, CatalogueError, _>(async || {
             let mut work = self.store.begin(Scope::on_order_of(actor)).await?;
             if let Some(replayed) = once.claim(&mut *work).await?? {
                 return Ok(replayed);
@@ -55,7 +58,9 @@ impl FeatureService {
             work.commit().await?;
             Ok(performed)
         })
-        .await
+        .await?;
+        self.changes.heard(Change::Catalogue);
+        Ok(performed)
     }
 
     pub async fn change(
@@ -65,7 +70,7 @@ impl FeatureService {
         changes: &FeatureChanges,
     ) -> Result<Feature, CatalogueError> {
         let unknown = || CatalogueError::UnknownFeature(id.clone());
-        retry_conflicts::<_, CatalogueError, _>(async || {
+        let feature = retry_conflicts::<_, CatalogueError, _>(async || {
             let mut work = self.store.begin(Scope::on_order_of(actor)).await?;
             work.features().find(id).await?.ok_or_else(unknown)?;
             work.features().save(id, changes).await?;
@@ -73,7 +78,9 @@ impl FeatureService {
             work.commit().await?;
             Ok(feature)
         })
-        .await
+        .await?;
+        self.changes.heard(Change::Catalogue);
+        Ok(feature)
     }
 
     /// Deletes a feature that no plan grants and nobody has used; any other is deactivated instead.
@@ -90,7 +97,9 @@ impl FeatureService {
             work.features().delete(id).await?;
             Ok(work.commit().await?)
         })
-        .await
+        .await?;
+        self.changes.heard(Change::Catalogue);
+        Ok(())
     }
 }
 

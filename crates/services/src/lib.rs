@@ -9,6 +9,7 @@ pub mod audit;
 pub mod conflicts;
 pub mod entitlements;
 pub mod features;
+pub mod gathered;
 pub mod idempotency;
 pub mod identity;
 pub mod maintenance;

@@ -5,10 +5,12 @@
 
 use std::sync::Arc;
 
+use domain::changes::Change;
 use domain::features::FeatureId;
 use domain::plans::{Plan, PlanChanges, PlanDraft, PlanFeature, PlanId, PlanKept, may_change, may_delete};
 use domain::subscriptions::BillingMode;
 use domain::users::UserId;
+use ports::changes::ChangeListener;
 use ports::plans::PLANS_MAX;
 use ports::store::{Scope, Store, StoreError, UnitOfWork};
 use thiserror::Error;
@@ -53,12 +55,19 @@ pub enum PlanEdit {
 pub struct PlanService {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) billing_mode: BillingMode,
+    pub(crate) changes: Arc<dyn ChangeListener>,
     catalogue: Snapshot<Vec<Plan>>,
 }
 
 impl PlanService {
-    pub fn new(store: Arc<dyn Store>, billing_mode: BillingMode) -> Self {
-        Self { store, billing_mode, catalogue: Snapshot::default() }
+    pub fn new(store: Arc<dyn Store>, billing_mode: BillingMode, changes: Arc<dyn ChangeListener>) -> Self {
+        Self { store, billing_mode, changes, catalogue: Snapshot::default() }
+    }
+
+    /// What was just changed here is seen here at once.
+    async fn forget_catalogue(&self) {
+        self.changes.heard(Change::Catalogue);
+        self.catalogue.forget().await;
     }
 
     /// The active plans with their features and limits, cheapest first.
@@ -119,7 +128,7 @@ impl PlanService {
             Ok(performed)
         })
         .await?;
-        self.catalogue.forget().await;
+        self.forget_catalogue().await;
         Ok(performed)
     }
 
@@ -138,7 +147,7 @@ impl PlanService {
             Ok(plan)
         })
         .await?;
-        self.catalogue.forget().await;
+        self.forget_catalogue().await;
         Ok(plan)
     }
 
@@ -157,7 +166,7 @@ impl PlanService {
             Ok(work.commit().await?)
         })
         .await?;
-        self.catalogue.forget().await;
+        self.forget_catalogue().await;
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 //! trigger's. A change that waits for the end of the paid period is in force by `effective_plan` from that moment on;
 //! the job that applies it only tidies up.
 
+use domain::changes::Change;
 use domain::entitlements::Decision;
 use domain::features::FeatureId;
 use domain::plans::{Plan, PlanId};
@@ -104,7 +105,11 @@ impl PlanService {
         once: &Once<ChangedPlan>,
     ) -> Result<Performed, PlanChangeError> {
         let scope = Scope::on_order_of(user_id);
-        retry_conflicts(async || self.change_once(scope.clone(), user_id, wish, Authority::User, once).await).await
+        let changed =
+            retry_conflicts(async || self.change_once(scope.clone(), user_id, wish, Authority::User, once).await)
+                .await?;
+        self.changes.heard(Change::User(user_id));
+        Ok(changed)
     }
 
     /// An administrator grants a plan; nothing is owed for it.
@@ -117,7 +122,11 @@ impl PlanService {
         once: &Once<ChangedPlan>,
     ) -> Result<Performed, PlanChangeError> {
         let scope = Scope::Service { actor: Some(actor), reason };
-        retry_conflicts(async || self.change_once(scope.clone(), user_id, wish, Authority::Admin, once).await).await
+        let changed =
+            retry_conflicts(async || self.change_once(scope.clone(), user_id, wish, Authority::Admin, once).await)
+                .await?;
+        self.changes.heard(Change::User(user_id));
+        Ok(changed)
     }
 
     async fn change_once(
@@ -165,6 +174,7 @@ impl PlanService {
         let mut work = self.store.begin(Scope::on_order_of(user_id)).await?;
         let dropped = work.subscriptions().unschedule(user_id).await?;
         work.commit().await?;
+        self.changes.heard(Change::User(user_id));
         Ok(dropped)
     }
 
@@ -191,6 +201,7 @@ impl PlanService {
         let subscription_id = standing.subscription.map(|subscription| subscription.id);
         work.subscriptions().save_plan(user_id, &due.plan_id, subscription_id).await?;
         work.commit().await?;
+        self.changes.heard(Change::User(user_id));
         Ok(true)
     }
 
@@ -198,7 +209,9 @@ impl PlanService {
     pub async fn keep_grace_days(&self, days: u16) -> Result<(), StoreError> {
         let mut work = self.store.begin(Scope::SERVICE).await?;
         work.subscriptions().save_grace_days(days).await?;
-        work.commit().await
+        work.commit().await?;
+        self.changes.heard(Change::Catalogue);
+        Ok(())
     }
 }
 

@@ -101,7 +101,7 @@ impl UserService {
         })?;
         let performed = once.record(&mut *work, &user).await?;
         work.commit().await?;
-        self.cache.forget(user_id).await;
+        self.cache.forget(user_id);
         Ok(performed)
     }
 
@@ -115,6 +115,7 @@ impl UserService {
         }
         work.users().save_role(user_id, Role::Admin).await?;
         work.commit().await?;
+        self.cache.forget(user_id);
         Ok(true)
     }
 
@@ -149,7 +150,7 @@ impl UserService {
             Ok(work.commit().await?)
         })
         .await?;
-        self.cache.forget(user_id).await;
+        self.cache.forget(user_id);
         Ok(())
     }
 
@@ -188,7 +189,7 @@ impl UserService {
         let mut work = self.store.begin(Scope::Service { actor: Some(actor), reason }).await?;
         let user = change_role_in(&mut *work, user_id, role).await?;
         work.commit().await?;
-        self.cache.forget(user_id).await;
+        self.cache.forget(user_id);
         Ok(user)
     }
 

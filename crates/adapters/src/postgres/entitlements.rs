@@ -1,21 +1,22 @@
 //! Entitlements on Postgres. The facts are `feature_entitlement`'s; what they mean is decided in the domain.
 //!
-//! Costs: one round trip a call; `list` is one statement for all active features, bounded by `FEATURES_MAX`. No locks: the
+//! Costs: one round trip a call, also for `find_many` and `count_many`, whose callers bound them; `list` is one statement for all active features, bounded by `FEATURES_MAX`. No locks: the
 //! facts are as of the statement.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use domain::entitlements::{Access, Allowance, Entitlement, FeatureOverride, Source};
+use domain::entitlements::{Access, Allowance, Count, Entitlement, FeatureOverride, Source};
 use domain::features::FeatureId;
 use domain::plans::PlanId;
 use domain::usage::{Period, Tally};
 use domain::users::UserId;
-use ports::entitlements::{EntitlementRepository, Missing, NamedEntitlement};
+use ports::entitlements::{EntitlementRepository, Holding, Missing, NamedEntitlement, Standing};
 use ports::features::FEATURES_MAX;
 use ports::store::StoreError;
 use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect};
+use uuid::Uuid;
 
 use super::entities::feature_overrides;
 use super::error::store_error;
@@ -55,6 +56,25 @@ struct Known {
     facts: Option<EntitlementRow>,
 }
 
+#[derive(FromQueryResult)]
+struct StandingRow {
+    user_known: bool,
+    changes_at: Option<DateTime<Utc>>,
+    #[sea_orm(nested)]
+    facts: Option<EntitlementRow>,
+}
+
+#[derive(FromQueryResult)]
+struct CountRow {
+    place: i64,
+    used: i64,
+    reserved: i64,
+    overage: i64,
+    token_balance: i64,
+    token_reserved: i64,
+    as_of: DateTime<Utc>,
+}
+
 #[async_trait]
 impl EntitlementRepository for PgUnitOfWork {
     async fn find(
@@ -69,6 +89,45 @@ impl EntitlementRepository for PgUnitOfWork {
             Some(Known { user_known: true, .. }) => Ok(Err(Missing::Feature)),
             _ => Ok(Err(Missing::User)),
         }
+    }
+
+    async fn find_many(&mut self, holdings: &[Holding]) -> Result<Vec<Result<Standing, Missing>>, StoreError> {
+        let (users, features) = columns(holdings.iter());
+        let rows: Vec<StandingRow> =
+            self.read_all(include_str!("sql/find_entitlements.sql"), [users.into(), features.into()]).await?;
+        if rows.len() != holdings.len() {
+            return Err(StoreError::Unexpected("entitlements were answered in another number than asked for".into()));
+        }
+        let standing = |(row, holding): (StandingRow, &Holding)| match row {
+            StandingRow { facts: Some(facts), changes_at, .. } => {
+                let entitlement = entitlement(holding.user_id, facts)?.entitlement;
+                Ok(Ok(Standing { entitlement, changes_at }))
+            }
+            StandingRow { user_known: true, .. } => Ok(Err(Missing::Feature)),
+            StandingRow { .. } => Ok(Err(Missing::User)),
+        };
+        rows.into_iter().zip(holdings).map(standing).collect()
+    }
+
+    async fn count_many(&mut self, periods: &[(Holding, Period)]) -> Result<Vec<Option<Count>>, StoreError> {
+        let (users, features) = columns(periods.iter().map(|(holding, _)| holding));
+        let (kinds, starts): (Vec<String>, Vec<DateTime<Utc>>) =
+            periods.iter().map(|(_, period)| (period.kind.as_str().to_owned(), period.start)).unzip();
+        let values = [users.into(), features.into(), kinds.into(), starts.into()];
+        let rows: Vec<CountRow> = self.read_all(include_str!("sql/find_counts.sql"), values).await?;
+        let mut counts = vec![None; periods.len()];
+        for row in rows {
+            // Places are counted from 1.
+            let place = usize::try_from(row.place).unwrap_or_default();
+            if let Some(count) = place.checked_sub(1).and_then(|place| counts.get_mut(place)) {
+                *count = Some(Count {
+                    tally: Tally { used: row.used, reserved: row.reserved, overage: row.overage },
+                    tokens_available: tokens_available(row.token_balance, row.token_reserved),
+                    as_of: row.as_of,
+                });
+            }
+        }
+        Ok(counts)
     }
 
     async fn list(&mut self, user_id: UserId) -> Result<Vec<NamedEntitlement>, StoreError> {
@@ -139,11 +198,20 @@ pub(super) fn entitlement(user_id: UserId, row: EntitlementRow) -> Result<NamedE
                 end: row.period_end,
             },
             tally: Tally { used: row.used, reserved: row.reserved, overage: row.counter_overage },
-            tokens_available: row.token_balance.saturating_sub(row.token_reserved).max(0),
+            tokens_available: tokens_available(row.token_balance, row.token_reserved),
             as_of: row.as_of,
         },
         display_name: row.display_name,
     })
+}
+
+fn tokens_available(balance: i64, reserved: i64) -> i64 {
+    balance.saturating_sub(reserved).max(0)
+}
+
+/// What is asked for, side by side.
+fn columns<'a>(holdings: impl Iterator<Item = &'a Holding>) -> (Vec<Uuid>, Vec<String>) {
+    holdings.map(|holding| (holding.user_id.0, holding.feature_id.to_string())).unzip()
 }
 
 fn exception(row: feature_overrides::Model) -> Result<FeatureOverride, StoreError> {

@@ -6,6 +6,7 @@
 mod answer_sealing;
 mod api_keys;
 mod audit;
+mod changes;
 pub mod embedded;
 mod entities;
 mod entitlements;
@@ -27,5 +28,6 @@ mod usage;
 mod usage_history;
 mod users;
 
+pub use changes::ChangeFeed;
 pub use pool::{PoolSettings, PoolState, Pooler};
 pub use store::{PgStore, PgUnitOfWork};

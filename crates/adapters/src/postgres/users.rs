@@ -33,6 +33,12 @@ struct UserRow {
     updated_at: DateTime<Utc>,
 }
 
+#[derive(FromQueryResult)]
+struct RoleRow {
+    id: Uuid,
+    role: String,
+}
+
 #[async_trait]
 impl UserRepository for PgUnitOfWork {
     async fn find(&mut self, id: UserId) -> Result<Option<User>, StoreError> {
@@ -43,6 +49,17 @@ impl UserRepository for PgUnitOfWork {
     async fn find_role(&mut self, id: UserId) -> Result<Option<Role>, StoreError> {
         let role: Option<String> = self.read_value("SELECT role FROM users WHERE id = $1", [id.0.into()]).await?;
         role.map(|role| role.parse().map_err(|_| inconsistent("users", id))).transpose()
+    }
+
+    async fn find_roles(&mut self, ids: &[UserId]) -> Result<Vec<(UserId, Role)>, StoreError> {
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+        let sql = "SELECT id, role FROM users WHERE id = ANY ($1)";
+        let rows: Vec<RoleRow> = self.read_all(sql, [ids.into()]).await?;
+        let known = |row: RoleRow| match row.role.parse() {
+            Ok(role) => Ok((UserId(row.id), role)),
+            Err(_) => Err(inconsistent("users", row.id)),
+        };
+        rows.into_iter().map(known).collect()
     }
 
     async fn lock(&mut self, id: UserId) -> Result<Option<Locked<User>>, StoreError> {

@@ -2,90 +2,87 @@
 //!
 //! Promised: an answer is at most 60 s old and never outlives the token; refusals are not remembered, so a token that
 //! becomes good (a rotated key) is accepted at once. The price: a token whose key is withdrawn works for up to 60 s
-//! more. A hit costs one SHA-256 of the token and a look-up. Bounded to 100,000 entries of about 80 bytes, besides the
-//! cache's own book-keeping; the token itself is not kept.
+//! more. A hit costs one SHA-256 of the token and a look-up. Bounded to 100,000 entries of about 100 bytes; the token
+//! itself is not kept.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
-use moka::Expiry;
-use moka::future::Cache;
 use ports::clock::Clock;
 use ports::identity::{TokenRefused, TokenVerifier, VerifiedIdentity};
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use super::claims::TOKEN_MAX_BYTES;
+use crate::memory::Shelf;
 
-const ENTRIES_MAX: u64 = 100_000;
+const ENTRIES_MAX: usize = 100_000;
 const REMEMBERED_FOR: TimeDelta = TimeDelta::seconds(60);
+
+type Digest = [u8; 32];
 
 pub struct CachedVerifier<V> {
     verifier: V,
-    recent: Cache<[u8; 32], Remembered>,
+    recent: Shelf<Digest, Remembered>,
     clock: Arc<dyn Clock>,
 }
 
-#[derive(Clone)]
 struct Remembered {
     identity: VerifiedIdentity,
     until: DateTime<Utc>,
-    /// The same moment for the cache, which counts by a clock of its own and frees the memory by it.
-    lasts: Duration,
-}
-
-struct AtItsEnd;
-
-impl Expiry<[u8; 32], Remembered> for AtItsEnd {
-    fn expire_after_create(&self, _: &[u8; 32], remembered: &Remembered, _: Instant) -> Option<Duration> {
-        Some(remembered.lasts)
-    }
-
-    fn expire_after_update(
-        &self,
-        _: &[u8; 32],
-        remembered: &Remembered,
-        _: Instant,
-        _: Option<Duration>,
-    ) -> Option<Duration> {
-        Some(remembered.lasts)
-    }
 }
 
 impl<V: TokenVerifier> CachedVerifier<V> {
     pub fn new(verifier: V, clock: Arc<dyn Clock>) -> Self {
-        let recent = Cache::builder().max_capacity(ENTRIES_MAX).expire_after(AtItsEnd).build();
-        Self { verifier, recent, clock }
+        Self { verifier, recent: Shelf::new(ENTRIES_MAX), clock }
     }
 
-    async fn remember(&self, digest: [u8; 32], identity: &VerifiedIdentity) {
+    fn recall(&self, digest: &Digest) -> Option<VerifiedIdentity> {
+        let (identity, until) =
+            self.recent.look(digest, |remembered| (remembered.identity.clone(), remembered.until))?;
+        (self.clock.now() < until).then_some(identity)
+    }
+
+    fn remember(&self, digest: Digest, identity: &VerifiedIdentity) {
         let now = self.clock.now();
         let until = identity.expires_at.min(now + REMEMBERED_FOR);
         // A token within the leeway after its expiry has nothing left to be remembered for.
-        if let Ok(lasts) = (until - now).to_std()
-            && !lasts.is_zero()
-        {
-            self.recent.insert(digest, Remembered { identity: identity.clone(), until, lasts }).await;
+        if now < until {
+            self.recent.put(digest, Remembered { identity: identity.clone(), until });
         }
     }
+}
+
+fn digest(token: &str) -> Digest {
+    Sha256::digest(token.as_bytes()).into()
 }
 
 #[async_trait]
 impl<V: TokenVerifier> TokenVerifier for CachedVerifier<V> {
     async fn verify(&self, token: &str) -> Result<VerifiedIdentity, TokenRefused> {
+        // Nothing longer is a token, so nothing longer is worth a digest.
         if token.len() > TOKEN_MAX_BYTES {
             return self.verifier.verify(token).await;
         }
-        let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        if let Some(remembered) = self.recent.get(&digest).await
-            && self.clock.now() < remembered.until
-        {
-            return Ok(remembered.identity);
+        let digest = digest(token);
+        if let Some(identity) = self.recall(&digest) {
+            return Ok(identity);
         }
         let identity = self.verifier.verify(token).await?;
-        self.remember(digest, &identity).await;
+        self.remember(digest, &identity);
         Ok(identity)
+    }
+
+    fn verify_at_once(&self, token: &str) -> Option<VerifiedIdentity> {
+        if token.len() > TOKEN_MAX_BYTES {
+            return None;
+        }
+        let digest = digest(token);
+        self.recall(&digest).or_else(|| {
+            let identity = self.verifier.verify_at_once(token)?;
+            self.remember(digest, &identity);
+            Some(identity)
+        })
     }
 }
 
@@ -100,7 +97,7 @@ mod tests {
     use super::super::testing;
     use super::*;
 
-    /// Says yes to every token but `bad`, until `expires_at`, and counts.
+    /// Says yes to every token but `bad`, until `expires_at`, and counts; to `swift` at once.
     struct Counting {
         asked: Arc<AtomicUsize>,
         expires_at: DateTime<Utc>,
@@ -114,6 +111,13 @@ mod tests {
                 return Err(TokenRefused::Invalid("it is bad".to_owned()));
             }
             Ok(VerifiedIdentity { user_id: UserId(Uuid::nil()), expires_at: self.expires_at })
+        }
+
+        fn verify_at_once(&self, token: &str) -> Option<VerifiedIdentity> {
+            (token == "swift").then(|| {
+                self.asked.fetch_add(1, Ordering::SeqCst);
+                VerifiedIdentity { user_id: UserId(Uuid::nil()), expires_at: self.expires_at }
+            })
         }
     }
 
@@ -162,13 +166,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_cache_lets_go_of_an_entry_by_itself() {
-        let (verifier, _, _) = cached(TimeDelta::milliseconds(50));
-        verifier.verify("good").await.unwrap();
-        verifier.recent.run_pending_tasks().await;
-        assert_eq!(verifier.recent.entry_count(), 1);
-        tokio::time::sleep(Duration::from_millis(1_500)).await;
-        verifier.recent.run_pending_tasks().await;
-        assert_eq!(verifier.recent.entry_count(), 0);
+    async fn what_can_be_said_at_once_is_remembered_too() {
+        let (verifier, asked, clock) = cached(TimeDelta::hours(1));
+        assert_eq!(verifier.verify_at_once("slow"), None, "its verifier has to wait for somebody");
+        let identity = verifier.verify("slow").await.unwrap();
+        assert_eq!(verifier.verify_at_once("slow"), Some(identity.clone()), "now it is remembered");
+        for _ in 0..3 {
+            assert_eq!(verifier.verify_at_once("swift"), Some(identity.clone()));
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
+        clock.advance(TimeDelta::seconds(60));
+        assert_eq!(verifier.verify_at_once("slow"), None);
+        let endless = "x".repeat(TOKEN_MAX_BYTES + 1);
+        verifier.verify(&endless).await.unwrap();
+        assert_eq!(verifier.verify_at_once(&endless), None, "what is no token is not remembered");
     }
 }

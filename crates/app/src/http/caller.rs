@@ -4,6 +4,7 @@
 //! come before any word about the body. Refused credentials are counted by address and slowed down.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
@@ -13,7 +14,7 @@ use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{FromRequest, HttpMessage, HttpRequest};
 use domain::identity::{Caller, Forbidden, Permission};
-use services::identity::callers::{CallerService, Identified, NotIdentified, Presented};
+use services::identity::callers::{AtOnce, CallerService, Identified, NotIdentified, Presented};
 use tracing::debug;
 
 use super::detached::detached;
@@ -42,16 +43,32 @@ pub async fn identify(
     let named = !NAMELESS.iter().any(|nameless| request.path().starts_with(nameless));
     if let Some(presented) = presented(request.request(), &settings.api_keys.prefix).filter(|_| named) {
         let address = limits.address_of(request.request());
-        let asking = if let Err(too_fast) = limits.check_failures(address) {
-            Err(too_fast)
-        } else {
-            let callers = callers.into_inner();
-            let found = detached(async move { Ok::<_, Problem>(callers.identify(&presented).await) }).await;
-            found.and_then(|found| found.map_err(|error| refusal(error, || limits.count_failure(address))))
+        let asking = match limits.check_failures(address) {
+            Err(too_fast) => Err(too_fast),
+            Ok(()) => {
+                let found = look_up(callers.into_inner(), presented).await;
+                found.and_then(|found| found.map_err(|error| refusal(error, || limits.count_failure(address))))
+            }
         };
         request.extensions_mut().insert(Asking(asking));
     }
     next.call(request).await
+}
+
+/// On this very thread where the memory knows the caller, and where all that is missing is a role, which is read by a
+/// fetch of its own. Everything else is detached.
+async fn look_up(
+    callers: Arc<CallerService>,
+    presented: Presented<'_>,
+) -> Result<Result<Identified, NotIdentified>, Problem> {
+    match callers.identify_at_once(presented) {
+        AtOnce::Known(identified) => Ok(Ok(identified)),
+        AtOnce::RoleMissing(user_id) => Ok(callers.identify_user(user_id).await),
+        AtOnce::Unknown => {
+            let presented = presented.keep();
+            detached(async move { Ok::<_, Problem>(callers.identify(&presented).await) }).await
+        }
+    }
 }
 
 fn refusal(error: NotIdentified, count: impl FnOnce()) -> Problem {
@@ -70,20 +87,16 @@ fn refusal(error: NotIdentified, count: impl FnOnce()) -> Problem {
 }
 
 /// The credential of a request: an API key wherever it stands, else a bearer token.
-fn presented(request: &HttpRequest, key_prefix: &str) -> Option<Presented> {
+fn presented<'a>(request: &'a HttpRequest, key_prefix: &str) -> Option<Presented<'a>> {
     let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or_default().trim());
     if let Some(key) = header(API_KEY_HEADER) {
-        return Some(Presented::Key(key.to_owned()));
+        return Some(Presented::Key(key));
     }
     let authorization = header(AUTHORIZATION.as_str())?;
     let (scheme, credential) = authorization.split_once(' ').unwrap_or((authorization, ""));
     // Another scheme is a credential too, one that nobody accepts: it must not pass for none.
     let credential = if scheme.eq_ignore_ascii_case("bearer") { credential.trim() } else { "" };
-    Some(if credential.starts_with(key_prefix) {
-        Presented::Key(credential.to_owned())
-    } else {
-        Presented::Token(credential.to_owned())
-    })
+    Some(if credential.starts_with(key_prefix) { Presented::Key(credential) } else { Presented::Token(credential) })
 }
 
 fn asking(request: &HttpRequest) -> Result<Identified, Problem> {

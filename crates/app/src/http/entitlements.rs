@@ -9,7 +9,7 @@ use domain::identity::{Permission, Subject};
 use domain::users::UserId;
 use serde::{Deserialize, Serialize};
 use services::entitlements::{EntitlementError, EntitlementService};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 use validator::Validate;
 
@@ -19,7 +19,7 @@ use super::pages::ListView;
 use super::plans::feature_id;
 use super::problem::{Problem, ProblemView, sentence};
 use super::users::user_id;
-use super::valid::{Valid, in_calendar, one_line};
+use super::valid::{Valid, ValidQuery, in_calendar, one_line};
 
 #[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -35,6 +35,30 @@ pub struct CheckIn {
     #[validate(range(min = 1))]
     #[schema(minimum = 1)]
     amount: Option<i64>,
+    #[serde(default)]
+    #[schema(inline, required = false)]
+    consistency: Consistency,
+}
+
+/// How fresh the facts of an answer are.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Consistency {
+    /// At most a second behind the database; `as_of` says when the oldest part was read.
+    #[default]
+    Snapshot,
+    /// As the database has them now.
+    Strong,
+}
+
+#[derive(Default, Deserialize, Validate, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ConsistencyQuery {
+    /// `strong` asks the database itself; `snapshot`, the default, may be a second behind it.
+    #[serde(default)]
+    #[param(inline, required = false)]
+    consistency: Consistency,
 }
 
 #[derive(Deserialize, Validate, ToSchema)]
@@ -104,7 +128,7 @@ pub struct DecisionView {
     /// When the counting starts again; null for a lifetime.
     #[schema(required = true)]
     pub resets_at: Option<DateTime<Utc>>,
-    /// When the facts were read, by the database's clock.
+    /// When the oldest part of the facts was read, by the database's clock.
     pub as_of: DateTime<Utc>,
 }
 
@@ -163,42 +187,54 @@ impl From<EntitlementError> for Problem {
 
 /// Whether one more use of a feature is allowed to oneself now.
 #[utoipa::path(get, path = "/api/users/me/features/{feature_id}", tag = "entitlements", operation_id = "check_feature",
-    params(("feature_id" = String, Path, description = "The feature")), responses(
+    params(("feature_id" = String, Path, description = "The feature"), ConsistencyQuery), responses(
     (status = 200, description = "The answer, also where it is no", body = DecisionView),
     (status = 404, description = "No such feature", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn check_feature(
     me: Permitted<CheckUsage>,
     id: Path<String>,
+    query: ValidQuery<ConsistencyQuery>,
     entitlements: Data<EntitlementService>,
 ) -> Result<Json<DecisionView>, Problem> {
-    decide(Subject::Oneself(me.caller.user_id), feature_id(&id)?, 1, entitlements).await
+    let (subject, id) = (Subject::Oneself(me.caller.user_id), feature_id(&id)?);
+    decide(subject, id, 1, query.0.consistency, entitlements).await
 }
 
 /// Whether so much of a feature may be used now, by oneself or by another. Asking changes nothing.
 #[utoipa::path(post, path = "/api/entitlements/check", tag = "entitlements", operation_id = "check_entitlement", request_body = CheckIn,
-    responses(
+    params(ConsistencyQuery), responses(
     (status = 200, description = "The answer, also where it is no", body = DecisionView),
     (status = 404, description = "No such feature, or no such user", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn check_entitlement(
     asking: Permitted<CheckUsage>,
+    query: ValidQuery<ConsistencyQuery>,
     entitlements: Data<EntitlementService>,
     input: Valid<CheckIn>,
 ) -> Result<Json<DecisionView>, Problem> {
-    let CheckIn { user_id, feature_id: id, amount } = input.body;
+    let CheckIn { user_id, feature_id: id, amount, consistency } = input.body;
     let subject = asking.caller.acting_for(user_id.map(UserId), Permission::UsageCheck)?;
-    decide(subject, feature_id(&id)?, amount.unwrap_or(1), entitlements).await
+    // Said in the address or in the body: who says `strong` anywhere means it.
+    let consistency = if query.0.consistency == Consistency::Strong { Consistency::Strong } else { consistency };
+    decide(subject, feature_id(&id)?, amount.unwrap_or(1), consistency, entitlements).await
 }
 
 async fn decide(
     subject: Subject,
     id: FeatureId,
     amount: i64,
+    consistency: Consistency,
     entitlements: Data<EntitlementService>,
 ) -> Result<Json<DecisionView>, Problem> {
-    let entitlements = entitlements.into_inner();
-    let decision = detached(async move { entitlements.check(subject, &id, amount).await }).await?;
+    let decision = match consistency {
+        // Not detached: what is not in memory is read by a fetch that is.
+        Consistency::Snapshot => entitlements.check(subject, &id, amount).await?,
+        Consistency::Strong => {
+            let entitlements = entitlements.into_inner();
+            detached(async move { entitlements.check_strongly(subject, &id, amount).await }).await?
+        }
+    };
     Ok(Json(decision.into()))
 }
 

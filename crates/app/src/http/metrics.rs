@@ -16,6 +16,7 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use adapters::postgres::{PgStore, PoolState};
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
+use ports::changes::ChangeListener;
 use ports::maintenance::DatabaseState;
 use subtle::ConstantTimeEq;
 
@@ -36,6 +37,7 @@ pub struct MetricsSource {
     recorder: PrometheusHandle,
     store: Arc<PgStore>,
     database: Arc<DatabaseWatch>,
+    changes: Arc<dyn ChangeListener>,
     token: Secret,
     listens_on_loopback: bool,
     since: Instant,
@@ -47,11 +49,13 @@ impl MetricsSource {
         recorder: PrometheusHandle,
         store: Arc<PgStore>,
         database: Arc<DatabaseWatch>,
+        changes: Arc<dyn ChangeListener>,
     ) -> Self {
         Self {
             recorder,
             store,
             database,
+            changes,
             token: settings.metrics.token.clone(),
             listens_on_loopback: settings.server.host.is_loopback(),
             since: Instant::now(),
@@ -63,6 +67,7 @@ impl MetricsSource {
         let mut page = self.recorder.render();
         page.push_str(&pool_lines(self.store.pool_state()));
         page.push_str(&database_lines(database.as_deref()));
+        page.push_str(&feed_lines(self.changes.is_hearing()));
         page.push_str(&process_lines(resident_bytes(), self.since.elapsed()));
         page
     }
@@ -131,6 +136,13 @@ fn database_lines(database: Option<&DatabaseState>) -> String {
         gauge(&mut lines, "database_connections", "Connections to the server, of all its clients.", state.connections);
         gauge(&mut lines, "database_max_connections", "How many connections the server takes.", state.connections_max);
     }
+    lines
+}
+
+fn feed_lines(is_hearing: bool) -> String {
+    let mut lines = String::new();
+    let help = "Whether changes of the database are heard, so that facts may be remembered: 1 or 0.";
+    gauge(&mut lines, "change_feed_hearing", help, u8::from(is_hearing));
     lines
 }
 

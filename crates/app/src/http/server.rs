@@ -11,6 +11,7 @@ use actix_web::{App, HttpServer};
 use adapters::postgres::PgStore;
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
+use ports::changes::ChangeListener;
 use ports::randomness::Randomness;
 use services::api_keys::ApiKeyService;
 use services::audit::AuditService;
@@ -51,6 +52,8 @@ pub struct Rooms {
     pub api_keys: Arc<ApiKeyService>,
     pub audit: Arc<AuditService>,
     pub maintenance: Arc<MaintenanceService>,
+    /// Whether changes are heard, for the metrics.
+    pub changes: Arc<dyn ChangeListener>,
     pub limits: Arc<RateLimits>,
     pub randomness: Arc<dyn Randomness>,
     pub store: Arc<PgStore>,
@@ -125,7 +128,8 @@ struct Shared {
 impl Shared {
     fn new(settings: Settings, rooms: Rooms, stopping: Stopping, recorder: PrometheusHandle) -> anyhow::Result<Self> {
         let watch = Arc::new(DatabaseWatch::new(Arc::clone(&rooms.maintenance)));
-        let metrics = Data::new(MetricsSource::new(&settings, recorder, rooms.store, Arc::clone(&watch)));
+        let metrics =
+            Data::new(MetricsSource::new(&settings, recorder, rooms.store, Arc::clone(&watch), rooms.changes));
         if let Some(server) = metrics::loopback_server(metrics.clone(), settings.metrics.port)? {
             tokio::spawn(server);
         }

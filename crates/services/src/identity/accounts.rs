@@ -191,7 +191,7 @@ impl AccountService {
         }
         work.users().save_role(user_id, Role::Admin).await?;
         work.commit().await?;
-        self.cache.forget(user_id).await;
+        self.cache.forget(user_id);
         Ok(FirstAdmin::Promoted { email })
     }
 

@@ -1,29 +1,69 @@
 //! Callers: from a token or a key to the user behind it, their role and what they may do.
 //!
-//! A token's signature is checked by its verifier, a key by its hash. Role and key are remembered for a second, so a
-//! busy caller costs the database one short transaction a second.
+//! A token's signature is checked by its verifier, a key by its hash. Role and key come out of the memory of this process
+//! wherever it has them (`CallerCache`), and then nobody waits. Roles that it has not are read together (`gathered`).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
 use domain::api_keys::ApiKeyId;
-use domain::identity::{Caller, Credential};
+use domain::identity::{Caller, Credential, Role};
 use domain::users::UserId;
-use ports::api_keys::{KeyHolder, KeyMint};
+use ports::api_keys::{KeyHolder, KeyMint, KnownKey};
 use ports::clock::Clock;
 use ports::identity::{CallerCache, TokenRefused, TokenVerifier};
 use ports::store::{Scope, Store, StoreError};
 use thiserror::Error;
 
+use crate::gathered::{Bounds, Gathered};
+
 /// How many keys' last uses wait at most to be written down; beyond it, a use is not noted.
 const NOTED_AT_MOST: usize = 10_000;
 
+/// How many roles one statement reads, and how many such statements are under way at most.
+const ROLES_GATHERED: Bounds = Bounds { keys_a_fetch: 500, fetches: 2 };
+
 /// What a caller showed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Presented<'a> {
+    Token(&'a str),
+    Key(&'a str),
+}
+
+/// The same with a text of its own, for whoever has to wait.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Presented {
+pub enum Kept {
     Token(String),
     Key(String),
+}
+
+impl Presented<'_> {
+    pub fn keep(self) -> Kept {
+        match self {
+            Self::Token(token) => Kept::Token(token.to_owned()),
+            Self::Key(key) => Kept::Key(key.to_owned()),
+        }
+    }
+}
+
+impl Kept {
+    fn as_presented(&self) -> Presented<'_> {
+        match self {
+            Self::Token(token) => Presented::Token(token),
+            Self::Key(key) => Presented::Key(key),
+        }
+    }
+}
+
+/// What can be said of a caller without waiting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AtOnce {
+    Known(Identified),
+    /// The identity is certain, the role has to be read (`identify_user`).
+    RoleMissing(UserId),
+    /// All of it has to be looked into (`identify`).
+    Unknown,
 }
 
 /// Someone whose identity is certain.
@@ -51,6 +91,7 @@ pub struct CallerService {
     verifier: Arc<dyn TokenVerifier>,
     keys: Arc<dyn KeyMint>,
     cache: Arc<dyn CallerCache>,
+    roles: Gathered<UserId, Option<Role>>,
     uses: Mutex<HashMap<ApiKeyId, DateTime<Utc>>>,
 }
 
@@ -62,11 +103,38 @@ impl CallerService {
         keys: Arc<dyn KeyMint>,
         cache: Arc<dyn CallerCache>,
     ) -> Self {
-        Self { store, clock, verifier, keys, cache, uses: Mutex::default() }
+        let roles = gathered_roles(Arc::clone(&store), Arc::clone(&cache));
+        Self { store, clock, verifier, keys, cache, roles, uses: Mutex::default() }
     }
 
-    pub async fn identify(&self, presented: &Presented) -> Result<Identified, NotIdentified> {
+    /// What is known without waiting for anybody: for most requests, all of it.
+    pub fn identify_at_once(&self, presented: Presented<'_>) -> AtOnce {
         match presented {
+            Presented::Token(token) => {
+                let Some(identity) = self.verifier.verify_at_once(token) else { return AtOnce::Unknown };
+                let user_id = identity.user_id;
+                match self.cache.role(user_id) {
+                    Some(role) => AtOnce::Known(by_token(user_id, Some(role))),
+                    None => AtOnce::RoleMissing(user_id),
+                }
+            }
+            Presented::Key(key) => {
+                let known = self.keys.recognise(key).and_then(|hash| self.cache.key(&hash));
+                // One that is no longer usable is refused by `identify`, with its reason.
+                let caller = known.and_then(|known| self.by_key(known).ok());
+                caller.map_or(AtOnce::Unknown, |caller| AtOnce::Known(Identified::Caller(caller)))
+            }
+        }
+    }
+
+    /// Someone whose identity is certain and whose role has to be read. It waits for a fetch that runs elsewhere, so that
+    /// whoever stops waiting cuts nothing short.
+    pub async fn identify_user(&self, user_id: UserId) -> Result<Identified, NotIdentified> {
+        Ok(by_token(user_id, self.roles.get(user_id).await?))
+    }
+
+    pub async fn identify(&self, presented: &Kept) -> Result<Identified, NotIdentified> {
+        match presented.as_presented() {
             Presented::Token(token) => self.identify_by_token(token).await,
             Presented::Key(key) => self.identify_by_key(key).await.map(Identified::Caller),
         }
@@ -77,56 +145,50 @@ impl CallerService {
             TokenRefused::Invalid(why) => NotIdentified::Refused(why),
             TokenRefused::Unavailable(why) => NotIdentified::ProviderAway(why),
         })?;
-        let user_id = identity.user_id;
-        let role = match self.cache.role(user_id).await {
-            Some(role) => Some(role),
-            None => self.read_role(user_id).await?,
-        };
-        Ok(role.map_or(Identified::Newcomer(user_id), |role| {
-            Identified::Caller(Caller { user_id, role, credential: Credential::Token })
-        }))
-    }
-
-    async fn read_role(&self, user_id: UserId) -> Result<Option<domain::identity::Role>, StoreError> {
-        let mut work = self.store.begin(Scope::SERVICE).await?;
-        let role = work.users().find_role(user_id).await?;
-        work.commit().await?;
-        if let Some(role) = role {
-            self.cache.remember_role(user_id, role).await;
+        match self.cache.role(identity.user_id) {
+            Some(role) => Ok(by_token(identity.user_id, Some(role))),
+            None => self.identify_user(identity.user_id).await,
         }
-        Ok(role)
     }
 
     async fn identify_by_key(&self, presented: &str) -> Result<Caller, NotIdentified> {
         let hash =
             self.keys.recognise(presented).ok_or_else(|| NotIdentified::Refused("the key has not our form".into()))?;
-        let holder = match self.cache.key(&hash).await {
-            Some(holder) => holder,
+        let known = match self.cache.key(&hash) {
+            Some(known) => known,
             None => self.read_key(&hash).await?,
         };
-        let now = self.clock.now();
-        if !holder.key.is_usable(now) {
-            return Err(NotIdentified::Refused("the key is revoked or expired".into()));
-        }
-        self.note_use(holder.key.id, now);
-        Ok(Caller {
-            user_id: holder.key.user_id,
-            role: holder.role,
-            credential: Credential::Key {
-                id: holder.key.id.0,
-                permissions: holder.key.permissions,
-                on_behalf: holder.key.on_behalf,
-            },
-        })
+        self.by_key(known)
     }
 
-    async fn read_key(&self, hash: &str) -> Result<KeyHolder, NotIdentified> {
+    fn by_key(&self, known: KnownKey) -> Result<Caller, NotIdentified> {
+        let now = self.clock.now();
+        if !known.is_active || known.expires_at.is_some_and(|expires_at| expires_at <= now) {
+            return Err(NotIdentified::Refused("the key is revoked or expired".into()));
+        }
+        self.note_use(known.id, now);
+        let KnownKey { id, user_id, role, permissions, on_behalf, .. } = known;
+        let permissions = Arc::unwrap_or_clone(permissions);
+        Ok(Caller { user_id, role, credential: Credential::Key { id: id.0, permissions, on_behalf } })
+    }
+
+    async fn read_key(&self, hash: &str) -> Result<KnownKey, NotIdentified> {
+        let ticket = self.cache.key_ticket();
         let mut work = self.store.begin(Scope::SERVICE).await?;
         let found = work.api_keys().find_by_hash(hash).await?;
         work.commit().await?;
-        let holder = found.ok_or_else(|| NotIdentified::Refused("the key is unknown".into()))?;
-        self.cache.remember_key(hash, holder.clone()).await;
-        Ok(holder)
+        let KeyHolder { key, role } = found.ok_or_else(|| NotIdentified::Refused("the key is unknown".into()))?;
+        let known = KnownKey {
+            id: key.id,
+            user_id: key.user_id,
+            role,
+            permissions: Arc::new(key.permissions),
+            on_behalf: key.on_behalf,
+            is_active: key.is_active,
+            expires_at: key.expires_at,
+        };
+        self.cache.remember_key(hash, known.clone(), &ticket);
+        Ok(known)
     }
 
     fn note_use(&self, id: ApiKeyId, at: DateTime<Utc>) {
@@ -159,4 +221,32 @@ impl CallerService {
         work.api_keys().record_use(uses).await?;
         work.commit().await
     }
+}
+
+/// Without a role there is no profile yet.
+fn by_token(user_id: UserId, role: Option<Role>) -> Identified {
+    role.map_or(Identified::Newcomer(user_id), |role| {
+        Identified::Caller(Caller { user_id, role, credential: Credential::Token })
+    })
+}
+
+/// Reads the roles that many wait for in one statement, and remembers them.
+fn gathered_roles(store: Arc<dyn Store>, cache: Arc<dyn CallerCache>) -> Gathered<UserId, Option<Role>> {
+    Gathered::new(ROLES_GATHERED, move |users: Vec<UserId>| {
+        let (store, cache) = (Arc::clone(&store), Arc::clone(&cache));
+        Box::pin(async move {
+            let tickets: Vec<_> = users.iter().map(|user_id| cache.role_ticket(*user_id)).collect();
+            let mut work = store.begin(Scope::Counting).await?;
+            let found: HashMap<_, _> = work.users().find_roles(&users).await?.into_iter().collect();
+            work.commit().await?;
+            let remembered = |(user_id, ticket)| {
+                let role = found.get(&user_id).copied();
+                if let Some(role) = role {
+                    cache.remember_role(user_id, role, &ticket);
+                }
+                role
+            };
+            Ok(users.into_iter().zip(tickets).map(remembered).collect())
+        })
+    })
 }

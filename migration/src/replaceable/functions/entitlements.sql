@@ -73,6 +73,46 @@ AS $$
     WHERE u.id = p_user_id
 $$;
 
+-- What counts in a period: its counter. Where the kind or the anchor of the period has moved and nothing was counted
+-- since, what open_usage_counter will carry. Always one row.
+CREATE OR REPLACE FUNCTION public.usage_tally(p_user_id uuid, p_feature_id text, p_period text, p_period_start timestamptz, p_at timestamptz)
+RETURNS TABLE (used bigint, reserved bigint, overage bigint)
+LANGUAGE sql STABLE
+AS $$
+    SELECT
+        CASE WHEN n.superseded IS FALSE THEN n.used ELSE coalesce(n.used, 0) + greatest(0, coalesce((
+            SELECT max(o.used - o.overage) FROM public.usage_counters o
+            WHERE o.user_id = p_user_id AND o.feature_id = p_feature_id AND NOT o.superseded AND o.period_start <= p_at
+              AND coalesce(o.period_end, public.usage_period_end(o.period, o.period_start, o.period_start), 'infinity') > p_at
+        ), 0) - coalesce(n.used - n.overage, 0)) END,
+        coalesce(n.reserved, 0), coalesce(n.overage, 0)
+    FROM (SELECT) one
+    LEFT JOIN public.usage_counters n ON n.user_id = p_user_id AND n.feature_id = p_feature_id
+        AND n.period = p_period AND n.period_start = p_period_start
+$$;
+
+-- When the facts of feature_entitlement, beside the end of its period, will next change by time alone: a trial, a grace
+-- or an exception ends, or a scheduled change comes due. NULL: never. It names the times that effective_plan and
+-- feature_entitlement compare with p_at. Always one row.
+CREATE OR REPLACE FUNCTION public.entitlement_changes_at(p_user_id uuid, p_feature_id text, p_at timestamptz DEFAULT now())
+RETURNS TABLE (changes_at timestamptz)
+LANGUAGE sql STABLE
+AS $$
+    SELECT least(
+        CASE WHEN s.status = 'trialing' AND s.trial_end > p_at THEN s.trial_end END,
+        CASE WHEN s.status = 'past_due' AND s.past_due_since + g.grace > p_at THEN s.past_due_since + g.grace END,
+        c.effective_at, o.expires_at
+    )
+    FROM (SELECT) one
+    LEFT JOIN public.user_subscriptions s ON s.user_id = p_user_id AND s.status IN ('trialing', 'past_due')
+    LEFT JOIN LATERAL (
+        SELECT make_interval(hours => 24 * coalesce(
+            (SELECT (r.value #>> '{}')::integer FROM public.runtime_settings r WHERE r.name = 'past_due_grace_days'), 7)) AS grace
+    ) g ON s.status = 'past_due'
+    LEFT JOIN public.scheduled_plan_changes c ON c.user_id = p_user_id AND c.effective_at > p_at
+    LEFT JOIN public.feature_overrides o ON o.user_id = p_user_id AND o.feature_id = p_feature_id AND o.expires_at > p_at
+$$;
+
 -- Every fact of one decision, in one statement. No row: no such user or no such feature.
 -- An override that has not expired replaces `enabled` and `limit_value` as a whole. Where neither the plan nor
 -- an override knows the feature, the limit reads 0, because NULL would read as unlimited.
@@ -90,13 +130,7 @@ AS $$
         x.limit_value, x.limit_period, x.overage, x.kind, x.unit,
         x.source, x.override_expires_at, x.period_start,
         public.usage_period_end(x.limit_period, x.anchor, p_at),
-        -- Where the kind or the anchor of the period has moved and nothing was counted since, what open_usage_counter will carry.
-        CASE WHEN n.superseded IS FALSE THEN n.used ELSE coalesce(n.used, 0) + greatest(0, coalesce((
-            SELECT max(o.used - o.overage) FROM public.usage_counters o
-            WHERE o.user_id = p_user_id AND o.feature_id = p_feature_id AND NOT o.superseded AND o.period_start <= p_at
-              AND coalesce(o.period_end, public.usage_period_end(o.period, o.period_start, o.period_start), 'infinity') > p_at
-        ), 0) - coalesce(n.used - n.overage, 0)) END,
-        coalesce(n.reserved, 0), coalesce(n.overage, 0),
+        n.used, n.reserved, n.overage,
         x.token_balance, x.token_reserved, p_at
     FROM (
         SELECT
@@ -118,8 +152,7 @@ AS $$
         LEFT JOIN public.feature_overrides o ON o.user_id = u.id AND o.feature_id = f.id AND (o.expires_at IS NULL OR o.expires_at > p_at)
         WHERE u.id = p_user_id
     ) x
-    LEFT JOIN public.usage_counters n ON n.user_id = p_user_id AND n.feature_id = p_feature_id
-        AND n.period = x.limit_period AND n.period_start = x.period_start
+    CROSS JOIN LATERAL public.usage_tally(p_user_id, p_feature_id, x.limit_period, x.period_start, p_at) n
 $$;
 
 -- The plan of the live subscription, else of the latest one that ended, where it is not in good standing and would have

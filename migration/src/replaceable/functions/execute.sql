@@ -14,7 +14,8 @@ GRANT EXECUTE ON FUNCTION public.member_organizations() TO authenticated;
 -- It runs as its caller: a user is answered about oneself only, and not about a feature that is inactive, whose
 -- row no policy shows; app_service sees that one as inactive.
 GRANT EXECUTE ON FUNCTION public.feature_entitlement(uuid, text, timestamptz),
-    public.lapsed_subscription(uuid, text) TO authenticated, app_service, service_role;
+    public.lapsed_subscription(uuid, text), public.usage_tally(uuid, text, text, timestamptz, timestamptz),
+    public.entitlement_changes_at(uuid, text, timestamptz) TO authenticated, app_service, service_role;
 -- What it calls to decide and to write is its owner's alone.
 GRANT EXECUTE ON FUNCTION public.consume_usage(uuid, text, bigint, text) TO authenticated, app_service, service_role;
 GRANT EXECUTE ON FUNCTION public.open_usage_counter(uuid, text, text, timestamptz, timestamptz) TO app_service;

@@ -1,0 +1,251 @@
+//! Entitlements in memory: the facts of one feature of one user, and their count.
+
+use std::collections::HashSet;
+use std::hash::Hash;
+use std::sync::{PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use domain::entitlements::{Count, Entitlement};
+use domain::features::FeatureId;
+use domain::plans::PlanId;
+use domain::usage::Period;
+use domain::users::UserId;
+use ports::changes::Ticket;
+use ports::entitlements::{EntitlementCache, Holding, Recalled, Standing};
+
+use super::remembered::Memory;
+use super::vintages::{Moment, REMEMBERED_AT_MOST, Vintages};
+
+pub(super) struct StandingEntry {
+    /// Its own count is the one that was read with the facts; `count` is the latest.
+    entitlement: Entitlement,
+    asked_at: Moment,
+    vintage: u64,
+    until: Moment,
+    count: Count,
+    counted_at: Moment,
+    count_vintage: u64,
+}
+
+impl StandingEntry {
+    fn is_of(&self, period: &Period) -> bool {
+        (self.entitlement.period.kind, self.entitlement.period.start) == (period.kind, period.start)
+    }
+}
+
+impl EntitlementCache for Memory {
+    fn recall(&self, holding: &Holding) -> Recalled {
+        let (facts, counts) = (self.vintages.of_facts(holding.user_id), self.vintages.of_counts(holding.user_id));
+        let recalled = self.standings.look(holding, |entry| {
+            let now = self.vintages.now();
+            if entry.vintage != facts || now >= entry.until || !self.vintages.believes(entry.asked_at, now) {
+                Recalled::Nothing
+            } else if entry.count_vintage == counts && Vintages::is_young(entry.counted_at, now) {
+                Recalled::Whole(entry.entitlement.clone().counted(&entry.count))
+            } else {
+                Recalled::Facts(entry.entitlement.clone())
+            }
+        });
+        recalled.unwrap_or(Recalled::Nothing)
+    }
+
+    fn ticket(&self, user_id: UserId) -> Ticket {
+        Ticket {
+            facts: self.vintages.of_facts(user_id),
+            counts: self.vintages.of_counts(user_id),
+            asked_at: Instant::now(),
+        }
+    }
+
+    fn remember(&self, holding: &Holding, standing: &Standing, ticket: &Ticket) {
+        let Standing { entitlement, changes_at } = standing;
+        let asked_at = self.vintages.moment(ticket.asked_at);
+        let feature_id = self.names.features.shared(&entitlement.feature_id);
+        let entry = StandingEntry {
+            count: Count {
+                tally: entitlement.tally,
+                tokens_available: entitlement.tokens_available,
+                as_of: entitlement.as_of,
+            },
+            counted_at: asked_at,
+            count_vintage: ticket.counts,
+            asked_at,
+            vintage: ticket.facts,
+            until: asked_at.plus(lasting(entitlement.as_of, *changes_at)),
+            entitlement: Entitlement {
+                feature_id: feature_id.clone(),
+                plan_id: self.names.plans.shared(&entitlement.plan_id),
+                ..entitlement.clone()
+            },
+        };
+        self.standings.put(Holding { feature_id, ..*holding }, entry);
+    }
+
+    fn recount(&self, holding: &Holding, period: &Period, count: &Count, ticket: &Ticket) {
+        let counts = self.vintages.of_counts(holding.user_id);
+        let counted_at = self.vintages.moment(ticket.asked_at);
+        self.standings.look(holding, |entry| {
+            let is_newer = entry.count_vintage != counts || entry.counted_at < counted_at;
+            if ticket.counts == counts && is_newer && entry.is_of(period) {
+                (entry.count, entry.counted_at, entry.count_vintage) = (*count, counted_at, counts);
+            }
+        });
+    }
+
+    fn note(&self, holding: &Holding, period: &Period, count: &Count) {
+        // From here on no count is believed that was asked for before, on this shelf or still under way.
+        self.vintages.counted(holding.user_id);
+        let ticket = self.ticket(holding.user_id);
+        self.recount(holding, period, count, &ticket);
+    }
+}
+
+/// How long facts may be remembered that were true at `as_of` and change by themselves at `changes_at`. Both are the
+/// database's times, so it does not matter what our own clock says. The time counts from before the question, which is
+/// earlier than `as_of`: on the safe side.
+fn lasting(as_of: DateTime<Utc>, changes_at: Option<DateTime<Utc>>) -> Duration {
+    let until_change = changes_at.map(|changes_at| (changes_at - as_of).to_std().unwrap_or_default());
+    until_change.unwrap_or(REMEMBERED_AT_MOST).min(REMEMBERED_AT_MOST)
+}
+
+/// The ids of plans and features, each text once however many entitlements name it.
+#[derive(Default)]
+pub(super) struct Names {
+    features: Shared<FeatureId>,
+    plans: Shared<PlanId>,
+}
+
+/// Beyond so many the catalogue has changed a good deal; the texts that are still in use find their way in again.
+const NAMES_MAX: usize = 2_000;
+
+struct Shared<T>(RwLock<HashSet<T>>);
+
+impl<T> Default for Shared<T> {
+    fn default() -> Self {
+        Self(RwLock::default())
+    }
+}
+
+impl<T: Clone + Eq + Hash> Shared<T> {
+    fn shared(&self, name: &T) -> T {
+        if let Some(known) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+            return known.clone();
+        }
+        let mut names = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if names.len() >= NAMES_MAX {
+            names.clear();
+        }
+        names.insert(name.clone());
+        name.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+    use domain::changes::Change;
+    use domain::usage::Tally;
+    use ports::changes::ChangeListener;
+    use testkit::entitlements::entitlement;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const ADA: UserId = UserId(Uuid::from_u128(1));
+    const AS_OF: DateTime<Utc> = DateTime::UNIX_EPOCH;
+
+    fn holding() -> Holding {
+        Holding { user_id: ADA, feature_id: facts().feature_id }
+    }
+
+    fn facts() -> Entitlement {
+        entitlement("ai_requests", Some(10), AS_OF)
+    }
+
+    fn used(used: i64, as_of: DateTime<Utc>) -> Count {
+        Count { tally: Tally { used, reserved: 0, overage: 0 }, tokens_available: 5, as_of }
+    }
+
+    fn remember(memory: &Memory, changes_in: Option<TimeDelta>, ticket: &Ticket) {
+        let standing = Standing { entitlement: facts(), changes_at: changes_in.map(|time| AS_OF + time) };
+        memory.remember(&holding(), &standing, ticket);
+    }
+
+    fn recalled_use(memory: &Memory) -> Option<i64> {
+        match memory.recall(&holding()) {
+            Recalled::Whole(entitlement) => Some(entitlement.tally.used),
+            Recalled::Facts(_) | Recalled::Nothing => None,
+        }
+    }
+
+    #[test]
+    fn facts_go_with_the_user_and_the_catalogue_and_not_with_keys() {
+        let memory = Memory::new();
+        for change in [Change::User(ADA), Change::Catalogue, Change::Everything] {
+            remember(&memory, None, &memory.ticket(ADA));
+            assert_eq!(memory.recall(&holding()), Recalled::Whole(facts()));
+            memory.heard(Change::Key(domain::api_keys::ApiKeyId(Uuid::from_u128(1))));
+            assert_eq!(memory.recall(&holding()), Recalled::Whole(facts()));
+            memory.heard(change);
+            assert_eq!(memory.recall(&holding()), Recalled::Nothing, "{change:?}");
+        }
+        let overtaken = memory.ticket(ADA);
+        memory.heard(Change::User(ADA));
+        remember(&memory, None, &overtaken);
+        assert_eq!(memory.recall(&holding()), Recalled::Nothing, "a change overtook it");
+    }
+
+    #[test]
+    fn facts_are_not_given_beyond_the_moment_at_which_they_change_by_themselves() {
+        let memory = Memory::new();
+        remember(&memory, Some(TimeDelta::milliseconds(80)), &memory.ticket(ADA));
+        assert_eq!(memory.recall(&holding()), Recalled::Whole(facts()));
+        std::thread::sleep(Duration::from_millis(90));
+        memory.vouch(Instant::now());
+        assert_eq!(memory.recall(&holding()), Recalled::Nothing);
+        remember(&memory, Some(TimeDelta::zero()), &memory.ticket(ADA));
+        assert_eq!(memory.recall(&holding()), Recalled::Nothing);
+    }
+
+    #[test]
+    fn facts_outlive_a_count_where_somebody_vouches() {
+        let memory = Memory::new();
+        let ticket = memory.ticket(ADA);
+        std::thread::sleep(Duration::from_millis(1_050));
+        remember(&memory, None, &ticket);
+        assert_eq!(memory.recall(&holding()), Recalled::Nothing);
+        memory.vouch(Instant::now());
+        assert_eq!(memory.recall(&holding()), Recalled::Facts(facts()));
+        let fresh = used(3, AS_OF + TimeDelta::seconds(1));
+        memory.recount(&holding(), &facts().period, &fresh, &memory.ticket(ADA));
+        assert_eq!(memory.recall(&holding()), Recalled::Whole(facts().counted(&fresh)));
+        memory.recount(&holding(), &facts().period, &used(9, AS_OF), &ticket);
+        assert_eq!(recalled_use(&memory), Some(3), "an older count takes nobody's place");
+        let other = Period { start: AS_OF + TimeDelta::days(31), ..facts().period };
+        memory.recount(&holding(), &other, &used(0, AS_OF), &memory.ticket(ADA));
+        assert_eq!(recalled_use(&memory), Some(3), "a count of another period is none of this one");
+    }
+
+    #[test]
+    fn what_was_noted_is_newer_than_what_was_asked_for_before() {
+        let memory = Memory::new();
+        remember(&memory, None, &memory.ticket(ADA));
+        let asked = memory.ticket(ADA);
+        memory.note(&holding(), &facts().period, &used(7, AS_OF));
+        assert_eq!(recalled_use(&memory), Some(7));
+        memory.recount(&holding(), &facts().period, &used(6, AS_OF), &asked);
+        assert_eq!(recalled_use(&memory), Some(7));
+        remember(&memory, None, &asked);
+        assert_eq!(memory.recall(&holding()), Recalled::Facts(facts()), "its count was overtaken, its facts were not");
+        let other = Holding { feature_id: testkit::features::feature_id("exports"), ..holding() };
+        memory.note(&other, &facts().period, &used(1, AS_OF));
+        assert_eq!(memory.recall(&other), Recalled::Nothing, "a count alone is no entitlement");
+    }
+
+    #[test]
+    fn an_entry_is_small() {
+        let bytes = size_of::<StandingEntry>() + size_of::<Holding>();
+        assert!(bytes <= 320, "{bytes}");
+    }
+}
