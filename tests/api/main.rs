@@ -16,6 +16,7 @@ mod idempotency;
 mod identity;
 mod key_rights;
 mod manners;
+mod memory;
 mod operators;
 mod outages;
 mod overrides;

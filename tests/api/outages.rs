@@ -153,13 +153,13 @@ async fn the_service_starts_without_its_database_and_finds_it_later() {
 }
 
 /// A line to the database that can be frozen: connections stay open and nothing comes through.
-struct Line {
-    url: String,
-    frozen: watch::Sender<bool>,
+pub struct Line {
+    pub url: String,
+    pub frozen: watch::Sender<bool>,
 }
 
 impl Line {
-    async fn to(url: &str) -> Self {
+    pub async fn to(url: &str) -> Self {
         let mut url: Url = url.parse().unwrap();
         let target = (url.host_str().unwrap().to_owned(), url.port().unwrap_or(5432));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -20,6 +20,7 @@ mod answers;
 mod app;
 mod cluster;
 mod databases;
+mod eventually;
 mod lone_cluster;
 mod requests;
 mod template;
@@ -27,6 +28,7 @@ mod template;
 pub use answers::Answer;
 pub use app::{PASSWORD, SIGNING_KEY, TestApp, TestUser};
 pub use databases::TestDatabase;
+pub use eventually::eventually;
 pub use requests::{Bearer, Request};
 pub use sea_orm::sqlx;
 

@@ -73,8 +73,8 @@ AS $$
     WHERE u.id = p_user_id
 $$;
 
--- What counts in a period: its counter. Where the kind or the anchor of the period has moved and nothing was counted
--- since, what open_usage_counter will carry. Always one row.
+-- What feature_entitlement says of the counter of a period, for whoever knows the period already. One row, always. It is
+-- written twice, since a join more would keep the planner from taking feature_entitlement apart; a test holds them equal.
 CREATE OR REPLACE FUNCTION public.usage_tally(p_user_id uuid, p_feature_id text, p_period text, p_period_start timestamptz, p_at timestamptz)
 RETURNS TABLE (used bigint, reserved bigint, overage bigint)
 LANGUAGE sql STABLE
@@ -130,7 +130,13 @@ AS $$
         x.limit_value, x.limit_period, x.overage, x.kind, x.unit,
         x.source, x.override_expires_at, x.period_start,
         public.usage_period_end(x.limit_period, x.anchor, p_at),
-        n.used, n.reserved, n.overage,
+        -- Where the kind or the anchor of the period has moved and nothing was counted since, what open_usage_counter will carry.
+        CASE WHEN n.superseded IS FALSE THEN n.used ELSE coalesce(n.used, 0) + greatest(0, coalesce((
+            SELECT max(o.used - o.overage) FROM public.usage_counters o
+            WHERE o.user_id = p_user_id AND o.feature_id = p_feature_id AND NOT o.superseded AND o.period_start <= p_at
+              AND coalesce(o.period_end, public.usage_period_end(o.period, o.period_start, o.period_start), 'infinity') > p_at
+        ), 0) - coalesce(n.used - n.overage, 0)) END,
+        coalesce(n.reserved, 0), coalesce(n.overage, 0),
         x.token_balance, x.token_reserved, p_at
     FROM (
         SELECT
@@ -152,7 +158,8 @@ AS $$
         LEFT JOIN public.feature_overrides o ON o.user_id = u.id AND o.feature_id = f.id AND (o.expires_at IS NULL OR o.expires_at > p_at)
         WHERE u.id = p_user_id
     ) x
-    CROSS JOIN LATERAL public.usage_tally(p_user_id, p_feature_id, x.limit_period, x.period_start, p_at) n
+    LEFT JOIN public.usage_counters n ON n.user_id = p_user_id AND n.feature_id = p_feature_id
+        AND n.period = x.limit_period AND n.period_start = x.period_start
 $$;
 
 -- The plan of the live subscription, else of the latest one that ended, where it is not in good standing and would have

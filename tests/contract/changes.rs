@@ -1,0 +1,163 @@
+//! The feed of changes: what it hears, and what it does not vouch for.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use adapters::memory::Memory;
+use adapters::postgres::ChangeFeed;
+use domain::api_keys::ApiKeyDraft;
+use domain::changes::Change;
+use domain::identity::{PermissionSet, Role};
+use harness::{TestDatabase, eventually};
+use ports::api_keys::MintedKey;
+use ports::changes::ChangeListener;
+use ports::identity::CallerCache as _;
+
+use crate::features::draft as feature_draft;
+use crate::people::{service, sign_up};
+
+/// By when a commit is heard, on a machine that has other things to do.
+const SOON: Duration = Duration::from_millis(900);
+
+/// By when a feed is there again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Writes down what it is told.
+#[derive(Default)]
+struct Notes {
+    heard: Mutex<Vec<Change>>,
+    vouched: Mutex<Option<Instant>>,
+    losses: AtomicU32,
+}
+
+impl ChangeListener for Notes {
+    fn heard(&self, change: Change) {
+        self.heard.lock().unwrap().push(change);
+    }
+
+    fn vouch(&self, moment: Instant) {
+        *self.vouched.lock().unwrap() = Some(moment);
+    }
+
+    fn lost(&self) {
+        *self.vouched.lock().unwrap() = None;
+        self.losses.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn is_hearing(&self) -> bool {
+        self.vouched.lock().unwrap().is_some_and(|moment| moment.elapsed() < Duration::from_secs(1))
+    }
+}
+
+impl Notes {
+    /// What was heard since the last time, once this is among it.
+    async fn hear(&self, change: Change) -> Vec<Change> {
+        let heard = || async { self.heard.lock().unwrap().contains(&change) };
+        eventually(SOON, heard, |heard| *heard).await;
+        std::mem::take(&mut *self.heard.lock().unwrap())
+    }
+}
+
+/// A feed as the service's restricted login has it, that hears.
+async fn feed(database: &TestDatabase, listener: Arc<dyn ChangeListener>) -> ChangeFeed {
+    let feed = ChangeFeed::start(&database.service_url(), Arc::clone(&listener)).unwrap();
+    eventually(AGAIN, || async { listener.is_hearing() }, |hearing| *hearing).await;
+    feed
+}
+
+async fn kill_feeds(database: &TestDatabase) {
+    let killed: i64 = database
+        .query_scalar(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+             WHERE datname = current_database() AND application_name = 'product-base changes'",
+        )
+        .await;
+    assert_eq!(killed, 1);
+}
+
+#[tokio::test]
+async fn the_restricted_login_hears_of_users_keys_and_the_catalogue() {
+    let database = TestDatabase::new().await;
+    let store = database.store();
+    let ada = sign_up(&*store, "ada").await;
+    let notes = Arc::new(Notes::default());
+    let _feed = feed(&database, notes.clone()).await;
+
+    let mut work = service(&*store).await;
+    work.users().save_role(ada, Role::Admin).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(*notes.heard.lock().unwrap(), [], "nothing is told before the commit");
+    work.commit().await.unwrap();
+    assert_eq!(notes.hear(Change::User(ada)).await, [Change::User(ada)]);
+
+    let draft =
+        ApiKeyDraft { name: "key".into(), permissions: PermissionSet::all(), on_behalf: false, expires_at: None };
+    let minted = MintedKey { secret: "s".into(), prefix: "p".into(), last_four: "last".into(), hash: "a".repeat(64) };
+    let mut work = service(&*store).await;
+    let key = work.api_keys().insert(ada, &draft, &minted).await.unwrap();
+    let locked = work.api_keys().lock(ada, key.id).await.unwrap().unwrap();
+    work.api_keys().revoke(&locked, key.created_at).await.unwrap();
+    work.commit().await.unwrap();
+    assert_eq!(notes.hear(Change::Key(key.id)).await, [Change::Key(key.id)]);
+
+    let mut work = service(&*store).await;
+    work.features().insert(&feature_draft("scans")).await.unwrap();
+    work.commit().await.unwrap();
+    assert_eq!(notes.hear(Change::Catalogue).await, [Change::Catalogue]);
+
+    database.sql("SELECT pg_notify('product_base_changes', 'of a newer schema')").await;
+    assert_eq!(notes.hear(Change::Everything).await, [Change::Everything]);
+    database.sql(&format!("UPDATE users SET token_balance = token_balance + 1 WHERE id = '{ada}'")).await;
+    database.sql(&format!("DELETE FROM users WHERE id = '{ada}'")).await;
+    assert!(!notes.hear(Change::User(ada)).await.contains(&Change::Everything));
+}
+
+#[tokio::test]
+async fn a_feed_vouches_again_and_again_while_nothing_happens() {
+    let database = TestDatabase::new().await;
+    let notes = Arc::new(Notes::default());
+    let feed = feed(&database, notes.clone()).await;
+    for _ in 0..25 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(notes.is_hearing());
+    }
+    assert_eq!(notes.losses.load(Ordering::SeqCst), 1, "only what was before it began is unknown");
+    drop(feed);
+    eventually(AGAIN, || async { notes.is_hearing() }, |hearing| !hearing).await;
+}
+
+#[tokio::test]
+async fn a_killed_connection_is_noticed_and_what_was_read_before_is_forgotten() {
+    let database = TestDatabase::new().await;
+    let ada = sign_up(&*database.store(), "ada").await;
+    let memory = Arc::new(Memory::new());
+    let _feed = feed(&database, memory.clone()).await;
+    for _ in 0..2 {
+        memory.remember_role(ada, Role::User, &memory.role_ticket(ada));
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        assert_eq!(memory.role(ada), Some(Role::User), "the feed vouches for it");
+        memory.remember_role(ada, Role::User, &memory.role_ticket(ada));
+        let asked_before = memory.role_ticket(ada);
+        kill_feeds(&database).await;
+        let told = eventually(SOON, || async { memory.role(ada).is_none() }, |gone| *gone);
+        told.await;
+        eventually(AGAIN, || async { memory.is_hearing() }, |hearing| *hearing).await;
+        memory.remember_role(ada, Role::User, &asked_before);
+        assert_eq!(memory.role(ada), None, "it was asked for before the loss");
+    }
+}
+
+#[tokio::test]
+async fn a_feed_begins_without_its_database_and_finds_it_later() {
+    let database = TestDatabase::new().await;
+    let name = database.name();
+    database.sql(&format!("ALTER DATABASE {name} CONNECTION LIMIT 0")).await;
+    let notes = Arc::new(Notes::default());
+    let _feed = ChangeFeed::start(&database.service_url(), notes.clone()).unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!notes.is_hearing());
+    database.sql(&format!("ALTER DATABASE {name} CONNECTION LIMIT -1")).await;
+    eventually(AGAIN, || async { notes.is_hearing() }, |hearing| *hearing).await;
+    assert!(ChangeFeed::start("nonsense", notes).is_err());
+}
