@@ -1,11 +1,11 @@
 use chrono::TimeDelta;
-use domain::entitlements::{Access, Allowance, FeatureOverride, Overage, Source};
+use domain::entitlements::{Access, Allowance, Entitlement, FeatureOverride, Overage, Source};
 use domain::features::{FeatureChanges, FeatureKind};
 use domain::plans::PlanFeature;
 use domain::usage::{PeriodKind, Tally};
 use domain::users::UserId;
 use harness::TestDatabase;
-use ports::entitlements::{Missing, NamedEntitlement};
+use ports::entitlements::{Holding, Missing, NamedEntitlement, Standing};
 use ports::store::Scope;
 
 use crate::features::draft as feature_draft;
@@ -161,4 +161,127 @@ async fn an_override_replaces_the_plan_until_it_expires() {
     assert!(!work.entitlements().delete_override(user_id, &exception.feature_id).await.unwrap());
     exception.user_id = UserId(new_id());
     assert_eq!(constraint(work.entitlements().save_override(&exception).await), "fk_feature_overrides_user");
+}
+
+fn holding(user_id: UserId, feature: &str) -> Holding {
+    Holding { user_id, feature_id: feature_id(feature) }
+}
+
+/// Read as the service reads for many at once; it says what `find` says, and what a count alone says.
+async fn standing(database: &TestDatabase, user_id: UserId, feature: &str) -> Standing {
+    let mut work = database.store().begin(Scope::Counting).await.unwrap();
+    let asked = [holding(user_id, feature)];
+    let standing = work.entitlements().find_many(&asked).await.unwrap().remove(0).unwrap();
+    let [asked] = asked;
+    let entitlement = &standing.entitlement;
+    let counts = work.entitlements().count_many(&[(asked, entitlement.period)]).await.unwrap();
+    let count = counts[0].unwrap();
+    assert_eq!((count.tally, count.tokens_available), (entitlement.tally, entitlement.tokens_available));
+    assert_eq!(count.as_of, entitlement.as_of, "the time is the transaction's");
+    drop(work);
+    let alone = facts(database, user_id, feature).await.entitlement;
+    assert_eq!(Entitlement { as_of: alone.as_of, ..entitlement.clone() }, alone);
+    standing
+}
+
+#[tokio::test]
+async fn many_are_read_in_the_order_in_which_they_are_asked_for() {
+    let database = TestDatabase::new().await;
+    let (ann, bob) = (prepared(&database).await, sign_up(&*database.store(), "bob").await);
+    let nobody = UserId(new_id());
+    let asked = [
+        holding(bob, "scans"),
+        holding(ann, "nothing"),
+        holding(nobody, "scans"),
+        holding(ann, "exports"),
+        holding(nobody, "nothing"),
+        holding(ann, "scans"),
+    ];
+    let mut work = database.store().begin(Scope::Counting).await.unwrap();
+    let found = work.entitlements().find_many(&asked).await.unwrap();
+    let feature = |found: &Result<Standing, Missing>| found.as_ref().unwrap().entitlement.feature_id.clone();
+    assert_eq!(found[1..3], [Err(Missing::Feature), Err(Missing::User)]);
+    assert_eq!(found[4], Err(Missing::User));
+    assert_eq!([0, 3, 5].map(|place| feature(&found[place])), ["scans", "exports", "scans"].map(feature_id));
+    assert_eq!(work.entitlements().find_many(&[]).await.unwrap(), []);
+    let period = found[0].as_ref().unwrap().entitlement.period;
+    let counted = work.entitlements().count_many(&asked.map(|holding| (holding, period))).await.unwrap();
+    assert_eq!(counted.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, false, true, false, true]);
+    assert_eq!(work.entitlements().count_many(&[]).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_count_alone_says_what_the_facts_say_of_it() {
+    let database = TestDatabase::new().await;
+    let ann = prepared(&database).await;
+    let tally = async || standing(&database, ann, "scans").await.entitlement.tally;
+    assert_eq!(tally().await, Tally::default());
+    let counter = |period: &str, start: &str, numbers: &str, superseded: bool| {
+        format!(
+            "INSERT INTO usage_counters (user_id, feature_id, period, period_start, used, reserved, overage, superseded)
+             VALUES ('{ann}', 'scans', '{period}', {start}, {numbers}, {superseded})"
+        )
+    };
+    let today = "date_trunc('day', now(), 'UTC')";
+    database.sql(&counter("month", "date_trunc('month', now(), 'UTC')", "9, 3, 2", false)).await;
+    assert_eq!(tally().await, Tally { used: 7, reserved: 0, overage: 0 }, "what the month's counter would hand on");
+    database.sql(&counter("day", today, "4, 2, 1", true)).await;
+    assert_eq!(tally().await, Tally { used: 8, reserved: 2, overage: 1 }, "superseded, and behind the month's");
+    database.sql("UPDATE usage_counters SET superseded = period = 'month'").await;
+    assert_eq!(tally().await, Tally { used: 4, reserved: 2, overage: 1 });
+    database.sql(&format!("UPDATE users SET token_balance = 90, token_reserved = 30 WHERE id = '{ann}'")).await;
+    assert_eq!(standing(&database, ann, "scans").await.entitlement.tokens_available, 60);
+}
+
+#[tokio::test]
+async fn the_next_moment_is_known_at_which_facts_change_by_themselves() {
+    let database = TestDatabase::new().await;
+    let ann = prepared(&database).await;
+    let changes_in = async || {
+        let standing = standing(&database, ann, "exports").await;
+        (standing.changes_at, standing.entitlement.period.end)
+    };
+    let (changes_at, period_end) = changes_in().await;
+    assert_eq!((changes_at, period_end.is_some()), (period_end, true), "the end of the period");
+    // Each comes before all that was there; none of them is there without its own statement.
+    let expect = async |statement: &str, moment: &str| {
+        database.sql(&statement.replace("$user", &format!("'{ann}'"))).await;
+        let moment: chrono::DateTime<chrono::Utc> = database.query_scalar(moment).await;
+        assert_eq!(changes_in().await.0, Some(moment), "{statement}");
+    };
+    expect(
+        "INSERT INTO user_subscriptions (user_id, plan_id, status, trial_end)
+         VALUES ($user, 'team', 'trialing', now() + interval '50 seconds')",
+        "SELECT trial_end FROM user_subscriptions",
+    )
+    .await;
+    expect(
+        "UPDATE runtime_settings SET value = '3' WHERE name = 'past_due_grace_days';
+         INSERT INTO runtime_settings (name, value) VALUES ('past_due_grace_days', '3') ON CONFLICT DO NOTHING;
+         UPDATE user_subscriptions SET status = 'past_due', past_due_since = now() - interval '3 days' + interval '40 seconds'",
+        "SELECT past_due_since + interval '72 hours' FROM user_subscriptions",
+    )
+    .await;
+    expect(
+        "INSERT INTO scheduled_plan_changes (user_id, plan_id, effective_at)
+         VALUES ($user, 'free', now() + interval '30 seconds')",
+        "SELECT effective_at FROM scheduled_plan_changes",
+    )
+    .await;
+    expect(
+        "INSERT INTO feature_overrides (user_id, feature_id, enabled, expires_at)
+         VALUES ($user, 'exports', true, now() + interval '20 seconds')",
+        "SELECT expires_at FROM feature_overrides",
+    )
+    .await;
+    // What is over already changes nothing any more.
+    database
+        .sql(
+            "UPDATE feature_overrides SET expires_at = now() - interval '1 second';
+             UPDATE scheduled_plan_changes SET effective_at = now() - interval '1 second';
+             UPDATE user_subscriptions SET past_due_since = now() - interval '9 days'",
+        )
+        .await;
+    let (changes_at, period_end) = changes_in().await;
+    assert_eq!(changes_at, period_end);
 }

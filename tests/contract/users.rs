@@ -126,3 +126,16 @@ async fn an_export_holds_everything_but_secrets() {
         }
     }
 }
+
+#[tokio::test]
+async fn the_roles_of_many_are_read_at_once() {
+    let database = TestDatabase::new().await;
+    let store = database.store();
+    let (ann, bob, nobody) = (sign_up(&*store, "ann").await, sign_up(&*store, "bob").await, UserId(new_id()));
+    let mut work = store.begin(Scope::Counting).await.unwrap();
+    work.users().save_role(bob, Role::Admin).await.unwrap();
+    let mut roles = work.users().find_roles(&[ann, nobody, bob]).await.unwrap();
+    roles.sort_by_key(|(id, _)| *id != ann);
+    assert_eq!(roles, [(ann, Role::User), (bob, Role::Admin)]);
+    assert_eq!(work.users().find_roles(&[]).await.unwrap(), []);
+}

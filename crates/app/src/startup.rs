@@ -33,6 +33,7 @@ use services::identity::accounts::{AccountService, FirstAdmin};
 use services::identity::callers::CallerService;
 use services::maintenance::MaintenanceService;
 use services::plans::PlanService;
+use services::readings::Readings;
 use services::tokens::TokenService;
 use services::usage::{LaneSettings, UsageService};
 use services::usage_history::UsageHistoryService;
@@ -253,6 +254,7 @@ fn rooms(settings: &Settings, pg: &Arc<PgStore>, clock: &Arc<dyn Clock>, signing
     let memory = Arc::new(Memory::new());
     let cache: Arc<dyn CallerCache> = Arc::<Memory>::clone(&memory);
     let changes: Arc<dyn ChangeListener> = Arc::<Memory>::clone(&memory);
+    let readings = Arc::new(Readings::new(Arc::clone(&store), Arc::clone(&cache), Arc::<Memory>::clone(&memory) as _));
     let mint: Arc<dyn KeyMint> = Arc::new(ApiKeys::new(settings.api_keys.prefix.clone())?);
     let randomness: Arc<dyn Randomness> = Arc::new(SystemRandomness);
     let supabase = &settings.auth.supabase;
@@ -284,12 +286,13 @@ fn rooms(settings: &Settings, pg: &Arc<PgStore>, clock: &Arc<dyn Clock>, signing
             verifier,
             Arc::clone(&mint),
             Arc::clone(&cache),
+            Arc::clone(&readings),
         )),
         accounts,
         users: Arc::new(UserService { store: Arc::clone(&store), cache: Arc::clone(&cache), provider, admin_email }),
         plans: Arc::new(PlanService::new(Arc::clone(&store), settings.billing.mode, Arc::clone(&changes))),
         features: Arc::new(FeatureService { store: Arc::clone(&store), changes: Arc::clone(&changes) }),
-        entitlements: Arc::new(EntitlementService::new(Arc::clone(&store), memory, Arc::clone(&changes))),
+        entitlements: Arc::new(EntitlementService::new(Arc::clone(&store), memory, Arc::clone(&changes), readings)),
         usage: Arc::new(UsageService::start(Arc::clone(&store), Arc::clone(&randomness), lane_settings(settings))),
         tokens: Arc::new(TokenService { store: Arc::clone(&store), randomness: Arc::clone(&randomness) }),
         usage_history: Arc::new(UsageHistoryService { store: Arc::clone(&store) }),

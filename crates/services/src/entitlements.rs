@@ -2,27 +2,22 @@
 //!
 //! A check is advice: it changes nothing, and consumption decides again under a lock. It is answered from the memory of
 //! this process wherever that has the facts (`EntitlementCache`), and then nobody waits; what is missing is read together
-//! with what others miss (`gathered`). Whoever wants to be sure asks for `Consistency::Strong`, which asks Postgres.
+//! with what others miss (`readings`). Whoever wants to be sure asks for `Consistency::Strong`, which asks Postgres.
 
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use domain::changes::Change;
-use domain::entitlements::{Count, Decision, Entitlement, FeatureOverride, decide};
+use domain::entitlements::{Decision, Entitlement, FeatureOverride, decide};
 use domain::features::FeatureId;
 use domain::identity::Subject;
-use domain::usage::Period;
 use domain::users::UserId;
 use ports::changes::ChangeListener;
-use ports::entitlements::{EntitlementCache, Holding, Missing, NamedEntitlement, Recalled, Standing};
+use ports::entitlements::{EntitlementCache, Holding, Missing, NamedEntitlement, Recalled};
 use ports::store::{Scope, Store, StoreError};
 use thiserror::Error;
 
 use crate::conflicts::{may_conflict, retry_conflicts};
-use crate::gathered::{Bounds, Gathered};
-
-/// How many entitlements, or counts, one statement reads, and how many such statements are under way at most.
-const GATHERED: Bounds = Bounds { keys_a_fetch: 500, fetches: 2 };
+use crate::readings::Readings;
 
 #[derive(Debug, Error)]
 pub enum EntitlementError {
@@ -41,16 +36,17 @@ pub struct EntitlementService {
     store: Arc<dyn Store>,
     cache: Arc<dyn EntitlementCache>,
     changes: Arc<dyn ChangeListener>,
-    standings: Gathered<Holding, Result<Standing, Missing>>,
-    counts: Gathered<PeriodOf, Option<Count>>,
+    readings: Arc<Readings>,
 }
 
 impl EntitlementService {
-    /// Call it within the runtime on which the fetches are to run.
-    pub fn new(store: Arc<dyn Store>, cache: Arc<dyn EntitlementCache>, changes: Arc<dyn ChangeListener>) -> Self {
-        let standings = gathered_standings(Arc::clone(&store), Arc::clone(&cache));
-        let counts = gathered_counts(Arc::clone(&store), Arc::clone(&cache));
-        Self { store, cache, changes, standings, counts }
+    pub fn new(
+        store: Arc<dyn Store>,
+        cache: Arc<dyn EntitlementCache>,
+        changes: Arc<dyn ChangeListener>,
+        readings: Arc<Readings>,
+    ) -> Self {
+        Self { store, cache, changes, readings }
     }
 
     /// Whether `amount` more of the feature may be used, by facts that are at most a second behind the database. It never
@@ -82,7 +78,7 @@ impl EntitlementService {
     }
 
     async fn recounted(&self, holding: Holding, facts: Entitlement) -> Result<Entitlement, EntitlementError> {
-        match self.counts.get(PeriodOf(holding.clone(), facts.period)).await? {
+        match self.readings.count(holding.clone(), facts.period).await? {
             Some(count) => Ok(facts.counted(&count)),
             // The user went away meanwhile.
             None => self.standing(holding).await,
@@ -91,7 +87,7 @@ impl EntitlementService {
 
     async fn standing(&self, holding: Holding) -> Result<Entitlement, EntitlementError> {
         let feature_id = holding.feature_id.clone();
-        let standing = self.standings.get(holding).await?.map_err(|missing| named(missing, &feature_id))?;
+        let standing = self.readings.standing(holding).await?.map_err(|missing| named(missing, &feature_id))?;
         Ok(standing.entitlement)
     }
 
@@ -161,57 +157,4 @@ fn named(missing: Missing, feature_id: &FeatureId) -> EntitlementError {
         Missing::User => EntitlementError::UnknownUser,
         Missing::Feature => EntitlementError::UnknownFeature(feature_id.clone()),
     }
-}
-
-/// The period in which a holding is counted.
-#[derive(Clone, PartialEq, Eq)]
-struct PeriodOf(Holding, Period);
-
-impl Hash for PeriodOf {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self(holding, period) = self;
-        (holding, period.kind, period.start).hash(state);
-    }
-}
-
-/// Reads the entitlements that many wait for in one statement, and remembers them.
-fn gathered_standings(
-    store: Arc<dyn Store>,
-    cache: Arc<dyn EntitlementCache>,
-) -> Gathered<Holding, Result<Standing, Missing>> {
-    Gathered::new(GATHERED, move |holdings: Vec<Holding>| {
-        let (store, cache) = (Arc::clone(&store), Arc::clone(&cache));
-        Box::pin(async move {
-            let tickets: Vec<_> = holdings.iter().map(|holding| cache.ticket(holding.user_id)).collect();
-            let mut work = store.begin(Scope::Counting).await?;
-            let found = work.entitlements().find_many(&holdings).await?;
-            work.commit().await?;
-            for ((holding, ticket), standing) in holdings.iter().zip(&tickets).zip(&found) {
-                if let Ok(standing) = standing {
-                    cache.remember(holding, standing, ticket);
-                }
-            }
-            Ok(found)
-        })
-    })
-}
-
-/// The same for the counts alone, of entitlements whose facts are remembered.
-fn gathered_counts(store: Arc<dyn Store>, cache: Arc<dyn EntitlementCache>) -> Gathered<PeriodOf, Option<Count>> {
-    Gathered::new(GATHERED, move |counted: Vec<PeriodOf>| {
-        let (store, cache) = (Arc::clone(&store), Arc::clone(&cache));
-        Box::pin(async move {
-            let periods: Vec<_> = counted.into_iter().map(|PeriodOf(holding, period)| (holding, period)).collect();
-            let tickets: Vec<_> = periods.iter().map(|(holding, _)| cache.ticket(holding.user_id)).collect();
-            let mut work = store.begin(Scope::Counting).await?;
-            let found = work.entitlements().count_many(&periods).await?;
-            work.commit().await?;
-            for (((holding, period), ticket), count) in periods.iter().zip(&tickets).zip(&found) {
-                if let Some(count) = count {
-                    cache.recount(holding, period, count, ticket);
-                }
-            }
-            Ok(found)
-        })
-    })
 }

@@ -1,12 +1,14 @@
 //! Gathered: questions that many ask at once, put to the database together.
 //!
 //! The first question goes at once. While it is under way the next ones wait and then go in one fetch, without any timer:
-//! the busier it is, the more go together. Who asks for the same thing shares its answer; who asks while a fetch for it is
+//! the busier it is, the more go together. A second fetch goes beside the first only for a crowd, or where the first takes
+//! unusually long: opening a transaction costs as much as reading twenty rows. Who asks for the same thing shares its answer; who asks while a fetch for it is
 //! under way already waits for the next one, since a change may have come between.
 //!
 //! Promises: an answer was fetched after it was asked for. At most so many fetches are under way, each of a bounded
-//! number of keys. Nobody waits longer than `PATIENCE`, whatever became of the fetches before theirs. A fetch that fails
-//! hands its error to all who wait for it, and to nobody else. A fetch runs in a task of its own on the runtime on which
+//! number of keys. Nobody waits longer than `PATIENCE`, whatever became of the fetches before theirs. A fetch that finds
+//! the database away hands the error to all who wait for it, and to nobody else; after any other error its keys are
+//! fetched by halves, so that one that cannot be read fails alone. A fetch runs in a task of its own on the runtime on which
 //! this was made: who stops waiting cuts nothing short.
 
 use std::collections::{HashMap, VecDeque};
@@ -19,13 +21,19 @@ use std::time::Duration;
 use ports::store::StoreError;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// How long anybody waits: less than the three seconds in which every answer is promised.
 pub const PATIENCE: Duration = Duration::from_millis(2_500);
 
 /// How many may wait at once; whoever comes then is told to come again.
 const WAITING_AT_MOST: usize = 10_000;
+
+/// How many keys are worth a fetch beside those that are under way.
+const CROWD: usize = 100;
+
+/// A fetch that takes longer holds up nobody who comes then: the next one goes beside it.
+const SWIFT: Duration = Duration::from_millis(25);
 
 /// How much one fetch may take on, and how many of them there may be.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +63,7 @@ struct State<K, V> {
     waiting: HashMap<K, Vec<oneshot::Sender<Answer<V>>>>,
     waiters: usize,
     under_way: usize,
+    last_started: Instant,
 }
 
 impl<K, V> Gathered<K, V>
@@ -64,7 +73,13 @@ where
 {
     /// Call it within the runtime on which the fetches are to run.
     pub fn new(bounds: Bounds, fetch: impl Fn(Vec<K>) -> Fetched<V> + Send + Sync + 'static) -> Self {
-        let state = State { order: VecDeque::new(), waiting: HashMap::new(), waiters: 0, under_way: 0 };
+        let state = State {
+            order: VecDeque::new(),
+            waiting: HashMap::new(),
+            waiters: 0,
+            under_way: 0,
+            last_started: Instant::now(),
+        };
         let (fetch, runtime) = (Box::new(fetch), Handle::current());
         Self(Arc::new(Shared { bounds, fetch, runtime, state: Mutex::new(state) }))
     }
@@ -105,12 +120,13 @@ where
 
     /// Sends off what waits, as far as there may be fetches.
     fn start(self: &Arc<Self>, state: &mut State<K, V>) {
-        while state.under_way < self.bounds.fetches.max(1) {
+        while state.under_way < self.bounds.fetches.max(1) && state.may_start() {
             let (keys, waiting) = state.take(self.bounds.keys_a_fetch.max(1));
             if keys.is_empty() {
                 return;
             }
             state.under_way += 1;
+            state.last_started = Instant::now();
             self.runtime.spawn(Arc::clone(self).run(keys, waiting));
         }
     }
@@ -118,16 +134,30 @@ where
     async fn run(self: Arc<Self>, keys: Vec<K>, waiting: Vec<Vec<oneshot::Sender<Answer<V>>>>) {
         // However the fetch ends, by a panic too, the next one may go.
         let _place = Place(Arc::clone(&self));
-        let count = keys.len();
-        let fetched = (self.fetch)(keys).await.and_then(|values| {
-            let fits = values.len() == count;
-            let unfit = || StoreError::Unexpected("a fetch brought another number of values than was asked for".into());
-            fits.then_some(values).ok_or_else(unfit)
-        });
-        match fetched {
-            Ok(values) => std::iter::zip(waiting, values).for_each(|(waiting, value)| reply(waiting, &Ok(value))),
-            Err(error) => waiting.into_iter().for_each(|waiting| reply(waiting, &Err(error.clone()))),
+        let mut parts = vec![(keys, waiting)];
+        while let Some((mut keys, mut waiting)) = parts.pop() {
+            // Who lost their patience meanwhile wants nothing any more: where everything fails, this ends with them.
+            if waiting.iter().flatten().all(oneshot::Sender::is_closed) {
+                continue;
+            }
+            match self.fetch(keys.clone()).await {
+                Ok(values) => std::iter::zip(waiting, values).for_each(|(waiting, value)| reply(waiting, &Ok(value))),
+                Err(error) if keys.len() > 1 && !matches!(error, StoreError::Unavailable(_)) => {
+                    // One of them poisons the others: halved until it stands alone, so that only that one fails.
+                    let (others, their_waiting) =
+                        (keys.split_off(keys.len() / 2), waiting.split_off(waiting.len() / 2));
+                    parts.extend([(others, their_waiting), (keys, waiting)]);
+                }
+                Err(error) => waiting.into_iter().for_each(|waiting| reply(waiting, &Err(error.clone()))),
+            }
         }
+    }
+
+    async fn fetch(&self, keys: Vec<K>) -> Result<Vec<V>, StoreError> {
+        let count = keys.len();
+        let values = (self.fetch)(keys).await?;
+        let unfit = || StoreError::Unexpected("a fetch brought another number of values than was asked for".into());
+        if values.len() == count { Ok(values) } else { Err(unfit()) }
     }
 }
 
@@ -147,6 +177,10 @@ impl<K: Clone + Eq + Hash, V> State<K, V> {
             self.order.push_back(key.clone());
             self.waiting.insert(key, vec![answer]);
         }
+    }
+
+    fn may_start(&self) -> bool {
+        self.under_way == 0 || self.order.len() >= CROWD || self.last_started.elapsed() > SWIFT
     }
 
     /// The keys that were asked for first, and who waits for each.

@@ -57,14 +57,45 @@ async fn what_gathers_while_a_fetch_is_under_way_goes_together_and_within_the_bo
     let asking = join_all((20..48).map(|key| gathered.get(key)));
     let releasing = async {
         settle().await;
-        assert_eq!(desk.sizes(), [1, 1], "two fetches and no more");
+        assert_eq!(desk.sizes(), [1], "one fetch, as long as it is swift");
         desk.permits.add_permits(100);
     };
     let (answers, ()) = tokio::join!(asking, releasing);
     let answers: Vec<u32> = answers.into_iter().map(Result::unwrap).collect();
     assert_eq!(answers, (20..48).map(|key| key * 2).collect::<Vec<_>>(), "each got its own answer");
-    assert_eq!(desk.sizes(), [1, 1, 10, 10, 6]);
-    assert_eq!(desk.asked.lock().unwrap()[2], (22..32).collect::<Vec<_>>(), "first come, first fetched");
+    assert_eq!(desk.sizes(), [1, 10, 10, 7]);
+    assert_eq!(desk.asked.lock().unwrap()[1], (21..31).collect::<Vec<_>>(), "first come, first fetched");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_and_whoever_comes_while_a_fetch_is_slow_go_beside_it() {
+    let desk = Desk::new(0);
+    let gathered = desk.gathered(BOUNDS);
+    let crowd = 1 + u32::try_from(CROWD).unwrap();
+    let asking = join_all((1_000..1_000 + crowd).map(|key| gathered.get(key)));
+    let releasing = async {
+        settle().await;
+        assert_eq!(desk.sizes(), [1, 10], "a crowd is worth a second fetch");
+        tokio::time::sleep(SWIFT * 2).await;
+        assert_eq!(desk.sizes(), [1, 10], "and there are no more than two");
+        desk.permits.add_permits(1_000);
+    };
+    tokio::join!(asking, releasing);
+    let desk = Desk::new(0);
+    let gathered = desk.gathered(BOUNDS);
+    let slow = gathered.get(1);
+    let late = async {
+        tokio::time::sleep(SWIFT * 2).await;
+        let second = gathered.get(2);
+        let released = async {
+            settle().await;
+            assert_eq!(desk.sizes(), [1, 1], "it does not wait for the slow one");
+            desk.permits.add_permits(2);
+        };
+        tokio::join!(second, released).0
+    };
+    let (slow, late) = tokio::join!(slow, late);
+    assert_eq!((slow.ok(), late.ok()), (Some(2), Some(4)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -111,7 +142,7 @@ async fn nobody_waits_in_a_row_behind_fetches_that_are_stuck() {
     desk.permits.add_permits(100);
     assert_eq!(gathered.get(100).await.ok(), Some(200), "and the places are free again");
     let asked = desk.asked.lock().unwrap().concat();
-    assert_eq!(asked, [0, 1, 100], "nobody fetches for those who left");
+    assert_eq!(asked, [0, 100], "nobody fetches for those who left");
 }
 
 #[tokio::test(start_paused = true)]
@@ -134,6 +165,21 @@ async fn a_fetch_that_panics_or_miscounts_is_an_error_and_gives_its_place_back()
         assert!(matches!(gathered.get(broken).await, Err(StoreError::Unexpected(_))), "{broken}");
     }
     assert_eq!(gathered.get(3).await.ok(), Some(6));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_cannot_be_read_fails_alone() {
+    let desk = Desk::new(1);
+    let gathered = desk.gathered(Bounds { fetches: 1, ..BOUNDS });
+    let (first, others) = (gathered.get(1), join_all([2, 3, 77, 4, 5].map(|key| gathered.get(key))));
+    let releasing = async {
+        settle().await;
+        desk.permits.add_permits(100);
+    };
+    let (first, others, ()) = tokio::join!(first, others, releasing);
+    assert_eq!(first.ok(), Some(2));
+    let read: Vec<_> = others.into_iter().map(Result::ok).collect();
+    assert_eq!(read, [Some(4), Some(6), None, Some(8), Some(10)]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! Callers: from a token or a key to the user behind it, their role and what they may do.
 //!
 //! A token's signature is checked by its verifier, a key by its hash. Role and key come out of the memory of this process
-//! wherever it has them (`CallerCache`), and then nobody waits. Roles that it has not are read together (`gathered`).
+//! wherever it has them (`CallerCache`), and then nobody waits. Roles that it has not are read together (`readings`).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,13 +16,10 @@ use ports::identity::{CallerCache, TokenRefused, TokenVerifier};
 use ports::store::{Scope, Store, StoreError};
 use thiserror::Error;
 
-use crate::gathered::{Bounds, Gathered};
+use crate::readings::Readings;
 
 /// How many keys' last uses wait at most to be written down; beyond it, a use is not noted.
 const NOTED_AT_MOST: usize = 10_000;
-
-/// How many roles one statement reads, and how many such statements are under way at most.
-const ROLES_GATHERED: Bounds = Bounds { keys_a_fetch: 500, fetches: 2 };
 
 /// What a caller showed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -91,7 +88,7 @@ pub struct CallerService {
     verifier: Arc<dyn TokenVerifier>,
     keys: Arc<dyn KeyMint>,
     cache: Arc<dyn CallerCache>,
-    roles: Gathered<UserId, Option<Role>>,
+    readings: Arc<Readings>,
     uses: Mutex<HashMap<ApiKeyId, DateTime<Utc>>>,
 }
 
@@ -102,9 +99,9 @@ impl CallerService {
         verifier: Arc<dyn TokenVerifier>,
         keys: Arc<dyn KeyMint>,
         cache: Arc<dyn CallerCache>,
+        readings: Arc<Readings>,
     ) -> Self {
-        let roles = gathered_roles(Arc::clone(&store), Arc::clone(&cache));
-        Self { store, clock, verifier, keys, cache, roles, uses: Mutex::default() }
+        Self { store, clock, verifier, keys, cache, readings, uses: Mutex::default() }
     }
 
     /// What is known without waiting for anybody: for most requests, all of it.
@@ -130,7 +127,7 @@ impl CallerService {
     /// Someone whose identity is certain and whose role has to be read. It waits for a fetch that runs elsewhere, so that
     /// whoever stops waiting cuts nothing short.
     pub async fn identify_user(&self, user_id: UserId) -> Result<Identified, NotIdentified> {
-        Ok(by_token(user_id, self.roles.get(user_id).await?))
+        Ok(by_token(user_id, self.readings.role(user_id).await?))
     }
 
     pub async fn identify(&self, presented: &Kept) -> Result<Identified, NotIdentified> {
@@ -227,26 +224,5 @@ impl CallerService {
 fn by_token(user_id: UserId, role: Option<Role>) -> Identified {
     role.map_or(Identified::Newcomer(user_id), |role| {
         Identified::Caller(Caller { user_id, role, credential: Credential::Token })
-    })
-}
-
-/// Reads the roles that many wait for in one statement, and remembers them.
-fn gathered_roles(store: Arc<dyn Store>, cache: Arc<dyn CallerCache>) -> Gathered<UserId, Option<Role>> {
-    Gathered::new(ROLES_GATHERED, move |users: Vec<UserId>| {
-        let (store, cache) = (Arc::clone(&store), Arc::clone(&cache));
-        Box::pin(async move {
-            let tickets: Vec<_> = users.iter().map(|user_id| cache.role_ticket(*user_id)).collect();
-            let mut work = store.begin(Scope::Counting).await?;
-            let found: HashMap<_, _> = work.users().find_roles(&users).await?.into_iter().collect();
-            work.commit().await?;
-            let remembered = |(user_id, ticket)| {
-                let role = found.get(&user_id).copied();
-                if let Some(role) = role {
-                    cache.remember_role(user_id, role, &ticket);
-                }
-                role
-            };
-            Ok(users.into_iter().zip(tickets).map(remembered).collect())
-        })
     })
 }

@@ -1,0 +1,145 @@
+//! Readings: what the memory of this process misses, read from Postgres together with what others miss.
+//!
+//! All kinds go in one transaction, since opening and closing it costs more than the rows: roles of callers, entitlements
+//! with their counts, and counts alone. One statement a kind, each through the keys of its tables (`Scope::Counting`).
+//! What was read is remembered under tickets that were taken before. What nobody has is not remembered.
+
+use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use domain::entitlements::Count;
+use domain::identity::Role;
+use domain::usage::Period;
+use domain::users::UserId;
+use ports::entitlements::{EntitlementCache, Holding, Missing, Standing};
+use ports::identity::CallerCache;
+use ports::store::{Scope, Store, StoreError};
+
+use crate::gathered::{Bounds, Gathered};
+
+/// How many questions one transaction answers, and how many of these are under way at most.
+const BOUNDS: Bounds = Bounds { keys_a_fetch: 500, fetches: 4 };
+
+/// Asked by as many as like; a clone of the `Arc` that holds it is enough.
+pub struct Readings(Gathered<Question, Finding>);
+
+/// What is read into which memory.
+#[derive(Clone)]
+struct Desk {
+    store: Arc<dyn Store>,
+    callers: Arc<dyn CallerCache>,
+    entitlements: Arc<dyn EntitlementCache>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Question {
+    Role(UserId),
+    Standing(Holding),
+    Count(Counted),
+}
+
+#[derive(Clone)]
+enum Finding {
+    Role(Option<Role>),
+    Standing(Result<Standing, Missing>),
+    Count(Option<Count>),
+}
+
+/// The period in which a holding is counted.
+#[derive(Clone, PartialEq, Eq)]
+struct Counted(Holding, Period);
+
+impl Hash for Counted {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self(holding, period) = self;
+        (holding, period.kind, period.start).hash(state);
+    }
+}
+
+impl Readings {
+    /// Call it within the runtime on which the transactions are to run.
+    pub fn new(store: Arc<dyn Store>, callers: Arc<dyn CallerCache>, entitlements: Arc<dyn EntitlementCache>) -> Self {
+        let desk = Desk { store, callers, entitlements };
+        Self(Gathered::new(BOUNDS, move |questions| {
+            let desk = desk.clone();
+            Box::pin(async move { desk.answer(questions).await })
+        }))
+    }
+
+    /// `None` where there is no profile.
+    pub async fn role(&self, user_id: UserId) -> Result<Option<Role>, StoreError> {
+        match self.0.get(Question::Role(user_id)).await? {
+            Finding::Role(role) => Ok(role),
+            _ => Err(mixed_up()),
+        }
+    }
+
+    pub async fn standing(&self, holding: Holding) -> Result<Result<Standing, Missing>, StoreError> {
+        match self.0.get(Question::Standing(holding)).await? {
+            Finding::Standing(standing) => Ok(standing),
+            _ => Err(mixed_up()),
+        }
+    }
+
+    /// `None` where there is no such user.
+    pub async fn count(&self, holding: Holding, period: Period) -> Result<Option<Count>, StoreError> {
+        match self.0.get(Question::Count(Counted(holding, period))).await? {
+            Finding::Count(count) => Ok(count),
+            _ => Err(mixed_up()),
+        }
+    }
+}
+
+/// Never happens: each question is answered in its kind.
+fn mixed_up() -> StoreError {
+    StoreError::Unexpected("a question was answered by another's finding".into())
+}
+
+impl Desk {
+    async fn answer(&self, questions: Vec<Question>) -> Result<Vec<Finding>, StoreError> {
+        let (mut users, mut holdings, mut counted) = (Vec::new(), Vec::new(), Vec::new());
+        for question in &questions {
+            match question {
+                Question::Role(user_id) => users.push(*user_id),
+                Question::Standing(holding) => holdings.push(holding.clone()),
+                Question::Count(Counted(holding, period)) => counted.push((holding.clone(), *period)),
+            }
+        }
+        let role_tickets: Vec<_> = users.iter().map(|user_id| self.callers.role_ticket(*user_id)).collect();
+        let ticket = |holding: &Holding| self.entitlements.ticket(holding.user_id);
+        let standing_tickets: Vec<_> = holdings.iter().map(ticket).collect();
+        let count_tickets: Vec<_> = counted.iter().map(|(holding, _)| ticket(holding)).collect();
+
+        let mut work = self.store.begin(Scope::Counting).await?;
+        let roles = if users.is_empty() { Vec::new() } else { work.users().find_roles(&users).await? };
+        let standings = if holdings.is_empty() { Vec::new() } else { work.entitlements().find_many(&holdings).await? };
+        let counts = if counted.is_empty() { Vec::new() } else { work.entitlements().count_many(&counted).await? };
+        work.commit().await?;
+
+        let roles: HashMap<_, _> = roles.into_iter().collect();
+        for (user_id, ticket) in users.iter().zip(&role_tickets) {
+            if let Some(role) = roles.get(user_id) {
+                self.callers.remember_role(*user_id, *role, ticket);
+            }
+        }
+        for ((holding, ticket), standing) in holdings.iter().zip(&standing_tickets).zip(&standings) {
+            if let Ok(standing) = standing {
+                self.entitlements.remember(holding, standing, ticket);
+            }
+        }
+        for (((holding, period), ticket), count) in counted.iter().zip(&count_tickets).zip(&counts) {
+            if let Some(count) = count {
+                self.entitlements.recount(holding, period, count, ticket);
+            }
+        }
+        let (mut standings, mut counts) = (standings.into_iter(), counts.into_iter());
+        let finding = |question| match question {
+            Question::Role(user_id) => Some(Finding::Role(roles.get(&user_id).copied())),
+            Question::Standing(_) => standings.next().map(Finding::Standing),
+            Question::Count(_) => counts.next().map(Finding::Count),
+        };
+        // One that had no answer makes the number wrong, which is an error to all of them.
+        Ok(questions.into_iter().filter_map(finding).collect())
+    }
+}
