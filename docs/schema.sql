@@ -1224,6 +1224,26 @@ AS $function$
     WHERE u.id = p_user_id
 $function$;
 
+CREATE OR REPLACE FUNCTION public.entitlement_changes_at(p_user_id uuid, p_feature_id text, p_at timestamp with time zone DEFAULT now())
+ RETURNS TABLE(changes_at timestamp with time zone)
+ LANGUAGE sql
+ STABLE
+AS $function$
+    SELECT least(
+        CASE WHEN s.status = 'trialing' AND s.trial_end > p_at THEN s.trial_end END,
+        CASE WHEN s.status = 'past_due' AND s.past_due_since + g.grace > p_at THEN s.past_due_since + g.grace END,
+        c.effective_at, o.expires_at
+    )
+    FROM (SELECT) one
+    LEFT JOIN public.user_subscriptions s ON s.user_id = p_user_id AND s.status IN ('trialing', 'past_due')
+    LEFT JOIN LATERAL (
+        SELECT make_interval(hours => 24 * coalesce(
+            (SELECT (r.value #>> '{}')::integer FROM public.runtime_settings r WHERE r.name = 'past_due_grace_days'), 7)) AS grace
+    ) g ON s.status = 'past_due'
+    LEFT JOIN public.scheduled_plan_changes c ON c.user_id = p_user_id AND c.effective_at > p_at
+    LEFT JOIN public.feature_overrides o ON o.user_id = p_user_id AND o.feature_id = p_feature_id AND o.expires_at > p_at
+$function$;
+
 CREATE OR REPLACE FUNCTION public.feature_entitlement(p_user_id uuid, p_feature_id text, p_at timestamp with time zone DEFAULT now())
  RETURNS TABLE(plan_id character varying, plan_status text, feature_active boolean, in_plan boolean, enabled boolean, limit_value bigint, limit_period character varying, overage character varying, kind character varying, unit character varying, source text, override_expires_at timestamp with time zone, period_start timestamp with time zone, period_end timestamp with time zone, used bigint, reserved bigint, counter_overage bigint, token_balance bigint, token_reserved bigint, as_of timestamp with time zone)
  LANGUAGE sql
@@ -1898,6 +1918,23 @@ AS $function$
     END
 $function$;
 
+CREATE OR REPLACE FUNCTION public.usage_tally(p_user_id uuid, p_feature_id text, p_period text, p_period_start timestamp with time zone, p_at timestamp with time zone)
+ RETURNS TABLE(used bigint, reserved bigint, overage bigint)
+ LANGUAGE sql
+ STABLE
+AS $function$
+    SELECT
+        CASE WHEN n.superseded IS FALSE THEN n.used ELSE coalesce(n.used, 0) + greatest(0, coalesce((
+            SELECT max(o.used - o.overage) FROM public.usage_counters o
+            WHERE o.user_id = p_user_id AND o.feature_id = p_feature_id AND NOT o.superseded AND o.period_start <= p_at
+              AND coalesce(o.period_end, public.usage_period_end(o.period, o.period_start, o.period_start), 'infinity') > p_at
+        ), 0) - coalesce(n.used - n.overage, 0)) END,
+        coalesce(n.reserved, 0), coalesce(n.overage, 0)
+    FROM (SELECT) one
+    LEFT JOIN public.usage_counters n ON n.user_id = p_user_id AND n.feature_id = p_feature_id
+        AND n.period = p_period AND n.period_start = p_period_start
+$function$;
+
 -- Views
 
 CREATE VIEW public.user_plan_summary WITH (security_invoker=on) AS
@@ -2067,6 +2104,8 @@ GRANT EXECUTE ON FUNCTION public.consume_usage(uuid,text,bigint,text) TO authent
 GRANT EXECUTE ON FUNCTION public.effective_plan(uuid,timestamp with time zone) TO app_service;
 GRANT EXECUTE ON FUNCTION public.effective_plan(uuid,timestamp with time zone) TO authenticated;
 GRANT EXECUTE ON FUNCTION public.effective_plan(uuid,timestamp with time zone) TO readonly_user;
+GRANT EXECUTE ON FUNCTION public.entitlement_changes_at(uuid,text,timestamp with time zone) TO app_service;
+GRANT EXECUTE ON FUNCTION public.entitlement_changes_at(uuid,text,timestamp with time zone) TO authenticated;
 GRANT EXECUTE ON FUNCTION public.feature_entitlement(uuid,text,timestamp with time zone) TO app_service;
 GRANT EXECUTE ON FUNCTION public.feature_entitlement(uuid,text,timestamp with time zone) TO authenticated;
 GRANT EXECUTE ON FUNCTION public.identity_credentials(text) TO app_service;
@@ -2101,3 +2140,5 @@ GRANT EXECUTE ON FUNCTION public.usage_period_index(timestamp with time zone,tim
 GRANT EXECUTE ON FUNCTION public.usage_period_start(text,timestamp with time zone,timestamp with time zone) TO app_service;
 GRANT EXECUTE ON FUNCTION public.usage_period_start(text,timestamp with time zone,timestamp with time zone) TO authenticated;
 GRANT EXECUTE ON FUNCTION public.usage_period_start(text,timestamp with time zone,timestamp with time zone) TO readonly_user;
+GRANT EXECUTE ON FUNCTION public.usage_tally(uuid,text,text,timestamp with time zone,timestamp with time zone) TO app_service;
+GRANT EXECUTE ON FUNCTION public.usage_tally(uuid,text,text,timestamp with time zone,timestamp with time zone) TO authenticated;
