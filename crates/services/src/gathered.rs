@@ -47,6 +47,8 @@ pub type Fetched<V> = Pin<Box<dyn Future<Output = Result<Vec<V>, StoreError>> + 
 
 type Fetch<K, V> = dyn Fn(Vec<K>) -> Fetched<V> + Send + Sync;
 type Answer<V> = Result<V, StoreError>;
+/// Those who wait for the same key.
+type Waiting<V> = Vec<oneshot::Sender<Answer<V>>>;
 
 pub struct Gathered<K, V>(Arc<Shared<K, V>>);
 
@@ -60,7 +62,7 @@ struct Shared<K, V> {
 struct State<K, V> {
     /// In the order in which they were first asked for.
     order: VecDeque<K>,
-    waiting: HashMap<K, Vec<oneshot::Sender<Answer<V>>>>,
+    waiting: HashMap<K, Waiting<V>>,
     waiters: usize,
     under_way: usize,
     last_started: Instant,
@@ -131,7 +133,7 @@ where
         }
     }
 
-    async fn run(self: Arc<Self>, keys: Vec<K>, waiting: Vec<Vec<oneshot::Sender<Answer<V>>>>) {
+    async fn run(self: Arc<Self>, keys: Vec<K>, waiting: Vec<Waiting<V>>) {
         // However the fetch ends, by a panic too, the next one may go.
         let _place = Place(Arc::clone(&self));
         let mut parts = vec![(keys, waiting)];
@@ -162,7 +164,7 @@ where
 }
 
 /// Who stopped waiting has an answer already.
-fn reply<V: Clone>(waiting: Vec<oneshot::Sender<Answer<V>>>, answer: &Answer<V>) {
+fn reply<V: Clone>(waiting: Waiting<V>, answer: &Answer<V>) {
     for waiting in waiting {
         waiting.send(answer.clone()).ok();
     }
@@ -184,7 +186,7 @@ impl<K: Clone + Eq + Hash, V> State<K, V> {
     }
 
     /// The keys that were asked for first, and who waits for each.
-    fn take(&mut self, at_most: usize) -> (Vec<K>, Vec<Vec<oneshot::Sender<Answer<V>>>>) {
+    fn take(&mut self, at_most: usize) -> (Vec<K>, Vec<Waiting<V>>) {
         let mut taken = (Vec::new(), Vec::new());
         while taken.0.len() < at_most
             && let Some(key) = self.order.pop_front()

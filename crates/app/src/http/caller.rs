@@ -43,12 +43,11 @@ pub async fn identify(
     let named = !NAMELESS.iter().any(|nameless| request.path().starts_with(nameless));
     if let Some(presented) = presented(request.request(), &settings.api_keys.prefix).filter(|_| named) {
         let address = limits.address_of(request.request());
-        let asking = match limits.check_failures(address) {
-            Err(too_fast) => Err(too_fast),
-            Ok(()) => {
-                let found = look_up(callers.into_inner(), presented).await;
-                found.and_then(|found| found.map_err(|error| refusal(error, || limits.count_failure(address))))
-            }
+        let asking = if let Err(too_fast) = limits.check_failures(address) {
+            Err(too_fast)
+        } else {
+            let found = look_up(callers.into_inner(), presented).await;
+            found.and_then(|found| found.map_err(|error| refusal(error, || limits.count_failure(address))))
         };
         request.extensions_mut().insert(Asking(asking));
     }
