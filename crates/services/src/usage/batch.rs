@@ -4,22 +4,24 @@
 //! order and reads all that decides; one statement that writes counters, events and keys; COMMIT. Holds cost one more to
 //! be locked and one more to be written; a counter that is not there yet costs two, once a period. Between reading and
 //! writing, `deciding` decides every command in the order of its arrival: SQL only locks, reads and writes. Nothing is
-//! answered before the COMMIT is.
+//! answered before the COMMIT is; and what it left is noted in the memory that answers checks.
 
 use std::collections::HashMap;
 
+use ports::entitlements::{EntitlementCache, Holding};
 use ports::randomness::Randomness;
 use ports::store::{Scope, Store, StoreError, UnitOfWork};
 use ports::usage::{KeptOutcome, KeyOfUser, Meter, MeterState, Patience};
 
 use super::commands::{Command, Course, Fate};
-use super::deciding::Deciding;
+use super::deciding::{Decided, Deciding};
 use super::ground::Ground;
 
 /// Decides and writes `commands`, in their order. `Err` means that nothing was written, for any of them.
 pub async fn run(
     store: &dyn Store,
     randomness: &dyn Randomness,
+    memory: &dyn EntitlementCache,
     commands: &[&Command],
     course: Course,
 ) -> Result<Vec<Fate>, StoreError> {
@@ -31,7 +33,7 @@ pub async fn run(
     let (ground, kept) = prepare(&mut *work, commands, patience).await?;
     let mut deciding = Deciding::new(ground, kept, course, randomness);
     let fates = commands.iter().enumerate().map(|(place, command)| deciding.decide(place, command)).collect();
-    let (record, tokens) = deciding.finish();
+    let Decided { record, tokens, counts } = deciding.finish();
     if !record.counters.is_empty() || !record.holds.is_empty() {
         work.usage().record_batch(&record).await?;
     }
@@ -39,6 +41,10 @@ pub async fn run(
         work.usage().move_tokens(change).await?;
     }
     work.commit().await?;
+    for (meter, period, count) in counts {
+        let Meter { user_id, feature_id } = meter;
+        memory.note(&Holding { user_id, feature_id }, &period, &count);
+    }
     Ok(fates)
 }
 

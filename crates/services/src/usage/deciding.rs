@@ -5,12 +5,12 @@
 
 use std::collections::HashMap;
 
-use domain::entitlements::{Decision, Entitlement, decide};
+use domain::entitlements::{Count, Decision, Entitlement, decide};
 use domain::features::FeatureKind;
 use domain::idempotency::IdempotencyKey;
 use domain::usage::{
-    Ending, Hold, HoldId, HoldRefusal, HoldStatus, Holding, consume, expire, extend, extending_needs_tokens, hold,
-    needs_tokens, release, settle,
+    Ending, Hold, HoldId, HoldRefusal, HoldStatus, Holding, Period, consume, expire, extend, extending_needs_tokens,
+    hold, needs_tokens, release, settle,
 };
 use domain::users::UserId;
 use ports::randomness::Randomness;
@@ -22,6 +22,13 @@ use super::commands::{
     Changed, Command, Course, Demand, Demanded, Fate, HoldAction, HoldCommand, Outcome, UsageError, Whose, ends_at,
 };
 use super::ground::{Counter, Ground, HoldCounter, HoldPlace, LockedHold, MeterPlace, counter_of};
+
+/// What a batch came to.
+pub struct Decided {
+    pub record: BatchRecord,
+    pub tokens: Vec<TokenChange>,
+    pub counts: Vec<(Meter, Period, Count)>,
+}
 
 pub struct Deciding<'a> {
     ground: Ground,
@@ -57,18 +64,27 @@ impl<'a> Deciding<'a> {
         }
     }
 
-    /// All that is to be written.
-    pub fn finish(self) -> (BatchRecord, Vec<TokenChange>) {
+    /// All that is to be written, and how the counters in force stand once it is.
+    pub fn finish(self) -> Decided {
+        let Self { ground, made: mut holds, entries, tokens, moved, .. } = self;
+        let Ground { counters, holds: locked, .. } = ground;
+        let counters: Vec<_> = counters.into_iter().filter(|counter| counter.changed).collect();
+        let counts = counters.iter().filter(|counter| counter.is_in_force).map(|counter| {
+            let Counter { key, entitlement, .. } = counter;
+            let tokens_available = tokens.get(&key.meter.user_id).copied().unwrap_or_default();
+            let count = Count { tally: entitlement.tally, tokens_available, as_of: entitlement.as_of };
+            (key.meter.clone(), entitlement.period, count)
+        });
+        let counts = counts.collect();
         let changed = |counter: Counter| CounterChange { key: counter.key, tally: counter.entitlement.tally };
-        let counters = self.ground.counters.into_iter().filter(|counter| counter.changed).map(changed).collect();
-        let mut holds = self.made;
-        holds.extend(self.ground.holds.into_values().filter_map(|place| match place {
+        let counters = counters.into_iter().map(changed).collect();
+        holds.extend(locked.into_values().filter_map(|place| match place {
             HoldPlace::Locked(locked) if locked.changed => {
                 Some(HoldChange { hold: locked.hold, key: None, outcome: locked.outcome })
             }
             _ => None,
         }));
-        (BatchRecord { counters, entries: self.entries, holds }, self.moved)
+        Decided { record: BatchRecord { counters, entries, holds }, tokens: moved, counts }
     }
 
     fn demand(&mut self, place: usize, demand: &Demand) -> Fate {

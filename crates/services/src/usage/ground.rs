@@ -14,6 +14,8 @@ pub struct Counter {
     pub key: CounterKey,
     pub kind: FeatureKind,
     pub entitlement: Entitlement,
+    /// Not so for a hold that was made in another period.
+    pub is_in_force: bool,
     pub changed: bool,
 }
 
@@ -93,7 +95,7 @@ impl Ground {
                     let entitlement = entitlement.into_inner();
                     let Period { kind: period_kind, start: period_start, .. } = entitlement.period;
                     let key = CounterKey { meter: meter.clone(), period_kind, period_start };
-                    self.counters.push(Counter { key, kind, entitlement, changed: false });
+                    self.counters.push(Counter { key, kind, entitlement, is_in_force: true, changed: false });
                     MeterPlace::At(self.counters.len() - 1)
                 }
                 // A counter that was made a moment ago and cannot be locked is being used by somebody else already.
@@ -155,7 +157,8 @@ impl Ground {
                         ..Period::containing(key.period_kind, key.period_start, key.period_start)
                     };
                     let entitlement = Entitlement { period, tally: *tally, ..entitlement };
-                    self.counters.push(Counter { key: key.clone(), kind, entitlement, changed: false });
+                    let key = key.clone();
+                    self.counters.push(Counter { key, kind, entitlement, is_in_force: false, changed: false });
                     Some(self.counters.len() - 1)
                 }
                 CounterState::Held => None,

@@ -13,6 +13,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use domain::idempotency::IdempotencyKey;
 use domain::users::UserId;
+use ports::entitlements::EntitlementCache;
 use ports::randomness::Randomness;
 use ports::store::{Scope, Store, StoreError};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -72,6 +73,7 @@ struct Waiting {
 struct Shared {
     store: Arc<dyn Store>,
     randomness: Arc<dyn Randomness>,
+    memory: Arc<dyn EntitlementCache>,
     beside: Semaphore,
     keep: TimeDelta,
     batches: AtomicU64,
@@ -87,10 +89,16 @@ pub struct UsageService {
 
 impl UsageService {
     /// Starts the lanes on the current runtime. They end with the service.
-    pub fn start(store: Arc<dyn Store>, randomness: Arc<dyn Randomness>, settings: LaneSettings) -> Self {
+    pub fn start(
+        store: Arc<dyn Store>,
+        randomness: Arc<dyn Randomness>,
+        memory: Arc<dyn EntitlementCache>,
+        settings: LaneSettings,
+    ) -> Self {
         let shared = Arc::new(Shared {
             store,
             randomness,
+            memory,
             beside: Semaphore::new(BESIDE_AT_MOST),
             keep: settings.keep,
             batches: AtomicU64::new(0),
@@ -259,12 +267,12 @@ impl Shared {
     async fn attempt(&self, commands: &[&Command], course: Course) -> Result<Vec<Fate>, StoreError> {
         let begun = Instant::now();
         for _ in 1..ATTEMPTS {
-            match batch::run(&*self.store, &*self.randomness, commands, course).await {
+            match batch::run(&*self.store, &*self.randomness, &*self.memory, commands, course).await {
                 Err(StoreError::Conflict | StoreError::Constraint { .. }) if begun.elapsed() < PATIENCE => {}
                 settled => return settled,
             }
         }
-        batch::run(&*self.store, &*self.randomness, commands, course).await
+        batch::run(&*self.store, &*self.randomness, &*self.memory, commands, course).await
     }
 
     fn answer(self: Arc<Self>, batch: Vec<Waiting>, fates: Vec<Fate>) {
