@@ -18,9 +18,9 @@ pub struct Case {
     /// Connections at which it is run so many times. The row is the run in the middle, the others once.
     pub repeated: Option<(u32, u32)>,
     pub house: House,
-    /// How many of the yardstick's transactions one request is worth: more than one for a batch, less where it takes
-    /// several requests.
-    pub items_per_request: f64,
+    /// How many of the yardstick's transactions one request is worth: more than one for a batch. A script that needs
+    /// several requests for one counts them itself, in `items`.
+    pub items_per_request: u32,
     pub yardstick: Option<&'static Yardstick>,
 }
 
@@ -128,7 +128,7 @@ const READING: Case = Case {
     connections: &[64],
     repeated: None,
     house: House::One,
-    items_per_request: 1.0,
+    items_per_request: 1,
     yardstick: None,
 };
 
@@ -146,13 +146,8 @@ const CONSUMING: Case = Case {
 };
 
 /// A reservation and its settlement: two requests.
-const PAIRING: Case = Case {
-    path: "/api/usage/reservations",
-    script: include_str!("pairs.lua"),
-    items_per_request: 0.5,
-    yardstick: Some(&PAIR),
-    ..CONSUMING
-};
+const PAIRING: Case =
+    Case { path: "/api/usage/reservations", script: include_str!("pairs.lua"), yardstick: Some(&PAIR), ..CONSUMING };
 
 pub const CHECK: &str = "check, every user";
 pub const CHECK_POSTED: &str = "check by POST, every user";
@@ -196,7 +191,7 @@ pub static CASES: [Case; 13] = [
         path: "/api/usage/batch",
         script: CONSUME_HUNDRED,
         connections: &[16],
-        items_per_request: 100.0,
+        items_per_request: 100,
         ..CONSUMING
     },
     Case { name: PAIRS, connections: &[64, 256], ..PAIRING },

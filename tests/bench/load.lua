@@ -1,6 +1,6 @@
 -- What wrk runs for every case. Before this text stand METHOD, PATH, RUN and SEED (different for each run), WARMING and,
 -- where callers show a token, TOKENS (a file), TOKEN_LENGTH and TOKEN_COUNT. After it stands the case's own text, which may
--- define `body()`, or `request()` and `response()` themselves.
+-- define `body()`, or `request()` and `response()` themselves, and count what it got done in `items`.
 
 local threads = {}
 
@@ -71,8 +71,11 @@ function done(summary, latency, _)
     say("refused", failed.status)
     say("broken", failed.connect + failed.read + failed.write)
     say("late", failed.timeout)
+    local counted
     for _, thread in ipairs(threads) do
-        local refusal = thread:get("refusal")
+        local items, refusal = thread:get("items"), thread:get("refusal")
+        if items then counted = (counted or 0) + items end
         if refusal then io.write("bench refusal ", (string.gsub(refusal, "%s+", " ")), "\n") end
     end
+    if counted then say("items", counted) end
 end

@@ -164,7 +164,7 @@ pub fn page(arguments: &Arguments, when: &str, machine: &[(&str, String)], rows:
          {goals}\n\
          ## How it is measured\n\n\
          ```\n\
-         make bench                                  # 100,000 users, 5 s a measurement\n\
+         make bench                                  # 100,000 users, 5 s a measurement: eight minutes\n\
          BENCH_USERS=5000 BENCH_SECONDS=2 make bench # shorter, and less to be relied on\n\
          BENCH_ONLY=check make bench                 # cases with this in their name; nothing is written\n\
          ```\n\n\
@@ -185,7 +185,7 @@ const METHOD: &str = "\
   (`tests/bench/yardsticks/`), by the owner of the tables, so without row-level security. Measured before and after the
   cases, its first second left out; each row shows the better of the two, and the ratio is to the best row.
 - An item is what the yardstick does in one go: a request that brings a batch of 100 is 100 items. A pair is a
-  reservation and its settlement: two requests are one item, and two transactions of one statement each are pgbench's.
+  reservation and its settlement: two requests, counted by the answers to the second, are one item, and two transactions of one statement each are pgbench's.
 - Two processes: each is on the same database and gets half of the 64 connections from a wrk of its own. The rates are
   added up, the percentiles are the worse of the two, the memory is the larger one's. Compared with the one process
   measured just before.

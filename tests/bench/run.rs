@@ -154,7 +154,7 @@ impl Run<'_> {
             name: case.name,
             connections,
             per_second: driven.per_second,
-            items_per_second: driven.per_second * case.items_per_request,
+            items_per_second: driven.items_per_second,
             median: driven.median,
             p99: driven.p99,
             p99_of_runs: vec![driven.p99],

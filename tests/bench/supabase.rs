@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::available_parallelism;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adapters::clock::SystemClock;
 use anyhow::Context as _;
@@ -73,8 +73,11 @@ impl Supabase {
         };
         let showing = stream::iter(tokens.lines()).map(show).buffer_unordered(SHOWN_AT_ONCE);
         let limit = WALK_LIMIT + WALK_LIMIT * (self.tokens.count / 1_000_000);
+        let started = Instant::now();
         let shown = timeout(limit, showing.try_for_each(|()| async { Ok(()) })).await;
-        Ok(shown.context("the tokens took too long to be shown")??)
+        shown.context("the tokens took too long to be shown")??;
+        eprintln!("  {} tokens shown in {:.0?}", self.tokens.count, started.elapsed());
+        Ok(())
     }
 }
 

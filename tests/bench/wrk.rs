@@ -45,6 +45,7 @@ pub struct Wrk<'a> {
 /// known to each of them only.
 pub struct Driven {
     pub per_second: f64,
+    pub items_per_second: f64,
     pub median: Duration,
     pub p99: Duration,
     pub errors: Errors,
@@ -72,6 +73,7 @@ impl Driven {
         let (ours, theirs) = (self.errors, other.errors);
         Self {
             per_second: self.per_second + other.per_second,
+            items_per_second: self.items_per_second + other.items_per_second,
             median: self.median.max(other.median),
             p99: self.p99.max(other.p99),
             errors: Errors {
@@ -91,7 +93,7 @@ impl Wrk<'_> {
             if let Some(refusal) = refusal {
                 bail!("{}: {} {} answered {refusal}", case.name, case.method, case.path);
             }
-            let driven = driven(&printed)?;
+            let driven = driven(case, &printed)?;
             ensure!(driven.errors.sum() == 0, "{}: {} requests broke in the warm-up", case.name, driven.errors.sum());
         }
         Ok(())
@@ -99,7 +101,7 @@ impl Wrk<'_> {
 
     pub async fn measure(&self, case: &Case, connections: u32, seconds: u32) -> anyhow::Result<Driven> {
         let printed = self.run(case, connections, seconds, false).await?;
-        let driven: Vec<Driven> = printed.iter().map(|printed| driven(printed)).collect::<anyhow::Result<_>>()?;
+        let driven: Vec<Driven> = printed.iter().map(|printed| driven(case, printed)).collect::<anyhow::Result<_>>()?;
         driven.into_iter().reduce(Driven::beside).context("no wrk ran")
     }
 
@@ -142,15 +144,18 @@ impl Wrk<'_> {
     }
 }
 
-fn driven(printed: &str) -> anyhow::Result<Driven> {
+fn driven(case: &Case, printed: &str) -> anyhow::Result<Driven> {
     let text = |name: &str| {
         let said = |line: &str| line.strip_prefix("bench ")?.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned);
         printed.lines().find_map(said).with_context(|| format!("wrk did not say `{name}`: {printed}"))
     };
     let number = |name: &str| -> anyhow::Result<u64> { Ok(text(name)?.parse()?) };
     let float = |name: &str| -> anyhow::Result<f64> { Ok(text(name)?.parse()?) };
+    let (requests, seconds) = (float("requests")?, float("microseconds")? / 1_000_000.0);
+    let items = float("items").unwrap_or(requests * f64::from(case.items_per_request));
     Ok(Driven {
-        per_second: float("requests")? / (float("microseconds")? / 1_000_000.0),
+        per_second: requests / seconds,
+        items_per_second: items / seconds,
         median: Duration::from_micros(number("p50")?),
         p99: Duration::from_micros(number("p99")?),
         errors: Errors { refused: number("refused")?, broken: number("broken")?, late: number("late")? },
