@@ -152,16 +152,12 @@ fn feed_lines(is_hearing: bool) -> String {
 }
 
 /// Commands by batches is the mean size of a batch: how well the lanes gather.
-fn usage_lines(lanes: LaneStatistics) -> String {
+fn usage_lines(statistics: LaneStatistics) -> String {
+    let LaneStatistics { batches, commands, waiting } = statistics;
     let mut lines = String::new();
-    counter(
-        &mut lines,
-        "usage_batches_total",
-        "Transactions that consumed or held, with all they gathered.",
-        lanes.batches,
-    );
-    counter(&mut lines, "usage_commands_total", "Commands to consume or hold that went in a batch.", lanes.commands);
-    gauge(&mut lines, "usage_commands_waiting", "Commands that were taken in and have no answer yet.", lanes.waiting);
+    counter(&mut lines, "usage_batches_total", "Transactions that consumed or held what they gathered.", batches);
+    counter(&mut lines, "usage_commands_total", "Commands to consume or hold that went in a batch.", commands);
+    gauge(&mut lines, "usage_commands_waiting", "Commands that were taken in and have no answer yet.", waiting);
     lines
 }
 
