@@ -185,7 +185,7 @@ fn middle(mut runs: Vec<Row>) -> Option<Row> {
     runs.sort_by(|one, other| one.per_second.total_cmp(&other.per_second));
     let middle = runs.len() / 2;
     let row = runs.into_iter().nth(middle)?;
-    Some(Row { errors, resident_mebibytes, p99_of_runs, ..row })
+    Some(Row { p99_of_runs, errors, resident_mebibytes, ..row })
 }
 
 /// Says on the terminal that there is one figure more.

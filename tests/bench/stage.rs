@@ -81,9 +81,10 @@ impl Ground {
         let made = timeout(limit, async {
             people::settle(&mut owner, arguments.users).await?;
             let tokens = people::sign_tokens(&mut owner, &key, &folder.path().join("tokens")).await?;
-            let supabase = match wants_supabase {
-                true => Some(Supabase::open(&mut owner, &folder.path().join("tokens-es256")).await?),
-                false => None,
+            let supabase = if wants_supabase {
+                Some(Supabase::open(&mut owner, &folder.path().join("tokens-es256")).await?)
+            } else {
+                None
             };
             anyhow::Ok((tokens, supabase))
         });

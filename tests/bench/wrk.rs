@@ -43,6 +43,7 @@ pub struct Wrk<'a> {
 
 /// What one run came to. Of several wrk, the sums, and the worse of their percentiles: how many requests lie where is
 /// known to each of them only.
+#[derive(Clone, Copy)]
 pub struct Driven {
     pub per_second: f64,
     pub items_per_second: f64,
