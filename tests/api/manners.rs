@@ -9,6 +9,8 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::usage::limited;
+
 #[track_caller]
 fn has_the_headers_of_the_house(answer: &Answer) {
     assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{answer}");
@@ -105,6 +107,23 @@ async fn metrics_count_requests_by_route_and_show_pool_and_database() {
         assert!(page.text.contains(line), "expected {line}in {page}");
     }
     assert!(!page.text.contains("secret") && !page.text.contains("BREW"), "{page}");
+}
+
+#[tokio::test]
+async fn metrics_count_what_was_consumed_and_in_how_many_batches() {
+    let app = TestApp::start().await;
+    let ada = limited(&app, 9).await;
+    let one = || json!({ "feature_id": "ai_requests" });
+    app.post("/api/usage").bearer(&ada).json(one()).send().await.expect_status(200);
+    let both = json!({ "items": [one(), one()] });
+    app.post("/api/usage/batch").bearer(&ada).json(both).send().await.expect_status(200);
+    let page = app.get("/metrics").send().await.expect_status(200);
+    for line in ["# TYPE usage_batches_total counter\n", "usage_commands_total 3\n", "usage_commands_waiting 0\n"] {
+        assert!(page.text.contains(line), "expected {line}in {page}");
+    }
+    let batches = page.text.lines().find_map(|line| line.strip_prefix("usage_batches_total "));
+    let batches: u64 = batches.unwrap().parse().unwrap();
+    assert!((2..=3).contains(&batches), "the first went alone, the others together or one by one: {batches}");
 }
 
 #[tokio::test]

@@ -1,8 +1,7 @@
 //! Supabase as the identity provider: its tokens are believed, its identities get profiles here, nothing more.
 
 use app::settings::shape::Secret;
-use harness::{Answer, TestApp};
-use jsonwebtoken::jwk::Jwk;
+use harness::{Answer, IssuerKey, TestApp};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use testkit::jwks::StubJwks;
@@ -41,36 +40,6 @@ fn token(subject: &str) -> String {
 
 async fn create(app: &TestApp, token: &str, body: Value) -> Answer {
     app.post("/api/users").bearer(token).json(body).send().await
-}
-
-/// A key pair of the issuer, the same in every run.
-struct IssuerKey {
-    id: &'static str,
-    private: EncodingKey,
-}
-
-impl IssuerKey {
-    fn new(id: &'static str, seed: u8) -> Self {
-        // PKCS #8 of a private key on P-256; the 32 bytes at its end are the key.
-        let mut der = vec![
-            0x30, 0x41, 0x02, 0x01, 0x00, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08,
-            0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x04, 0x27, 0x30, 0x25, 0x02, 0x01, 0x01, 0x04, 0x20,
-        ];
-        der.extend([seed; 32]);
-        Self { id, private: EncodingKey::from_ec_der(&der) }
-    }
-
-    fn public(&self) -> Value {
-        let mut jwk = serde_json::to_value(Jwk::from_encoding_key(&self.private, Algorithm::ES256).unwrap()).unwrap();
-        jwk["kid"] = json!(self.id);
-        jwk["use"] = json!("sig");
-        jwk
-    }
-
-    fn sign(&self, claims: &Value) -> String {
-        let header = Header { kid: Some(self.id.to_owned()), ..Header::new(Algorithm::ES256) };
-        jsonwebtoken::encode(&header, claims, &self.private).unwrap()
-    }
 }
 
 async fn app_with_keys(stub: &StubJwks) -> TestApp {
@@ -283,7 +252,7 @@ async fn tokens_are_verified_by_the_projects_public_keys() {
     let token = key.sign(&claims_of(&stub, ADA));
     create(&app, &token, json!({ "user_id": ADA, "name": "Ada" })).await.expect_status(201);
     app.get("/api/users/me").bearer(&token).send().await.expect_status(200);
-    let named_alike = IssuerKey { id: "one", private: other.private.clone() };
+    let named_alike = IssuerKey::new("one", 9);
     let by_public_key = jsonwebtoken::encode(
         &Header { kid: Some("one".to_owned()), ..Header::new(Algorithm::HS256) },
         &claims_of(&stub, ADA),

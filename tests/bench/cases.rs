@@ -1,13 +1,10 @@
 //! What is measured. A case is data: another one is a few lines here, and a file beside the yardsticks if what it is
 //! compared with is new.
 
-/// The connections of a case, and the clients of a yardstick.
-pub const CONNECTIONS: &[u32] = &[1, 16, 64];
-
 /// How many callers there are where "a few hundred" is meant: what the service remembers of a caller is mostly there.
 const A_FEW_HUNDRED: u32 = 500;
 
-/// One request, again and again.
+/// One request, again and again; or a few that belong together.
 pub struct Case {
     pub name: &'static str,
     pub method: &'static str,
@@ -16,10 +13,22 @@ pub struct Case {
     /// Lua after `load.lua`, for requests that differ from one another: mostly `function body() .. end`, where
     /// `unique()` makes an idempotency key.
     pub script: &'static str,
+    /// One connection only where the time of a lone request is of interest: it is nobody's best.
     pub connections: &'static [u32],
-    /// How many of the yardstick's transactions one request is worth: more than one for a batch.
+    /// Connections at which it is run so many times. The row is the run in the middle, the others once.
+    pub repeated: Option<(u32, u32)>,
+    pub house: House,
+    /// How many of the yardstick's transactions one request is worth: more than one for a batch. A script that needs
+    /// several requests for one counts them itself, in `items`.
     pub items_per_request: u32,
     pub yardstick: Option<&'static Yardstick>,
+}
+
+impl Case {
+    /// Whether what it asks for is gathered by the service, so that its batches are of interest.
+    pub fn gathers(&self) -> bool {
+        self.path.starts_with("/api/usage")
+    }
 }
 
 /// Who asks.
@@ -33,29 +42,61 @@ pub enum Callers {
     Everybody,
 }
 
-/// The same work as one statement of `pgbench`, prepared, by the owner of the tables: no row-level security, no role
-/// to set, no transaction to open.
+/// Who answers, and by whose tokens it knows its callers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum House {
+    /// One process, with tokens of its own making.
+    One,
+    /// A second one on the same database beside it; each gets half of the connections.
+    Two,
+    /// A process of its own that believes tokens of Supabase (ES256), none of which it has seen.
+    SupabaseUnseen,
+    /// The same, after every token was shown to it once.
+    Supabase,
+}
+
+/// The same work as `pgbench` does it: a prepared statement, or two of them, each a transaction, by the owner of the
+/// tables: no row-level security, no role to set, no transaction to open.
 #[derive(PartialEq, Eq)]
 pub struct Yardstick {
     pub name: &'static str,
     /// For `pgbench --file`; the variable `users` holds their number.
     pub script: &'static str,
+    /// What is written is best alone where all wait for one row; what is read never is.
+    pub clients: &'static [u32],
 }
 
-static SELECT_PLANS: Yardstick =
-    Yardstick { name: "pgbench: SELECT of the plans as JSON", script: include_str!("yardsticks/plans.sql") };
-static SELECT_FACTS: Yardstick =
-    Yardstick { name: "pgbench: SELECT of a check's facts", script: include_str!("yardsticks/check.sql") };
+static SELECT_PLANS: Yardstick = Yardstick {
+    name: "pgbench: SELECT of the plans as JSON",
+    script: include_str!("yardsticks/plans.sql"),
+    clients: &[16],
+};
+static SELECT_FACTS: Yardstick = Yardstick {
+    name: "pgbench: SELECT of a check's facts",
+    script: include_str!("yardsticks/check.sql"),
+    clients: &[16, 64],
+};
 
-static CONSUME: Yardstick =
-    Yardstick { name: "pgbench: consume, every user", script: include_str!("yardsticks/consume.sql") };
-static CONSUME_HOT: Yardstick =
-    Yardstick { name: "pgbench: consume, one user", script: include_str!("yardsticks/consume_hot.sql") };
+static CONSUME: Yardstick = Yardstick {
+    name: "pgbench: consume, every user",
+    script: include_str!("yardsticks/consume.sql"),
+    clients: &[1, 16, 64],
+};
+pub static CONSUME_HOT: Yardstick = Yardstick {
+    name: "pgbench: consume, one user",
+    script: include_str!("yardsticks/consume_hot.sql"),
+    clients: &[1, 16, 64],
+};
 
-pub static YARDSTICKS: [&Yardstick; 4] = [&SELECT_PLANS, &SELECT_FACTS, &CONSUME, &CONSUME_HOT];
+static PAIR: Yardstick =
+    Yardstick { name: "pgbench: pairs, every user", script: include_str!("yardsticks/pair.sql"), clients: &[16, 64] };
+static PAIR_HOT: Yardstick = Yardstick {
+    name: "pgbench: pairs, one user",
+    script: include_str!("yardsticks/pair_hot.sql"),
+    clients: &[1, 16, 64],
+};
 
-/// Consumption is gathered, so it is measured with more of them waiting too.
-const MANY_CONNECTIONS: &[u32] = &[1, 16, 64, 256];
+pub static YARDSTICKS: [&Yardstick; 6] = [&SELECT_PLANS, &SELECT_FACTS, &CONSUME, &CONSUME_HOT, &PAIR, &PAIR_HOT];
 
 /// A thing to consume that every plan grants, under a key of its own.
 const CONSUME_ONE: &str = r#"
@@ -73,6 +114,10 @@ function body()
 end
 "#;
 
+const CHECK_ONE: &str = r#"
+function body() return '{"feature_id":"ai_requests"}' end
+"#;
+
 /// What most cases have in common.
 const READING: Case = Case {
     name: "",
@@ -80,44 +125,75 @@ const READING: Case = Case {
     path: "",
     callers: Callers::Nobody,
     script: "",
-    connections: CONNECTIONS,
+    connections: &[64],
+    repeated: None,
+    house: House::One,
     items_per_request: 1,
     yardstick: None,
 };
 
-/// What the cases of consumption have in common.
-const CONSUMING: Case =
-    Case { method: "POST", path: "/api/usage", script: CONSUME_ONE, connections: MANY_CONNECTIONS, ..READING };
+/// What the cases of a check have in common. The pgbench statement asks for all users.
+const CHECKING: Case = Case { path: "/api/users/me/features/ai_requests", yardstick: Some(&SELECT_FACTS), ..READING };
 
-pub static CASES: [Case; 7] = [
+/// What the cases of consumption have in common.
+const CONSUMING: Case = Case {
+    method: "POST",
+    path: "/api/usage",
+    callers: Callers::Everybody,
+    script: CONSUME_ONE,
+    yardstick: Some(&CONSUME),
+    ..READING
+};
+
+/// A reservation and its settlement: two requests.
+const PAIRING: Case =
+    Case { path: "/api/usage/reservations", script: include_str!("pairs.lua"), yardstick: Some(&PAIR), ..CONSUMING };
+
+pub const CHECK: &str = "check, every user";
+pub const CHECK_POSTED: &str = "check by POST, every user";
+pub const CONSUME_EVERY: &str = "consume, every user";
+pub const CONSUME_TWO: &str = "consume, two processes";
+pub const CONSUME_SUPABASE: &str = "consume, ES256 tokens";
+pub const CONSUME_ONE_USER: &str = "consume, one user";
+pub const CONSUME_BATCHES: &str = "consume, batches of 100";
+pub const PAIRS: &str = "pairs, every user";
+pub const PAIRS_ONE_USER: &str = "pairs, one user";
+
+pub static CASES: [Case; 13] = [
     // What the HTTP server and the middleware cost, and all that wrk can ask for.
-    Case { name: "empty route", path: "/healthz", ..READING },
+    Case { name: "empty route", path: "/healthz", connections: &[1, 64], ..READING },
     Case { name: "plans", path: "/api/plans", yardstick: Some(&SELECT_PLANS), ..READING },
+    Case { name: "check, 500 users", callers: Callers::First(A_FEW_HUNDRED), ..CHECKING },
+    Case { name: CHECK, callers: Callers::Everybody, connections: &[1, 16, 64], ..CHECKING },
     Case {
-        name: "check, 500 users",
-        path: "/api/users/me/features/ai_requests",
-        callers: Callers::First(A_FEW_HUNDRED),
-        yardstick: Some(&SELECT_FACTS),
-        ..READING
-    },
-    // The pgbench statement asks for all users too.
-    Case {
-        name: "check, every user",
-        path: "/api/users/me/features/ai_requests",
+        name: CHECK_POSTED,
+        method: "POST",
+        path: "/api/entitlements/check",
         callers: Callers::Everybody,
-        yardstick: Some(&SELECT_FACTS),
-        ..READING
+        script: CHECK_ONE,
+        ..CHECKING
     },
-    Case { name: "consume, every user", callers: Callers::Everybody, yardstick: Some(&CONSUME), ..CONSUMING },
-    Case { name: "consume, one user", callers: Callers::First(1), yardstick: Some(&CONSUME_HOT), ..CONSUMING },
+    // Consumption is gathered, so it is measured with more of them waiting too.
+    Case { name: CONSUME_EVERY, connections: &[1, 16, 256, 64], repeated: Some((64, 5)), ..CONSUMING },
+    // Right after the five runs of one process, with which it is compared.
+    Case { name: CONSUME_TWO, house: House::Two, repeated: Some((64, 3)), ..CONSUMING },
+    Case { name: "consume, ES256 tokens, unseen", house: House::SupabaseUnseen, ..CONSUMING },
+    Case { name: CONSUME_SUPABASE, house: House::Supabase, ..CONSUMING },
     Case {
-        name: "consume, batches of 100",
+        name: CONSUME_ONE_USER,
+        callers: Callers::First(1),
+        connections: &[1, 64, 256],
+        yardstick: Some(&CONSUME_HOT),
+        ..CONSUMING
+    },
+    Case {
+        name: CONSUME_BATCHES,
         path: "/api/usage/batch",
-        callers: Callers::Everybody,
         script: CONSUME_HUNDRED,
         connections: &[16],
         items_per_request: 100,
-        yardstick: Some(&CONSUME),
         ..CONSUMING
     },
+    Case { name: PAIRS, connections: &[64, 256], ..PAIRING },
+    Case { name: PAIRS_ONE_USER, callers: Callers::First(1), yardstick: Some(&PAIR_HOT), ..PAIRING },
 ];

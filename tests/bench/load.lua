@@ -1,6 +1,6 @@
--- What wrk runs for every case. Before this text stand METHOD, PATH, RUN (different for each run), WARMING and, where
--- callers show a token, TOKENS (a file), TOKEN_LENGTH and TOKEN_COUNT. After it stands the case's own text, which may
--- define `body()`, or `request()` and `response()` themselves.
+-- What wrk runs for every case. Before this text stand METHOD, PATH, RUN and SEED (different for each run), WARMING and,
+-- where callers show a token, TOKENS (a file), TOKEN_LENGTH and TOKEN_COUNT. After it stands the case's own text, which may
+-- define `body()`, or `request()` and `response()` themselves, and count what it got done in `items`.
 
 local threads = {}
 
@@ -11,7 +11,7 @@ function setup(thread)
 end
 
 function init()
-    math.randomseed(os.time() * 64 + thread_number)
+    math.randomseed(SEED + thread_number)
     start = METHOD .. " "
     rest = " HTTP/1.1\r\nHost: " .. wrk.host .. ":" .. wrk.port .. "\r\n"
     sent = 0
@@ -23,9 +23,14 @@ function init()
     end
 end
 
--- The token of a random caller. Each stands on a line of its own, and all are of one length.
-function token()
-    local at = math.random(0, TOKEN_COUNT - 1) * (TOKEN_LENGTH + 1)
+-- The number of a random caller.
+function caller()
+    return math.random(0, TOKEN_COUNT - 1)
+end
+
+-- A caller's token. Each stands on a line of its own, and all are of one length.
+function token(number)
+    local at = number * (TOKEN_LENGTH + 1)
     return string.sub(tokens, at + 1, at + TOKEN_LENGTH)
 end
 
@@ -35,10 +40,10 @@ function unique()
     return RUN .. "-" .. thread_number .. "-" .. sent
 end
 
--- By hand, since wrk.format takes several times as long.
-function compose(path, body)
+-- By hand, since wrk.format takes several times as long. Without a number the caller is a random one.
+function compose(path, body, number)
     local head = start .. path .. rest
-    if tokens then head = head .. "Authorization: Bearer " .. token() .. "\r\n" end
+    if tokens then head = head .. "Authorization: Bearer " .. token(number or caller()) .. "\r\n" end
     if not body then return head .. "\r\n" end
     return head .. "Content-Type: application/json\r\nContent-Length: " .. #body .. "\r\n\r\n" .. body
 end
@@ -48,10 +53,12 @@ function request()
 end
 
 -- wrk itself counts a status from 400 on. The warm-up looks at every answer, which the measurement cannot afford.
+function look_at(status, text)
+    if status < 200 or status > 299 then refusal = status .. " " .. text end
+end
+
 if WARMING then
-    function response(status, _, text)
-        if status < 200 or status > 299 then refusal = status .. " " .. text end
-    end
+    function response(status, _, text) look_at(status, text) end
 end
 
 function done(summary, latency, _)
@@ -64,8 +71,11 @@ function done(summary, latency, _)
     say("refused", failed.status)
     say("broken", failed.connect + failed.read + failed.write)
     say("late", failed.timeout)
+    local counted
     for _, thread in ipairs(threads) do
-        local refusal = thread:get("refusal")
+        local items, refusal = thread:get("items"), thread:get("refusal")
+        if items then counted = (counted or 0) + items end
         if refusal then io.write("bench refusal ", (string.gsub(refusal, "%s+", " ")), "\n") end
     end
+    if counted then say("items", counted) end
 end

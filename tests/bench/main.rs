@@ -6,13 +6,16 @@
 
 mod arguments;
 mod cases;
+mod goals;
 mod machine;
 mod people;
 mod pgbench;
 mod processes;
 mod report;
+mod run;
 mod service;
 mod stage;
+mod supabase;
 mod tools;
 mod wrk;
 
@@ -20,18 +23,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use adapters::clock::SystemClock;
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
 use ports::clock::Clock as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use arguments::Arguments;
-use cases::{CASES, CONNECTIONS, Case, YARDSTICKS, Yardstick};
-use pgbench::Pgbench;
-use processes::{Usage, resident_mebibytes};
-use report::{Row, thousands};
-use stage::{Ground, Stage};
-use tools::Tools;
-use wrk::Wrk;
+use report::thousands;
+use run::Run;
+use stage::Ground;
 
 /// For all that is not a measurement: every step has its own limit, and this is for what nobody thought of.
 const AROUND_LIMIT: Duration = Duration::from_mins(20);
@@ -63,9 +62,7 @@ async fn run() -> anyhow::Result<ExitCode> {
 }
 
 fn limit(arguments: &Arguments) -> Duration {
-    let of_cases: usize = CASES.iter().map(|case| case.connections.len()).sum();
-    let of_yardsticks = 2 * YARDSTICKS.len() * CONNECTIONS.len();
-    let measurements = u32::try_from(of_cases + of_yardsticks).unwrap_or(u32::MAX);
+    let measurements = run::measurements();
     AROUND_LIMIT + measurements * (Duration::from_secs(arguments.seconds.into()) + MEASUREMENT_GRACE)
 }
 
@@ -85,7 +82,7 @@ async fn bench(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let machine = machine::describe(arguments, &stage, &tools).await;
     let last_words = stage.service.last_words();
     stage.strike().await?;
-    println!("{}", report::table(&rows));
+    println!("{}\n{}\n{}", report::table(&rows), report::notes(&rows), goals::table(&rows));
     let errors: u64 = rows.iter().map(|row| row.errors).sum();
     if errors > 0 {
         bail!("{errors} requests had no good answer, so nothing was written.\nThe service's last words:\n{last_words}");
@@ -100,103 +97,4 @@ async fn bench(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("{report} cannot be written"))?;
     println!("Written to {report}.");
     Ok(ExitCode::SUCCESS)
-}
-
-struct Run<'a> {
-    arguments: &'a Arguments,
-    stage: &'a Stage,
-    tools: &'a Tools,
-}
-
-impl Run<'_> {
-    /// The yardsticks come before and after, since a machine has better and worse minutes.
-    async fn measure(&self) -> anyhow::Result<Vec<Row>> {
-        let mut standards = self.yardsticks().await?;
-        let mut cases = Vec::new();
-        for case in CASES.iter().filter(|case| self.arguments.wants(case.name)) {
-            cases.push((case, self.case(case).await?));
-        }
-        for (kept, (yardstick, row)) in standards.iter_mut().zip(self.yardsticks().await?) {
-            if row.per_second > kept.1.per_second {
-                *kept = (yardstick, row);
-            }
-        }
-        let best = |yardstick: &Yardstick| {
-            let rows = standards.iter().filter(|(other, _)| *other == yardstick).map(|(_, row)| row.per_second);
-            rows.fold(f64::NAN, f64::max)
-        };
-        let mut rows = Vec::new();
-        for (case, measured) in cases {
-            let items = f64::from(case.items_per_request);
-            let best = case.yardstick.map(best);
-            rows.extend(
-                measured.into_iter().map(|row| Row { ratio: best.map(|best| row.per_second * items / best), ..row }),
-            );
-        }
-        rows.extend(standards.into_iter().map(|(_, row)| row));
-        Ok(rows)
-    }
-
-    async fn yardsticks(&self) -> anyhow::Result<Vec<(&'static Yardstick, Row)>> {
-        let (users, folder) = (self.arguments.users, self.stage.folder());
-        let pgbench = Pgbench { tools: self.tools, owner: &self.stage.owner, users, folder };
-        let mut rows = Vec::new();
-        let wanted = |yardstick: &Yardstick| {
-            let compared = |case: &Case| case.yardstick == Some(yardstick) && self.arguments.wants(case.name);
-            CASES.iter().any(compared)
-        };
-        for yardstick in YARDSTICKS.into_iter().filter(|yardstick| wanted(yardstick)) {
-            for clients in CONNECTIONS {
-                let before = self.stage.actors().read();
-                let measured = pgbench.measure(yardstick, *clients, self.arguments.seconds).await?;
-                let usage = Usage { service: None, ..self.stage.actors().usage_since(&before) };
-                let row = Row {
-                    name: yardstick.name,
-                    connections: *clients,
-                    per_second: measured.per_second,
-                    median: measured.median,
-                    p99: measured.p99,
-                    errors: 0,
-                    usage,
-                    resident_mebibytes: None,
-                    ratio: None,
-                };
-                rows.push((yardstick, told(row)));
-            }
-        }
-        Ok(rows)
-    }
-
-    async fn case(&self, case: &'static Case) -> anyhow::Result<Vec<Row>> {
-        let (service, folder) = (&self.stage.service, self.stage.folder());
-        let wrk = Wrk { tools: self.tools, tokens: &self.stage.tokens, url: service.url(), folder };
-        let mut rows = Vec::new();
-        for connections in case.connections {
-            let warmed_up = wrk.warm_up(case, *connections).await;
-            warmed_up.map_err(|error| anyhow!("{error:#}\nThe service's last words:\n{}", service.last_words()))?;
-            let before = self.stage.actors().read();
-            let driven = wrk.measure(case, *connections, self.arguments.seconds).await?;
-            let usage = self.stage.actors().usage_since(&before);
-            let row = Row {
-                name: case.name,
-                connections: *connections,
-                per_second: driven.per_second,
-                median: driven.median,
-                p99: driven.p99,
-                errors: driven.errors.sum(),
-                usage,
-                resident_mebibytes: service.process().and_then(resident_mebibytes),
-                ratio: None,
-            };
-            rows.push(told(row));
-        }
-        Ok(rows)
-    }
-}
-
-/// Says on the terminal that there is one figure more.
-fn told(row: Row) -> Row {
-    let errors = if row.errors > 0 { format!(", {} ERRORS", row.errors) } else { String::new() };
-    eprintln!("  {} ({}): {}/s{errors}", row.name, row.connections, thousands(row.per_second));
-    row
 }

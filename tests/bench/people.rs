@@ -1,6 +1,5 @@
 //! The users of the benchmark, in the database and with their tokens.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +18,7 @@ use uuid::Uuid;
 use crate::wrk::Tokens;
 
 /// The longest that the service takes for the life of a token; no run takes as long.
-const TOKEN_SECONDS: u64 = 24 * 60 * 60;
+pub const TOKEN_SECONDS: u64 = 24 * 60 * 60;
 
 /// Writes the users in bulk, and leaves the tables as a database has them that was at rest for a while: with
 /// statistics, and with nothing left to write out during the measurements.
@@ -37,19 +36,26 @@ pub async fn settle(owner: &mut PgConnection, users: u32) -> anyhow::Result<()> 
 /// Signs a token for every user, as the service with this key would, into a file.
 pub async fn sign_tokens(owner: &mut PgConnection, key: &str, file: &Path) -> anyhow::Result<Tokens> {
     let issuer = BuiltInTokens::new(key.as_bytes(), TOKEN_SECONDS, Arc::new(SystemClock))?;
-    // In the order of their ids, which is a random one: the first few hundred are a fair sample.
-    let users: Vec<(Uuid, String)> = sqlx::query_as("SELECT id, email::text FROM auth.users ORDER BY id")
-        .fetch_all(&mut *owner)
-        .await
-        .context("the users could not be read")?;
-    let (mut text, mut length) = (String::new(), 0);
+    let users = list(owner).await?;
+    let mut tokens = Vec::with_capacity(users.len());
     for (id, email) in &users {
         let session = SystemRandomness.new_id();
-        let token = issuer.issue(UserId(*id), &Email::parse(email)?, Role::User, session)?.token;
-        length = token.len();
-        writeln!(text, "{token}")?;
+        tokens.push(issuer.issue(UserId(*id), &Email::parse(email)?, Role::User, session)?.token);
     }
-    ensure!(text.len() == users.len() * (length + 1), "the tokens are not of one length, as load.lua has it");
-    fs::write(file, text).context("the tokens could not be written")?;
-    Ok(Tokens { file: file.to_owned(), length, count: u32::try_from(users.len())? })
+    keep_tokens(&tokens, file)
+}
+
+/// In the order of their ids, which is a random one: the first few hundred are a fair sample.
+pub async fn list(owner: &mut PgConnection) -> anyhow::Result<Vec<(Uuid, String)>> {
+    let users = sqlx::query_as("SELECT id, email::text FROM auth.users ORDER BY id").fetch_all(&mut *owner).await;
+    users.context("the users could not be read")
+}
+
+/// As `load.lua` reads them.
+pub fn keep_tokens(tokens: &[String], file: &Path) -> anyhow::Result<Tokens> {
+    let length = tokens.first().map_or(0, String::len);
+    let is_even = tokens.iter().all(|token| token.len() == length);
+    ensure!(is_even, "the tokens are not of one length, as load.lua has it");
+    fs::write(file, tokens.join("\n") + "\n").context("the tokens could not be written")?;
+    Ok(Tokens { file: file.to_owned(), length, count: u32::try_from(tokens.len())? })
 }

@@ -69,9 +69,12 @@ impl Pgbench<'_> {
             logged.extend(fs::read_to_string(&log).context("the log of pgbench")?.lines().filter_map(Logged::read));
             fs::remove_file(&log)?;
         }
-        let start = logged.iter().map(|logged| logged.at).min().unwrap_or_default() + WARM_UP;
-        let mut latencies: Vec<Duration> =
-            logged.iter().filter(|logged| logged.at >= start).map(|logged| logged.latency).collect();
+        let times = || logged.iter().map(|logged| logged.at);
+        let start = times().min().unwrap_or_default() + WARM_UP;
+        let logged_last = times().max().unwrap_or_default();
+        // Of the whole, where a machine stood still after the warm-up.
+        let is_warm = |logged: &&Logged| logged.at >= start || logged_last < start;
+        let mut latencies: Vec<Duration> = logged.iter().filter(is_warm).map(|logged| logged.latency).collect();
         latencies.sort_unstable();
         let at = |hundredths: usize| latencies.get(latencies.len() * hundredths / 100).copied();
         at(50).zip(at(99)).context("pgbench wrote down no transaction")

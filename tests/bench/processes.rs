@@ -25,9 +25,9 @@ struct Times {
 }
 
 /// Who takes part in a measurement.
-#[derive(Clone, Copy, Default)]
 pub struct Actors {
-    pub service: Option<u32>,
+    /// None of them, where the load goes past the service.
+    pub services: Vec<u32>,
     pub postmaster: Option<u32>,
 }
 
@@ -42,6 +42,7 @@ pub struct Reading {
 /// What each used in between, in processors: 1.0 is one of them all the time.
 #[derive(Clone, Copy, Default)]
 pub struct Usage {
+    /// Of all its processes.
     pub service: Option<f64>,
     pub postgres: Option<f64>,
     /// The program that makes the load.
@@ -49,17 +50,19 @@ pub struct Usage {
 }
 
 impl Actors {
-    pub fn read(self) -> Reading {
+    pub fn read(&self) -> Reading {
+        let of_services = self.services.iter().map(|process| times_of(*process).map(|times| times.own)).collect();
         Reading {
             at: Instant::now(),
-            service: self.service.and_then(times_of).map(|times| times.own),
+            service: Option::<Vec<Duration>>::filter(of_services, |times| !times.is_empty())
+                .map(|times| times.into_iter().sum()),
             postgres: self.postmaster.and_then(family),
-            // No other child ends during a measurement than the one that makes the load.
+            // No other child ends during a measurement than those that make the load.
             load: times_of(std::process::id()).map(|times| times.reaped),
         }
     }
 
-    pub fn usage_since(self, before: &Reading) -> Usage {
+    pub fn usage_since(&self, before: &Reading) -> Usage {
         let now = self.read();
         let elapsed = now.at.duration_since(before.at).as_secs_f64();
         let share = |now: Option<Duration>, before: Option<Duration>| {

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use adapters::randomness::SystemRandomness;
 use anyhow::{Context as _, bail};
+use ports::randomness::Randomness as _;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
@@ -13,6 +15,8 @@ use tokio::time::timeout;
 const START_LIMIT: Duration = Duration::from_mins(1);
 /// Longer than the grace that the service gives to its requests.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// For its numbers.
+const QUESTION_LIMIT: Duration = Duration::from_secs(10);
 
 /// What the service prints before its address, once it listens.
 const WELCOME: &str = "Product Base is listening on ";
@@ -25,20 +29,31 @@ pub struct Service {
     _printed: Lines<BufReader<ChildStdout>>,
 }
 
-/// What the service is told, beside its defaults.
-pub struct Orders<'a> {
-    pub program: &'a Path,
-    pub database_url: &'a str,
-    pub signing_key: &'a str,
+/// What each service of the run is told, beside its defaults.
+pub struct Orders {
+    pub program: PathBuf,
+    pub database_url: String,
+    pub signing_key: String,
     /// Where it runs, and leaves its log.
-    pub folder: &'a Path,
+    pub folder: PathBuf,
+}
+
+/// What the lanes of a service did since it started.
+#[derive(Clone, Copy, Default)]
+pub struct Gathered {
+    pub batches: f64,
+    pub commands: f64,
 }
 
 impl Service {
-    pub async fn start(orders: &Orders<'_>) -> anyhow::Result<Self> {
-        let log = orders.folder.join("service.log");
-        let mut child =
-            orders.command().stderr(File::create(&log)?).spawn().context("the service cannot be started")?;
+    /// With the address of an issuer's keys it believes that issuer, and makes no tokens of its own.
+    pub async fn start(orders: &Orders, jwks_url: Option<&str>) -> anyhow::Result<Self> {
+        let log = orders.folder.join(format!("service-{}.log", SystemRandomness.new_id().simple()));
+        let mut command = orders.command();
+        if let Some(url) = jwks_url {
+            command.env("PB__AUTH__SUPABASE__JWKS_URL", url);
+        }
+        let mut child = command.stderr(File::create(&log)?).spawn().context("the service cannot be started")?;
         let printed = child.stdout.take().context("the output of the service")?;
         let mut printed = BufReader::new(printed).lines();
         let url = async {
@@ -64,6 +79,17 @@ impl Service {
         self.child.id()
     }
 
+    /// By its metrics.
+    pub async fn gathered(&self) -> anyhow::Result<Gathered> {
+        let page = reqwest::Client::builder().timeout(QUESTION_LIMIT).build()?.get(format!("{}/metrics", self.url));
+        let page = page.send().await?.error_for_status()?.text().await?;
+        let number = |name: &str| {
+            let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+            value.with_context(|| format!("the service does not say `{name}`"))
+        };
+        Ok(Gathered { batches: number("usage_batches_total")?, commands: number("usage_commands_total")? })
+    }
+
     /// What it wrote into its log last: warnings and errors only.
     pub fn last_words(&self) -> String {
         tail(&self.log)
@@ -81,24 +107,24 @@ impl Service {
     }
 }
 
-impl Orders<'_> {
+impl Orders {
     /// With nothing of our own environment, whose settings are of other databases.
     fn command(&self) -> Command {
-        let mut command = Command::new(self.program);
+        let mut command = Command::new(&self.program);
         command
             .arg("serve")
             .env_clear()
-            .current_dir(self.folder)
+            .current_dir(&self.folder)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .env("PB__ENVIRONMENT", "local")
             .env("PB__SERVER__PORT", "0")
-            .env("PB__DATABASE__URL", self.database_url)
+            .env("PB__DATABASE__URL", &self.database_url)
             .env("PB__DATABASE__MIGRATE_ON_START", "false")
-            .env("PB__AUTH__SIGNING_KEY", self.signing_key)
+            .env("PB__AUTH__SIGNING_KEY", &self.signing_key)
             .env("PB__ADMIN__EMAIL", "admin@bench.example")
-            .env("PB__ADMIN__PASSWORD", self.signing_key)
+            .env("PB__ADMIN__PASSWORD", &self.signing_key)
             .env("PB__LOG__FILTER", "warn");
         for limit in ["LOGINS_PER_IP", "LOGINS_PER_ACCOUNT", "SIGNUPS_PER_IP", "FAILURES_PER_IP"] {
             command.env(format!("PB__RATE_LIMITS__{limit}"), "1000000000");

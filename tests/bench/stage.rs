@@ -13,9 +13,10 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use crate::arguments::Arguments;
+use crate::cases::{CASES, House};
 use crate::people;
-use crate::processes::Actors;
 use crate::service::{Orders, Service};
+use crate::supabase::Supabase;
 use crate::tools::Tools;
 use crate::wrk::Tokens;
 
@@ -29,6 +30,10 @@ const PEOPLE_LIMIT: Duration = Duration::from_mins(5);
 /// The fields drop in this order: the service before its database, and the folder when both are gone.
 pub struct Stage {
     pub service: Service,
+    /// For further services on the same database.
+    orders: Orders,
+    /// Where a case wants one.
+    pub supabase: Option<Supabase>,
     postgres: EmbeddedPostgres,
     pub owner: Url,
     pub tokens: Tokens,
@@ -71,25 +76,33 @@ impl Ground {
         let mut owner = PgConnection::connect(url).await?;
         let key = OpaqueSecrets.mint().secret;
         let limit = PEOPLE_LIMIT + Duration::from_secs(u64::from(arguments.users) * 60 / 1_000_000);
+        let is_foreign = |house| matches!(house, House::Supabase | House::SupabaseUnseen);
+        let wants_supabase = CASES.iter().any(|case| is_foreign(case.house) && arguments.wants(case.name));
         let made = timeout(limit, async {
             people::settle(&mut owner, arguments.users).await?;
-            people::sign_tokens(&mut owner, &key, &folder.path().join("tokens")).await
+            let tokens = people::sign_tokens(&mut owner, &key, &folder.path().join("tokens")).await?;
+            let supabase = if wants_supabase {
+                Some(Supabase::open(&mut owner, &folder.path().join("tokens-es256")).await?)
+            } else {
+                None
+            };
+            anyhow::Ok((tokens, supabase))
         });
-        let tokens = made.await.context("the users took too long")??;
+        let (tokens, supabase) = made.await.context("the users took too long")??;
         let postmaster = postmaster(&mut owner).await;
         let postgres_version = sqlx::query_scalar("SHOW server_version").fetch_one(&mut owner).await?;
         owner.close().await?;
         let password = postgres.set_password(SERVICE_LOGIN).await?;
-        let service = Service::start(&Orders {
-            program: &arguments.service,
-            database_url: &postgres.url_as(SERVICE_LOGIN, &password, postgres.database()),
-            signing_key: &key,
-            folder: folder.path(),
-        })
-        .await?;
+        let orders = Orders {
+            program: arguments.service.clone(),
+            database_url: postgres.url_as(SERVICE_LOGIN, &password, postgres.database()),
+            signing_key: key,
+            folder: folder.path().to_owned(),
+        };
+        let service = Service::start(&orders, None).await?;
         // Without the error's own text: the address holds the password.
         let owner = Url::parse(url).ok().context("the address of the database")?;
-        Ok(Stage { service, postgres, owner, tokens, postmaster, postgres_version, folder })
+        Ok(Stage { service, orders, supabase, postgres, owner, tokens, postmaster, postgres_version, folder })
     }
 }
 
@@ -98,8 +111,9 @@ impl Stage {
         self.folder.path()
     }
 
-    pub fn actors(&self) -> Actors {
-        Actors { service: self.service.process(), postmaster: self.postmaster }
+    /// A further process of the service beside the first, for one case.
+    pub async fn guest(&self, jwks_url: Option<&str>) -> anyhow::Result<Service> {
+        Service::start(&self.orders, jwks_url).await
     }
 
     /// Where the database's files are.

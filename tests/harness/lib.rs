@@ -21,6 +21,7 @@ mod app;
 mod cluster;
 mod databases;
 mod eventually;
+mod issuer;
 mod lone_cluster;
 mod requests;
 mod template;
@@ -29,6 +30,7 @@ pub use answers::Answer;
 pub use app::{PASSWORD, SIGNING_KEY, TestApp, TestUser};
 pub use databases::TestDatabase;
 pub use eventually::eventually;
+pub use issuer::IssuerKey;
 pub use requests::{Bearer, Request};
 pub use sea_orm::sqlx;
 

@@ -4,7 +4,7 @@
 //! on nothing but this machine; and whoever reaches the loopback port of its own (`metrics.port`). To others there is
 //! no such page. The database is asked at most every ten seconds; while it is away, its numbers are absent.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
 use ports::changes::ChangeListener;
 use ports::maintenance::DatabaseState;
+use services::usage::{LaneStatistics, UsageService};
 use subtle::ConstantTimeEq;
 
 use super::maintenance::DatabaseWatch;
@@ -38,6 +39,7 @@ pub struct MetricsSource {
     store: Arc<PgStore>,
     database: Arc<DatabaseWatch>,
     changes: Arc<dyn ChangeListener>,
+    usage: Arc<UsageService>,
     token: Secret,
     listens_on_loopback: bool,
     since: Instant,
@@ -50,12 +52,14 @@ impl MetricsSource {
         store: Arc<PgStore>,
         database: Arc<DatabaseWatch>,
         changes: Arc<dyn ChangeListener>,
+        usage: Arc<UsageService>,
     ) -> Self {
         Self {
             recorder,
             store,
             database,
             changes,
+            usage,
             token: settings.metrics.token.clone(),
             listens_on_loopback: settings.server.host.is_loopback(),
             since: Instant::now(),
@@ -68,6 +72,7 @@ impl MetricsSource {
         page.push_str(&pool_lines(self.store.pool_state()));
         page.push_str(&database_lines(database.as_deref()));
         page.push_str(&feed_lines(self.changes.is_hearing()));
+        page.push_str(&usage_lines(self.usage.statistics()));
         page.push_str(&process_lines(resident_bytes(), self.since.elapsed()));
         page
     }
@@ -146,6 +151,16 @@ fn feed_lines(is_hearing: bool) -> String {
     lines
 }
 
+/// Commands by batches is the mean size of a batch: how well the lanes gather.
+fn usage_lines(statistics: LaneStatistics) -> String {
+    let LaneStatistics { batches, commands, waiting } = statistics;
+    let mut lines = String::new();
+    counter(&mut lines, "usage_batches_total", "Transactions that consumed or held what they gathered.", batches);
+    counter(&mut lines, "usage_commands_total", "Commands to consume or hold that went in a batch.", commands);
+    gauge(&mut lines, "usage_commands_waiting", "Commands that were taken in and have no answer yet.", waiting);
+    lines
+}
+
 fn process_lines(resident_bytes: Option<u64>, uptime: Duration) -> String {
     let mut lines = String::new();
     if let Some(bytes) = resident_bytes {
@@ -156,9 +171,18 @@ fn process_lines(resident_bytes: Option<u64>, uptime: Duration) -> String {
 }
 
 /// Values of this moment are written by hand: a registered gauge would outlive what it was read from.
-fn gauge(lines: &mut String, name: &str, help: &str, value: impl std::fmt::Display) {
+fn gauge(lines: &mut String, name: &str, help: &str, value: impl Display) {
+    metric(lines, name, "gauge", help, value);
+}
+
+/// The same, of what is counted elsewhere and only rises.
+fn counter(lines: &mut String, name: &str, help: &str, value: impl Display) {
+    metric(lines, name, "counter", help, value);
+}
+
+fn metric(lines: &mut String, name: &str, kind: &str, help: &str, value: impl Display) {
     // Writing to a String cannot fail.
-    let _ = write!(lines, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n\n");
+    let _ = write!(lines, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n\n");
 }
 
 /// `None` where there is no /proc.
@@ -225,6 +249,14 @@ mod tests {
             connections_max: 100,
         };
         assert!(database_lines(Some(&state)).contains("# TYPE database_size_bytes gauge\ndatabase_size_bytes 7\n"));
+    }
+
+    #[test]
+    fn what_is_counted_is_a_counter_and_what_waits_a_gauge() {
+        let lines = usage_lines(LaneStatistics { batches: 2, commands: 9, waiting: 3 });
+        assert!(lines.contains("# TYPE usage_batches_total counter\nusage_batches_total 2\n"), "{lines}");
+        assert!(lines.contains("# TYPE usage_commands_total counter\nusage_commands_total 9\n"), "{lines}");
+        assert!(lines.contains("# TYPE usage_commands_waiting gauge\nusage_commands_waiting 3\n"), "{lines}");
     }
 
     #[test]

@@ -128,8 +128,9 @@ struct Shared {
 impl Shared {
     fn new(settings: Settings, rooms: Rooms, stopping: Stopping, recorder: PrometheusHandle) -> anyhow::Result<Self> {
         let watch = Arc::new(DatabaseWatch::new(Arc::clone(&rooms.maintenance)));
+        let (store, usage) = (rooms.store, Arc::clone(&rooms.usage));
         let metrics =
-            Data::new(MetricsSource::new(&settings, recorder, rooms.store, Arc::clone(&watch), rooms.changes));
+            Data::new(MetricsSource::new(&settings, recorder, store, Arc::clone(&watch), rooms.changes, usage));
         if let Some(server) = metrics::loopback_server(metrics.clone(), settings.metrics.port)? {
             tokio::spawn(server);
         }

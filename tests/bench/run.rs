@@ -1,0 +1,196 @@
+//! One run: every yardstick, every case, every yardstick again.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use futures_util::future::try_join_all;
+
+use crate::arguments::Arguments;
+use crate::cases::{CASES, Case, House, YARDSTICKS, Yardstick};
+use crate::pgbench::Pgbench;
+use crate::processes::{Actors, resident_mebibytes};
+use crate::report::{Row, thousands};
+use crate::service::{Gathered, Service};
+use crate::stage::Stage;
+use crate::tools::Tools;
+use crate::wrk::{Tokens, Wrk};
+
+pub struct Run<'a> {
+    pub arguments: &'a Arguments,
+    pub stage: &'a Stage,
+    pub tools: &'a Tools,
+}
+
+/// How many measurements a whole run makes.
+pub fn measurements() -> u32 {
+    let connections = |case: &Case| case.connections.iter().map(|connections| runs(case, *connections)).sum::<u32>();
+    let of_cases: u32 = CASES.iter().map(connections).sum();
+    let of_yardsticks: usize = YARDSTICKS.iter().map(|yardstick| 2 * yardstick.clients.len()).sum();
+    of_cases + u32::try_from(of_yardsticks).unwrap_or(u32::MAX)
+}
+
+fn runs(case: &Case, connections: u32) -> u32 {
+    case.repeated.filter(|(at, _)| *at == connections).map_or(1, |(_, runs)| runs)
+}
+
+impl Run<'_> {
+    /// The yardsticks come before and after, since a machine has better and worse minutes.
+    pub async fn measure(&self) -> anyhow::Result<Vec<Row>> {
+        let mut standards = self.yardsticks().await?;
+        let mut cases = Vec::new();
+        for case in CASES.iter().filter(|case| self.arguments.wants(case.name)) {
+            cases.push((case, self.case(case).await?));
+        }
+        for (kept, (yardstick, row)) in standards.iter_mut().zip(self.yardsticks().await?) {
+            if row.per_second > kept.1.per_second {
+                *kept = (yardstick, row);
+            }
+        }
+        let best = |yardstick: &Yardstick| {
+            let rows = standards.iter().filter(|(other, _)| *other == yardstick).map(|(_, row)| row.per_second);
+            rows.fold(f64::NAN, f64::max)
+        };
+        let mut rows = Vec::new();
+        for (case, measured) in cases {
+            let best = case.yardstick.map(best);
+            rows.extend(
+                measured.into_iter().map(|row| Row { ratio: best.map(|best| row.items_per_second / best), ..row }),
+            );
+        }
+        rows.extend(standards.into_iter().map(|(_, row)| row));
+        Ok(rows)
+    }
+
+    async fn yardsticks(&self) -> anyhow::Result<Vec<(&'static Yardstick, Row)>> {
+        let (users, folder) = (self.arguments.users, self.stage.folder());
+        let pgbench = Pgbench { tools: self.tools, owner: &self.stage.owner, users, folder };
+        let actors = Actors { services: Vec::new(), postmaster: self.stage.postmaster };
+        let mut rows = Vec::new();
+        let wanted = |yardstick: &Yardstick| {
+            let compared = |case: &Case| case.yardstick == Some(yardstick) && self.arguments.wants(case.name);
+            CASES.iter().any(compared)
+        };
+        for yardstick in YARDSTICKS.into_iter().filter(|yardstick| wanted(yardstick)) {
+            for clients in yardstick.clients {
+                let before = actors.read();
+                let measured = pgbench.measure(yardstick, *clients, self.arguments.seconds).await?;
+                let row = Row {
+                    name: yardstick.name,
+                    connections: *clients,
+                    per_second: measured.per_second,
+                    items_per_second: measured.per_second,
+                    median: measured.median,
+                    p99: measured.p99,
+                    p99_of_runs: vec![measured.p99],
+                    errors: 0,
+                    usage: actors.usage_since(&before),
+                    resident_mebibytes: None,
+                    batch: None,
+                    ratio: None,
+                };
+                rows.push((yardstick, told(row)));
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The first service stays; what a case needs beside it or in its place is started for it, and stopped after it.
+    async fn case(&self, case: &'static Case) -> anyhow::Result<Vec<Row>> {
+        let (first, tokens) = (&self.stage.service, &self.stage.tokens);
+        let is_foreign = matches!(case.house, House::Supabase | House::SupabaseUnseen);
+        let supabase = self.stage.supabase.as_ref().filter(|_| is_foreign);
+        if case.house == House::One {
+            return self.measured(case, &[first], tokens).await;
+        }
+        let jwks_url = supabase.map(crate::supabase::Supabase::jwks_url);
+        let guest = self.stage.guest(jwks_url.as_deref()).await?;
+        if let Some(supabase) = supabase.filter(|_| case.house == House::Supabase) {
+            supabase.introduce(guest.url()).await?;
+        }
+        let rows = match supabase {
+            Some(supabase) => self.measured(case, &[&guest], &supabase.tokens).await?,
+            None => self.measured(case, &[first, &guest], tokens).await?,
+        };
+        guest.stop().await?;
+        Ok(rows)
+    }
+
+    async fn measured(&self, case: &'static Case, services: &[&Service], tokens: &Tokens) -> anyhow::Result<Vec<Row>> {
+        let urls = services.iter().map(|service| service.url()).collect();
+        let wrk = Wrk { tools: self.tools, tokens, urls, folder: self.stage.folder() };
+        let mut rows = Vec::new();
+        for connections in case.connections {
+            let warmed_up = wrk.warm_up(case, *connections).await;
+            warmed_up.map_err(|error| {
+                let words: Vec<String> = services.iter().map(|service| service.last_words()).collect();
+                anyhow!("{error:#}\nThe service's last words:\n{}", words.join("\n"))
+            })?;
+            let mut repeated = Vec::new();
+            for _ in 0..runs(case, *connections) {
+                repeated.push(told(self.once(case, services, &wrk, *connections).await?));
+            }
+            rows.push(middle(repeated).context("a case is run at least once")?);
+        }
+        Ok(rows)
+    }
+
+    async fn once(
+        &self,
+        case: &'static Case,
+        services: &[&Service],
+        wrk: &Wrk<'_>,
+        connections: u32,
+    ) -> anyhow::Result<Row> {
+        let processes: Vec<u32> = services.iter().filter_map(|service| service.process()).collect();
+        let actors = Actors { services: processes.clone(), postmaster: self.stage.postmaster };
+        let gathered_before = gathered(services).await?;
+        let before = actors.read();
+        let driven = wrk.measure(case, connections, self.arguments.seconds).await?;
+        let usage = actors.usage_since(&before);
+        let gathered = gathered(services).await?;
+        let (batches, commands) =
+            (gathered.batches - gathered_before.batches, gathered.commands - gathered_before.commands);
+        Ok(Row {
+            name: case.name,
+            connections,
+            per_second: driven.per_second,
+            items_per_second: driven.items_per_second,
+            median: driven.median,
+            p99: driven.p99,
+            p99_of_runs: vec![driven.p99],
+            errors: driven.errors.sum(),
+            usage,
+            resident_mebibytes: processes.into_iter().filter_map(resident_mebibytes).reduce(f64::max),
+            // A hold or two may run out during any case.
+            batch: case.gathers().then_some(commands / batches),
+            ratio: None,
+        })
+    }
+}
+
+async fn gathered(services: &[&Service]) -> anyhow::Result<Gathered> {
+    let all = try_join_all(services.iter().map(|service| service.gathered())).await?;
+    let sum = |sum: Gathered, one: &Gathered| Gathered {
+        batches: sum.batches + one.batches,
+        commands: sum.commands + one.commands,
+    };
+    Ok(all.iter().fold(Gathered::default(), sum))
+}
+
+/// The run that is neither the better nor the worse half's, with the errors of all of them and the most memory.
+fn middle(mut runs: Vec<Row>) -> Option<Row> {
+    let p99_of_runs: Vec<Duration> = runs.iter().map(|row| row.p99).collect();
+    let errors = runs.iter().map(|row| row.errors).sum();
+    let resident_mebibytes = runs.iter().filter_map(|row| row.resident_mebibytes).reduce(f64::max);
+    runs.sort_by(|one, other| one.per_second.total_cmp(&other.per_second));
+    let middle = runs.len() / 2;
+    let row = runs.into_iter().nth(middle)?;
+    Some(Row { p99_of_runs, errors, resident_mebibytes, ..row })
+}
+
+/// Says on the terminal that there is one figure more.
+fn told(row: Row) -> Row {
+    let errors = if row.errors > 0 { format!(", {} ERRORS", row.errors) } else { String::new() };
+    eprintln!("  {} ({}): {}/s{errors}", row.name, row.connections, thousands(row.per_second));
+    row
+}
