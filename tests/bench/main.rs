@@ -17,6 +17,7 @@ mod service;
 mod stage;
 mod supabase;
 mod tools;
+mod warmth;
 mod wrk;
 
 use std::process::ExitCode;

@@ -179,7 +179,8 @@ const METHOD: &str = "\
   `log.filter=warn` and without rate limits.
 - Load: `wrk --threads 2 --connections N --duration S` with the Lua script of the case (`tests/bench/cases.rs`), whose
   callers show a token of a random user out of so many, or out of all. A second of warm-up comes first, in which every
-  answer must be of 2xx; an error in a measurement makes the run fail. One connection is measured only where the time of
+  answer must be of 2xx; an error in a measurement makes the run fail. Before all of it every user has asked one check, as
+  in a service that has run for a while: who they are and what they may use is known, the counts are not. One connection is measured only where the time of
   a lone request is of interest.
 - Yardstick: `pgbench --protocol=prepared --client=N --jobs=2 --time=S`, one statement a transaction
   (`tests/bench/yardsticks/`), by the owner of the tables, so without row-level security. Measured before and after the

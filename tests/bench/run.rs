@@ -13,6 +13,7 @@ use crate::report::{Row, thousands};
 use crate::service::{Gathered, Service};
 use crate::stage::Stage;
 use crate::tools::Tools;
+use crate::warmth::introduce;
 use crate::wrk::{Tokens, Wrk};
 
 pub struct Run<'a> {
@@ -104,8 +105,10 @@ impl Run<'_> {
         }
         let jwks_url = supabase.map(crate::supabase::Supabase::jwks_url);
         let guest = self.stage.guest(jwks_url.as_deref()).await?;
-        if let Some(supabase) = supabase.filter(|_| case.house == House::Supabase) {
-            supabase.introduce(guest.url()).await?;
+        match supabase {
+            Some(supabase) if case.house == House::Supabase => introduce(&supabase.tokens, guest.url()).await?,
+            Some(_) => {}
+            None => introduce(tokens, guest.url()).await?,
         }
         let rows = match supabase {
             Some(supabase) => self.measured(case, &[&guest], &supabase.tokens).await?,

@@ -18,6 +18,7 @@ use crate::people;
 use crate::service::{Orders, Service};
 use crate::supabase::Supabase;
 use crate::tools::Tools;
+use crate::warmth::introduce;
 use crate::wrk::Tokens;
 
 /// As whom the service logs in.
@@ -100,6 +101,7 @@ impl Ground {
             folder: folder.path().to_owned(),
         };
         let service = Service::start(&orders, None).await?;
+        introduce(&tokens, service.url()).await?;
         // Without the error's own text: the address holds the password.
         let owner = Url::parse(url).ok().context("the address of the database")?;
         Ok(Stage { service, orders, supabase, postgres, owner, tokens, postmaster, postgres_version, folder })

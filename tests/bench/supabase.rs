@@ -3,31 +3,18 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::available_parallelism;
-use std::time::{Duration, Instant};
 
 use adapters::clock::SystemClock;
-use anyhow::Context as _;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use harness::IssuerKey;
 use ports::clock::Clock as _;
 use sea_orm::sqlx::PgConnection;
 use serde_json::{Value, json};
 use testkit::jwks::StubJwks;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::people::{self, TOKEN_SECONDS};
 use crate::wrk::Tokens;
-
-/// How many tokens are shown at once: the service checks them on its own threads.
-const SHOWN_AT_ONCE: usize = 64;
-
-/// For showing one token.
-const SHOWING_LIMIT: Duration = Duration::from_secs(10);
-
-/// For showing all of them, and again so much for each million. The service forgets them a minute after it saw them.
-const WALK_LIMIT: Duration = Duration::from_mins(5);
 
 /// It stops when it is dropped.
 pub struct Supabase {
@@ -60,24 +47,6 @@ impl Supabase {
 
     pub fn jwks_url(&self) -> String {
         self.stub.url()
-    }
-
-    /// Shows every token once, on a public route: the service looks at each that it is shown.
-    pub async fn introduce(&self, service_url: &str) -> anyhow::Result<()> {
-        let tokens = std::fs::read_to_string(&self.tokens.file).context("the tokens")?;
-        let client = reqwest::Client::builder().timeout(SHOWING_LIMIT).build()?;
-        let url = format!("{service_url}/api/plans");
-        let show = |token: &str| {
-            let request = client.get(&url).bearer_auth(token).send();
-            async move { request.await?.error_for_status()?.bytes().await.map(drop) }
-        };
-        let showing = stream::iter(tokens.lines()).map(show).buffer_unordered(SHOWN_AT_ONCE);
-        let limit = WALK_LIMIT + WALK_LIMIT * (self.tokens.count / 1_000_000);
-        let started = Instant::now();
-        let shown = timeout(limit, showing.try_for_each(|()| async { Ok(()) })).await;
-        shown.context("the tokens took too long to be shown")??;
-        eprintln!("  {} tokens shown in {:.0?}", self.tokens.count, started.elapsed());
-        Ok(())
     }
 }
 
