@@ -20,7 +20,7 @@ impl Client {
                 self.doubt(place);
             }
             Some(Heard { status: 200 | 201, body, replayed }) => self.grant(place, &body, replayed),
-            Some(Heard { status: 402 | 429, .. }) => self.refuse(place),
+            Some(Heard { status: 402 | 429, body, .. }) => self.refuse(place, &body),
             Some(heard) if heard.says_that_nothing_happened() => {
                 count(&counts.away);
                 self.reopen(place);
@@ -77,10 +77,15 @@ impl Client {
         }
     }
 
-    pub(super) fn refuse(&mut self, place: usize) {
+    /// Of two that were sent at once, one may be refused and the other be granted after it. What is used never becomes
+    /// less, so a refusal that has seen the grant shows it.
+    pub(super) fn refuse(&mut self, place: usize, body: &Value) {
         let asked = &mut self.journal[place];
-        if matches!(asked.outcome, Outcome::Granted(_)) {
-            return self.ground.find(format!("granted first, and refused when it was sent again: {asked:?}"));
+        if let Outcome::Granted(first) = &asked.outcome {
+            if body["current"].as_i64().is_none_or(|current| current >= first.current) {
+                self.ground.find(format!("granted first, and refused when it was sent again, with {body}: {asked:?}"));
+            }
+            return;
         }
         asked.outcome = Outcome::Refused;
         count(&self.ground.counts.refused);

@@ -37,7 +37,7 @@ impl Client {
                 let replayed = told["replayed"] == true;
                 self.grant(place, &told, replayed);
             }
-            Ok(_) => self.refuse(place),
+            Ok(told) => self.refuse(place, &told),
             Err(error) if happened_not(&error) => {
                 count(&self.ground.counts.away);
                 self.reopen(place);
