@@ -7,7 +7,7 @@ use std::hash::Hash;
 
 use uuid::Uuid;
 
-use super::books::{Books, Counter, Event, HoldRow, Key};
+use super::books::{Books, Counter, Event, HoldRow, Kept};
 use super::journal::{End, Hold, Outcome, Told, Use};
 use super::people::{CREDITS, limit_of};
 
@@ -25,7 +25,7 @@ pub fn audit(journals: &[Use], books: &Books) -> Vec<String> {
 
 type OfUser = (Uuid, String);
 
-fn grouped<'a, T, K: Hash + Eq>(rows: &'a [T], key: impl Fn(&T) -> Option<K>) -> HashMap<K, Vec<&'a T>> {
+fn grouped<T, K: Hash + Eq>(rows: &[T], key: impl Fn(&T) -> Option<K>) -> HashMap<K, Vec<&T>> {
     let mut groups: HashMap<K, Vec<&T>> = HashMap::new();
     for row in rows {
         if let Some(key) = key(row) {
@@ -43,7 +43,7 @@ fn unasked<K: Debug, T: Debug>(what: &str, left: HashMap<K, T>) -> Vec<String> {
 /// Each grant has the one row that keeps its outcome, and a refusal none.
 fn keys(journals: &[Use], books: &Books) -> Vec<String> {
     let mut findings = Vec::new();
-    let mut kept = grouped(&books.keys, |row: &Key| Some((row.user, row.key.clone())));
+    let mut kept = grouped(&books.keys, |row: &Kept| Some((row.user, row.key.clone())));
     for asked in journals {
         let rows = kept.remove(&(asked.user(), asked.key.clone())).unwrap_or_default();
         match (&asked.outcome, &rows[..]) {
@@ -56,7 +56,7 @@ fn keys(journals: &[Use], books: &Books) -> Vec<String> {
     findings
 }
 
-fn is_kept(asked: &Use, told: &Told, row: &Key) -> bool {
+fn is_kept(asked: &Use, told: &Told, row: &Kept) -> bool {
     (row.feature.as_str(), row.amount) == (asked.feature, asked.amount)
         && (row.current, row.limit, row.remaining, row.reserved)
             == (told.current, told.limit, told.remaining, told.reserved)

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 #[derive(Clone, Debug, Default)]
 pub struct Books {
-    pub keys: Vec<Key>,
+    pub keys: Vec<Kept>,
     pub events: Vec<Event>,
     pub holds: Vec<HoldRow>,
     pub counters: Vec<Counter>,
@@ -18,7 +18,7 @@ pub struct Books {
 
 /// A kept outcome.
 #[derive(Clone, Debug)]
-pub struct Key {
+pub struct Kept {
     pub user: Uuid,
     pub key: String,
     pub feature: String,
@@ -97,7 +97,7 @@ impl Books {
         let integrity: Vec<(String,)> =
             rows(&mut owner, "SELECT finding || ' ' || subject || ': ' || detail FROM integrity_findings()").await;
         let work = rows(&mut owner, "SELECT user_id, key, amount FROM torture_work").await;
-        let key = |(user, key, feature, amount, current, limit, remaining, reserved, hold)| Key {
+        let key = |(user, key, feature, amount, current, limit, remaining, reserved, hold)| Kept {
             user,
             key,
             feature,

@@ -5,7 +5,7 @@ use chrono::DateTime;
 use uuid::Uuid;
 
 use super::audit::audit;
-use super::books::{Books, Counter, Event, HoldRow, Key, Payment};
+use super::books::{Books, Counter, Event, HoldRow, Kept, Payment};
 use super::journal::{End, Ended, Hold, Outcome, Told, Use};
 use super::people::{self, CALLS, CALLS_LIMIT, CREDITS, CREDITS_LIMIT};
 
@@ -50,7 +50,7 @@ fn books() -> Books {
         let (hold, feature) = (told.hold.map(|(id, _)| id), asked.feature.to_owned());
         let Told { current, limit, remaining, reserved, .. } = *told;
         let key = asked.key.clone();
-        books.keys.push(Key {
+        books.keys.push(Kept {
             user,
             key,
             feature: feature.clone(),
@@ -97,9 +97,9 @@ const COOKED: [(&str, Cook); 22] = [
     ("an outcome is lost", |books| drop(books.keys.remove(0))),
     ("an outcome is of another amount", |books| books.keys[0].amount += 1),
     ("an outcome has other numbers than were told", |books| books.keys[0].current += 1),
-    ("an outcome that nobody asked for", |books| books.keys[0].key = "other".to_owned()),
+    ("an outcome that nobody asked for", |books| "other".clone_into(&mut books.keys[0].key)),
     ("what was refused is kept", |books| {
-        let row = Key { key: "refused".to_owned(), ..books.keys[0].clone() };
+        let row = Kept { key: "refused".to_owned(), ..books.keys[0].clone() };
         books.keys.push(row);
     }),
     ("a use is lost", |books| drop(books.events.remove(0))),
@@ -112,7 +112,7 @@ const COOKED: [(&str, Cook); 22] = [
     ("a settled use is lost", |books| books.events.retain(|event| event.hold.is_none())),
     ("a hold is lost", |books| drop(books.holds.remove(0))),
     ("a hold is made twice", |books| books.holds.push(HoldRow { id: Uuid::from_u128(3), ..books.holds[0].clone() })),
-    ("a hold is still pending", |books| books.holds[1].status = "pending".to_owned()),
+    ("a hold is still pending", |books| "pending".clone_into(&mut books.holds[1].status)),
     ("a hold was settled with another amount", |books| books.holds[0].settled = Some(6)),
     ("a counter says less", |books| books.counters[0].used -= 1),
     ("a counter still holds something", |books| books.counters[0].reserved += 1),
@@ -145,7 +145,7 @@ fn more_granted_than_the_limit_allows_is_found_in_the_journals_alone() {
     let told = told(CALLS_LIMIT + 2, 0, CALLS_LIMIT, None);
     let (key, current, remaining) = ("beyond".to_owned(), told.current, told.remaining);
     books.events.push(Event { amount, overage: 1, key: Some(key.clone()), ..books.events[0].clone() });
-    books.keys.push(Key { key, amount, current, remaining, ..books.keys[0].clone() });
+    books.keys.push(Kept { key, amount, current, remaining, ..books.keys[0].clone() });
     books.counters[0].used += amount;
     books.counters[0].overage += 1;
     books.payments[0].tokens += 1;

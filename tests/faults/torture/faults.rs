@@ -11,7 +11,7 @@ use super::stage::Stage;
 const ANSWERS_EACH: u64 = 4;
 
 /// Nobody is answered for so long, and something is wrong.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
+const ANSWERS_WITHIN: Duration = Duration::from_mins(1);
 
 /// Something is away for so long at most, in milliseconds.
 const AWAY_MS: u64 = 1_200;

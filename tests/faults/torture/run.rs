@@ -19,7 +19,7 @@ use super::sampler::Sampler;
 use super::stage::Stage;
 
 /// The job comes every five or six seconds, and gives back five hundred at a time.
-const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(60);
+const GIVEN_BACK_WITHIN: Duration = Duration::from_mins(1);
 
 /// More of them would hide the first.
 const FINDINGS_SHOWN: usize = 20;

@@ -19,7 +19,7 @@ const POOLER_CONNECTIONS: u32 = 8;
 const STOP_WITHIN: Duration = Duration::from_secs(40);
 
 /// However busy the machine is.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_mins(1);
 
 pub struct Stage {
     pub cluster: OwnCluster,
