@@ -37,6 +37,13 @@ test: postgres-tests ## Run every test against a database that lives as long as 
 	$(CARGO) build --workspace --bin product-base --tests
 	$(WITH_POSTGRES) $(CARGO) test --workspace
 
+.PHONY: torture
+torture: export TORTURE_SECONDS ?= 600
+torture: export TORTURE_CLIENTS ?= 64
+torture: postgres-tests ## Kill processes, pooler and database under load, then audit (TORTURE_SECONDS, TORTURE_CLIENTS, TORTURE_SEED)
+	$(CARGO) build -p product-base
+	$(CARGO) test -p tests --test faults -- --nocapture torture::
+
 .PHONY: lint
 lint: fmt-check ## Check the format, and let clippy accept no warning
 	$(CARGO) clippy --workspace --all-targets -- -D warnings

@@ -1,7 +1,9 @@
 //! Usage by both doors: the REST API and the SQL function `consume_usage` count as one.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
-use harness::sqlx::{self, AssertSqlSafe, Connection as _, PgConnection};
+use harness::sqlx::{self, AssertSqlSafe, Connection as _, PgConnection, Postgres, Transaction};
 use harness::{Answer, TestApp, TestUser};
 use serde_json::{Value, json};
 
@@ -29,6 +31,18 @@ async fn connected(app: &TestApp) -> PgConnection {
 /// In a transaction of its own, as the user whom the claims name, as a Supabase client does it. It stays open for a
 /// moment, as one does that has work of its own to write, so that others meet the lock.
 async fn by_sql(connection: &mut PgConnection, user: &TestUser, arguments: &str) -> Value {
+    let (transaction, row) = begun_in_sql(connection, user, arguments).await;
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    transaction.commit().await.unwrap();
+    row
+}
+
+/// The same before its commit.
+async fn begun_in_sql<'c>(
+    connection: &'c mut PgConnection,
+    user: &TestUser,
+    arguments: &str,
+) -> (Transaction<'c, Postgres>, Value) {
     let mut transaction = connection.begin().await.unwrap();
     let opening = format!(
         "SELECT set_config('role', 'authenticated', true),
@@ -38,9 +52,7 @@ async fn by_sql(connection: &mut PgConnection, user: &TestUser, arguments: &str)
     sqlx::raw_sql(AssertSqlSafe(opening)).execute(&mut *transaction).await.unwrap();
     let query = format!("SELECT to_jsonb(c) FROM consume_usage('{}', {arguments}) c", user.id);
     let row: Value = sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(&mut *transaction).await.unwrap();
-    sqlx::raw_sql("SELECT pg_sleep(0.002)").execute(&mut *transaction).await.unwrap();
-    transaction.commit().await.unwrap();
-    row
+    (transaction, row)
 }
 
 /// A hundred by REST and a hundred in SQL, at once; how many of each were granted.
@@ -127,6 +139,32 @@ async fn a_key_is_replayed_by_whichever_door_it_comes_again() {
     by_rest(&app, &ada, other).await.expect_problem(422, "idempotency_key_reused");
     assert_eq!(number(&app, "SELECT used FROM usage_counters").await, 8);
     assert_eq!(number(&app, &format!("SELECT token_balance FROM users WHERE id = '{}'", ada.id)).await, 97);
+}
+
+/// It reads the keys, waits for the counter that the first one holds, and finds the limit reached: by the first one.
+#[tokio::test]
+async fn a_duplicate_that_waits_for_the_last_unit_is_answered_as_the_first_one() {
+    let app = TestApp::start().await;
+    let ada = on_terms(&app, "ada@example.com", "limit_value = 2, overage = 'block'").await;
+    by_rest(&app, &ada, json!({ "feature_id": "ai_requests" })).await.expect_status(200);
+    let mut connection = connected(&app).await;
+    let (transaction, first) = begun_in_sql(&mut connection, &ada, "'ai_requests', 1, 'the last'").await;
+    assert_eq!((&first["allowed"], &first["remaining"]), (&json!(true), &json!(0)));
+    let again = by_rest(&app, &ada, json!({ "feature_id": "ai_requests", "idempotency_key": "the last" }));
+    let commit = async {
+        let waiting =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        while number(&app, waiting).await == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        transaction.commit().await.unwrap();
+    };
+    let (again, ()) = futures_util::join!(again, commit);
+    let again = again.expect_status(200);
+    assert_eq!(again.header("idempotency-replayed"), Some("true"));
+    assert_eq!(comparable(&again.body), comparable(&first));
+    let other = by_rest(&app, &ada, json!({ "feature_id": "ai_requests", "idempotency_key": "one more" })).await;
+    other.expect_problem(429, "limit_reached");
 }
 
 /// All that the two leave behind, without ids, keys and times.

@@ -48,6 +48,11 @@ impl OwnCluster {
         settings.database.direct_url = Secret::new(self.owner_url());
     }
 
+    /// As the restricted login of the service.
+    pub fn service_url(&self) -> &str {
+        &self.service_url
+    }
+
     pub fn owner_url(&self) -> &str {
         self.postgres.as_ref().unwrap().owner_url()
     }

@@ -1,5 +1,5 @@
 //! Faults: what happens behind a transaction pooler, when clients hang up in the middle, when the database goes away or
-//! freezes, and when the process is told to stop. Each test is bounded in time.
+//! freezes, when the process is told to stop, and all of it at once (`torture`). Each test is bounded in time.
 
 #![allow(
     clippy::expect_used,
@@ -14,5 +14,7 @@ mod freezes;
 mod pgbouncer;
 mod pooler;
 mod resets;
+mod service;
 mod stops;
+mod torture;
 mod writers;

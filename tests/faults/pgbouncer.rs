@@ -12,9 +12,16 @@ use harness::TestDatabase;
 use reqwest::Url;
 use tempfile::TempDir;
 
+/// The file beside its log.
+const SETTINGS: &str = "pgbouncer.ini";
+
+/// How many connections to the server it has unless told.
+const POOL_SIZE: u32 = 2;
+
 /// Stops when it is dropped.
 pub struct PgBouncer {
     child: Child,
+    program: &'static str,
     url: Url,
     folder: TempDir,
 }
@@ -22,25 +29,35 @@ pub struct PgBouncer {
 impl PgBouncer {
     /// In front of a database, for the service's login. `None`, with a line, where the program is missing.
     pub fn start(database: &TestDatabase) -> Option<Self> {
+        Self::before(&database.service_url(), POOL_SIZE)
+    }
+
+    /// In front of the server and for the login that a URL names.
+    pub fn before(service_url: &str, pool_size: u32) -> Option<Self> {
         let Some(program) = program() else {
             println!("skipped: there is no pgbouncer on this machine (`make postgres-tests` as root installs it)");
             return None;
         };
         let folder = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
-        let mut url = Url::parse(&database.service_url()).unwrap();
+        let mut url = Url::parse(service_url).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let settings = write_settings(folder.path(), &url, port);
-        let mut command = Command::new(program);
-        // It refuses to run as root, and drops to another account itself.
-        if fs::metadata(folder.path()).unwrap().uid() == 0 {
-            command.args(["-u", "postgres"]);
-        }
-        let log = fs::File::create(folder.path().join("log")).unwrap();
-        let child = command.arg(settings).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        write_settings(folder.path(), &url, port, pool_size);
         url.set_port(Some(port)).unwrap();
-        let started = Self { child, url, folder };
-        started.wait(port);
+        let started = Self { child: run(program, folder.path()), program, url, folder };
+        started.wait();
         Some(started)
+    }
+
+    /// SIGKILL: every connection breaks.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// On the same port, with the same settings.
+    pub fn start_again(&mut self) {
+        self.child = run(self.program, self.folder.path());
+        self.wait();
     }
 
     /// As the service's login, through the pooler.
@@ -48,7 +65,8 @@ impl PgBouncer {
         self.url.as_str()
     }
 
-    fn wait(&self, port: u16) {
+    fn wait(&self) {
+        let port = self.url.port().unwrap();
         for _ in 0..200 {
             if TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).is_ok() {
                 return;
@@ -81,7 +99,18 @@ fn program() -> Option<&'static str> {
         .find(|program| Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok())
 }
 
-fn write_settings(folder: &Path, server: &Url, port: u16) -> std::path::PathBuf {
+fn run(program: &str, folder: &Path) -> Child {
+    let mut command = Command::new(program);
+    // It refuses to run as root, and drops to another account itself.
+    if fs::metadata(folder).unwrap().uid() == 0 {
+        command.args(["-u", "postgres"]);
+    }
+    let log = fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
+    command.arg(folder.join(SETTINGS)).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+}
+
+/// A server that was away is tried again after a second, not after fifteen.
+fn write_settings(folder: &Path, server: &Url, port: u16, pool_size: u32) {
     let users = folder.join("users.txt");
     fs::write(&users, format!("\"{}\" \"{}\"\n", server.username(), server.password().unwrap())).unwrap();
     let (host, server_port) = (server.host_str().unwrap(), server.port().unwrap());
@@ -90,10 +119,9 @@ fn write_settings(folder: &Path, server: &Url, port: u16) -> std::path::PathBuf 
         "[databases]\n{database} = host={host} port={server_port} dbname={database}\n\
          [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
          auth_type = scram-sha-256\nauth_file = {}\n\
-         pool_mode = transaction\ndefault_pool_size = 2\nmax_client_conn = 200\n",
+         pool_mode = transaction\ndefault_pool_size = {pool_size}\nmax_client_conn = 200\n\
+         server_login_retry = 1\n",
         users.display()
     );
-    let file = folder.join("pgbouncer.ini");
-    fs::write(&file, settings).unwrap();
-    file
+    fs::write(folder.join(SETTINGS), settings).unwrap();
 }

@@ -35,6 +35,6 @@ pub use requests::{Bearer, Request};
 pub use sea_orm::sqlx;
 
 /// TLS is by ring, and whoever opens the first connection must have said so. Not twice: the second time is refused.
-fn install_tls() {
+pub fn install_tls() {
     rustls::crypto::ring::default_provider().install_default().ok();
 }

@@ -2,9 +2,10 @@
 //!
 //! Four messages, however many commands: BEGIN with role and time limits; one SELECT that locks the counters in sorted
 //! order and reads all that decides; one statement that writes counters, events and keys; COMMIT. Holds cost one more to
-//! be locked and one more to be written; a counter that is not there yet costs two, once a period. Between reading and
-//! writing, `deciding` decides every command in the order of its arrival: SQL only locks, reads and writes. Nothing is
-//! answered before the COMMIT is; and what it left is noted in the memory that answers checks.
+//! be locked and one more to be written; a counter that is not there yet costs two, once a period; a refusal one, to see
+//! that its key was not granted meanwhile. Between reading and writing, `deciding` decides every command in the order of
+//! its arrival: SQL only locks, reads and writes. Nothing is answered before the COMMIT is; and what it left is noted in
+//! the memory that answers checks.
 
 use std::collections::HashMap;
 
@@ -13,7 +14,7 @@ use ports::randomness::Randomness;
 use ports::store::{Scope, Store, StoreError, UnitOfWork};
 use ports::usage::{KeptOutcome, KeyOfUser, Meter, MeterState, Patience};
 
-use super::commands::{Command, Course, Fate};
+use super::commands::{Command, Course, Demand, Fate, Outcome};
 use super::deciding::{Decided, Deciding};
 use super::ground::Ground;
 
@@ -32,7 +33,11 @@ pub async fn run(
     }
     let (ground, kept) = prepare(&mut *work, commands, patience).await?;
     let mut deciding = Deciding::new(ground, kept, course, randomness);
-    let fates = commands.iter().enumerate().map(|(place, command)| deciding.decide(place, command)).collect();
+    let fates: Vec<Fate> =
+        commands.iter().enumerate().map(|(place, command)| deciding.decide(place, command)).collect();
+    if was_granted_meanwhile(&mut *work, commands, &fates, patience).await? {
+        return Err(StoreError::Conflict);
+    }
     let Decided { record, tokens, counts } = deciding.finish();
     if !record.counters.is_empty() || !record.holds.is_empty() {
         work.usage().record_batch(&record).await?;
@@ -82,6 +87,29 @@ async fn prepare(
         ground.add_counters(elsewhere, counters);
     }
     Ok((ground, kept))
+}
+
+/// Whether a key of what is refused was granted to somebody else meanwhile. The keys were read as they stood before the
+/// wait for the counters, so the first of two duplicates may have used up what the second is refused for. What is
+/// granted needs no second look, since its key would violate the primary key.
+async fn was_granted_meanwhile(
+    work: &mut dyn UnitOfWork,
+    commands: &[&Command],
+    fates: &[Fate],
+    patience: Patience,
+) -> Result<bool, StoreError> {
+    let refused = commands.iter().zip(fates).filter_map(|(command, fate)| match (command, fate) {
+        (Command::Demand(demand), Fate::Settled(Ok(Outcome::Demanded(demanded)))) if !demanded.decision.allowed => {
+            Some(demand)
+        }
+        _ => None,
+    });
+    let refused: Vec<&Demand> = refused.collect();
+    let Some(first) = refused.first() else { return Ok(false) };
+    let keys: Vec<_> = refused.iter().map(|demand| KeyOfUser { user_id: demand.user_id, key: &demand.key }).collect();
+    // Its counter is locked already, so nothing is waited for.
+    let looked = work.usage().lock_batch(&[first.meter()], &keys, patience).await?;
+    Ok(!looked.kept.is_empty())
 }
 
 /// Locks what is there; makes what is missing and locks again.
