@@ -37,6 +37,11 @@ test: postgres-tests ## Run every test against a database that lives as long as 
 	$(CARGO) build --workspace --bin product-base --tests
 	$(WITH_POSTGRES) $(CARGO) test --workspace
 
+.PHONY: sdks
+sdks: ## Install the providers' Python SDKs into .sdks, so that `make test` drives the stub upstream with them
+	@test -x .sdks/bin/python || python3 -m venv .sdks
+	@.sdks/bin/python -m pip install --quiet --upgrade openai anthropic google-genai
+
 .PHONY: lint
 lint: fmt-check ## Check the format, and let clippy accept no warning
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
@@ -81,4 +86,4 @@ docs: postgres ## Write docs/openapi.json and docs/schema.sql anew (a test holds
 .PHONY: clean
 clean: ## Remove what was built and installed here; the data in .data stays
 	$(CARGO) clean
-	rm -rf .postgres
+	rm -rf .postgres .sdks

@@ -1,4 +1,4 @@
-//! Anthropic's bytes: messages, their stream, count_tokens.
+//! Anthropic's bytes: messages, their stream, `count_tokens`.
 //!
 //! `message_start` tells the input and one token of output, `message_delta` the whole, cumulative.
 

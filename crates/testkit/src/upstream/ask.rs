@@ -207,15 +207,12 @@ fn decoded(path: &str) -> String {
     while let Some((first, after)) = rest.split_first() {
         let escape = (*first == b'%').then(|| after.split_at_checked(2)).flatten();
         let byte = escape.and_then(|(digits, _)| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
-        match (byte, escape) {
-            (Some(byte), Some((_, beyond))) => {
-                bytes.push(byte);
-                rest = beyond;
-            }
-            _ => {
-                bytes.push(*first);
-                rest = after;
-            }
+        if let (Some(byte), Some((_, beyond))) = (byte, escape) {
+            bytes.push(byte);
+            rest = beyond;
+        } else {
+            bytes.push(*first);
+            rest = after;
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()

@@ -66,18 +66,12 @@ impl Books {
 
     /// Writes the request down, and says how to answer it.
     pub fn open(&self, mut request: Request) -> (Reply, Account) {
-        let mut pages = self.pages();
-        pages.last_number += 1;
-        request.number = pages.last_number;
-        let number = request.number;
-        let asked = understand(&request, pages.key.as_deref());
-        let (reply, line, prices) = match asked {
+        let (number, key) = self.pages().next();
+        request.number = number;
+        let (reply, line, prices) = match understand(&request, key.as_deref()) {
             Ok(ask) => {
-                let script = pages.script(&ask);
-                let known: Vec<String> = pages.scripts.keys().cloned().collect();
-                drop(pages);
+                let (script, known) = self.pages().script(&ask);
                 let reply = reply::to(&ask, &script, number, &known);
-                pages = self.pages();
                 let line = line(number, &reply, Some(&ask), script.answer.tier.clone());
                 (reply, line, script.prices)
             }
@@ -87,6 +81,7 @@ impl Books {
                 (reply, line, Prices::default())
             }
         };
+        let mut pages = self.pages();
         pages.totals.requests += 1;
         pages.totals.answering += 1;
         pages.totals.answering_at_most = pages.totals.answering_at_most.max(pages.totals.answering);
@@ -153,6 +148,18 @@ fn line(number: u64, reply: &Reply, ask: Option<&Ask>, tier: Option<String>) -> 
     }
 }
 
+impl Scripted {
+    fn take(&mut self) -> Script {
+        let Some((times, script)) = self.first.front_mut() else { return self.then.clone() };
+        *times -= 1;
+        let (is_over, script) = (*times == 0, script.clone());
+        if is_over {
+            self.first.pop_front();
+        }
+        script
+    }
+}
+
 impl Pages {
     /// Forgets requests and bill. Scripts stay, and numbers go on, so that no id comes twice.
     pub fn clear(&mut self) {
@@ -163,19 +170,18 @@ impl Pages {
         self.volume += 1;
     }
 
-    /// Of a list of models nobody wrote a script.
-    fn script(&mut self, ask: &Ask) -> Script {
+    /// The number of a request, and the credential that it must show.
+    fn next(&mut self) -> (u64, Option<String>) {
+        self.last_number += 1;
+        (self.last_number, self.key.clone())
+    }
+
+    /// How the model behaves now. Of a list of models nobody wrote a script: there it is the models that have one.
+    fn script(&mut self, ask: &Ask) -> (Script, Vec<String>) {
         if ask.kind == Kind::Models {
-            return Script::default();
+            return (Script::default(), self.scripts.keys().cloned().collect());
         }
-        let Some(scripted) = self.scripts.get_mut(&ask.model) else { return self.otherwise.clone() };
-        let Some((times, script)) = scripted.first.front_mut() else { return scripted.then.clone() };
-        *times -= 1;
-        let (is_over, script) = (*times == 0, script.clone());
-        if is_over {
-            scripted.first.pop_front();
-        }
-        script
+        (self.scripts.get_mut(&ask.model).map_or_else(|| self.otherwise.clone(), Scripted::take), Vec::new())
     }
 
     fn keep(&mut self, kept: usize, request: Request, line: BillLine) {

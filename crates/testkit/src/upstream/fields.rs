@@ -1,4 +1,4 @@
-//! JSON written in the order in which the providers write it, which serde_json's map does not keep.
+//! JSON written in the order in which the providers write it, which the map of `serde_json` does not keep.
 
 use serde_json::Value;
 

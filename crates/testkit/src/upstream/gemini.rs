@@ -1,4 +1,4 @@
-//! Gemini's bytes: generateContent, its two streams, countTokens.
+//! Gemini's bytes: `generateContent`, its two streams, `countTokens`.
 //!
 //! Every chunk tells the usage so far. The events stream ends without a word; the array stream is one JSON array, whose
 //! elements come one by one.

@@ -57,13 +57,14 @@ fn body(target: &str, asked: &str, script: &Script) -> String {
 fn used(reply: &Reply) -> Parts {
     let all =
         reply.steps.iter().filter_map(|step| if let Step::Write { used, .. } = step { Some(*used) } else { None });
-    all.last().unwrap()
+    all.max_by_key(|used| used.input() + used.output()).unwrap()
 }
 
 /// Anthropic's stream, from the data alone: the names of the events are their types.
 fn anthropic(data: &[&str]) -> String {
     let name = |data: &str| data.split('"').nth(3).unwrap().to_owned();
-    data.iter().map(|data| format!("event: {}\ndata: {data}\n\n", name(data))).collect()
+    let events: Vec<String> = data.iter().map(|data| format!("event: {}\ndata: {data}\n\n", name(data))).collect();
+    events.concat()
 }
 
 #[test]
@@ -212,8 +213,8 @@ fn gemini_plain_and_both_streams() {
         response(call, "", 5, one, 21),
         response(r#"{"text":""}"#, stop, 5, one, 21),
     ];
-    let events: String = chunks.iter().map(|chunk| format!("data: {chunk}\r\n\r\n")).collect();
-    assert_eq!(body(&format!("{GEMINI_STREAM}?alt=sse"), asked, &script), events);
+    let events: Vec<String> = chunks.iter().map(|chunk| format!("data: {chunk}\r\n\r\n")).collect();
+    assert_eq!(body(&format!("{GEMINI_STREAM}?alt=sse"), asked, &script), events.concat());
     assert_eq!(body(GEMINI_STREAM, asked, &script), format!("[{}]", chunks.join(",\r\n")));
     let counted = body("/v1/models/a%2Fb:countTokens", asked, &script);
     assert_eq!(counted, r#"{"totalTokens":15}"#);
@@ -222,6 +223,38 @@ fn gemini_plain_and_both_streams() {
     let blocked = body(GEMINI, asked, &Script::words(3).finishing(Finish::PromptBlocked));
     let expected = r#"{"promptFeedback":{"blockReason":"SAFETY","safetyRatings":[]},"usageMetadata":{"promptTokenCount":3,"candidatesTokenCount":0,"totalTokenCount":3,"promptTokensDetails":[{"modality":"TEXT","tokenCount":3}]},"modelVersion":"m","responseId":"stub1"}"#;
     assert_eq!(blocked, expected);
+}
+
+#[test]
+fn what_decides_a_price_is_told_where_each_provider_tells_it() {
+    let besides = Parts { image_out: 5, audio_out: 2, out_rejected: 3, ..Parts::default() };
+    let mut script = Script::words(1).using(besides).tier("fast").finishing(Finish::Filtered);
+    script.answer.geo = Some("us".to_owned());
+    script.answer.input_tokens = Some(1000);
+    let asked = r#"{"model":"m","max_tokens":9,"messages":[1],"contents":[1]}"#;
+    for (target, told, output) in [
+        (OPENAI, r#""service_tier":"fast""#, 11),
+        (
+            OPENAI,
+            r#""completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":2,"accepted_prediction_tokens":0,"rejected_prediction_tokens":3,"image_tokens":5}"#,
+            11,
+        ),
+        (OPENAI, r#""finish_reason":"content_filter""#, 11),
+        (ANTHROPIC, r#""input_tokens":1000,"#, 1),
+        (ANTHROPIC, r#""output_tokens":1,"service_tier":"standard","speed":"fast","inference_geo":"us"}"#, 1),
+        (ANTHROPIC, r#""stop_reason":"refusal""#, 1),
+        (GEMINI, r#""candidatesTokenCount":8,"totalTokenCount":1008,"#, 8),
+        (
+            GEMINI,
+            r#""candidatesTokensDetails":[{"modality":"TEXT","tokenCount":1},{"modality":"AUDIO","tokenCount":2},{"modality":"IMAGE","tokenCount":5}],"trafficType":"fast""#,
+            8,
+        ),
+        (GEMINI, r#""finishReason":"SAFETY""#, 8),
+    ] {
+        let reply = reply(target, asked, &script);
+        assert!(sent(&reply).1.contains(told), "{}", sent(&reply).1);
+        assert_eq!((used(&reply).uncached_in, used(&reply).output()), (1000, output), "{target}");
+    }
 }
 
 #[test]

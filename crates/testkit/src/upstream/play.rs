@@ -16,7 +16,7 @@ use super::steps::Step;
 /// So long the bytes before a reset have to arrive: a reset overtakes what is not sent yet.
 const BEFORE_RESET: Duration = Duration::from_millis(20);
 /// Nothing hangs longer than this, not even on script.
-const HANG_AT_MOST: Duration = Duration::from_secs(600);
+const HANG_AT_MOST: Duration = Duration::from_mins(10);
 
 /// Serves a connection to its end.
 pub async fn serve(mut stream: TcpStream, books: &Books) {
@@ -113,5 +113,5 @@ async fn gone(from_client: &mut ReadHalf<'_>, inbox: &mut Inbox) {
             Ok(length) => inbox.keep(part.get(..length).unwrap_or_default()),
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }

@@ -125,7 +125,8 @@ fn error_event(ask: &Ask, refusal: &Refusal, is_first: bool) -> String {
 
 /// What was used when the first `kept` events are sent.
 fn used_by(events: &[Event], kept: usize) -> Parts {
-    events.iter().take(kept).last().map_or_else(Parts::default, |event| event.used)
+    let last = kept.min(events.len()).checked_sub(1).and_then(|last| events.get(last));
+    last.map_or_else(Parts::default, |event| event.used)
 }
 
 fn content_type(ask: &Ask) -> &'static str {

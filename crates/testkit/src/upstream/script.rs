@@ -74,7 +74,7 @@ pub enum Finish {
 pub struct Pace {
     /// Before the status line.
     pub before_head: Duration,
-    /// Between the head and the first byte of a stream's body.
+    /// Between the head and the first byte of the body.
     pub first_token: Duration,
     /// Before each further piece.
     pub between: Duration,

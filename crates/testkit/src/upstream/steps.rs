@@ -66,21 +66,21 @@ pub fn of_body(events: &[Event], pace: &Pace, fault: Option<&Fault>, charges: Ch
     let body: Vec<u8> = events.iter().flat_map(|event| event.bytes.iter().copied()).collect();
     let all = events.last().map_or_else(Parts::default, |event| event.used);
     let (end, broken) = ending(fault, body.len());
-    let stops = stops(events, fault);
+    let halts = halts(events, fault);
     let mut cuts = cuts(events, &body, pace.split);
-    cuts.extend(stops.keys().copied());
+    cuts.extend(halts.keys().copied());
     cuts.insert(end);
     let mut steps = Vec::new();
     let mut start = 0;
     for cut in cuts.into_iter().filter(|cut| (1..=end).contains(cut)) {
         let Some(bytes) = body.get(start..cut) else { break };
         steps.push(Step::Wait(if start == 0 { pace.first_token } else { pace.between }));
-        steps.extend(stops.get(&start).into_iter().flatten().map(|stop| stop.step()));
+        steps.extend(halts.get(&start).into_iter().flatten().map(Halt::step));
         let used = if charges == Charges::Whole { all } else { used_at(events, cut) };
         steps.push(Step::Write { wire: framing.framed(bytes), body: bytes.len(), used });
         start = cut;
     }
-    steps.extend(stops.get(&end).into_iter().flatten().map(|stop| stop.step()));
+    steps.extend(halts.get(&end).into_iter().flatten().map(Halt::step));
     match broken {
         Some(step) => steps.push(step),
         None if framing == Framing::Chunked => {
@@ -102,12 +102,12 @@ fn ending(fault: Option<&Fault>, length: usize) -> (usize, Option<Step>) {
     }
 }
 
-enum Stop {
+enum Halt {
     Pause(Duration),
     Hold,
 }
 
-impl Stop {
+impl Halt {
     fn step(&self) -> Step {
         match self {
             Self::Pause(pause) => Step::Wait(*pause),
@@ -117,22 +117,22 @@ impl Stop {
 }
 
 /// What happens before the byte at an offset.
-fn stops(events: &[Event], fault: Option<&Fault>) -> BTreeMap<usize, Vec<Stop>> {
-    let mut stops: BTreeMap<usize, Vec<Stop>> = BTreeMap::new();
+fn halts(events: &[Event], fault: Option<&Fault>) -> BTreeMap<usize, Vec<Halt>> {
+    let mut halts: BTreeMap<usize, Vec<Halt>> = BTreeMap::new();
     let mut offset = 0;
     for (place, event) in events.iter().enumerate() {
         if matches!(fault, Some(Fault::HoldAfter { events }) if *events == place) {
-            stops.entry(offset).or_default().push(Stop::Hold);
+            halts.entry(offset).or_default().push(Halt::Hold);
         }
         if !event.pause.is_zero() {
-            stops.entry(offset).or_default().push(Stop::Pause(event.pause));
+            halts.entry(offset).or_default().push(Halt::Pause(event.pause));
         }
         offset += event.bytes.len();
     }
     if matches!(fault, Some(Fault::HoldAfter { events: held }) if *held >= events.len()) {
-        stops.entry(offset).or_default().push(Stop::Hold);
+        halts.entry(offset).or_default().push(Halt::Hold);
     }
-    stops
+    halts
 }
 
 fn cuts(events: &[Event], body: &[u8], split: Split) -> BTreeSet<usize> {

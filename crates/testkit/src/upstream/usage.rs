@@ -90,21 +90,36 @@ impl Parts {
     }
 
     fn combined(self, other: Self, combine: impl Fn(u64, u64) -> u64) -> Self {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m] = self.pairs(other).map(|(left, right)| combine(left, right));
+        let combined = self.pairs(other).map(|(left, right)| combine(left, right));
+        let [
+            uncached_in,
+            cache_read,
+            cache_write_short,
+            cache_write_long,
+            audio_in,
+            image_in,
+            tool_prompt,
+            out_visible,
+            out_reasoning,
+            out_rejected,
+            audio_out,
+            image_out,
+            web_searches,
+        ] = combined;
         Self {
-            uncached_in: a,
-            cache_read: b,
-            cache_write_short: c,
-            cache_write_long: d,
-            audio_in: e,
-            image_in: f,
-            tool_prompt: g,
-            out_visible: h,
-            out_reasoning: i,
-            out_rejected: j,
-            audio_out: k,
-            image_out: l,
-            web_searches: m,
+            uncached_in,
+            cache_read,
+            cache_write_short,
+            cache_write_long,
+            audio_in,
+            image_in,
+            tool_prompt,
+            out_visible,
+            out_reasoning,
+            out_rejected,
+            audio_out,
+            image_out,
+            web_searches,
         }
     }
 }
@@ -125,7 +140,7 @@ impl Sub for Parts {
     }
 }
 
-/// Nano-dollars for a million of each part: three dollars a million are 3_000_000_000.
+/// Nano-dollars for a million of each part: three dollars a million are 3,000,000,000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prices(pub Parts);
 
