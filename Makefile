@@ -44,6 +44,11 @@ torture: postgres-tests ## Kill processes, pooler and database under load, then 
 	$(CARGO) build -p product-base
 	$(CARGO) test -p tests --test faults -- --nocapture torture::
 
+.PHONY: sdks
+sdks: ## Install the providers' Python SDKs into .sdks, so that `make test` drives the stub upstream with them
+	@test -x .sdks/bin/python || python3 -m venv .sdks
+	@.sdks/bin/python -m pip install --quiet --upgrade openai anthropic google-genai
+
 .PHONY: lint
 lint: fmt-check ## Check the format, and let clippy accept no warning
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
@@ -88,4 +93,4 @@ docs: postgres ## Write docs/openapi.json and docs/schema.sql anew (a test holds
 .PHONY: clean
 clean: ## Remove what was built and installed here; the data in .data stays
 	$(CARGO) clean
-	rm -rf .postgres
+	rm -rf .postgres .sdks

@@ -1,4 +1,5 @@
-//! What the tests of several crates share: a clock that stands still, a stub of an identity provider, and builders.
+//! What the tests of several crates share: a clock that stands still, a stub of an identity provider, a stub
+//! of the providers of models, and builders.
 //!
 //! For tests only: a broken stub should stop its test at once, so this crate may panic.
 
@@ -14,3 +15,4 @@ pub mod entitlements;
 pub mod features;
 pub mod jwks;
 pub mod plans;
+pub mod upstream;
