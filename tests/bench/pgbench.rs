@@ -77,7 +77,7 @@ impl Pgbench<'_> {
         let mut latencies: Vec<Duration> = logged.iter().filter(is_warm).map(|logged| logged.latency).collect();
         latencies.sort_unstable();
         let at = |hundredths: usize| latencies.get(latencies.len() * hundredths / 100).copied();
-        at(50).zip(at(99)).context("pgbench wrote down no transaction")
+        at(50).zip(at(99)).context("pgbench wrote down no transaction: it took all of its time to connect")
     }
 
     fn logs(&self, prefix: &str) -> anyhow::Result<Vec<PathBuf>> {
