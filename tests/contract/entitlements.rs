@@ -5,7 +5,7 @@ use domain::plans::PlanFeature;
 use domain::usage::{PeriodKind, Tally};
 use domain::users::UserId;
 use harness::TestDatabase;
-use ports::entitlements::{Holding, Missing, NamedEntitlement, Standing};
+use ports::entitlements::{Meter, Missing, NamedEntitlement, Standing};
 use ports::store::Scope;
 
 use crate::features::draft as feature_draft;
@@ -163,14 +163,14 @@ async fn an_override_replaces_the_plan_until_it_expires() {
     assert_eq!(constraint(work.entitlements().save_override(&exception).await), "fk_feature_overrides_user");
 }
 
-fn holding(user_id: UserId, feature: &str) -> Holding {
-    Holding { user_id, feature_id: feature_id(feature) }
+fn meter(user_id: UserId, feature: &str) -> Meter {
+    Meter { user_id, feature_id: feature_id(feature) }
 }
 
 /// Read as the service reads for many at once; it says what `find` says, and what a count alone says.
 async fn standing(database: &TestDatabase, user_id: UserId, feature: &str) -> Standing {
     let mut work = database.store().begin(Scope::Counting).await.unwrap();
-    let asked = [holding(user_id, feature)];
+    let asked = [meter(user_id, feature)];
     let standing = work.entitlements().find_many(&asked).await.unwrap().remove(0).unwrap();
     let [asked] = asked;
     let entitlement = &standing.entitlement;
@@ -190,12 +190,12 @@ async fn many_are_read_in_the_order_in_which_they_are_asked_for() {
     let (ann, bob) = (prepared(&database).await, sign_up(&*database.store(), "bob").await);
     let nobody = UserId(new_id());
     let asked = [
-        holding(bob, "scans"),
-        holding(ann, "nothing"),
-        holding(nobody, "scans"),
-        holding(ann, "exports"),
-        holding(nobody, "nothing"),
-        holding(ann, "scans"),
+        meter(bob, "scans"),
+        meter(ann, "nothing"),
+        meter(nobody, "scans"),
+        meter(ann, "exports"),
+        meter(nobody, "nothing"),
+        meter(ann, "scans"),
     ];
     let mut work = database.store().begin(Scope::Counting).await.unwrap();
     let found = work.entitlements().find_many(&asked).await.unwrap();
@@ -205,7 +205,7 @@ async fn many_are_read_in_the_order_in_which_they_are_asked_for() {
     assert_eq!([0, 3, 5].map(|place| feature(&found[place])), ["scans", "exports", "scans"].map(feature_id));
     assert_eq!(work.entitlements().find_many(&[]).await.unwrap(), []);
     let period = found[0].as_ref().unwrap().entitlement.period;
-    let counted = work.entitlements().count_many(&asked.map(|holding| (holding, period))).await.unwrap();
+    let counted = work.entitlements().count_many(&asked.map(|meter| (meter, period))).await.unwrap();
     assert_eq!(counted.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, false, true, false, true]);
     assert_eq!(work.entitlements().count_many(&[]).await.unwrap(), []);
 }

@@ -4,10 +4,11 @@ use domain::idempotency::IdempotencyKey;
 use domain::usage::{Hold, HoldId, HoldStatus, consume, hold, needs_tokens, settle};
 use domain::users::UserId;
 use harness::TestDatabase;
+use ports::entitlements::Meter;
 use ports::store::UnitOfWork;
 use ports::usage::{
     BatchRecord, CounterChange, CounterKey, CounterState, Entry, HoldChange, HoldState, KeptHold, KeptOutcome,
-    KeyOfUser, LockedBatch, Meter, MeterState, Patience, TokenChange,
+    KeyOfUser, LockedBatch, MeterState, Patience, TokenChange,
 };
 
 use crate::people::{constraint, feature_id, new_id, service, sign_up};

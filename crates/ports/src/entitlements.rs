@@ -34,9 +34,9 @@ pub struct Standing {
     pub changes_at: Option<DateTime<Utc>>,
 }
 
-/// One feature of one user.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Holding {
+/// What is counted: one feature of one user.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Meter {
     pub user_id: UserId,
     pub feature_id: FeatureId,
 }
@@ -55,14 +55,14 @@ pub enum Recalled {
 /// vouched for by a feed of changes) and are never given beyond the moment at which they change by themselves. A count
 /// is at most a second old.
 pub trait EntitlementCache: Send + Sync {
-    fn recall(&self, holding: &Holding) -> Recalled;
+    fn recall(&self, meter: &Meter) -> Recalled;
     /// To be taken before the database is asked.
     fn ticket(&self, user_id: UserId) -> Ticket;
-    fn remember(&self, holding: &Holding, standing: &Standing, ticket: &Ticket);
+    fn remember(&self, meter: &Meter, standing: &Standing, ticket: &Ticket);
     /// Puts another count to facts that are remembered, if they are of this period.
-    fn recount(&self, holding: &Holding, period: &Period, count: &Count, ticket: &Ticket);
+    fn recount(&self, meter: &Meter, period: &Period, count: &Count, ticket: &Ticket);
     /// What a commit of this very process left: newer than whatever was asked for before this call.
-    fn note(&self, holding: &Holding, period: &Period, count: &Count);
+    fn note(&self, meter: &Meter, period: &Period, count: &Count);
 }
 
 #[async_trait]
@@ -75,9 +75,9 @@ pub trait EntitlementRepository: Send {
     ) -> Result<Result<NamedEntitlement, Missing>, StoreError>;
     /// All facts of many, in the order in which they are asked for. One statement; asked in `Scope::Counting`, it goes
     /// through the keys of its tables.
-    async fn find_many(&mut self, holdings: &[Holding]) -> Result<Vec<Result<Standing, Missing>>, StoreError>;
+    async fn find_many(&mut self, meters: &[Meter]) -> Result<Vec<Result<Standing, Missing>>, StoreError>;
     /// Nothing but the counts of those periods, likewise; `None` where there is no such user.
-    async fn count_many(&mut self, periods: &[(Holding, Period)]) -> Result<Vec<Option<Count>>, StoreError>;
+    async fn count_many(&mut self, periods: &[(Meter, Period)]) -> Result<Vec<Option<Count>>, StoreError>;
     /// The same as `find` for every active feature, in the order of their ids. Bounded by `FEATURES_MAX`.
     async fn list(&mut self, user_id: UserId) -> Result<Vec<NamedEntitlement>, StoreError>;
 

@@ -13,14 +13,8 @@ use domain::usage::{Hold, HoldId, Period, PeriodKind, Tally};
 use domain::users::UserId;
 use uuid::Uuid;
 
+use crate::entitlements::Meter;
 use crate::store::{Locked, StoreError};
-
-/// What is counted: one feature of one user.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Meter {
-    pub user_id: UserId,
-    pub feature_id: FeatureId,
-}
 
 /// Where it is counted: a meter in one period.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

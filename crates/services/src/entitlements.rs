@@ -12,7 +12,7 @@ use domain::features::FeatureId;
 use domain::identity::Subject;
 use domain::users::UserId;
 use ports::changes::ChangeListener;
-use ports::entitlements::{EntitlementCache, Holding, Missing, NamedEntitlement, Recalled};
+use ports::entitlements::{EntitlementCache, Meter, Missing, NamedEntitlement, Recalled};
 use ports::store::{Scope, Store, StoreError};
 use thiserror::Error;
 
@@ -57,11 +57,11 @@ impl EntitlementService {
         feature_id: &FeatureId,
         amount: i64,
     ) -> Result<Decision, EntitlementError> {
-        let holding = Holding { user_id: subject.user_id(), feature_id: feature_id.clone() };
-        let entitlement = match self.cache.recall(&holding) {
+        let meter = Meter { user_id: subject.user_id(), feature_id: feature_id.clone() };
+        let entitlement = match self.cache.recall(&meter) {
             Recalled::Whole(entitlement) => entitlement,
-            Recalled::Facts(facts) => self.recounted(holding, facts).await?,
-            Recalled::Nothing => self.standing(holding).await?,
+            Recalled::Facts(facts) => self.recounted(meter, facts).await?,
+            Recalled::Nothing => self.standing(meter).await?,
         };
         Ok(decide(&entitlement, amount))
     }
@@ -77,17 +77,17 @@ impl EntitlementService {
         Ok(decide(&facts.entitlement, amount))
     }
 
-    async fn recounted(&self, holding: Holding, facts: Entitlement) -> Result<Entitlement, EntitlementError> {
-        match self.readings.count(holding.clone(), facts.period).await? {
+    async fn recounted(&self, meter: Meter, facts: Entitlement) -> Result<Entitlement, EntitlementError> {
+        match self.readings.count(meter.clone(), facts.period).await? {
             Some(count) => Ok(facts.counted(&count)),
             // The user went away meanwhile.
-            None => self.standing(holding).await,
+            None => self.standing(meter).await,
         }
     }
 
-    async fn standing(&self, holding: Holding) -> Result<Entitlement, EntitlementError> {
-        let feature_id = holding.feature_id.clone();
-        let standing = self.readings.standing(holding).await?.map_err(|missing| named(missing, &feature_id))?;
+    async fn standing(&self, meter: Meter) -> Result<Entitlement, EntitlementError> {
+        let feature_id = meter.feature_id.clone();
+        let standing = self.readings.standing(meter).await?.map_err(|missing| named(missing, &feature_id))?;
         Ok(standing.entitlement)
     }
 

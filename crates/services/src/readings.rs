@@ -12,7 +12,7 @@ use domain::entitlements::Count;
 use domain::identity::Role;
 use domain::usage::Period;
 use domain::users::UserId;
-use ports::entitlements::{EntitlementCache, Holding, Missing, Standing};
+use ports::entitlements::{EntitlementCache, Meter, Missing, Standing};
 use ports::identity::CallerCache;
 use ports::store::{Scope, Store, StoreError};
 
@@ -35,7 +35,7 @@ struct Desk {
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Question {
     Role(UserId),
-    Standing(Holding),
+    Standing(Meter),
     Count(Counted),
 }
 
@@ -46,14 +46,14 @@ enum Finding {
     Count(Option<Count>),
 }
 
-/// The period in which a holding is counted.
+/// The period in which a meter is counted.
 #[derive(Clone, PartialEq, Eq)]
-struct Counted(Holding, Period);
+struct Counted(Meter, Period);
 
 impl Hash for Counted {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self(holding, period) = self;
-        (holding, period.kind, period.start).hash(state);
+        let Self(meter, period) = self;
+        (meter, period.kind, period.start).hash(state);
     }
 }
 
@@ -75,16 +75,16 @@ impl Readings {
         }
     }
 
-    pub async fn standing(&self, holding: Holding) -> Result<Result<Standing, Missing>, StoreError> {
-        match self.0.get(Question::Standing(holding)).await? {
+    pub async fn standing(&self, meter: Meter) -> Result<Result<Standing, Missing>, StoreError> {
+        match self.0.get(Question::Standing(meter)).await? {
             Finding::Standing(standing) => Ok(standing),
             _ => Err(mixed_up()),
         }
     }
 
     /// `None` where there is no such user.
-    pub async fn count(&self, holding: Holding, period: Period) -> Result<Option<Count>, StoreError> {
-        match self.0.get(Question::Count(Counted(holding, period))).await? {
+    pub async fn count(&self, meter: Meter, period: Period) -> Result<Option<Count>, StoreError> {
+        match self.0.get(Question::Count(Counted(meter, period))).await? {
             Finding::Count(count) => Ok(count),
             _ => Err(mixed_up()),
         }
@@ -98,22 +98,22 @@ fn mixed_up() -> StoreError {
 
 impl Desk {
     async fn answer(&self, questions: Vec<Question>) -> Result<Vec<Finding>, StoreError> {
-        let (mut users, mut holdings, mut counted) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut users, mut meters, mut counted) = (Vec::new(), Vec::new(), Vec::new());
         for question in &questions {
             match question {
                 Question::Role(user_id) => users.push(*user_id),
-                Question::Standing(holding) => holdings.push(holding.clone()),
-                Question::Count(Counted(holding, period)) => counted.push((holding.clone(), *period)),
+                Question::Standing(meter) => meters.push(meter.clone()),
+                Question::Count(Counted(meter, period)) => counted.push((meter.clone(), *period)),
             }
         }
         let role_tickets: Vec<_> = users.iter().map(|user_id| self.callers.role_ticket(*user_id)).collect();
-        let ticket = |holding: &Holding| self.entitlements.ticket(holding.user_id);
-        let standing_tickets: Vec<_> = holdings.iter().map(ticket).collect();
-        let count_tickets: Vec<_> = counted.iter().map(|(holding, _)| ticket(holding)).collect();
+        let ticket = |meter: &Meter| self.entitlements.ticket(meter.user_id);
+        let standing_tickets: Vec<_> = meters.iter().map(ticket).collect();
+        let count_tickets: Vec<_> = counted.iter().map(|(meter, _)| ticket(meter)).collect();
 
         let mut work = self.store.begin(Scope::Counting).await?;
         let roles = if users.is_empty() { Vec::new() } else { work.users().find_roles(&users).await? };
-        let standings = if holdings.is_empty() { Vec::new() } else { work.entitlements().find_many(&holdings).await? };
+        let standings = if meters.is_empty() { Vec::new() } else { work.entitlements().find_many(&meters).await? };
         let counts = if counted.is_empty() { Vec::new() } else { work.entitlements().count_many(&counted).await? };
         work.commit().await?;
 
@@ -123,14 +123,14 @@ impl Desk {
                 self.callers.remember_role(*user_id, *role, ticket);
             }
         }
-        for ((holding, ticket), standing) in holdings.iter().zip(&standing_tickets).zip(&standings) {
+        for ((meter, ticket), standing) in meters.iter().zip(&standing_tickets).zip(&standings) {
             if let Ok(standing) = standing {
-                self.entitlements.remember(holding, standing, ticket);
+                self.entitlements.remember(meter, standing, ticket);
             }
         }
-        for (((holding, period), ticket), count) in counted.iter().zip(&count_tickets).zip(&counts) {
+        for (((meter, period), ticket), count) in counted.iter().zip(&count_tickets).zip(&counts) {
             if let Some(count) = count {
-                self.entitlements.recount(holding, period, count, ticket);
+                self.entitlements.recount(meter, period, count, ticket);
             }
         }
         let (mut standings, mut counts) = (standings.into_iter(), counts.into_iter());

@@ -12,7 +12,7 @@ use domain::plans::PlanId;
 use domain::usage::Period;
 use domain::users::UserId;
 use ports::changes::Ticket;
-use ports::entitlements::{EntitlementCache, Holding, Recalled, Standing};
+use ports::entitlements::{EntitlementCache, Meter, Recalled, Standing};
 
 use super::remembered::Memory;
 use super::vintages::{Moment, REMEMBERED_AT_MOST, Vintages};
@@ -35,9 +35,9 @@ impl StandingEntry {
 }
 
 impl EntitlementCache for Memory {
-    fn recall(&self, holding: &Holding) -> Recalled {
-        let (facts, counts) = (self.vintages.of_facts(holding.user_id), self.vintages.of_counts(holding.user_id));
-        let recalled = self.standings.look(holding, |entry| {
+    fn recall(&self, meter: &Meter) -> Recalled {
+        let (facts, counts) = (self.vintages.of_facts(meter.user_id), self.vintages.of_counts(meter.user_id));
+        let recalled = self.standings.look(meter, |entry| {
             let now = self.vintages.now();
             if entry.vintage != facts || now >= entry.until || !self.vintages.believes(entry.asked_at, now) {
                 Recalled::Nothing
@@ -58,7 +58,7 @@ impl EntitlementCache for Memory {
         }
     }
 
-    fn remember(&self, holding: &Holding, standing: &Standing, ticket: &Ticket) {
+    fn remember(&self, meter: &Meter, standing: &Standing, ticket: &Ticket) {
         let Standing { entitlement, changes_at } = standing;
         let asked_at = self.vintages.moment(ticket.asked_at);
         let feature_id = self.names.features.shared(&entitlement.feature_id);
@@ -79,13 +79,13 @@ impl EntitlementCache for Memory {
                 ..entitlement.clone()
             },
         };
-        self.standings.put(Holding { feature_id, ..*holding }, entry);
+        self.standings.put(Meter { feature_id, ..*meter }, entry);
     }
 
-    fn recount(&self, holding: &Holding, period: &Period, count: &Count, ticket: &Ticket) {
-        let counts = self.vintages.of_counts(holding.user_id);
+    fn recount(&self, meter: &Meter, period: &Period, count: &Count, ticket: &Ticket) {
+        let counts = self.vintages.of_counts(meter.user_id);
         let counted_at = self.vintages.moment(ticket.asked_at);
-        self.standings.look(holding, |entry| {
+        self.standings.look(meter, |entry| {
             let is_newer = entry.count_vintage != counts || entry.counted_at < counted_at;
             if ticket.counts == counts && is_newer && entry.is_of(period) {
                 (entry.count, entry.counted_at, entry.count_vintage) = (*count, counted_at, counts);
@@ -93,11 +93,11 @@ impl EntitlementCache for Memory {
         });
     }
 
-    fn note(&self, holding: &Holding, period: &Period, count: &Count) {
+    fn note(&self, meter: &Meter, period: &Period, count: &Count) {
         // From here on no count is believed that was asked for before, on this shelf or still under way.
-        self.vintages.counted(holding.user_id);
-        let ticket = self.ticket(holding.user_id);
-        self.recount(holding, period, count, &ticket);
+        self.vintages.counted(meter.user_id);
+        let ticket = self.ticket(meter.user_id);
+        self.recount(meter, period, count, &ticket);
     }
 }
 
@@ -155,8 +155,8 @@ mod tests {
     const ADA: UserId = UserId(Uuid::from_u128(1));
     const AS_OF: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
-    fn holding() -> Holding {
-        Holding { user_id: ADA, feature_id: facts().feature_id }
+    fn meter() -> Meter {
+        Meter { user_id: ADA, feature_id: facts().feature_id }
     }
 
     fn facts() -> Entitlement {
@@ -169,11 +169,11 @@ mod tests {
 
     fn remember(memory: &Memory, changes_in: Option<TimeDelta>, ticket: &Ticket) {
         let standing = Standing { entitlement: facts(), changes_at: changes_in.map(|time| AS_OF + time) };
-        memory.remember(&holding(), &standing, ticket);
+        memory.remember(&meter(), &standing, ticket);
     }
 
     fn recalled_use(memory: &Memory) -> Option<i64> {
-        match memory.recall(&holding()) {
+        match memory.recall(&meter()) {
             Recalled::Whole(entitlement) => Some(entitlement.tally.used),
             Recalled::Facts(_) | Recalled::Nothing => None,
         }
@@ -184,28 +184,28 @@ mod tests {
         let memory = Memory::new();
         for change in [Change::User(ADA), Change::Catalogue, Change::Everything] {
             remember(&memory, None, &memory.ticket(ADA));
-            assert_eq!(memory.recall(&holding()), Recalled::Whole(facts()));
+            assert_eq!(memory.recall(&meter()), Recalled::Whole(facts()));
             memory.heard(Change::Key(domain::api_keys::ApiKeyId(Uuid::from_u128(1))));
-            assert_eq!(memory.recall(&holding()), Recalled::Whole(facts()));
+            assert_eq!(memory.recall(&meter()), Recalled::Whole(facts()));
             memory.heard(change);
-            assert_eq!(memory.recall(&holding()), Recalled::Nothing, "{change:?}");
+            assert_eq!(memory.recall(&meter()), Recalled::Nothing, "{change:?}");
         }
         let overtaken = memory.ticket(ADA);
         memory.heard(Change::User(ADA));
         remember(&memory, None, &overtaken);
-        assert_eq!(memory.recall(&holding()), Recalled::Nothing, "a change overtook it");
+        assert_eq!(memory.recall(&meter()), Recalled::Nothing, "a change overtook it");
     }
 
     #[test]
     fn facts_are_not_given_beyond_the_moment_at_which_they_change_by_themselves() {
         let memory = Memory::new();
         remember(&memory, Some(TimeDelta::milliseconds(80)), &memory.ticket(ADA));
-        assert_eq!(memory.recall(&holding()), Recalled::Whole(facts()));
+        assert_eq!(memory.recall(&meter()), Recalled::Whole(facts()));
         std::thread::sleep(Duration::from_millis(90));
         memory.vouch(Instant::now());
-        assert_eq!(memory.recall(&holding()), Recalled::Nothing);
+        assert_eq!(memory.recall(&meter()), Recalled::Nothing);
         remember(&memory, Some(TimeDelta::zero()), &memory.ticket(ADA));
-        assert_eq!(memory.recall(&holding()), Recalled::Nothing);
+        assert_eq!(memory.recall(&meter()), Recalled::Nothing);
     }
 
     #[test]
@@ -214,16 +214,16 @@ mod tests {
         let ticket = memory.ticket(ADA);
         std::thread::sleep(Duration::from_millis(1_050));
         remember(&memory, None, &ticket);
-        assert_eq!(memory.recall(&holding()), Recalled::Nothing);
+        assert_eq!(memory.recall(&meter()), Recalled::Nothing);
         memory.vouch(Instant::now());
-        assert_eq!(memory.recall(&holding()), Recalled::Facts(facts()));
+        assert_eq!(memory.recall(&meter()), Recalled::Facts(facts()));
         let fresh = used(3, AS_OF + TimeDelta::seconds(1));
-        memory.recount(&holding(), &facts().period, &fresh, &memory.ticket(ADA));
-        assert_eq!(memory.recall(&holding()), Recalled::Whole(facts().counted(&fresh)));
-        memory.recount(&holding(), &facts().period, &used(9, AS_OF), &ticket);
+        memory.recount(&meter(), &facts().period, &fresh, &memory.ticket(ADA));
+        assert_eq!(memory.recall(&meter()), Recalled::Whole(facts().counted(&fresh)));
+        memory.recount(&meter(), &facts().period, &used(9, AS_OF), &ticket);
         assert_eq!(recalled_use(&memory), Some(3), "an older count takes nobody's place");
         let other = Period { start: AS_OF + TimeDelta::days(31), ..facts().period };
-        memory.recount(&holding(), &other, &used(0, AS_OF), &memory.ticket(ADA));
+        memory.recount(&meter(), &other, &used(0, AS_OF), &memory.ticket(ADA));
         assert_eq!(recalled_use(&memory), Some(3), "a count of another period is none of this one");
     }
 
@@ -232,20 +232,20 @@ mod tests {
         let memory = Memory::new();
         remember(&memory, None, &memory.ticket(ADA));
         let asked = memory.ticket(ADA);
-        memory.note(&holding(), &facts().period, &used(7, AS_OF));
+        memory.note(&meter(), &facts().period, &used(7, AS_OF));
         assert_eq!(recalled_use(&memory), Some(7));
-        memory.recount(&holding(), &facts().period, &used(6, AS_OF), &asked);
+        memory.recount(&meter(), &facts().period, &used(6, AS_OF), &asked);
         assert_eq!(recalled_use(&memory), Some(7));
         remember(&memory, None, &asked);
-        assert_eq!(memory.recall(&holding()), Recalled::Facts(facts()), "its count was overtaken, its facts were not");
-        let other = Holding { feature_id: testkit::features::feature_id("exports"), ..holding() };
+        assert_eq!(memory.recall(&meter()), Recalled::Facts(facts()), "its count was overtaken, its facts were not");
+        let other = Meter { feature_id: testkit::features::feature_id("exports"), ..meter() };
         memory.note(&other, &facts().period, &used(1, AS_OF));
         assert_eq!(memory.recall(&other), Recalled::Nothing, "a count alone is no entitlement");
     }
 
     #[test]
     fn an_entry_is_small() {
-        let bytes = size_of::<StandingEntry>() + size_of::<Holding>();
+        let bytes = size_of::<StandingEntry>() + size_of::<Meter>();
         assert!(bytes <= 320, "{bytes}");
     }
 }

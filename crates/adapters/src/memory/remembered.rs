@@ -7,7 +7,7 @@ use std::time::Instant;
 use domain::changes::Change;
 use domain::users::UserId;
 use ports::changes::ChangeListener;
-use ports::entitlements::Holding;
+use ports::entitlements::Meter;
 
 use super::callers::{KeyEntry, RoleEntry};
 use super::entitlements::{Names, StandingEntry};
@@ -22,7 +22,7 @@ pub struct Memory {
     pub(super) vintages: Vintages,
     pub(super) roles: Shelf<UserId, RoleEntry>,
     pub(super) keys: Shelf<Box<str>, KeyEntry>,
-    pub(super) standings: Shelf<Holding, StandingEntry>,
+    pub(super) standings: Shelf<Meter, StandingEntry>,
     pub(super) names: Names,
 }
 

@@ -10,7 +10,7 @@ use domain::features::FeatureId;
 use domain::plans::PlanId;
 use domain::usage::{Period, Tally};
 use domain::users::UserId;
-use ports::entitlements::{EntitlementRepository, Holding, Missing, NamedEntitlement, Standing};
+use ports::entitlements::{EntitlementRepository, Meter, Missing, NamedEntitlement, Standing};
 use ports::features::FEATURES_MAX;
 use ports::store::StoreError;
 use sea_orm::ActiveValue::Set;
@@ -91,26 +91,26 @@ impl EntitlementRepository for PgUnitOfWork {
         }
     }
 
-    async fn find_many(&mut self, holdings: &[Holding]) -> Result<Vec<Result<Standing, Missing>>, StoreError> {
-        let (users, features) = columns(holdings.iter());
+    async fn find_many(&mut self, meters: &[Meter]) -> Result<Vec<Result<Standing, Missing>>, StoreError> {
+        let (users, features) = columns(meters.iter());
         let rows: Vec<StandingRow> =
             self.read_all(include_str!("sql/find_entitlements.sql"), [users.into(), features.into()]).await?;
-        if rows.len() != holdings.len() {
+        if rows.len() != meters.len() {
             return Err(StoreError::Unexpected("entitlements were answered in another number than asked for".into()));
         }
-        let standing = |(row, holding): (StandingRow, &Holding)| match row {
+        let standing = |(row, meter): (StandingRow, &Meter)| match row {
             StandingRow { facts: Some(facts), changes_at, .. } => {
-                let entitlement = entitlement(holding.user_id, facts)?.entitlement;
+                let entitlement = entitlement(meter.user_id, facts)?.entitlement;
                 Ok(Ok(Standing { entitlement, changes_at }))
             }
             StandingRow { user_known: true, .. } => Ok(Err(Missing::Feature)),
             StandingRow { .. } => Ok(Err(Missing::User)),
         };
-        rows.into_iter().zip(holdings).map(standing).collect()
+        rows.into_iter().zip(meters).map(standing).collect()
     }
 
-    async fn count_many(&mut self, periods: &[(Holding, Period)]) -> Result<Vec<Option<Count>>, StoreError> {
-        let (users, features) = columns(periods.iter().map(|(holding, _)| holding));
+    async fn count_many(&mut self, periods: &[(Meter, Period)]) -> Result<Vec<Option<Count>>, StoreError> {
+        let (users, features) = columns(periods.iter().map(|(meter, _)| meter));
         let (kinds, starts): (Vec<String>, Vec<DateTime<Utc>>) =
             periods.iter().map(|(_, period)| (period.kind.as_str().to_owned(), period.start)).unzip();
         let values = [users.into(), features.into(), kinds.into(), starts.into()];
@@ -210,8 +210,8 @@ fn tokens_available(balance: i64, reserved: i64) -> i64 {
 }
 
 /// What is asked for, side by side.
-fn columns<'a>(holdings: impl Iterator<Item = &'a Holding>) -> (Vec<Uuid>, Vec<String>) {
-    holdings.map(|holding| (holding.user_id.0, holding.feature_id.to_string())).unzip()
+fn columns<'a>(meters: impl Iterator<Item = &'a Meter>) -> (Vec<Uuid>, Vec<String>) {
+    meters.map(|meter| (meter.user_id.0, meter.feature_id.to_string())).unzip()
 }
 
 fn exception(row: feature_overrides::Model) -> Result<FeatureOverride, StoreError> {

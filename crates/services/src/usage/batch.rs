@@ -9,10 +9,10 @@
 
 use std::collections::HashMap;
 
-use ports::entitlements::{EntitlementCache, Holding};
+use ports::entitlements::{EntitlementCache, Meter};
 use ports::randomness::Randomness;
 use ports::store::{Scope, Store, StoreError, UnitOfWork};
-use ports::usage::{KeptOutcome, KeyOfUser, Meter, MeterState, Patience};
+use ports::usage::{KeptOutcome, KeyOfUser, MeterState, Patience};
 
 use super::commands::{Command, Course, Demand, Fate, Outcome};
 use super::deciding::{Decided, Deciding};
@@ -47,8 +47,7 @@ pub async fn run(
     }
     work.commit().await?;
     for (meter, period, count) in counts {
-        let Meter { user_id, feature_id } = meter;
-        memory.note(&Holding { user_id, feature_id }, &period, &count);
+        memory.note(&meter, &period, &count);
     }
     Ok(fates)
 }

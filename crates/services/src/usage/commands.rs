@@ -6,8 +6,9 @@ use domain::features::FeatureId;
 use domain::idempotency::IdempotencyKey;
 use domain::usage::{Hold, HoldId, HoldRefusal, HoldStatus};
 use domain::users::UserId;
+use ports::entitlements::Meter;
 use ports::store::StoreError;
-use ports::usage::{KeptHold, KeyOfUser, Meter};
+use ports::usage::{KeptHold, KeyOfUser};
 use thiserror::Error;
 use uuid::Uuid;
 

@@ -13,10 +13,9 @@ use domain::usage::{
     hold, needs_tokens, release, settle,
 };
 use domain::users::UserId;
+use ports::entitlements::Meter;
 use ports::randomness::Randomness;
-use ports::usage::{
-    BatchRecord, CounterChange, CounterKey, Entry, HoldChange, KeptHold, KeptOutcome, Meter, TokenChange,
-};
+use ports::usage::{BatchRecord, CounterChange, CounterKey, Entry, HoldChange, KeptHold, KeptOutcome, TokenChange};
 
 use super::commands::{
     Changed, Command, Course, Demand, Demanded, Fate, HoldAction, HoldCommand, Outcome, UsageError, Whose, ends_at,

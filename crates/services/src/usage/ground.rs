@@ -7,7 +7,8 @@ use domain::entitlements::{Access, Allowance, Decision, Entitlement, Overage, So
 use domain::features::FeatureKind;
 use domain::plans::PlanId;
 use domain::usage::{Hold, HoldId, Period, PeriodKind, Tally};
-use ports::usage::{CounterKey, CounterState, HoldState, Meter, MeterState};
+use ports::entitlements::Meter;
+use ports::usage::{CounterKey, CounterState, HoldState, MeterState};
 
 /// A counter under its lock, with what it is decided by.
 pub struct Counter {

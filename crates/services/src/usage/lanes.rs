@@ -45,7 +45,7 @@ const SWEPT_AT_ONCE: u64 = 5_000;
 
 #[derive(Clone, Copy, Debug)]
 pub struct LaneSettings {
-    /// One serves two cores; more make smaller batches.
+    /// While one batch waits for the disk, the other is counted; more lanes make smaller batches.
     pub lanes: usize,
     /// How many commands may wait in a lane.
     pub queue: usize,
@@ -114,7 +114,8 @@ impl UsageService {
         Self { lanes, by_user: RandomState::new(), shared }
     }
 
-    /// Uses or holds, durably: the answer is given after the commit.
+    /// Uses or holds, durably: the answer is given after the commit. The work is the lane's, so whoever stops waiting cuts
+    /// nothing short: what was begun is ended, and what was not never is.
     pub async fn demand(&self, demand: Demand) -> Result<Demanded, UsageError> {
         demanded(answer(self.submit(Command::Demand(demand)), Instant::now() + PATIENCE).await)
     }

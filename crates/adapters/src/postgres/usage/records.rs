@@ -3,8 +3,9 @@
 use chrono::{DateTime, Utc};
 use domain::entitlements::Source;
 use domain::usage::{HoldId, Period};
+use ports::entitlements::Meter;
 use ports::store::StoreError;
-use ports::usage::{BatchRecord, CounterKey, Entry, HoldChange, Meter, TokenChange};
+use ports::usage::{BatchRecord, CounterKey, Entry, HoldChange, TokenChange};
 use sea_orm::Value;
 use uuid::Uuid;
 

@@ -4,10 +4,10 @@ use async_trait::async_trait;
 use chrono::TimeDelta;
 use domain::usage::{HoldId, Period};
 use domain::users::UserId;
+use ports::entitlements::Meter;
 use ports::store::StoreError;
 use ports::usage::{
-    BatchRecord, CounterKey, CounterState, HoldState, KeyOfUser, LockedBatch, Meter, Patience, TokenChange,
-    UsageRepository,
+    BatchRecord, CounterKey, CounterState, HoldState, KeyOfUser, LockedBatch, Patience, TokenChange, UsageRepository,
 };
 use sea_orm::FromQueryResult;
 use uuid::Uuid;

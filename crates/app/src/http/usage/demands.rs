@@ -17,7 +17,6 @@ use uuid::Uuid;
 use validator::Validate;
 
 use super::super::caller::{Permitted, WriteUsage};
-use super::super::detached::detached;
 use super::super::entitlements::DecisionView;
 use super::super::once::{REPLAYED, RequestKey, one_key};
 use super::super::plans::feature_id;
@@ -106,8 +105,7 @@ pub async fn consume(
 ) -> Result<HttpResponse, Problem> {
     let command = demand(&asking.caller, &input.body, key.into_key(), &usage, None)?;
     let key = command.key.as_str().to_owned();
-    let usage = usage.into_inner();
-    let consumed = detached(async move { usage.demand(command).await }).await?;
+    let consumed = usage.demand(command).await?;
     let replayed = consumed.replayed;
     let view = granted(consumed, key)?;
     let mut response = HttpResponse::Ok();
@@ -142,8 +140,7 @@ pub async fn consume_batch(
         }
     }
     let keys: Vec<_> = commands.iter().map(|command| command.key.as_str().to_owned()).collect();
-    let usage = usage.into_inner();
-    let answers = detached(async move { Ok::<_, Problem>(usage.demand_all(commands).await) }).await?;
+    let answers = usage.demand_all(commands).await;
     let mut answers = answers.into_iter().zip(keys);
     let data = refused
         .into_iter()

@@ -16,7 +16,6 @@ use uuid::Uuid;
 use validator::Validate;
 
 use super::super::caller::{Permitted, WriteUsage};
-use super::super::detached::detached;
 use super::super::entitlements::DecisionView;
 use super::super::once::{REPLAYED, RequestKey};
 use super::super::problem::{Problem, ProblemView};
@@ -141,8 +140,7 @@ pub async fn reserve(
     let input = ConsumeIn { user_id, feature_id, amount, idempotency_key };
     let demand = demand(&asking.caller, &input, key.into_key(), &usage, Some(ttl(ttl_seconds)))?;
     let (amount, key) = (demand.amount, demand.key.as_str().to_owned());
-    let usage = usage.into_inner();
-    let demanded = detached(async move { usage.demand(demand).await }).await?;
+    let demanded = usage.demand(demand).await?;
     let Some(hold) = demanded.hold else { return Err(refusal(demanded.decision)) };
     let mut response = HttpResponse::Created();
     response.insert_header((CACHE_CONTROL, "no-store"));
@@ -224,9 +222,8 @@ async fn change(
     let hold_id = Uuid::try_parse(id).map(HoldId).map_err(|_| Problem::not_found("There is no such reservation."))?;
     let anybodys = caller.may_act_for_others(Permission::UsageWrite);
     let whose = if anybodys { Whose::Anybodys } else { Whose::Only(caller.user_id) };
-    let usage = usage.into_inner();
     let command = HoldCommand { hold_id, whose, action };
-    let Changed { hold, decision, replayed } = detached(async move { usage.change_hold(command).await }).await?;
+    let Changed { hold, decision, replayed } = usage.change_hold(command).await?;
     if !decision.allowed {
         return Err(refusal(decision));
     }
