@@ -16,7 +16,7 @@ use super::money::{UnitPrice, UnitPriceRefused};
 use crate::ai::{Geo, ModelId, Provider, Tier};
 
 /// The edition of the catalogue: a date, and `.1` to `.9` for others of the same day. Later ones sort later.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CatalogueVersion(String);
 
 impl CatalogueVersion {
@@ -82,8 +82,8 @@ pub enum CatalogueRefused {
     PriceTwice { model: ModelId, kind: PriceKind, threshold_tokens: u64 },
 }
 
-/// All of it. A name stands for one model, whoever runs it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// All of it. A name stands for one model, whoever runs it. The default has no model and is older than every edition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModelCatalogue {
     pub version: CatalogueVersion,
     models: Vec<CatalogueModel>,
