@@ -332,8 +332,7 @@ fn admin_email(settings: &Settings) -> anyhow::Result<Option<Email>> {
     given(&settings.admin.email).map(Email::parse).transpose().context("admin.email is no e-mail address")
 }
 
-/// What the service keeps in the database about itself: the grace, the models' prices, the signing key's name, the first
-/// administrator.
+/// What the service keeps about itself: the grace, the prices, the signing key's name, the first administrator.
 #[derive(Clone)]
 struct Preparation {
     plans: Arc<PlanService>,

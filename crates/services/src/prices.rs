@@ -152,6 +152,8 @@ impl PriceService {
         let performed = retry_conflicts::<_, PriceError, _>(async || {
             let mut work = self.store.begin(Scope::on_order_of(actor)).await?;
             if let Some(replayed) = once.claim(&mut *work).await?? {
+                // Given up before the answer is, so that the next one with this key does not find it taken.
+                work.commit().await?;
                 return Ok(replayed);
             }
             let now = work.prices().lock().await?;
