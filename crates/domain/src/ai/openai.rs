@@ -1,4 +1,4 @@
-//! OpenAI's usage, of chat completions and of responses alike. The prompt contains what was cached and what was written
+//! `OpenAI`'s usage, of chat completions and of responses alike. The prompt contains what was cached and what was written
 //! to a cache, the completion contains the reasoning: our parts are what is left of them.
 
 use serde::Deserialize;
@@ -41,6 +41,7 @@ pub struct CacheWriteDetails {
 /// Accepted and rejected predictions are in the completion and cost what the rest of it costs, so nobody asks for them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
+#[expect(clippy::struct_field_names, reason = "the names are the provider's")]
 pub struct CompletionDetails {
     pub reasoning_tokens: Option<i64>,
     pub audio_tokens: Option<i64>,

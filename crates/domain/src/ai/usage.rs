@@ -16,9 +16,9 @@ pub struct TokenUsage {
     /// Text that went in and was neither read from a cache nor written to one.
     pub uncached_input: u64,
     pub cache_read: u64,
-    /// Written to a cache that lives minutes: Claude's five, OpenAI's default.
+    /// Written to a cache that lives minutes: Claude's five, `OpenAI`'s default.
     pub cache_write_short: u64,
-    /// Written to a cache that lives hours: Claude's one, OpenAI's twelve.
+    /// Written to a cache that lives hours: Claude's one, `OpenAI`'s twelve.
     pub cache_write_long: u64,
     pub audio_input: u64,
     /// Pictures, still or moving.

@@ -104,7 +104,9 @@ impl PriceList {
             rows.entry((price.key.provider, price.key.model.clone())).or_default().push(price);
         }
         // In one order, whatever order they came in.
-        rows.values_mut().for_each(|rows| rows.sort_by(|one, other| one.key.cmp(&other.key)));
+        for rows in rows.values_mut() {
+            rows.sort_by(|one, other| one.key.cmp(&other.key));
+        }
         let aliases = aliases.into_iter().map(|(provider, alias, model)| ((provider, alias), model)).collect();
         Self { rows, aliases }
     }
