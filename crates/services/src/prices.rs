@@ -30,7 +30,7 @@ use crate::idempotency::{KeyConflict, Once, Performed};
 use crate::snapshots::Snapshot;
 
 /// How old the list may be by which a call is priced.
-pub const LIST_MAX_AGE: Duration = Duration::from_secs(60);
+pub const LIST_MAX_AGE: Duration = Duration::from_mins(1);
 
 /// The schema's own word for two prices at one time.
 const NO_OVERLAP: &str = "model_prices_no_overlap";

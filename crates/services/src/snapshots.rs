@@ -80,7 +80,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_snapshot_lasts_as_long_as_told() {
         let fetched = AtomicU32::new(0);
-        let snapshot = Snapshot::lasting(Duration::from_secs(60));
+        let snapshot = Snapshot::lasting(Duration::from_mins(1));
         let read = async || {
             snapshot.get(async { Ok::<_, ()>(fetched.fetch_add(1, Ordering::SeqCst)) }).await.map(|value| *value)
         };

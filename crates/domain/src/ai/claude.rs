@@ -29,6 +29,7 @@ pub struct CacheCreation {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
+#[expect(clippy::struct_field_names, reason = "the names are the provider's")]
 pub struct ServerToolUse {
     pub web_search_requests: Option<i64>,
     pub web_fetch_requests: Option<i64>,
