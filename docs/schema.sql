@@ -901,6 +901,9 @@ CREATE TABLE public.model_prices (
 ALTER TABLE public.model_prices ENABLE ROW LEVEL SECURITY;
 CREATE INDEX idx_model_prices_model ON public.model_prices USING btree (provider, model, valid_from);
 CREATE POLICY model_prices_service ON public.model_prices FOR ALL TO app_service USING (true) WITH CHECK (true);
+CREATE TRIGGER audit_model_prices AFTER DELETE OR UPDATE ON public.model_prices FOR EACH ROW EXECUTE FUNCTION public.audit_row('id');
+CREATE TRIGGER audit_model_prices_added AFTER INSERT ON public.model_prices FOR EACH ROW WHEN ((new.source IS DISTINCT FROM 'catalogue'::text)) EXECUTE FUNCTION public.audit_row('id');
+CREATE TRIGGER notify_model_prices AFTER INSERT OR DELETE OR UPDATE ON public.model_prices FOR EACH ROW EXECUTE FUNCTION public.notify_change('catalogue');
 
 CREATE TABLE public.ai_answers (
     user_id uuid NOT NULL,

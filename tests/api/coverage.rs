@@ -76,6 +76,9 @@ fn body_of(operation: &str) -> Value {
         "settle_reservation" => json!({ "amount": 1 }),
         "rotate_key" | "extend_reservation" => json!({}),
         "verify_key" => json!({ "key": "x" }),
+        "add_price" => {
+            json!({ "provider": "claude", "model": "m", "kind": "input", "usd_per_million": "1", "version": "v" })
+        }
         "change_role" => json!({ "role": "user" }),
         other => panic!("the operation {other} has a body: say here which one it takes"),
     }

@@ -22,6 +22,7 @@ mod outages;
 mod overrides;
 mod plan_changes;
 mod plans;
+mod prices;
 mod reservations;
 mod subscriptions;
 mod supabase;

@@ -18,6 +18,7 @@ mod identity;
 mod maintenance;
 mod people;
 mod plans;
+mod prices;
 mod subscriptions;
 mod tokens;
 mod units_of_work;

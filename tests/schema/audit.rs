@@ -85,6 +85,26 @@ async fn the_catalogue_and_its_exceptions_are_audited() {
 }
 
 #[tokio::test]
+async fn a_price_is_audited_unless_a_release_brings_it() {
+    let database = TestDatabase::new().await;
+    let insert = |model: &str, source: &str| {
+        format!(
+            "INSERT INTO model_prices (provider, model, kind, usd_per_million, version, source)
+             VALUES ('claude', '{model}', 'input', 3, 'v', {source});"
+        )
+    };
+    database.sql(&[insert("a", "'catalogue'"), insert("b", "'operator'"), insert("c", "NULL")].concat()).await;
+    let rows = trail(&database, "model_prices").await;
+    let models: Vec<_> = rows.iter().map(|row| (row.1.as_str(), row.3.as_ref().unwrap()["model"].clone())).collect();
+    assert_eq!(models.len(), 2, "{models:?}");
+    assert!(models.contains(&("insert", json!("b"))) && models.contains(&("insert", json!("c"))), "{models:?}");
+    database.sql("UPDATE model_prices SET valid_to = now(); DELETE FROM model_prices").await;
+    let rows = trail(&database, "model_prices").await;
+    let count = |action: &str| rows.iter().filter(|row| row.1 == action).count();
+    assert_eq!((count("insert"), count("update"), count("delete")), (2, 3, 3), "an end is kept, whosever price it was");
+}
+
+#[tokio::test]
 async fn the_starting_balance_is_a_bonus_row_whoever_inserts() {
     let database = TestDatabase::new().await;
     let ann = sign_up(&database, "ann").await;

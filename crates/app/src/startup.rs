@@ -33,6 +33,7 @@ use services::identity::accounts::{AccountService, FirstAdmin};
 use services::identity::callers::CallerService;
 use services::maintenance::MaintenanceService;
 use services::plans::PlanService;
+use services::prices::PriceService;
 use services::readings::Readings;
 use services::tokens::TokenService;
 use services::usage::{LaneSettings, UsageService};
@@ -291,6 +292,7 @@ fn rooms(settings: &Settings, pg: &Arc<PgStore>, clock: &Arc<dyn Clock>, signing
         accounts,
         users: Arc::new(UserService { store: Arc::clone(&store), cache: Arc::clone(&cache), provider, admin_email }),
         plans: Arc::new(PlanService::new(Arc::clone(&store), settings.billing.mode, Arc::clone(&changes))),
+        prices: Arc::new(PriceService::new(&store, clock, &randomness, settings.ai.models.clone())),
         features: Arc::new(FeatureService { store: Arc::clone(&store), changes: Arc::clone(&changes) }),
         usage: Arc::new(UsageService::start(
             Arc::clone(&store),
@@ -330,10 +332,11 @@ fn admin_email(settings: &Settings) -> anyhow::Result<Option<Email>> {
     given(&settings.admin.email).map(Email::parse).transpose().context("admin.email is no e-mail address")
 }
 
-/// What the service keeps in the database about itself: the grace, the signing key's name, the first administrator.
+/// What the service keeps about itself: the grace, the prices, the signing key's name, the first administrator.
 #[derive(Clone)]
 struct Preparation {
     plans: Arc<PlanService>,
+    prices: Arc<PriceService>,
     users: Arc<UserService>,
     accounts: Option<Arc<AccountService>>,
     past_due_grace_days: u16,
@@ -346,6 +349,7 @@ impl Preparation {
     fn new(settings: &Settings, rooms: &Rooms) -> anyhow::Result<Self> {
         Ok(Self {
             plans: Arc::clone(&rooms.plans),
+            prices: Arc::clone(&rooms.prices),
             users: Arc::clone(&rooms.users),
             accounts: rooms.accounts.clone(),
             past_due_grace_days: settings.billing.past_due_grace_days,
@@ -379,6 +383,7 @@ impl Preparation {
 
     async fn attempt(&self) -> anyhow::Result<FirstAdmin> {
         self.plans.keep_grace_days(self.past_due_grace_days).await?;
+        self.prices.keep_catalogue().await?;
         let Some(accounts) = &self.accounts else {
             self.users.promote_named_admin().await?;
             return Ok(FirstAdmin::Present);

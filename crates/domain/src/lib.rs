@@ -6,6 +6,7 @@
 //!
 //! Each module is a room; the same word names the room in every crate of the workspace.
 
+pub mod ai;
 pub mod api_keys;
 pub mod audit;
 pub mod changes;
@@ -15,6 +16,7 @@ pub mod idempotency;
 pub mod identity;
 pub mod maintenance;
 pub mod plans;
+pub mod prices;
 pub mod subscriptions;
 pub mod tokens;
 pub mod usage;

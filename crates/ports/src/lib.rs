@@ -13,6 +13,7 @@ pub mod idempotency;
 pub mod identity;
 pub mod maintenance;
 pub mod plans;
+pub mod prices;
 pub mod randomness;
 pub mod store;
 pub mod subscriptions;

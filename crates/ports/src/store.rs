@@ -12,6 +12,7 @@ use crate::idempotency::AnswerRepository;
 use crate::identity::IdentityRepository;
 use crate::maintenance::MaintenanceRepository;
 use crate::plans::PlanRepository;
+use crate::prices::PriceRepository;
 use crate::subscriptions::SubscriptionRepository;
 use crate::tokens::TokenRepository;
 use crate::usage::UsageRepository;
@@ -64,6 +65,7 @@ pub trait UnitOfWork: Send {
     fn answers(&mut self) -> &mut dyn AnswerRepository;
     fn audit(&mut self) -> &mut dyn AuditRepository;
     fn maintenance(&mut self) -> &mut dyn MaintenanceRepository;
+    fn prices(&mut self) -> &mut dyn PriceRepository;
     async fn commit(self: Box<Self>) -> Result<(), StoreError>;
 }
 

@@ -14,6 +14,7 @@ pub mod idempotency;
 pub mod identity;
 pub mod maintenance;
 pub mod plans;
+pub mod prices;
 pub mod readings;
 pub mod snapshots;
 pub mod subscriptions;

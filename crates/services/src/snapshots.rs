@@ -1,4 +1,4 @@
-//! Snapshots: what is read far more often than it changes, kept in memory for at most a second.
+//! Snapshots: what is read far more often than it changes, kept in memory for at most a second unless told.
 //!
 //! One reader at a time fetches; the others wait for it, as long as it is quick. A snapshot never hides that the database is away: past its
 //! age the next read asks again and hands on the error.
@@ -9,23 +9,29 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// How old a snapshot may be.
+/// How old a snapshot may be where nobody says.
 pub const MAX_AGE: Duration = Duration::from_secs(1);
 
 /// How long a reader waits for the one that fetches.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 pub struct Snapshot<T> {
+    max_age: Duration,
     held: Mutex<Option<(Instant, Arc<T>)>>,
 }
 
 impl<T> Default for Snapshot<T> {
     fn default() -> Self {
-        Self { held: Mutex::new(None) }
+        Self::lasting(MAX_AGE)
     }
 }
 
 impl<T> Snapshot<T> {
+    /// One that may be as old as this.
+    pub fn lasting(max_age: Duration) -> Self {
+        Self { max_age, held: Mutex::new(None) }
+    }
+
     /// What is held, if it is young enough, else what `fetch` brings.
     pub async fn get<E>(&self, fetch: impl Future<Output = Result<T, E>>) -> Result<Arc<T>, E> {
         // Where the reader before us is stuck, the database is slow or away: everybody then waits for their own answer,
@@ -34,7 +40,7 @@ impl<T> Snapshot<T> {
             return fetch.await.map(Arc::new);
         };
         if let Some((since, value)) = held.as_ref()
-            && since.elapsed() < MAX_AGE
+            && since.elapsed() < self.max_age
         {
             return Ok(Arc::clone(value));
         }
@@ -69,6 +75,20 @@ mod tests {
         assert_eq!(read().await, Ok(1));
         snapshot.forget().await;
         assert_eq!(read().await, Ok(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_snapshot_lasts_as_long_as_told() {
+        let fetched = AtomicU32::new(0);
+        let snapshot = Snapshot::lasting(Duration::from_mins(1));
+        let read = async || {
+            snapshot.get(async { Ok::<_, ()>(fetched.fetch_add(1, Ordering::SeqCst)) }).await.map(|value| *value)
+        };
+        assert_eq!(read().await, Ok(0));
+        tokio::time::advance(Duration::from_secs(59)).await;
+        assert_eq!(read().await, Ok(0));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(read().await, Ok(1));
     }
 
     #[tokio::test(start_paused = true)]

@@ -99,6 +99,17 @@ CREATE OR REPLACE TRIGGER notify_api_keys_deleted AFTER DELETE ON public.api_key
 CREATE OR REPLACE TRIGGER update_generated_apis_updated_at BEFORE UPDATE ON public.generated_apis
     FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();
 
+-- @ model_prices
+-- What the catalogue of a release adds is in the release, some hundred rows of it: what is ended, and everything that is
+-- not the catalogue's, is kept.
+CREATE OR REPLACE TRIGGER audit_model_prices_added AFTER INSERT ON public.model_prices
+    FOR EACH ROW WHEN (NEW.source IS DISTINCT FROM 'catalogue')
+    EXECUTE FUNCTION public.audit_row('id');
+CREATE OR REPLACE TRIGGER audit_model_prices AFTER UPDATE OR DELETE ON public.model_prices
+    FOR EACH ROW EXECUTE FUNCTION public.audit_row('id');
+CREATE OR REPLACE TRIGGER notify_model_prices AFTER INSERT OR UPDATE OR DELETE ON public.model_prices
+    FOR EACH ROW EXECUTE FUNCTION public.notify_change('catalogue');
+
 -- @ audit_logs
 CREATE OR REPLACE TRIGGER refuse_audit_logs_update BEFORE UPDATE ON public.audit_logs
     FOR EACH ROW EXECUTE FUNCTION public.refuse_update();

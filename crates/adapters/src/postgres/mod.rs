@@ -18,6 +18,7 @@ mod maintenance;
 mod opening;
 mod plans;
 mod pool;
+mod prices;
 mod rows;
 mod self_test;
 mod store;

@@ -16,6 +16,7 @@ use ports::idempotency::AnswerRepository;
 use ports::identity::IdentityRepository;
 use ports::maintenance::MaintenanceRepository;
 use ports::plans::PlanRepository;
+use ports::prices::PriceRepository;
 use ports::store::{Scope, Store, StoreError, UnitOfWork};
 use ports::subscriptions::SubscriptionRepository;
 use ports::tokens::TokenRepository;
@@ -153,6 +154,10 @@ impl UnitOfWork for PgUnitOfWork {
     }
 
     fn maintenance(&mut self) -> &mut dyn MaintenanceRepository {
+        self
+    }
+
+    fn prices(&mut self) -> &mut dyn PriceRepository {
         self
     }
 

@@ -198,6 +198,7 @@ requirements! {
     ReadAnyUsage = may_administer(UsageCheck);
     ManageOwnKeys = may(KeysManage);
     ManageTokens = may_administer(BillingManage);
+    ReadCatalogue = may_administer(PlansRead);
     WriteCatalogue = may_administer(PlansWrite);
     ReadAnyUser = may_administer(UsersRead);
     WriteAnyUser = may_administer(UsersWrite);

@@ -16,6 +16,7 @@ pub mod once;
 pub mod openapi;
 pub mod pages;
 pub mod plans;
+pub mod prices;
 pub mod problem;
 pub mod routes;
 pub mod server;

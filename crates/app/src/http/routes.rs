@@ -6,8 +6,8 @@ use actix_web::web::{self, PayloadConfig, ServiceConfig, resource};
 use super::problem::Problem;
 use super::usage::{demands, reservations};
 use super::{
-    api_keys, audit, entitlements, features, identity, maintenance, metrics, openapi, plans, subscriptions, tokens,
-    usage_history, users,
+    api_keys, audit, entitlements, features, identity, maintenance, metrics, openapi, plans, prices, subscriptions,
+    tokens, usage_history, users,
 };
 
 /// Every route of the service.
@@ -91,6 +91,7 @@ fn catalogue(config: &mut ServiceConfig) {
                 .put(plans::grant_feature)
                 .delete(plans::revoke_feature),
         )
+        .service(resource("/api/models").get(prices::list_models))
         .service(resource("/api/features").get(features::list_features).post(features::create_feature))
         .service(
             resource("/api/features/{feature_id}")
@@ -126,6 +127,7 @@ fn operators(config: &mut ServiceConfig) {
         )
         .service(resource("/api/admin/users/{user_id}/keys/{key_id}").delete(api_keys::revoke_users_key))
         .service(resource("/api/admin/usage").get(usage_history::list_all_usage))
+        .service(resource("/api/admin/prices").get(prices::list_prices).post(prices::add_price))
         .service(resource("/api/admin/audit").get(audit::list_audit))
         .service(resource("/api/admin/integrity").get(maintenance::integrity));
 }

@@ -21,6 +21,7 @@ use services::identity::accounts::AccountService;
 use services::identity::callers::CallerService;
 use services::maintenance::MaintenanceService;
 use services::plans::PlanService;
+use services::prices::PriceService;
 use services::tokens::TokenService;
 use services::usage::UsageService;
 use services::usage_history::UsageHistoryService;
@@ -44,6 +45,7 @@ pub struct Rooms {
     pub accounts: Option<Arc<AccountService>>,
     pub users: Arc<UserService>,
     pub plans: Arc<PlanService>,
+    pub prices: Arc<PriceService>,
     pub features: Arc<FeatureService>,
     pub entitlements: Arc<EntitlementService>,
     pub usage: Arc<UsageService>,
@@ -115,6 +117,7 @@ struct Shared {
     accounts: Data<BuiltIn>,
     users: Data<UserService>,
     plans: Data<PlanService>,
+    prices: Data<PriceService>,
     features: Data<FeatureService>,
     entitlements: Data<EntitlementService>,
     usage: Data<UsageService>,
@@ -145,6 +148,7 @@ impl Shared {
             accounts: Data::new(BuiltIn(rooms.accounts)),
             users: Data::from(rooms.users),
             plans: Data::from(rooms.plans),
+            prices: Data::from(rooms.prices),
             features: Data::from(rooms.features),
             entitlements: Data::from(rooms.entitlements),
             usage: Data::from(rooms.usage),
@@ -170,6 +174,7 @@ impl Shared {
             .app_data(self.accounts.clone())
             .app_data(self.users.clone())
             .app_data(self.plans.clone())
+            .app_data(self.prices.clone())
             .app_data(self.features.clone())
             .app_data(self.entitlements.clone())
             .app_data(self.usage.clone())

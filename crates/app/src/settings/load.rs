@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use config::{Config, File, FileFormat};
 
+use super::models;
 use super::shape::{Environment, Settings};
 
 const BASE: &str = include_str!("../../../../config/base.toml");
@@ -60,8 +61,9 @@ pub fn load(variables: &HashMap<String, String>, folder: &Path) -> anyhow::Resul
         .build()?
         .try_deserialize()
         .context("a setting is unknown or has a wrong value (every key stands in config/base.toml)")?;
-    let settings = with_fallbacks(settings, variables);
+    let mut settings = with_fallbacks(settings, variables);
     check(&settings)?;
+    settings.ai.models = models::load(folder)?;
     Ok(settings)
 }
 

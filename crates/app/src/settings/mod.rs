@@ -1,4 +1,6 @@
-//! Settings: their shape (`shape`) and where they come from (`load`). `config/base.toml` documents every key.
+//! Settings: their shape (`shape`) and where they come from (`load`, `models`). `config/base.toml` documents every key,
+//! `config/models.toml` every model.
 
 pub mod load;
+pub mod models;
 pub mod shape;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use domain::prices::ModelCatalogue;
 use domain::subscriptions::BillingMode;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -176,6 +177,9 @@ pub struct Ai {
     pub openai: AiProvider,
     pub claude: AiProvider,
     pub gemini: AiProvider,
+    /// The models with their list prices, from `config/models.toml`.
+    #[serde(skip)]
+    pub models: ModelCatalogue,
 }
 
 #[derive(Clone, Debug, Deserialize)]

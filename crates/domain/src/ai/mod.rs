@@ -1,0 +1,20 @@
+//! AI: what is pure about a call to a model: whose model it is, what the call used, and how each provider tells it.
+//!
+//! The providers count differently. What each of them sends becomes one `CallUsage` of parts that overlap nowhere, so
+//! that a price is told for each part and their sum is the provider's own total.
+
+mod claude;
+mod gemini;
+mod models;
+mod openai;
+mod reports;
+mod usage;
+
+pub use claude::ClaudeUsage;
+pub use gemini::GeminiUsage;
+pub use models::{ModelId, ModelRefused, Provider, UnknownProvider};
+pub use openai::OpenAiUsage;
+pub use reports::{ReportedUsage, UsageRefused};
+pub use usage::{
+    CallUsage, Geo, GeoRefused, TOKENS_MAX, Tier, TokenUsage, ToolCalls, UnknownSource, UnknownTier, UsageSource,
+};

@@ -1,0 +1,111 @@
+//! Providers, and the names of their models.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+const MODEL_MAX_LENGTH: usize = 200;
+
+/// Who runs a model, under the names that the tables and the settings use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    OpenAi,
+    Claude,
+    Gemini,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("a provider is openai, claude or gemini")]
+pub struct UnknownProvider;
+
+impl Provider {
+    pub const ALL: [Self; 3] = [Self::OpenAi, Self::Claude, Self::Gemini];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OpenAi => "openai",
+            Self::Claude => "claude",
+            Self::Gemini => "gemini",
+        }
+    }
+}
+
+impl FromStr for Provider {
+    type Err = UnknownProvider;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|provider| provider.as_str() == text).ok_or(UnknownProvider)
+    }
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// The name of a model as its provider knows it: 1 to 200 visible ASCII characters. Those of tuned models are long and
+/// hold colons and slashes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ModelId(String);
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("the name of a model has 1 to 200 visible ASCII characters")]
+pub struct ModelRefused;
+
+impl ModelId {
+    pub fn parse(text: &str) -> Result<Self, ModelRefused> {
+        let fits = (1..=MODEL_MAX_LENGTH).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        if fits { Ok(Self(text.to_owned())) } else { Err(ModelRefused) }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for ModelId {
+    type Error = ModelRefused;
+
+    fn try_from(text: String) -> Result<Self, ModelRefused> {
+        Self::parse(&text)
+    }
+}
+
+impl From<ModelId> for String {
+    fn from(id: ModelId) -> Self {
+        id.0
+    }
+}
+
+impl fmt::Display for ModelId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_provider_is_read_as_it_is_written() {
+        for provider in Provider::ALL {
+            assert_eq!(provider.as_str().parse(), Ok(provider));
+            assert_eq!(serde_json::to_string(&provider).unwrap(), format!("\"{provider}\""));
+        }
+        assert_eq!("anthropic".parse::<Provider>(), Err(UnknownProvider));
+    }
+
+    #[test]
+    fn the_name_of_a_model_is_one_visible_word() {
+        assert!(ModelId::parse("ft:gpt-4o:acme/team::1").is_ok());
+        for bad in ["", "a b", "a\n", "ä", &"x".repeat(201)] {
+            assert_eq!(ModelId::parse(bad), Err(ModelRefused), "{bad:?}");
+        }
+    }
+}

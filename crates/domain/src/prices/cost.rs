@@ -1,0 +1,195 @@
+//! What a call costs, and the most that it can cost.
+//!
+//! Counts and prices are whole numbers of 64 bits, their products of 128, and every sum is checked: the result is exact
+//! up to the one rounding at the end, or it is refused.
+
+use chrono::{DateTime, Utc};
+use thiserror::Error;
+
+use super::kinds::PriceKind;
+use super::list::{ModelPrice, PriceList, Rates};
+use super::money::NanoUsd;
+use crate::ai::{CallUsage, Geo, ModelId, Provider, Tier, ToolCalls};
+
+/// What a call comes to, and by which prices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cost {
+    pub amount: NanoUsd,
+    /// The version of the row that came into force last among those that were used. With the time of the call it says
+    /// which prices those were.
+    pub version: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum CostError {
+    #[error("the model `{model}` of {provider} has no price")]
+    UnpricedModel { provider: Provider, model: ModelId },
+    #[error("the model `{model}` of {provider} has no price for `{kind}`")]
+    UnpricedKind { provider: Provider, model: ModelId, kind: PriceKind },
+    #[error("the call would cost more than can be counted")]
+    TooLarge,
+}
+
+/// A call before it is made: what its cost is bounded by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallEstimate {
+    /// At least as much as will go in.
+    pub input_tokens: u64,
+    /// All that may come out, reasoning included; times the number of answers asked for.
+    pub max_output_tokens: u64,
+    /// Whether sound goes in.
+    pub audio_input: bool,
+    /// Whether sound, and whether pictures, may come out.
+    pub audio_output: bool,
+    pub image_output: bool,
+    /// How often each of the provider's tools may be called.
+    pub tool_calls: ToolCalls,
+    pub tier: Tier,
+    pub geo: Geo,
+}
+
+impl CallEstimate {
+    /// Text in and out, at the standard tier.
+    pub const fn text(input_tokens: u64, max_output_tokens: u64) -> Self {
+        Self {
+            input_tokens,
+            max_output_tokens,
+            audio_input: false,
+            audio_output: false,
+            image_output: false,
+            tool_calls: ToolCalls { web_search: 0, web_fetch: 0, code_execution: 0 },
+            tier: Tier::Standard,
+            geo: Geo::ANYWHERE,
+        }
+    }
+
+    /// The kinds that what goes in may be of, and whether each must have a price.
+    fn input_kinds(&self) -> Vec<(PriceKind, bool)> {
+        let mut kinds = vec![
+            (PriceKind::Input, true),
+            (PriceKind::CacheRead, false),
+            (PriceKind::CacheWriteShort, false),
+            (PriceKind::CacheWriteLong, false),
+            (PriceKind::ImageInput, false),
+        ];
+        kinds.extend(self.audio_input.then_some((PriceKind::AudioInput, true)));
+        kinds
+    }
+
+    fn output_kinds(&self) -> Vec<(PriceKind, bool)> {
+        let mut kinds = vec![(PriceKind::Output, true), (PriceKind::Reasoning, false)];
+        kinds.extend(self.audio_output.then_some((PriceKind::AudioOutput, true)));
+        kinds.extend(self.image_output.then_some((PriceKind::ImageOutput, true)));
+        kinds
+    }
+
+    const fn calls(&self) -> [(PriceKind, u64); 3] {
+        [
+            (PriceKind::SearchCall, self.tool_calls.web_search),
+            (PriceKind::FetchCall, self.tool_calls.web_fetch),
+            (PriceKind::CodeCall, self.tool_calls.code_execution),
+        ]
+    }
+}
+
+impl PriceList {
+    /// What a call has cost at the prices of `at`, the time at which it began.
+    pub fn cost(
+        &self,
+        provider: Provider,
+        model: &ModelId,
+        usage: &CallUsage,
+        at: DateTime<Utc>,
+    ) -> Result<Cost, CostError> {
+        let mut bill = self.open_bill(provider, model, at)?;
+        let input = usage.tokens.input();
+        for kind in PriceKind::ALL {
+            let count = kind.count_in(&usage.tokens);
+            if count > 0 {
+                let row = bill.rates.find(kind, usage.tier, &usage.geo, input);
+                bill.add(row.ok_or_else(|| bill.unpriced(kind))?, count)?;
+            }
+        }
+        bill.close()
+    }
+
+    /// The most that a call can cost at the prices of `at`, whatever of its input turns out to be cached and however much
+    /// shorter it is than the estimate. What a call uses within the estimate never costs more than this.
+    pub fn most(
+        &self,
+        provider: Provider,
+        model: &ModelId,
+        call: &CallEstimate,
+        at: DateTime<Utc>,
+    ) -> Result<Cost, CostError> {
+        let mut bill = self.open_bill(provider, model, at)?;
+        let parts = [(call.input_kinds(), call.input_tokens), (call.output_kinds(), call.max_output_tokens)];
+        for (kinds, count) in parts.into_iter().filter(|(_, count)| *count > 0) {
+            let mut dearest: Option<&ModelPrice> = None;
+            for (kind, must_have) in kinds {
+                let row = bill.rates.dearest(kind, call.tier, &call.geo, call.input_tokens);
+                if row.is_none() && must_have {
+                    return Err(bill.unpriced(kind));
+                }
+                dearest = dearest.into_iter().chain(row).max_by_key(|row| row.price);
+            }
+            if let Some(row) = dearest {
+                bill.add(row, count)?;
+            }
+        }
+        for (kind, count) in call.calls().into_iter().filter(|(_, count)| *count > 0) {
+            let row = bill.rates.dearest(kind, call.tier, &call.geo, call.input_tokens);
+            bill.add(row.ok_or_else(|| bill.unpriced(kind))?, count)?;
+        }
+        bill.close()
+    }
+
+    fn open_bill<'a>(
+        &'a self,
+        provider: Provider,
+        model: &'a ModelId,
+        at: DateTime<Utc>,
+    ) -> Result<Bill<'a>, CostError> {
+        let rates = self.rates(provider, model, at);
+        let newest = rates.rows().map(stamp).max();
+        let Some((_, version)) = newest else {
+            return Err(CostError::UnpricedModel { provider, model: model.clone() });
+        };
+        Ok(Bill { provider, model, rates, pico: 0, newest: None, default_version: version })
+    }
+}
+
+/// When a row came into force, and its version.
+fn stamp(row: &ModelPrice) -> (DateTime<Utc>, &str) {
+    (row.valid_from, &row.version)
+}
+
+/// A cost that is being added up.
+struct Bill<'a> {
+    provider: Provider,
+    model: &'a ModelId,
+    rates: Rates<'a>,
+    pico: u128,
+    /// Of the rows that were used.
+    newest: Option<(DateTime<Utc>, &'a str)>,
+    /// For a call that used nothing.
+    default_version: &'a str,
+}
+
+impl<'a> Bill<'a> {
+    fn add(&mut self, row: &'a ModelPrice, count: u64) -> Result<(), CostError> {
+        self.pico = self.pico.checked_add(row.price.pico_usd(count)).ok_or(CostError::TooLarge)?;
+        self.newest = self.newest.max(Some(stamp(row)));
+        Ok(())
+    }
+
+    fn unpriced(&self, kind: PriceKind) -> CostError {
+        CostError::UnpricedKind { provider: self.provider, model: self.model.clone(), kind }
+    }
+
+    fn close(self) -> Result<Cost, CostError> {
+        let amount = NanoUsd::from_pico(self.pico).ok_or(CostError::TooLarge)?;
+        let version = self.newest.map_or(self.default_version, |(_, version)| version).to_owned();
+        Ok(Cost { amount, version })
+    }
+}

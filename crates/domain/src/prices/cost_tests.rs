@@ -1,0 +1,375 @@
+//! Costs, worked out by hand from the list prices, and what must hold of every list.
+//!
+//! A dollar for a million tokens is 1,000 nano-dollars for one: 2.5 is 2,500 a token, 0.0375 is 37.5.
+
+use proptest::prelude::*;
+use rust_decimal::{Decimal, dec};
+
+use super::cost::{CallEstimate, Cost, CostError};
+use super::kinds::PriceKind;
+use super::list::{ModelPrice, PriceKey, PriceList};
+use super::money::NanoUsd;
+use super::testing::{at, key, model, row};
+use crate::ai::{CallUsage, Geo, Provider, Tier, TokenUsage, ToolCalls};
+
+/// Kind, tier, place, threshold, price for a million.
+type Row = (PriceKind, Tier, &'static str, u64, Decimal);
+
+const ANY: &str = "";
+
+fn list(provider: Provider, name: &str, rows: &[Row]) -> PriceList {
+    let price = |(kind, tier, geo, threshold_tokens, per_million): &Row| {
+        let (geo, threshold_tokens) = (Geo::parse(geo).unwrap(), *threshold_tokens);
+        let key = PriceKey { provider, kind: *kind, tier: *tier, geo, threshold_tokens, ..key(name) };
+        ModelPrice { key, ..row(name, *per_million) }
+    };
+    PriceList::new(rows.iter().map(price), [])
+}
+
+fn sol() -> PriceList {
+    use PriceKind::{CacheRead, CacheWriteLong, CacheWriteShort, Input, Output};
+    let rows = [
+        (Input, Tier::Standard, ANY, 0, dec!(2)),
+        (Output, Tier::Standard, ANY, 0, dec!(10)),
+        (CacheRead, Tier::Standard, ANY, 0, dec!(0.1)),
+        (CacheWriteShort, Tier::Standard, ANY, 0, dec!(2.5)),
+        (CacheWriteLong, Tier::Standard, ANY, 0, dec!(5)),
+        (Input, Tier::Standard, ANY, 272_000, dec!(4)),
+        (Output, Tier::Standard, ANY, 272_000, dec!(15)),
+        (CacheRead, Tier::Standard, ANY, 272_000, dec!(0.2)),
+        (Input, Tier::Priority, ANY, 0, dec!(4)),
+        (Output, Tier::Priority, ANY, 0, dec!(20)),
+    ];
+    list(Provider::OpenAi, "m", &rows)
+}
+
+fn mini() -> PriceList {
+    let rows = [
+        (PriceKind::Input, Tier::Standard, ANY, 0, dec!(0.75)),
+        (PriceKind::CacheRead, Tier::Batch, ANY, 0, dec!(0.0375)),
+    ];
+    list(Provider::OpenAi, "m", &rows)
+}
+
+fn opus() -> PriceList {
+    use PriceKind::{CacheRead, CacheWriteLong, CacheWriteShort, Input, Output, SearchCall};
+    let rows = [
+        (Input, Tier::Standard, ANY, 0, dec!(4)),
+        (Output, Tier::Standard, ANY, 0, dec!(20)),
+        (CacheRead, Tier::Standard, ANY, 0, dec!(0.2)),
+        (CacheWriteShort, Tier::Standard, ANY, 0, dec!(5)),
+        (CacheWriteLong, Tier::Standard, ANY, 0, dec!(8)),
+        (Input, Tier::Standard, "us", 0, dec!(4.4)),
+        (Output, Tier::Standard, "us", 0, dec!(22)),
+        (Input, Tier::Fast, ANY, 0, dec!(8)),
+        (Output, Tier::Fast, ANY, 0, dec!(40)),
+        (Input, Tier::Fast, "us", 0, dec!(8.8)),
+        (Output, Tier::Fast, "us", 0, dec!(44)),
+        (SearchCall, Tier::Standard, ANY, 0, dec!(10000)),
+    ];
+    list(Provider::Claude, "m", &rows)
+}
+
+fn haiku() -> PriceList {
+    use PriceKind::{CacheRead, Input, Output};
+    let rows = [
+        (Input, Tier::Standard, ANY, 0, dec!(0.1)),
+        (Output, Tier::Standard, ANY, 0, dec!(0.5)),
+        (CacheRead, Tier::Standard, ANY, 0, dec!(0.01)),
+        (Input, Tier::Standard, ANY, 100_000, dec!(0.5)),
+        (Output, Tier::Standard, ANY, 100_000, dec!(2.5)),
+        (CacheRead, Tier::Standard, ANY, 100_000, dec!(0.05)),
+    ];
+    list(Provider::Claude, "m", &rows)
+}
+
+fn pro() -> PriceList {
+    use PriceKind::{CacheRead, Input, Output};
+    let rows = [
+        (Input, Tier::Standard, ANY, 0, dec!(2)),
+        (Output, Tier::Standard, ANY, 0, dec!(12)),
+        (CacheRead, Tier::Standard, ANY, 0, dec!(0.2)),
+        (Input, Tier::Standard, ANY, 200_000, dec!(4)),
+        (Output, Tier::Standard, ANY, 200_000, dec!(18)),
+    ];
+    list(Provider::Gemini, "m", &rows)
+}
+
+fn flash() -> PriceList {
+    use PriceKind::{CacheRead, Input, Output};
+    let rows = [
+        (Input, Tier::Standard, ANY, 0, dec!(0.3)),
+        (Output, Tier::Standard, ANY, 0, dec!(2.5)),
+        (Input, Tier::Batch, ANY, 0, dec!(0.15)),
+        (Output, Tier::Batch, ANY, 0, dec!(1.25)),
+        (CacheRead, Tier::Batch, ANY, 0, dec!(0.015)),
+        (CacheRead, Tier::Flex, ANY, 0, dec!(0.0375)),
+    ];
+    list(Provider::Gemini, "m", &rows)
+}
+
+fn nano(list: &PriceList, usage: &CallUsage) -> Result<i64, CostError> {
+    let provider = list.priced_models(at(0))[0].0;
+    list.cost(provider, &model("m"), usage, at(0)).map(|cost| cost.amount.0)
+}
+
+fn standard(list: &PriceList, tokens: TokenUsage) -> i64 {
+    nano(list, &CallUsage::standard(tokens)).unwrap()
+}
+
+fn placed(list: &PriceList, tokens: TokenUsage, tier: Tier, geo: &str) -> i64 {
+    nano(list, &CallUsage { tier, geo: Geo::parse(geo).unwrap(), ..CallUsage::standard(tokens) }).unwrap()
+}
+
+fn text(uncached_input: u64, visible_output: u64) -> TokenUsage {
+    TokenUsage { uncached_input, visible_output, ..TokenUsage::default() }
+}
+
+#[test]
+fn golden_costs_of_openai() {
+    // 1,000 x 2,000 + 300 x 10,000
+    assert_eq!(standard(&sol(), text(1_000, 300)), 5_000_000);
+    // 250 x 2,000 + 600 x 100 + 100 x 2,500 + 50 x 5,000 + (90 + 200) x 10,000: reasoning is output
+    let cached = TokenUsage {
+        cache_read: 600,
+        cache_write_short: 100,
+        cache_write_long: 50,
+        reasoning_output: 200,
+        ..text(250, 90)
+    };
+    assert_eq!(standard(&sol(), cached), 3_960_000);
+    // 272,000 x 2,000 + 10 x 10,000: not above the threshold yet
+    assert_eq!(standard(&sol(), text(272_000, 10)), 544_100_000);
+    // 272,001 x 4,000 + 10 x 15,000: one more token, and the whole request is a long one
+    assert_eq!(standard(&sol(), text(272_001, 10)), 1_088_154_000);
+    // 100,000 x 4,000 + 200,000 x 200 + 1,000 x 2,500: what was cached makes it long; a write has no long price
+    let long = TokenUsage { cache_read: 200_000, cache_write_short: 1_000, ..text(100_000, 0) };
+    assert_eq!(standard(&sol(), long), 442_500_000);
+    // 7 x 4,000 + 3 x 20,000
+    assert_eq!(placed(&sol(), text(7, 3), Tier::Priority, ANY), 88_000);
+    // 7 x 2,000 + 3 x 10,000: no row for flex, so the standard ones hold
+    assert_eq!(placed(&sol(), text(7, 3), Tier::Flex, ANY), 44_000);
+    // 37.5, 75, 112.5 and 187.5, each half to the even neighbour
+    for (tokens, expected) in [(1, 38), (2, 75), (3, 112), (5, 188)] {
+        let read = TokenUsage { cache_read: tokens, ..TokenUsage::default() };
+        assert_eq!(placed(&mini(), read, Tier::Batch, ANY), expected);
+    }
+}
+
+#[test]
+fn golden_costs_of_claude() {
+    // 10 x 4,000 + 90 x 20,000
+    assert_eq!(standard(&opus(), text(10, 90)), 1_840_000);
+    // 10 x 4,000 + 2,000 x 200 + 300 x 5,000 + 400 x 8,000 + 90 x 20,000
+    let cached = TokenUsage { cache_read: 2_000, cache_write_short: 300, cache_write_long: 400, ..text(10, 90) };
+    assert_eq!(standard(&opus(), cached), 6_940_000);
+    // 10 x 4,400 + 90 x 22,000
+    assert_eq!(placed(&opus(), text(10, 90), Tier::Standard, "us"), 2_024_000);
+    // 10 x 8,000 + 90 x 40,000
+    assert_eq!(placed(&opus(), text(10, 90), Tier::Fast, ANY), 3_680_000);
+    // 10 x 8,800 + 90 x 44,000
+    assert_eq!(placed(&opus(), text(10, 90), Tier::Fast, "us"), 4_048_000);
+    // 10 x 8,000 + 90 x 40,000: no row for that place at this tier, so it costs what it costs anywhere
+    assert_eq!(placed(&opus(), text(10, 90), Tier::Fast, "eu"), 3_680_000);
+    // 60,000 x 100 + 40,000 x 10 + 100 x 500
+    let short = TokenUsage { cache_read: 40_000, ..text(60_000, 100) };
+    assert_eq!(standard(&haiku(), short), 6_450_000);
+    // 60,000 x 500 + 40,001 x 50 + 100 x 2,500
+    assert_eq!(standard(&haiku(), TokenUsage { cache_read: 40_001, ..short }), 32_250_050);
+    // 10 dollars for 1,000 searches are 10,000,000 nano-dollars for one: 2 of them + 1 x 4,000
+    let searched = TokenUsage { tool_calls: ToolCalls { web_search: 2, ..ToolCalls::default() }, ..text(1, 0) };
+    assert_eq!(standard(&opus(), searched), 20_004_000);
+}
+
+#[test]
+fn golden_costs_of_gemini() {
+    // 650 x 2,000 + 400 x 200 + (70 + 30) x 12,000
+    let thought = TokenUsage { cache_read: 400, reasoning_output: 30, ..text(650, 70) };
+    assert_eq!(standard(&pro(), thought), 2_580_000);
+    // 200,000 x 2,000 + 1 x 12,000
+    assert_eq!(standard(&pro(), text(200_000, 1)), 400_012_000);
+    // 200,001 x 4,000 + 1 x 18,000
+    assert_eq!(standard(&pro(), text(200_001, 1)), 800_022_000);
+    // (42 + 258) x 300 + 7 x 2,500: a picture that goes in is input
+    assert_eq!(standard(&flash(), TokenUsage { image_input: 258, ..text(42, 7) }), 107_500);
+    // 1 x 150 + 3 x 15 + 1 x 1,250
+    assert_eq!(placed(&flash(), TokenUsage { cache_read: 3, ..text(1, 1) }, Tier::Batch, ANY), 1_445);
+    // 4 x 300: without a price for reading the cache it is input
+    assert_eq!(standard(&flash(), TokenUsage { cache_read: 4, ..TokenUsage::default() }), 1_200);
+    // 5 x 37.5 = 187.5, and 188 is even
+    assert_eq!(placed(&flash(), TokenUsage { cache_read: 5, ..TokenUsage::default() }, Tier::Flex, ANY), 188);
+}
+
+#[test]
+fn what_has_no_price_is_named() {
+    let unpriced = |kind| CostError::UnpricedKind { provider: Provider::Gemini, model: model("m"), kind };
+    for (usage, kind) in [
+        (TokenUsage { audio_input: 1, ..text(5, 5) }, PriceKind::AudioInput),
+        (TokenUsage { audio_output: 1, ..text(5, 5) }, PriceKind::AudioOutput),
+        (TokenUsage { image_output: 1, ..text(5, 5) }, PriceKind::ImageOutput),
+        (TokenUsage { cache_write_short: 1, ..text(5, 5) }, PriceKind::CacheWriteShort),
+        (TokenUsage { cache_write_long: 1, ..text(5, 5) }, PriceKind::CacheWriteLong),
+        (
+            TokenUsage { tool_calls: ToolCalls { web_fetch: 1, ..ToolCalls::default() }, ..text(5, 5) },
+            PriceKind::FetchCall,
+        ),
+    ] {
+        assert_eq!(nano(&flash(), &CallUsage::standard(usage)), Err(unpriced(kind)));
+    }
+    let other = flash().cost(Provider::Gemini, &model("n"), &CallUsage::standard(text(0, 0)), at(0));
+    assert_eq!(other, Err(CostError::UnpricedModel { provider: Provider::Gemini, model: model("n") }));
+    let elsewhere = flash().cost(Provider::Claude, &model("m"), &CallUsage::standard(text(1, 0)), at(0));
+    assert_eq!(elsewhere, Err(CostError::UnpricedModel { provider: Provider::Claude, model: model("m") }));
+    assert_eq!(standard(&flash(), text(0, 0)), 0, "a priced model that used nothing costs nothing");
+    let audio = CallEstimate { audio_input: true, ..CallEstimate::text(1, 1) };
+    assert_eq!(flash().most(Provider::Gemini, &model("m"), &audio, at(0)), Err(unpriced(PriceKind::AudioInput)));
+}
+
+#[test]
+fn a_price_of_its_own_goes_before_the_aliases_and_time_decides() {
+    let planned = ModelPrice { valid_from: at(10), version: "v2".into(), ..row("old", dec!(7)) };
+    let before = ModelPrice { valid_to: Some(at(10)), ..row("old", dec!(5)) };
+    let own = ModelPrice { valid_from: at(20), version: "own".into(), ..row("name", dec!(1)) };
+    let output = PriceKey { kind: PriceKind::Output, ..key("old") };
+    let output = ModelPrice { key: output, ..row("old", dec!(50)) };
+    let aliases = [(Provider::Claude, model("name"), model("old"))];
+    let list = PriceList::new([planned, before, own, output], aliases);
+    let cost = |name: &str, second| {
+        let cost = list.cost(Provider::Claude, &model(name), &CallUsage::standard(text(1, 1)), at(second)).unwrap();
+        (cost.amount.0, cost.version)
+    };
+    assert_eq!(cost("old", 9), (55_000, "v1".into()));
+    assert_eq!(cost("old", 10), (57_000, "v2".into()));
+    assert_eq!(cost("name", 10), (57_000, "v2".into()));
+    assert_eq!(cost("name", 20), (51_000, "own".into()), "the input is its own, the output the alias's");
+}
+
+#[test]
+fn the_most_takes_the_dearest_of_what_may_come() {
+    let most = |list: &PriceList, call: &CallEstimate| {
+        let provider = list.priced_models(at(0))[0].0;
+        list.most(provider, &model("m"), call, at(0)).map(|cost| cost.amount.0)
+    };
+    // 100 x 5,000 (all written to the long cache) + 10 x 10,000
+    assert_eq!(most(&sol(), &CallEstimate::text(100, 10)), Ok(600_000));
+    // 300,000 x 5,000 (dearer than a long request's 4,000) + 10 x 15,000
+    assert_eq!(most(&sol(), &CallEstimate::text(300_000, 10)), Ok(1_500_150_000));
+    // 10 x 8,800, no price for the caches at this tier and place, so theirs of the standard tier: 8,000; + 1 x 44,000
+    let fast = CallEstimate { tier: Tier::Fast, geo: Geo::parse("us").unwrap(), ..CallEstimate::text(10, 1) };
+    assert_eq!(most(&opus(), &fast), Ok(132_000));
+    // 3 searches, each 10,000,000, and nothing else
+    let searching =
+        CallEstimate { tool_calls: ToolCalls { web_search: 3, ..ToolCalls::default() }, ..CallEstimate::text(0, 0) };
+    assert_eq!(most(&opus(), &searching), Ok(30_000_000));
+    assert_eq!(most(&flash(), &CallEstimate::text(u64::MAX, u64::MAX)), Err(CostError::TooLarge));
+}
+
+#[test]
+fn what_cannot_be_counted_is_refused() {
+    let rows = PriceKind::ALL.map(|kind| (kind, Tier::Standard, ANY, 0, dec!(999999999999.999999)));
+    let dear = list(Provider::Claude, "m", &rows);
+    let all = TokenUsage {
+        uncached_input: u64::MAX,
+        cache_read: u64::MAX,
+        visible_output: u64::MAX,
+        tool_calls: ToolCalls { web_search: u64::MAX, web_fetch: u64::MAX, code_execution: u64::MAX },
+        ..TokenUsage::default()
+    };
+    assert_eq!(nano(&dear, &CallUsage::standard(all)), Err(CostError::TooLarge));
+    // 9,223 tokens at just below 10^15 nano-dollars each still fit; one more does not.
+    assert!(nano(&dear, &CallUsage::standard(text(9_223, 0))).is_ok());
+    assert_eq!(nano(&dear, &CallUsage::standard(text(9_224, 0))), Err(CostError::TooLarge));
+}
+
+prop_compose! {
+    fn any_tokens()(parts in prop::array::uniform10(0_u64..400_000), calls in prop::array::uniform3(0_u64..9)) -> TokenUsage {
+        let [uncached_input, cache_read, cache_write_short, cache_write_long, audio_input, image_input, visible_output,
+            reasoning_output, audio_output, image_output] = parts;
+        let [web_search, web_fetch, code_execution] = calls;
+        TokenUsage { uncached_input, cache_read, cache_write_short, cache_write_long, audio_input, image_input,
+            visible_output, reasoning_output, audio_output, image_output,
+            tool_calls: ToolCalls { web_search, web_fetch, code_execution } }
+    }
+}
+
+/// Prices down to the last decimal, for every kind, and dearer ones above a threshold for some.
+fn any_prices() -> impl Strategy<Value = PriceList> {
+    let one = (0_i64..50_000_000, prop::option::of((1_u64..1_000_000, 0_i64..50_000_000)));
+    prop::collection::vec(one, PriceKind::ALL.len()).prop_map(|prices| {
+        let rows: Vec<Row> = PriceKind::ALL
+            .into_iter()
+            .zip(prices)
+            .flat_map(|(kind, (base, long))| {
+                let usd = |micro| Decimal::new(micro, 6);
+                let long = long.map(|(above, more)| (kind, Tier::Standard, ANY, above, usd(base + more)));
+                [(kind, Tier::Standard, ANY, 0, usd(base))].into_iter().chain(long)
+            })
+            .collect();
+        list(Provider::Claude, "m", &rows)
+    })
+}
+
+/// A usage with one of its parts only, or with one of them grown.
+fn with_part(tokens: TokenUsage, kind: PriceKind, count: u64) -> TokenUsage {
+    let mut tokens = tokens;
+    let part = match kind {
+        PriceKind::Input => &mut tokens.uncached_input,
+        PriceKind::CacheRead => &mut tokens.cache_read,
+        PriceKind::CacheWriteShort => &mut tokens.cache_write_short,
+        PriceKind::CacheWriteLong => &mut tokens.cache_write_long,
+        PriceKind::Output => &mut tokens.visible_output,
+        PriceKind::Reasoning => &mut tokens.reasoning_output,
+        PriceKind::AudioInput => &mut tokens.audio_input,
+        PriceKind::AudioOutput => &mut tokens.audio_output,
+        PriceKind::ImageInput => &mut tokens.image_input,
+        PriceKind::ImageOutput => &mut tokens.image_output,
+        PriceKind::SearchCall => &mut tokens.tool_calls.web_search,
+        PriceKind::FetchCall => &mut tokens.tool_calls.web_fetch,
+        PriceKind::CodeCall => &mut tokens.tool_calls.code_execution,
+    };
+    *part = count;
+    tokens
+}
+
+proptest! {
+    #[test]
+    fn more_never_costs_less(list in any_prices(), tokens in any_tokens(), part in 0_usize..13, more in 1_u64..400_000) {
+        let kind = PriceKind::ALL[part];
+        let grown = with_part(tokens, kind, kind.count_in(&tokens) + more);
+        prop_assert!(standard(&list, tokens) <= standard(&list, grown));
+    }
+
+    #[test]
+    fn the_parts_priced_alone_differ_by_their_rounding(tokens in any_tokens(), prices in prop::array::uniform13(0_i64..50_000_000)) {
+        let rows: Vec<Row> = PriceKind::ALL.into_iter().zip(prices)
+            .map(|(kind, micro)| (kind, Tier::Standard, ANY, 0, Decimal::new(micro, 6))).collect();
+        let list = list(Provider::Claude, "m", &rows);
+        let alone: i64 = PriceKind::ALL.into_iter()
+            .map(|kind| standard(&list, with_part(TokenUsage::default(), kind, kind.count_in(&tokens)))).sum();
+        // Thirteen roundings and one, each by half at most.
+        prop_assert!((alone - standard(&list, tokens)).abs() <= 7);
+    }
+
+    #[test]
+    fn no_call_within_the_estimate_costs_more_than_the_most(list in any_prices(), tokens in any_tokens(),
+        spare in 0_u64..1_000_000) {
+        let call = CallEstimate {
+            audio_input: true, audio_output: true, image_output: true, tool_calls: tokens.tool_calls,
+            ..CallEstimate::text(tokens.input() + spare, tokens.output())
+        };
+        let most = list.most(Provider::Claude, &model("m"), &call, at(0)).unwrap();
+        prop_assert!(NanoUsd(standard(&list, tokens)) <= most.amount);
+    }
+
+    #[test]
+    fn no_count_and_no_price_overflows(parts in prop::array::uniform13(any::<u64>()), micro in 0_i64..i64::MAX) {
+        let tokens = PriceKind::ALL.into_iter().zip(parts)
+            .fold(TokenUsage::default(), |tokens, (kind, count)| with_part(tokens, kind, count));
+        let rows = PriceKind::ALL.map(|kind| (kind, Tier::Standard, ANY, 0, Decimal::new(micro % 1_000_000_000_000_000_000, 6)));
+        let list = list(Provider::Claude, "m", &rows);
+        match list.cost(Provider::Claude, &model("m"), &CallUsage::standard(tokens), at(0)) {
+            Ok(Cost { amount, .. }) => prop_assert!(amount >= NanoUsd(0)),
+            Err(error) => prop_assert_eq!(error, CostError::TooLarge),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The list of prices, and which row holds for a part of a call.
+//!
+//! A row is looked for in this order: the model's own rows, then those of the model that its name is an alias of; the
+//! tier and place of the call, the tier anywhere, the standard tier there, the standard tier anywhere; the kind itself,
+//! then its substitute. Among the rows found first, the one for the largest request that this one exceeds holds, and it
+//! prices the whole request. So a tier or a place without a price of its own costs what the model costs without them: a
+//! call that was made is billed, and an operator who knows a dearer price adds it.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::kinds::PriceKind;
+use super::money::UnitPrice;
+use crate::ai::{Geo, ModelId, Provider, Tier};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PriceId(pub Uuid);
+
+/// What a price is for. At any time there is at most one of each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PriceKey {
+    pub provider: Provider,
+    pub model: ModelId,
+    pub kind: PriceKind,
+    pub tier: Tier,
+    pub geo: Geo,
+    /// It holds for requests with more input than this; 0 holds for all.
+    pub threshold_tokens: u64,
+}
+
+/// Who brought a price: `config/models.toml`, or an operator, whose rows the file never touches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PriceSource {
+    Catalogue,
+    Operator,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("a price comes from catalogue or operator")]
+pub struct UnknownPriceSource;
+
+impl PriceSource {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Catalogue => "catalogue",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+impl FromStr for PriceSource {
+    type Err = UnknownPriceSource;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        [Self::Catalogue, Self::Operator].into_iter().find(|source| source.as_str() == text).ok_or(UnknownPriceSource)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelPrice {
+    pub id: PriceId,
+    pub key: PriceKey,
+    pub price: UnitPrice,
+    /// Which edition of the prices it belongs to, in the words of whoever brought it.
+    pub version: String,
+    pub source: PriceSource,
+    pub valid_from: DateTime<Utc>,
+    /// Up to, not including; none holds until another comes.
+    pub valid_to: Option<DateTime<Utc>>,
+}
+
+impl ModelPrice {
+    pub fn is_in_force(&self, at: DateTime<Utc>) -> bool {
+        self.valid_from <= at && self.valid_to.is_none_or(|end| at < end)
+    }
+
+    /// Whether a request with so much input is large enough for it.
+    pub(super) const fn applies_to(&self, input: u64) -> bool {
+        self.key.threshold_tokens == 0 || self.key.threshold_tokens < input
+    }
+}
+
+/// Prices of every model with their validity: what holds is asked with a time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PriceList {
+    rows: HashMap<(Provider, ModelId), Vec<ModelPrice>>,
+    /// Other names of models, and the models that they are priced as.
+    aliases: HashMap<(Provider, ModelId), ModelId>,
+}
+
+impl PriceList {
+    pub fn new(
+        prices: impl IntoIterator<Item = ModelPrice>,
+        aliases: impl IntoIterator<Item = (Provider, ModelId, ModelId)>,
+    ) -> Self {
+        let mut rows: HashMap<_, Vec<_>> = HashMap::new();
+        for price in prices {
+            rows.entry((price.key.provider, price.key.model.clone())).or_default().push(price);
+        }
+        // In one order, whatever order they came in.
+        for rows in rows.values_mut() {
+            rows.sort_by(|one, other| one.key.cmp(&other.key));
+        }
+        let aliases = aliases.into_iter().map(|(provider, alias, model)| ((provider, alias), model)).collect();
+        Self { rows, aliases }
+    }
+
+    /// The models that have a price of their own at this time.
+    pub fn priced_models(&self, at: DateTime<Utc>) -> Vec<(Provider, ModelId)> {
+        let priced = self.rows.iter().filter(|(_, rows)| rows.iter().any(|row| row.is_in_force(at)));
+        let mut models: Vec<_> = priced.map(|(model, _)| model.clone()).collect();
+        models.sort();
+        models
+    }
+
+    /// The prices of a model in force, those of its alias's model with them.
+    pub fn rates(&self, provider: Provider, model: &ModelId, at: DateTime<Utc>) -> Rates<'_> {
+        let name = (provider, model.clone());
+        let in_force = |name: &(Provider, ModelId)| {
+            let rows = self.rows.get(name).map(Vec::as_slice).unwrap_or_default();
+            rows.iter().filter(|row| row.is_in_force(at)).collect()
+        };
+        let of_alias = self.aliases.get(&name).map(|model| in_force(&(provider, model.clone())));
+        Rates { own: in_force(&name), of_alias: of_alias.unwrap_or_default() }
+    }
+}
+
+/// The prices of one model at one time.
+#[derive(Clone, Debug)]
+pub struct Rates<'a> {
+    own: Vec<&'a ModelPrice>,
+    of_alias: Vec<&'a ModelPrice>,
+}
+
+impl<'a> Rates<'a> {
+    pub fn rows(&self) -> impl Iterator<Item = &'a ModelPrice> + '_ {
+        self.own.iter().chain(&self.of_alias).copied()
+    }
+
+    /// The row that holds for a kind in a request with so much input.
+    pub(super) fn find(&self, kind: PriceKind, tier: Tier, geo: &Geo, input: u64) -> Option<&'a ModelPrice> {
+        self.groups(kind, tier, geo).find_map(|group| {
+            let fitting = group.into_iter().filter(|row| row.applies_to(input));
+            fitting.max_by_key(|row| row.key.threshold_tokens)
+        })
+    }
+
+    /// The dearest row that can hold for a kind in a request with at most so much input.
+    pub(super) fn dearest(&self, kind: PriceKind, tier: Tier, geo: &Geo, input: u64) -> Option<&'a ModelPrice> {
+        let mut dearest: Option<&'a ModelPrice> = None;
+        for group in self.groups(kind, tier, geo) {
+            let holds_for_all = group.iter().any(|row| row.key.threshold_tokens == 0);
+            let fitting = group.into_iter().filter(|row| row.applies_to(input));
+            dearest = dearest.into_iter().chain(fitting).max_by_key(|row| row.price);
+            // A smaller request finds its row here at the latest.
+            if holds_for_all {
+                break;
+            }
+        }
+        dearest
+    }
+
+    /// The rows in the order in which they are asked, those that differ by their threshold together.
+    fn groups(&self, kind: PriceKind, tier: Tier, geo: &Geo) -> impl Iterator<Item = Vec<&'a ModelPrice>> {
+        let places = [
+            (tier, geo.clone()),
+            (tier, Geo::ANYWHERE),
+            (Tier::Standard, geo.clone()),
+            (Tier::Standard, Geo::ANYWHERE),
+        ];
+        let kinds = [Some(kind), kind.substitute()].into_iter().flatten();
+        let orders = places.into_iter().flat_map(move |place| kinds.clone().map(move |kind| (place.clone(), kind)));
+        [&self.own, &self.of_alias].into_iter().flat_map(move |rows| {
+            orders.clone().map(|((tier, geo), kind)| {
+                let is_asked = |row: &&&ModelPrice| row.key.kind == kind && row.key.tier == tier && row.key.geo == geo;
+                rows.iter().filter(is_asked).copied().collect()
+            })
+        })
+    }
+}

@@ -1,0 +1,26 @@
+//! Prices: what a model's tokens cost, when, and what a call comes to.
+//!
+//! A price is a row: one kind of token of one model at one tier, in one place, from one size of the request on, for one
+//! stretch of time. It is never edited, only closed, so an old call can be priced again. Money is counted in whole
+//! nano-dollars; a call is rounded once, half to even.
+
+mod catalogue;
+mod changes;
+mod cost;
+#[cfg(test)]
+mod cost_tests;
+mod kinds;
+mod list;
+mod money;
+#[cfg(test)]
+mod testing;
+
+pub use catalogue::{
+    CatalogueModel, CataloguePrice, CatalogueRefused, CatalogueVersion, ModelCatalogue, ModelPurpose, PriceFactors,
+    expand,
+};
+pub use changes::{CatalogueChange, Placed, PriceDraft, PriceRefused, place, refresh};
+pub use cost::{CallEstimate, Cost, CostError};
+pub use kinds::{PriceKind, UnknownKind};
+pub use list::{ModelPrice, PriceId, PriceKey, PriceList, PriceSource, UnknownPriceSource};
+pub use money::{NanoUsd, UnitPrice, UnitPriceRefused};

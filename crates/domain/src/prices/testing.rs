@@ -1,0 +1,48 @@
+//! Short ways to say prices in the tests of this room.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use rust_decimal::Decimal;
+use uuid::Uuid;
+
+use super::kinds::PriceKind;
+use super::list::{ModelPrice, PriceId, PriceKey, PriceSource};
+use super::money::UnitPrice;
+use crate::ai::{Geo, ModelId, Provider, Tier};
+
+/// Some seconds from a whole moment.
+pub fn at(seconds: i64) -> DateTime<Utc> {
+    DateTime::UNIX_EPOCH + TimeDelta::days(20_000) + TimeDelta::seconds(seconds)
+}
+
+pub fn model(name: &str) -> ModelId {
+    ModelId::parse(name).unwrap()
+}
+
+pub fn usd(per_million: Decimal) -> UnitPrice {
+    UnitPrice::per_million(per_million).unwrap()
+}
+
+/// The standard price of Claude's model for what goes in.
+pub fn key(name: &str) -> PriceKey {
+    PriceKey {
+        provider: Provider::Claude,
+        model: model(name),
+        kind: PriceKind::Input,
+        tier: Tier::Standard,
+        geo: Geo::ANYWHERE,
+        threshold_tokens: 0,
+    }
+}
+
+/// A price that holds since ever.
+pub fn row(name: &str, per_million: Decimal) -> ModelPrice {
+    ModelPrice {
+        id: PriceId(Uuid::nil()),
+        key: key(name),
+        price: usd(per_million),
+        version: "v1".into(),
+        source: PriceSource::Catalogue,
+        valid_from: DateTime::UNIX_EPOCH,
+        valid_to: None,
+    }
+}
