@@ -72,13 +72,13 @@ async fn hours_that_are_over_are_summed_once_and_again_changes_nothing() {
 async fn what_was_committed_late_is_in_the_sums_an_hour_later() {
     let database = TestDatabase::new().await;
     let ann = sign_up(&database, "ann").await.to_string();
-    used(&database, &ann, "2 hours", 1, 0).await;
+    used(&database, &ann, "3 hours", 1, 0).await;
     while roll_up(&database).await > 0 {}
     // Up to the hour in which it was, and no further; what comes now began in an hour that is summed.
     database
-        .sql("UPDATE rollup_watermarks SET reached_at = date_trunc('hour', now() - interval '2 hours', 'UTC') + interval '1 hour'")
+        .sql("UPDATE rollup_watermarks SET reached_at = date_trunc('hour', now() - interval '3 hours', 'UTC') + interval '1 hour'")
         .await;
-    used(&database, &ann, "2 hours", 2, 0).await;
+    used(&database, &ann, "3 hours", 2, 0).await;
     assert!(findings(&database).await.iter().any(|(finding, _)| finding == "ROLLUP_MISMATCH"));
     assert_eq!(roll_up(&database).await, 0);
     assert_eq!(sums(&database).await, (Some(3), Some(0), Some(2)));
