@@ -69,7 +69,7 @@ impl UserService {
         once: Once<User>,
     ) -> Result<Performed, UserError> {
         let user_id = subject_of(who, profile.user_id)?;
-        let actor = asking(who);
+        let actor = who.user_id();
         retry_conflicts(async || self.insert_profile(actor, user_id, &profile, &once).await).await
     }
 
@@ -204,13 +204,6 @@ async fn change_role_in(work: &mut dyn UnitOfWork, user_id: UserId, role: Role) 
         return Err(UserError::NotFound);
     }
     work.users().find(user_id).await?.ok_or(UserError::NotFound)
-}
-
-fn asking(who: &Identified) -> UserId {
-    match who {
-        Identified::Caller(caller) => caller.user_id,
-        Identified::Newcomer(user_id) => *user_id,
-    }
 }
 
 /// For whom the profile is made. A missing id is named before anything else, since that is what users stumble over.

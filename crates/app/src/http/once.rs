@@ -2,7 +2,7 @@
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, HeaderName};
-use actix_web::{FromRequest, HttpRequest, HttpResponse, dev::Payload};
+use actix_web::{FromRequest, HttpRequest, HttpResponse, HttpResponseBuilder, dev::Payload};
 use domain::idempotency::{IdempotencyKey, StoredAnswer};
 use domain::users::UserId;
 use ports::idempotency::AnswerClaim;
@@ -12,7 +12,7 @@ use services::idempotency::{Once, Performed};
 use super::problem::Problem;
 
 /// Marks an answer that was given before.
-pub static REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+static REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// The key that came with a request, if one did, and the route that it is good for.
 pub struct RequestKey {
@@ -88,17 +88,22 @@ impl RequestKey {
     }
 }
 
-/// The answer as it goes over the wire, now or again. It may hold a secret, so nobody may keep it.
+/// The answer as it goes over the wire, now or again.
 pub fn answer(performed: Performed) -> HttpResponse {
     let (stored, replayed) = match performed {
         Performed::Fresh(answer) => (answer, false),
         Performed::Replayed(answer) => (answer, true),
     };
     let status = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::OK);
+    now_or_again(status, replayed).content_type(stored.content_type).body(stored.body)
+}
+
+/// The beginning of an answer that is given once and may be given again. It may hold a secret, so nobody may keep it.
+pub fn now_or_again(status: StatusCode, replayed: bool) -> HttpResponseBuilder {
     let mut response = HttpResponse::build(status);
-    response.insert_header((CACHE_CONTROL, "no-store")).content_type(stored.content_type);
+    response.insert_header((CACHE_CONTROL, "no-store"));
     if replayed {
         response.insert_header((REPLAYED.clone(), "true"));
     }
-    response.body(stored.body)
+    response
 }

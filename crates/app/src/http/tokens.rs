@@ -1,7 +1,7 @@
 //! Tokens: the own balance and its ledger; topping up, bonus and refund for administrators.
 
 use actix_web::HttpResponse;
-use actix_web::http::header::CACHE_CONTROL;
+use actix_web::http::StatusCode;
 use actix_web::web::{Data, Json};
 use chrono::{DateTime, Utc};
 use domain::identity::{Permission, Subject};
@@ -17,7 +17,7 @@ use validator::Validate;
 
 use super::caller::{CheckUsage, ManageTokens, Permitted};
 use super::detached::detached;
-use super::once::{REPLAYED, RequestKey, one_key};
+use super::once::{RequestKey, now_or_again, one_key};
 use super::pages::{PageQuery, PageView};
 use super::problem::{Problem, ProblemView};
 use super::valid::{Valid, ValidQuery, one_line};
@@ -260,10 +260,5 @@ async fn credit(
     let key = one_key(header.into_key(), body.as_deref())?;
     let tokens = tokens.into_inner();
     let credited = detached(async move { tokens.credit(actor, &order, key.as_ref()).await }).await?;
-    let mut response = HttpResponse::Created();
-    response.insert_header((CACHE_CONTROL, "no-store"));
-    if credited.replayed {
-        response.insert_header((REPLAYED.clone(), "true"));
-    }
-    Ok(response.json(TokenTransactionView::from(&credited.transaction)))
+    Ok(now_or_again(StatusCode::CREATED, credited.replayed).json(TokenTransactionView::from(&credited.transaction)))
 }

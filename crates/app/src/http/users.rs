@@ -13,7 +13,6 @@ use ports::users::ExportSection;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
-use services::identity::callers::Identified;
 use services::users::{NewProfile, UserError, UserService};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -144,11 +143,7 @@ pub async fn create_profile(
     let email = email.as_deref().map(Email::parse).transpose();
     let email = email.map_err(|why| Problem::invalid_field("email", format!("is refused: {why}")))?;
     let profile = NewProfile { user_id: user_id.map(UserId), name, email };
-    let asking = match &who.0 {
-        Identified::Caller(caller) => caller.user_id,
-        Identified::Newcomer(user_id) => *user_id,
-    };
-    let once = key.once(asking, &input.bytes, StatusCode::CREATED, |user: &User| UserView::from(user));
+    let once = key.once(who.0.user_id(), &input.bytes, StatusCode::CREATED, |user: &User| UserView::from(user));
     let users = users.into_inner();
     let performed = detached(async move { users.create_profile(&who.0, profile, once).await }).await?;
     Ok(answer(performed))

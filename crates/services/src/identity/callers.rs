@@ -71,6 +71,15 @@ pub enum Identified {
     Newcomer(UserId),
 }
 
+impl Identified {
+    pub const fn user_id(&self) -> UserId {
+        match self {
+            Self::Caller(caller) => caller.user_id,
+            Self::Newcomer(user_id) => *user_id,
+        }
+    }
+}
+
 #[derive(Debug, Error)]
 pub enum NotIdentified {
     /// Unknown, expired, revoked or malformed: the caller is not told which. The text is for the log.

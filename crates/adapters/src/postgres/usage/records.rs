@@ -143,26 +143,30 @@ pub(super) async fn record_batch(work: &PgUnitOfWork, record: &BatchRecord) -> R
     save_holds(work, &record.holds).await
 }
 
+/// One column of all rows.
+fn column<R, T>(rows: &[R], of: impl Fn(&R) -> T) -> Value
+where
+    Vec<T>: Into<Value>,
+{
+    rows.iter().map(of).collect::<Vec<_>>().into()
+}
+
 async fn save_holds(work: &PgUnitOfWork, holds: &[HoldChange]) -> Result<(), StoreError> {
-    let column = |of: &dyn Fn(&HoldChange) -> i64| -> Value { holds.iter().map(of).collect::<Vec<_>>().into() };
-    let text = |of: &dyn Fn(&HoldChange) -> String| -> Value { holds.iter().map(of).collect::<Vec<_>>().into() };
-    let id = |of: &dyn Fn(&HoldChange) -> Uuid| -> Value { holds.iter().map(of).collect::<Vec<_>>().into() };
-    let time = |of: &dyn Fn(&HoldChange) -> DateTime<Utc>| -> Value { holds.iter().map(of).collect::<Vec<_>>().into() };
     let values: [Value; 14] = [
-        id(&|change| change.hold.id.0),
-        id(&|change| change.hold.user_id.0),
-        text(&|change| change.hold.feature_id.to_string()),
-        text(&|change| change.hold.period_kind.as_str().to_owned()),
-        time(&|change| change.hold.period_start),
-        column(&|change| change.hold.amount),
-        column(&|change| change.hold.tokens),
-        column(&|change| change.hold.settled.unwrap_or(-1)),
-        column(&|change| change.hold.overage),
-        text(&|change| change.hold.status.as_str().to_owned()),
-        text(&|change| change.key.as_ref().map(|key| key.as_str().to_owned()).unwrap_or_default()),
-        id(&|change| change.hold.api_key_id.unwrap_or_default()),
-        time(&|change| change.hold.expires_at),
-        text(&|change| outcomes::written(change.outcome.as_ref())),
+        column(holds, |change| change.hold.id.0),
+        column(holds, |change| change.hold.user_id.0),
+        column(holds, |change| change.hold.feature_id.to_string()),
+        column(holds, |change| change.hold.period_kind.as_str().to_owned()),
+        column(holds, |change| change.hold.period_start),
+        column(holds, |change| change.hold.amount),
+        column(holds, |change| change.hold.tokens),
+        column(holds, |change| change.hold.settled.unwrap_or(-1)),
+        column(holds, |change| change.hold.overage),
+        column(holds, |change| change.hold.status.as_str().to_owned()),
+        column(holds, |change| change.key.as_ref().map(|key| key.as_str().to_owned()).unwrap_or_default()),
+        column(holds, |change| change.hold.api_key_id.unwrap_or_default()),
+        column(holds, |change| change.hold.expires_at),
+        column(holds, |change| outcomes::written(change.outcome.as_ref())),
     ];
     work.run(include_str!("../sql/save_holds.sql"), values).await.map(drop)
 }

@@ -1,7 +1,7 @@
 //! Demands: consuming, one at a time or up to a thousand. A 200 means that it is counted and durable.
 
 use actix_web::HttpResponse;
-use actix_web::http::header::CACHE_CONTROL;
+use actix_web::http::StatusCode;
 use actix_web::web::{Data, Json};
 use chrono::TimeDelta;
 use domain::features::FeatureId;
@@ -18,7 +18,7 @@ use validator::Validate;
 
 use super::super::caller::{Permitted, WriteUsage};
 use super::super::entitlements::DecisionView;
-use super::super::once::{REPLAYED, RequestKey, one_key};
+use super::super::once::{RequestKey, now_or_again, one_key};
 use super::super::plans::feature_id;
 use super::super::problem::{Problem, ProblemView};
 use super::super::valid::Valid;
@@ -108,12 +108,7 @@ pub async fn consume(
     let consumed = usage.demand(command).await?;
     let replayed = consumed.replayed;
     let view = granted(consumed, key)?;
-    let mut response = HttpResponse::Ok();
-    response.insert_header((CACHE_CONTROL, "no-store"));
-    if replayed {
-        response.insert_header((REPLAYED.clone(), "true"));
-    }
-    Ok(response.json(view))
+    Ok(now_or_again(StatusCode::OK, replayed).json(view))
 }
 
 /// Consumes up to a thousand at once, each for itself: a refusal of one is no refusal of the others.

@@ -3,7 +3,7 @@
 //! Every answer is repeatable: the same settle or release again is answered as it was first; another one is a conflict.
 
 use actix_web::HttpResponse;
-use actix_web::http::header::CACHE_CONTROL;
+use actix_web::http::StatusCode;
 use actix_web::web::{Data, Path};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::identity::{Caller, Permission};
@@ -17,7 +17,7 @@ use validator::Validate;
 
 use super::super::caller::{Permitted, WriteUsage};
 use super::super::entitlements::DecisionView;
-use super::super::once::{REPLAYED, RequestKey};
+use super::super::once::{RequestKey, now_or_again};
 use super::super::problem::{Problem, ProblemView};
 use super::super::valid::Valid;
 use super::demands::{ConsumeIn, demand};
@@ -142,12 +142,7 @@ pub async fn reserve(
     let (amount, key) = (demand.amount, demand.key.as_str().to_owned());
     let demanded = usage.demand(demand).await?;
     let Some(hold) = demanded.hold else { return Err(refusal(demanded.decision)) };
-    let mut response = HttpResponse::Created();
-    response.insert_header((CACHE_CONTROL, "no-store"));
-    if demanded.replayed {
-        response.insert_header((REPLAYED.clone(), "true"));
-    }
-    Ok(response.json(ReservationView {
+    Ok(now_or_again(StatusCode::CREATED, demanded.replayed).json(ReservationView {
         id: hold.id.0,
         amount,
         status: HoldStatus::Pending,
@@ -227,14 +222,9 @@ async fn change(
     if !decision.allowed {
         return Err(refusal(decision));
     }
-    let mut response = HttpResponse::Ok();
-    response.insert_header((CACHE_CONTROL, "no-store"));
-    if replayed {
-        response.insert_header((REPLAYED.clone(), "true"));
-    }
     let Hold { id, amount: held, settled, overage, status, expires_at, .. } = hold;
     let amount = settled.unwrap_or(held);
-    Ok(response.json(ReservationChangeView {
+    Ok(now_or_again(StatusCode::OK, replayed).json(ReservationChangeView {
         id: id.0,
         amount,
         held,
