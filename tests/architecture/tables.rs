@@ -34,6 +34,7 @@ pub const IMPORTS: [Imports; 7] = [
             "futures-util",
             "rust_decimal",
             "serde",
+            "strsim",
             "thiserror",
             "tokio",
             "tracing",

@@ -4,6 +4,7 @@
 //! that a price is told for each part and their sum is the provider's own total.
 
 mod claude;
+mod conversation;
 mod gemini;
 mod models;
 mod openai;
@@ -11,6 +12,9 @@ mod reports;
 mod usage;
 
 pub use claude::ClaudeUsage;
+pub use conversation::{
+    Conversation, Delta, FinishReason, Part, Speaker, Tool, ToolAnswer, ToolCall, ToolChoice, Turn,
+};
 pub use gemini::GeminiUsage;
 pub use models::{ModelId, ModelRefused, Provider, UnknownProvider};
 pub use openai::OpenAiUsage;
