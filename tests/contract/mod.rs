@@ -11,6 +11,7 @@
 mod answers;
 mod api_keys;
 mod audit;
+mod calls;
 mod changes;
 mod entitlements;
 mod features;

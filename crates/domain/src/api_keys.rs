@@ -6,6 +6,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::identity::{Permission, PermissionSet, Role};
+use crate::prices::NanoUsd;
 use crate::users::UserId;
 
 /// How many usable keys one user may have.
@@ -14,9 +15,29 @@ pub const KEYS_PER_USER: i64 = 100;
 /// The longest time for which a rotated key goes on working beside its successor.
 pub const ROTATION_OVERLAP_MAX: TimeDelta = TimeDelta::days(7);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ApiKeyId(pub Uuid);
+
+/// How much a key may use by itself, within what its owner may. `None` is no limit of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyLimits {
+    /// Calls of a model in a minute of UTC.
+    pub requests_per_minute: Option<i64>,
+    /// Tokens of models in a minute of UTC, of the prompts and of the answers.
+    pub tokens_per_minute: Option<i64>,
+    /// What calls of models may cost in a month of UTC.
+    pub monthly_cost: Option<NanoUsd>,
+}
+
+impl KeyLimits {
+    pub const NONE: Self = Self { requests_per_minute: None, tokens_per_minute: None, monthly_cost: None };
+
+    /// Whether nothing is asked of whoever uses the key.
+    pub fn is_none(&self) -> bool {
+        *self == Self::NONE
+    }
+}
 
 /// A key as it is stored. The secret itself is nowhere: only its hash, and what helps its owner to recognise it.
 #[derive(Clone, Debug, PartialEq, Eq)]

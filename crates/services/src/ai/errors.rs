@@ -5,25 +5,12 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use domain::ai::Provider;
 use domain::entitlements::Decision;
+pub use domain::usage::KeyLimitReached;
 use ports::ai::ProviderFault;
 use ports::store::StoreError;
-use rust_decimal::Decimal;
 use thiserror::Error;
 
 use crate::usage::commands::UsageError;
-
-/// Which limit of an API key stands in the way, with its numbers.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum KeyLimitReached {
-    #[error("this API key has made {used} of {limit} requests of this minute")]
-    Requests { limit: i64, used: i64 },
-    #[error("this API key has {used} of {limit} tokens of this minute used or held, and this call needs up to {needed}")]
-    Tokens { limit: i64, used: i64, needed: i64 },
-    #[error(
-        "this API key has used or held {used_usd} of the {limit_usd} dollars of this month, and this call can cost {needed_usd}"
-    )]
-    Cost { limit_usd: Decimal, used_usd: Decimal, needed_usd: Decimal },
-}
 
 #[derive(Clone, Debug, Error)]
 pub enum CallError {
@@ -45,9 +32,9 @@ pub enum CallError {
          `max_tokens`, or let it be lowered"
     )]
     Unaffordable { needed: i64, available: i64, decision: Box<Decision> },
-    /// Of a minute or a month; `resets_at` is its end.
+    /// Of a minute or a month; `resets_at` is its end, as seen at `as_of`.
     #[error("{reached}")]
-    KeyLimit { reached: KeyLimitReached, resets_at: DateTime<Utc> },
+    KeyLimit { reached: KeyLimitReached, resets_at: DateTime<Utc>, as_of: DateTime<Utc> },
     /// The provider failed too often just now and is left alone until then.
     #[error("{provider} failed too often just now and is not called for {} s", .retry_after.as_secs())]
     CircuitOpen { provider: Provider, retry_after: Duration },
@@ -58,9 +45,18 @@ pub enum CallError {
     #[error("the session has ended and takes no more messages")]
     SessionEnded,
     #[error(transparent)]
-    Usage(#[from] UsageError),
+    Usage(UsageError),
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<UsageError> for CallError {
+    fn from(error: UsageError) -> Self {
+        match error {
+            UsageError::KeyLimit { reached, resets_at, as_of } => Self::KeyLimit { reached, resets_at, as_of },
+            other => Self::Usage(other),
+        }
+    }
 }
 
 fn near_names(near: &[String]) -> String {

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use ports::entitlements::{EntitlementCache, Meter};
 use ports::randomness::Randomness;
 use ports::store::{Scope, Store, StoreError, UnitOfWork};
-use ports::usage::{KeptOutcome, KeyOfUser, MeterState, Patience};
+use ports::usage::{KeptOutcome, KeyOfUser, KeyState, KeyWindow, MeterState, Patience};
 
 use super::commands::{Command, Course, Demand, Fate, Outcome};
 use super::deciding::{Decided, Deciding};
@@ -85,7 +85,28 @@ async fn prepare(
         let counters = work.usage().lock_counters(&elsewhere, patience).await?;
         ground.add_counters(elsewhere, counters);
     }
+    let windows = ground.key_windows(commands);
+    if !windows.is_empty() {
+        let keys = lock_keys(work, &windows, patience).await?;
+        ground.add_keys(windows, keys);
+    }
     Ok((ground, kept))
+}
+
+/// Locks the counters of keys that are there; makes what is missing and locks again.
+async fn lock_keys(
+    work: &mut dyn UnitOfWork,
+    windows: &[KeyWindow],
+    patience: Patience,
+) -> Result<Vec<KeyState>, StoreError> {
+    let locked = work.usage().lock_keys(windows, patience).await?;
+    let missing = windows.iter().zip(&locked).filter(|(_, state)| matches!(state, KeyState::Uncounted));
+    let missing: Vec<_> = missing.map(|(window, _)| *window).collect();
+    if missing.is_empty() {
+        return Ok(locked);
+    }
+    work.usage().open_keys(&missing).await?;
+    work.usage().lock_keys(windows, patience).await
 }
 
 /// Whether a key of what is refused was granted to somebody else meanwhile. The keys were read as they stood before the
@@ -99,7 +120,8 @@ async fn was_granted_meanwhile(
 ) -> Result<bool, StoreError> {
     let refused = commands.iter().zip(fates).filter_map(|(command, fate)| match (command, fate) {
         (Command::Demand(demand), Fate::Settled(Ok(Outcome::Demanded(demanded)))) if !demanded.decision.allowed => {
-            Some(demand)
+            // A call's key is nobody else's.
+            Some(demand).filter(|demand| demand.call.is_none())
         }
         _ => None,
     });

@@ -1,14 +1,15 @@
 //! Commands: what is asked of the counters, and what it came to.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use domain::api_keys::KeyLimits;
 use domain::entitlements::Decision;
 use domain::features::FeatureId;
 use domain::idempotency::IdempotencyKey;
-use domain::usage::{Hold, HoldId, HoldRefusal, HoldStatus};
+use domain::usage::{CallPhase, CallTerms, Hold, HoldId, HoldRefusal, HoldStatus, KeyLimitReached};
 use domain::users::UserId;
 use ports::entitlements::Meter;
 use ports::store::StoreError;
-use ports::usage::{KeptHold, KeyOfUser};
+use ports::usage::{CallResult, KeptHold, KeyOfUser};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -24,6 +25,19 @@ pub struct Demand {
     pub api_key_id: Option<Uuid>,
     /// Set aside for so long, instead of used at once.
     pub hold_for: Option<TimeDelta>,
+    /// It is held for a call of a model: one of the feature, and beyond the limit the tokens that the call can use. Its key
+    /// is not kept, since every call has one of its own.
+    pub call: Option<Box<CallDemand>>,
+}
+
+/// What a call of a model can use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallDemand {
+    pub terms: CallTerms,
+    /// Model tokens, input and output: the most.
+    pub tokens: i64,
+    /// The limits of the API key by which it is made.
+    pub limits: KeyLimits,
 }
 
 impl Demand {
@@ -33,7 +47,7 @@ impl Demand {
 }
 
 /// What shall become of a hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HoldCommand {
     pub hold_id: HoldId,
     pub whose: Whose,
@@ -47,7 +61,7 @@ pub enum Whose {
     Anybodys,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum HoldAction {
     /// So much was really used.
     Settle(i64),
@@ -59,9 +73,32 @@ pub enum HoldAction {
     },
     /// Give it back if its time is over.
     Expire,
+    /// A call goes on: how far it has come, for whoever finds its hold without its process; and that it goes on for `ttl`
+    /// from now. Where `tokens` are given, hold so many in all.
+    Mark {
+        phase: CallPhase,
+        delivered_tokens: u64,
+        tokens: Option<i64>,
+        ttl: TimeDelta,
+    },
+    /// A call is over.
+    SettleCall(Box<CallResult>),
+    /// A call came to nothing.
+    ReleaseCall,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+impl HoldAction {
+    /// Whether it is what a call of a model does with its hold; nobody else may touch that one.
+    pub(super) const fn is_of_call(&self) -> Option<bool> {
+        match self {
+            Self::Settle(_) | Self::Release | Self::Extend { .. } => Some(false),
+            Self::Mark { .. } | Self::SettleCall(_) | Self::ReleaseCall => Some(true),
+            Self::Expire => None,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     Demand(Demand),
     Hold(HoldCommand),
@@ -85,8 +122,10 @@ impl Command {
 
     pub(super) fn key(&self) -> Option<KeyOfUser<'_>> {
         match self {
-            Self::Demand(demand) => Some(KeyOfUser { user_id: demand.user_id, key: &demand.key }),
-            Self::Hold(_) => None,
+            Self::Demand(demand) if demand.call.is_none() => {
+                Some(KeyOfUser { user_id: demand.user_id, key: &demand.key })
+            }
+            Self::Demand(_) | Self::Hold(_) => None,
         }
     }
 
@@ -116,6 +155,8 @@ pub struct Demanded {
 pub struct Changed {
     pub hold: Hold,
     pub decision: Decision,
+    /// What was taken from the balance by it.
+    pub tokens_spent: i64,
     pub replayed: bool,
 }
 
@@ -142,6 +183,9 @@ pub enum UsageError {
     HoldEnded(HoldStatus, Option<i64>),
     #[error("a counter ends at {}", i64::MAX)]
     CounterFull,
+    /// Another limit than the plan's.
+    #[error("{reached}")]
+    KeyLimit { reached: KeyLimitReached, resets_at: DateTime<Utc>, as_of: DateTime<Utc> },
     #[error("too many requests are waiting to be counted")]
     QueueFull,
     #[error("the same counter is changed by too many others")]

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::super::entitlements::{EntitlementRow, entitlement};
 use super::super::rows::inconsistent;
 use super::super::store::PgUnitOfWork;
-use super::outcomes;
+use super::{calls, outcomes};
 
 #[derive(FromQueryResult)]
 struct MeterRow {
@@ -42,6 +42,7 @@ struct HoldFacts {
     period: String,
     period_start: DateTime<Utc>,
     amount: i64,
+    beyond: i64,
     tokens_reserved: i64,
     settled_amount: Option<i64>,
     overage: i64,
@@ -49,6 +50,8 @@ struct HoldFacts {
     api_key_id: Option<Uuid>,
     expires_at: DateTime<Utc>,
     outcome: Option<Json>,
+    phase: String,
+    detail: Option<Json>,
     is_due: bool,
 }
 
@@ -62,7 +65,7 @@ struct CounterRow {
 }
 
 /// The statement that leaves held rows out, or the one that waits for them.
-fn with_patience(sql: &str, patience: Patience) -> String {
+pub(super) fn with_patience(sql: &str, patience: Patience) -> String {
     match patience {
         Patience::Skip => sql.to_owned(),
         Patience::Wait => sql.replace(" SKIP LOCKED", ""),
@@ -128,7 +131,7 @@ pub(super) async fn lock_counters(
     Ok(rows.into_iter().map(state).collect())
 }
 
-fn same_number(answered: usize, asked: usize) -> Result<(), StoreError> {
+pub(super) fn same_number(answered: usize, asked: usize) -> Result<(), StoreError> {
     if answered == asked {
         return Ok(());
     }
@@ -162,12 +165,14 @@ fn hold_state(row: HoldRow) -> Result<HoldState, StoreError> {
         period_kind: facts.period.parse::<PeriodKind>().map_err(|_| unfit())?,
         period_start: facts.period_start,
         amount: facts.amount,
+        beyond: facts.beyond,
         tokens: facts.tokens_reserved,
         status: facts.status.parse::<HoldStatus>().map_err(|_| unfit())?,
         settled: facts.settled_amount,
         overage: facts.overage,
         expires_at: facts.expires_at,
         api_key_id: facts.api_key_id,
+        call: facts.detail.map(|detail| calls::held_call(id, &facts.phase, detail)).transpose()?.map(Box::new),
     };
     let outcome = facts.outcome.map(|outcome| outcomes::read(outcome, id)).transpose()?;
     Ok(HoldState::Locked { hold: Box::new(Locked::under_lock(hold)), is_due: facts.is_due, outcome })
