@@ -142,6 +142,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<RunningApp> {
         maintenance: Arc::clone(&rooms.maintenance),
         limits: Arc::clone(&rooms.limits),
         usage: Arc::clone(&rooms.usage),
+        api_keys: Arc::clone(&rooms.api_keys),
         usage_history: Arc::clone(&rooms.usage_history),
         store: Arc::<PgStore>::clone(&store),
         metrics: metrics.clone(),

@@ -37,7 +37,7 @@ use super::{
         tokens::read_tokens, tokens::list_token_transactions, tokens::top_up_tokens, tokens::grant_bonus_tokens,
         tokens::refund_tokens,
         usage_history::list_usage, usage_history::list_all_usage,
-        api_keys::create_key, api_keys::list_keys, api_keys::read_key, api_keys::rotate_key, api_keys::revoke_key,
+        api_keys::create_key, api_keys::list_keys, api_keys::read_key, api_keys::change_key, api_keys::rotate_key, api_keys::revoke_key,
         api_keys::verify_key, api_keys::revoke_users_key,
         prices::list_models, prices::list_prices, prices::add_price,
         audit::list_audit, maintenance::integrity, maintenance::liveness, maintenance::readiness,

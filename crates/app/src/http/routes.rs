@@ -105,7 +105,12 @@ fn keys(config: &mut ServiceConfig) {
     config
         .service(resource("/api/keys").get(api_keys::list_keys).post(api_keys::create_key))
         .service(resource("/api/keys/verify").post(api_keys::verify_key))
-        .service(resource("/api/keys/{key_id}").get(api_keys::read_key).delete(api_keys::revoke_key))
+        .service(
+            resource("/api/keys/{key_id}")
+                .get(api_keys::read_key)
+                .patch(api_keys::change_key)
+                .delete(api_keys::revoke_key),
+        )
         .service(resource("/api/keys/{key_id}/rotate").post(api_keys::rotate_key));
 }
 
