@@ -10,6 +10,7 @@ pub mod ai;
 pub mod api_keys;
 pub mod audit;
 pub mod changes;
+pub mod chat;
 pub mod entitlements;
 pub mod features;
 pub mod idempotency;

@@ -6,6 +6,7 @@
 pub mod api_keys;
 pub mod audit;
 pub mod changes;
+pub mod chat;
 pub mod clock;
 pub mod entitlements;
 pub mod features;

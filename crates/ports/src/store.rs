@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::api_keys::ApiKeyRepository;
 use crate::audit::AuditRepository;
+use crate::chat::ChatRepository;
 use crate::entitlements::EntitlementRepository;
 use crate::features::FeatureRepository;
 use crate::idempotency::AnswerRepository;
@@ -66,6 +67,7 @@ pub trait UnitOfWork: Send {
     fn audit(&mut self) -> &mut dyn AuditRepository;
     fn maintenance(&mut self) -> &mut dyn MaintenanceRepository;
     fn prices(&mut self) -> &mut dyn PriceRepository;
+    fn chat(&mut self) -> &mut dyn ChatRepository;
     async fn commit(self: Box<Self>) -> Result<(), StoreError>;
 }
 

@@ -7,6 +7,7 @@ mod answer_sealing;
 mod api_keys;
 mod audit;
 mod changes;
+mod chat;
 pub mod embedded;
 mod entities;
 mod entitlements;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ports::api_keys::ApiKeyRepository;
 use ports::audit::AuditRepository;
+use ports::chat::ChatRepository;
 use ports::entitlements::EntitlementRepository;
 use ports::features::FeatureRepository;
 use ports::idempotency::AnswerRepository;
@@ -158,6 +159,10 @@ impl UnitOfWork for PgUnitOfWork {
     }
 
     fn prices(&mut self) -> &mut dyn PriceRepository {
+        self
+    }
+
+    fn chat(&mut self) -> &mut dyn ChatRepository {
         self
     }
 

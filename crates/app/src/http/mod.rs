@@ -3,6 +3,7 @@
 pub mod api_keys;
 pub mod audit;
 pub mod caller;
+pub mod chat;
 pub mod cors;
 pub mod detached;
 pub mod entitlements;

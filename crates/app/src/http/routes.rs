@@ -3,6 +3,7 @@
 use actix_web::HttpResponse;
 use actix_web::web::{self, PayloadConfig, ServiceConfig, resource};
 
+use super::chat::{messages, sessions};
 use super::problem::Problem;
 use super::usage::{demands, reservations};
 use super::{
@@ -18,6 +19,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .configure(own)
         .configure(metering)
         .configure(ledger)
+        .configure(ai)
         .configure(catalogue)
         .configure(keys)
         .configure(operators)
@@ -78,6 +80,20 @@ fn ledger(config: &mut ServiceConfig) {
         .service(resource("/api/tokens/topup").post(tokens::top_up_tokens))
         .service(resource("/api/tokens/bonus").post(tokens::grant_bonus_tokens))
         .service(resource("/api/tokens/refund").post(tokens::refund_tokens));
+}
+
+fn ai(config: &mut ServiceConfig) {
+    config
+        .service(resource("/api/ai/sessions").get(sessions::list_sessions).post(sessions::open_session))
+        .service(
+            resource("/api/ai/sessions/{session_id}")
+                .get(sessions::read_session)
+                .patch(sessions::change_session)
+                .delete(sessions::delete_session),
+        )
+        .service(resource("/api/ai/sessions/{session_id}/end").post(sessions::end_session))
+        .service(resource("/api/ai/sessions/{session_id}/messages").get(messages::list_messages))
+        .service(resource("/api/ai/history").get(messages::list_history));
 }
 
 fn catalogue(config: &mut ServiceConfig) {
