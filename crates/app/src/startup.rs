@@ -24,6 +24,7 @@ use ports::clock::Clock;
 use ports::identity::{CallerCache, SecretMint, TokenVerifier};
 use ports::randomness::Randomness;
 use ports::store::{Scope, Store, StoreError};
+use services::ai_usage::AiUsageService;
 use services::api_keys::ApiKeyService;
 use services::audit::AuditService;
 use services::chat::ChatService;
@@ -279,6 +280,12 @@ fn rooms(settings: &Settings, pg: &Arc<PgStore>, clock: &Arc<dyn Clock>, signing
     });
     let provider = if supabase.is_provider() { IdentityProvider::Supabase } else { IdentityProvider::BuiltIn };
     let admin_email = admin_email(settings)?.filter(|_| supabase.is_provider());
+    let entitlements = Arc::new(EntitlementService::new(
+        Arc::clone(&store),
+        Arc::<Memory>::clone(&memory) as _,
+        Arc::clone(&changes),
+        Arc::clone(&readings),
+    ));
     Ok(Rooms {
         callers: Arc::new(CallerService::new(
             Arc::clone(&store),
@@ -299,7 +306,8 @@ fn rooms(settings: &Settings, pg: &Arc<PgStore>, clock: &Arc<dyn Clock>, signing
             Arc::<Memory>::clone(&memory) as _,
             lane_settings(settings),
         )),
-        entitlements: Arc::new(EntitlementService::new(Arc::clone(&store), memory, Arc::clone(&changes), readings)),
+        ai_usage: Arc::new(AiUsageService { store: Arc::clone(&store), entitlements: Arc::clone(&entitlements) }),
+        entitlements,
         tokens: Arc::new(TokenService { store: Arc::clone(&store), randomness: Arc::clone(&randomness) }),
         usage_history: Arc::new(UsageHistoryService { store: Arc::clone(&store) }),
         chat: Arc::new(ChatService { store: Arc::clone(&store) }),

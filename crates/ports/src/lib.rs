@@ -3,6 +3,7 @@
 //! A trait a room; an adapter implements all the repositories of one transaction on one type. Nothing here has a
 //! body but the error types.
 
+pub mod ai_usage;
 pub mod api_keys;
 pub mod audit;
 pub mod changes;

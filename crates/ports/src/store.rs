@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use domain::users::UserId;
 use thiserror::Error;
 
+use crate::ai_usage::AiUsageRepository;
 use crate::api_keys::ApiKeyRepository;
 use crate::audit::AuditRepository;
 use crate::chat::ChatRepository;
@@ -68,6 +69,7 @@ pub trait UnitOfWork: Send {
     fn maintenance(&mut self) -> &mut dyn MaintenanceRepository;
     fn prices(&mut self) -> &mut dyn PriceRepository;
     fn chat(&mut self) -> &mut dyn ChatRepository;
+    fn ai_usage(&mut self) -> &mut dyn AiUsageRepository;
     async fn commit(self: Box<Self>) -> Result<(), StoreError>;
 }
 

@@ -4,6 +4,7 @@
 //! objects and knows of neither HTTP nor SQL. Every method is safe to run in a task of its own: the HTTP side spawns
 //! it, so that a client that hangs up never cuts a transaction short.
 
+pub mod ai_usage;
 pub mod api_keys;
 pub mod audit;
 pub mod chat;

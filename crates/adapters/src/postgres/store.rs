@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use ports::ai_usage::AiUsageRepository;
 use ports::api_keys::ApiKeyRepository;
 use ports::audit::AuditRepository;
 use ports::chat::ChatRepository;
@@ -163,6 +164,10 @@ impl UnitOfWork for PgUnitOfWork {
     }
 
     fn chat(&mut self) -> &mut dyn ChatRepository {
+        self
+    }
+
+    fn ai_usage(&mut self) -> &mut dyn AiUsageRepository {
         self
     }
 

@@ -1,5 +1,6 @@
 //! HTTP: a module a room, and what all rooms share.
 
+pub mod ai_usage;
 pub mod api_keys;
 pub mod audit;
 pub mod caller;

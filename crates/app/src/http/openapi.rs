@@ -11,8 +11,8 @@ use utoipa::{Modify, OpenApi};
 
 use super::problem::{CONTENT_TYPE, ProblemView};
 use super::{
-    api_keys, audit, chat, entitlements, features, identity, maintenance, metrics, plans, prices, subscriptions,
-    tokens, usage, usage_history, users,
+    ai_usage, api_keys, audit, chat, entitlements, features, identity, maintenance, metrics, plans, prices,
+    subscriptions, tokens, usage, usage_history, users,
 };
 
 #[derive(OpenApi)]
@@ -41,6 +41,7 @@ use super::{
         api_keys::verify_key, api_keys::revoke_users_key,
         chat::sessions::open_session, chat::sessions::list_sessions, chat::sessions::read_session, chat::sessions::change_session,
         chat::sessions::end_session, chat::sessions::delete_session, chat::messages::list_messages, chat::messages::list_history,
+        ai_usage::read_usage, ai_usage::read_any_usage,
         prices::list_models, prices::list_prices, prices::add_price,
         audit::list_audit, maintenance::integrity, maintenance::liveness, maintenance::readiness,
         metrics::render,

@@ -7,8 +7,8 @@ use super::chat::{messages, sessions};
 use super::problem::Problem;
 use super::usage::{demands, reservations};
 use super::{
-    api_keys, audit, entitlements, features, identity, maintenance, metrics, openapi, plans, prices, subscriptions,
-    tokens, usage_history, users,
+    ai_usage, api_keys, audit, entitlements, features, identity, maintenance, metrics, openapi, plans, prices,
+    subscriptions, tokens, usage_history, users,
 };
 
 /// Every route of the service.
@@ -93,6 +93,7 @@ fn ai(config: &mut ServiceConfig) {
         )
         .service(resource("/api/ai/sessions/{session_id}/end").post(sessions::end_session))
         .service(resource("/api/ai/sessions/{session_id}/messages").get(messages::list_messages))
+        .service(resource("/api/ai/usage").get(ai_usage::read_usage))
         .service(resource("/api/ai/history").get(messages::list_history));
 }
 
@@ -148,6 +149,7 @@ fn operators(config: &mut ServiceConfig) {
         )
         .service(resource("/api/admin/users/{user_id}/keys/{key_id}").delete(api_keys::revoke_users_key))
         .service(resource("/api/admin/usage").get(usage_history::list_all_usage))
+        .service(resource("/api/admin/ai/usage").get(ai_usage::read_any_usage))
         .service(resource("/api/admin/prices").get(prices::list_prices).post(prices::add_price))
         .service(resource("/api/admin/audit").get(audit::list_audit))
         .service(resource("/api/admin/integrity").get(maintenance::integrity));
