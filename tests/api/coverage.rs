@@ -74,7 +74,7 @@ fn body_of(operation: &str) -> Value {
         "top_up_tokens" | "grant_bonus_tokens" => json!({ "user_id": NOBODY, "amount": 1 }),
         "refund_tokens" => json!({ "user_id": NOBODY, "transaction_id": NOBODY }),
         "settle_reservation" => json!({ "amount": 1 }),
-        "rotate_key" | "extend_reservation" => json!({}),
+        "rotate_key" | "extend_reservation" | "change_key" | "open_chat_session" | "change_chat_session" => json!({}),
         "verify_key" => json!({ "key": "x" }),
         "add_price" => {
             json!({ "provider": "claude", "model": "m", "kind": "input", "usd_per_million": "1", "version": "v" })
@@ -90,7 +90,7 @@ fn known(parameter: &str, user: &TestUser) -> String {
         "plan_id" => "gold".to_owned(),
         "feature_id" => "ai_requests".to_owned(),
         "user_id" => user.id.to_string(),
-        "key_id" | "reservation_id" => NOBODY.to_owned(),
+        "key_id" | "reservation_id" | "session_id" => NOBODY.to_owned(),
         other => panic!("the path parameter {other} is new: say here what it may be"),
     }
 }

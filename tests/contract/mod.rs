@@ -8,11 +8,13 @@
     reason = "test code: a panic is how a test fails, with its own words"
 )]
 
+mod ai_usage;
 mod answers;
 mod api_keys;
 mod audit;
 mod calls;
 mod changes;
+mod chat;
 mod entitlements;
 mod features;
 mod identity;

@@ -18,15 +18,16 @@ use adapters::secrets::supabase::SupabaseTokens;
 use adapters::secrets::verified::CachedVerifier;
 use anyhow::{Context, bail};
 use chrono::TimeDelta;
-use domain::identity::Email;
 use ports::api_keys::KeyMint;
 use ports::changes::ChangeListener;
 use ports::clock::Clock;
 use ports::identity::{CallerCache, SecretMint, TokenVerifier};
 use ports::randomness::Randomness;
 use ports::store::{Scope, Store, StoreError};
+use services::ai_usage::AiUsageService;
 use services::api_keys::ApiKeyService;
 use services::audit::AuditService;
+use services::chat::ChatService;
 use services::entitlements::EntitlementService;
 use services::features::FeatureService;
 use services::identity::accounts::{AccountService, FirstAdmin};
@@ -45,6 +46,7 @@ use tracing::{info, warn};
 use crate::http::maintenance::Stopping;
 use crate::http::server::{self, Rooms};
 use crate::jobs::{Jobs, JobsContext};
+use crate::preparation::{Preparation, admin_email};
 use crate::settings::shape::{Environment, Pooler, Secret, Settings, given};
 use crate::telemetry;
 
@@ -56,9 +58,6 @@ const SIGNING_KEY_FILE: &str = "signing_key";
 
 /// How long the stop waits for consumptions whose clients have gone already.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
-
-/// How long a preparation that found no database waits before it looks again.
-const PREPARATION_PAUSE: Duration = Duration::from_secs(5);
 
 /// A running service. Dropping it stops nothing; `stop` does, in order.
 pub struct RunningApp {
@@ -142,6 +141,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<RunningApp> {
         maintenance: Arc::clone(&rooms.maintenance),
         limits: Arc::clone(&rooms.limits),
         usage: Arc::clone(&rooms.usage),
+        api_keys: Arc::clone(&rooms.api_keys),
         usage_history: Arc::clone(&rooms.usage_history),
         store: Arc::<PgStore>::clone(&store),
         metrics: metrics.clone(),
@@ -280,6 +280,12 @@ fn rooms(settings: &Settings, pg: &Arc<PgStore>, clock: &Arc<dyn Clock>, signing
     });
     let provider = if supabase.is_provider() { IdentityProvider::Supabase } else { IdentityProvider::BuiltIn };
     let admin_email = admin_email(settings)?.filter(|_| supabase.is_provider());
+    let entitlements = Arc::new(EntitlementService::new(
+        Arc::clone(&store),
+        Arc::<Memory>::clone(&memory) as _,
+        Arc::clone(&changes),
+        Arc::clone(&readings),
+    ));
     Ok(Rooms {
         callers: Arc::new(CallerService::new(
             Arc::clone(&store),
@@ -300,9 +306,11 @@ fn rooms(settings: &Settings, pg: &Arc<PgStore>, clock: &Arc<dyn Clock>, signing
             Arc::<Memory>::clone(&memory) as _,
             lane_settings(settings),
         )),
-        entitlements: Arc::new(EntitlementService::new(Arc::clone(&store), memory, Arc::clone(&changes), readings)),
+        ai_usage: Arc::new(AiUsageService { store: Arc::clone(&store), entitlements: Arc::clone(&entitlements) }),
+        entitlements,
         tokens: Arc::new(TokenService { store: Arc::clone(&store), randomness: Arc::clone(&randomness) }),
         usage_history: Arc::new(UsageHistoryService { store: Arc::clone(&store) }),
+        chat: Arc::new(ChatService { store: Arc::clone(&store) }),
         api_keys: Arc::new(ApiKeyService { store: Arc::clone(&store), clock: Arc::clone(clock), mint, cache }),
         audit: Arc::new(AuditService { store: Arc::clone(&store) }),
         maintenance: Arc::new(MaintenanceService { store }),
@@ -326,74 +334,4 @@ fn supabase_tokens(settings: &Settings, clock: &Arc<dyn Clock>) -> anyhow::Resul
         Some(secret) => SupabaseTokens::with_secret(secret.as_bytes(), issuer, audience, clock)?,
         None => SupabaseTokens::with_jwks(&supabase.jwks_url, issuer, audience, clock)?,
     })
-}
-
-fn admin_email(settings: &Settings) -> anyhow::Result<Option<Email>> {
-    given(&settings.admin.email).map(Email::parse).transpose().context("admin.email is no e-mail address")
-}
-
-/// What the service keeps about itself: the grace, the prices, the signing key's name, the first administrator.
-#[derive(Clone)]
-struct Preparation {
-    plans: Arc<PlanService>,
-    prices: Arc<PriceService>,
-    users: Arc<UserService>,
-    accounts: Option<Arc<AccountService>>,
-    past_due_grace_days: u16,
-    admin_email: Option<Email>,
-    admin_password: Secret,
-    may_wait: bool,
-}
-
-impl Preparation {
-    fn new(settings: &Settings, rooms: &Rooms) -> anyhow::Result<Self> {
-        Ok(Self {
-            plans: Arc::clone(&rooms.plans),
-            prices: Arc::clone(&rooms.prices),
-            users: Arc::clone(&rooms.users),
-            accounts: rooms.accounts.clone(),
-            past_due_grace_days: settings.billing.past_due_grace_days,
-            admin_email: admin_email(settings)?,
-            admin_password: settings.admin.password.clone(),
-            may_wait: !settings.database.migrate_on_start,
-        })
-    }
-
-    /// Does it now; where the database is away and may be, later, as soon as it is there.
-    async fn run(self) -> anyhow::Result<FirstAdmin> {
-        match self.attempt().await {
-            Err(error) if self.may_wait && is_away(&error) => {
-                tokio::spawn(self.run_later());
-                Ok(FirstAdmin::Present)
-            }
-            settled => settled.context("the first administrator could not be seen to"),
-        }
-    }
-
-    async fn run_later(self) {
-        loop {
-            tokio::time::sleep(PREPARATION_PAUSE).await;
-            match self.attempt().await {
-                Ok(_) => return info!("the database is there; the first administrator and the grace are seen to"),
-                Err(error) if is_away(&error) => {}
-                Err(error) => return warn!(%error, "the first administrator could not be seen to"),
-            }
-        }
-    }
-
-    async fn attempt(&self) -> anyhow::Result<FirstAdmin> {
-        self.plans.keep_grace_days(self.past_due_grace_days).await?;
-        self.prices.keep_catalogue().await?;
-        let Some(accounts) = &self.accounts else {
-            self.users.promote_named_admin().await?;
-            return Ok(FirstAdmin::Present);
-        };
-        accounts.record_signing_key().await?;
-        let password = self.admin_password.expose().map(str::to_owned);
-        Ok(accounts.ensure_admin(self.admin_email.clone(), password).await?)
-    }
-}
-
-fn is_away(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| matches!(cause.downcast_ref::<StoreError>(), Some(StoreError::Unavailable(_))))
 }

@@ -4,9 +4,11 @@
 //! body but the error types.
 
 pub mod ai;
+pub mod ai_usage;
 pub mod api_keys;
 pub mod audit;
 pub mod changes;
+pub mod chat;
 pub mod clock;
 pub mod entitlements;
 pub mod features;

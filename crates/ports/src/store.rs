@@ -4,8 +4,10 @@ use async_trait::async_trait;
 use domain::users::UserId;
 use thiserror::Error;
 
+use crate::ai_usage::AiUsageRepository;
 use crate::api_keys::ApiKeyRepository;
 use crate::audit::AuditRepository;
+use crate::chat::ChatRepository;
 use crate::entitlements::EntitlementRepository;
 use crate::features::FeatureRepository;
 use crate::idempotency::AnswerRepository;
@@ -66,6 +68,8 @@ pub trait UnitOfWork: Send {
     fn audit(&mut self) -> &mut dyn AuditRepository;
     fn maintenance(&mut self) -> &mut dyn MaintenanceRepository;
     fn prices(&mut self) -> &mut dyn PriceRepository;
+    fn chat(&mut self) -> &mut dyn ChatRepository;
+    fn ai_usage(&mut self) -> &mut dyn AiUsageRepository;
     async fn commit(self: Box<Self>) -> Result<(), StoreError>;
 }
 

@@ -5,8 +5,10 @@
 //! it, so that a client that hangs up never cuts a transaction short.
 
 pub mod ai;
+pub mod ai_usage;
 pub mod api_keys;
 pub mod audit;
+pub mod chat;
 pub mod conflicts;
 pub mod entitlements;
 pub mod features;

@@ -3,10 +3,12 @@
 //! Architecture Invariant: every statement runs inside a transaction that `transaction` opened, under a role that it
 //! set; SQLSTATE is read in `error` only; no SQL here names the table of the identities, which on Supabase is another's.
 
+mod ai_usage;
 mod answer_sealing;
 mod api_keys;
 mod audit;
 mod changes;
+mod chat;
 pub mod embedded;
 mod entities;
 mod entitlements;

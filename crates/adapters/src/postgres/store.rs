@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use ports::ai_usage::AiUsageRepository;
 use ports::api_keys::ApiKeyRepository;
 use ports::audit::AuditRepository;
+use ports::chat::ChatRepository;
 use ports::entitlements::EntitlementRepository;
 use ports::features::FeatureRepository;
 use ports::idempotency::AnswerRepository;
@@ -158,6 +160,14 @@ impl UnitOfWork for PgUnitOfWork {
     }
 
     fn prices(&mut self) -> &mut dyn PriceRepository {
+        self
+    }
+
+    fn chat(&mut self) -> &mut dyn ChatRepository {
+        self
+    }
+
+    fn ai_usage(&mut self) -> &mut dyn AiUsageRepository {
         self
     }
 

@@ -196,6 +196,7 @@ requirements! {
     CheckUsage = may(UsageCheck);
     WriteUsage = may(UsageWrite);
     ReadAnyUsage = may_administer(UsageCheck);
+    Chat = may(AiChat);
     ManageOwnKeys = may(KeysManage);
     ManageTokens = may_administer(BillingManage);
     ReadCatalogue = may_administer(PlansRead);

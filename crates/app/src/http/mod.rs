@@ -1,8 +1,10 @@
 //! HTTP: a module a room, and what all rooms share.
 
+pub mod ai_usage;
 pub mod api_keys;
 pub mod audit;
 pub mod caller;
+pub mod chat;
 pub mod cors;
 pub mod detached;
 pub mod entitlements;

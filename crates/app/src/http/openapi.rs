@@ -11,8 +11,8 @@ use utoipa::{Modify, OpenApi};
 
 use super::problem::{CONTENT_TYPE, ProblemView};
 use super::{
-    api_keys, audit, entitlements, features, identity, maintenance, metrics, plans, prices, subscriptions, tokens,
-    usage, usage_history, users,
+    ai_usage, api_keys, audit, chat, entitlements, features, identity, maintenance, metrics, plans, prices,
+    subscriptions, tokens, usage, usage_history, users,
 };
 
 #[derive(OpenApi)]
@@ -37,8 +37,11 @@ use super::{
         tokens::read_tokens, tokens::list_token_transactions, tokens::top_up_tokens, tokens::grant_bonus_tokens,
         tokens::refund_tokens,
         usage_history::list_usage, usage_history::list_all_usage,
-        api_keys::create_key, api_keys::list_keys, api_keys::read_key, api_keys::rotate_key, api_keys::revoke_key,
+        api_keys::create_key, api_keys::list_keys, api_keys::read_key, api_keys::change_key, api_keys::rotate_key, api_keys::revoke_key,
         api_keys::verify_key, api_keys::revoke_users_key,
+        chat::sessions::open_session, chat::sessions::list_sessions, chat::sessions::read_session, chat::sessions::change_session,
+        chat::sessions::end_session, chat::sessions::delete_session, chat::messages::list_messages, chat::messages::list_history,
+        ai_usage::read_usage, ai_usage::read_any_usage,
         prices::list_models, prices::list_prices, prices::add_price,
         audit::list_audit, maintenance::integrity, maintenance::liveness, maintenance::readiness,
         metrics::render,
@@ -52,6 +55,7 @@ use super::{
         (name = "entitlements", description = "The own plan and what it allows"),
         (name = "usage", description = "Consuming against the limits, and what was consumed"),
         (name = "tokens", description = "The own balance of tokens and its ledger"),
+        (name = "ai", description = "Conversations with models, and what calls of them cost"),
         (name = "models", description = "The models of the AI providers, with their limits and prices"),
         (name = "keys", description = "API keys"),
         (name = "catalogue", description = "Plans and features, for administrators"),

@@ -3,11 +3,12 @@
 use actix_web::HttpResponse;
 use actix_web::web::{self, PayloadConfig, ServiceConfig, resource};
 
+use super::chat::{messages, sessions};
 use super::problem::Problem;
 use super::usage::{demands, reservations};
 use super::{
-    api_keys, audit, entitlements, features, identity, maintenance, metrics, openapi, plans, prices, subscriptions,
-    tokens, usage_history, users,
+    ai_usage, api_keys, audit, entitlements, features, identity, maintenance, metrics, openapi, plans, prices,
+    subscriptions, tokens, usage_history, users,
 };
 
 /// Every route of the service.
@@ -18,6 +19,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .configure(own)
         .configure(metering)
         .configure(ledger)
+        .configure(ai)
         .configure(catalogue)
         .configure(keys)
         .configure(operators)
@@ -80,6 +82,21 @@ fn ledger(config: &mut ServiceConfig) {
         .service(resource("/api/tokens/refund").post(tokens::refund_tokens));
 }
 
+fn ai(config: &mut ServiceConfig) {
+    config
+        .service(resource("/api/ai/sessions").get(sessions::list_sessions).post(sessions::open_session))
+        .service(
+            resource("/api/ai/sessions/{session_id}")
+                .get(sessions::read_session)
+                .patch(sessions::change_session)
+                .delete(sessions::delete_session),
+        )
+        .service(resource("/api/ai/sessions/{session_id}/end").post(sessions::end_session))
+        .service(resource("/api/ai/sessions/{session_id}/messages").get(messages::list_messages))
+        .service(resource("/api/ai/usage").get(ai_usage::read_usage))
+        .service(resource("/api/ai/history").get(messages::list_history));
+}
+
 fn catalogue(config: &mut ServiceConfig) {
     config
         .service(resource("/api/plans").get(plans::list_plans).post(plans::create_plan))
@@ -105,7 +122,12 @@ fn keys(config: &mut ServiceConfig) {
     config
         .service(resource("/api/keys").get(api_keys::list_keys).post(api_keys::create_key))
         .service(resource("/api/keys/verify").post(api_keys::verify_key))
-        .service(resource("/api/keys/{key_id}").get(api_keys::read_key).delete(api_keys::revoke_key))
+        .service(
+            resource("/api/keys/{key_id}")
+                .get(api_keys::read_key)
+                .patch(api_keys::change_key)
+                .delete(api_keys::revoke_key),
+        )
         .service(resource("/api/keys/{key_id}/rotate").post(api_keys::rotate_key));
 }
 
@@ -127,6 +149,7 @@ fn operators(config: &mut ServiceConfig) {
         )
         .service(resource("/api/admin/users/{user_id}/keys/{key_id}").delete(api_keys::revoke_users_key))
         .service(resource("/api/admin/usage").get(usage_history::list_all_usage))
+        .service(resource("/api/admin/ai/usage").get(ai_usage::read_any_usage))
         .service(resource("/api/admin/prices").get(prices::list_prices).post(prices::add_price))
         .service(resource("/api/admin/audit").get(audit::list_audit))
         .service(resource("/api/admin/integrity").get(maintenance::integrity));

@@ -13,8 +13,10 @@ use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
 use ports::changes::ChangeListener;
 use ports::randomness::Randomness;
+use services::ai_usage::AiUsageService;
 use services::api_keys::ApiKeyService;
 use services::audit::AuditService;
+use services::chat::ChatService;
 use services::entitlements::EntitlementService;
 use services::features::FeatureService;
 use services::identity::accounts::AccountService;
@@ -52,6 +54,8 @@ pub struct Rooms {
     pub tokens: Arc<TokenService>,
     pub usage_history: Arc<UsageHistoryService>,
     pub api_keys: Arc<ApiKeyService>,
+    pub chat: Arc<ChatService>,
+    pub ai_usage: Arc<AiUsageService>,
     pub audit: Arc<AuditService>,
     pub maintenance: Arc<MaintenanceService>,
     /// Whether changes are heard, for the metrics.
@@ -124,6 +128,8 @@ struct Shared {
     tokens: Data<TokenService>,
     usage_history: Data<UsageHistoryService>,
     api_keys: Data<ApiKeyService>,
+    chat: Data<ChatService>,
+    ai_usage: Data<AiUsageService>,
     audit: Data<AuditService>,
     maintenance: Data<MaintenanceService>,
 }
@@ -155,6 +161,8 @@ impl Shared {
             tokens: Data::from(rooms.tokens),
             usage_history: Data::from(rooms.usage_history),
             api_keys: Data::from(rooms.api_keys),
+            chat: Data::from(rooms.chat),
+            ai_usage: Data::from(rooms.ai_usage),
             audit: Data::from(rooms.audit),
             maintenance: Data::from(rooms.maintenance),
         })
@@ -181,6 +189,8 @@ impl Shared {
             .app_data(self.tokens.clone())
             .app_data(self.usage_history.clone())
             .app_data(self.api_keys.clone())
+            .app_data(self.chat.clone())
+            .app_data(self.ai_usage.clone())
             .app_data(self.audit.clone())
             .app_data(self.maintenance.clone());
     }

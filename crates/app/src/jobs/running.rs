@@ -11,6 +11,7 @@ use std::time::Duration;
 use metrics::counter;
 use metrics_exporter_prometheus::PrometheusHandle;
 use ports::store::{Store, StoreError};
+use services::api_keys::ApiKeyService;
 use services::identity::accounts::AccountService;
 use services::identity::callers::CallerService;
 use services::maintenance::MaintenanceService;
@@ -47,6 +48,7 @@ pub struct JobsContext {
     pub accounts: Option<Arc<AccountService>>,
     pub plans: Arc<PlanService>,
     pub usage: Arc<UsageService>,
+    pub api_keys: Arc<ApiKeyService>,
     pub usage_history: Arc<UsageHistoryService>,
     pub maintenance: Arc<MaintenanceService>,
     pub limits: Arc<RateLimits>,
@@ -64,8 +66,18 @@ impl Jobs {
     pub fn start(context: JobsContext) -> Self {
         let (stop, stopping) = watch::channel(false);
         let mut jobs = Self { stop, running: Vec::new(), callers: Arc::clone(&context.callers) };
-        let JobsContext { store, callers, accounts, plans, usage, usage_history, maintenance, limits, metrics } =
-            context;
+        let JobsContext {
+            store,
+            callers,
+            accounts,
+            plans,
+            usage,
+            api_keys,
+            usage_history,
+            maintenance,
+            limits,
+            metrics,
+        } = context;
         let mut every =
             |name, interval, job: Job| jobs.running.push(tokio::spawn(repeat(name, interval, job, stopping.clone())));
         every("metrics_upkeep", 5 * SECOND, job(move || sweeps::keep_metrics(&metrics)));
@@ -75,6 +87,7 @@ impl Jobs {
         let holding = Arc::clone(&usage);
         every("holds", 5 * SECOND, job(move || sweeps::sweep_holds(Arc::clone(&holding))));
         every("outcomes", MINUTE, job(move || sweeps::sweep_outcomes(Arc::clone(&usage))));
+        every("key_counters", MINUTE, job(move || sweeps::sweep_key_counters(Arc::clone(&api_keys))));
         every("usage_rollups", MINUTE, job(move || sweeps::roll_up_usage(Arc::clone(&usage_history))));
         every("plan_changes", MINUTE, job(move || sweeps::apply_plan_changes(Arc::clone(&plans))));
         if let Some(accounts) = accounts {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use ports::store::{Store, StoreError};
+use services::api_keys::ApiKeyService;
 use services::identity::accounts::AccountService;
 use services::identity::callers::CallerService;
 use services::maintenance::MaintenanceService;
@@ -53,6 +54,16 @@ pub async fn sweep_answers(store: Arc<dyn Store>) -> Result<(), StoreError> {
 pub async fn sweep_outcomes(usage: Arc<UsageService>) -> Result<(), StoreError> {
     for _ in 0..BATCHES_MAX {
         if usage.sweep_outcomes().await? == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what keys used in windows that are long over.
+pub async fn sweep_key_counters(keys: Arc<ApiKeyService>) -> Result<(), StoreError> {
+    for _ in 0..BATCHES_MAX {
+        if keys.sweep_counters().await? == 0 {
             break;
         }
     }
