@@ -7,10 +7,12 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use domain::ai::{Conversation, Delta, ModelId, Provider, ReportedUsage};
+use domain::ai::{CallUsage, Conversation, Delta, FinishReason, ModelId, Provider, ReportedUsage};
+use domain::prices::NanoUsd;
 use domain::usage::HoldId;
 use futures_core::Stream;
 use thiserror::Error;
+use uuid::Uuid;
 
 /// What was set aside for one call. It is not `Clone`: there is one, and whoever has it owes its end.
 #[derive(Debug, PartialEq, Eq)]
@@ -159,6 +161,21 @@ pub enum ProviderFault {
 }
 
 impl ProviderFault {
+    /// One word for it, in metrics.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::NoKey { .. } => "no_key",
+            Self::Refused(_) => "refused",
+            Self::KeyRefused(_) => "key_refused",
+            Self::SpendLimit(_) => "spend_limit",
+            Self::TooFast { .. } => "too_fast",
+            Self::Failed { .. } => "failed",
+            Self::Unreachable(_) => "unreachable",
+            Self::TimedOut(_) => "timeout",
+            Self::Broken(_) => "broken",
+        }
+    }
+
     /// Whether another attempt can succeed, here or at another provider.
     pub const fn may_pass(&self) -> bool {
         match self {
@@ -194,4 +211,32 @@ pub trait AiProvider: Send + Sync {
 /// Counts the model tokens of a text. Exact for `OpenAI`'s newest models, near enough for the others to hold and to estimate by.
 pub trait TokenCounter: Send + Sync {
     fn count(&self, text: &str) -> u64;
+}
+
+/// What is to be told of a call that was made, for metrics and traces. No content is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallReport {
+    pub provider: Provider,
+    /// The model that was asked for.
+    pub model: ModelId,
+    pub operation: Operation,
+    pub streamed: bool,
+    /// `None` where nothing was used.
+    pub usage: Option<CallUsage>,
+    pub cost: Option<NanoUsd>,
+    pub finish: Option<FinishReason>,
+    pub request_id: Option<String>,
+    pub session_id: Option<Uuid>,
+    /// From the caller's request on; `None` where nothing came.
+    pub first_piece: Option<Duration>,
+    pub whole: Duration,
+    /// A word for what went wrong, where something did.
+    pub error: Option<&'static str>,
+}
+
+/// Hears of calls as they end, and of those that were refused before they were made. It must not block.
+pub trait CallObserver: Send + Sync {
+    fn ended(&self, report: &CallReport);
+    /// By a word for why: `limit`, `tokens`, `key_limit`, ..
+    fn refused(&self, provider: Provider, model: &ModelId, why: &'static str);
 }

@@ -57,6 +57,8 @@ pub trait ApiKeyRepository: Send {
     /// Newest first, usable or not.
     async fn list(&mut self, owner: UserId, page: &Page<(DateTime<Utc>, ApiKeyId)>) -> Result<Vec<ApiKey>, StoreError>;
     async fn count_usable(&mut self, owner: UserId, now: DateTime<Utc>) -> Result<i64, StoreError>;
+    /// Those of `ids` that can be used now.
+    async fn list_usable(&mut self, ids: &[ApiKeyId]) -> Result<Vec<ApiKeyId>, StoreError>;
     async fn save_changes(
         &mut self,
         key: &Locked<ApiKey>,

@@ -50,6 +50,11 @@ struct HolderRow {
     key: KeyRow,
 }
 
+#[derive(FromQueryResult)]
+struct KeyId {
+    id: Uuid,
+}
+
 #[async_trait]
 impl ApiKeyRepository for PgUnitOfWork {
     async fn insert(&mut self, owner: UserId, draft: &ApiKeyDraft, minted: &MintedKey) -> Result<ApiKey, StoreError> {
@@ -125,6 +130,14 @@ impl ApiKeyRepository for PgUnitOfWork {
         let sql = "SELECT count(*) FROM api_keys \
             WHERE user_id = $1 AND is_active AND (expires_at IS NULL OR expires_at > $2)";
         Ok(self.read_value(sql, [owner.0.into(), now.into()]).await?.unwrap_or_default())
+    }
+
+    async fn list_usable(&mut self, ids: &[ApiKeyId]) -> Result<Vec<ApiKeyId>, StoreError> {
+        let sql =
+            "SELECT id FROM api_keys WHERE id = ANY($1) AND is_active AND (expires_at IS NULL OR expires_at > now())";
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+        let usable: Vec<KeyId> = self.read_all(sql, [ids.into()]).await?;
+        Ok(usable.into_iter().map(|key| ApiKeyId(key.id)).collect())
     }
 
     async fn save_changes(

@@ -5,6 +5,7 @@
 
 mod claude;
 mod conversation;
+mod delivery;
 mod gemini;
 mod models;
 mod openai;
@@ -15,6 +16,7 @@ pub use claude::ClaudeUsage;
 pub use conversation::{
     Conversation, Delta, FinishReason, Part, Speaker, Tool, ToolAnswer, ToolCall, ToolChoice, Turn,
 };
+pub use delivery::Delivery;
 pub use gemini::GeminiUsage;
 pub use models::{ModelId, ModelRefused, Provider, UnknownProvider};
 pub use openai::OpenAiUsage;

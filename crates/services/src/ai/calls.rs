@@ -1,15 +1,28 @@
 //! Calls: what is asked of a model, by whom, and how large it may become.
 
 use domain::ai::{ModelId, Provider, Tier, ToolCalls};
-use domain::api_keys::ApiKeyId;
+use domain::api_keys::{ApiKeyId, KeyLimits};
+use domain::chat::ChatSessionId;
+use domain::identity::{Caller, Credential};
 use domain::users::UserId;
 use ports::ai::CallContent;
 
-/// Who is charged, and the key by which it was asked.
+/// Who is charged, and the key by which it was asked, with the limits of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asking {
     pub user_id: UserId,
     pub api_key_id: Option<ApiKeyId>,
+    pub limits: KeyLimits,
+}
+
+impl From<&Caller> for Asking {
+    fn from(caller: &Caller) -> Self {
+        let (api_key_id, limits) = match &caller.credential {
+            Credential::Key { id, limits, .. } => (Some(ApiKeyId(*id)), *limits),
+            Credential::Token => (None, KeyLimits::NONE),
+        };
+        Self { user_id: caller.user_id, api_key_id, limits }
+    }
 }
 
 /// A model that can be called, as the catalogue and the prices know it.
@@ -53,6 +66,16 @@ pub struct OutputBound {
     pub may_be_lowered: bool,
 }
 
+/// What of a conversation is kept with the call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keeping {
+    pub session_id: ChatSessionId,
+    /// What the user said.
+    pub said: String,
+    /// Its tokens, as they were counted.
+    pub said_tokens: u64,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Call {
     pub asking: Asking,
@@ -63,4 +86,6 @@ pub struct Call {
     pub output: OutputBound,
     /// The tier that was asked for; the provider says which one it was.
     pub tier: Tier,
+    /// The conversation to which it belongs, where it does.
+    pub keeping: Option<Keeping>,
 }

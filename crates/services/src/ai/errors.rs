@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use domain::ai::Provider;
-use domain::entitlements::Decision;
+use domain::entitlements::{Decision, Reason};
 pub use domain::usage::KeyLimitReached;
 use ports::ai::ProviderFault;
 use ports::store::StoreError;
 use thiserror::Error;
 
+use super::answers::BreakOff;
+use crate::entitlements::EntitlementError;
+use crate::tokens::TokenError;
 use crate::usage::commands::UsageError;
 
 #[derive(Clone, Debug, Error)]
@@ -40,6 +43,9 @@ pub enum CallError {
     CircuitOpen { provider: Provider, retry_after: Duration },
     #[error("{provider}: {fault}")]
     Provider { provider: Provider, fault: ProviderFault },
+    /// Before anything had come.
+    #[error("the call was broken off")]
+    BrokenOff(BreakOff),
     #[error("there is no such session")]
     UnknownSession,
     #[error("the session has ended and takes no more messages")]
@@ -48,6 +54,53 @@ pub enum CallError {
     Usage(UsageError),
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl CallError {
+    /// One word for it, in metrics.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::UnknownModel { .. } => "unknown_model",
+            Self::WrongPurpose(_) => "wrong_purpose",
+            Self::Unpriced(_) => "unpriced",
+            Self::InputTooLong { .. } => "input_too_long",
+            Self::NotAllowed(decision) => match decision.reason {
+                Reason::Ok | Reason::LimitReached => "limit_reached",
+                Reason::InsufficientTokens => "insufficient_tokens",
+                Reason::FeatureDisabled | Reason::FeatureNotInPlan | Reason::SubscriptionInactive => "not_in_plan",
+            },
+            Self::Unaffordable { .. } => "insufficient_tokens",
+            Self::KeyLimit { .. } => "key_limit_reached",
+            Self::CircuitOpen { .. } => "circuit_open",
+            Self::Provider { fault, .. } => fault.word(),
+            Self::BrokenOff(_) => "broken_off",
+            Self::UnknownSession | Self::SessionEnded => "session",
+            Self::Usage(_) | Self::Store(_) => "unavailable",
+        }
+    }
+}
+
+impl From<EntitlementError> for CallError {
+    fn from(error: EntitlementError) -> Self {
+        match error {
+            EntitlementError::UnknownUser => Self::Usage(UsageError::UnknownUser),
+            EntitlementError::UnknownFeature(feature) | EntitlementError::NoOverride(feature) => {
+                Self::Usage(UsageError::UnknownFeature(feature))
+            }
+            EntitlementError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl From<TokenError> for CallError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Store(error) => Self::Store(error),
+            TokenError::UnknownUser | TokenError::Refused(_) | TokenError::KeyReused => {
+                Self::Usage(UsageError::UnknownUser)
+            }
+        }
+    }
 }
 
 impl From<UsageError> for CallError {

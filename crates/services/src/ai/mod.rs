@@ -1,8 +1,16 @@
-//! AI: calls to models, held before they are sent and settled exactly once.
+//! AI: calls to models, held before they are sent and settled exactly once. `service` finds the model and holds, within the
+//! `bounds` of what the call can use; `attempts` sends it; its `course` follows the answer and `settling` books it; the
+//! `sweep` settles what nobody speaks for any more.
 
 pub mod answers;
+pub mod attempts;
+mod bounds;
 pub mod calls;
+mod course;
 pub mod errors;
+mod registry;
 mod service;
+mod settling;
+mod sweep;
 
-pub use service::{AiService, Quote};
+pub use service::{AiParts, AiService, AiSettings, Quote};

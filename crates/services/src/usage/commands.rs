@@ -140,12 +140,21 @@ impl Command {
     }
 }
 
+/// The user's tokens, as a call left them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokensAtHand {
+    pub held: i64,
+    pub available: i64,
+}
+
 /// What a demand came to. A refusal is an answer, not an error: it has a decision too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Demanded {
     pub decision: Decision,
     /// Where a hold was asked for and granted.
     pub hold: Option<KeptHold>,
+    /// How many tokens are held for a call, and how many are free after it; a call is lowered by it.
+    pub tokens: TokensAtHand,
     /// Whether this is the first outcome again.
     pub replayed: bool,
 }

@@ -21,7 +21,7 @@ use ports::usage::{
 use uuid::Uuid;
 
 use super::commands::{
-    Command, Course, Demand, Demanded, Fate, HoldAction, HoldCommand, Outcome, UsageError, Whose, ends_at,
+    Command, Course, Demand, Demanded, Fate, HoldAction, HoldCommand, Outcome, TokensAtHand, UsageError, Whose, ends_at,
 };
 use super::ground::{Counter, Ground, HoldCounter, HoldPlace, MeterPlace, counter_of, windows_of};
 use super::holding::{Effect, act, changed, is_held, moves_tokens, pending, repeated, share_of, share_of_key, used_of};
@@ -135,10 +135,12 @@ impl<'a> Deciding<'a> {
                 (Holding { decision, beyond: overage, tokens: overage }, overage)
             }
         };
-        *balance = counter.entitlement.tokens_available;
+        let tokens = TokensAtHand { held: holding.tokens, available: counter.entitlement.tokens_available };
+        *balance = tokens.available;
         counter.changed |= holding.decision.allowed;
         let key = counter.key.clone();
-        Ok(Fate::Settled(Ok(Outcome::Demanded(self.book(demand, key, holding, overage, share)))))
+        let demanded = self.book(demand, key, holding, overage, share);
+        Ok(Fate::Settled(Ok(Outcome::Demanded(Demanded { tokens, ..demanded }))))
     }
 
     /// What is to be written for a demand that was decided; nothing for a refusal.
@@ -154,7 +156,7 @@ impl<'a> Deciding<'a> {
         let ttl = demand.hold_for.filter(|_| decision.allowed);
         let made =
             ttl.map(|ttl| KeptHold { id: HoldId(self.randomness.new_id()), expires_at: ends_at(decision.as_of, ttl) });
-        let demanded = Demanded { decision, hold: made, replayed: false };
+        let demanded = Demanded { decision, hold: made, tokens: TokensAtHand::default(), replayed: false };
         if !demanded.decision.allowed {
             return demanded;
         }
@@ -306,6 +308,11 @@ fn again(first: &KeptOutcome, demand: &Demand) -> Result<Outcome, UsageError> {
     let held_for = first.hold.map(|hold| hold.expires_at - first.decision.as_of);
     let same =
         first.decision.feature_id == demand.feature_id && first.amount == demand.amount && held_for == demand.hold_for;
-    let again = || Demanded { decision: first.decision.clone(), hold: first.hold, replayed: true };
+    let again = || Demanded {
+        decision: first.decision.clone(),
+        hold: first.hold,
+        tokens: TokensAtHand::default(),
+        replayed: true,
+    };
     if same { Ok(Outcome::Demanded(again())) } else { Err(UsageError::KeyReused) }
 }
