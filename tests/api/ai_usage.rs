@@ -78,7 +78,9 @@ fn named(answer: &Answer, list: &str, fields: &[&str]) -> BTreeMap<String, Value
     let row = |row: &Value| {
         let name: Vec<&str> = fields.iter().map(|field| row[field].as_str().unwrap()).collect();
         let mut totals = row.clone();
-        fields.iter().for_each(|field| drop(totals.as_object_mut().unwrap().remove(*field)));
+        for field in fields {
+            totals.as_object_mut().unwrap().remove(*field);
+        }
         (name.join(" "), totals)
     };
     rows.iter().map(row).collect()

@@ -98,9 +98,9 @@ impl ChatService {
             if !changes.is_empty() {
                 work.chat().save_changes(owner, id, changes).await?;
             }
-            let changed = work.chat().find(owner, id).await?.ok_or(ChatError::NotFound)?;
+            let found = work.chat().find(owner, id).await?.ok_or(ChatError::NotFound)?;
             work.commit().await?;
-            Ok(changed)
+            Ok(found)
         })
         .await
     }
