@@ -7,13 +7,16 @@
     reason = "test code: a panic is how a test fails, with its own words"
 )]
 
+mod ai_usage;
 mod api_keys;
 mod audit;
+mod chat;
 mod coverage;
 mod entitlements;
 mod features;
 mod idempotency;
 mod identity;
+mod key_limits;
 mod key_rights;
 mod manners;
 mod memory;

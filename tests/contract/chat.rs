@@ -100,8 +100,8 @@ async fn changes_leave_what_they_do_not_name() {
     ] {
         let mut work = own(&*store, ann).await;
         assert!(work.chat().save_changes(ann, session.id, &changes).await.unwrap());
-        let changed = work.chat().open_session(ann, session.id).await.unwrap().unwrap();
-        assert_eq!((changed.title.as_deref(), changed.system.as_deref()), (title, system));
+        let session_now = work.chat().open_session(ann, session.id).await.unwrap().unwrap();
+        assert_eq!((session_now.title.as_deref(), session_now.system.as_deref()), (title, system));
         work.commit().await.unwrap();
     }
     let mut work = own(&*store, ann).await;

@@ -263,9 +263,9 @@ mod tests {
         assert_eq!(all.changed(&LimitChanges::default()), all);
         let changes =
             LimitChanges { requests_per_minute: Some(None), tokens_per_minute: Some(Some(9)), ..Default::default() };
-        let changed = KeyLimits { requests_per_minute: None, tokens_per_minute: Some(9), ..all };
-        assert_eq!(all.changed(&changes), changed);
-        assert!(all.changed(&LimitChanges::CLEAR).is_none() && !changed.is_none());
+        let expected = KeyLimits { requests_per_minute: None, tokens_per_minute: Some(9), ..all };
+        assert_eq!(all.changed(&changes), expected);
+        assert!(all.changed(&LimitChanges::CLEAR).is_none() && !expected.is_none());
     }
 
     #[test]

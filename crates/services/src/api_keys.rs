@@ -104,7 +104,7 @@ impl ApiKeyService {
     pub async fn change(&self, caller: &Caller, id: ApiKeyId, changes: &KeyChanges) -> Result<ApiKey, ApiKeyError> {
         caller.may(Permission::KeysManage)?;
         let owner = caller.user_id;
-        let changed = retry_conflicts::<_, ApiKeyError, _>(async || {
+        let saved = retry_conflicts::<_, ApiKeyError, _>(async || {
             let mut work = self.store.begin(Scope::on_order_of(owner)).await?;
             let key = work.api_keys().lock(owner, id).await?.ok_or(ApiKeyError::NotFound)?;
             let limits = key.limits.changed(&changes.limits);
@@ -112,13 +112,13 @@ impl ApiKeyService {
                 may_limit(&caller.credential, &limits)?;
             }
             let name = changes.name.as_deref().unwrap_or(&key.name);
-            let changed = work.api_keys().save_changes(&key, name, &limits).await?;
+            let saved = work.api_keys().save_changes(&key, name, &limits).await?;
             work.commit().await?;
-            Ok(changed)
+            Ok(saved)
         })
         .await?;
         self.cache.forget(owner);
-        Ok(changed)
+        Ok(saved)
     }
 
     /// Makes a successor with the same rights; the old key goes on working for `overlap`.

@@ -1,8 +1,9 @@
 //! Chat: conversations opened, read, renamed, ended and deleted by the user whose they are.
 //!
-//! What is a user's is read and changed in the user's own scope, so that row-level security stands behind every
-//! statement; only the opening, which a user has no right to, is the service's. Messages are written by the call that
-//! they belong to, with what it cost.
+//! Conversations are listed and changed in their user's own scope, so that row-level security stands behind the statement.
+//! The opening, to which a user has no right, is the service's; and so is the reading of messages, whose policy would look
+//! up every conversation of the user for each page: there the conversation itself is asked for by its owner first.
+//! Messages are written by the call that they belong to, with what it cost.
 
 use std::sync::Arc;
 
@@ -79,7 +80,7 @@ impl ChatService {
     }
 
     pub async fn find(&self, owner: UserId, id: ChatSessionId) -> Result<CountedSession, ChatError> {
-        let mut work = self.store.begin(Scope::User(owner)).await?;
+        let mut work = self.store.begin(Scope::SERVICE).await?;
         let found = work.chat().find(owner, id).await?.ok_or(ChatError::NotFound)?;
         work.commit().await?;
         Ok(found)
@@ -98,9 +99,9 @@ impl ChatService {
             if !changes.is_empty() {
                 work.chat().save_changes(owner, id, changes).await?;
             }
-            let changed = work.chat().find(owner, id).await?.ok_or(ChatError::NotFound)?;
+            let found = work.chat().find(owner, id).await?.ok_or(ChatError::NotFound)?;
             work.commit().await?;
-            Ok(changed)
+            Ok(found)
         })
         .await
     }
@@ -136,7 +137,7 @@ impl ChatService {
         id: ChatSessionId,
         page: &Page<MessagePosition>,
     ) -> Result<Vec<ChatMessage>, ChatError> {
-        let mut work = self.store.begin(Scope::User(owner)).await?;
+        let mut work = self.store.begin(Scope::SERVICE).await?;
         work.chat().open_session(owner, id).await?.ok_or(ChatError::NotFound)?;
         let messages = work.chat().list_messages(id, page).await?;
         work.commit().await?;
@@ -145,7 +146,7 @@ impl ChatService {
 
     /// What was said last in any of the user's conversations, newest first.
     pub async fn list_history(&self, owner: UserId, limit: u64) -> Result<Vec<RecalledMessage>, ChatError> {
-        let mut work = self.store.begin(Scope::User(owner)).await?;
+        let mut work = self.store.begin(Scope::SERVICE).await?;
         let messages = work.chat().list_history(owner, limit).await?;
         work.commit().await?;
         Ok(messages)

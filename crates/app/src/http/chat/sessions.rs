@@ -230,8 +230,8 @@ pub async fn change_session(
     let (owner, id, chat) = (me.caller.user_id, session_id(&id)?, chat.into_inner());
     let ChatSessionChangesIn { title, system } = input.body;
     let changes = ChatSessionChanges { title, system };
-    let changed = detached(async move { chat.change(owner, id, &changes).await }).await?;
-    Ok(Json(CountedChatSessionView::from(&changed)))
+    let session = detached(async move { chat.change(owner, id, &changes).await }).await?;
+    Ok(Json(CountedChatSessionView::from(&session)))
 }
 
 /// Ends a conversation: it takes no more messages. Ending it again changes nothing.
