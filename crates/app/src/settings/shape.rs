@@ -177,9 +177,22 @@ pub struct Ai {
     pub openai: AiProvider,
     pub claude: AiProvider,
     pub gemini: AiProvider,
+    pub calls: AiCalls,
     /// The models with their list prices, from `config/models.toml`.
     #[serde(skip)]
     pub models: ModelCatalogue,
+}
+
+/// How calls of models are held and followed.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AiCalls {
+    pub hold_seconds: u16,
+    pub assumed_output_tokens: u32,
+    pub lower_max_tokens: bool,
+    pub drain_seconds: u16,
+    pub context_messages: u16,
+    pub default_model: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
