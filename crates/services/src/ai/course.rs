@@ -94,10 +94,10 @@ impl Course {
     pub fn new(
         service: Arc<AiService>,
         call: Call,
-        held: HeldCall,
+        granted: HeldCall,
         began: Instant,
     ) -> Result<(Self, CallHold), CallError> {
-        let HeldCall { bounds, demanded, calls, prices } = held;
+        let HeldCall { bounds, demanded, calls, prices } = granted;
         let hold = hold_of(&demanded).ok_or_else(|| UsageError::Fault("a hold was granted and is none".to_owned()))?;
         let ending = service.registry.enter(hold.id(), call.asking.api_key_id);
         let course = Self {

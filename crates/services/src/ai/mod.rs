@@ -1,4 +1,4 @@
-//! AI: calls to models, held before they are sent and settled exactly once. `service` finds the model and holds, within the
+//! AI: calls to models, held before they are sent and settled exactly once. `chat` prepares those of our own route; `service` finds the model and holds, within the
 //! `bounds` of what the call can use; `attempts` sends it; its `course` follows the answer and `settling` books it; the
 //! `sweep` settles what nobody speaks for any more.
 
@@ -6,6 +6,7 @@ pub mod answers;
 pub mod attempts;
 mod bounds;
 pub mod calls;
+pub mod chat;
 mod course;
 pub mod errors;
 mod registry;

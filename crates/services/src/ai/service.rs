@@ -30,6 +30,8 @@ use super::calls::{Call, Target};
 use super::course::Course;
 use super::errors::{CallError, KeyLimitReached};
 use super::registry::Registry;
+use crate::ai_usage::AiUsageService;
+use crate::chat::ChatService;
 use crate::entitlements::EntitlementService;
 use crate::prices::{PriceService, PricedModel};
 use crate::tokens::TokenService;
@@ -58,6 +60,10 @@ pub struct AiSettings {
     pub may_lower: bool,
     /// For how long an answer that nobody reads any more is drained before the call is cancelled.
     pub drain: Duration,
+    /// How many messages of a session go along as context, at most.
+    pub context_messages: u64,
+    /// The model of our own route where nobody names one.
+    pub default_model: String,
     /// By the name of a model: which others are asked where it fails.
     pub fallbacks: HashMap<String, Vec<String>>,
 }
@@ -83,6 +89,9 @@ pub struct AiParts {
     pub usage: Arc<UsageService>,
     pub entitlements: Arc<EntitlementService>,
     pub tokens: Arc<TokenService>,
+    /// What was said before, and what calls came to.
+    pub history: Arc<ChatService>,
+    pub statistics: Arc<AiUsageService>,
     pub attempts: Attempts,
     pub counter: Arc<dyn TokenCounter>,
     pub observer: Arc<dyn CallObserver>,
@@ -111,6 +120,11 @@ impl AiService {
     /// How many model tokens a text is about.
     pub fn count(&self, text: &str) -> u64 {
         self.parts.counter.count(text)
+    }
+
+    /// Now, by the clock of the service.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.parts.clock.now()
     }
 
     /// The models that can be called, with their prices.
@@ -153,15 +167,15 @@ impl AiService {
     /// still listens.
     pub async fn call(self: &Arc<Self>, call: Call) -> Result<Answer, CallError> {
         let began = Instant::now();
-        let held = self.hold(&call).await.inspect_err(|error| {
+        let granted = self.hold(&call).await.inspect_err(|error| {
             self.parts.observer.refused(call.target.provider, &call.target.model, error.word());
         })?;
         let (pieces, read) = mpsc::channel(PIECES_AHEAD);
-        let (head, begun) = oneshot::channel();
-        let (course, hold) = Course::new(Arc::clone(self), call, held, began)?;
+        let (head, answering) = oneshot::channel();
+        let (course, hold) = Course::new(Arc::clone(self), call, granted, began)?;
         tokio::spawn(course.run(hold, head, pieces));
         let lost = |_| CallError::Usage(UsageError::Fault("a call ended without a word".to_owned()));
-        Ok(Answer { head: begun.await.map_err(lost)??, pieces: read })
+        Ok(Answer { head: answering.await.map_err(lost)??, pieces: read })
     }
 
     /// The same path without the call: nothing is held.
@@ -279,17 +293,25 @@ impl AiService {
         self.registry.len()
     }
 
-    /// Breaks off what is running, for the stop, and waits until it is settled, at most `patience`.
-    pub async fn stop(&self, patience: Duration) {
+    /// For the stop: lets what is running go on for `grace`, then breaks it off and waits until it is settled, at most
+    /// `patience`.
+    pub async fn stop(&self, grace: Duration, patience: Duration) {
+        if self.ended_within(grace).await {
+            return;
+        }
         self.registry.end_all();
+        if !self.ended_within(patience).await {
+            tracing::warn!(calls = self.registry.len(), "calls were still running at the stop; the sweep settles them");
+        }
+    }
+
+    async fn ended_within(&self, time: Duration) -> bool {
         let ended = async {
             while self.registry.len() > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        if tokio::time::timeout(patience, ended).await.is_err() {
-            tracing::warn!(calls = self.registry.len(), "calls were still running at the stop; the sweep settles them");
-        }
+        tokio::time::timeout(time, ended).await.is_ok()
     }
 }
 

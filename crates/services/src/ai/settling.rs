@@ -41,7 +41,7 @@ impl AiService {
         for _ in 1..TRIES {
             match self.change(hold_id, user_id, action.clone()).await {
                 Err(UsageError::QueueFull | UsageError::Contended | UsageError::Away(_) | UsageError::InDoubt(_)) => {
-                    tokio::time::sleep(PAUSE).await
+                    tokio::time::sleep(PAUSE).await;
                 }
                 ended => return ended,
             }

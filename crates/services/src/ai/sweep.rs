@@ -29,13 +29,13 @@ impl AiService {
         for DueCall { hold_id, user_id, call } in due {
             let CallTerms { provider, model, is_sandbox, began_at, session_id, .. } = call.terms.clone();
             let usage = estimated(&call.terms);
-            let priced = (!is_sandbox).then(|| prices.cost(provider, &model, &usage, began_at).ok()).flatten();
+            let cost = (!is_sandbox).then(|| prices.cost(provider, &model, &usage, began_at).ok()).flatten();
             let result = CallResult {
                 provider,
                 model: model.to_string(),
                 usage,
                 reported: None,
-                cost: priced,
+                cost,
                 outcome: CallOutcome::Swept,
                 latency_ms: None,
                 session_id,
