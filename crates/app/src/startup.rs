@@ -24,6 +24,7 @@ use ports::clock::Clock;
 use ports::identity::{CallerCache, SecretMint, TokenVerifier};
 use ports::randomness::Randomness;
 use ports::store::{Scope, Store, StoreError};
+use services::ai::{AiParts, AiService, AiSettings};
 use services::ai_usage::AiUsageService;
 use services::api_keys::ApiKeyService;
 use services::audit::AuditService;
@@ -278,6 +279,7 @@ fn rooms(settings: &Settings, pg: &Arc<PgStore>, clock: &Arc<dyn Clock>, signing
             session_ttl: TimeDelta::days(settings.auth.session_ttl_days.into()),
         })
     });
+    let prices = Arc::new(PriceService::new(&store, clock, &randomness, settings.ai.models.clone()));
     let provider = if supabase.is_provider() { IdentityProvider::Supabase } else { IdentityProvider::BuiltIn };
     let admin_email = admin_email(settings)?.filter(|_| supabase.is_provider());
     let entitlements = Arc::new(EntitlementService::new(
@@ -286,6 +288,13 @@ fn rooms(settings: &Settings, pg: &Arc<PgStore>, clock: &Arc<dyn Clock>, signing
         Arc::clone(&changes),
         Arc::clone(&readings),
     ));
+    let usage = Arc::new(UsageService::start(
+        Arc::clone(&store),
+        Arc::clone(&randomness),
+        Arc::<Memory>::clone(&memory) as _,
+        lane_settings(settings),
+    ));
+    let tokens = Arc::new(TokenService { store: Arc::clone(&store), randomness: Arc::clone(&randomness) });
     Ok(Rooms {
         callers: Arc::new(CallerService::new(
             Arc::clone(&store),
@@ -298,17 +307,14 @@ fn rooms(settings: &Settings, pg: &Arc<PgStore>, clock: &Arc<dyn Clock>, signing
         accounts,
         users: Arc::new(UserService { store: Arc::clone(&store), cache: Arc::clone(&cache), provider, admin_email }),
         plans: Arc::new(PlanService::new(Arc::clone(&store), settings.billing.mode, Arc::clone(&changes))),
-        prices: Arc::new(PriceService::new(&store, clock, &randomness, settings.ai.models.clone())),
+        ai: ai_service(&store, &prices, &usage, &entitlements, &tokens, clock),
+        clock: Arc::clone(clock),
+        prices,
         features: Arc::new(FeatureService { store: Arc::clone(&store), changes: Arc::clone(&changes) }),
-        usage: Arc::new(UsageService::start(
-            Arc::clone(&store),
-            Arc::clone(&randomness),
-            Arc::<Memory>::clone(&memory) as _,
-            lane_settings(settings),
-        )),
+        usage,
         ai_usage: Arc::new(AiUsageService { store: Arc::clone(&store), entitlements: Arc::clone(&entitlements) }),
         entitlements,
-        tokens: Arc::new(TokenService { store: Arc::clone(&store), randomness: Arc::clone(&randomness) }),
+        tokens,
         usage_history: Arc::new(UsageHistoryService { store: Arc::clone(&store) }),
         chat: Arc::new(ChatService { store: Arc::clone(&store) }),
         api_keys: Arc::new(ApiKeyService { store: Arc::clone(&store), clock: Arc::clone(clock), mint, cache }),
@@ -319,6 +325,51 @@ fn rooms(settings: &Settings, pg: &Arc<PgStore>, clock: &Arc<dyn Clock>, signing
         randomness,
         store: Arc::clone(pg),
     })
+}
+
+/// Until the providers are wired: the dialects find models and count.
+fn ai_service(
+    store: &Arc<dyn Store>,
+    prices: &Arc<PriceService>,
+    usage: &Arc<UsageService>,
+    entitlements: &Arc<EntitlementService>,
+    tokens: &Arc<TokenService>,
+    clock: &Arc<dyn Clock>,
+) -> Arc<AiService> {
+    Arc::new(AiService::new(AiParts {
+        store: Arc::clone(store),
+        prices: Arc::clone(prices),
+        usage: Arc::clone(usage),
+        entitlements: Arc::clone(entitlements),
+        tokens: Arc::clone(tokens),
+        attempts: services::ai::attempts::Attempts {},
+        counter: Arc::new(FourBytes),
+        observer: Arc::new(Unobserved),
+        clock: Arc::clone(clock),
+        settings: AiSettings {
+            hold_ttl: TimeDelta::minutes(5),
+            assumed_output_tokens: 1_024,
+            may_lower: false,
+            drain: Duration::from_secs(5),
+            fallbacks: std::collections::HashMap::new(),
+        },
+    }))
+}
+
+struct FourBytes;
+
+impl ports::ai::TokenCounter for FourBytes {
+    fn count(&self, text: &str) -> u64 {
+        u64::try_from(text.len().div_ceil(4)).unwrap_or(u64::MAX)
+    }
+}
+
+struct Unobserved;
+
+impl ports::ai::CallObserver for Unobserved {
+    fn ended(&self, _: &ports::ai::CallReport) {}
+
+    fn refused(&self, _: domain::ai::Provider, _: &domain::ai::ModelId, _: &'static str) {}
 }
 
 fn lane_settings(settings: &Settings) -> LaneSettings {

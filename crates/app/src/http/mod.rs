@@ -7,6 +7,7 @@ pub mod caller;
 pub mod chat;
 pub mod cors;
 pub mod detached;
+pub mod dialects;
 pub mod entitlements;
 pub mod features;
 pub mod finish;

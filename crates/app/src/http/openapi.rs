@@ -11,7 +11,7 @@ use utoipa::{Modify, OpenApi};
 
 use super::problem::{CONTENT_TYPE, ProblemView};
 use super::{
-    ai_usage, api_keys, audit, chat, entitlements, features, identity, maintenance, metrics, plans, prices,
+    ai_usage, api_keys, audit, chat, dialects, entitlements, features, identity, maintenance, metrics, plans, prices,
     subscriptions, tokens, usage, usage_history, users,
 };
 
@@ -43,6 +43,10 @@ use super::{
         chat::sessions::end_session, chat::sessions::delete_session, chat::messages::list_messages, chat::messages::list_history,
         ai_usage::read_usage, ai_usage::read_any_usage,
         prices::list_models, prices::list_prices, prices::add_price,
+        dialects::doors::create_chat_completion, dialects::doors::create_embeddings, dialects::doors::create_message,
+        dialects::doors::count_message_tokens, dialects::doors::call_gemini_model,
+        dialects::doors::call_gemini_model_stable, dialects::models::list_dialect_models,
+        dialects::models::read_dialect_model, dialects::models::list_gemini_models, dialects::models::read_gemini_model,
         audit::list_audit, maintenance::integrity, maintenance::liveness, maintenance::readiness,
         metrics::render,
     ),
@@ -57,6 +61,7 @@ use super::{
         (name = "tokens", description = "The own balance of tokens and its ledger"),
         (name = "ai", description = "Conversations with models, and what calls of them cost"),
         (name = "models", description = "The models of the AI providers, with their limits and prices"),
+        (name = "dialects", description = "The APIs of OpenAI, Anthropic and Gemini, for their own SDKs"),
         (name = "keys", description = "API keys"),
         (name = "catalogue", description = "Plans and features, for administrators"),
         (name = "operators", description = "Users, audit and integrity, for administrators"),
@@ -64,6 +69,9 @@ use super::{
     )
 )]
 pub struct ApiDocument;
+
+/// The tag of the routes that speak other people's words.
+const DIALECTS: &str = "dialects";
 
 /// The document as text, as it is served and as it is kept in `docs/`.
 pub fn document() -> Result<String, serde_json::Error> {
@@ -130,6 +138,9 @@ fn describe_key(parameter: &mut RefOr<Parameter>) {
 }
 
 fn complete(operation: &mut Operation) {
+    if operation.tags.iter().flatten().any(|tag| tag == DIALECTS) {
+        return complete_dialect(operation);
+    }
     operation.parameters.iter_mut().flatten().for_each(describe_key);
     for response in operation.responses.responses.values_mut() {
         mark_as_problem(response);
@@ -167,6 +178,27 @@ fn complete(operation: &mut Operation) {
     }
     for (status, description) in shared {
         operation.responses.responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(problem(description)));
+    }
+}
+
+/// Refusals there are in the dialect, and those of the house that the SDKs do not know are a 400.
+fn complete_dialect(operation: &mut Operation) {
+    let object = || RefOr::T(Schema::from(ObjectBuilder::new().schema_type(Type::Object)));
+    for (status, description) in [
+        ("400", "A field is wrong or cannot be translated, the body is no JSON or too large"),
+        ("401", "No or bad credentials"),
+        ("402", "The limit is reached, and the tokens do not pay for the call"),
+        ("403", "Not allowed: the permission, the plan, or a model without a price"),
+        ("404", "No such model"),
+        ("429", "A limit of the plan or the key, or the provider takes no more"),
+        ("500", "A fault of ours"),
+        ("502", "The provider failed"),
+        ("503", "The provider has no key or is left alone for a while, or the database does not answer"),
+        ("504", "The provider took too long"),
+    ] {
+        let content = Content::new(Some(object()));
+        let refusal = ResponseBuilder::new().description(description).content("application/json", content).build();
+        operation.responses.responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(refusal));
     }
 }
 

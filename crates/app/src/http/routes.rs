@@ -1,9 +1,10 @@
 //! Routes: which path leads to which handler. Resources, not macros, so that a wrong method is a 405 with `Allow`.
 
-use actix_web::HttpResponse;
+use actix_web::{HttpResponse, guard};
 use actix_web::web::{self, PayloadConfig, ServiceConfig, resource};
 
 use super::chat::{messages, sessions};
+use super::dialects::{doors, models};
 use super::problem::Problem;
 use super::usage::{demands, reservations};
 use super::{
@@ -22,6 +23,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .configure(ai)
         .configure(catalogue)
         .configure(keys)
+        .configure(dialects)
         .configure(operators)
         .configure(documentation)
         .default_service(web::to(nothing_here));
@@ -129,6 +131,29 @@ fn keys(config: &mut ServiceConfig) {
                 .delete(api_keys::revoke_key),
         )
         .service(resource("/api/keys/{key_id}/rotate").post(api_keys::rotate_key));
+}
+
+/// The providers' own routes. A model's name may hold slashes, and tuned ones colons: a verb of Gemini's follows the last
+/// colon of a POST, and a GET asks for the model of that name.
+fn dialects(config: &mut ServiceConfig) {
+    let body = || PayloadConfig::new(doors::BODY_LIMIT);
+    let chat = resource("/v1/chat/completions").app_data(body());
+    let embeddings = resource("/v1/embeddings").app_data(body());
+    let messages = resource("/v1/messages").app_data(body());
+    let counting = resource("/v1/messages/count_tokens").app_data(body());
+    let stable = resource("/v1/models/{model:.+}:{verb}").guard(guard::Post()).app_data(body());
+    let beta = resource("/v1beta/models/{model:.+}:{verb}").guard(guard::Post()).app_data(body());
+    config
+        .service(chat.post(doors::create_chat_completion))
+        .service(embeddings.post(doors::create_embeddings))
+        .service(messages.post(doors::create_message))
+        .service(counting.post(doors::count_message_tokens))
+        .service(stable.post(doors::call_gemini_model_stable))
+        .service(beta.post(doors::call_gemini_model))
+        .service(resource("/v1/models").get(models::list_dialect_models))
+        .service(resource("/v1/models/{model:.+}").get(models::read_dialect_model))
+        .service(resource("/v1beta/models").get(models::list_gemini_models))
+        .service(resource("/v1beta/models/{model:.+}").get(models::read_gemini_model));
 }
 
 fn operators(config: &mut ServiceConfig) {

@@ -12,7 +12,9 @@ use adapters::postgres::PgStore;
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
 use ports::changes::ChangeListener;
+use ports::clock::Clock;
 use ports::randomness::Randomness;
+use services::ai::AiService;
 use services::ai_usage::AiUsageService;
 use services::api_keys::ApiKeyService;
 use services::audit::AuditService;
@@ -48,6 +50,8 @@ pub struct Rooms {
     pub users: Arc<UserService>,
     pub plans: Arc<PlanService>,
     pub prices: Arc<PriceService>,
+    pub ai: Arc<AiService>,
+    pub clock: Arc<dyn Clock>,
     pub features: Arc<FeatureService>,
     pub entitlements: Arc<EntitlementService>,
     pub usage: Arc<UsageService>,
@@ -122,6 +126,8 @@ struct Shared {
     users: Data<UserService>,
     plans: Data<PlanService>,
     prices: Data<PriceService>,
+    ai: Data<AiService>,
+    clock: Data<dyn Clock>,
     features: Data<FeatureService>,
     entitlements: Data<EntitlementService>,
     usage: Data<UsageService>,
@@ -155,6 +161,8 @@ impl Shared {
             users: Data::from(rooms.users),
             plans: Data::from(rooms.plans),
             prices: Data::from(rooms.prices),
+            ai: Data::from(rooms.ai),
+            clock: Data::from(rooms.clock),
             features: Data::from(rooms.features),
             entitlements: Data::from(rooms.entitlements),
             usage: Data::from(rooms.usage),
@@ -183,6 +191,8 @@ impl Shared {
             .app_data(self.users.clone())
             .app_data(self.plans.clone())
             .app_data(self.prices.clone())
+            .app_data(self.ai.clone())
+            .app_data(self.clock.clone())
             .app_data(self.features.clone())
             .app_data(self.entitlements.clone())
             .app_data(self.usage.clone())
