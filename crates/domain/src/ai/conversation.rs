@@ -135,9 +135,16 @@ pub enum Delta {
     /// Thinking that the caller is shown; it is output like text.
     Thinking(String),
     /// The tool calls of an answer are numbered from 0.
-    ToolCallBegun { index: u32, id: String, name: String },
+    ToolCallBegun {
+        index: u32,
+        id: String,
+        name: String,
+    },
     /// A further piece of a call's arguments; the pieces together are one JSON object.
-    ToolArguments { index: u32, json: String },
+    ToolArguments {
+        index: u32,
+        json: String,
+    },
     Finished(FinishReason),
 }
 

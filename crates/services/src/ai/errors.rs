@@ -17,7 +17,9 @@ use crate::usage::commands::UsageError;
 pub enum KeyLimitReached {
     #[error("this API key has made {used} of {limit} requests of this minute")]
     Requests { limit: i64, used: i64 },
-    #[error("this API key has {used} of {limit} tokens of this minute used or held, and this call needs up to {needed}")]
+    #[error(
+        "this API key has {used} of {limit} tokens of this minute used or held, and this call needs up to {needed}"
+    )]
     Tokens { limit: i64, used: i64, needed: i64 },
     #[error(
         "this API key has used or held {used_usd} of the {limit_usd} dollars of this month, and this call can cost {needed_usd}"
