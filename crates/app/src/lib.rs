@@ -3,6 +3,7 @@
 //! Architecture Invariant: no rule of the product is decided here. A handler turns a request into a call of a service,
 //! and its outcome into an answer.
 
+pub mod assembly;
 pub mod cli;
 pub mod http;
 pub mod jobs;

@@ -6,49 +6,27 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use adapters::clock::SystemClock;
-use adapters::memory::Memory;
 use adapters::postgres::embedded::EmbeddedPostgres;
 use adapters::postgres::{ChangeFeed, PgStore, PoolSettings, Pooler as PgPooler};
-use adapters::randomness::SystemRandomness;
-use adapters::secrets::access_tokens::BuiltInTokens;
-use adapters::secrets::api_keys::ApiKeys;
 use adapters::secrets::opaque::OpaqueSecrets;
-use adapters::secrets::passwords::{Argon2Passwords, CONCURRENCY};
-use adapters::secrets::supabase::SupabaseTokens;
-use adapters::secrets::verified::CachedVerifier;
 use anyhow::{Context, bail};
-use chrono::TimeDelta;
-use ports::api_keys::KeyMint;
 use ports::changes::ChangeListener;
 use ports::clock::Clock;
-use ports::identity::{CallerCache, SecretMint, TokenVerifier};
-use ports::randomness::Randomness;
+use ports::identity::SecretMint;
 use ports::store::{Scope, Store, StoreError};
-use services::ai::{AiParts, AiService, AiSettings};
-use services::ai_usage::AiUsageService;
-use services::api_keys::ApiKeyService;
-use services::audit::AuditService;
-use services::chat::ChatService;
-use services::entitlements::EntitlementService;
-use services::features::FeatureService;
-use services::identity::accounts::{AccountService, FirstAdmin};
-use services::identity::callers::CallerService;
+use services::ai::AiService;
+use services::identity::accounts::FirstAdmin;
 use services::maintenance::MaintenanceService;
-use services::plans::PlanService;
-use services::prices::PriceService;
-use services::readings::Readings;
-use services::tokens::TokenService;
-use services::usage::{LaneSettings, UsageService};
-use services::usage_history::UsageHistoryService;
-use services::users::{IdentityProvider, UserService};
+use services::usage::UsageService;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use crate::assembly::rooms;
 use crate::http::maintenance::Stopping;
-use crate::http::server::{self, Rooms};
+use crate::http::server;
 use crate::jobs::{Jobs, JobsContext};
-use crate::preparation::{Preparation, admin_email};
-use crate::settings::shape::{Environment, Pooler, Secret, Settings, given};
+use crate::preparation::Preparation;
+use crate::settings::shape::{Environment, Pooler, Secret, Settings};
 use crate::telemetry;
 
 /// The login of the service on its private cluster.
@@ -60,15 +38,21 @@ const SIGNING_KEY_FILE: &str = "signing_key";
 /// How long the stop waits for consumptions whose clients have gone already.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long calls of models that were broken off may take to be settled.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(4);
+
 /// A running service. Dropping it stops nothing; `stop` does, in order.
 pub struct RunningApp {
     pub address: SocketAddr,
     pub first_admin: FirstAdmin,
     store: Arc<PgStore>,
     usage: Arc<UsageService>,
+    ai: Arc<AiService>,
     stopping: Stopping,
     /// How long a balancer is given to notice.
     delay: Duration,
+    /// How long requests in flight may go on.
+    grace: Duration,
     jobs: Jobs,
     feed: Option<ChangeFeed>,
     server: ServerHandle,
@@ -76,12 +60,14 @@ pub struct RunningApp {
 }
 
 impl RunningApp {
-    /// Readiness says no, requests in flight end, what is noted is written, connections close.
+    /// Readiness says no, requests in flight end, what is noted is written, connections close. An answer of a model that
+    /// takes longer is broken off in time, and billed as far as it came.
     pub async fn stop(self) -> anyhow::Result<()> {
         info!("stopping");
         self.stopping.begin();
         tokio::time::sleep(self.delay).await;
-        self.server.stop(true).await;
+        let ending = self.ai.stop(self.grace.saturating_sub(SETTLE_PATIENCE), SETTLE_PATIENCE);
+        tokio::join!(self.server.stop(true), ending);
         self.serving.await.context("the HTTP server broke")?.context("the HTTP server failed")?;
         self.usage.drain(DRAIN_PATIENCE).await;
         self.jobs.stop().await;
@@ -142,17 +128,32 @@ pub async fn start(settings: Settings) -> anyhow::Result<RunningApp> {
         maintenance: Arc::clone(&rooms.maintenance),
         limits: Arc::clone(&rooms.limits),
         usage: Arc::clone(&rooms.usage),
+        ai: Arc::clone(&rooms.ai),
         api_keys: Arc::clone(&rooms.api_keys),
         usage_history: Arc::clone(&rooms.usage_history),
         store: Arc::<PgStore>::clone(&store),
         metrics: metrics.clone(),
     });
-    let usage = Arc::clone(&rooms.usage);
+    let (usage, ai) = (Arc::clone(&rooms.usage), Arc::clone(&rooms.ai));
+    let grace = Duration::from_secs(settings.server.shutdown_grace_seconds);
     let (server, address) = server::bind(settings, rooms, stopping.clone(), metrics)?;
     let handle = server.handle();
     let serving = tokio::spawn(server);
     info!(%address, "listening");
-    Ok(RunningApp { address, first_admin, store, usage, stopping, delay, jobs, feed, server: handle, serving })
+    Ok(RunningApp {
+        address,
+        first_admin,
+        store,
+        usage,
+        ai,
+        stopping,
+        delay,
+        grace,
+        jobs,
+        feed,
+        server: handle,
+        serving,
+    })
 }
 
 async fn migrate(settings: &Settings, url: &str) -> anyhow::Result<()> {
@@ -248,141 +249,4 @@ async fn check_database(settings: &Settings, store: &Arc<PgStore>) -> anyhow::Re
     }
     warn!(%rights, "the database login has more rights than it needs; every transaction sets a lesser role");
     Ok(())
-}
-
-/// The services, each with its ports.
-fn rooms(settings: &Settings, pg: &Arc<PgStore>, clock: &Arc<dyn Clock>, signing_key: &str) -> anyhow::Result<Rooms> {
-    let store: Arc<dyn Store> = Arc::<PgStore>::clone(pg);
-    let memory = Arc::new(Memory::new());
-    let cache: Arc<dyn CallerCache> = Arc::<Memory>::clone(&memory);
-    let changes: Arc<dyn ChangeListener> = Arc::<Memory>::clone(&memory);
-    let readings = Arc::new(Readings::new(Arc::clone(&store), Arc::clone(&cache), Arc::<Memory>::clone(&memory) as _));
-    let mint: Arc<dyn KeyMint> = Arc::new(ApiKeys::new(settings.api_keys.prefix.clone())?);
-    let randomness: Arc<dyn Randomness> = Arc::new(SystemRandomness);
-    let supabase = &settings.auth.supabase;
-    let built_in =
-        || BuiltInTokens::new(signing_key.as_bytes(), settings.auth.access_token_ttl_seconds, Arc::clone(clock));
-    let verifier: Arc<dyn TokenVerifier> = if supabase.is_provider() {
-        Arc::new(CachedVerifier::new(supabase_tokens(settings, clock)?, Arc::clone(clock)))
-    } else {
-        Arc::new(CachedVerifier::new(built_in()?, Arc::clone(clock)))
-    };
-    let accounts = (!supabase.is_provider()).then(built_in).transpose()?.map(|tokens| {
-        Arc::new(AccountService {
-            store: Arc::clone(&store),
-            clock: Arc::clone(clock),
-            randomness: Arc::clone(&randomness),
-            passwords: Arc::new(Argon2Passwords::new(CONCURRENCY)),
-            tokens: Arc::new(tokens),
-            secrets: Arc::new(OpaqueSecrets),
-            cache: Arc::clone(&cache),
-            session_ttl: TimeDelta::days(settings.auth.session_ttl_days.into()),
-        })
-    });
-    let prices = Arc::new(PriceService::new(&store, clock, &randomness, settings.ai.models.clone()));
-    let provider = if supabase.is_provider() { IdentityProvider::Supabase } else { IdentityProvider::BuiltIn };
-    let admin_email = admin_email(settings)?.filter(|_| supabase.is_provider());
-    let entitlements = Arc::new(EntitlementService::new(
-        Arc::clone(&store),
-        Arc::<Memory>::clone(&memory) as _,
-        Arc::clone(&changes),
-        Arc::clone(&readings),
-    ));
-    let usage = Arc::new(UsageService::start(
-        Arc::clone(&store),
-        Arc::clone(&randomness),
-        Arc::<Memory>::clone(&memory) as _,
-        lane_settings(settings),
-    ));
-    let tokens = Arc::new(TokenService { store: Arc::clone(&store), randomness: Arc::clone(&randomness) });
-    Ok(Rooms {
-        callers: Arc::new(CallerService::new(
-            Arc::clone(&store),
-            Arc::clone(clock),
-            verifier,
-            Arc::clone(&mint),
-            Arc::clone(&cache),
-            Arc::clone(&readings),
-        )),
-        accounts,
-        users: Arc::new(UserService { store: Arc::clone(&store), cache: Arc::clone(&cache), provider, admin_email }),
-        plans: Arc::new(PlanService::new(Arc::clone(&store), settings.billing.mode, Arc::clone(&changes))),
-        ai: ai_service(&store, &prices, &usage, &entitlements, &tokens, clock),
-        clock: Arc::clone(clock),
-        prices,
-        features: Arc::new(FeatureService { store: Arc::clone(&store), changes: Arc::clone(&changes) }),
-        usage,
-        ai_usage: Arc::new(AiUsageService { store: Arc::clone(&store), entitlements: Arc::clone(&entitlements) }),
-        entitlements,
-        tokens,
-        usage_history: Arc::new(UsageHistoryService { store: Arc::clone(&store) }),
-        chat: Arc::new(ChatService { store: Arc::clone(&store) }),
-        api_keys: Arc::new(ApiKeyService { store: Arc::clone(&store), clock: Arc::clone(clock), mint, cache }),
-        audit: Arc::new(AuditService { store: Arc::clone(&store) }),
-        maintenance: Arc::new(MaintenanceService { store }),
-        changes,
-        limits: Arc::new(crate::http::limits::RateLimits::new(settings)?),
-        randomness,
-        store: Arc::clone(pg),
-    })
-}
-
-/// Until the providers are wired: the dialects find models and count.
-fn ai_service(
-    store: &Arc<dyn Store>,
-    prices: &Arc<PriceService>,
-    usage: &Arc<UsageService>,
-    entitlements: &Arc<EntitlementService>,
-    tokens: &Arc<TokenService>,
-    clock: &Arc<dyn Clock>,
-) -> Arc<AiService> {
-    Arc::new(AiService::new(AiParts {
-        store: Arc::clone(store),
-        prices: Arc::clone(prices),
-        usage: Arc::clone(usage),
-        entitlements: Arc::clone(entitlements),
-        tokens: Arc::clone(tokens),
-        attempts: services::ai::attempts::Attempts {},
-        counter: Arc::new(FourBytes),
-        observer: Arc::new(Unobserved),
-        clock: Arc::clone(clock),
-        settings: AiSettings {
-            hold_ttl: TimeDelta::minutes(5),
-            assumed_output_tokens: 1_024,
-            may_lower: false,
-            drain: Duration::from_secs(5),
-            fallbacks: std::collections::HashMap::new(),
-        },
-    }))
-}
-
-struct FourBytes;
-
-impl ports::ai::TokenCounter for FourBytes {
-    fn count(&self, text: &str) -> u64 {
-        u64::try_from(text.len().div_ceil(4)).unwrap_or(u64::MAX)
-    }
-}
-
-struct Unobserved;
-
-impl ports::ai::CallObserver for Unobserved {
-    fn ended(&self, _: &ports::ai::CallReport) {}
-
-    fn refused(&self, _: domain::ai::Provider, _: &domain::ai::ModelId, _: &'static str) {}
-}
-
-fn lane_settings(settings: &Settings) -> LaneSettings {
-    let usage = &settings.usage;
-    let keep = TimeDelta::days(usage.keep_keys_days.into());
-    LaneSettings { lanes: usage.lanes, queue: usage.queue, batch: usage.batch, keep }
-}
-
-fn supabase_tokens(settings: &Settings, clock: &Arc<dyn Clock>) -> anyhow::Result<SupabaseTokens> {
-    let supabase = &settings.auth.supabase;
-    let (issuer, audience, clock) = (given(&supabase.issuer), supabase.audience.as_str(), Arc::clone(clock));
-    Ok(match supabase.jwt_secret.expose() {
-        Some(secret) => SupabaseTokens::with_secret(secret.as_bytes(), issuer, audience, clock)?,
-        None => SupabaseTokens::with_jwks(&supabase.jwks_url, issuer, audience, clock)?,
-    })
 }

@@ -1,7 +1,7 @@
 //! Routes: which path leads to which handler. Resources, not macros, so that a wrong method is a 405 with `Allow`.
 
-use actix_web::{HttpResponse, guard};
 use actix_web::web::{self, PayloadConfig, ServiceConfig, resource};
+use actix_web::{HttpResponse, guard};
 
 use super::chat::{messages, sessions};
 use super::dialects::{doors, models};

@@ -11,6 +11,7 @@ use std::time::Duration;
 use metrics::counter;
 use metrics_exporter_prometheus::PrometheusHandle;
 use ports::store::{Store, StoreError};
+use services::ai::AiService;
 use services::api_keys::ApiKeyService;
 use services::identity::accounts::AccountService;
 use services::identity::callers::CallerService;
@@ -48,6 +49,7 @@ pub struct JobsContext {
     pub accounts: Option<Arc<AccountService>>,
     pub plans: Arc<PlanService>,
     pub usage: Arc<UsageService>,
+    pub ai: Arc<AiService>,
     pub api_keys: Arc<ApiKeyService>,
     pub usage_history: Arc<UsageHistoryService>,
     pub maintenance: Arc<MaintenanceService>,
@@ -72,6 +74,7 @@ impl Jobs {
             accounts,
             plans,
             usage,
+            ai,
             api_keys,
             usage_history,
             maintenance,
@@ -86,6 +89,9 @@ impl Jobs {
         every("answers", MINUTE, job(move || sweeps::sweep_answers(Arc::clone(&store))));
         let holding = Arc::clone(&usage);
         every("holds", 5 * SECOND, job(move || sweeps::sweep_holds(Arc::clone(&holding))));
+        let calling = Arc::clone(&ai);
+        every("calls", 5 * SECOND, job(move || sweeps::sweep_calls(Arc::clone(&calling))));
+        every("revoked_calls", SECOND, job(move || sweeps::end_revoked_calls(Arc::clone(&ai))));
         every("outcomes", MINUTE, job(move || sweeps::sweep_outcomes(Arc::clone(&usage))));
         every("key_counters", MINUTE, job(move || sweeps::sweep_key_counters(Arc::clone(&api_keys))));
         every("usage_rollups", MINUTE, job(move || sweeps::roll_up_usage(Arc::clone(&usage_history))));

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use ports::store::{Store, StoreError};
+use services::ai::AiService;
 use services::api_keys::ApiKeyService;
 use services::identity::accounts::AccountService;
 use services::identity::callers::CallerService;
@@ -79,6 +80,21 @@ pub async fn sweep_holds(usage: Arc<UsageService>) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// Settles the calls of models whose process is gone.
+pub async fn sweep_calls(ai: Arc<AiService>) -> Result<(), StoreError> {
+    for _ in 0..BATCHES_MAX {
+        if ai.sweep_calls().await? == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Ends the calls that run by keys that were revoked.
+pub async fn end_revoked_calls(ai: Arc<AiService>) -> Result<(), StoreError> {
+    ai.end_revoked().await
 }
 
 /// Sums the hours of use that are over. How far the sums are behind is shown also where they could not be made.

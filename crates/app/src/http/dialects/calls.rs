@@ -76,8 +76,8 @@ impl Knock {
         let target = ai.target(&asked.model, None, purpose).await?;
         let provider = self.dialect.provider();
         // Embeddings are no conversation: the sandbox too takes them in its provider's words.
-        let is_native = target.takes_natively(provider)
-            || (self.operation == Operation::Embeddings && target.provider == provider);
+        let is_native =
+            target.takes_natively(provider) || (self.operation == Operation::Embeddings && target.provider == provider);
         let frame = Frame {
             dialect: self.dialect,
             is_native,

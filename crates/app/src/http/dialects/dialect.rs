@@ -19,7 +19,8 @@ impl Dialect {
     ///
     /// `/v1/models` is everybody's, so there the headers tell; a verb after a colon is Gemini's.
     pub fn of(path: &str, headers: &HeaderMap) -> Option<Self> {
-        let below = |prefix: &str| path == prefix || path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
+        let below =
+            |prefix: &str| path == prefix || path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
         if below("/v1beta") {
             return Some(Self::Gemini);
         }

@@ -168,7 +168,8 @@ where
         let (_, (model, input)) = sized(&ai, body, read).await?;
         let found = ai.target(&model, None, ModelPurpose::Chat).await;
         found?;
-        let beside = input.messages.saturating_mul(OF_A_MESSAGE).saturating_add(input.images.saturating_mul(OF_A_PICTURE));
+        let beside =
+            input.messages.saturating_mul(OF_A_MESSAGE).saturating_add(input.images.saturating_mul(OF_A_PICTURE));
         Ok::<_, Problem>(input.text_tokens.saturating_add(beside))
     })
     .await

@@ -73,7 +73,8 @@ fn problem(error: CallError) -> Problem {
         }
         CallError::KeyLimit { reached, resets_at, as_of } => key_limit(&reached, resets_at, as_of, &told),
         CallError::CircuitOpen { retry_after, .. } => {
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "provider_resting", told).with_retry_after(seconds(retry_after))
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "provider_resting", told)
+                .with_retry_after(seconds(retry_after))
         }
         CallError::Provider { provider, fault } => of_fault(provider.as_str(), &fault),
         CallError::BrokenOff(why) => of_break_off("the provider", &why),
@@ -101,7 +102,8 @@ pub fn of_break_off(provider: &str, why: &BreakOff) -> Problem {
 
 /// The answer is there, and what it came to could not be written down: asking again may be charged again.
 pub fn not_in_the_books() -> Problem {
-    let detail = "The answer came, and what it cost could not be written down; it will be. Asking again is charged again.";
+    let detail =
+        "The answer came, and what it cost could not be written down; it will be. Asking again is charged again.";
     no_retry(Problem::unavailable("outcome_unknown", detail))
 }
 

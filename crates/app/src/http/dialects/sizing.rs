@@ -113,7 +113,8 @@ impl<'a> Scale<'a> {
         match kind {
             "image_url" | "input_image" => {
                 let address = part.pointer("/image_url/url").or_else(|| part.get("image_url"));
-                self.image(address.and_then(Value::as_str).unwrap_or_default()).map_err(|much| much.under("image_url"))?;
+                self.image(address.and_then(Value::as_str).unwrap_or_default())
+                    .map_err(|much| much.under("image_url"))?;
             }
             "image" => {
                 let source = part.get("source");
@@ -244,7 +245,8 @@ mod tests {
         assert_eq!(refused.fields["errors"][0]["field"], "messages[0].content[20].image_url");
         let long = "A".repeat(IMAGE_LENGTH_MAX + 1);
         let image = json!({ "type": "image", "source": { "type": "base64", "data": long } });
-        let refused = weigh(json!([{ "role": "user", "content": [{ "type": "text", "text": "x" }, image] }])).unwrap_err();
+        let refused =
+            weigh(json!([{ "role": "user", "content": [{ "type": "text", "text": "x" }, image] }])).unwrap_err();
         assert_eq!(refused.fields["errors"][0]["field"], "messages[0].content[1].source");
         assert_eq!(refused.status.as_u16(), 400);
     }

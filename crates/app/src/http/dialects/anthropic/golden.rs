@@ -117,8 +117,7 @@ fn a_request_becomes_a_conversation() {
         parameters: parameters.map(str::to_owned),
     };
     let call = ToolCall { id: "c1".to_owned(), name: "f".to_owned(), arguments: r#"{"a": 1}"#.to_owned() };
-    let answer =
-        ToolAnswer { id: "c1".to_owned(), name: "f".to_owned(), content: "5\n\n6".to_owned(), is_error: true };
+    let answer = ToolAnswer { id: "c1".to_owned(), name: "f".to_owned(), content: "5\n\n6".to_owned(), is_error: true };
     let expected = Conversation {
         system: Some("be kind\n\nbe brief".to_owned()),
         turns: vec![
@@ -141,9 +140,8 @@ fn a_request_becomes_a_conversation() {
 #[test]
 fn what_cannot_be_translated_is_named() {
     let with = |fields: &str| format!(r#"{{"messages":[{{"role":"user","content":"x"}}],{fields}}}"#);
-    let says = |block: &str| {
-        format!(r#"{{"messages":[{{"role":"user","content":[{{"type":"text","text":"x"}},{block}]}}]}}"#)
-    };
+    let says =
+        |block: &str| format!(r#"{{"messages":[{{"role":"user","content":[{{"type":"text","text":"x"}},{block}]}}]}}"#);
     for (body, field) in [
         (with(r#""top_k":5"#), "top_k"),
         (with(r#""thinking":{"type":"enabled","budget_tokens":1024}"#), "thinking"),

@@ -70,7 +70,8 @@ pub fn translate(text: &str, reader: Reader) -> Result<Conversation, Problem> {
     for tool in body.list("tools")? {
         read_tools(&mut tools, &tool, reader)?;
     }
-    let conversation = Conversation { tools, tool_choice: tool_choice(&body)?, ..growing.into_conversation("contents")? };
+    let conversation =
+        Conversation { tools, tool_choice: tool_choice(&body)?, ..growing.into_conversation("contents")? };
     match body.either("generationConfig", "generation_config") {
         None => Ok(conversation),
         Some(config) => configured(conversation, &config.object()?, reader),

@@ -10,7 +10,8 @@ use crate::http::dialects::rendering::End;
 use crate::http::dialects::samples::{ARRAY, EVENTS, everything, frame, native, piece, receipt, text, written};
 
 const USAGE: &str = r#","usageMetadata":{"promptTokenCount":12,"candidatesTokenCount":5,"cachedContentTokenCount":7,"thoughtsTokenCount":4,"totalTokenCount":21}"#;
-const CALLS: &str = r#"{"functionCall":{"id":"c0","name":"f","args":{"a": 1}}},{"functionCall":{"id":"c1","name":"g","args":{}}}"#;
+const CALLS: &str =
+    r#"{"functionCall":{"id":"c0","name":"f","args":{"a": 1}}},{"functionCall":{"id":"c1","name":"g","args":{}}}"#;
 const OPENAI: Reader = Reader::Other(Provider::OpenAi);
 
 fn response(parts: &str, finish: &str, usage: &str) -> String {
@@ -134,7 +135,8 @@ fn a_request_becomes_a_conversation() {
     };
     assert_eq!(translate(body, OPENAI).unwrap(), expected);
     let snake = body.replace("systemInstruction", "system_instruction").replace("toolConfig", "tool_config");
-    let snake = snake.replace("functionDeclarations", "function_declarations").replace("maxOutputTokens", "max_output_tokens");
+    let snake =
+        snake.replace("functionDeclarations", "function_declarations").replace("maxOutputTokens", "max_output_tokens");
     assert_eq!(translate(&snake, Reader::Sandbox).unwrap(), expected, "the other names say the same");
 }
 

@@ -1,9 +1,9 @@
 //! Gemini's dialect: `generateContent` and its streams, embeddings, the counting of tokens.
 
 pub mod conversation;
+mod framing;
 #[cfg(test)]
 mod golden;
-mod framing;
 pub mod native;
 pub mod request;
 mod schemas;

@@ -61,7 +61,8 @@ fn tool_calls(body: &Value) -> ToolCalls {
         if offered { TOOL_CALLS } else { 0 }
     };
     ToolCalls {
-        web_search: offers("googleSearch", "google_search").max(offers("googleSearchRetrieval", "google_search_retrieval")),
+        web_search: offers("googleSearch", "google_search")
+            .max(offers("googleSearchRetrieval", "google_search_retrieval")),
         web_fetch: offers("urlContext", "url_context"),
         code_execution: offers("codeExecution", "code_execution"),
     }
@@ -92,7 +93,9 @@ pub fn read_embeddings(model: String, body: &Value, count: &dyn Fn(&str) -> u64)
 fn embedding(model: String, requests: &[&Value], field: &str, count: &dyn Fn(&str) -> u64) -> Result<Asked, Problem> {
     let mut scale = Scale::new(count);
     for request in requests {
-        scale.weigh(request, "content").map_err(|problem| if field.is_empty() { problem } else { under(field, &problem) })?;
+        scale
+            .weigh(request, "content")
+            .map_err(|problem| if field.is_empty() { problem } else { under(field, &problem) })?;
     }
     let messages = u64::try_from(requests.len()).unwrap_or(u64::MAX);
     Ok(Asked {

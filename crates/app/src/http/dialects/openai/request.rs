@@ -129,7 +129,8 @@ mod tests {
         assert_eq!((asked.form, asked.include_usage), (Form::Stream(Framing::ServerSentEvents), true));
         assert_eq!((asked.tier, asked.input.text_tokens), (Tier::Flex, 4));
         assert_eq!((asked.input.messages, asked.input.images, asked.input.tool_calls.web_search), (2, 1, 2));
-        let both = json!({ "model": "m", "messages": [{ "role": "user" }], "max_tokens": 9, "max_completion_tokens": 5 });
+        let both =
+            json!({ "model": "m", "messages": [{ "role": "user" }], "max_tokens": 9, "max_completion_tokens": 5 });
         assert_eq!(read(&both, &words).unwrap().max_output_tokens, Some(5));
     }
 

@@ -35,7 +35,8 @@ impl Whole {
         let is_silent = self.said.text.is_empty() && !calls.is_empty();
         let content = if is_silent { "null".to_owned() } else { quoted(&self.said.text) };
         let thinking = &self.said.thinking;
-        let reasoning = if thinking.is_empty() { String::new() } else { format!(r#","reasoning_content":{}"#, quoted(thinking)) };
+        let reasoning =
+            if thinking.is_empty() { String::new() } else { format!(r#","reasoning_content":{}"#, quoted(thinking)) };
         let calls = if calls.is_empty() { String::new() } else { format!(r#","tool_calls":[{}]"#, calls.join(",")) };
         format!(r#"{{"role":"assistant","content":{content},"refusal":null{reasoning}{calls},"annotations":[]}}"#)
     }

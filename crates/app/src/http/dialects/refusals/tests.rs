@@ -67,10 +67,7 @@ fn a_retry_that_cannot_help_is_told_so() {
         ),
         (key(KeyLimitReached::Requests { limit: 5, used: 5 }), (429, "key_request_limit", some("37"), None)),
         (key(KeyLimitReached::Tokens { limit: 5, used: 5, needed: 2 }), (429, "key_token_limit", some("37"), None)),
-        (
-            key(KeyLimitReached::Tokens { limit: 5, used: 0, needed: 6 }),
-            (429, "key_token_limit", None, some("false")),
-        ),
+        (key(KeyLimitReached::Tokens { limit: 5, used: 0, needed: 6 }), (429, "key_token_limit", None, some("false"))),
         (
             key(KeyLimitReached::Cost { limit: usd, used: usd, needed: usd }),
             (429, "key_cost_limit", None, some("false")),
@@ -91,10 +88,7 @@ fn a_retry_that_cannot_help_is_told_so() {
             of(ProviderFault::TooFast { refusal: their(429), retry_after: Some(Duration::from_secs(7)) }),
             (429, "provider_too_fast", some("7"), None),
         ),
-        (
-            of(ProviderFault::Failed { refusal: their(529), retry_after: None }),
-            (502, "provider_failed", None, None),
-        ),
+        (of(ProviderFault::Failed { refusal: their(529), retry_after: None }), (502, "provider_failed", None, None)),
         (of(ProviderFault::Unreachable("x".to_owned())), (502, "provider_unreachable", None, None)),
         (of(ProviderFault::TimedOut(Wait::FirstByte)), (504, "provider_timeout", None, None)),
         (of(ProviderFault::Broken("x".to_owned())), (502, "provider_broke", None, None)),

@@ -1,0 +1,170 @@
+//! The assembly: every service with its ports, once a process.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use adapters::ai::token_counter::O200kCounter;
+use adapters::memory::Memory;
+use adapters::postgres::PgStore;
+use adapters::randomness::SystemRandomness;
+use adapters::secrets::access_tokens::BuiltInTokens;
+use adapters::secrets::api_keys::ApiKeys;
+use adapters::secrets::opaque::OpaqueSecrets;
+use adapters::secrets::passwords::{Argon2Passwords, CONCURRENCY};
+use adapters::secrets::supabase::SupabaseTokens;
+use adapters::secrets::verified::CachedVerifier;
+use chrono::TimeDelta;
+use ports::api_keys::KeyMint;
+use ports::changes::ChangeListener;
+use ports::clock::Clock;
+use ports::identity::{CallerCache, TokenVerifier};
+use ports::randomness::Randomness;
+use ports::store::Store;
+use services::ai::{AiParts, AiService, AiSettings};
+use services::ai_usage::AiUsageService;
+use services::api_keys::ApiKeyService;
+use services::audit::AuditService;
+use services::chat::ChatService;
+use services::entitlements::EntitlementService;
+use services::features::FeatureService;
+use services::identity::accounts::AccountService;
+use services::identity::callers::CallerService;
+use services::maintenance::MaintenanceService;
+use services::plans::PlanService;
+use services::prices::PriceService;
+use services::readings::Readings;
+use services::tokens::TokenService;
+use services::usage::{LaneSettings, UsageService};
+use services::usage_history::UsageHistoryService;
+use services::users::{IdentityProvider, UserService};
+
+use crate::http::server::Rooms;
+use crate::preparation::admin_email;
+use crate::settings::shape::{Settings, given};
+use crate::telemetry::calls::CallMetrics;
+
+/// The services, each with its ports.
+pub fn rooms(
+    settings: &Settings,
+    pg: &Arc<PgStore>,
+    clock: &Arc<dyn Clock>,
+    signing_key: &str,
+) -> anyhow::Result<Rooms> {
+    let store: Arc<dyn Store> = Arc::<PgStore>::clone(pg);
+    let memory = Arc::new(Memory::new());
+    let cache: Arc<dyn CallerCache> = Arc::<Memory>::clone(&memory);
+    let changes: Arc<dyn ChangeListener> = Arc::<Memory>::clone(&memory);
+    let readings = Arc::new(Readings::new(Arc::clone(&store), Arc::clone(&cache), Arc::<Memory>::clone(&memory) as _));
+    let mint: Arc<dyn KeyMint> = Arc::new(ApiKeys::new(settings.api_keys.prefix.clone())?);
+    let randomness: Arc<dyn Randomness> = Arc::new(SystemRandomness);
+    let supabase = &settings.auth.supabase;
+    let built_in =
+        || BuiltInTokens::new(signing_key.as_bytes(), settings.auth.access_token_ttl_seconds, Arc::clone(clock));
+    let verifier: Arc<dyn TokenVerifier> = if supabase.is_provider() {
+        Arc::new(CachedVerifier::new(supabase_tokens(settings, clock)?, Arc::clone(clock)))
+    } else {
+        Arc::new(CachedVerifier::new(built_in()?, Arc::clone(clock)))
+    };
+    let accounts = (!supabase.is_provider()).then(built_in).transpose()?.map(|tokens| {
+        Arc::new(AccountService {
+            store: Arc::clone(&store),
+            clock: Arc::clone(clock),
+            randomness: Arc::clone(&randomness),
+            passwords: Arc::new(Argon2Passwords::new(CONCURRENCY)),
+            tokens: Arc::new(tokens),
+            secrets: Arc::new(OpaqueSecrets),
+            cache: Arc::clone(&cache),
+            session_ttl: TimeDelta::days(settings.auth.session_ttl_days.into()),
+        })
+    });
+    let prices = Arc::new(PriceService::new(&store, clock, &randomness, settings.ai.models.clone()));
+    let provider = if supabase.is_provider() { IdentityProvider::Supabase } else { IdentityProvider::BuiltIn };
+    let admin_email = admin_email(settings)?.filter(|_| supabase.is_provider());
+    let entitlements = Arc::new(EntitlementService::new(
+        Arc::clone(&store),
+        Arc::<Memory>::clone(&memory) as _,
+        Arc::clone(&changes),
+        Arc::clone(&readings),
+    ));
+    let usage = Arc::new(UsageService::start(
+        Arc::clone(&store),
+        Arc::clone(&randomness),
+        Arc::<Memory>::clone(&memory) as _,
+        lane_settings(settings),
+    ));
+    let tokens = Arc::new(TokenService { store: Arc::clone(&store), randomness: Arc::clone(&randomness) });
+    let chat = Arc::new(ChatService { store: Arc::clone(&store) });
+    let ai_usage = Arc::new(AiUsageService { store: Arc::clone(&store), entitlements: Arc::clone(&entitlements) });
+    Ok(Rooms {
+        callers: Arc::new(CallerService::new(
+            Arc::clone(&store),
+            Arc::clone(clock),
+            verifier,
+            Arc::clone(&mint),
+            Arc::clone(&cache),
+            Arc::clone(&readings),
+        )),
+        accounts,
+        users: Arc::new(UserService { store: Arc::clone(&store), cache: Arc::clone(&cache), provider, admin_email }),
+        plans: Arc::new(PlanService::new(Arc::clone(&store), settings.billing.mode, Arc::clone(&changes))),
+        ai: Arc::new(AiService::new(AiParts {
+            store: Arc::clone(&store),
+            prices: Arc::clone(&prices),
+            usage: Arc::clone(&usage),
+            entitlements: Arc::clone(&entitlements),
+            tokens: Arc::clone(&tokens),
+            history: Arc::clone(&chat),
+            statistics: Arc::clone(&ai_usage),
+            attempts: services::ai::attempts::Attempts {},
+            counter: Arc::new(O200kCounter),
+            observer: Arc::new(CallMetrics),
+            clock: Arc::clone(clock),
+            settings: ai_settings(settings),
+        })),
+        clock: Arc::clone(clock),
+        prices,
+        features: Arc::new(FeatureService { store: Arc::clone(&store), changes: Arc::clone(&changes) }),
+        usage,
+        ai_usage,
+        entitlements,
+        tokens,
+        usage_history: Arc::new(UsageHistoryService { store: Arc::clone(&store) }),
+        chat,
+        api_keys: Arc::new(ApiKeyService { store: Arc::clone(&store), clock: Arc::clone(clock), mint, cache }),
+        audit: Arc::new(AuditService { store: Arc::clone(&store) }),
+        maintenance: Arc::new(MaintenanceService { store }),
+        changes,
+        limits: Arc::new(crate::http::limits::RateLimits::new(settings)?),
+        randomness,
+        store: Arc::clone(pg),
+    })
+}
+
+fn ai_settings(settings: &Settings) -> AiSettings {
+    let calls = &settings.ai.calls;
+    AiSettings {
+        hold_ttl: TimeDelta::seconds(calls.hold_seconds.max(3).into()),
+        assumed_output_tokens: calls.assumed_output_tokens.max(1).into(),
+        may_lower: calls.lower_max_tokens,
+        drain: Duration::from_secs(calls.drain_seconds.into()),
+        context_messages: calls.context_messages.into(),
+        default_model: calls.default_model.clone(),
+        fallbacks: HashMap::new(),
+    }
+}
+
+fn lane_settings(settings: &Settings) -> LaneSettings {
+    let usage = &settings.usage;
+    let keep = TimeDelta::days(usage.keep_keys_days.into());
+    LaneSettings { lanes: usage.lanes, queue: usage.queue, batch: usage.batch, keep }
+}
+
+fn supabase_tokens(settings: &Settings, clock: &Arc<dyn Clock>) -> anyhow::Result<SupabaseTokens> {
+    let supabase = &settings.auth.supabase;
+    let (issuer, audience, clock) = (given(&supabase.issuer), supabase.audience.as_str(), Arc::clone(clock));
+    Ok(match supabase.jwt_secret.expose() {
+        Some(secret) => SupabaseTokens::with_secret(secret.as_bytes(), issuer, audience, clock)?,
+        None => SupabaseTokens::with_jwks(&supabase.jwks_url, issuer, audience, clock)?,
+    })
+}
