@@ -67,7 +67,7 @@ pub struct AnyAiUsageQuery {
 }
 
 /// Tokens of models.
-#[derive(Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct AiTokensView {
     /// Of the prompts, read from a cache or not.
     pub input: i64,

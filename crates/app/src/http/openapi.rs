@@ -39,7 +39,7 @@ use super::{
         usage_history::list_usage, usage_history::list_all_usage,
         api_keys::create_key, api_keys::list_keys, api_keys::read_key, api_keys::change_key, api_keys::rotate_key, api_keys::revoke_key,
         api_keys::verify_key, api_keys::revoke_users_key,
-        chat::sessions::open_session, chat::sessions::list_sessions, chat::sessions::read_session, chat::sessions::change_session,
+        chat::calls::chat, chat::calls::quote_chat, chat::sessions::open_session, chat::sessions::list_sessions, chat::sessions::read_session, chat::sessions::change_session,
         chat::sessions::end_session, chat::sessions::delete_session, chat::messages::list_messages, chat::messages::list_history,
         ai_usage::read_usage, ai_usage::read_any_usage,
         prices::list_models, prices::list_prices, prices::add_price,

@@ -3,7 +3,7 @@
 use actix_web::web::{self, PayloadConfig, ServiceConfig, resource};
 use actix_web::{HttpResponse, guard};
 
-use super::chat::{messages, sessions};
+use super::chat::{calls, messages, sessions};
 use super::dialects::{doors, models};
 use super::problem::Problem;
 use super::usage::{demands, reservations};
@@ -85,7 +85,10 @@ fn ledger(config: &mut ServiceConfig) {
 }
 
 fn ai(config: &mut ServiceConfig) {
+    let room = || PayloadConfig::new(calls::CHAT_BODY_LIMIT);
     config
+        .service(resource("/api/ai/chat").app_data(room()).post(calls::chat))
+        .service(resource("/api/ai/quote").app_data(room()).post(calls::quote_chat))
         .service(resource("/api/ai/sessions").get(sessions::list_sessions).post(sessions::open_session))
         .service(
             resource("/api/ai/sessions/{session_id}")
