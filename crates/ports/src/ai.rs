@@ -161,8 +161,8 @@ pub enum ProviderFault {
 }
 
 impl ProviderFault {
-    /// One word for it, in metrics.
-    pub const fn word(&self) -> &'static str {
+    /// Its name for metrics and logs, which hold none of the provider's words: those may repeat the caller's.
+    pub const fn kind(&self) -> &'static str {
         match self {
             Self::NoKey { .. } => "no_key",
             Self::Refused(_) => "refused",
@@ -171,8 +171,28 @@ impl ProviderFault {
             Self::TooFast { .. } => "too_fast",
             Self::Failed { .. } => "failed",
             Self::Unreachable(_) => "unreachable",
-            Self::TimedOut(_) => "timeout",
+            Self::TimedOut(_) => "timed_out",
             Self::Broken(_) => "broken",
+        }
+    }
+
+    /// What the provider said, where it answered at all.
+    pub const fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Refused(refusal)
+            | Self::KeyRefused(refusal)
+            | Self::SpendLimit(refusal)
+            | Self::TooFast { refusal, .. }
+            | Self::Failed { refusal, .. } => Some(refusal),
+            Self::NoKey { .. } | Self::Unreachable(_) | Self::TimedOut(_) | Self::Broken(_) => None,
+        }
+    }
+
+    /// How long the provider asks to be left alone.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::TooFast { retry_after, .. } | Self::Failed { retry_after, .. } => *retry_after,
+            _ => None,
         }
     }
 

@@ -3,6 +3,7 @@
 //! The providers count differently. What each of them sends becomes one `CallUsage` of parts that overlap nowhere, so
 //! that a price is told for each part and their sum is the provider's own total.
 
+mod breaker;
 mod claude;
 mod conversation;
 mod delivery;
@@ -12,6 +13,7 @@ mod openai;
 mod reports;
 mod usage;
 
+pub use breaker::{Admission, Breaker, BreakerRules, BreakerState, CallOutcome};
 pub use claude::ClaudeUsage;
 pub use conversation::{
     Conversation, Delta, FinishReason, Part, Speaker, Tool, ToolAnswer, ToolCall, ToolChoice, Turn,

@@ -18,7 +18,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::answers::{AnswerHead, AnswerPiece, BreakOff};
-use super::attempts::CallFailure;
 use super::bounds::{Bounds, whole};
 use super::calls::Call;
 use super::errors::CallError;
@@ -160,19 +159,11 @@ impl Course {
                 () = sleep_until(self.next_mark) => self.mark(CallPhase::Dispatched),
             }
         };
-        let failure = match sent {
-            Ok((reply, which)) => {
-                if let Some(answered) = calls.get(which) {
-                    (self.provider, self.model) = (answered.provider, answered.model.clone());
-                }
-                return Ok((reply, which));
-            }
-            Err((_hold, failure)) => failure,
-        };
-        Err(match failure {
-            CallFailure::Provider { provider, fault } => CallError::Provider { provider, fault },
-            CallFailure::CircuitOpen { provider, retry_after } => CallError::CircuitOpen { provider, retry_after },
-        })
+        let (reply, which) = sent.map_err(|(_hold, failure)| CallError::from(failure))?;
+        if let Some(answered) = calls.get(which) {
+            (self.provider, self.model) = (answered.provider, answered.model.clone());
+        }
+        Ok((reply, which))
     }
 
     fn head(&mut self, reply: &Reply, which: usize) -> AnswerHead {

@@ -72,7 +72,7 @@ impl CallError {
             Self::Unaffordable { .. } => "insufficient_tokens",
             Self::KeyLimit { .. } => "key_limit_reached",
             Self::CircuitOpen { .. } => "circuit_open",
-            Self::Provider { fault, .. } => fault.word(),
+            Self::Provider { fault, .. } => fault.kind(),
             Self::BrokenOff(_) => "broken_off",
             Self::UnknownSession | Self::SessionEnded => "session",
             Self::Usage(_) | Self::Store(_) => "unavailable",

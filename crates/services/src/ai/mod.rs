@@ -5,6 +5,7 @@
 pub mod answers;
 pub mod attempts;
 mod bounds;
+mod breakers;
 pub mod calls;
 pub mod chat;
 mod course;

@@ -17,7 +17,7 @@ use domain::features::FeatureId;
 use domain::identity::Subject;
 use domain::prices::{ModelPurpose, NanoUsd, PriceList};
 use domain::usage::CallTerms;
-use ports::ai::{CallContent, CallHold, CallObserver, ProviderCall, TokenCounter};
+use ports::ai::{AiProvider, CallContent, CallHold, CallObserver, ProviderCall, TokenCounter};
 use ports::clock::Clock;
 use ports::store::Store;
 use tokio::sync::{mpsc, oneshot};
@@ -92,7 +92,9 @@ pub struct AiParts {
     /// What was said before, and what calls came to.
     pub history: Arc<ChatService>,
     pub statistics: Arc<AiUsageService>,
-    pub attempts: Attempts,
+    pub attempts: Arc<Attempts>,
+    /// Who answers for each provider.
+    pub providers: HashMap<Provider, Arc<dyn AiProvider>>,
     pub counter: Arc<dyn TokenCounter>,
     pub observer: Arc<dyn CallObserver>,
     pub clock: Arc<dyn Clock>,
@@ -159,7 +161,7 @@ impl AiService {
             model,
             max_input_tokens: known.model.max_input_tokens,
             max_output_tokens: known.model.max_output_tokens,
-            is_sandbox: self.parts.attempts.is_sandbox(provider),
+            is_sandbox: self.parts.providers.get(&provider).is_some_and(|provider| provider.is_sandbox()),
         })
     }
 

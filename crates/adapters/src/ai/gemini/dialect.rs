@@ -166,11 +166,12 @@ struct Violation {
 
 /// What it says, and the status that it names. Sometimes it is the one element of an array.
 pub(super) fn told(body: &[u8]) -> (Told, Option<u16>) {
-    let error = serde_json::from_slice::<ErrorBody>(body).or_else(|refused| {
-        let wrapped = serde_json::from_slice::<Vec<ErrorBody>>(body)?;
-        wrapped.into_iter().next().ok_or(refused)
-    });
-    let Ok(ErrorBody { error }) = error else { return (Told::default(), None) };
+    let error = if body.trim_ascii_start().starts_with(b"[") {
+        serde_json::from_slice::<Vec<ErrorBody>>(body).ok().and_then(|wrapped| wrapped.into_iter().next())
+    } else {
+        serde_json::from_slice(body).ok()
+    };
+    let Some(ErrorBody { error }) = error else { return (Told::default(), None) };
     let details = error.details.unwrap_or_default();
     let is_key = details.iter().any(|detail| detail.reason.as_deref() == Some("API_KEY_INVALID"));
     let mut quotas = details.iter().flat_map(|detail| detail.violations.iter().flatten());
