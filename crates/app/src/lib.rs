@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod http;
 pub mod jobs;
+pub mod providers;
 pub mod settings;
 pub mod startup;
 pub mod telemetry;
