@@ -1,10 +1,8 @@
 //! The assembly: every service with its ports, once a process.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adapters::ai::token_counter::O200kCounter;
 use adapters::memory::Memory;
 use adapters::postgres::PgStore;
 use adapters::randomness::SystemRandomness;
@@ -41,6 +39,7 @@ use services::users::{IdentityProvider, UserService};
 
 use crate::http::server::Rooms;
 use crate::preparation::admin_email;
+use crate::providers::Providers;
 use crate::settings::shape::{Settings, given};
 use crate::telemetry::calls::CallMetrics;
 
@@ -94,6 +93,7 @@ pub fn rooms(
         lane_settings(settings),
     ));
     let tokens = Arc::new(TokenService { store: Arc::clone(&store), randomness: Arc::clone(&randomness) });
+    let models = Providers::new(settings, clock, Arc::clone(&randomness))?;
     let chat = Arc::new(ChatService { store: Arc::clone(&store) });
     let ai_usage = Arc::new(AiUsageService { store: Arc::clone(&store), entitlements: Arc::clone(&entitlements) });
     Ok(Rooms {
@@ -116,8 +116,9 @@ pub fn rooms(
             tokens: Arc::clone(&tokens),
             history: Arc::clone(&chat),
             statistics: Arc::clone(&ai_usage),
-            attempts: services::ai::attempts::Attempts {},
-            counter: Arc::new(O200kCounter),
+            attempts: models.attempts,
+            providers: models.providers,
+            counter: models.counter,
             observer: Arc::new(CallMetrics),
             clock: Arc::clone(clock),
             settings: ai_settings(settings),
@@ -150,7 +151,7 @@ fn ai_settings(settings: &Settings) -> AiSettings {
         drain: Duration::from_secs(calls.drain_seconds.into()),
         context_messages: calls.context_messages.into(),
         default_model: calls.default_model.clone(),
-        fallbacks: HashMap::new(),
+        fallbacks: settings.ai.fallbacks.clone().into_iter().collect(),
     }
 }
 

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod http;
 pub mod jobs;
 pub mod preparation;
+pub mod providers;
 pub mod settings;
 pub mod startup;
 pub mod telemetry;

@@ -174,6 +174,12 @@ pub enum LogFormat {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ai {
+    pub sandbox: Sandbox,
+    pub retry_budget_ms: u64,
+    pub breaker_failures: u32,
+    pub breaker_open_seconds: u64,
+    /// By the name of a model, those that answer in its place where it fails, in this order.
+    pub fallbacks: BTreeMap<String, Vec<String>>,
     pub openai: AiProvider,
     pub claude: AiProvider,
     pub gemini: AiProvider,
@@ -195,11 +201,26 @@ pub struct AiCalls {
     pub default_model: String,
 }
 
+/// Whether the sandbox answers for a provider that has no key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sandbox {
+    /// Everywhere but in production.
+    Auto,
+    On,
+    Off,
+}
+
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AiProvider {
     pub base_url: String,
     pub api_key: Secret,
+    pub connect_timeout_ms: u64,
+    pub first_byte_timeout_ms: u64,
+    pub idle_timeout_ms: u64,
+    pub total_timeout_ms: u64,
+    pub max_attempts: u32,
 }
 
 #[derive(Clone, Debug, Deserialize)]
