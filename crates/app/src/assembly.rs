@@ -42,6 +42,7 @@ use crate::preparation::admin_email;
 use crate::providers::Providers;
 use crate::settings::shape::{Settings, given};
 use crate::telemetry::calls::CallMetrics;
+use crate::telemetry::export::CallExport;
 
 /// The services, each with its ports.
 pub fn rooms(
@@ -49,6 +50,7 @@ pub fn rooms(
     pg: &Arc<PgStore>,
     clock: &Arc<dyn Clock>,
     signing_key: &str,
+    export: Option<Arc<CallExport>>,
 ) -> anyhow::Result<Rooms> {
     let store: Arc<dyn Store> = Arc::<PgStore>::clone(pg);
     let memory = Arc::new(Memory::new());
@@ -119,7 +121,7 @@ pub fn rooms(
             attempts: models.attempts,
             providers: models.providers,
             counter: models.counter,
-            observer: Arc::new(CallMetrics),
+            observer: Arc::new(CallMetrics { clock: Arc::clone(clock), export }),
             clock: Arc::clone(clock),
             settings: ai_settings(settings),
         })),
