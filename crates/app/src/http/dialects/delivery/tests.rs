@@ -128,7 +128,8 @@ async fn a_whole_answer_that_breaks_is_an_error_with_its_status() {
     }
     // A stream that breaks before its first piece has no head yet.
     let pieces = vec![broken, AnswerPiece::Settled(receipt())];
-    let Err(Unanswered::Problem(problem)) = stream(answer(pieces), writing(EVENTS, &Kept::default()), place().await).await
+    let Err(Unanswered::Problem(problem)) =
+        stream(answer(pieces), writing(EVENTS, &Kept::default()), place().await).await
     else {
         panic!("it is a problem")
     };
@@ -157,7 +158,9 @@ async fn a_stream_is_written_piece_by_piece() {
 #[tokio::test]
 async fn a_stream_that_breaks_or_is_in_no_book_ends_with_an_error() {
     let broken = AnswerPiece::Broken(BreakOff::KeyRevoked);
-    for (after, word) in [(vec![broken, AnswerPiece::Settled(receipt())], "invalid_api_key"), (vec![], "outcome_unknown")] {
+    for (after, word) in
+        [(vec![broken, AnswerPiece::Settled(receipt())], "invalid_api_key"), (vec![], "outcome_unknown")]
+    {
         let kept = Kept::default();
         let pieces = std::iter::once(says("one")).chain(after).collect();
         let begun = stream(answer(pieces), writing(EVENTS, &kept), place().await).await.unwrap();
@@ -193,7 +196,8 @@ async fn who_hangs_up_lets_the_answer_go_unless_it_is_kept() {
 
 #[tokio::test]
 async fn a_piece_that_says_nothing_is_not_written() {
-    let (pieces, kept) = (vec![AnswerPiece::Piece(ReplyPiece::default()), AnswerPiece::Settled(receipt())], Kept::default());
+    let (pieces, kept) =
+        (vec![AnswerPiece::Piece(ReplyPiece::default()), AnswerPiece::Settled(receipt())], Kept::default());
     let begun = stream(answer(pieces), writing(EVENTS, &kept), place().await).await.unwrap();
     let body = read(begun.body).await;
     assert_eq!(body.matches("data: ").count(), 4, "the role, the end, the usage, and [DONE]: {body}");
