@@ -89,8 +89,7 @@ async fn the_sandbox_answers_in_every_dialect_for_every_model() {
             assert!(input > 0 && output > 5, "{answer}");
             assert_eq!(answer.header("cache-control"), Some("no-store"));
             answer.header("x-product-base-call-id").unwrap().parse::<uuid::Uuid>().unwrap();
-            let cost: f64 = answer.header("x-product-base-cost-usd").unwrap().parse().unwrap();
-            assert!(cost > 0.0, "{answer}");
+            assert_eq!(answer.header("x-product-base-cost-usd"), None, "the sandbox bills nobody");
         }
     }
     assert_eq!(used(&app, &ada).await, 9);
@@ -175,7 +174,6 @@ async fn embeddings_are_made_in_both_dialects() {
     let body = json!({ "model": "text-embedding-3-small", "input": ["one", "two"] });
     let made = app.post("/v1/embeddings").bearer(&key).json(body).send().await.expect_status(200);
     assert_eq!(made.at("/data").as_array().unwrap().len(), 2);
-    assert!(made.header("x-product-base-cost-usd").is_some(), "{made}");
     let path = "/v1beta/models/gemini-embedding-001:embedContent";
     let request = app.post(path).json(json!({ "content": { "parts": [{ "text": "one" }] } }));
     let made = Dialect::Gemini.signed(request, &key).send().await.expect_status(200);

@@ -1,34 +1,47 @@
 //! Calls against the stub upstream: what passes as it is, what is translated, and how its faults are told.
 
-use harness::{Answer, TestApp, TestUser};
+use std::time::Duration;
+
+use app::settings::shape::{Sandbox, Secret, Settings};
+use harness::{Answer, TestApp, TestUser, eventually};
 use serde_json::json;
-use testkit::upstream::{Fault, Refusal, Script, Upstream, Why};
+use testkit::upstream::{Fault, Pace, Refusal, Script, Upstream, Why};
 
 use super::asking::{ALL, Dialect, key_of};
 use super::calls::{allow, events, streamed, streamed_text, told_usage, used};
 
 const KEY: &str = "sk-of-the-operator";
 
-/// A service whose providers are all the stub.
+/// A service whose providers are all the stub, and somebody who may call them.
 async fn against(stub: &Upstream) -> (TestApp, TestUser, String) {
+    let app = with(stub, |_| {}).await;
+    let (ada, key) = user(&app).await;
+    (app, ada, key)
+}
+
+async fn user(app: &TestApp) -> (TestUser, String) {
+    let ada = app.signup("ada@example.com").await;
+    let key = key_of(app, &ada, &["ai:chat"]).await;
+    allow(app, &ada, None).await;
+    (ada, key)
+}
+
+async fn with(stub: &Upstream, change: impl FnOnce(&mut Settings)) -> TestApp {
     stub.accept_only(KEY);
     let urls = [stub.openai_url(), stub.anthropic_url(), stub.gemini_url()];
-    let app = TestApp::with(move |settings| {
+    TestApp::with(move |settings| {
         let ai = &mut settings.ai;
         for (provider, url) in [&mut ai.openai, &mut ai.claude, &mut ai.gemini].into_iter().zip(urls) {
             provider.base_url = url;
-            provider.api_key = app::settings::shape::Secret::new(KEY);
+            provider.api_key = Secret::new(KEY);
             provider.max_attempts = 1;
             provider.first_byte_timeout_ms = 700;
             provider.idle_timeout_ms = 700;
             provider.total_timeout_ms = 1_500;
         }
+        change(settings);
     })
-    .await;
-    let ada = app.signup("ada@example.com").await;
-    let key = key_of(&app, &ada, &["ai:chat"]).await;
-    allow(&app, &ada, None).await;
-    (app, ada, key)
+    .await
 }
 
 /// What the stub answers to whoever asks it directly, with the number of the other request.
@@ -129,6 +142,8 @@ async fn every_dialect_is_translated_into_every_other() {
             assert!(whole.text.contains("Grüße 東京 \\\"so\\\""), "{whole}");
             let (input, output) = told_usage(dialect, &whole.body);
             assert!(input == 2 && output >= 3, "{whole}");
+            let cost: f64 = whole.header("x-product-base-cost-usd").unwrap().parse().unwrap();
+            assert!(cost > 0.0 && stream.header("x-product-base-cost-usd").is_none(), "{whole}");
         }
     }
     assert_eq!(used(&app, &ada).await, calls);
@@ -198,11 +213,80 @@ async fn a_stream_that_breaks_ends_with_the_error_of_the_dialect() {
 }
 
 #[tokio::test]
+async fn a_bound_is_lowered_where_it_is_asked_for_and_told() {
+    let stub = Upstream::start();
+    let (app, ada, _) = against(&stub).await;
+    let limits = json!({ "monthly_cost_usd": "0.02" });
+    let body = json!({ "name": "k", "permissions": ["ai:chat"], "limits": limits });
+    let made = app.post("/api/keys").bearer(&ada).json(body).send().await.expect_status(201);
+    let key = made.text_at("/key").to_owned();
+    let mut body = Dialect::OpenAi.body("gpt-6-sol", "x");
+    body["max_completion_tokens"] = json!(100_000);
+    let ask = || app.post("/v1/chat/completions").bearer(&key).json(&body);
+    Dialect::OpenAi.expect_error(ask().send().await, 429);
+    let lowered = ask().header("X-Product-Base-Lower-Max-Tokens", "true").send().await.expect_status(200);
+    let bound: u64 = lowered.header("x-product-base-max-tokens").unwrap().parse().unwrap();
+    assert!((16..2_100).contains(&bound), "{lowered}");
+    assert_eq!(stub.requests().last().unwrap().json().unwrap()["max_completion_tokens"], bound);
+}
+
+#[tokio::test]
+async fn an_answer_may_take_longer_than_a_request_of_the_house() {
+    let stub = Upstream::start();
+    let pace =
+        Pace { before_head: Duration::from_millis(1_300), between: Duration::from_millis(300), ..Pace::default() };
+    stub.script_others(Script::words(5).paced(pace));
+    let app = with(&stub, |settings| {
+        settings.server.request_timeout_seconds = 1;
+        for provider in [&mut settings.ai.openai, &mut settings.ai.claude, &mut settings.ai.gemini] {
+            provider.first_byte_timeout_ms = 5_000;
+            provider.total_timeout_ms = 10_000;
+        }
+    })
+    .await;
+    let (ada, key) = user(&app).await;
+    for dialect in ALL {
+        let answer = streamed(dialect, &app, &key, dialect.own_model(), "x").send().await.expect_status(200);
+        assert!(!answer.text.contains("\"error\""), "{answer}");
+        dialect.ask(&app, &key, dialect.own_model()).send().await.expect_status(200);
+    }
+    assert_eq!(used(&app, &ada).await, 6);
+}
+
+#[tokio::test]
+async fn who_hangs_up_in_the_middle_is_billed_once() {
+    let stub = Upstream::start();
+    let pace = Pace { between: Duration::from_millis(20), ..Pace::default() };
+    stub.script_others(Script::words(50).paced(pace));
+    let (app, ada, key) = against(&stub).await;
+    for dialect in ALL {
+        let mut body = dialect.body(dialect.own_model(), "x");
+        let path = match dialect {
+            Dialect::OpenAi | Dialect::Anthropic => {
+                body["stream"] = json!(true);
+                dialect.path("")
+            }
+            Dialect::Gemini => format!("/v1beta/models/{}:streamGenerateContent", dialect.own_model()),
+        };
+        let request = app.client().post(app.url(&path)).json(&body).header("authorization", format!("Bearer {key}"));
+        let mut response = request.send().await.unwrap();
+        assert_eq!(response.status().as_u16(), 200);
+        assert!(response.chunk().await.unwrap().is_some());
+        drop(response);
+    }
+    let counted = async || format!("{} used, {} held", used(&app, &ada).await, reserved(&app, &ada).await);
+    eventually(Duration::from_secs(10), counted, |seen| seen == "3 used, 0 held").await;
+}
+
+async fn reserved(app: &TestApp, user: &TestUser) -> i64 {
+    let path = "/api/users/me/features/ai_requests?consistency=strong";
+    app.get(path).bearer(user).send().await.expect_status(200).at("/reserved").as_i64().unwrap()
+}
+
+#[tokio::test]
 async fn a_provider_without_a_key_is_told_with_its_setting() {
-    let app = TestApp::with(|settings| settings.ai.sandbox = app::settings::shape::Sandbox::Off).await;
-    let ada = app.signup("ada@example.com").await;
-    let key = key_of(&app, &ada, &["ai:chat"]).await;
-    allow(&app, &ada, None).await;
+    let app = TestApp::with(|settings| settings.ai.sandbox = Sandbox::Off).await;
+    let (ada, key) = user(&app).await;
     for (dialect, setting) in ALL.into_iter().zip(["OPENAI", "CLAUDE", "GEMINI"]) {
         let answer: Answer = dialect.ask(&app, &key, dialect.own_model()).send().await;
         let answer = dialect.expect_error(answer, 503);
