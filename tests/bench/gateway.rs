@@ -56,7 +56,7 @@ impl Watched<'_> {
         let memory = self.open_streams(&client, &tokens).await?;
         // What is still being said to nobody.
         upstream.clear();
-        Ok(vec![row(FIRST_TOKEN_DIRECT, direct), row(FIRST_TOKEN, gateway), memory])
+        Ok(vec![row(FIRST_TOKEN_DIRECT, &direct), row(FIRST_TOKEN, &gateway), memory])
     }
 
     /// The memory of the service with all its streams open, each after its first piece.
@@ -77,7 +77,7 @@ impl Watched<'_> {
         ensure!(open.len() == OPEN_STREAMS, "{} streams are open", open.len());
         drop(open);
         let connections = u32::try_from(OPEN_STREAMS)?;
-        Ok(Row { connections, resident_mebibytes, ..row(MEMORY, Vec::new()) })
+        Ok(Row { connections, resident_mebibytes, ..row(MEMORY, &[]) })
     }
 }
 
@@ -109,10 +109,14 @@ async fn ask(client: &Client, url: &str, token: &str, model: &str) -> anyhow::Re
 }
 
 /// A row of sorted times.
-fn row(name: &'static str, sorted: Vec<Duration>) -> Row {
+fn row(name: &'static str, sorted: &[Duration]) -> Row {
     let at = |share: usize| sorted.get(sorted.len() * share / 100).copied().unwrap_or_default();
     let total: Duration = sorted.iter().sum();
-    let per_second = if total.is_zero() { 0.0 } else { sorted.len() as f64 / total.as_secs_f64() };
+    let per_second = if total.is_zero() {
+        0.0
+    } else {
+        f64::from(u32::try_from(sorted.len()).unwrap_or(u32::MAX)) / total.as_secs_f64()
+    };
     Row {
         name,
         connections: 1,

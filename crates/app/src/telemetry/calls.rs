@@ -1,4 +1,4 @@
-//! Calls of models as numbers, under the names of OpenTelemetry's GenAI conventions (status: Development, November 2026), in
+//! Calls of models as numbers, under the names of `OpenTelemetry`'s conventions for `GenAI` (status: Development, November 2026), in
 //! the form that Prometheus gives them. No content is in them, and every label is one of few words.
 
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! Export of calls of models over OTLP (HTTP, protobuf) to a collector, where one is set: a span and three histograms, by the
-//! names of OpenTelemetry's GenAI conventions (status: Development, November 2026). No content goes out.
+//! names of `OpenTelemetry`'s conventions for `GenAI` (status: Development, November 2026). No content goes out.
 //!
 //! Promise: nobody waits for the collector. Spans and sums are gathered in memory, bounded, and sent by threads of the
 //! exporter's own; what it does not take is dropped.
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn a_call_gets_to_the_collector_without_its_content() {
         let (endpoint, received) = collector();
-        let export = CallExport::start(&endpoint, Duration::from_secs(60)).unwrap();
+        let export = CallExport::start(&endpoint, Duration::from_mins(1)).unwrap();
         let tokens = TokenUsage { uncached_input: 10, cache_read: 5, visible_output: 3, ..TokenUsage::default() };
         export.ended(
             &CallReport {
@@ -259,8 +259,8 @@ mod tests {
     #[test]
     fn a_collector_that_is_away_holds_nobody_up() {
         let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let export = CallExport::start(&format!("http://{closed}"), Duration::from_secs(60)).unwrap();
+        let export = CallExport::start(&format!("http://{closed}"), Duration::from_mins(1)).unwrap();
         export.stop();
-        assert!(CallExport::start("no address", Duration::from_secs(60)).is_err());
+        assert!(CallExport::start("no address", Duration::from_mins(1)).is_err());
     }
 }
