@@ -12,6 +12,7 @@ mod answers;
 mod api_keys;
 mod audit;
 mod changes;
+mod counting;
 mod entitlements;
 mod features;
 mod identity;
