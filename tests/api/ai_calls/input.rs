@@ -60,7 +60,7 @@ async fn an_unknown_model_is_told_with_near_names() {
 #[tokio::test]
 async fn a_long_conversation_is_taken_up_to_two_mebibytes() {
     let stage = Stage::set().await;
-    for (bytes, status, code) in [(2 * 1024 * 1024 - 1_000, 400, "input_too_long"), (2 * 1024 * 1024 + 1, 413, "body_too_large")] {
+    for (bytes, status, code) in [(2 * 1024 * 1024 - 1_000, 400, "input_too_long"), (2 * 1024 * 1024 + 1, 413, "too_large")] {
         let body = json!({ "message": "ab ".repeat(bytes / 3) });
         for route in ROUTES {
             let answer = stage.app.post(route).bearer(&stage.ada).json(&body).send().await;

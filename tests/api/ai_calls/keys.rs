@@ -37,6 +37,7 @@ async fn burst(stage: &Stage, key: &Answer, granted: usize, code: &str) -> Vec<A
         stage.upstream.let_go(granted);
     };
     let (answers, ()) = tokio::join!(calls, waits);
+    stage.upstream.script_others(Script::words(3).priced(prices()));
     let (passed, refused): (Vec<Answer>, Vec<Answer>) = answers.into_iter().partition(|answer| answer.status == 200);
     assert_eq!(passed.len(), granted);
     refused.into_iter().map(|answer| answer.expect_problem(429, code)).collect()
@@ -59,7 +60,6 @@ async fn requests_of_a_minute_are_exact_and_start_again() {
     stage.ask(key.text_at("/key"), bounded()).await.expect_problem(429, "key_request_limit");
     stage.chat(bounded()).await.expect_status(200);
     to_the_window_before(&stage, "minute").await;
-    stage.upstream.script_others(Script::words(3).priced(prices()));
     stage.ask(key.text_at("/key"), bounded()).await.expect_status(200);
     stage.expect_bill(7).await;
 }

@@ -42,7 +42,7 @@ async fn a_plan_without_the_feature_and_a_limit_that_is_reached() {
         assert!(refused.text_at("/resets_at").ends_with('Z'));
     }
     allow(&stage.app, &stage.ada, "enabled = false").await;
-    stage.chat(hello("gpt-one")).await.expect_problem(403, "feature_disabled");
+    stage.chat(hello("gpt-one")).await.expect_problem(403, "feature_not_in_plan");
     assert_eq!(stage.upstream.requests().len(), 1);
     stage.settled(1).await;
 }
