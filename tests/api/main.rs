@@ -13,6 +13,7 @@ mod api_keys;
 mod audit;
 mod chat;
 mod coverage;
+mod dialects;
 mod entitlements;
 mod features;
 mod idempotency;

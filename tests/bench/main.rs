@@ -6,6 +6,7 @@
 
 mod arguments;
 mod cases;
+mod gateway;
 mod goals;
 mod machine;
 mod people;

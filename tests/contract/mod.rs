@@ -15,6 +15,7 @@ mod audit;
 mod calls;
 mod changes;
 mod chat;
+mod counting;
 mod entitlements;
 mod features;
 mod identity;

@@ -16,6 +16,7 @@ use chrono::TimeDelta;
 use ports::api_keys::KeyMint;
 use ports::changes::ChangeListener;
 use ports::clock::Clock;
+use ports::entitlements::EntitlementCache;
 use ports::identity::{CallerCache, TokenVerifier};
 use ports::randomness::Randomness;
 use ports::store::Store;
@@ -42,6 +43,7 @@ use crate::preparation::admin_email;
 use crate::providers::Providers;
 use crate::settings::shape::{Settings, given};
 use crate::telemetry::calls::CallMetrics;
+use crate::telemetry::export::CallExport;
 
 /// The services, each with its ports.
 pub fn rooms(
@@ -49,6 +51,7 @@ pub fn rooms(
     pg: &Arc<PgStore>,
     clock: &Arc<dyn Clock>,
     signing_key: &str,
+    export: Option<Arc<CallExport>>,
 ) -> anyhow::Result<Rooms> {
     let store: Arc<dyn Store> = Arc::<PgStore>::clone(pg);
     let memory = Arc::new(Memory::new());
@@ -57,41 +60,16 @@ pub fn rooms(
     let readings = Arc::new(Readings::new(Arc::clone(&store), Arc::clone(&cache), Arc::<Memory>::clone(&memory) as _));
     let mint: Arc<dyn KeyMint> = Arc::new(ApiKeys::new(settings.api_keys.prefix.clone())?);
     let randomness: Arc<dyn Randomness> = Arc::new(SystemRandomness);
-    let supabase = &settings.auth.supabase;
-    let built_in =
-        || BuiltInTokens::new(signing_key.as_bytes(), settings.auth.access_token_ttl_seconds, Arc::clone(clock));
-    let verifier: Arc<dyn TokenVerifier> = if supabase.is_provider() {
-        Arc::new(CachedVerifier::new(supabase_tokens(settings, clock)?, Arc::clone(clock)))
-    } else {
-        Arc::new(CachedVerifier::new(built_in()?, Arc::clone(clock)))
-    };
-    let accounts = (!supabase.is_provider()).then(built_in).transpose()?.map(|tokens| {
-        Arc::new(AccountService {
-            store: Arc::clone(&store),
-            clock: Arc::clone(clock),
-            randomness: Arc::clone(&randomness),
-            passwords: Arc::new(Argon2Passwords::new(CONCURRENCY)),
-            tokens: Arc::new(tokens),
-            secrets: Arc::new(OpaqueSecrets),
-            cache: Arc::clone(&cache),
-            session_ttl: TimeDelta::days(settings.auth.session_ttl_days.into()),
-        })
-    });
+    let Identities { verifier, accounts } = identities(settings, &store, clock, &randomness, &cache, signing_key)?;
     let prices = Arc::new(PriceService::new(&store, clock, &randomness, settings.ai.models.clone()));
-    let provider = if supabase.is_provider() { IdentityProvider::Supabase } else { IdentityProvider::BuiltIn };
-    let admin_email = admin_email(settings)?.filter(|_| supabase.is_provider());
-    let entitlements = Arc::new(EntitlementService::new(
-        Arc::clone(&store),
-        Arc::<Memory>::clone(&memory) as _,
-        Arc::clone(&changes),
-        Arc::clone(&readings),
-    ));
-    let usage = Arc::new(UsageService::start(
-        Arc::clone(&store),
-        Arc::clone(&randomness),
-        Arc::<Memory>::clone(&memory) as _,
-        lane_settings(settings),
-    ));
+    let provider =
+        if settings.auth.supabase.is_provider() { IdentityProvider::Supabase } else { IdentityProvider::BuiltIn };
+    let admin_email = admin_email(settings)?.filter(|_| provider == IdentityProvider::Supabase);
+    let remembered = || Arc::<Memory>::clone(&memory) as Arc<dyn EntitlementCache>;
+    let (hearing, reading) = (Arc::clone(&changes), Arc::clone(&readings));
+    let entitlements = Arc::new(EntitlementService::new(Arc::clone(&store), remembered(), hearing, reading));
+    let lanes = lane_settings(settings);
+    let usage = Arc::new(UsageService::start(Arc::clone(&store), Arc::clone(&randomness), remembered(), lanes));
     let tokens = Arc::new(TokenService { store: Arc::clone(&store), randomness: Arc::clone(&randomness) });
     let models = Providers::new(settings, clock, Arc::clone(&randomness))?;
     let chat = Arc::new(ChatService { store: Arc::clone(&store) });
@@ -119,7 +97,7 @@ pub fn rooms(
             attempts: models.attempts,
             providers: models.providers,
             counter: models.counter,
-            observer: Arc::new(CallMetrics),
+            observer: Arc::new(CallMetrics { clock: Arc::clone(clock), export }),
             clock: Arc::clone(clock),
             settings: ai_settings(settings),
         })),
@@ -140,6 +118,40 @@ pub fn rooms(
         randomness,
         store: Arc::clone(pg),
     })
+}
+
+/// Who says who somebody is.
+struct Identities {
+    verifier: Arc<dyn TokenVerifier>,
+    accounts: Option<Arc<AccountService>>,
+}
+
+fn identities(
+    settings: &Settings,
+    store: &Arc<dyn Store>,
+    clock: &Arc<dyn Clock>,
+    randomness: &Arc<dyn Randomness>,
+    cache: &Arc<dyn CallerCache>,
+    signing_key: &str,
+) -> anyhow::Result<Identities> {
+    if settings.auth.supabase.is_provider() {
+        let verifier = Arc::new(CachedVerifier::new(supabase_tokens(settings, clock)?, Arc::clone(clock)));
+        return Ok(Identities { verifier, accounts: None });
+    }
+    let built_in =
+        || BuiltInTokens::new(signing_key.as_bytes(), settings.auth.access_token_ttl_seconds, Arc::clone(clock));
+    let accounts = AccountService {
+        store: Arc::clone(store),
+        clock: Arc::clone(clock),
+        randomness: Arc::clone(randomness),
+        passwords: Arc::new(Argon2Passwords::new(CONCURRENCY)),
+        tokens: Arc::new(built_in()?),
+        secrets: Arc::new(OpaqueSecrets),
+        cache: Arc::clone(cache),
+        session_ttl: TimeDelta::days(settings.auth.session_ttl_days.into()),
+    };
+    let verifier = Arc::new(CachedVerifier::new(built_in()?, Arc::clone(clock)));
+    Ok(Identities { verifier, accounts: Some(Arc::new(accounts)) })
 }
 
 fn ai_settings(settings: &Settings) -> AiSettings {

@@ -26,8 +26,8 @@ use crate::http::maintenance::Stopping;
 use crate::http::server;
 use crate::jobs::{Jobs, JobsContext};
 use crate::preparation::Preparation;
-use crate::settings::shape::{Environment, Pooler, Secret, Settings};
-use crate::telemetry;
+use crate::settings::shape::{Environment, Pooler, Secret, Settings, given};
+use crate::telemetry::{self, export::CallExport};
 
 /// The login of the service on its private cluster.
 const SERVICE_LOGIN: &str = "app_user";
@@ -55,6 +55,7 @@ pub struct RunningApp {
     grace: Duration,
     jobs: Jobs,
     feed: Option<ChangeFeed>,
+    export: Option<Arc<CallExport>>,
     server: ServerHandle,
     serving: JoinHandle<std::io::Result<()>>,
 }
@@ -72,6 +73,9 @@ impl RunningApp {
         self.usage.drain(DRAIN_PATIENCE).await;
         self.jobs.stop().await;
         drop(self.feed);
+        if let Some(export) = self.export {
+            tokio::task::spawn_blocking(move || export.stop()).await.ok();
+        }
         self.store.close().await;
         Ok(())
     }
@@ -115,7 +119,12 @@ pub async fn start(settings: Settings) -> anyhow::Result<RunningApp> {
     let signing_key = signing_key(&settings, &url).await?;
     let store = Arc::new(PgStore::connect(pool_settings(&settings, &url, signing_key.clone().into_bytes()))?);
     check_database(&settings, &store).await?;
-    let rooms = rooms(&settings, &store, &clock, &signing_key)?;
+    let export = given(&settings.telemetry.otlp_endpoint).map(|endpoint| {
+        let interval = Duration::from_secs(settings.telemetry.otlp_interval_seconds.max(1).into());
+        CallExport::start(endpoint, interval).map(Arc::new)
+    });
+    let export = export.transpose()?;
+    let rooms = rooms(&settings, &store, &clock, &signing_key, export.clone())?;
     let first_admin = Preparation::new(&settings, &rooms)?.run().await?;
     let feed = change_feed(&settings, &url, &rooms.changes)?;
     let stopping = Stopping::default();
@@ -151,6 +160,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<RunningApp> {
         grace,
         jobs,
         feed,
+        export,
         server: handle,
         serving,
     })

@@ -4,6 +4,7 @@
 //! do not get here, since the types that hold them do not print.
 
 pub mod calls;
+pub mod export;
 
 use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};

@@ -30,6 +30,8 @@ pub enum Scope {
     Anonymous,
     /// The service at the counters: its statements touch a few rows by their keys, however large the tables are.
     Counting,
+    /// The same where nothing is written: each statement may stand for itself, as of its own moment.
+    Reading,
     /// The service itself: money, quota, plans, keys. `actor` and `reason` go to the audit trail.
     Service { actor: Option<UserId>, reason: Option<String> },
 }

@@ -260,7 +260,8 @@ pub struct TokenChange {
 
 #[async_trait]
 pub trait UsageRepository: Send {
-    /// Locks the counters of distinct `meters`, in their order, and reads all that decides about them: one statement.
+    /// Locks the counters of distinct `meters`, in their order, and reads all that decides about them: one statement. Where
+    /// there are keys to look up, one more, after the locks: whoever granted one of them on these counters is seen.
     async fn lock_batch(
         &mut self,
         meters: &[Meter],
@@ -280,8 +281,8 @@ pub trait UsageRepository: Send {
     /// Makes counters of windows; that of a month begins with what the key's calls cost in it already.
     async fn open_keys(&mut self, windows: &[KeyWindow]) -> Result<(), StoreError>;
     /// Writes counters, events and outcomes in one statement; holds, counters of keys and calls in one each, where there
-    /// are any. `Constraint` on a key that came in
-    /// meanwhile.
+    /// are any. `Constraint` on a key that was granted before; in `Scope::Counting` the next statement or the commit may be
+    /// the one that tells it.
     async fn record_batch(&mut self, record: &BatchRecord) -> Result<(), StoreError>;
     /// Holds, frees and spends tokens, under the lock of the user's row.
     async fn move_tokens(&mut self, change: &TokenChange) -> Result<(), StoreError>;

@@ -177,14 +177,13 @@ fn shown_of(frame: Frame, shown: Shown) -> Vec<u8> {
     };
     let data = frame.data.unwrap_or_default();
     let place = frame.raw.windows(data.len().max(1)).position(|window| window == data);
-    match place.and_then(|place| Some((frame.raw.get(..place)?, frame.raw.get(place + data.len()..)?))) {
-        Some((before, after)) => [before, changed.as_bytes(), after].concat(),
-        // The data stood in several lines.
-        None => {
-            let lines: String = changed.lines().map(|line| format!("data: {line}\n")).collect();
-            (lines + "\n").into_bytes()
-        }
+    let around = place.and_then(|place| Some((frame.raw.get(..place)?, frame.raw.get(place + data.len()..)?)));
+    if let Some((before, after)) = around {
+        return [before, changed.as_bytes(), after].concat();
     }
+    // The data stood in several lines.
+    let lines: Vec<&str> = changed.lines().collect();
+    format!("data: {}\n\n", lines.join("\ndata: ")).into_bytes()
 }
 
 /// What an error within an answer is told as: the status it would have had at the start.

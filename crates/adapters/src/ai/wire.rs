@@ -13,7 +13,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Response, Url};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::dialect::{Awaited, Outgoing};
+use super::dialect::{Awaited, Outgoing, malformed};
 
 /// Of a reply that comes whole.
 const REPLY_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -21,7 +21,7 @@ const REPLY_BYTES_MAX: usize = 32 * 1024 * 1024;
 const REFUSAL_BYTES_MAX: usize = 1024 * 1024;
 /// Idle connections that are kept for the next calls, and for how long.
 const IDLE_CONNECTIONS_MAX: usize = 512;
-const KEPT_IDLE: Duration = Duration::from_secs(60);
+const KEPT_IDLE: Duration = Duration::from_mins(1);
 /// A connection on which calls wait is looked after so often.
 const ALIVE_EVERY: Duration = Duration::from_secs(30);
 /// How long the end of a body may take once its last frame has come: then its connection serves the next call.
@@ -158,6 +158,10 @@ impl Body {
 
 /// Why no head came.
 fn unsent(error: &reqwest::Error) -> ProviderFault {
+    // Only a header of the caller's can be unwritable.
+    if error.is_builder() {
+        return malformed("a header cannot be passed on");
+    }
     match (error.is_connect(), error.is_timeout()) {
         (_, true) => ProviderFault::TimedOut(Wait::Connection),
         (true, false) => ProviderFault::Unreachable(innermost(error)),

@@ -111,7 +111,7 @@ impl Got {
                 (Some(Delta::ToolArguments { index: of, json: before }), Delta::ToolArguments { index, json })
                     if of == index =>
                 {
-                    before.push_str(json)
+                    before.push_str(json);
                 }
                 _ => joined.push(delta),
             }

@@ -24,6 +24,7 @@ pub struct Settings {
     pub rate_limits: RateLimits,
     pub metrics: Metrics,
     pub log: Log,
+    pub telemetry: Telemetry,
     pub ai: Ai,
     pub stripe: Stripe,
 }
@@ -162,6 +163,14 @@ pub struct Metrics {
 pub struct Log {
     pub format: LogFormat,
     pub filter: String,
+}
+
+/// Where calls of models are told to.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Telemetry {
+    pub otlp_endpoint: String,
+    pub otlp_interval_seconds: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

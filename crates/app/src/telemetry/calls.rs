@@ -1,11 +1,15 @@
-//! Calls of models as numbers, under the names of OpenTelemetry's GenAI conventions (status: Development, November 2026), in
+//! Calls of models as numbers, under the names of `OpenTelemetry`'s conventions for `GenAI` (status: Development, November 2026), in
 //! the form that Prometheus gives them. No content is in them, and every label is one of few words.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use domain::ai::{ModelId, Provider};
 use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 use ports::ai::{CallObserver, CallReport, Operation};
+use ports::clock::Clock;
+
+use super::export::CallExport;
 
 /// Tokens of a call, by `gen_ai_token_type`.
 pub const TOKEN_USAGE: &str = "gen_ai_client_token_usage";
@@ -44,11 +48,17 @@ pub fn describe() {
     describe_counter!(REFUSALS, "Calls of models that were refused before they were made, by reason.");
 }
 
-/// Counts calls and writes a line for each.
-pub struct CallMetrics;
+/// Counts calls, writes a line for each, and sends them to a collector where one is set.
+pub struct CallMetrics {
+    pub clock: Arc<dyn Clock>,
+    pub export: Option<Arc<CallExport>>,
+}
 
 impl CallObserver for CallMetrics {
     fn ended(&self, report: &CallReport) {
+        if let Some(export) = &self.export {
+            export.ended(report, self.clock.now().into());
+        }
         let labels = [
             ("gen_ai_operation_name", operation_name(report.operation).to_owned()),
             ("gen_ai_provider_name", provider_name(report.provider).to_owned()),
@@ -106,7 +116,7 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// The conventions' names of the providers.
-const fn provider_name(provider: Provider) -> &'static str {
+pub(super) const fn provider_name(provider: Provider) -> &'static str {
     match provider {
         Provider::OpenAi => "openai",
         Provider::Claude => "anthropic",
@@ -114,7 +124,7 @@ const fn provider_name(provider: Provider) -> &'static str {
     }
 }
 
-const fn operation_name(operation: Operation) -> &'static str {
+pub(super) const fn operation_name(operation: Operation) -> &'static str {
     match operation {
         Operation::Chat => "chat",
         Operation::Embeddings => "embeddings",
@@ -127,6 +137,8 @@ mod tests {
     use domain::ai::{CallUsage, TokenUsage};
     use domain::prices::NanoUsd;
 
+    use adapters::clock::SystemClock;
+
     use super::super::install_metrics;
     use super::*;
 
@@ -135,7 +147,8 @@ mod tests {
         let handle = install_metrics().unwrap();
         let model = ModelId::parse("observed-model").unwrap();
         let tokens = TokenUsage { uncached_input: 10, cache_read: 5, visible_output: 3, ..TokenUsage::default() };
-        CallMetrics.ended(&CallReport {
+        let observer = CallMetrics { clock: Arc::new(SystemClock), export: None };
+        observer.ended(&CallReport {
             provider: Provider::Claude,
             model: model.clone(),
             operation: Operation::Chat,
@@ -149,7 +162,7 @@ mod tests {
             whole: Duration::from_millis(300),
             error: None,
         });
-        CallMetrics.refused(Provider::Claude, &model, "limit_reached");
+        observer.refused(Provider::Claude, &model, "limit_reached");
         let text = handle.render();
         let of = |name: &str, rest: &str| {
             let labels = "gen_ai_operation_name=\"chat\",gen_ai_provider_name=\"anthropic\",gen_ai_request_model=\"observed-model\"";

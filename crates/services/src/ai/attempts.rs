@@ -131,9 +131,8 @@ impl Attempts {
                 Err(failed) => failed,
             };
             hold = back;
-            let has_no_key = matches!(&failure, CallFailure::Provider { fault: ProviderFault::NoKey { .. }, .. });
-            let ends = place == 0 && has_no_key || failure.ends();
-            told = Some(if has_no_key && place > 0 { told.unwrap_or(failure) } else { failure.or_earlier(told) });
+            let ends = failure.ends(place > 0);
+            told = Some(failure.or_earlier(told));
             if ends {
                 break;
             }
@@ -264,30 +263,33 @@ impl Watch {
 }
 
 impl CallFailure {
-    /// Whether no other provider can do better.
-    const fn ends(&self) -> bool {
+    /// Whether no other provider can do better. A fallback that lacks its key is passed over.
+    const fn ends(&self, is_fallback: bool) -> bool {
         match self {
             Self::CircuitOpen { .. } => false,
-            // A fallback without a key is passed over; whether the first one is, its caller decides.
-            Self::Provider { fault: ProviderFault::NoKey { .. }, .. } => false,
+            Self::Provider { fault: ProviderFault::NoKey { .. }, .. } => !is_fallback,
             Self::Provider { fault, .. } => !fault.may_pass(),
         }
     }
 
-    /// What a provider said goes before a breaker's silence, and of two silences the shorter one.
+    /// What a provider said goes before the silence of a breaker, and that before a key that lacks. Of two breakers the one
+    /// that closes first is told.
     fn or_earlier(self, earlier: Option<Self>) -> Self {
-        match (self, earlier) {
-            (later, None) => later,
-            (Self::CircuitOpen { .. }, Some(earlier @ Self::Provider { .. })) => earlier,
-            (
-                Self::CircuitOpen { retry_after: later, provider },
-                Some(Self::CircuitOpen { retry_after, provider: before }),
-            ) => {
-                let (retry_after, provider) =
-                    if retry_after <= later { (retry_after, before) } else { (later, provider) };
-                Self::CircuitOpen { provider, retry_after }
+        let Some(earlier) = earlier else { return self };
+        let tells_more = match (&self, &earlier) {
+            (Self::CircuitOpen { retry_after: later, .. }, Self::CircuitOpen { retry_after, .. }) => {
+                retry_after <= later
             }
-            (later @ Self::Provider { .. }, Some(_)) => later,
+            _ => earlier.weight() > self.weight(),
+        };
+        if tells_more { earlier } else { self }
+    }
+
+    const fn weight(&self) -> u8 {
+        match self {
+            Self::Provider { fault: ProviderFault::NoKey { .. }, .. } => 0,
+            Self::CircuitOpen { .. } => 1,
+            Self::Provider { .. } => 2,
         }
     }
 

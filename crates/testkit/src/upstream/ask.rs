@@ -155,11 +155,10 @@ fn missing(ask: &Ask) -> Option<String> {
     match (ask.dialect, ask.kind) {
         _ if ask.model.is_empty() => said("you must provide a model parameter"),
         (Dialect::OpenAi, Kind::Embeddings) if ask.body.get("input").is_none() => said("input: Field required"),
-        (Dialect::OpenAi, Kind::Embeddings) => None,
         (Dialect::Gemini, Kind::Embeddings) if ask.body.get("content").is_none() && !has_list("requests") => {
             said("content is not specified")
         }
-        (Dialect::Gemini, Kind::Embeddings) => None,
+        (_, Kind::Embeddings) => None,
         (Dialect::OpenAi, _) if !(1..=128).contains(&ask.choices) => said("n must be between 1 and 128"),
         (Dialect::OpenAi | Dialect::Anthropic, _) if !has_list("messages") => said("messages: Field required"),
         (Dialect::Anthropic, Kind::Whole) if ask.limit.is_none() => said("max_tokens: Field required"),

@@ -101,6 +101,8 @@ pub(super) async fn save_keys(work: &PgUnitOfWork, keys: &[KeyChange]) -> Result
     work.run(include_str!("../sql/save_keys.sql"), values).await.map(drop)
 }
 
+/// The costs in dollars are decimals, which are always bound: so what people said never stands in the text of a statement,
+/// which Postgres logs where it fails.
 pub(super) async fn record_calls(work: &PgUnitOfWork, calls: &[CallRecord]) -> Result<(), StoreError> {
     let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     let nano = |call: &CallRecord| call.result.cost.as_ref().map_or(0, |cost| cost.amount.0);

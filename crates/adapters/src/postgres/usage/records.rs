@@ -135,7 +135,7 @@ pub(super) async fn record_batch(work: &PgUnitOfWork, record: &BatchRecord) -> R
         }
         let tallies: [Value; 3] = [used.into(), reserved.into(), overage.into()];
         let values: Vec<Value> = keys.values().into_iter().chain(tallies).chain(entries.values()).collect();
-        work.run(include_str!("../sql/record_usage_batch.sql"), values).await?;
+        work.run_last(include_str!("../sql/record_usage_batch.sql"), values).await?;
     }
     if !record.holds.is_empty() {
         save_holds(work, &record.holds).await?;
@@ -177,7 +177,7 @@ async fn save_holds(work: &PgUnitOfWork, holds: &[HoldChange]) -> Result<(), Sto
         column(holds, |change| calls::phase_of(&change.hold).to_owned()),
         column(holds, |change| calls::terms_of(&change.hold)),
     ];
-    work.run(include_str!("../sql/save_holds.sql"), values).await.map(drop)
+    work.run_last(include_str!("../sql/save_holds.sql"), values).await
 }
 
 pub(super) async fn move_tokens(work: &PgUnitOfWork, change: &TokenChange) -> Result<(), StoreError> {

@@ -162,11 +162,10 @@ pub async fn quote_chat(
     let (ai, asked) = (ai.into_inner(), asked(input.body)?);
     let who = (&asking.caller).into();
     let quote = detached(async move {
-        let quoted = match ai.prepare(who, asked).await {
+        match ai.prepare(who, asked).await {
             Ok(call) => ai.quote(&call).await,
             Err(error) => Err(error),
-        };
-        quoted
+        }
     })
     .await?;
     Ok(Json(quote.into()))

@@ -21,7 +21,7 @@ pub struct ChatOutcomeView {
     #[schema(value_type = ProviderName)]
     pub provider: Provider,
     pub model: String,
-    /// stop, length, tool_calls or filtered.
+    /// `stop`, `length`, `tool_calls` or `filtered`.
     #[schema(value_type = String)]
     pub finish_reason: FinishReason,
     pub usage: AiTokensView,
@@ -30,7 +30,7 @@ pub struct ChatOutcomeView {
     pub cost_usd: Option<String>,
     /// Taken from the token balance, since the plan's limit was reached.
     pub tokens_spent: i64,
-    /// Who said the numbers: provider, estimated, partial or sandbox.
+    /// Who said the numbers: `provider`, `estimated`, `partial` or `sandbox`.
     #[schema(value_type = String)]
     pub source: UsageSource,
     pub latency_ms: u64,

@@ -275,3 +275,6 @@ impl Begun {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,7 +123,7 @@ impl<'a> Scale<'a> {
             }
             "input_audio" => self.size.has_audio = true,
             "file" => self.document(part.pointer("/file/file_data").and_then(Value::as_str)),
-            "document" => return self.source(part),
+            "document" => return Ok(self.source(part)),
             _ => {
                 if let Some(inline) = field("inlineData", "inline_data") {
                     let bytes = inline.get("data").and_then(Value::as_str).unwrap_or_default();
@@ -153,16 +153,16 @@ impl<'a> Scale<'a> {
     }
 
     /// Claude's document: bytes, an address, plain text, or content of its own.
-    fn source(&mut self, part: &Value) -> Result<bool, TooMuch> {
+    fn source(&mut self, part: &Value) -> bool {
         let source = part.get("source").unwrap_or(&Value::Null);
         let text = |name: &str| source.get(name).and_then(Value::as_str);
         match text("type") {
             Some("text") => self.add_text(text("data").unwrap_or_default()),
             Some("base64") => self.document(text("data")),
-            Some("content") => return Ok(false),
+            Some("content") => return false,
             _ => self.document(None),
         }
-        Ok(true)
+        true
     }
 
     fn document(&mut self, bytes: Option<&str>) {
@@ -197,7 +197,7 @@ mod tests {
         u64::try_from(text.split_whitespace().count()).unwrap()
     }
 
-    fn weigh(messages: Value) -> Result<InputSize, Problem> {
+    fn weigh(messages: &Value) -> Result<InputSize, Problem> {
         let mut scale = Scale::new(&words);
         scale.weigh(&json!({ "messages": messages }), "messages")?;
         Ok(scale.size)
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn all_text_counts_and_nothing_else() {
-        let size = weigh(json!([
+        let size = weigh(&json!([
             { "role": "user", "content": "one two" },
             { "role": "assistant", "content": null, "tool_calls": [{ "id": "a b", "type": "function",
                 "function": { "name": "f", "arguments": "{ \"x\": 1 }" } }] },
@@ -232,7 +232,7 @@ mod tests {
             (json!({ "type": "input_audio", "input_audio": { "data": long } }), 0, true),
             (json!({ "fileData": { "mimeType": "video/mp4", "fileUri": "x" } }), FRAMES_UNSEEN, true),
         ] {
-            let size = weigh(json!([{ "role": "user", "content": [part] }])).unwrap();
+            let size = weigh(&json!([{ "role": "user", "content": [part] }])).unwrap();
             assert_eq!(size, InputSize { images, has_audio, ..InputSize::default() }, "{part}");
         }
     }
@@ -241,12 +241,12 @@ mod tests {
     fn what_is_too_much_is_named() {
         let image = json!({ "type": "image_url", "image_url": { "url": "data:image/png;base64,AA" } });
         let many = vec![image; 21];
-        let refused = weigh(json!([{ "role": "user", "content": many }])).unwrap_err();
+        let refused = weigh(&json!([{ "role": "user", "content": many }])).unwrap_err();
         assert_eq!(refused.fields["errors"][0]["field"], "messages[0].content[20].image_url");
         let long = "A".repeat(IMAGE_LENGTH_MAX + 1);
         let image = json!({ "type": "image", "source": { "type": "base64", "data": long } });
         let refused =
-            weigh(json!([{ "role": "user", "content": [{ "type": "text", "text": "x" }, image] }])).unwrap_err();
+            weigh(&json!([{ "role": "user", "content": [{ "type": "text", "text": "x" }, image] }])).unwrap_err();
         assert_eq!(refused.fields["errors"][0]["field"], "messages[0].content[1].source");
         assert_eq!(refused.status.as_u16(), 400);
     }

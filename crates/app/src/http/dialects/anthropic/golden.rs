@@ -18,7 +18,8 @@ const OPENAI: Reader = Reader::Other(Provider::OpenAi);
 /// A stream, from the data alone: the names of the events are their types.
 fn events(data: &[&str]) -> String {
     let name = |data: &str| data.split('"').nth(3).unwrap().to_owned();
-    data.iter().map(|data| format!("event: {}\ndata: {data}\n\n", name(data))).collect()
+    let events: Vec<String> = data.iter().map(|data| format!("event: {}\ndata: {data}\n\n", name(data))).collect();
+    events.concat()
 }
 
 fn message_delta(stop: &str) -> String {

@@ -36,7 +36,7 @@ fn both_streams() {
         response(CALLS, r#","finishReason":"STOP""#, USAGE),
     ];
     let renderer = frame(Dialect::Gemini, EVENTS, false).renderer();
-    let events: String = chunks.iter().map(|chunk| format!("data: {chunk}\r\n\r\n")).collect();
+    let events = chunks.each_ref().map(|chunk| format!("data: {chunk}\r\n\r\n")).concat();
     assert_eq!(written(renderer, &everything(), End::Settled(&receipt())), events);
     let renderer = frame(Dialect::Gemini, ARRAY, false).renderer();
     assert_eq!(written(renderer, &everything(), End::Settled(&receipt())), format!("[{}]", chunks.join(",\r\n")));

@@ -16,8 +16,8 @@ fn now() -> DateTime<Utc> {
     at("2026-11-21T15:00:00Z")
 }
 
-fn decision(reason: Reason) -> Box<Decision> {
-    Box::new(Decision {
+fn decision(reason: Reason) -> Decision {
+    Decision {
         allowed: false,
         reason,
         feature_id: FeatureId::parse("ai_requests").unwrap(),
@@ -30,7 +30,7 @@ fn decision(reason: Reason) -> Box<Decision> {
         period_start: at("2026-11-01T00:00:00Z"),
         resets_at: Some(at("2026-12-01T00:00:00Z")),
         as_of: now(),
-    })
+    }
 }
 
 fn their(status: u16) -> Refusal {
@@ -57,12 +57,22 @@ fn a_retry_that_cannot_help_is_told_so() {
     let key = |reached| CallError::KeyLimit { reached, resets_at: at("2026-11-21T15:00:37Z"), as_of: now() };
     let usd = NanoUsd(1_000_000_000);
     for (error, expected) in [
-        (CallError::NotAllowed(decision(Reason::LimitReached)), (429, "limit_reached", some("810000"), some("false"))),
-        (CallError::NotAllowed(decision(Reason::InsufficientTokens)), (402, "insufficient_tokens", None, None)),
-        (CallError::NotAllowed(decision(Reason::FeatureDisabled)), (403, "feature_disabled", None, None)),
-        (CallError::NotAllowed(decision(Reason::FeatureNotInPlan)), (403, "feature_not_in_plan", None, None)),
         (
-            CallError::Unaffordable { needed: 9, available: 3, decision: decision(Reason::InsufficientTokens) },
+            CallError::NotAllowed(Box::new(decision(Reason::LimitReached))),
+            (429, "limit_reached", some("810000"), some("false")),
+        ),
+        (
+            CallError::NotAllowed(Box::new(decision(Reason::InsufficientTokens))),
+            (402, "insufficient_tokens", None, None),
+        ),
+        (CallError::NotAllowed(Box::new(decision(Reason::FeatureDisabled))), (403, "feature_disabled", None, None)),
+        (CallError::NotAllowed(Box::new(decision(Reason::FeatureNotInPlan))), (403, "feature_not_in_plan", None, None)),
+        (
+            CallError::Unaffordable {
+                needed: 9,
+                available: 3,
+                decision: Box::new(decision(Reason::InsufficientTokens)),
+            },
             (402, "insufficient_tokens", None, None),
         ),
         (key(KeyLimitReached::Requests { limit: 5, used: 5 }), (429, "key_request_limit", some("37"), None)),
@@ -100,7 +110,7 @@ fn a_retry_that_cannot_help_is_told_so() {
 
 #[test]
 fn a_plan_limit_names_the_plan_the_feature_the_numbers_and_the_time() {
-    let problem = problem(CallError::NotAllowed(decision(Reason::LimitReached)));
+    let problem = problem(CallError::NotAllowed(Box::new(decision(Reason::LimitReached))));
     for word in ["`ai_requests`", "`free`", "10 of 10", "2026-12-01T00:00:00"] {
         assert!(problem.detail.contains(word), "{} lacks {word}", problem.detail);
     }
