@@ -34,7 +34,10 @@ async fn each_provider_answers_whole_and_as_events_at_the_price_of_its_bill() {
         assert_eq!(done.name, "done", "{done:?}");
         let lines = stage.upstream.settled(1).await;
         for (outcome, line) in [&whole.body, &done.data].into_iter().zip(&lines[lines.len() - 2..]) {
-            assert_eq!((&outcome["cost_usd"], &outcome["source"]), (&json!(usd(line.nano_dollars)), &json!("provider")));
+            assert_eq!(
+                (&outcome["cost_usd"], &outcome["source"]),
+                (&json!(usd(line.nano_dollars)), &json!("provider"))
+            );
             assert_eq!((&outcome["provider"], &outcome["model"]), (&json!(provider), &json!(model)));
             assert_eq!((&outcome["finish_reason"], &outcome["tokens_spent"]), (&json!("stop"), &json!(0)));
             let told = (&outcome["usage"]["input"], &outcome["usage"]["output"], &outcome["usage"]["cached"]);

@@ -37,7 +37,9 @@ async fn an_unfit_question_names_its_field() {
             expect_field(stage.app.post(route).bearer(&stage.ada).json(&body).send().await, field);
         }
     }
-    for body in [base("provider", json!("acme")), base("session_id", json!("no-id")), json!({ "messages": [message("tool")] })] {
+    for body in
+        [base("provider", json!("acme")), base("session_id", json!("no-id")), json!({ "messages": [message("tool")] })]
+    {
         for route in ROUTES {
             stage.app.post(route).bearer(&stage.ada).json(&body).send().await.expect_problem(422, "invalid");
         }
@@ -60,7 +62,9 @@ async fn an_unknown_model_is_told_with_near_names() {
 #[tokio::test]
 async fn a_long_conversation_is_taken_up_to_two_mebibytes() {
     let stage = Stage::set().await;
-    for (bytes, status, code) in [(2 * 1024 * 1024 - 1_000, 400, "input_too_long"), (2 * 1024 * 1024 + 1, 413, "too_large")] {
+    for (bytes, status, code) in
+        [(2 * 1024 * 1024 - 1_000, 400, "input_too_long"), (2 * 1024 * 1024 + 1, 413, "too_large")]
+    {
         let body = json!({ "message": "ab ".repeat(bytes / 3) });
         for route in ROUTES {
             let answer = stage.app.post(route).bearer(&stage.ada).json(&body).send().await;
@@ -94,7 +98,10 @@ async fn a_key_needs_the_permission_and_a_user_a_profile() {
 async fn a_quote_holds_nothing_and_says_what_would_be_refused() {
     let stage = Stage::set().await;
     let quote = stage.quote(hello("gpt-one")).await.expect_status(200);
-    assert_eq!((quote.at("/max_output_tokens"), quote.at("/tokens"), quote.at("/affordable")), (&json!(1_000), &json!(0), &json!(true)));
+    assert_eq!(
+        (quote.at("/max_output_tokens"), quote.at("/tokens"), quote.at("/affordable")),
+        (&json!(1_000), &json!(0), &json!(true))
+    );
     crate::usage::allow(&stage.app, &stage.ada, "limit_value = 0, overage = 'block'").await;
     let quote = stage.quote(hello("gpt-one")).await.expect_status(200);
     assert_eq!((quote.at("/affordable"), quote.at("/decision/reason")), (&json!(false), &json!("limit_reached")));

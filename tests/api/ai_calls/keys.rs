@@ -44,7 +44,9 @@ async fn burst(stage: &Stage, key: &Answer, granted: usize, code: &str) -> Vec<A
 }
 
 async fn to_the_window_before(stage: &Stage, period: &str) {
-    let sql = format!("UPDATE api_key_counters SET period_start = period_start - interval '1 {period}' WHERE period = '{period}'");
+    let sql = format!(
+        "UPDATE api_key_counters SET period_start = period_start - interval '1 {period}' WHERE period = '{period}'"
+    );
     stage.app.database().sql(&sql).await;
 }
 
@@ -113,7 +115,8 @@ async fn the_cost_of_a_month_is_exact_and_counts_what_was_spent_before_the_limit
 #[tokio::test]
 async fn a_call_that_came_to_nothing_frees_all_that_it_held_of_the_key() {
     let stage = Stage::set().await;
-    let key = stage.key(json!({ "requests_per_minute": 1, "tokens_per_minute": 100, "monthly_cost_usd": "0.01" })).await;
+    let key =
+        stage.key(json!({ "requests_per_minute": 1, "tokens_per_minute": 100, "monthly_cost_usd": "0.01" })).await;
     stage.upstream.script_others(Script::refuses(Refusal::of(Why::Invalid("no".to_owned()))));
     well_within_a_minute().await;
     for _ in 0..3 {

@@ -128,7 +128,10 @@ async fn a_revoked_key_ends_its_streams_within_two_seconds() {
         assert!(revoked.elapsed() < Duration::from_secs(2), "{provider}: {:?}", revoked.elapsed());
         let told = events(&text);
         let error = told.last().unwrap();
-        assert_eq!((error.name.as_str(), &error.data["code"], &error.data["status"]), ("error", &json!("unauthorized"), &json!(401)));
+        assert_eq!(
+            (error.name.as_str(), &error.data["code"], &error.data["status"]),
+            ("error", &json!("unauthorized"), &json!(401))
+        );
         stage.upstream.until("the cancelled call", |stub| stub.held() == 0).await;
     }
     stage.settled(3).await;

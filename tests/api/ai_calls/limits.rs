@@ -37,7 +37,10 @@ async fn a_plan_without_the_feature_and_a_limit_that_is_reached() {
         let mut body = hello("gpt-one");
         body["stream"] = json!(streamed);
         let refused = stage.chat(body).await.expect_problem(429, "limit_reached");
-        assert_eq!((refused.at("/limit"), refused.at("/current"), refused.at("/remaining")), (&json!(1), &json!(1), &json!(0)));
+        assert_eq!(
+            (refused.at("/limit"), refused.at("/current"), refused.at("/remaining")),
+            (&json!(1), &json!(1), &json!(0))
+        );
         assert_eq!(refused.header("x-should-retry"), Some("false"));
         assert!(refused.text_at("/resets_at").ends_with('Z'));
     }
@@ -54,7 +57,9 @@ async fn beyond_the_limit_the_balance_is_held_and_spent_by_the_tokens_of_the_mod
     stage.upstream.script_others(Script::words(7).priced(prices()));
     let within = stage.chat(bounded(50)).await.expect_status(200);
     assert_eq!((within.at("/tokens_spent"), stage.available().await), (&json!(0), 1_000));
-    stage.upstream.script_others(Script { fault: Some(Fault::HoldAfter { events: 0 }), ..Script::words(7).priced(prices()) });
+    stage
+        .upstream
+        .script_others(Script { fault: Some(Fault::HoldAfter { events: 0 }), ..Script::words(7).priced(prices()) });
     let quote = stage.quote(bounded(50)).await.expect_status(200);
     let tokens = quote.at("/tokens").as_i64().unwrap();
     assert_eq!((quote.at("/max_output_tokens"), quote.at("/affordable")), (&json!(50), &json!(true)));

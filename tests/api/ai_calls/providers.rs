@@ -110,8 +110,11 @@ async fn a_second_attempt_and_a_fallback_answer_at_their_own_price() {
     let events = stage.stream(hello("gpt-one")).await;
     assert_eq!((&events[0].data["model"], said(&events).len() > 3), (&json!("gemini-one"), true));
     stage.expect_bill(3).await;
-    let models: Vec<(String, String)> =
-        stage.app.database().query_all("SELECT provider::text, model::text FROM ai_usage_logs ORDER BY created_at").await;
+    let models: Vec<(String, String)> = stage
+        .app
+        .database()
+        .query_all("SELECT provider::text, model::text FROM ai_usage_logs ORDER BY created_at")
+        .await;
     assert_eq!(models[1], ("gemini".to_owned(), "gemini-one".to_owned()), "{models:?}");
     stage.upstream.script("gpt-one", refuses(Why::Invalid("no".to_owned())));
     stage.chat(hello("gpt-one")).await.expect_problem(400, "provider_refused");

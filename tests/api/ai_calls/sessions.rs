@@ -24,7 +24,13 @@ async fn kept(stage: &Stage, session: &Answer) -> Vec<(String, String)> {
     let path = format!("/api/ai/sessions/{}/messages", session.text_at("/id"));
     let messages = stage.app.get(&path).bearer(&stage.ada).send().await.expect_status(200);
     let text = |message: &Value, field: &str| message[field].as_str().unwrap().to_owned();
-    messages.at("/data").as_array().unwrap().iter().map(|message| (text(message, "role"), text(message, "content"))).collect()
+    messages
+        .at("/data")
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|message| (text(message, "role"), text(message, "content")))
+        .collect()
 }
 
 #[tokio::test]
@@ -38,12 +44,19 @@ async fn what_was_said_last_goes_along_with_the_system_prompt() {
     let message = |role: &str, content: &str| json!({ "role": role, "content": content });
     let expected = json!([
         message("system", "Be brief."),
-        message("user", "Question 1"), message("assistant", "Yes."),
-        message("user", "Question 2"), message("assistant", "Yes."),
+        message("user", "Question 1"),
+        message("assistant", "Yes."),
+        message("user", "Question 2"),
+        message("assistant", "Yes."),
         message("user", "Question 3"),
     ]);
     assert_eq!(sent(&stage)["messages"], expected);
-    let messages = json!([message("system", "Shout."), message("user", "Hm"), message("assistant", "Oh"), message("user", "Well")]);
+    let messages = json!([
+        message("system", "Shout."),
+        message("user", "Hm"),
+        message("assistant", "Oh"),
+        message("user", "Well")
+    ]);
     let body = json!({ "session_id": session.at("/id"), "messages": messages, "model": "claude-one" });
     stage.chat(body).await.expect_status(200);
     let to_claude = sent(&stage);
@@ -79,7 +92,8 @@ async fn a_session_that_ended_is_anothers_or_is_none() {
     for route in ["/api/ai/chat", "/api/ai/quote"] {
         let request = stage.app.post(route).bearer(&eve).json(say(&session, "Hello"));
         request.send().await.expect_problem(404, "not_found");
-        let request = stage.app.post(route).bearer(&stage.ada).json(json!({ "session_id": NOBODY, "message": "Hello" }));
+        let request =
+            stage.app.post(route).bearer(&stage.ada).json(json!({ "session_id": NOBODY, "message": "Hello" }));
         request.send().await.expect_problem(404, "not_found");
     }
     let end = format!("/api/ai/sessions/{}/end", session.text_at("/id"));
@@ -122,7 +136,9 @@ async fn a_conversation_goes_on_after_an_answer_without_words() {
         stage.chat(say(&session, "Three")).await.expect_status(200);
         let body = sent(&stage);
         let told = body["messages"].as_array().or(body["contents"].as_array()).unwrap();
-        let empty = |message: &Value| message["content"] == "" || message["content"] == json!([]) || message["parts"] == json!([]);
+        let empty = |message: &Value| {
+            message["content"] == "" || message["content"] == json!([]) || message["parts"] == json!([])
+        };
         let says_nothing = |message: &Value| {
             let parts = message["parts"].as_array().or(message["content"].as_array());
             empty(message) || parts.is_some_and(|parts| parts.iter().any(|part| part["text"] == ""))

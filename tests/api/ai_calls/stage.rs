@@ -157,11 +157,11 @@ impl Stage {
         self.upstream.until("for the end of all answers", |stub| stub.totals().answering == 0).await;
         let bill: Vec<BillLine> = self.upstream.bill().into_iter().filter(|line| line.nano_dollars > 0).collect();
         let number = |number: u64| i64::try_from(number).unwrap();
-        let charged = |line: &BillLine| {
-            (number(line.usage.input()), number(line.usage.output()), number(line.nano_dollars))
-        };
+        let charged =
+            |line: &BillLine| (number(line.usage.input()), number(line.usage.output()), number(line.nano_dollars));
         let mut charged: Vec<_> = bill.iter().map(charged).collect();
-        let mut booked: Vec<_> = self.books().await.into_iter().map(|(input, output, cost, ..)| (input, output, cost)).collect();
+        let mut booked: Vec<_> =
+            self.books().await.into_iter().map(|(input, output, cost, ..)| (input, output, cost)).collect();
         charged.sort_unstable();
         booked.sort_unstable();
         assert_eq!(booked, charged, "the books and the bill");

@@ -28,8 +28,8 @@ use metrics::{counter, histogram};
 use ports::randomness::Randomness;
 use tracing::{Instrument, Span, error, error_span, info};
 
-use super::cors::Cors;
 use super::chat::calls::CHAT_PATH;
+use super::cors::Cors;
 use super::dialects::dialect::Dialect;
 use super::dialects::problems;
 use super::problem::{self, Problem};

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use domain::ai::{Admission, BreakerRules, BreakerState, AttemptOutcome, Provider};
+use domain::ai::{Admission, AttemptOutcome, BreakerRules, BreakerState, Provider};
 use futures_util::StreamExt;
 use ports::ai::{AiProvider, CallHold, ProviderCall, ProviderFault, Reply, ReplyPieces};
 use ports::randomness::Randomness;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use domain::ai::{Admission, Breaker, BreakerRules, BreakerState, AttemptOutcome, Provider};
+use domain::ai::{Admission, AttemptOutcome, Breaker, BreakerRules, BreakerState, Provider};
 use ports::ai::ProviderFault;
 use tokio::time::Instant;
 
