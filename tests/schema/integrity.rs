@@ -77,8 +77,8 @@ async fn sound(database: &TestDatabase) -> String {
              INSERT INTO usage_reservations (user_id, feature_id, period, period_start, amount, beyond, tokens_reserved, api_key_id,
                 expires_at, detail)
              VALUES ('{bob}', 'api_access', 'day', '2026-01-01Z', 2, 1, 1, '{NOBODY}', now(),
-                '{{"on_key": {{"windows": {{"minute": "2026-01-01T00:07:00Z", "month": "2026-01-01T00:00:00Z"}}, "tokens": 120,
-                    "cost_nano_usd": 5000}}}}');
+                '{{\"on_key\": {{\"windows\": {{\"minute\": \"2026-01-01T00:07:00Z\", \"month\": \"2026-01-01T00:00:00Z\"}}, \"tokens\": 120,
+                    \"cost_nano_usd\": 5000}}}}');
              UPDATE users SET token_reserved = 1 WHERE id = '{bob}';
              INSERT INTO usage_events (user_id, feature_id, period, period_start, amount) VALUES ('{bob}', 'api_access', 'day', '2026-01-01Z', 3);
              INSERT INTO usage_counters (user_id, feature_id, period, period_start, used, overage, carried)
