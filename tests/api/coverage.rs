@@ -80,6 +80,7 @@ fn body_of(operation: &str) -> Value {
             json!({ "provider": "claude", "model": "m", "kind": "input", "usd_per_million": "1", "version": "v" })
         }
         "change_role" => json!({ "role": "user" }),
+        "chat" | "quote_chat" => json!({ "message": "x", "model": "gpt-6-sol" }),
         "create_chat_completion" | "create_message" | "count_message_tokens" => {
             json!({ "model": "gpt-6-sol", "max_tokens": 9, "messages": [{ "role": "user", "content": "x" }] })
         }

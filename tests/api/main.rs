@@ -7,6 +7,7 @@
     reason = "test code: a panic is how a test fails, with its own words"
 )]
 
+mod ai_calls;
 mod ai_usage;
 mod api_keys;
 mod audit;

@@ -28,6 +28,7 @@ use metrics::{counter, histogram};
 use ports::randomness::Randomness;
 use tracing::{Instrument, Span, error, error_span, info};
 
+use super::chat::calls::CHAT_PATH;
 use super::cors::Cors;
 use super::dialects::dialect::Dialect;
 use super::dialects::problems;
@@ -80,6 +81,8 @@ struct Asked {
     route: Cow<'static, str>,
     /// In whose words it is answered, where they are not ours.
     dialect: Option<Dialect>,
+    /// Whether a model answers, who may think for longer than anything of ours takes.
+    asks_a_model: bool,
     origin: Option<HeaderValue>,
     with_credentials: bool,
     since: Instant,
@@ -129,8 +132,8 @@ async fn answer<B: MessageBody + 'static>(
     // A handler that panics has lost nothing but its own answer: the use case and its transaction stand elsewhere.
     let mut handled = pin!(AssertUnwindSafe(next.call(request)).catch_unwind());
     let in_time = match tokio::time::timeout(finishing.deadline, handled.as_mut()).await {
-        // A model may think for longer. What it may take is bounded where it is called.
-        Err(_) if asked.dialect.is_some() && !body.is_awaited() => Ok(handled.await),
+        // What a model may take is bounded where it is called.
+        Err(_) if asked.asks_a_model && !body.is_awaited() => Ok(handled.await),
         in_time => in_time,
     };
     let problem = match in_time {
@@ -212,6 +215,7 @@ impl Asked {
             path: request.path().to_owned(),
             route: request.match_pattern().map_or(Cow::Borrowed(UNMATCHED), Cow::Owned),
             dialect,
+            asks_a_model: dialect.is_some() || request.path() == CHAT_PATH,
             origin: headers.get(ORIGIN).cloned(),
             // In a dialect the credential may stand in other headers, and in the address.
             with_credentials: dialect.is_some()

@@ -21,7 +21,7 @@ pub struct BreakerRules {
 
 /// What became of a call, as far as it tells whether the provider is well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CallOutcome {
+pub enum AttemptOutcome {
     Answered,
     /// It said no: too fast, not so, not with this key. It is there, and that is all it tells.
     SaidNo,
@@ -105,18 +105,18 @@ impl Breaker {
     }
 
     /// Notes what became of a call. Says whether that opened it.
-    pub fn note(&mut self, admission: Admission, outcome: CallOutcome, now: Duration) -> bool {
+    pub fn note(&mut self, admission: Admission, outcome: AttemptOutcome, now: Duration) -> bool {
         if admission.era != self.era {
             return false;
         }
         match (self.phase, outcome) {
-            (Phase::Closed, CallOutcome::SaidNo) | (Phase::Open { .. }, _) => false,
-            (Phase::Closed, CallOutcome::Answered) => {
+            (Phase::Closed, AttemptOutcome::SaidNo) | (Phase::Open { .. }, _) => false,
+            (Phase::Closed, AttemptOutcome::Answered) => {
                 self.in_a_row = 0;
                 self.window.count(now, false);
                 false
             }
-            (Phase::Closed, CallOutcome::Failed) => {
+            (Phase::Closed, AttemptOutcome::Failed) => {
                 self.in_a_row = self.in_a_row.saturating_add(1);
                 self.window.count(now, true);
                 let opens = self.in_a_row >= self.rules.failures || self.window.fails(self.rules.failures);
@@ -125,11 +125,11 @@ impl Breaker {
                 }
                 opens
             }
-            (Phase::Trying { .. }, CallOutcome::Failed) => {
+            (Phase::Trying { .. }, AttemptOutcome::Failed) => {
                 self.open(now);
                 true
             }
-            (Phase::Trying { .. }, CallOutcome::Answered | CallOutcome::SaidNo) => {
+            (Phase::Trying { .. }, AttemptOutcome::Answered | AttemptOutcome::SaidNo) => {
                 self.phase = Phase::Closed;
                 (self.in_a_row, self.window) = (0, Window::default());
                 false
@@ -182,16 +182,16 @@ mod tests {
     }
 
     /// Admitted and noted in the same second.
-    fn call(breaker: &mut Breaker, outcome: CallOutcome, seconds: u64) -> bool {
+    fn call(breaker: &mut Breaker, outcome: AttemptOutcome, seconds: u64) -> bool {
         let admission = breaker.admit(at(seconds)).unwrap();
         breaker.note(admission, outcome, at(seconds))
     }
 
     fn opened() -> Breaker {
         let mut breaker = Breaker::new(RULES);
-        assert!(!call(&mut breaker, CallOutcome::Failed, 0));
-        assert!(!call(&mut breaker, CallOutcome::Failed, 0));
-        assert!(call(&mut breaker, CallOutcome::Failed, 0), "the third one opens it");
+        assert!(!call(&mut breaker, AttemptOutcome::Failed, 0));
+        assert!(!call(&mut breaker, AttemptOutcome::Failed, 0));
+        assert!(call(&mut breaker, AttemptOutcome::Failed, 0), "the third one opens it");
         breaker
     }
 
@@ -202,10 +202,10 @@ mod tests {
         assert_eq!(breaker.state(at(10)), BreakerState::Open);
         let mut breaker = Breaker::new(RULES);
         for _ in 0..2 {
-            call(&mut breaker, CallOutcome::Failed, 0);
-            call(&mut breaker, CallOutcome::Failed, 0);
-            call(&mut breaker, CallOutcome::SaidNo, 0);
-            call(&mut breaker, CallOutcome::Answered, 0);
+            call(&mut breaker, AttemptOutcome::Failed, 0);
+            call(&mut breaker, AttemptOutcome::Failed, 0);
+            call(&mut breaker, AttemptOutcome::SaidNo, 0);
+            call(&mut breaker, AttemptOutcome::Answered, 0);
         }
         assert_eq!(breaker.state(at(0)), BreakerState::Closed, "an answer between them ends the row");
     }
@@ -214,18 +214,18 @@ mod tests {
     fn what_says_no_neither_fails_nor_answers() {
         let mut breaker = Breaker::new(RULES);
         for _ in 0..100 {
-            assert!(!call(&mut breaker, CallOutcome::SaidNo, 0));
+            assert!(!call(&mut breaker, AttemptOutcome::SaidNo, 0));
         }
-        call(&mut breaker, CallOutcome::Failed, 0);
-        call(&mut breaker, CallOutcome::Failed, 0);
-        call(&mut breaker, CallOutcome::SaidNo, 0);
-        assert!(call(&mut breaker, CallOutcome::Failed, 0));
+        call(&mut breaker, AttemptOutcome::Failed, 0);
+        call(&mut breaker, AttemptOutcome::Failed, 0);
+        call(&mut breaker, AttemptOutcome::SaidNo, 0);
+        assert!(call(&mut breaker, AttemptOutcome::Failed, 0));
     }
 
     #[test]
     fn half_of_the_calls_of_a_minute_open_it() {
         let mut breaker = Breaker::new(RULES);
-        let outcomes = [CallOutcome::Answered, CallOutcome::Failed];
+        let outcomes = [AttemptOutcome::Answered, AttemptOutcome::Failed];
         let opens: Vec<bool> = (0..12).map(|number| call(&mut breaker, outcomes[number % 2], 40)).collect();
         assert_eq!(opens.iter().position(|opens| *opens), Some(11), "with the twelfth call there are enough");
         let mut breaker = Breaker::new(RULES);
@@ -239,18 +239,18 @@ mod tests {
         let mut breaker = opened();
         let trial = breaker.admit(at(30)).unwrap();
         assert_eq!((breaker.admit(at(31)), breaker.state(at(31))), (Err(at(29)), BreakerState::Trying));
-        assert!(!breaker.note(trial, CallOutcome::Answered, at(32)));
+        assert!(!breaker.note(trial, AttemptOutcome::Answered, at(32)));
         assert!(breaker.admit(at(32)).is_ok() && breaker.admit(at(32)).is_ok());
         assert_eq!(breaker.state(at(32)), BreakerState::Closed);
 
         let mut breaker = opened();
         let trial = breaker.admit(at(30)).unwrap();
-        assert!(breaker.note(trial, CallOutcome::Failed, at(35)));
+        assert!(breaker.note(trial, AttemptOutcome::Failed, at(35)));
         assert_eq!(breaker.admit(at(36)), Err(at(29)));
 
         let mut breaker = opened();
         let trial = breaker.admit(at(30)).unwrap();
-        breaker.note(trial, CallOutcome::SaidNo, at(31));
+        breaker.note(trial, AttemptOutcome::SaidNo, at(31));
         assert_eq!(breaker.state(at(31)), BreakerState::Closed, "who says no is there");
     }
 
@@ -260,7 +260,7 @@ mod tests {
         let slow = breaker.admit(at(30)).unwrap();
         assert_eq!(breaker.state(at(60)), BreakerState::Open);
         breaker.admit(at(60)).unwrap();
-        assert!(!breaker.note(slow, CallOutcome::Answered, at(70)));
+        assert!(!breaker.note(slow, AttemptOutcome::Answered, at(70)));
         assert_eq!(breaker.state(at(70)), BreakerState::Closed);
     }
 
@@ -269,9 +269,9 @@ mod tests {
         let mut breaker = Breaker::new(RULES);
         let early = breaker.admit(at(0)).unwrap();
         for _ in 0..3 {
-            call(&mut breaker, CallOutcome::Failed, 0);
+            call(&mut breaker, AttemptOutcome::Failed, 0);
         }
-        breaker.note(early, CallOutcome::Answered, at(1));
+        breaker.note(early, AttemptOutcome::Answered, at(1));
         assert_eq!(breaker.state(at(1)), BreakerState::Open);
     }
 
@@ -304,9 +304,9 @@ mod tests {
                         }
                     }
                 } else if let Some(admission) = pending.pop() {
-                    let outcome = [CallOutcome::Answered, CallOutcome::SaidNo, CallOutcome::Failed][step];
+                    let outcome = [AttemptOutcome::Answered, AttemptOutcome::SaidNo, AttemptOutcome::Failed][step];
                     let opens = breaker.note(admission, outcome, at(now));
-                    prop_assert_eq!(opens && outcome != CallOutcome::Failed, false);
+                    prop_assert_eq!(opens && outcome != AttemptOutcome::Failed, false);
                     if opens {
                         prop_assert_eq!(breaker.state(at(now)), BreakerState::Open);
                     }

@@ -47,7 +47,9 @@ impl Delivery {
 
     /// What is billed. The built-in provider's calls are marked as such, however they ended.
     pub fn billed(&self, is_sandbox: bool) -> CallUsage {
+        // A report of nothing at all is none.
         let said = self.reported.as_ref().and_then(|reported| reported.normalised().ok());
+        let said = said.filter(|usage| usage.tokens.total() > 0);
         let source = match (&said, self.is_whole) {
             (Some(_), true) => UsageSource::Provider,
             (None, true) => UsageSource::Estimated,
@@ -99,6 +101,8 @@ mod tests {
         assert_eq!(parts(&delivery.billed(false)), (50, 7, UsageSource::Estimated));
         delivery.add(&[], 0, Some(openai(-4, 2)));
         assert_eq!(parts(&delivery.billed(false)), (50, 7, UsageSource::Estimated), "no count is negative");
+        delivery.reported = Some(openai(0, 0));
+        assert_eq!(parts(&delivery.billed(false)), (50, 7, UsageSource::Estimated), "no call uses nothing");
     }
 
     #[test]

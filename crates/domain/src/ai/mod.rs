@@ -13,7 +13,7 @@ mod openai;
 mod reports;
 mod usage;
 
-pub use breaker::{Admission, Breaker, BreakerRules, BreakerState, CallOutcome};
+pub use breaker::{Admission, AttemptOutcome, Breaker, BreakerRules, BreakerState};
 pub use claude::ClaudeUsage;
 pub use conversation::{
     Conversation, Delta, FinishReason, Part, Speaker, Tool, ToolAnswer, ToolCall, ToolChoice, Turn,

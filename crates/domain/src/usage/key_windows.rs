@@ -124,8 +124,13 @@ impl KeyTally {
         }
     }
 
-    /// Counts tokens and a cost that nothing was held for any more.
-    pub const fn add(&mut self, (tokens, cost): (i64, i64)) {
+    /// Counts a call of which nothing was held any more: all of it was given back when its hold expired.
+    pub const fn settle_late(&mut self, used: (i64, i64)) {
+        self.requests += 1;
+        self.add(used);
+    }
+
+    const fn add(&mut self, (tokens, cost): (i64, i64)) {
         self.tokens = self.tokens.saturating_add(tokens);
         self.cost = self.cost.saturating_add(cost);
     }

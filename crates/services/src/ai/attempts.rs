@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use domain::ai::{Admission, BreakerRules, BreakerState, CallOutcome, Provider};
+use domain::ai::{Admission, AttemptOutcome, BreakerRules, BreakerState, Provider};
 use futures_util::StreamExt;
 use ports::ai::{AiProvider, CallHold, ProviderCall, ProviderFault, Reply, ReplyPieces};
 use ports::randomness::Randomness;
@@ -184,7 +184,7 @@ impl Attempts {
             }
             let fault = match tried.provider.send(hold, call).await {
                 Ok(reply) => {
-                    self.watch.breakers.note(provider, admission, CallOutcome::Answered);
+                    self.watch.breakers.note(provider, admission, AttemptOutcome::Answered);
                     let pieces = self.watched(provider, admission, reply.pieces);
                     return Ok(Reply { pieces, ..reply });
                 }
@@ -244,7 +244,7 @@ impl Watch {
 
     fn note(&self, provider: Provider, admission: Option<Admission>, fault: &ProviderFault) {
         let outcome = outcome_of(fault);
-        if outcome == CallOutcome::Failed {
+        if outcome == AttemptOutcome::Failed {
             self.count(provider, |counted| &counted.failures);
         }
         let (status, code) = fault.refusal().map_or((0, None), |refusal| (refusal.status, refusal.code.as_deref()));

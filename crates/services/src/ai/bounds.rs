@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use domain::ai::{ModelId, Provider};
 use domain::prices::{CallEstimate, CostError, NanoUsd, PriceList};
 
-use super::calls::{Call, InputSize, OutputBound, Target};
+use super::calls::{Call, InputSize, OutputBound};
 
 /// What every message costs beside its text, and the request once more.
 const TOKENS_A_MESSAGE: u64 = 8;
@@ -100,11 +100,18 @@ impl Bounds {
         Ok(most)
     }
 
-    /// The longest output that costs no more than `room`; the cost grows with the output.
-    pub fn output_for(&self, call: &Call, room: NanoUsd, prices: &PriceList, at: DateTime<Utc>) -> u64 {
-        let Target { provider, model, .. } = &call.target;
+    /// The longest output that costs no more than `room` at any of these models; the cost grows with the output.
+    pub fn output_for<'a>(
+        &self,
+        call: &Call,
+        models: impl Iterator<Item = (Provider, &'a ModelId)> + Clone,
+        room: NanoUsd,
+        prices: &PriceList,
+        at: DateTime<Utc>,
+    ) -> u64 {
         let fits = |output| {
-            prices.most(*provider, model, &self.estimate(call, output), at).is_ok_and(|cost| cost.amount <= room)
+            let bounds = Self { output, ..self.clone() };
+            bounds.cost(call, models.clone(), prices, at).is_ok_and(|cost| cost <= room)
         };
         let (mut fitting, mut beyond) = (0, self.output.saturating_add(1));
         while fitting + 1 < beyond {
@@ -145,7 +152,7 @@ mod tests {
     use rust_decimal::Decimal;
     use uuid::Uuid;
 
-    use super::super::calls::Asking;
+    use super::super::calls::{Asking, Target};
     use super::*;
 
     fn call(provider: Provider, asked: Option<u64>, streamed: bool) -> Call {
@@ -205,11 +212,11 @@ mod tests {
         let prices = PriceList::new([price(PriceKind::Input, 1), price(PriceKind::Output, 10)], []);
         let call = call(Provider::OpenAi, Some(1_000), false);
         let (bounds, at) = (Bounds::of(&call, 300), DateTime::UNIX_EPOCH);
-        let models = [(Provider::OpenAi, &call.target.model)];
+        let models = [(Provider::OpenAi, &call.target.model)].into_iter();
         // 100 in at 1,000 nano-dollars, 2,000 out at 10,000.
-        assert_eq!(bounds.cost(&call, models, &prices, at), Ok(NanoUsd(20_100_000)));
-        assert_eq!(bounds.output_for(&call, NanoUsd(1_100_000), &prices, at), 100);
-        assert_eq!(bounds.output_for(&call, NanoUsd(99_999), &prices, at), 0);
-        assert_eq!(bounds.output_for(&call, NanoUsd(i64::MAX), &prices, at), 2_000);
+        assert_eq!(bounds.cost(&call, models.clone(), &prices, at), Ok(NanoUsd(20_100_000)));
+        assert_eq!(bounds.output_for(&call, models.clone(), NanoUsd(1_100_000), &prices, at), 100);
+        assert_eq!(bounds.output_for(&call, models.clone(), NanoUsd(99_999), &prices, at), 0);
+        assert_eq!(bounds.output_for(&call, models.clone(), NanoUsd(i64::MAX), &prices, at), 2_000);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use domain::ai::{Admission, Breaker, BreakerRules, BreakerState, CallOutcome, Provider};
+use domain::ai::{Admission, AttemptOutcome, Breaker, BreakerRules, BreakerState, Provider};
 use ports::ai::ProviderFault;
 use tokio::time::Instant;
 
@@ -24,7 +24,7 @@ impl Breakers {
     }
 
     /// Says whether that opened it.
-    pub(super) fn note(&self, provider: Provider, admission: Option<Admission>, outcome: CallOutcome) -> bool {
+    pub(super) fn note(&self, provider: Provider, admission: Option<Admission>, outcome: AttemptOutcome) -> bool {
         let (Some(mut breaker), Some(admission)) = (self.of(provider), admission) else { return false };
         breaker.note(admission, outcome, self.since.elapsed())
     }
@@ -40,16 +40,16 @@ impl Breakers {
 }
 
 /// A provider that says no is there: only what it owed and did not do is a failure.
-pub(super) const fn outcome_of(fault: &ProviderFault) -> CallOutcome {
+pub(super) const fn outcome_of(fault: &ProviderFault) -> AttemptOutcome {
     match fault {
         ProviderFault::NoKey { .. }
         | ProviderFault::Refused(_)
         | ProviderFault::KeyRefused(_)
         | ProviderFault::SpendLimit(_)
-        | ProviderFault::TooFast { .. } => CallOutcome::SaidNo,
+        | ProviderFault::TooFast { .. } => AttemptOutcome::SaidNo,
         ProviderFault::Failed { .. }
         | ProviderFault::Unreachable(_)
         | ProviderFault::TimedOut(_)
-        | ProviderFault::Broken(_) => CallOutcome::Failed,
+        | ProviderFault::Broken(_) => AttemptOutcome::Failed,
     }
 }

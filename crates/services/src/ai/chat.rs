@@ -139,7 +139,11 @@ impl AiService {
     }
 }
 
+/// None where nothing was said, such as by a model that only thought: providers refuse a message without a word.
 fn turn(message: ChatMessage) -> Option<Turn> {
+    if message.content.trim().is_empty() {
+        return None;
+    }
     let speaker = match message.role {
         MessageRole::User => Speaker::User,
         MessageRole::Assistant => Speaker::Assistant,

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::answers::{AnswerHead, AnswerPiece, BreakOff};
-use super::bounds::{Bounds, whole};
+use super::bounds::{Bounds, OUTPUT_LEAST, whole};
 use super::calls::Call;
 use super::errors::CallError;
 use super::service::{AiService, HeldCall, hold_of};
@@ -57,6 +57,9 @@ pub(super) struct Course {
     calls: Vec<ProviderCall>,
     ending: watch::Receiver<Option<BreakOff>>,
     next_mark: Instant,
+    /// How much more output is held when what is held is used up; it doubles until it is refused.
+    step: u64,
+    was_refused: bool,
 }
 
 /// How the following of a reply ended.
@@ -89,6 +92,18 @@ impl Reader {
     }
 }
 
+/// A call that runs, until its task ends, in whichever way.
+struct Running {
+    service: Arc<AiService>,
+    hold_id: HoldId,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.service.registry.leave(self.hold_id);
+    }
+}
+
 impl Course {
     pub fn new(
         service: Arc<AiService>,
@@ -110,6 +125,8 @@ impl Course {
             delivery: Delivery::of_input(bounds.likely_input),
             text: String::new(),
             next_mark: Instant::now() + MARK_AFTER,
+            step: bounds.output,
+            was_refused: false,
             service,
             call,
             bounds,
@@ -127,6 +144,7 @@ impl Course {
         head: oneshot::Sender<Result<AnswerHead, CallError>>,
         pieces: mpsc::Sender<AnswerPiece>,
     ) {
+        let _running = Running { service: Arc::clone(&self.service), hold_id: self.hold_id };
         match self.send(hold).await {
             Ok((reply, which)) => {
                 let answering = self.head(&reply, which);
@@ -142,7 +160,6 @@ impl Course {
                 head.send(Err(error)).ok();
             }
         }
-        self.service.registry.leave(self.hold_id);
     }
 
     /// Sends the call and waits for the first piece of its answer.
@@ -225,9 +242,25 @@ impl Course {
                 self.delivery.is_whole = true;
                 return End { last: Some(piece), ..End::of(CallOutcome::Ok) };
             }
-            reader.send(AnswerPiece::Piece(piece)).await;
+            if let Some(broken) = self.hand_on(reader, AnswerPiece::Piece(piece)).await {
+                return End::told(CallOutcome::Broken, AnswerPiece::Broken(broken));
+            }
             if self.is_used_up().await {
                 return End::told(CallOutcome::Cut, AnswerPiece::Cut(FinishReason::Length));
+            }
+        }
+    }
+
+    /// Gives a piece to the reader, who may take a while: the hold is marked meanwhile, and the call can be broken off.
+    async fn hand_on(&mut self, reader: &mut Reader, piece: AnswerPiece) -> Option<BreakOff> {
+        let sending = reader.send(piece);
+        tokio::pin!(sending);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut sending => return None,
+                broken = broken_off(&mut self.ending) => return Some(broken),
+                () = sleep_until(self.next_mark) => self.mark(CallPhase::FirstByte),
             }
         }
     }
@@ -248,41 +281,51 @@ impl Course {
     }
 
     /// Whether what is held is used up and no more can be held. Only a streamed answer without a bound gets here: any other
-    /// one ends by itself.
+    /// one ends by itself. Where a step is too much for the balance, half of it is tried, until it is of no use.
     async fn is_used_up(&mut self) -> bool {
         let Bounds { output, output_most, input, .. } = self.bounds;
         if !self.lies_on_tokens || output >= output_most || self.delivery.output_tokens + GROW_BEFORE < output {
             return false;
         }
-        let grown = output.saturating_mul(2).min(output_most);
-        let action = HoldAction::Mark {
-            phase: CallPhase::FirstByte,
-            delivered_tokens: self.delivery.output_tokens,
-            tokens: Some(whole(input.saturating_add(grown))),
-            ttl: self.service.parts.settings.hold_ttl,
-        };
-        match self.service.change(self.hold_id, self.call.asking.user_id, action).await {
-            Ok(changed) if changed.decision.allowed => {
-                self.bounds.output = grown;
-                false
+        while self.step >= OUTPUT_LEAST {
+            let grown = output.saturating_add(self.step).min(output_most);
+            let action = self.marked(CallPhase::FirstByte, Some(whole(input.saturating_add(grown))));
+            match self.service.change(self.hold_id, self.call.asking.user_id, action).await {
+                Ok(changed) if changed.decision.allowed => {
+                    self.bounds.output = grown;
+                    self.step = if self.was_refused { self.step } else { grown };
+                    return false;
+                }
+                Ok(_) => (self.step, self.was_refused) = (self.step / 2, true),
+                // Nobody can say. What is held still covers what comes until then, and the next piece asks again.
+                Err(_) => break,
             }
-            // Refused, or nobody can say: what is held still covers what comes until then.
-            _ => self.delivery.output_tokens >= output,
         }
+        self.delivery.output_tokens >= output
     }
 
     /// Says in the hold how far the call has come, and that it goes on. Nobody waits for it.
     fn mark(&mut self, phase: CallPhase) {
         let ttl = self.service.parts.settings.hold_ttl;
         self.next_mark = Instant::now() + (ttl / 3).to_std().unwrap_or(MARK_AFTER);
-        let delivered_tokens = self.delivery.output_tokens;
-        let action = HoldAction::Mark { phase, delivered_tokens, tokens: None, ttl };
+        let action = self.marked(phase, None);
         let (service, hold_id, user_id) = (Arc::clone(&self.service), self.hold_id, self.call.asking.user_id);
         tokio::spawn(async move {
             if let Err(error) = service.change(hold_id, user_id, action).await {
                 tracing::debug!(%error, call = %hold_id.0, "a call could not mark its hold; the next mark says the same");
             }
         });
+    }
+
+    fn marked(&self, phase: CallPhase, tokens: Option<i64>) -> HoldAction {
+        HoldAction::Mark {
+            phase,
+            provider: self.provider,
+            model: self.model.clone(),
+            delivered_tokens: self.delivery.output_tokens,
+            tokens,
+            ttl: self.service.parts.settings.hold_ttl,
+        }
     }
 
     /// Whether it costs nothing, so that its hold is given back.

@@ -251,7 +251,8 @@ impl AiService {
                         KeyLimitReached::Requests { .. } => None,
                         KeyLimitReached::Tokens { limit, used, .. } => left(limit - used, &bounds),
                         KeyLimitReached::Cost { limit, used, .. } => {
-                            Some(bounds.output_for(call, NanoUsd((limit.0 - used.0).max(0)), &prices, now))
+                            let room = NanoUsd((limit.0 - used.0).max(0));
+                            Some(bounds.output_for(call, models(&calls), room, &prices, now))
                         }
                     };
                     (CallError::KeyLimit { reached, resets_at, as_of }, room)
@@ -336,7 +337,7 @@ fn left(tokens: i64, bounds: &Bounds) -> Option<u64> {
     u64::try_from(tokens.saturating_sub(whole(bounds.input))).ok()
 }
 
-fn models(calls: &[ProviderCall]) -> impl Iterator<Item = (Provider, &ModelId)> {
+fn models(calls: &[ProviderCall]) -> impl Iterator<Item = (Provider, &ModelId)> + Clone {
     calls.iter().map(|call| (call.provider, &call.model))
 }
 

@@ -61,9 +61,23 @@ impl Course {
 
     pub async fn settle(&mut self, end: End, mut reader: Reader) {
         let End { outcome, told, last } = end;
-        if let Some(told) = told {
-            reader.send(told).await;
+        let telling = async {
+            if let Some(told) = told {
+                reader.send(told).await;
+            }
+        };
+        // A reader who does not read keeps nothing from the books.
+        let (receipt, ()) = tokio::join!(self.close(outcome), telling);
+        if let Some(last) = last {
+            reader.send(AnswerPiece::Piece(last)).await;
         }
+        if let Some(receipt) = receipt {
+            reader.send(AnswerPiece::Settled(receipt)).await;
+        }
+    }
+
+    /// Gives everything back or books what was used, and says so. `None` where the books could not be written.
+    async fn close(&mut self, outcome: CallOutcome) -> Option<Receipt> {
         let came_to_nothing = outcome == CallOutcome::Broken && !self.delivery.has_output();
         let receipt = if came_to_nothing || self.is_free() {
             self.release().await;
@@ -77,12 +91,7 @@ impl Course {
             None => (None, None),
         };
         self.report(usage, cost, error);
-        if let Some(last) = last {
-            reader.send(AnswerPiece::Piece(last)).await;
-        }
-        if let Some((_, receipt)) = receipt {
-            reader.send(AnswerPiece::Settled(receipt)).await;
-        }
+        receipt.map(|(_, receipt)| receipt)
     }
 
     /// Prices and books what was used. `None` where the books could not be written.

@@ -42,6 +42,7 @@ impl AiService {
                 messages: Vec::new(),
             };
             match self.change(hold_id, user_id, HoldAction::SettleCall(Box::new(result))).await {
+                Ok(changed) if changed.replayed => {}
                 Ok(_) => {
                     swept += 1;
                     info!(call = %hold_id.0, phase = call.phase.as_str(), "a call without its process was settled");

@@ -1,6 +1,7 @@
 //! Commands: what is asked of the counters, and what it came to.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use domain::ai::{ModelId, Provider};
 use domain::api_keys::KeyLimits;
 use domain::entitlements::Decision;
 use domain::features::FeatureId;
@@ -73,10 +74,12 @@ pub enum HoldAction {
     },
     /// Give it back if its time is over.
     Expire,
-    /// A call goes on: how far it has come, for whoever finds its hold without its process; and that it goes on for `ttl`
-    /// from now. Where `tokens` are given, hold so many in all.
+    /// A call goes on: how far it has come and who answers, for whoever finds its hold without its process; and that it goes
+    /// on for `ttl` from now. Where `tokens` are given, hold so many in all.
     Mark {
         phase: CallPhase,
+        provider: Provider,
+        model: ModelId,
         delivered_tokens: u64,
         tokens: Option<i64>,
         ttl: TimeDelta,

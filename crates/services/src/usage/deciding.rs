@@ -277,7 +277,7 @@ impl<'a> Deciding<'a> {
             self.on_key(user_id, api_key_id, &share, |tally, share| tally.settle(share, used));
         } else if let Some(used) = used.filter(|_| before.status == HoldStatus::Expired) {
             // What it held was given back when it expired.
-            self.on_key(user_id, api_key_id, &share, |tally, _| tally.add(used));
+            self.on_key(user_id, api_key_id, &share, |tally, _| tally.settle_late(used));
         }
     }
 

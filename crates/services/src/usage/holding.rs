@@ -8,7 +8,7 @@ use domain::usage::{
     CallEnding, CallPhase, Ending, HeldCall, Hold, HoldRefusal, HoldStatus, Holding, KeyShare, KeyWindows, admit,
     expire, extend, extend_call, extending_needs_tokens, release, settle, settle_call,
 };
-use ports::usage::{CounterKey, KeptHold, KeyWindow};
+use ports::usage::{CallOutcome, CounterKey, KeptHold, KeyWindow};
 use uuid::Uuid;
 
 use super::commands::{CallDemand, Changed, Demand, Fate, HoldAction, Outcome, UsageError, ends_at};
@@ -20,8 +20,12 @@ pub fn repeated(locked: &LockedHold, entitlement: &Entitlement, action: &HoldAct
     let is_done = match action {
         HoldAction::Settle(used) => hold.status == HoldStatus::Settled && hold.settled == Some(*used),
         HoldAction::Release | HoldAction::ReleaseCall => hold.status == HoldStatus::Released,
-        // A call is settled once: whoever was first, the process or the sweep, said what it used.
-        HoldAction::SettleCall(_) => hold.status == HoldStatus::Settled,
+        // A call is settled once: whoever was first, the process or the sweep, said what it used. The sweep leaves one alone
+        // that has been heard of since it was found.
+        HoldAction::SettleCall(result) => {
+            let goes_on = hold.status == HoldStatus::Pending && !locked.is_due;
+            hold.status == HoldStatus::Settled || (result.outcome == CallOutcome::Swept && goes_on)
+        }
         HoldAction::Expire => hold.status != HoldStatus::Pending || !locked.is_due,
         HoldAction::Extend { .. } | HoldAction::Mark { .. } => false,
     };
@@ -57,10 +61,14 @@ pub fn act(held: &mut Hold, entitlement: &mut Entitlement, action: &HoldAction) 
             }
             return Ok(Effect::holding(decision, tokens));
         }
-        HoldAction::Mark { phase, delivered_tokens, tokens, ttl } => {
+        HoldAction::Mark { phase, provider, model, delivered_tokens, tokens, ttl } => {
             let more = extend_call(held, entitlement, tokens.unwrap_or(held.tokens))?;
             held.expires_at = held.expires_at.max(ends_at(entitlement.as_of, *ttl));
             if let Some(call) = &mut held.call {
+                // Marks are not waited for, so an earlier one may come later: it says nothing new.
+                if *phase >= call.phase {
+                    (call.terms.provider, call.terms.model) = (*provider, model.clone());
+                }
                 call.phase = call.phase.max(*phase);
                 call.terms.delivered_tokens = call.terms.delivered_tokens.max(*delivered_tokens);
             }
@@ -158,4 +166,106 @@ pub fn used_of(action: &HoldAction) -> Option<(i64, i64)> {
     let HoldAction::SettleCall(result) = action else { return None };
     let tokens = i64::try_from(result.usage.tokens.total()).unwrap_or(i64::MAX);
     Some((tokens, result.cost.as_ref().map_or(0, |cost| cost.amount.0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::ai::{CallUsage, ModelId, Provider, TokenUsage};
+    use domain::entitlements::{Access, Allowance, Overage, Source};
+    use domain::features::FeatureId;
+    use domain::plans::PlanId;
+    use domain::usage::{CallTerms, HoldId, Period, PeriodKind, Tally};
+    use domain::users::UserId;
+    use ports::usage::CallResult;
+
+    use super::*;
+
+    fn entitlement() -> Entitlement {
+        let start = DateTime::UNIX_EPOCH;
+        Entitlement {
+            feature_id: FeatureId::parse("ai_requests").unwrap(),
+            plan_id: PlanId::free(),
+            source: Source::Plan,
+            access: Access::Granted,
+            allowance: Allowance::Limited(5),
+            overage: Overage::Block,
+            period: Period::containing(PeriodKind::Month, start, start),
+            tally: Tally { reserved: 1, ..Tally::default() },
+            tokens_available: 0,
+            as_of: start,
+        }
+    }
+
+    fn held(is_due: bool) -> LockedHold {
+        let terms = CallTerms {
+            provider: Provider::OpenAi,
+            model: ModelId::parse("asked").unwrap(),
+            is_sandbox: false,
+            input_tokens: 1,
+            max_output_tokens: 1,
+            delivered_tokens: 0,
+            max_cost_nano_usd: None,
+            began_at: DateTime::UNIX_EPOCH,
+            session_id: None,
+            on_key: None,
+        };
+        let hold = Hold {
+            id: HoldId(Uuid::nil()),
+            user_id: UserId(Uuid::nil()),
+            feature_id: FeatureId::parse("ai_requests").unwrap(),
+            period_kind: PeriodKind::Month,
+            period_start: DateTime::UNIX_EPOCH,
+            amount: 1,
+            beyond: 0,
+            tokens: 0,
+            status: HoldStatus::Pending,
+            settled: None,
+            overage: 0,
+            expires_at: DateTime::UNIX_EPOCH,
+            api_key_id: None,
+            call: Some(Box::new(HeldCall { phase: CallPhase::Dispatched, terms })),
+        };
+        LockedHold { hold, is_due, outcome: None, changed: false }
+    }
+
+    fn settled(outcome: CallOutcome) -> HoldAction {
+        HoldAction::SettleCall(Box::new(CallResult {
+            provider: Provider::OpenAi,
+            model: "asked".to_owned(),
+            usage: CallUsage::standard(TokenUsage::default()),
+            reported: None,
+            cost: None,
+            outcome,
+            latency_ms: None,
+            session_id: None,
+            messages: Vec::new(),
+        }))
+    }
+
+    #[test]
+    fn the_sweep_leaves_a_call_alone_that_was_heard_of_since() {
+        let given = entitlement();
+        assert!(repeated(&held(false), &given, &settled(CallOutcome::Swept)).is_some());
+        assert!(repeated(&held(true), &given, &settled(CallOutcome::Swept)).is_none());
+        assert!(repeated(&held(false), &given, &settled(CallOutcome::Ok)).is_none(), "its own process may at any time");
+    }
+
+    #[test]
+    fn a_mark_says_who_answers_and_never_less_than_the_one_before() {
+        let mark = |phase, model: &str, delivered_tokens| HoldAction::Mark {
+            phase,
+            provider: Provider::Claude,
+            model: ModelId::parse(model).unwrap(),
+            delivered_tokens,
+            tokens: None,
+            ttl: chrono::TimeDelta::seconds(60),
+        };
+        let (mut locked, mut given) = (held(false), entitlement());
+        for action in [mark(CallPhase::FirstByte, "fallback", 7), mark(CallPhase::Dispatched, "asked", 0)] {
+            act(&mut locked.hold, &mut given, &action).unwrap();
+        }
+        let HeldCall { phase, terms } = *locked.hold.call.unwrap();
+        assert_eq!((phase, terms.model.as_str(), terms.delivered_tokens), (CallPhase::FirstByte, "fallback", 7));
+        assert_eq!(terms.provider, Provider::Claude);
+    }
 }

@@ -24,6 +24,9 @@ use crate::http::prices::ProviderName;
 use crate::http::problem::{Problem, ProblemView};
 use crate::http::valid::Valid;
 
+/// Where a model is asked in plain words.
+pub const CHAT_PATH: &str = "/api/ai/chat";
+
 /// How large the body of a chat may be: conversations are long.
 pub const CHAT_BODY_LIMIT: usize = 2 * 1024 * 1024;
 
@@ -109,7 +112,7 @@ pub struct QuoteView {
     /// What would be held of the token balance: 0 while the plan's limit is not reached.
     pub tokens: i64,
     pub tokens_available: i64,
-    /// Whether the call would be held now.
+    /// Whether plan and balance allow the call now. Limits of the API key are not asked.
     pub affordable: bool,
     /// Whether the plan allows one more request.
     pub decision: DecisionView,

@@ -150,7 +150,7 @@ async fn whole(answer: Answer, writing: Writing) -> Result<Begun, Unanswered> {
     let Some(receipt) = receipt else { return Err(not_in_the_books().into()) };
     body.extend(renderer.end(if is_cut { End::Cut(Some(&receipt)) } else { End::Settled(&receipt) }));
     let mut heading = heading(&head, &renderer.content_type(&head));
-    if let Some(cost) = receipt.cost.and_then(|cost| HeaderValue::from_str(&cost.usd().to_string()).ok()) {
+    if let Some(cost) = receipt.cost.and_then(|cost| HeaderValue::from_str(&cost.to_string()).ok()) {
         heading.headers.push((COST_USD.clone(), cost));
     }
     let body = Bytes::from(body);
