@@ -20,6 +20,7 @@ pub mod plans;
 pub mod prices;
 pub mod readings;
 pub mod snapshots;
+pub mod replays;
 pub mod subscriptions;
 pub mod tokens;
 pub mod usage;

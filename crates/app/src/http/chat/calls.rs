@@ -22,6 +22,7 @@ use crate::http::entitlements::DecisionView;
 use crate::http::finish::RequestId;
 use crate::http::prices::ProviderName;
 use crate::http::problem::{Problem, ProblemView};
+use crate::http::replays::{RepeatSigns, once};
 use crate::http::valid::Valid;
 
 /// How large the body of a chat may be: conversations are long.
@@ -134,15 +135,16 @@ pub async fn chat(
     let (ai, asked) = (ai.into_inner(), asked(input.body)?);
     let (who, session_id) = ((&asking.caller).into(), asked.session_id.map(|id| id.0));
     let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
+    let signs = RepeatSigns::of(&request, &asking.caller);
     let service = Arc::clone(&ai);
-    deliver(ai, async move {
+    let prepare = async move {
         let is_streamed = asked.streamed;
         let call = service.prepare(who, asked).await?;
         let renderer: Box<dyn Renderer> =
             if is_streamed { Box::new(Events::new(session_id, request_id)) } else { Box::new(Whole::new(session_id)) };
         Ok((call, Writing { renderer, is_streamed, native: None, sink: Box::new(Unkept) }))
-    })
-    .await
+    };
+    once(signs, &input.bytes, |keeping| deliver(ai, keeping.of(prepare))).await
 }
 
 /// What the same request to `/api/ai/chat` would hold and could cost at most. Nothing is called, held or kept.

@@ -16,6 +16,7 @@ use super::{anthropic, gemini, openai};
 use crate::http::caller::{Chat, Permitted};
 use crate::http::detached::detached;
 use crate::http::problem::Problem;
+use crate::http::replays::once;
 
 /// How large a body may be here: conversations are long, and pictures go along.
 pub const BODY_LIMIT: usize = 2 * 1_024 * 1_024;
@@ -154,8 +155,9 @@ where
     R: FnOnce(&Value, Count<'_>) -> Result<Asked, Problem> + Send + 'static,
 {
     let ai = ai.into_inner();
-    let prepare = knock.prepare(std::sync::Arc::clone(&ai), body, read);
-    deliver(ai, prepare).await
+    let signs = knock.signs.clone();
+    let prepare = knock.prepare(std::sync::Arc::clone(&ai), body.clone(), read);
+    once(signs, &body, |keeping| deliver(ai, keeping.of(prepare))).await
 }
 
 /// About how many tokens would go in, of a model that there is.
