@@ -87,7 +87,7 @@ async fn a_call_is_claimed_once_and_found_as_it_ended() {
         other => panic!("{other:?}"),
     }
     let other_body = AnswerClaim { fingerprint: b"other".to_vec(), ..mine.clone() };
-    assert_eq!(find(&*store, &other_body).await, Some(FoundCall::OtherBody));
+    assert!(matches!(find(&*store, &other_body).await, Some(FoundCall::Awaited { .. })), "it may still be refused");
     let other_route = AnswerClaim { route: "POST /api/ai/chat".into(), ..mine.clone() };
     let eve = sign_up(&*store, "eve").await;
     for free in [call(caller, "key-2"), call(eve, "key-1"), other_route] {
@@ -174,6 +174,9 @@ async fn a_call_without_an_answer_is_told_with_its_hold() {
             }
             other => panic!("{other:?}"),
         }
+        let other_body = AnswerClaim { fingerprint: b"other".to_vec(), ..mine };
+        let is_told = find(&*store, &other_body).await == Some(FoundCall::OtherBody);
+        assert_eq!(is_told, status != HoldStatus::Released, "{text}");
     }
     assert_eq!(service(&*store).await.replays().find_hold(a_hold()).await.unwrap(), None);
 }

@@ -115,11 +115,7 @@ pub fn rooms(
         tokens,
         usage_history: Arc::new(UsageHistoryService { store: Arc::clone(&store) }),
         chat,
-        replays: Arc::new(ReplayService::new(
-            Arc::clone(&store),
-            Arc::clone(&randomness),
-            replay_settings(settings),
-        )),
+        replays: Arc::new(ReplayService::new(Arc::clone(&store), Arc::clone(&randomness), replay_settings(settings))),
         api_keys: Arc::new(ApiKeyService { store: Arc::clone(&store), clock: Arc::clone(clock), mint, cache }),
         audit: Arc::new(AuditService { store: Arc::clone(&store) }),
         maintenance: Arc::new(MaintenanceService { store }),

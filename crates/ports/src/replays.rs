@@ -35,11 +35,14 @@ pub enum CallEnd {
 /// What is known of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FoundCall {
-    /// The place is taken by a call with another body.
+    /// The place is taken by a call with another body; one that may still be refused is awaited all the same.
     OtherBody,
     Ended(CallEnd),
     /// Somebody makes it, or did.
-    Awaited { hold_id: HoldId, awaited: Awaited },
+    Awaited {
+        hold_id: HoldId,
+        awaited: Awaited,
+    },
 }
 
 /// A place belongs to one call at a time, named by its hold: what is done for another hold does nothing and says so.

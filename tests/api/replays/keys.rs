@@ -13,16 +13,17 @@ async fn a_call_under_one_key_is_made_and_charged_once_and_answered_byte_for_byt
     let stage = Stage::new().await;
     for (place, ask) in every_way().iter().enumerate() {
         let calls = u64::try_from(place).unwrap() + 1;
-        let first = stage.keyed(ask, "k1").await.expect_status(200);
-        expect_replay(&first, &stage.keyed(ask, "k1").await);
+        let key = format!("k{place}");
+        let first = stage.keyed(ask, &key).await.expect_status(200);
+        expect_replay(&first, &stage.keyed(ask, &key).await);
         stage.written().await;
-        expect_replay(&first, &stage.keyed(ask, "k1").await);
+        expect_replay(&first, &stage.keyed(ask, &key).await);
         stage.expect_calls(calls).await;
         assert_eq!(stage.charged().await, i64::try_from(calls).unwrap(), "{}", ask.path);
     }
     let kept = stage.count("ai_answers WHERE expires_at = created_at + interval '24 hours'").await;
     assert_eq!(kept, i64::try_from(every_way().len()).unwrap(), "each for a day");
-    let other = stage.keyed(&openai(false), "k2").await.expect_status(200);
+    let other = stage.keyed(&openai(false), "k").await.expect_status(200);
     assert_eq!(other.header("idempotency-replayed"), None);
     stage.expect_calls(u64::try_from(every_way().len()).unwrap() + 1).await;
 }
@@ -116,19 +117,19 @@ async fn what_was_refused_or_failed_claims_no_key() {
     }
     stage.allow(None).await;
     let mut calls = 0;
-    for ask in [openai(false), openai(true), ours(true)] {
+    for (key, ask) in [("k1", openai(false)), ("k2", openai(true)), ("k1", ours(true))] {
         for fault in [
             Fault::Refuse(Refusal::of(Why::Invalid("no".to_owned()))),
             Fault::Refuse(Refusal::of(Why::Broken)),
             Fault::ResetBeforeHead,
         ] {
             stage.stub.script_next(1, "gpt-6-sol", Script::fails(fault));
-            assert!(stage.keyed(&ask, "k1").await.status >= 400);
+            assert!(stage.keyed(&ask, key).await.status >= 400);
             calls += 1;
         }
-        let paid = stage.keyed(&ask, "k1").await.expect_status(200);
+        let paid = stage.keyed(&ask, key).await.expect_status(200);
         assert_eq!(paid.header("idempotency-replayed"), None);
-        expect_replay(&paid, &stage.keyed(&ask, "k1").await);
+        expect_replay(&paid, &stage.keyed(&ask, key).await);
         calls += 1;
     }
     stage.expect_calls(calls).await;
@@ -140,7 +141,11 @@ async fn what_was_refused_or_failed_claims_no_key() {
 async fn an_answer_that_broke_off_is_given_again_as_it_was_if_it_was_charged() {
     let stage = Stage::new().await;
     let broken = Refusal::of(Why::Broken);
-    stage.stub.script_next(1, "gpt-6-sol", Script::words(20).with_fault(Fault::ErrorAfter { events: 6, refusal: broken }));
+    stage.stub.script_next(
+        1,
+        "gpt-6-sol",
+        Script::words(20).with_fault(Fault::ErrorAfter { events: 6, refusal: broken }),
+    );
     let first = stage.keyed(&openai(true), "k1").await.expect_status(200);
     assert!(first.text.contains("\"error\""), "{first}");
     expect_replay(&first, &stage.keyed(&openai(true), "k1").await);

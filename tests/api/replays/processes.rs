@@ -8,7 +8,6 @@ use super::stage::{Ask, Stage, anthropic, asked, expect_replay, openai, ours};
 
 /// Everything that a dead process leaves: a call without an answer, whose hold has stood so for a while.
 async fn leave_behind(stage: &Stage, hold_status: &str, seconds: i64) {
-    stage.written().await;
     stage
         .app
         .database()
@@ -61,6 +60,8 @@ async fn a_call_whose_process_is_gone_is_lost_and_not_made_again() {
     let stage = Stage::new().await;
     let other = stage.beside().await;
     stage.keyed(&openai(true), "k1").await.expect_status(200);
+    stage.expect_calls(1).await;
+    stage.written().await;
     for status in ["settled", "expired"] {
         leave_behind(&stage, status, 60).await;
         let lost = asked(&other, &openai(true), &stage.key).idempotency_key("k1").send().await.expect_status(409);

@@ -19,7 +19,10 @@ pub struct Ask {
 
 pub fn openai(streamed: bool) -> Ask {
     let messages = json!([{ "role": "user", "content": "Say something." }]);
-    Ask { path: "/v1/chat/completions", body: json!({ "model": "gpt-6-sol", "stream": streamed, "messages": messages }) }
+    Ask {
+        path: "/v1/chat/completions",
+        body: json!({ "model": "gpt-6-sol", "stream": streamed, "messages": messages }),
+    }
 }
 
 pub fn anthropic(streamed: bool) -> Ask {
@@ -145,7 +148,9 @@ pub async fn key_of(app: &TestApp, user: &TestUser) -> String {
 pub fn expect_replay(first: &Answer, again: &Answer) {
     assert_eq!((again.status, &again.text), (first.status, &first.text), "{again}");
     assert_eq!((first.header("idempotency-replayed"), again.header("idempotency-replayed")), (None, Some("true")));
-    for name in ["content-type", "cache-control", "x-product-base-call-id", "x-product-base-cost-usd", "x-accel-buffering"] {
+    for name in
+        ["content-type", "cache-control", "x-product-base-call-id", "x-product-base-cost-usd", "x-accel-buffering"]
+    {
         assert_eq!(again.header(name), first.header(name), "{name}: {again}");
     }
     assert!(again.header("x-product-base-call-id").is_some(), "{again}");

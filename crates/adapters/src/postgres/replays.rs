@@ -118,7 +118,8 @@ impl PgUnitOfWork {
     fn found(&self, claim: &AnswerClaim, row: CallRow) -> Result<FoundCall, StoreError> {
         // The key itself stays out of errors, so the route and the caller name the row.
         let unfit = || inconsistent("ai_answers", format_args!("{} {}", claim.caller, claim.route));
-        if row.fingerprint != claim.fingerprint {
+        let may_go = row.status.is_none() && matches!(row.hold_status.as_deref(), None | Some("released"));
+        if row.fingerprint != claim.fingerprint && !may_go {
             return Ok(FoundCall::OtherBody);
         }
         let Some(status) = row.status else {

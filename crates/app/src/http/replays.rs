@@ -102,7 +102,11 @@ fn in_hex(bytes: &[u8]) -> String {
 /// Method and path; of a path too long for a row, a digest.
 fn route(request: &HttpRequest) -> String {
     let route = format!("{} {}", request.method(), request.path());
-    if route.len() <= ROUTE_MAX { route } else { format!("{} {}", request.method(), in_hex(&fingerprint(route.as_bytes()))) }
+    if route.len() <= ROUTE_MAX {
+        route
+    } else {
+        format!("{} {}", request.method(), in_hex(&fingerprint(route.as_bytes())))
+    }
 }
 
 /// The query without the credential that Gemini's clients may send there.
@@ -131,11 +135,7 @@ impl Keeping {
 }
 
 /// Makes the call, or answers as it was answered, or is being answered now.
-pub async fn once<F>(
-    signs: RepeatSigns,
-    body: &Bytes,
-    make: impl FnOnce(Keeping) -> F,
-) -> Result<HttpResponse, Problem>
+pub async fn once<F>(signs: RepeatSigns, body: &Bytes, make: impl FnOnce(Keeping) -> F) -> Result<HttpResponse, Problem>
 where
     F: Future<Output = Result<HttpResponse, Problem>>,
 {

@@ -115,6 +115,8 @@ pub struct ReplayService {
 enum Entered {
     First(Ticket),
     Behind(Listener),
+    /// Behind a call with another body.
+    BehindAnother(Listener),
     Full,
 }
 
@@ -136,8 +138,13 @@ impl ReplayService {
     pub async fn stand(self: &Arc<Self>, asked: Asked) -> Result<Standing, ReplayError> {
         let until = Instant::now() + self.settings.call_time;
         loop {
-            let ticket = match self.enter(&asked)? {
+            let ticket = match self.enter(&asked) {
                 Entered::First(ticket) => ticket,
+                // A call that is refused after all gives its place to another body.
+                Entered::BehindAnother(mut listener) => match timeout_at(until, listener.outset()).await {
+                    Ok(Outset::Vacated) => continue,
+                    Ok(Outset::Begun | Outset::Unkept(_)) | Err(_) => return Err(ReplayError::OtherBody),
+                },
                 Entered::Full if asked.repeat.is_keyed() => return Err(ReplayError::Busy),
                 Entered::Full => return Ok(Standing::NotKept),
                 Entered::Behind(mut listener) => match timeout_at(until, listener.outset()).await {
@@ -218,28 +225,29 @@ impl ReplayService {
         Ok(Some(found))
     }
 
-    fn enter(self: &Arc<Self>, asked: &Asked) -> Result<Entered, ReplayError> {
+    fn enter(self: &Arc<Self>, asked: &Asked) -> Entered {
         let Asked { claim, repeat } = asked;
         let place = Place { caller: claim.caller, route: claim.route.clone(), key: claim.key.clone() };
         let mut running = self.running();
         if let Some(answer) = running.get(&place).filter(|_| !repeat.is_anew()) {
             let is_same = answer.fingerprint == claim.fingerprint;
-            return if is_same { Ok(Entered::Behind(answer.listen())) } else { Err(ReplayError::OtherBody) };
+            let listener = answer.listen();
+            return if is_same { Entered::Behind(listener) } else { Entered::BehindAnother(listener) };
         }
         if running.len() >= self.settings.running {
-            return Ok(Entered::Full);
+            return Entered::Full;
         }
         let answer = Arc::new(RunningAnswer::new(claim.fingerprint.clone(), Arc::clone(&self.room)));
         running.insert(place.clone(), Arc::clone(&answer));
         drop(running);
-        Ok(Entered::First(Ticket::new(Entry {
+        Entered::First(Ticket::new(Entry {
             service: Arc::clone(self),
             place,
             claim: claim.clone(),
             repeat: repeat.clone(),
             hold_id: HoldId(self.randomness.new_id()),
             answer,
-        })))
+        }))
     }
 
     /// Takes an answer from among those that run here, unless a later one has its place.

@@ -117,11 +117,12 @@ pub struct QuoteView {
 }
 
 /// Asks a model. The most that the answer can cost is held before, and what it used is charged after.
-#[utoipa::path(post, path = "/api/ai/chat", tag = "ai", operation_id = "chat", request_body = ChatIn, responses(
+#[utoipa::path(post, path = "/api/ai/chat", tag = "ai", operation_id = "chat", request_body = ChatIn,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer what the first answered")), responses(
     (status = 200, description = "The answer; with `stream`, events: start, delta, done or error", body = ChatAnswerView),
     (status = 402, description = "The limit is reached, and the tokens do not pay for the most that the call can use", body = ProblemView),
     (status = 404, description = "No such model, with near names; no such session", body = ProblemView),
-    (status = 409, description = "The session has ended", body = ProblemView),
+    (status = 409, description = "The session has ended; the answer under this key is under way, lost or too long", body = ProblemView),
     (status = 429, description = "A limit of the plan or of the key is reached; the provider takes no more calls", body = ProblemView),
     (status = 502, description = "The provider failed", body = ProblemView),
     (status = 504, description = "The provider took too long", body = ProblemView),

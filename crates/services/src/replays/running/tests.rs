@@ -3,7 +3,11 @@ use std::time::Duration;
 use super::*;
 
 fn heading() -> Heading {
-    Heading { status: 200, content_type: "text/event-stream".to_owned(), headers: vec![("x".to_owned(), "y".to_owned())] }
+    Heading {
+        status: 200,
+        content_type: "text/event-stream".to_owned(),
+        headers: vec![("x".to_owned(), "y".to_owned())],
+    }
 }
 
 fn answer(room: usize) -> Arc<RunningAnswer> {
