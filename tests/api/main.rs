@@ -28,6 +28,7 @@ mod overrides;
 mod plan_changes;
 mod plans;
 mod prices;
+mod replays;
 mod reservations;
 mod subscriptions;
 mod supabase;

@@ -23,6 +23,7 @@ mod maintenance;
 mod people;
 mod plans;
 mod prices;
+mod replays;
 mod subscriptions;
 mod tokens;
 mod units_of_work;

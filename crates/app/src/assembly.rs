@@ -33,6 +33,7 @@ use services::maintenance::MaintenanceService;
 use services::plans::PlanService;
 use services::prices::PriceService;
 use services::readings::Readings;
+use services::replays::{ReplayService, ReplaySettings};
 use services::tokens::TokenService;
 use services::usage::{LaneSettings, UsageService};
 use services::usage_history::UsageHistoryService;
@@ -44,6 +45,10 @@ use crate::providers::Providers;
 use crate::settings::shape::{Settings, given};
 use crate::telemetry::calls::CallMetrics;
 use crate::telemetry::export::CallExport;
+
+/// How many answers that are kept may run at once, and how many bytes of them may be in memory.
+const REPLAYS_RUNNING: usize = 2_000;
+const REPLAYS_BYTES: usize = 64 * 1024 * 1024;
 
 /// The services, each with its ports.
 pub fn rooms(
@@ -110,6 +115,7 @@ pub fn rooms(
         tokens,
         usage_history: Arc::new(UsageHistoryService { store: Arc::clone(&store) }),
         chat,
+        replays: Arc::new(ReplayService::new(Arc::clone(&store), Arc::clone(&randomness), replay_settings(settings))),
         api_keys: Arc::new(ApiKeyService { store: Arc::clone(&store), clock: Arc::clone(clock), mint, cache }),
         audit: Arc::new(AuditService { store: Arc::clone(&store) }),
         maintenance: Arc::new(MaintenanceService { store }),
@@ -164,6 +170,18 @@ fn ai_settings(settings: &Settings) -> AiSettings {
         context_messages: calls.context_messages.into(),
         default_model: calls.default_model.clone(),
         fallbacks: settings.ai.fallbacks.clone().into_iter().collect(),
+    }
+}
+
+/// A call takes its attempts, and the last of them its answer.
+fn replay_settings(settings: &Settings) -> ReplaySettings {
+    let ai = &settings.ai;
+    let longest = [&ai.openai, &ai.claude, &ai.gemini].map(|provider| provider.total_timeout_ms).into_iter().max();
+    ReplaySettings {
+        keep: TimeDelta::hours(settings.idempotency.keep_hours.into()),
+        call_time: Duration::from_millis(ai.retry_budget_ms.saturating_add(longest.unwrap_or_default())),
+        running: REPLAYS_RUNNING,
+        bytes: REPLAYS_BYTES,
     }
 }
 

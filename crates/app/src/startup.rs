@@ -17,6 +17,7 @@ use ports::store::{Scope, Store, StoreError};
 use services::ai::AiService;
 use services::identity::accounts::FirstAdmin;
 use services::maintenance::MaintenanceService;
+use services::replays::ReplayService;
 use services::usage::UsageService;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -48,6 +49,7 @@ pub struct RunningApp {
     store: Arc<PgStore>,
     usage: Arc<UsageService>,
     ai: Arc<AiService>,
+    replays: Arc<ReplayService>,
     stopping: Stopping,
     /// How long a balancer is given to notice.
     delay: Duration,
@@ -71,6 +73,7 @@ impl RunningApp {
         tokio::join!(self.server.stop(true), ending);
         self.serving.await.context("the HTTP server broke")?.context("the HTTP server failed")?;
         self.usage.drain(DRAIN_PATIENCE).await;
+        self.replays.drain(DRAIN_PATIENCE).await;
         self.jobs.stop().await;
         drop(self.feed);
         if let Some(export) = self.export {
@@ -138,12 +141,13 @@ pub async fn start(settings: Settings) -> anyhow::Result<RunningApp> {
         limits: Arc::clone(&rooms.limits),
         usage: Arc::clone(&rooms.usage),
         ai: Arc::clone(&rooms.ai),
+        replays: Arc::clone(&rooms.replays),
         api_keys: Arc::clone(&rooms.api_keys),
         usage_history: Arc::clone(&rooms.usage_history),
         store: Arc::<PgStore>::clone(&store),
         metrics: metrics.clone(),
     });
-    let (usage, ai) = (Arc::clone(&rooms.usage), Arc::clone(&rooms.ai));
+    let (usage, ai, replays) = (Arc::clone(&rooms.usage), Arc::clone(&rooms.ai), Arc::clone(&rooms.replays));
     let grace = Duration::from_secs(settings.server.shutdown_grace_seconds);
     let (server, address) = server::bind(settings, rooms, stopping.clone(), metrics)?;
     let handle = server.handle();
@@ -155,6 +159,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<RunningApp> {
         store,
         usage,
         ai,
+        replays,
         stopping,
         delay,
         grace,

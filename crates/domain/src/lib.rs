@@ -19,6 +19,7 @@ pub mod identity;
 pub mod maintenance;
 pub mod plans;
 pub mod prices;
+pub mod replays;
 pub mod subscriptions;
 pub mod tokens;
 pub mod usage;

@@ -18,6 +18,7 @@ pub mod maintenance;
 pub mod plans;
 pub mod prices;
 pub mod randomness;
+pub mod replays;
 pub mod store;
 pub mod subscriptions;
 pub mod tokens;

@@ -15,6 +15,7 @@ use crate::identity::IdentityRepository;
 use crate::maintenance::MaintenanceRepository;
 use crate::plans::PlanRepository;
 use crate::prices::PriceRepository;
+use crate::replays::ReplayRepository;
 use crate::subscriptions::SubscriptionRepository;
 use crate::tokens::TokenRepository;
 use crate::usage::UsageRepository;
@@ -67,6 +68,7 @@ pub trait UnitOfWork: Send {
     fn usage_history(&mut self) -> &mut dyn UsageHistoryRepository;
     fn api_keys(&mut self) -> &mut dyn ApiKeyRepository;
     fn answers(&mut self) -> &mut dyn AnswerRepository;
+    fn replays(&mut self) -> &mut dyn ReplayRepository;
     fn audit(&mut self) -> &mut dyn AuditRepository;
     fn maintenance(&mut self) -> &mut dyn MaintenanceRepository;
     fn prices(&mut self) -> &mut dyn PriceRepository;

@@ -19,6 +19,7 @@ pub mod maintenance;
 pub mod plans;
 pub mod prices;
 pub mod readings;
+pub mod replays;
 pub mod snapshots;
 pub mod subscriptions;
 pub mod tokens;

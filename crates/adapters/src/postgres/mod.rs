@@ -23,6 +23,7 @@ mod opening;
 mod plans;
 mod pool;
 mod prices;
+mod replays;
 mod rows;
 mod self_test;
 mod store;

@@ -19,6 +19,7 @@ use ports::identity::IdentityRepository;
 use ports::maintenance::MaintenanceRepository;
 use ports::plans::PlanRepository;
 use ports::prices::PriceRepository;
+use ports::replays::ReplayRepository;
 use ports::store::{Scope, Store, StoreError, UnitOfWork};
 use ports::subscriptions::SubscriptionRepository;
 use ports::tokens::TokenRepository;
@@ -164,6 +165,10 @@ impl UnitOfWork for PgUnitOfWork {
     }
 
     fn answers(&mut self) -> &mut dyn AnswerRepository {
+        self
+    }
+
+    fn replays(&mut self) -> &mut dyn ReplayRepository {
         self
     }
 

@@ -21,6 +21,7 @@ pub mod pages;
 pub mod plans;
 pub mod prices;
 pub mod problem;
+pub mod replays;
 pub mod routes;
 pub mod server;
 pub mod subscriptions;

@@ -138,10 +138,10 @@ fn describe_key(parameter: &mut RefOr<Parameter>) {
 }
 
 fn complete(operation: &mut Operation) {
+    operation.parameters.iter_mut().flatten().for_each(describe_key);
     if operation.tags.iter().flatten().any(|tag| tag == DIALECTS) {
         return complete_dialect(operation);
     }
-    operation.parameters.iter_mut().flatten().for_each(describe_key);
     for response in operation.responses.responses.values_mut() {
         mark_as_problem(response);
     }
@@ -190,6 +190,8 @@ fn complete_dialect(operation: &mut Operation) {
         ("402", "The limit is reached, and the tokens do not pay for the call"),
         ("403", "Not allowed: the permission, the plan, or a model without a price"),
         ("404", "No such model"),
+        ("409", "The answer under this key, or to the call that is tried again, is under way, lost or too long"),
+        ("422", "The idempotency key was used with another body"),
         ("429", "A limit of the plan or the key, or the provider takes no more"),
         ("500", "A fault of ours"),
         ("502", "The provider failed"),

@@ -26,6 +26,7 @@ use services::identity::callers::CallerService;
 use services::maintenance::MaintenanceService;
 use services::plans::PlanService;
 use services::prices::PriceService;
+use services::replays::ReplayService;
 use services::tokens::TokenService;
 use services::usage::UsageService;
 use services::usage_history::UsageHistoryService;
@@ -60,6 +61,7 @@ pub struct Rooms {
     pub api_keys: Arc<ApiKeyService>,
     pub chat: Arc<ChatService>,
     pub ai_usage: Arc<AiUsageService>,
+    pub replays: Arc<ReplayService>,
     pub audit: Arc<AuditService>,
     pub maintenance: Arc<MaintenanceService>,
     /// Whether changes are heard, for the metrics.
@@ -136,6 +138,7 @@ struct Shared {
     api_keys: Data<ApiKeyService>,
     chat: Data<ChatService>,
     ai_usage: Data<AiUsageService>,
+    replays: Data<ReplayService>,
     audit: Data<AuditService>,
     maintenance: Data<MaintenanceService>,
 }
@@ -171,6 +174,7 @@ impl Shared {
             api_keys: Data::from(rooms.api_keys),
             chat: Data::from(rooms.chat),
             ai_usage: Data::from(rooms.ai_usage),
+            replays: Data::from(rooms.replays),
             audit: Data::from(rooms.audit),
             maintenance: Data::from(rooms.maintenance),
         })
@@ -201,6 +205,7 @@ impl Shared {
             .app_data(self.api_keys.clone())
             .app_data(self.chat.clone())
             .app_data(self.ai_usage.clone())
+            .app_data(self.replays.clone())
             .app_data(self.audit.clone())
             .app_data(self.maintenance.clone());
     }

@@ -17,6 +17,7 @@ use services::identity::accounts::AccountService;
 use services::identity::callers::CallerService;
 use services::maintenance::MaintenanceService;
 use services::plans::PlanService;
+use services::replays::ReplayService;
 use services::usage::UsageService;
 use services::usage_history::UsageHistoryService;
 use tokio::sync::watch;
@@ -50,6 +51,7 @@ pub struct JobsContext {
     pub plans: Arc<PlanService>,
     pub usage: Arc<UsageService>,
     pub ai: Arc<AiService>,
+    pub replays: Arc<ReplayService>,
     pub api_keys: Arc<ApiKeyService>,
     pub usage_history: Arc<UsageHistoryService>,
     pub maintenance: Arc<MaintenanceService>,
@@ -75,6 +77,7 @@ impl Jobs {
             plans,
             usage,
             ai,
+            replays,
             api_keys,
             usage_history,
             maintenance,
@@ -87,6 +90,7 @@ impl Jobs {
         every("key_uses", 5 * SECOND, job(move || sweeps::flush_key_uses(Arc::clone(&callers))));
         every("rate_limits", MINUTE, job(move || sweeps::sweep_limits(&limits)));
         every("answers", MINUTE, job(move || sweeps::sweep_answers(Arc::clone(&store))));
+        every("replays", MINUTE, job(move || sweeps::sweep_replays(Arc::clone(&replays))));
         let holding = Arc::clone(&usage);
         every("holds", 5 * SECOND, job(move || sweeps::sweep_holds(Arc::clone(&holding))));
         let calling = Arc::clone(&ai);

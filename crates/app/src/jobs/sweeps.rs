@@ -14,6 +14,7 @@ use services::identity::accounts::AccountService;
 use services::identity::callers::CallerService;
 use services::maintenance::MaintenanceService;
 use services::plans::PlanService;
+use services::replays::ReplayService;
 use services::usage::UsageService;
 use services::usage_history::UsageHistoryService;
 use tracing::{error, info, warn};
@@ -45,6 +46,16 @@ pub async fn flush_key_uses(callers: Arc<CallerService>) -> Result<(), StoreErro
 pub async fn sweep_answers(store: Arc<dyn Store>) -> Result<(), StoreError> {
     for _ in 0..BATCHES_MAX {
         if services::idempotency::sweep_answers(&*store).await? == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the answers of paid calls whose time to be given again is over.
+pub async fn sweep_replays(replays: Arc<ReplayService>) -> Result<(), StoreError> {
+    for _ in 0..BATCHES_MAX {
+        if replays.sweep().await? == 0 {
             break;
         }
     }

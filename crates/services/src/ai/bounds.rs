@@ -170,6 +170,7 @@ mod tests {
             input: InputSize { text_tokens: 84, messages: 1, ..InputSize::default() },
             output: OutputBound { asked, answers: 2, may_be_lowered: true },
             tier: Tier::Standard,
+            hold_id: None,
             keeping: None,
         }
     }

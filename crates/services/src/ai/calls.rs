@@ -4,6 +4,7 @@ use domain::ai::{ModelId, Provider, Tier, ToolCalls};
 use domain::api_keys::{ApiKeyId, KeyLimits};
 use domain::chat::ChatSessionId;
 use domain::identity::{Caller, Credential};
+use domain::usage::HoldId;
 use domain::users::UserId;
 use ports::ai::CallContent;
 
@@ -86,6 +87,8 @@ pub struct Call {
     pub output: OutputBound,
     /// The tier that was asked for; the provider says which one it was.
     pub tier: Tier,
+    /// The id of its hold, where something else is to know it by that; one is made where none is given.
+    pub hold_id: Option<HoldId>,
     /// The conversation to which it belongs, where it does.
     pub keeping: Option<Keeping>,
 }

@@ -75,6 +75,7 @@ impl AiService {
                 may_be_lowered: request.may_be_lowered,
             },
             tier: Tier::Standard,
+            hold_id: None,
             keeping,
         })
     }

@@ -288,7 +288,7 @@ impl AiService {
             key: self.parts.usage.new_key(),
             api_key_id: call.asking.api_key_id.map(|key| key.0),
             hold_for: Some(self.parts.settings.hold_ttl),
-            call: Some(Box::new(CallDemand { terms, tokens, limits: call.asking.limits })),
+            call: Some(Box::new(CallDemand { hold_id: call.hold_id, terms, tokens, limits: call.asking.limits })),
         })
     }
 

@@ -34,6 +34,8 @@ pub struct Demand {
 /// What a call of a model can use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallDemand {
+    /// The id that its hold gets, where that is known before.
+    pub hold_id: Option<HoldId>,
     pub terms: CallTerms,
     /// Model tokens, input and output: the most.
     pub tokens: i64,

@@ -154,8 +154,11 @@ impl<'a> Deciding<'a> {
     ) -> Demanded {
         let Holding { decision, beyond, tokens } = holding;
         let ttl = demand.hold_for.filter(|_| decision.allowed);
-        let made =
-            ttl.map(|ttl| KeptHold { id: HoldId(self.randomness.new_id()), expires_at: ends_at(decision.as_of, ttl) });
+        let given = demand.call.as_ref().and_then(|call| call.hold_id);
+        let made = ttl.map(|ttl| KeptHold {
+            id: given.unwrap_or_else(|| HoldId(self.randomness.new_id())),
+            expires_at: ends_at(decision.as_of, ttl),
+        });
         let demanded = Demanded { decision, hold: made, tokens: TokensAtHand::default(), replayed: false };
         if !demanded.decision.allowed {
             return demanded;

@@ -22,6 +22,7 @@ use crate::http::entitlements::DecisionView;
 use crate::http::finish::RequestId;
 use crate::http::prices::ProviderName;
 use crate::http::problem::{Problem, ProblemView};
+use crate::http::replays::{RepeatSigns, once};
 use crate::http::valid::Valid;
 
 /// How large the body of a chat may be: conversations are long.
@@ -116,11 +117,12 @@ pub struct QuoteView {
 }
 
 /// Asks a model. The most that the answer can cost is held before, and what it used is charged after.
-#[utoipa::path(post, path = "/api/ai/chat", tag = "ai", operation_id = "chat", request_body = ChatIn, responses(
+#[utoipa::path(post, path = "/api/ai/chat", tag = "ai", operation_id = "chat", request_body = ChatIn,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer what the first answered")), responses(
     (status = 200, description = "The answer; with `stream`, events: start, delta, done or error", body = ChatAnswerView),
     (status = 402, description = "The limit is reached, and the tokens do not pay for the most that the call can use", body = ProblemView),
     (status = 404, description = "No such model, with near names; no such session", body = ProblemView),
-    (status = 409, description = "The session has ended", body = ProblemView),
+    (status = 409, description = "The session has ended; the answer under this key is under way, lost or too long", body = ProblemView),
     (status = 429, description = "A limit of the plan or of the key is reached; the provider takes no more calls", body = ProblemView),
     (status = 502, description = "The provider failed", body = ProblemView),
     (status = 504, description = "The provider took too long", body = ProblemView),
@@ -134,15 +136,16 @@ pub async fn chat(
     let (ai, asked) = (ai.into_inner(), asked(input.body)?);
     let (who, session_id) = ((&asking.caller).into(), asked.session_id.map(|id| id.0));
     let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
+    let signs = RepeatSigns::of(&request, &asking.caller);
     let service = Arc::clone(&ai);
-    deliver(ai, async move {
+    let prepare = async move {
         let is_streamed = asked.streamed;
         let call = service.prepare(who, asked).await?;
         let renderer: Box<dyn Renderer> =
             if is_streamed { Box::new(Events::new(session_id, request_id)) } else { Box::new(Whole::new(session_id)) };
         Ok((call, Writing { renderer, is_streamed, native: None, sink: Box::new(Unkept) }))
-    })
-    .await
+    };
+    once(signs, &input.bytes, |keeping| deliver(ai, keeping.of(prepare))).await
 }
 
 /// What the same request to `/api/ai/chat` would hold and could cost at most. Nothing is called, held or kept.

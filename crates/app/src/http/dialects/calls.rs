@@ -23,6 +23,7 @@ use super::rendering::Frame;
 use super::{anthropic, gemini, openai};
 use crate::http::finish::RequestId;
 use crate::http::problem::Problem;
+use crate::http::replays::RepeatSigns;
 
 /// Asks for a bound to be lowered to what can be paid, rather than the call to be refused.
 const LOWER_MAX_TOKENS: &str = "x-product-base-lower-max-tokens";
@@ -40,6 +41,8 @@ pub type Count<'a> = &'a dyn Fn(&str) -> u64;
 pub struct Knock {
     pub dialect: Dialect,
     pub operation: Operation,
+    /// By what the call is known when it comes again.
+    pub signs: RepeatSigns,
     asking: Asking,
     headers: Vec<(String, String)>,
     may_be_lowered: bool,
@@ -55,6 +58,7 @@ impl Knock {
         Self {
             dialect,
             operation,
+            signs: RepeatSigns::of(request, caller),
             asking: caller.into(),
             headers: passed(headers, dialect),
             may_be_lowered: text(LOWER_MAX_TOKENS).is_some_and(|value| value.eq_ignore_ascii_case("true")),
@@ -105,6 +109,7 @@ impl Knock {
                 may_be_lowered: self.may_be_lowered,
             },
             tier: asked.tier,
+            hold_id: None,
             keeping: None,
         };
         let writing = Writing {

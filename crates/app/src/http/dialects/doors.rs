@@ -16,6 +16,7 @@ use super::{anthropic, gemini, openai};
 use crate::http::caller::{Chat, Permitted};
 use crate::http::detached::detached;
 use crate::http::problem::Problem;
+use crate::http::replays::once;
 
 /// How large a body may be here: conversations are long, and pictures go along.
 pub const BODY_LIMIT: usize = 2 * 1_024 * 1_024;
@@ -28,6 +29,7 @@ type Answered = Result<HttpResponse, Problem>;
 
 /// `OpenAI`'s chat completions, plain and streamed. The body is `OpenAI`'s own; fields that we do not know pass untouched.
 #[utoipa::path(post, path = "/v1/chat/completions", tag = "dialects", operation_id = "create_chat_completion",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer what the first answered")),
     request_body(content = Object, description = "A chat completion as `OpenAI` takes it"), responses(
     (status = 200, description = "A chat completion, or its chunks as events", body = Object),
 ), security(("token" = []), ("key" = [])))]
@@ -43,6 +45,7 @@ pub async fn create_chat_completion(
 
 /// `OpenAI`'s embeddings.
 #[utoipa::path(post, path = "/v1/embeddings", tag = "dialects", operation_id = "create_embeddings",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer what the first answered")),
     request_body(content = Object, description = "What to embed, as `OpenAI` takes it"), responses(
     (status = 200, description = "The embeddings", body = Object),
 ), security(("token" = []), ("key" = [])))]
@@ -58,6 +61,7 @@ pub async fn create_embeddings(
 
 /// Anthropic's messages, plain and streamed. The body is Anthropic's own; fields that we do not know pass untouched.
 #[utoipa::path(post, path = "/v1/messages", tag = "dialects", operation_id = "create_message",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer what the first answered")),
     request_body(content = Object, description = "A message as Anthropic takes it"), responses(
     (status = 200, description = "A message, or its events", body = Object),
 ), security(("token" = []), ("key" = [])))]
@@ -86,7 +90,8 @@ pub async fn count_message_tokens(_asking: Permitted<Chat>, ai: Data<AiService>,
 /// count, free), `embedContent`, `batchEmbedContents`.
 #[utoipa::path(post, path = "/v1beta/models/{model}:{verb}", tag = "dialects", operation_id = "call_gemini_model",
     params(("model" = String, Path, description = "The model's name, which may hold slashes"),
-        ("verb" = String, Path, description = "What is asked of it")),
+        ("verb" = String, Path, description = "What is asked of it"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer what the first answered")),
     request_body(content = Object, description = "A request as Gemini takes it"), responses(
     (status = 200, description = "The answer of the verb", body = Object),
     (status = 404, description = "No such model, or no such verb", body = Object),
@@ -134,7 +139,8 @@ pub async fn call_gemini_model(
 /// The same under Gemini's stable version.
 #[utoipa::path(post, path = "/v1/models/{model}:{verb}", tag = "dialects", operation_id = "call_gemini_model_stable",
     params(("model" = String, Path, description = "The model's name, which may hold slashes"),
-        ("verb" = String, Path, description = "What is asked of it")),
+        ("verb" = String, Path, description = "What is asked of it"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer what the first answered")),
     request_body(content = Object, description = "A request as Gemini takes it"), responses(
     (status = 200, description = "The answer of the verb", body = Object),
     (status = 404, description = "No such model, or no such verb", body = Object),
@@ -154,8 +160,9 @@ where
     R: FnOnce(&Value, Count<'_>) -> Result<Asked, Problem> + Send + 'static,
 {
     let ai = ai.into_inner();
-    let prepare = knock.prepare(std::sync::Arc::clone(&ai), body, read);
-    deliver(ai, prepare).await
+    let signs = knock.signs.clone();
+    let prepare = knock.prepare(std::sync::Arc::clone(&ai), body.clone(), read);
+    once(signs, &body, |keeping| deliver(ai, keeping.of(prepare))).await
 }
 
 /// About how many tokens would go in, of a model that there is.

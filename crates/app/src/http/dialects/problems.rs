@@ -13,9 +13,14 @@ use crate::http::problem::Problem;
 /// The field of a problem that names the fields of the request which are wrong.
 const ERRORS: &str = "errors";
 
-/// The status of a problem in a dialect: what is wrong with a request is a 400 there, whatever the house calls it.
+/// The code of an idempotency key that came with another body.
+const KEY_REUSED: &str = "idempotency_key_reused";
+
+/// The status of a problem in a dialect: what is wrong with a request is a 400 there, whatever the house calls it. But for a
+/// key that was used with another body, which is what the providers too have a 422 for.
 pub fn status(problem: &Problem) -> StatusCode {
     match problem.status {
+        status if problem.code == KEY_REUSED => status,
         StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNSUPPORTED_MEDIA_TYPE | StatusCode::UNPROCESSABLE_ENTITY => {
             StatusCode::BAD_REQUEST
         }

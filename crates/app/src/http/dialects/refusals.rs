@@ -107,7 +107,7 @@ pub fn not_in_the_books() -> Problem {
     no_retry(Problem::unavailable("outcome_unknown", detail))
 }
 
-fn no_retry(problem: Problem) -> Problem {
+pub fn no_retry(problem: Problem) -> Problem {
     problem.with_header(SHOULD_RETRY.clone(), HeaderValue::from_static("false"))
 }
 
