@@ -28,7 +28,6 @@ use metrics::{counter, histogram};
 use ports::randomness::Randomness;
 use tracing::{Instrument, Span, error, error_span, info};
 
-use super::chat::calls::CHAT_PATH;
 use super::cors::Cors;
 use super::dialects::dialect::Dialect;
 use super::dialects::problems;
@@ -51,6 +50,9 @@ static ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
 /// How long an id that the client chose may be.
 const REQUEST_ID_MAX: usize = 64;
+
+/// Where a model is asked in our own words. In a dialect the dialect tells.
+const CHAT_PATH: &str = "/api/ai/chat";
 
 /// The label of requests to paths that no route has: an attacker must not make labels.
 const UNMATCHED: &str = "unmatched";

@@ -87,7 +87,7 @@ fn ledger(config: &mut ServiceConfig) {
 fn ai(config: &mut ServiceConfig) {
     let room = || PayloadConfig::new(calls::CHAT_BODY_LIMIT);
     config
-        .service(resource(calls::CHAT_PATH).app_data(room()).post(calls::chat))
+        .service(resource("/api/ai/chat").app_data(room()).post(calls::chat))
         .service(resource("/api/ai/quote").app_data(room()).post(calls::quote_chat))
         .service(resource("/api/ai/sessions").get(sessions::list_sessions).post(sessions::open_session))
         .service(

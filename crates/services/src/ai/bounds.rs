@@ -101,17 +101,17 @@ impl Bounds {
     }
 
     /// The longest output that costs no more than `room` at any of these models; the cost grows with the output.
-    pub fn output_for<'a>(
+    pub fn output_for(
         &self,
         call: &Call,
-        models: impl Iterator<Item = (Provider, &'a ModelId)> + Clone,
+        models: &[(Provider, &ModelId)],
         room: NanoUsd,
         prices: &PriceList,
         at: DateTime<Utc>,
     ) -> u64 {
         let fits = |output| {
             let bounds = Self { output, ..self.clone() };
-            bounds.cost(call, models.clone(), prices, at).is_ok_and(|cost| cost <= room)
+            bounds.cost(call, models.iter().copied(), prices, at).is_ok_and(|cost| cost <= room)
         };
         let (mut fitting, mut beyond) = (0, self.output.saturating_add(1));
         while fitting + 1 < beyond {
@@ -213,11 +213,11 @@ mod tests {
         let prices = PriceList::new([price(PriceKind::Input, 1), price(PriceKind::Output, 10)], []);
         let call = call(Provider::OpenAi, Some(1_000), false);
         let (bounds, at) = (Bounds::of(&call, 300), DateTime::UNIX_EPOCH);
-        let models = [(Provider::OpenAi, &call.target.model)].into_iter();
+        let models = [(Provider::OpenAi, &call.target.model)];
         // 100 in at 1,000 nano-dollars, 2,000 out at 10,000.
-        assert_eq!(bounds.cost(&call, models.clone(), &prices, at), Ok(NanoUsd(20_100_000)));
-        assert_eq!(bounds.output_for(&call, models.clone(), NanoUsd(1_100_000), &prices, at), 100);
-        assert_eq!(bounds.output_for(&call, models.clone(), NanoUsd(99_999), &prices, at), 0);
-        assert_eq!(bounds.output_for(&call, models.clone(), NanoUsd(i64::MAX), &prices, at), 2_000);
+        assert_eq!(bounds.cost(&call, models, &prices, at), Ok(NanoUsd(20_100_000)));
+        assert_eq!(bounds.output_for(&call, &models, NanoUsd(1_100_000), &prices, at), 100);
+        assert_eq!(bounds.output_for(&call, &models, NanoUsd(99_999), &prices, at), 0);
+        assert_eq!(bounds.output_for(&call, &models, NanoUsd(i64::MAX), &prices, at), 2_000);
     }
 }

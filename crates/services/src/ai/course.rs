@@ -216,14 +216,15 @@ impl Course {
             let piece = tokio::select! {
                 biased;
                 broken = broken_off(&mut self.ending) => return End::told(CallOutcome::Broken, AnswerPiece::Broken(broken)),
-                piece = reply.pieces.next() => piece,
+                // Before the next piece, which a quick provider always has ready.
                 () = drained => return End::of(CallOutcome::Left),
-                () = reader.left() => {
-                    reader.0 = None;
-                    continue;
-                }
                 () = sleep_until(self.next_mark) => {
                     self.mark(CallPhase::FirstByte);
+                    continue;
+                }
+                piece = reply.pieces.next() => piece,
+                () = reader.left() => {
+                    reader.0 = None;
                     continue;
                 }
             };

@@ -252,7 +252,8 @@ impl AiService {
                         KeyLimitReached::Tokens { limit, used, .. } => left(limit - used, &bounds),
                         KeyLimitReached::Cost { limit, used, .. } => {
                             let room = NanoUsd((limit.0 - used.0).max(0));
-                            Some(bounds.output_for(call, models(&calls), room, &prices, now))
+                            let models: Vec<_> = models(&calls).collect();
+                            Some(bounds.output_for(call, &models, room, &prices, now))
                         }
                     };
                     (CallError::KeyLimit { reached, resets_at, as_of }, room)
@@ -337,7 +338,7 @@ fn left(tokens: i64, bounds: &Bounds) -> Option<u64> {
     u64::try_from(tokens.saturating_sub(whole(bounds.input))).ok()
 }
 
-fn models(calls: &[ProviderCall]) -> impl Iterator<Item = (Provider, &ModelId)> + Clone {
+fn models(calls: &[ProviderCall]) -> impl Iterator<Item = (Provider, &ModelId)> {
     calls.iter().map(|call| (call.provider, &call.model))
 }
 

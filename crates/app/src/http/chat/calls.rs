@@ -25,9 +25,6 @@ use crate::http::problem::{Problem, ProblemView};
 use crate::http::replays::{RepeatSigns, once};
 use crate::http::valid::Valid;
 
-/// Where a model is asked in plain words.
-pub const CHAT_PATH: &str = "/api/ai/chat";
-
 /// How large the body of a chat may be: conversations are long.
 pub const CHAT_BODY_LIMIT: usize = 2 * 1024 * 1024;
 
