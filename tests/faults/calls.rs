@@ -51,7 +51,7 @@ impl Stage {
     async fn set(service_url: &str, owner_url: &str) -> Self {
         let upstream = Upstream::start();
         let service = start((service_url, owner_url), &upstream);
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap();
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_mins(1)).build().unwrap();
         let body = json!({ "email": "ann@example.com", "password": "correct horse battery", "name": "ann" });
         let signed_up = client.post(format!("{}/api/auth/signup", service.address)).json(&body).send().await.unwrap();
         let token = signed_up.json::<Value>().await.unwrap()["access_token"].as_str().unwrap().to_owned();
@@ -255,7 +255,7 @@ async fn a_database_that_goes_away_in_the_middle_of_a_call_finds_it_billed_once(
         let books = stage.books().await;
         assert_eq!(books.len(), before + 1);
         let (_, _, output, source, _) = books.last().unwrap();
-        let is_whole = (*output, source.as_str()) == (WORDS as i64, "provider");
+        let is_whole = (*output, source.as_str()) == (i64::try_from(WORDS).unwrap(), "provider");
         assert!(is_whole || (is_long && source == "partial"), "{books:?}");
         stage.expect_in_order().await;
     }
