@@ -77,14 +77,15 @@ impl Soak<'_> {
         let calls: i64 = sqlx::query_scalar("SELECT count(*) FROM ai_usage_logs").fetch_one(&mut owner).await?;
         let found: i64 = sqlx::query_scalar("SELECT count(*) FROM integrity_findings()").fetch_one(&mut owner).await?;
         ensure!(held == 0 && found == 0, "{held} calls are still held, and {found} findings are in the books");
-        println!("{} calls, none held any more, nothing found in the books.", thousands(calls as f64));
+        println!("{calls} calls, none held any more, nothing found in the books.");
         Ok(())
     }
 }
 
 fn judged(slices: &[Slice]) -> anyhow::Result<ExitCode> {
     let third = (slices.len() / 3).max(1);
-    let pace = |slices: &[Slice]| slices.iter().map(|slice| slice.per_second).sum::<f64>() / third as f64;
+    let count = f64::from(u32::try_from(third)?);
+    let pace = |slices: &[Slice]| slices.iter().map(|slice| slice.per_second).sum::<f64>() / count;
     let first = slices.get(..third).context("the first third")?;
     let last = slices.get(slices.len() - third..).context("the last third")?;
     let (begun, ended) = (pace(first), pace(last));
