@@ -467,8 +467,10 @@ CREATE TABLE public.usage_reservations (
     updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
     overage bigint NOT NULL DEFAULT 0,
     outcome jsonb,
+    beyond bigint NOT NULL DEFAULT 0,
     CONSTRAINT usage_reservations_pkey PRIMARY KEY (id),
     CONSTRAINT check_reservation_amount CHECK ((amount >= 0)),
+    CONSTRAINT check_reservation_beyond CHECK ((beyond >= 0)),
     CONSTRAINT check_reservation_overage CHECK ((overage >= 0)),
     CONSTRAINT check_reservation_period CHECK (((period)::text = ANY ((ARRAY['day'::character varying, 'month'::character varying, 'billing_period'::character varying, 'lifetime'::character varying])::text[]))),
     CONSTRAINT check_reservation_phase CHECK (((phase)::text = ANY ((ARRAY['reserved'::character varying, 'dispatched'::character varying, 'first_byte'::character varying, 'settled'::character varying])::text[]))),
@@ -568,10 +570,14 @@ CREATE TABLE public.api_keys (
     revoked_at timestamp with time zone,
     created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
     updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    requests_per_minute bigint,
+    tokens_per_minute bigint,
+    monthly_cost_nano_usd bigint,
     CONSTRAINT api_keys_pkey PRIMARY KEY (id),
     CONSTRAINT api_keys_key_hash_key UNIQUE (key_hash),
     CONSTRAINT fk_api_keys_rotated_to FOREIGN KEY (rotated_to) REFERENCES public.api_keys(id) ON DELETE SET NULL,
     CONSTRAINT fk_api_keys_user FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE,
+    CONSTRAINT check_api_key_limits CHECK (((requests_per_minute > 0) AND (tokens_per_minute > 0) AND (monthly_cost_nano_usd > 0))),
     CONSTRAINT check_api_key_permissions CHECK ((jsonb_typeof(permissions) = 'array'::text))
 );
 ALTER TABLE public.api_keys ENABLE ROW LEVEL SECURITY;
@@ -579,7 +585,8 @@ CREATE INDEX idx_api_keys_rotated_to ON public.api_keys USING btree (rotated_to)
 CREATE INDEX idx_api_keys_user_id ON public.api_keys USING btree (user_id);
 CREATE POLICY api_keys_select_own ON public.api_keys FOR SELECT TO authenticated USING ((( SELECT auth.uid() AS uid) = user_id));
 CREATE POLICY api_keys_service ON public.api_keys FOR ALL TO app_service USING (true) WITH CHECK (true);
-CREATE TRIGGER notify_api_keys AFTER UPDATE ON public.api_keys FOR EACH ROW WHEN (((((((((old.key_hash)::text IS DISTINCT FROM (new.key_hash)::text) OR (old.permissions IS DISTINCT FROM new.permissions)) OR (old.on_behalf IS DISTINCT FROM new.on_behalf)) OR (old.is_active IS DISTINCT FROM new.is_active)) OR (old.expires_at IS DISTINCT FROM new.expires_at)) OR (old.rotated_to IS DISTINCT FROM new.rotated_to)) OR (old.revoked_at IS DISTINCT FROM new.revoked_at))) EXECUTE FUNCTION public.notify_change('key', 'id');
+CREATE TRIGGER audit_api_keys_limits AFTER UPDATE ON public.api_keys FOR EACH ROW WHEN ((((((old.name)::text IS DISTINCT FROM (new.name)::text) OR (old.requests_per_minute IS DISTINCT FROM new.requests_per_minute)) OR (old.tokens_per_minute IS DISTINCT FROM new.tokens_per_minute)) OR (old.monthly_cost_nano_usd IS DISTINCT FROM new.monthly_cost_nano_usd))) EXECUTE FUNCTION public.audit_row('id', 'name,requests_per_minute,tokens_per_minute,monthly_cost_nano_usd');
+CREATE TRIGGER notify_api_keys AFTER UPDATE ON public.api_keys FOR EACH ROW WHEN ((((((((((((old.key_hash)::text IS DISTINCT FROM (new.key_hash)::text) OR (old.permissions IS DISTINCT FROM new.permissions)) OR (old.on_behalf IS DISTINCT FROM new.on_behalf)) OR (old.is_active IS DISTINCT FROM new.is_active)) OR (old.expires_at IS DISTINCT FROM new.expires_at)) OR (old.rotated_to IS DISTINCT FROM new.rotated_to)) OR (old.revoked_at IS DISTINCT FROM new.revoked_at)) OR (old.requests_per_minute IS DISTINCT FROM new.requests_per_minute)) OR (old.tokens_per_minute IS DISTINCT FROM new.tokens_per_minute)) OR (old.monthly_cost_nano_usd IS DISTINCT FROM new.monthly_cost_nano_usd))) EXECUTE FUNCTION public.notify_change('key', 'id');
 CREATE TRIGGER notify_api_keys_deleted AFTER DELETE ON public.api_keys FOR EACH ROW EXECUTE FUNCTION public.notify_change('key', 'id');
 CREATE TRIGGER update_api_keys_updated_at BEFORE UPDATE ON public.api_keys FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();
 
@@ -639,11 +646,13 @@ CREATE TABLE public.ai_usage_logs (
     usage jsonb,
     source character varying(20) NOT NULL DEFAULT 'provider'::character varying,
     created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    unpaid_tokens bigint NOT NULL DEFAULT 0,
     CONSTRAINT ai_usage_logs_pkey PRIMARY KEY (id, created_at),
     CONSTRAINT fk_ai_usage_logs_user FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE,
     CONSTRAINT check_ai_usage_cost CHECK ((cost_nano_usd >= 0)),
     CONSTRAINT check_ai_usage_source CHECK (((source)::text = ANY ((ARRAY['provider'::character varying, 'estimated'::character varying, 'partial'::character varying, 'sandbox'::character varying])::text[]))),
     CONSTRAINT check_ai_usage_tokens CHECK (((tokens_used >= 0) AND (input_tokens >= 0) AND (output_tokens >= 0) AND (cached_tokens >= 0))),
+    CONSTRAINT check_ai_usage_unpaid CHECK ((unpaid_tokens >= 0)),
     CONSTRAINT check_provider CHECK (((provider)::text = ANY ((ARRAY['openai'::character varying, 'claude'::character varying, 'gemini'::character varying])::text[])))
 ) PARTITION BY RANGE (created_at);
 ALTER TABLE public.ai_usage_logs ENABLE ROW LEVEL SECURITY;
@@ -668,18 +677,25 @@ CREATE TABLE public.chat_sessions (
     model text,
     created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
     ended_at timestamp with time zone,
+    updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    cost_nano_usd bigint NOT NULL DEFAULT 0,
+    system text,
     CONSTRAINT chat_sessions_pkey PRIMARY KEY (id),
     CONSTRAINT fk_chat_sessions_api_key FOREIGN KEY (api_key_id) REFERENCES public.api_keys(id) ON DELETE SET NULL,
     CONSTRAINT fk_chat_sessions_user FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE,
+    CONSTRAINT check_chat_session_cost CHECK ((cost_nano_usd >= 0)),
+    CONSTRAINT check_chat_session_system CHECK ((octet_length(system) <= 32768)),
     CONSTRAINT check_chat_session_tokens CHECK ((tokens_used >= 0))
 );
 ALTER TABLE public.chat_sessions ENABLE ROW LEVEL SECURITY;
 CREATE INDEX idx_chat_sessions_api_key_id ON public.chat_sessions USING btree (api_key_id);
+CREATE INDEX idx_chat_sessions_user_activity ON public.chat_sessions USING btree (user_id, updated_at DESC, id DESC);
 CREATE INDEX idx_chat_sessions_user_date ON public.chat_sessions USING btree (user_id, created_at DESC);
 CREATE POLICY chat_sessions_delete_own ON public.chat_sessions FOR DELETE TO authenticated USING ((( SELECT auth.uid() AS uid) = user_id));
 CREATE POLICY chat_sessions_select_own ON public.chat_sessions FOR SELECT TO authenticated USING ((( SELECT auth.uid() AS uid) = user_id));
 CREATE POLICY chat_sessions_service ON public.chat_sessions FOR ALL TO app_service USING (true) WITH CHECK (true);
 CREATE POLICY chat_sessions_update_own ON public.chat_sessions FOR UPDATE TO authenticated USING ((( SELECT auth.uid() AS uid) = user_id)) WITH CHECK ((( SELECT auth.uid() AS uid) = user_id));
+CREATE TRIGGER update_chat_sessions_updated_at BEFORE UPDATE ON public.chat_sessions FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();
 
 CREATE TABLE public.chat_messages (
     id uuid NOT NULL DEFAULT gen_random_uuid(),
@@ -688,13 +704,18 @@ CREATE TABLE public.chat_messages (
     content text NOT NULL,
     tokens bigint NOT NULL DEFAULT 0,
     created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    cost_nano_usd bigint NOT NULL DEFAULT 0,
+    model text,
+    usage_log_id uuid,
+    seq bigint NOT NULL GENERATED BY DEFAULT AS IDENTITY,
     CONSTRAINT chat_messages_pkey PRIMARY KEY (id),
     CONSTRAINT fk_chat_messages_session FOREIGN KEY (session_id) REFERENCES public.chat_sessions(id) ON DELETE CASCADE,
+    CONSTRAINT check_chat_message_cost CHECK ((cost_nano_usd >= 0)),
     CONSTRAINT check_chat_message_role CHECK (((role)::text = ANY ((ARRAY['user'::character varying, 'assistant'::character varying, 'system'::character varying])::text[]))),
     CONSTRAINT check_chat_message_tokens CHECK ((tokens >= 0))
 );
 ALTER TABLE public.chat_messages ENABLE ROW LEVEL SECURITY;
-CREATE INDEX idx_chat_messages_session_date ON public.chat_messages USING btree (session_id, created_at);
+CREATE INDEX idx_chat_messages_session_order ON public.chat_messages USING btree (session_id, created_at, seq);
 CREATE POLICY chat_messages_select_own ON public.chat_messages FOR SELECT TO authenticated USING ((session_id IN ( SELECT c.id
    FROM public.chat_sessions c
   WHERE (c.user_id = ( SELECT auth.uid() AS uid)))));
@@ -922,6 +943,25 @@ CREATE TABLE public.ai_answers (
 ALTER TABLE public.ai_answers ENABLE ROW LEVEL SECURITY;
 CREATE INDEX idx_ai_answers_expires_at ON public.ai_answers USING btree (expires_at);
 CREATE POLICY ai_answers_service ON public.ai_answers FOR ALL TO app_service USING (true) WITH CHECK (true);
+
+CREATE TABLE public.api_key_counters (
+    api_key_id uuid NOT NULL,
+    period character varying(20) NOT NULL,
+    period_start timestamp with time zone NOT NULL,
+    requests bigint NOT NULL DEFAULT 0,
+    tokens bigint NOT NULL DEFAULT 0,
+    cost_nano_usd bigint NOT NULL DEFAULT 0,
+    tokens_reserved bigint NOT NULL DEFAULT 0,
+    cost_reserved_nano_usd bigint NOT NULL DEFAULT 0,
+    CONSTRAINT api_key_counters_pkey PRIMARY KEY (api_key_id, period, period_start),
+    CONSTRAINT fk_api_key_counters_key FOREIGN KEY (api_key_id) REFERENCES public.api_keys(id) ON DELETE CASCADE,
+    CONSTRAINT check_api_key_counter_period CHECK (((period)::text = ANY ((ARRAY['minute'::character varying, 'month'::character varying])::text[]))),
+    CONSTRAINT check_api_key_counter_reserved CHECK (((tokens_reserved >= 0) AND (cost_reserved_nano_usd >= 0))),
+    CONSTRAINT check_api_key_counter_used CHECK (((requests >= 0) AND (tokens >= 0) AND (cost_nano_usd >= 0)))
+) WITH (fillfactor=70);
+ALTER TABLE public.api_key_counters ENABLE ROW LEVEL SECURITY;
+CREATE INDEX idx_api_key_counters_period_start ON public.api_key_counters USING btree (period, period_start);
+CREATE POLICY api_key_counters_service ON public.api_key_counters FOR ALL TO app_service USING (true) WITH CHECK (true);
 
 CREATE TABLE public.seaql_migrations (
     version character varying NOT NULL,
@@ -1454,6 +1494,43 @@ AS $function$
     FROM public.users u
     WHERE u.token_reserved > 0 AND NOT EXISTS (
         SELECT FROM public.usage_reservations r WHERE r.status = 'pending' AND r.user_id = u.id)
+
+    UNION ALL
+    SELECT 'HOLD_MISMATCH', n.user_id || ':' || n.feature_id, 'the counter of ' || n.period || ' from ' || n.period_start || ' holds '
+        || n.reserved || '; its pending holds sum to ' || h.held
+    FROM public.usage_counters n
+    JOIN (
+        SELECT r.user_id, r.feature_id, r.period, r.period_start, sum(r.amount - r.beyond) AS held
+        FROM public.usage_reservations r WHERE r.status = 'pending'
+        GROUP BY r.user_id, r.feature_id, r.period, r.period_start
+    ) h ON h.user_id = n.user_id AND h.feature_id = n.feature_id AND h.period = n.period AND h.period_start = n.period_start
+    WHERE n.reserved <> h.held
+
+    UNION ALL
+    SELECT 'HOLD_MISMATCH', u.id::text, u.token_reserved || ' tokens are held; the pending holds sum to ' || h.held
+    FROM public.users u
+    JOIN (
+        SELECT r.user_id, sum(r.tokens_reserved) AS held FROM public.usage_reservations r WHERE r.status = 'pending' GROUP BY r.user_id
+    ) h ON h.user_id = u.id
+    WHERE u.token_reserved <> h.held
+
+    UNION ALL
+    -- Windows of keys: what calls under way hold of them stands in their holds. A window that was swept holds nothing.
+    SELECT 'HOLD_MISMATCH', k.api_key_id::text, 'the ' || k.period || ' from ' || k.period_start || ' of the key holds ' || k.tokens_reserved
+        || ' tokens and ' || k.cost_reserved_nano_usd || ' nano-dollars; its pending holds sum to ' || coalesce(h.tokens, 0) || ' and '
+        || coalesce(h.cost, 0)
+    FROM public.api_key_counters k
+    LEFT JOIN (
+        SELECT r.api_key_id, w.period, w.period_start, sum((r.detail #>> '{on_key,tokens}')::bigint) AS tokens,
+            sum((r.detail #>> '{on_key,cost_nano_usd}')::bigint) AS cost
+        FROM public.usage_reservations r
+        CROSS JOIN LATERAL (VALUES
+            ('minute', (r.detail #>> '{on_key,windows,minute}')::timestamptz),
+            ('month', (r.detail #>> '{on_key,windows,month}')::timestamptz)) AS w (period, period_start)
+        WHERE r.status = 'pending' AND r.detail #>> '{on_key,tokens}' IS NOT NULL
+        GROUP BY r.api_key_id, w.period, w.period_start
+    ) h ON h.api_key_id = k.api_key_id AND h.period = k.period AND h.period_start = k.period_start
+    WHERE (k.tokens_reserved, k.cost_reserved_nano_usd) IS DISTINCT FROM (coalesce(h.tokens, 0), coalesce(h.cost, 0))
 
     UNION ALL
     SELECT 'COUNTER_MISMATCH', n.user_id || ':' || n.feature_id, 'the counter of ' || n.period || ' from ' || n.period_start
@@ -1999,22 +2076,23 @@ CREATE VIEW public.integrity_findings WITH (security_invoker=on) AS
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.ai_answers TO app_service;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.ai_usage_logs TO app_service;
 GRANT INSERT, SELECT ON TABLE public.ai_usage_logs TO app_user;
-GRANT SELECT (id, user_id, provider, model, tokens_used, cost, input_tokens, output_tokens, cached_tokens, session_id, api_key_id, reservation_id, latency_ms, outcome, cost_nano_usd, price_version, usage, source, created_at) ON TABLE public.ai_usage_logs TO authenticated;
+GRANT SELECT (id, user_id, provider, model, tokens_used, cost, input_tokens, output_tokens, cached_tokens, session_id, api_key_id, reservation_id, latency_ms, outcome, cost_nano_usd, price_version, usage, source, created_at, unpaid_tokens) ON TABLE public.ai_usage_logs TO authenticated;
 GRANT SELECT ON TABLE public.ai_usage_logs TO readonly_user;
 GRANT SELECT ON TABLE public.ai_usage_monthly TO app_service;
 GRANT SELECT ON TABLE public.ai_usage_monthly TO authenticated;
 GRANT SELECT ON TABLE public.ai_usage_monthly TO readonly_user;
+GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.api_key_counters TO app_service;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.api_keys TO app_service;
-GRANT SELECT (id, user_id, key_prefix, last_four, name, permissions, on_behalf, is_active, last_used_at, expires_at, rotated_to, revoked_at, created_at, updated_at) ON TABLE public.api_keys TO authenticated;
+GRANT SELECT (id, user_id, key_prefix, last_four, name, permissions, on_behalf, is_active, last_used_at, expires_at, rotated_to, revoked_at, created_at, updated_at, requests_per_minute, tokens_per_minute, monthly_cost_nano_usd) ON TABLE public.api_keys TO authenticated;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.api_usage TO app_service;
 GRANT SELECT (id, api_id, "timestamp", request_count, response_time) ON TABLE public.api_usage TO authenticated;
 GRANT INSERT, SELECT ON TABLE public.audit_logs TO app_service;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.billing_records TO app_service;
 GRANT SELECT (id, user_id, amount, currency, transaction_hash, kind, status, created_at) ON TABLE public.billing_records TO authenticated;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.chat_messages TO app_service;
-GRANT SELECT (id, session_id, role, content, tokens, created_at) ON TABLE public.chat_messages TO authenticated;
+GRANT SELECT (id, session_id, role, content, tokens, created_at, cost_nano_usd, model, usage_log_id, seq) ON TABLE public.chat_messages TO authenticated;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.chat_sessions TO app_service;
-GRANT DELETE, SELECT (id, user_id, api_key_id, title, tokens_used, model, created_at, ended_at), UPDATE (title, ended_at) ON TABLE public.chat_sessions TO authenticated;
+GRANT DELETE, SELECT (id, user_id, api_key_id, title, tokens_used, model, created_at, ended_at, updated_at, cost_nano_usd, system), UPDATE (title, ended_at, system) ON TABLE public.chat_sessions TO authenticated;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.deleted_profiles TO app_service;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.feature_overrides TO app_service;
 GRANT SELECT (user_id, feature_id, enabled, limit_value, reason, expires_at, created_at, updated_at) ON TABLE public.feature_overrides TO authenticated;
@@ -2073,7 +2151,7 @@ GRANT SELECT ON TABLE public.usage_counters TO readonly_user;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.usage_events TO app_service;
 GRANT SELECT (id, user_id, feature_id, period, period_start, amount, overage, idempotency_key, api_key_id, reservation_id, created_at) ON TABLE public.usage_events TO authenticated;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.usage_reservations TO app_service;
-GRANT SELECT (id, user_id, feature_id, period, period_start, amount, tokens_reserved, settled_amount, status, phase, idempotency_key, api_key_id, expires_at, settled_at, created_at, updated_at, overage, outcome) ON TABLE public.usage_reservations TO authenticated;
+GRANT SELECT (id, user_id, feature_id, period, period_start, amount, tokens_reserved, settled_amount, status, phase, idempotency_key, api_key_id, expires_at, settled_at, created_at, updated_at, overage, outcome, beyond) ON TABLE public.usage_reservations TO authenticated;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.usage_rollups TO app_service;
 GRANT SELECT (user_id, feature_id, period, period_start, bucket, amount, overage, events) ON TABLE public.usage_rollups TO authenticated;
 GRANT SELECT ON TABLE public.usage_rollups TO readonly_user;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use harness::{Request, TestApp, TestUser};
+use harness::{Answer, Request, TestApp, TestUser};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -74,12 +74,18 @@ fn body_of(operation: &str) -> Value {
         "top_up_tokens" | "grant_bonus_tokens" => json!({ "user_id": NOBODY, "amount": 1 }),
         "refund_tokens" => json!({ "user_id": NOBODY, "transaction_id": NOBODY }),
         "settle_reservation" => json!({ "amount": 1 }),
-        "rotate_key" | "extend_reservation" => json!({}),
+        "rotate_key" | "extend_reservation" | "change_key" | "open_chat_session" | "change_chat_session" => json!({}),
         "verify_key" => json!({ "key": "x" }),
         "add_price" => {
             json!({ "provider": "claude", "model": "m", "kind": "input", "usd_per_million": "1", "version": "v" })
         }
         "change_role" => json!({ "role": "user" }),
+        "chat" | "quote_chat" => json!({ "message": "x", "model": "gpt-6-sol" }),
+        "create_chat_completion" | "create_message" | "count_message_tokens" => {
+            json!({ "model": "gpt-6-sol", "max_tokens": 9, "messages": [{ "role": "user", "content": "x" }] })
+        }
+        "create_embeddings" => json!({ "model": "text-embedding-3-small", "input": "x" }),
+        "call_gemini_model" | "call_gemini_model_stable" => json!({ "contents": [{ "parts": [{ "text": "x" }] }] }),
         other => panic!("the operation {other} has a body: say here which one it takes"),
     }
 }
@@ -90,7 +96,9 @@ fn known(parameter: &str, user: &TestUser) -> String {
         "plan_id" => "gold".to_owned(),
         "feature_id" => "ai_requests".to_owned(),
         "user_id" => user.id.to_string(),
-        "key_id" | "reservation_id" => NOBODY.to_owned(),
+        "model" => "gpt-6-sol".to_owned(),
+        "verb" => "countTokens".to_owned(),
+        "key_id" | "reservation_id" | "session_id" => NOBODY.to_owned(),
         other => panic!("the path parameter {other} is new: say here what it may be"),
     }
 }
@@ -111,6 +119,17 @@ impl Operation {
         }
         let request = app.request(self.method.clone(), &path);
         if self.has_body { request.json(body_of(&self.id)) } else { request }
+    }
+
+    /// Whether its refusals are in the words of a provider, held by `dialects` in their own shape.
+    fn is_dialect(&self) -> bool {
+        self.tag == "dialects"
+    }
+
+    /// Whether the answer is the refusal with this status and, in our own words, this code.
+    fn refuses(&self, answer: &Answer, status: u16, code: &str) -> bool {
+        let is_told = if self.is_dialect() { answer.body["error"].is_object() } else { answer.body["code"] == code };
+        answer.status == status && is_told
     }
 
     fn is_for_operators(&self) -> bool {
@@ -162,7 +181,7 @@ async fn every_operation_that_asks_for_credentials_refuses_none_and_garbage() {
             request().bearer("garbage").send().await,
             request().header("X-API-Key", "garbage").send().await,
         ] {
-            let is_right = answer.status == 401 && answer.body["code"] == "unauthorized";
+            let is_right = operation.refuses(&answer, 401, "unauthorized");
             findings.hold(operation, is_right, &answer);
         }
     }
@@ -201,7 +220,7 @@ async fn every_operation_on_something_does_not_find_what_is_not_there() {
                     if parameter == missing { absent.to_owned() } else { known(parameter, &ada) }
                 };
                 let answer = operation.request(&app, value).bearer(&admin).send().await;
-                let is_right = answer.status == 404 && answer.body["code"] == "not_found";
+                let is_right = operation.refuses(&answer, 404, "not_found");
                 findings.hold(&operation, is_right, &format!("{missing} = {absent}: {answer}"));
             }
         }
@@ -214,7 +233,9 @@ async fn every_path_names_its_methods_to_who_uses_another() {
     let app = TestApp::start().await;
     let document = document(&app).await;
     let operations = operations(&document);
-    for path in document["paths"].as_object().unwrap().keys() {
+    // After a colon a GET asks for a model that is called so: what these paths take is told by `dialects`.
+    let paths = document["paths"].as_object().unwrap().keys().filter(|path| !path.ends_with(":{verb}"));
+    for path in paths {
         let here = || operations.iter().filter(|operation| operation.path == *path);
         let documented: BTreeSet<String> = here().map(|operation| operation.method.to_string()).collect();
         let first = here().next().unwrap_or_else(|| panic!("{path} has no operation"));
@@ -224,7 +245,8 @@ async fn every_path_names_its_methods_to_who_uses_another() {
             .fold(path.clone(), |path, parameter| path.replace(&format!("{{{parameter}}}"), unknown(parameter)));
         for method in METHODS.map(str::to_uppercase).iter().filter(|method| !documented.contains(*method)) {
             let answer = app.request(method.parse().unwrap(), &concrete).send().await;
-            let answer = answer.expect_problem(405, "method_not_allowed");
+            let is_told = first.refuses(&answer, 405, "method_not_allowed");
+            assert!(is_told, "expected 405, got {answer}");
             let allow = answer.header("allow").unwrap_or_else(|| panic!("no Allow: {answer}"));
             let allowed: BTreeSet<String> = allow.split(',').map(|method| method.trim().to_owned()).collect();
             let besides: BTreeSet<String> = ["HEAD", "OPTIONS"].map(str::to_owned).into();
@@ -247,7 +269,7 @@ async fn every_operation_documents_the_refusals_that_it_gives() {
             ("403", operation.has_security),
             ("404", !operation.parameters.is_empty()),
             ("400", operation.has_body),
-            ("422", operation.has_body),
+            ("422", operation.has_body && !operation.is_dialect()),
         ];
         for (status, is_given) in expected {
             let is_documented = operation.statuses.contains(status);
@@ -262,14 +284,16 @@ async fn every_route_is_documented() {
     let app = TestApp::start().await;
     let document = document(&app).await;
     let routes = fs::read_to_string(of_the_project("crates/app/src/http/routes.rs")).unwrap();
-    let paths: Vec<&str> = routes.split("resource(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    let paths = routes.split("resource(\"").skip(1).filter_map(|rest| rest.split('"').next());
+    // The name of a model may hold slashes, which the document does not say in its paths.
+    let paths: Vec<String> = paths.map(|path| path.replace(":.+}", "}")).collect();
     assert!(paths.len() > 20, "the routes are where they were: {paths:?}");
     for path in &paths {
         let is_documented = document["paths"].get(path).is_some();
-        assert!(is_documented != UNDOCUMENTED.contains(path), "{path} is in the document: {is_documented}");
+        assert!(is_documented != UNDOCUMENTED.contains(&path.as_str()), "{path} is in the document: {is_documented}");
     }
     for path in document["paths"].as_object().unwrap().keys() {
-        assert!(paths.contains(&path.as_str()), "{path} is documented and leads nowhere");
+        assert!(paths.contains(path), "{path} is documented and leads nowhere");
     }
 }
 

@@ -7,13 +7,18 @@
     reason = "test code: a panic is how a test fails, with its own words"
 )]
 
+mod ai_calls;
+mod ai_usage;
 mod api_keys;
 mod audit;
+mod chat;
 mod coverage;
+mod dialects;
 mod entitlements;
 mod features;
 mod idempotency;
 mod identity;
+mod key_limits;
 mod key_rights;
 mod manners;
 mod memory;
@@ -23,6 +28,7 @@ mod overrides;
 mod plan_changes;
 mod plans;
 mod prices;
+mod replays;
 mod reservations;
 mod subscriptions;
 mod supabase;

@@ -34,6 +34,7 @@ pub const IMPORTS: [Imports; 7] = [
             "futures-util",
             "rust_decimal",
             "serde",
+            "strsim",
             "thiserror",
             "tokio",
             "tracing",
@@ -143,7 +144,12 @@ pub struct RoomAbsent {
     pub because: &'static str,
 }
 
-pub const ROOMS_ABSENT: [RoomAbsent; 5] = [
+pub const ROOMS_ABSENT: [RoomAbsent; 6] = [
+    RoomAbsent {
+        room: "ai",
+        from: &["crates/adapters/src/postgres", "crates/app/src/http"],
+        because: "providers are no rows, crates/adapters/src/ai; its doors are http/chat and http/dialects",
+    },
     RoomAbsent {
         room: "changes",
         from: &["crates/services/src", "crates/app/src/http"],

@@ -27,7 +27,12 @@ pub struct Case {
 impl Case {
     /// Whether what it asks for is gathered by the service, so that its batches are of interest.
     pub fn gathers(&self) -> bool {
-        self.path.starts_with("/api/usage")
+        self.path.starts_with("/api/usage") || self.house == House::Gateway
+    }
+
+    /// Whether models are called in it.
+    pub fn asks_models(&self) -> bool {
+        matches!(self.house, House::Gateway | House::Upstream)
     }
 }
 
@@ -53,6 +58,10 @@ pub enum House {
     SupabaseUnseen,
     /// The same, after every token was shown to it once.
     Supabase,
+    /// A process of its own whose providers are the stub upstream.
+    Gateway,
+    /// The stub upstream itself, past the service.
+    Upstream,
 }
 
 /// The same work as `pgbench` does it: a prepared statement, or two of them, each a transaction, by the owner of the
@@ -159,7 +168,43 @@ pub const CONSUME_BATCHES: &str = "consume, batches of 100";
 pub const PAIRS: &str = "pairs, every user";
 pub const PAIRS_ONE_USER: &str = "pairs, one user";
 
-pub static CASES: [Case; 13] = [
+/// A small question, with a bound: all that it can use is held before.
+const ASK: &str = r#"
+function body()
+    return '{"model":"gpt-4o-mini","max_tokens":64,"messages":[{"role":"user","content":"Say something kind."}]}'
+end
+"#;
+
+const ASK_STREAMED: &str = r#"
+function body()
+    return '{"model":"gpt-4o-mini","max_tokens":64,"stream":true,"messages":[{"role":"user","content":"Say something kind."}]}'
+end
+"#;
+
+/// How many users the calls of models are spread over.
+pub const GATEWAY_USERS: u32 = 1_000;
+
+/// What the calls of models have in common.
+const ASKING: Case = Case {
+    method: "POST",
+    path: "/v1/chat/completions",
+    callers: Callers::First(GATEWAY_USERS),
+    script: ASK,
+    connections: &[1, 32],
+    house: House::Gateway,
+    ..READING
+};
+
+/// The same question to the stub upstream, which takes any key.
+const ASKING_DIRECTLY: Case = Case { house: House::Upstream, ..ASKING };
+
+pub const DIRECT: &str = "stub upstream, plain";
+pub const DIRECT_STREAMED: &str = "stub upstream, streamed";
+pub const GATEWAY: &str = "gateway, 1,000 users";
+pub const GATEWAY_ONE_USER: &str = "gateway, one user";
+pub const GATEWAY_STREAMED: &str = "gateway, 1,000 users, streamed";
+
+pub static CASES: [Case; 18] = [
     // What the HTTP server and the middleware cost, and all that wrk can ask for.
     Case { name: "empty route", path: "/healthz", connections: &[1, 64], ..READING },
     Case { name: "plans", path: "/api/plans", yardstick: Some(&SELECT_PLANS), ..READING },
@@ -196,4 +241,9 @@ pub static CASES: [Case; 13] = [
     },
     Case { name: PAIRS, connections: &[64, 256], ..PAIRING },
     Case { name: PAIRS_ONE_USER, callers: Callers::First(1), yardstick: Some(&PAIR_HOT), ..PAIRING },
+    Case { name: DIRECT, ..ASKING_DIRECTLY },
+    Case { name: GATEWAY, ..ASKING },
+    Case { name: GATEWAY_ONE_USER, callers: Callers::First(1), connections: &[32], ..ASKING },
+    Case { name: DIRECT_STREAMED, script: ASK_STREAMED, ..ASKING_DIRECTLY },
+    Case { name: GATEWAY_STREAMED, script: ASK_STREAMED, ..ASKING },
 ];

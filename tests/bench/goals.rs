@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use crate::cases::{
     CHECK, CHECK_POSTED, CONSUME_BATCHES, CONSUME_EVERY, CONSUME_HOT, CONSUME_ONE_USER, CONSUME_SUPABASE, CONSUME_TWO,
-    PAIRS, PAIRS_ONE_USER,
+    DIRECT, GATEWAY, GATEWAY_ONE_USER, PAIRS, PAIRS_ONE_USER,
 };
-use crate::report::{Row, aligned};
+use crate::gateway::{FIRST_TOKEN, FIRST_TOKEN_DIRECT, OPEN_STREAMS};
+use crate::report::{Row, aligned, thousands};
 
 struct Goal {
     figure: Figure,
@@ -25,8 +26,14 @@ enum Figure {
     ToCase(&'static str, &'static str, u32),
     /// The median of its runs, in milliseconds.
     P99(&'static str, u32),
-    /// The most of any process after any measurement, in MiB.
+    /// The most of any process after any measurement of metering, in MiB.
     Memory,
+    /// The most of the gateway's process, with its open streams.
+    GatewayMemory,
+    /// Requests of this case at so many connections.
+    PerSecond(&'static str, u32),
+    /// The median of the first case beyond that of the second, at one connection.
+    Beyond(&'static str, &'static str),
 }
 
 #[derive(Clone, Copy)]
@@ -40,7 +47,7 @@ const fn goal(figure: Figure, asked: Asked, aim: Option<f64>) -> Goal {
     Goal { figure, asked, aim }
 }
 
-static GOALS: [Goal; 13] = [
+static GOALS: [Goal; 18] = [
     goal(Figure::ToBest(CONSUME_EVERY, 64), Asked::AtLeast(1.2), Some(1.5)),
     goal(Figure::ToBest(CONSUME_EVERY, 256), Asked::AtLeast(1.6), Some(2.5)),
     goal(Figure::ToBest(CONSUME_SUPABASE, 64), Asked::AtLeast(1.2), Some(1.5)),
@@ -54,6 +61,11 @@ static GOALS: [Goal; 13] = [
     goal(Figure::P99(CONSUME_EVERY, 64), Asked::AtMost(30.0), Some(20.0)),
     goal(Figure::ToCase(CONSUME_TWO, CONSUME_EVERY, 64), Asked::AtLeast(0.8), None),
     goal(Figure::Memory, Asked::Below(150.0), None),
+    goal(Figure::PerSecond(GATEWAY, 32), Asked::AtLeast(2_000.0), Some(3_000.0)),
+    goal(Figure::PerSecond(GATEWAY_ONE_USER, 32), Asked::AtLeast(500.0), None),
+    goal(Figure::Beyond(GATEWAY, DIRECT), Asked::AtMost(3.0), Some(2.0)),
+    goal(Figure::Beyond(FIRST_TOKEN, FIRST_TOKEN_DIRECT), Asked::AtMost(3.0), None),
+    goal(Figure::GatewayMemory, Asked::Below(200.0), None),
 ];
 
 /// A line for each goal whose rows are there; in a whole run they all are.
@@ -114,7 +126,10 @@ impl Figure {
                 Some(row(one, connections)?.items_per_second / row(other, connections)?.items_per_second)
             }
             Self::P99(case, connections) => Some(milliseconds(row(case, connections)?.median_p99())),
-            Self::Memory => rows.iter().filter_map(|row| row.resident_mebibytes).reduce(f64::max),
+            Self::Memory => largest(rows.iter().filter(|row| !row.name.starts_with("gateway"))),
+            Self::GatewayMemory => largest(rows.iter().filter(|row| row.name.starts_with("gateway"))),
+            Self::PerSecond(case, connections) => Some(row(case, connections)?.per_second),
+            Self::Beyond(case, other) => Some(milliseconds(row(case, 1)?.median) - milliseconds(row(other, 1)?.median)),
         }
     }
 
@@ -127,6 +142,9 @@ impl Figure {
             Self::ToCase(case, other, connections) => format!("{case}, {connections} connections, to {other}"),
             Self::P99(case, connections) => format!("{case}, {connections} connections, median p99"),
             Self::Memory => "resident memory of a process, at most".to_owned(),
+            Self::GatewayMemory => format!("gateway, resident memory with {OPEN_STREAMS} open streams"),
+            Self::PerSecond(case, connections) => format!("{case}, {connections} connections, requests/s"),
+            Self::Beyond(case, other) => format!("{case}, one connection, p50 beyond {other}"),
         }
     }
 
@@ -134,9 +152,15 @@ impl Figure {
         match self {
             Self::ToBest(..) | Self::ToSame(..) | Self::ToCase(..) => format!("{number:.2} x"),
             Self::P99(..) => format!("{number:.1} ms"),
-            Self::Memory => format!("{number:.0} MiB"),
+            Self::Beyond(..) => format!("{number:.2} ms"),
+            Self::Memory | Self::GatewayMemory => format!("{number:.0} MiB"),
+            Self::PerSecond(..) => thousands(number),
         }
     }
+}
+
+fn largest<'a>(rows: impl Iterator<Item = &'a Row>) -> Option<f64> {
+    rows.filter_map(|row| row.resident_mebibytes).reduce(f64::max)
 }
 
 fn milliseconds(duration: Duration) -> f64 {

@@ -7,10 +7,11 @@ use futures_util::future::try_join_all;
 
 use crate::arguments::Arguments;
 use crate::cases::{CASES, Case, House, YARDSTICKS, Yardstick};
+use crate::gateway;
 use crate::pgbench::Pgbench;
 use crate::processes::{Actors, resident_mebibytes};
 use crate::report::{Row, thousands};
-use crate::service::{Gathered, Service};
+use crate::service::{Gathered, Service, Special};
 use crate::stage::Stage;
 use crate::tools::Tools;
 use crate::warmth::introduce;
@@ -39,8 +40,14 @@ impl Run<'_> {
     pub async fn measure(&self) -> anyhow::Result<Vec<Row>> {
         let mut standards = self.yardsticks().await?;
         let mut cases = Vec::new();
-        for case in CASES.iter().filter(|case| self.arguments.wants(case.name)) {
+        for case in CASES.iter().filter(|case| self.arguments.wants(case.name) && !case.asks_models()) {
             cases.push((case, self.case(case).await?));
+        }
+        let asking: Vec<&'static Case> =
+            CASES.iter().filter(|case| self.arguments.wants(case.name) && case.asks_models()).collect();
+        let mut models = Vec::new();
+        if !asking.is_empty() {
+            models = self.gateway(&asking).await?;
         }
         for (kept, (yardstick, row)) in standards.iter_mut().zip(self.yardsticks().await?) {
             if row.per_second > kept.1.per_second {
@@ -58,7 +65,28 @@ impl Run<'_> {
                 measured.into_iter().map(|row| Row { ratio: best.map(|best| row.items_per_second / best), ..row }),
             );
         }
+        rows.extend(models);
         rows.extend(standards.into_iter().map(|(_, row)| row));
+        Ok(rows)
+    }
+
+    /// Calls of models, through a service of their own and past it.
+    async fn gateway(&self, cases: &[&'static Case]) -> anyhow::Result<Vec<Row>> {
+        let upstream = gateway::upstream();
+        let openai_url = upstream.openai_url();
+        let special = Special { openai_url: Some(&openai_url), ..Special::default() };
+        let guest = self.stage.guest(special).await?;
+        let direct = format!("http://{}", upstream.address());
+        let mut rows = Vec::new();
+        for case in cases {
+            rows.extend(match case.house {
+                House::Upstream => self.measured_at(case, &[], &[&direct], &self.stage.tokens).await?,
+                _ => self.measured(case, &[&guest], &self.stage.tokens).await?,
+            });
+        }
+        let watched = gateway::Watched { direct: &direct, service: &guest, tokens: &self.stage.tokens };
+        rows.extend(watched.measure(&upstream).await?.into_iter().map(told));
+        guest.stop().await?;
         Ok(rows)
     }
 
@@ -104,7 +132,8 @@ impl Run<'_> {
             return self.measured(case, &[first], tokens).await;
         }
         let jwks_url = supabase.map(crate::supabase::Supabase::jwks_url);
-        let guest = self.stage.guest(jwks_url.as_deref()).await?;
+        let special = Special { jwks_url: jwks_url.as_deref(), ..Special::default() };
+        let guest = self.stage.guest(special).await?;
         match supabase {
             Some(supabase) if case.house == House::Supabase => introduce(&supabase.tokens, guest.url()).await?,
             Some(_) => {}
@@ -119,8 +148,18 @@ impl Run<'_> {
     }
 
     async fn measured(&self, case: &'static Case, services: &[&Service], tokens: &Tokens) -> anyhow::Result<Vec<Row>> {
-        let urls = services.iter().map(|service| service.url()).collect();
-        let wrk = Wrk { tools: self.tools, tokens, urls, folder: self.stage.folder() };
+        let urls: Vec<&str> = services.iter().map(|service| service.url()).collect();
+        self.measured_at(case, services, &urls, tokens).await
+    }
+
+    async fn measured_at(
+        &self,
+        case: &'static Case,
+        services: &[&Service],
+        urls: &[&str],
+        tokens: &Tokens,
+    ) -> anyhow::Result<Vec<Row>> {
+        let wrk = Wrk { tools: self.tools, tokens, urls: urls.to_vec(), folder: self.stage.folder() };
         let mut rows = Vec::new();
         for connections in case.connections {
             let warmed_up = wrk.warm_up(case, *connections).await;
@@ -165,7 +204,7 @@ impl Run<'_> {
             usage,
             resident_mebibytes: processes.into_iter().filter_map(resident_mebibytes).reduce(f64::max),
             // A hold or two may run out during any case.
-            batch: case.gathers().then_some(commands / batches),
+            batch: (case.gathers() && batches > 0.0).then_some(commands / batches),
             ratio: None,
         })
     }

@@ -38,6 +38,15 @@ pub struct Orders {
     pub folder: PathBuf,
 }
 
+/// What one service is told beside that.
+#[derive(Clone, Copy, Default)]
+pub struct Special<'a> {
+    /// With the address of an issuer's keys it believes that issuer, and makes no tokens of its own.
+    pub jwks_url: Option<&'a str>,
+    /// Where `OpenAI` is.
+    pub openai_url: Option<&'a str>,
+}
+
 /// What the lanes of a service did since it started.
 #[derive(Clone, Copy, Default)]
 pub struct Gathered {
@@ -46,12 +55,14 @@ pub struct Gathered {
 }
 
 impl Service {
-    /// With the address of an issuer's keys it believes that issuer, and makes no tokens of its own.
-    pub async fn start(orders: &Orders, jwks_url: Option<&str>) -> anyhow::Result<Self> {
+    pub async fn start(orders: &Orders, special: Special<'_>) -> anyhow::Result<Self> {
         let log = orders.folder.join(format!("service-{}.log", SystemRandomness.new_id().simple()));
         let mut command = orders.command();
-        if let Some(url) = jwks_url {
+        if let Some(url) = special.jwks_url {
             command.env("PB__AUTH__SUPABASE__JWKS_URL", url);
+        }
+        if let Some(url) = special.openai_url {
+            command.env("PB__AI__OPENAI__BASE_URL", url).env("PB__AI__OPENAI__API_KEY", "bench");
         }
         let mut child = command.stderr(File::create(&log)?).spawn().context("the service cannot be started")?;
         let printed = child.stdout.take().context("the output of the service")?;

@@ -13,9 +13,9 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use crate::arguments::Arguments;
-use crate::cases::{CASES, House};
+use crate::cases::{CASES, GATEWAY_USERS, House};
 use crate::people;
-use crate::service::{Orders, Service};
+use crate::service::{Orders, Service, Special};
 use crate::supabase::Supabase;
 use crate::tools::Tools;
 use crate::warmth::introduce;
@@ -79,8 +79,13 @@ impl Ground {
         let limit = PEOPLE_LIMIT + Duration::from_secs(u64::from(arguments.users) * 60 / 1_000_000);
         let is_foreign = |house| matches!(house, House::Supabase | House::SupabaseUnseen);
         let wants_supabase = CASES.iter().any(|case| is_foreign(case.house) && arguments.wants(case.name));
+        let asks_models = arguments.soak_minutes.is_some()
+            || CASES.iter().any(|case| case.asks_models() && arguments.wants(case.name));
         let made = timeout(limit, async {
             people::settle(&mut owner, arguments.users).await?;
+            if asks_models {
+                people::let_ask(&mut owner, GATEWAY_USERS).await?;
+            }
             let tokens = people::sign_tokens(&mut owner, &key, &folder.path().join("tokens")).await?;
             let supabase = if wants_supabase {
                 Some(Supabase::open(&mut owner, &folder.path().join("tokens-es256")).await?)
@@ -100,7 +105,7 @@ impl Ground {
             signing_key: key,
             folder: folder.path().to_owned(),
         };
-        let service = Service::start(&orders, None).await?;
+        let service = Service::start(&orders, Special::default()).await?;
         introduce(&tokens, service.url()).await?;
         // Without the error's own text: the address holds the password.
         let owner = Url::parse(url).ok().context("the address of the database")?;
@@ -114,8 +119,8 @@ impl Stage {
     }
 
     /// A further process of the service beside the first, for one case.
-    pub async fn guest(&self, jwks_url: Option<&str>) -> anyhow::Result<Service> {
-        Service::start(&self.orders, jwks_url).await
+    pub async fn guest(&self, special: Special<'_>) -> anyhow::Result<Service> {
+        Service::start(&self.orders, special).await
     }
 
     /// Where the database's files are.

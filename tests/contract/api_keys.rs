@@ -1,5 +1,6 @@
-use domain::api_keys::{ApiKeyDraft, ApiKeyId};
+use domain::api_keys::{ApiKeyDraft, ApiKeyId, KeyLimits};
 use domain::identity::{Permission, PermissionSet, Role};
+use domain::prices::NanoUsd;
 use domain::users::UserId;
 use harness::TestDatabase;
 use ports::api_keys::MintedKey;
@@ -12,6 +13,7 @@ fn draft(name: &str) -> ApiKeyDraft {
         name: name.into(),
         permissions: PermissionSet::from_iter([Permission::UsageCheck, Permission::AiChat]),
         on_behalf: false,
+        limits: KeyLimits { requests_per_minute: Some(60), ..KeyLimits::NONE },
         expires_at: Some(at(1_000_000_000)),
     }
 }
@@ -34,6 +36,7 @@ async fn a_key_is_made_found_and_revoked() {
     let key = work.api_keys().insert(owner, &draft("server"), &minted("hash-1")).await.unwrap();
     assert_eq!((key.user_id, key.name.as_str(), key.last_four.as_str()), (owner, "server", "wxyz"));
     assert_eq!((&key.permissions, key.expires_at), (&draft("").permissions, Some(at(1_000_000_000))));
+    assert_eq!(key.limits, draft("").limits);
     assert_eq!(work.api_keys().find(owner, key.id).await.unwrap(), Some(key.clone()));
     assert_eq!(work.api_keys().find(other, key.id).await.unwrap(), None);
     let holder = work.api_keys().find_by_hash("hash-1").await.unwrap().unwrap();
@@ -110,4 +113,56 @@ async fn uses_are_written_in_a_batch_and_never_go_back() {
         let key = work.api_keys().find(owner, id).await.unwrap().unwrap();
         assert_eq!(key.last_used_at, Some(used_at));
     }
+}
+
+#[tokio::test]
+async fn a_key_gets_another_name_and_other_limits() {
+    let database = TestDatabase::new().await;
+    let store = database.store();
+    let owner = sign_up(&*store, "ann").await;
+    let mut work = service(&*store).await;
+    let key = work.api_keys().insert(owner, &draft("server"), &minted("hash-1")).await.unwrap();
+    let all = KeyLimits { requests_per_minute: Some(1), tokens_per_minute: Some(2), monthly_cost: Some(NanoUsd(3)) };
+    for (name, limits) in [("server", all), ("other", all), ("other", KeyLimits::NONE)] {
+        let locked = work.api_keys().lock(owner, key.id).await.unwrap().unwrap();
+        let changed = work.api_keys().save_changes(&locked, name, &limits).await.unwrap();
+        assert_eq!((changed.name.as_str(), changed.limits), (name, limits));
+        assert_eq!((&changed.permissions, changed.expires_at), (&key.permissions, key.expires_at));
+        let holder = work.api_keys().find_by_hash("hash-1").await.unwrap().unwrap();
+        assert_eq!(holder.key, changed, "whoever calls with it is known with its limits");
+    }
+    let locked = work.api_keys().lock(owner, key.id).await.unwrap().unwrap();
+    let zero = KeyLimits { tokens_per_minute: Some(0), ..KeyLimits::NONE };
+    assert_eq!(constraint(work.api_keys().save_changes(&locked, "x", &zero).await), "check_api_key_limits");
+}
+
+#[tokio::test]
+async fn counters_of_windows_that_are_long_over_are_deleted_a_few_at_a_time() {
+    let database = TestDatabase::new().await;
+    let store = database.store();
+    let owner = sign_up(&*store, "ann").await;
+    let mut work = service(&*store).await;
+    let key = work.api_keys().insert(owner, &draft("server"), &minted("hash-1")).await.unwrap();
+    work.commit().await.unwrap();
+    let id = key.id.0;
+    database
+        .sql(&format!(
+            "INSERT INTO api_key_counters (api_key_id, period, period_start, requests) VALUES
+                ('{id}', 'minute', now() - interval '25 hours', 1), ('{id}', 'minute', now() - interval '26 hours', 1),
+                ('{id}', 'minute', now() - interval '27 hours', 1), ('{id}', 'minute', now() - interval '23 hours', 2),
+                ('{id}', 'minute', now(), 2), ('{id}', 'month', now() - interval '12 months', 2),
+                ('{id}', 'month', now() - interval '14 months', 1)"
+        ))
+        .await;
+    let mut swept = Vec::new();
+    for _ in 0..3 {
+        let mut work = service(&*store).await;
+        swept.push(work.api_keys().delete_old_counters(3).await.unwrap());
+        work.commit().await.unwrap();
+    }
+    assert_eq!(swept, [3, 1, 0]);
+    let left: (i64, i64) = database.query_one("SELECT count(*), min(requests) FROM api_key_counters").await;
+    assert_eq!(left, (3, 2), "what is young enough stays");
+    database.sql(&format!("DELETE FROM api_keys WHERE id = '{id}'")).await;
+    assert_eq!(database.query_scalar::<i64>("SELECT count(*) FROM api_key_counters").await, 0);
 }

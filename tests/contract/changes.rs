@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use adapters::memory::Memory;
 use adapters::postgres::ChangeFeed;
-use domain::api_keys::ApiKeyDraft;
+use domain::api_keys::{ApiKeyDraft, KeyLimits};
 use domain::changes::Change;
 use domain::identity::{PermissionSet, Role};
 use harness::{TestDatabase, eventually};
@@ -91,8 +91,13 @@ async fn the_restricted_login_hears_of_users_keys_and_the_catalogue() {
     work.commit().await.unwrap();
     assert_eq!(notes.hear(Change::User(ada)).await, [Change::User(ada)]);
 
-    let draft =
-        ApiKeyDraft { name: "key".into(), permissions: PermissionSet::all(), on_behalf: false, expires_at: None };
+    let draft = ApiKeyDraft {
+        name: "key".into(),
+        permissions: PermissionSet::all(),
+        on_behalf: false,
+        limits: KeyLimits::NONE,
+        expires_at: None,
+    };
     let minted = MintedKey { secret: "s".into(), prefix: "p".into(), last_four: "last".into(), hash: "a".repeat(64) };
     let mut work = service(&*store).await;
     let key = work.api_keys().insert(ada, &draft, &minted).await.unwrap();

@@ -8,10 +8,14 @@
     reason = "test code: a panic is how a test fails, with its own words"
 )]
 
+mod ai_usage;
 mod answers;
 mod api_keys;
 mod audit;
+mod calls;
 mod changes;
+mod chat;
+mod counting;
 mod entitlements;
 mod features;
 mod identity;
@@ -19,6 +23,7 @@ mod maintenance;
 mod people;
 mod plans;
 mod prices;
+mod replays;
 mod subscriptions;
 mod tokens;
 mod units_of_work;

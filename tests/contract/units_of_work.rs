@@ -48,7 +48,7 @@ async fn no_identity_is_carried_over_from_one_to_the_next() {
 }
 
 /// Polls a future so many times, and drops it: the moment of a client that resets its connection.
-async fn give_up_after<T>(polls: u32, future: impl Future<Output = T>) {
+pub async fn give_up_after<T>(polls: u32, future: impl Future<Output = T>) {
     let mut future = std::pin::pin!(future);
     for _ in 0..polls {
         if futures_util::poll!(&mut future).is_ready() {
@@ -59,7 +59,7 @@ async fn give_up_after<T>(polls: u32, future: impl Future<Output = T>) {
 }
 
 /// Whether any connection of the service is still in a transaction, a moment after all were given back.
-async fn left_open(database: &TestDatabase) -> i64 {
+pub async fn left_open(database: &TestDatabase) -> i64 {
     tokio::time::sleep(Duration::from_millis(100)).await;
     let open = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app_user' AND datname = current_database() \
         AND state LIKE 'idle in transaction%'";

@@ -13,7 +13,7 @@ use ports::usage::{
 
 use crate::people::{constraint, feature_id, new_id, service, sign_up};
 
-fn meter(user_id: UserId, feature: &str) -> Meter {
+pub fn meter(user_id: UserId, feature: &str) -> Meter {
     Meter { user_id, feature_id: feature_id(feature) }
 }
 
@@ -27,7 +27,7 @@ async fn locked(work: &mut dyn UnitOfWork, meters: &[Meter], keys: &[&Idempotenc
 }
 
 /// The facts of the first meter, its counter made if it was not there.
-async fn counted(work: &mut dyn UnitOfWork, meter: &Meter) -> Entitlement {
+pub async fn counted(work: &mut dyn UnitOfWork, meter: &Meter) -> Entitlement {
     let meters = [meter.clone()];
     if let MeterState::Uncounted(period) = locked(work, &meters, &[]).await.meters.remove(0) {
         work.usage().open_counters(&[(meter.clone(), period)]).await.unwrap();
@@ -38,7 +38,7 @@ async fn counted(work: &mut dyn UnitOfWork, meter: &Meter) -> Entitlement {
     }
 }
 
-fn counter(meter: &Meter, entitlement: &Entitlement) -> CounterKey {
+pub fn counter(meter: &Meter, entitlement: &Entitlement) -> CounterKey {
     let period = entitlement.period;
     CounterKey { meter: meter.clone(), period_kind: period.kind, period_start: period.start }
 }
@@ -60,7 +60,7 @@ fn grant(meter: &Meter, entitlement: &mut Entitlement, amount: i64, text: &str) 
 /// The entries, with their one counter as it is after them.
 fn record(meter: &Meter, entitlement: &Entitlement, entries: &[Entry]) -> BatchRecord {
     let change = CounterChange { key: counter(meter, entitlement), tally: entitlement.tally };
-    BatchRecord { counters: vec![change], entries: entries.to_vec(), holds: Vec::new() }
+    BatchRecord { counters: vec![change], entries: entries.to_vec(), ..BatchRecord::default() }
 }
 
 /// Someone on a plan where `ai_requests` can be used 10 times, and tokens pay beyond.
@@ -206,12 +206,14 @@ async fn a_hold_is_found_under_its_lock_as_it_was_left() {
         period_kind: facts.period.kind,
         period_start: facts.period.start,
         amount: 6,
+        beyond: holding.beyond,
         tokens: holding.tokens,
         status: HoldStatus::Pending,
         settled: None,
         overage: 0,
         expires_at: kept.expires_at,
         api_key_id: None,
+        call: None,
     };
     let outcome = KeptOutcome { amount: 6, decision: holding.decision, hold: Some(kept) };
     let entry = Entry {
@@ -245,7 +247,7 @@ async fn a_hold_is_found_under_its_lock_as_it_was_left() {
     let ending = settle(&mut held, &mut facts, 4).unwrap();
     let change = HoldChange { hold: held.clone(), key: None, outcome: Some(ending.decision.clone()) };
     let counters = vec![CounterChange { key: counter(&ai, &facts), tally: facts.tally }];
-    work.usage().record_batch(&BatchRecord { counters, entries: Vec::new(), holds: vec![change] }).await.unwrap();
+    work.usage().record_batch(&BatchRecord { counters, holds: vec![change], ..BatchRecord::default() }).await.unwrap();
     work.commit().await.unwrap();
 
     let mut work = service(&*store).await;
@@ -264,7 +266,7 @@ async fn generic_plan(database: &TestDatabase, sql: &str, types: &str, empty: &s
     let mut connection = database.owner().acquire().await.unwrap();
     let planning = format!(
         "ANALYZE; SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
-         SET plan_cache_mode = force_generic_plan; PREPARE batch({types}) AS {sql}"
+         SET plan_cache_mode = force_generic_plan; DEALLOCATE ALL; PREPARE batch({types}) AS {sql}"
     );
     harness::sqlx::raw_sql(harness::sqlx::AssertSqlSafe(planning)).execute(&mut *connection).await.unwrap();
     let statement = harness::sqlx::AssertSqlSafe(format!("EXPLAIN EXECUTE batch({empty})"));
@@ -290,11 +292,14 @@ async fn a_batch_goes_through_keys_even_if_it_was_planned_on_empty_tables() {
     let database = TestDatabase::new().await;
     prepared(&database).await;
     let lock = include_str!("../../crates/adapters/src/postgres/sql/lock_usage_batch.sql");
-    let plan = generic_plan(&database, lock, "uuid[], text[], uuid[], text[]", "'{}', '{}', '{}', '{}'").await;
+    let plan = generic_plan(&database, lock, "uuid[], text[]", "'{}', '{}'").await;
     assert!(!plan.contains("Seq Scan") && !plan.contains("Hash Join") && !plan.contains("Merge Join"), "{plan}");
 
     let counters = conditions(&plan, "usage_counters n");
     assert!(counters.iter().any(|condition| condition.contains("period_start")), "the whole key: {plan}");
+    let outcomes = include_str!("../../crates/adapters/src/postgres/sql/find_outcomes.sql");
+    let plan = generic_plan(&database, outcomes, "uuid[], text[]", "'{}', '{}'").await;
+    assert!(!plan.contains("Seq Scan"), "{plan}");
     let keys = conditions(&plan, "idempotency_keys_");
     assert!(!keys.is_empty() && keys.iter().all(|condition| condition.contains("(key =")), "the whole key: {plan}");
     let holds = include_str!("../../crates/adapters/src/postgres/sql/lock_holds.sql");

@@ -40,6 +40,9 @@ async fn ask_everything(app: &TestApp, user: &TestUser) -> Vec<(String, Duration
         ("POST", "/api/auth/login", true, Some(account)),
         ("POST", "/api/auth/refresh", false, Some(refresh.clone())),
         ("POST", "/api/auth/refresh", true, Some(refresh)),
+        ("POST", "/api/ai/chat", true, Some(json!({ "message": "Hello" }))),
+        ("POST", "/api/ai/chat", true, Some(json!({ "message": "Hello", "stream": true }))),
+        ("POST", "/api/ai/quote", true, Some(json!({ "message": "Hello" }))),
     ]
     .map(|(method, path, has_token, body)| async move {
         let mut request = app.request(method.parse().unwrap(), path);

@@ -9,6 +9,7 @@
 )]
 
 mod away;
+mod calls;
 mod clusters;
 mod freezes;
 mod pgbouncer;

@@ -212,3 +212,21 @@ async fn the_time_of_change_is_kept_by_the_table() {
         assert!(moved.0 > 0 && moved.0 == moved.1, "{table}: {moved:?}");
     }
 }
+
+#[tokio::test]
+async fn the_limits_of_a_key_are_audited_without_its_hash() {
+    let database = TestDatabase::new().await;
+    let ann = sign_up(&database, "ann").await;
+    database
+        .sql(&format!(
+            "INSERT INTO api_keys (user_id, key_hash, key_prefix, last_four, name) VALUES ('{ann}', 'THEHASH', 'sk', 'abcd', 'k');
+             UPDATE api_keys SET last_used_at = now();
+             UPDATE api_keys SET requests_per_minute = 5, monthly_cost_nano_usd = 7"
+        ))
+        .await;
+    let rows = trail(&database, "api_keys").await;
+    let shown = |requests: Value, cost: Value| json!({ "name": "k", "requests_per_minute": requests, "tokens_per_minute": null, "monthly_cost_nano_usd": cost });
+    assert_eq!(rows.len(), 1, "a use is no change: {rows:?}");
+    assert_eq!((rows[0].1.as_str(), rows[0].2.clone()), ("update", Some(shown(Value::Null, Value::Null))));
+    assert_eq!(rows[0].3, Some(shown(json!(5), json!(7))));
+}

@@ -149,6 +149,7 @@ user_id uuid!
 feature_id varchar(50)!
 period_start timestamptz!
 amount bigint!
+beyond bigint! 0
 status word! 'pending'
 expires_at timestamptz!
 phase word!
@@ -177,6 +178,7 @@ cost_nano_usd bigint
 price_version word?
 usage jsonb?
 source word
+unpaid_tokens bigint! 0
 
 @ usage_rollups
 user_id uuid!
@@ -189,7 +191,10 @@ api_key_id uuid?
 title word?
 tokens_used bigint 0
 model text?
+system text?
+cost_nano_usd bigint! 0
 created_at timestamptz! CURRENT_TIMESTAMP
+updated_at timestamptz! CURRENT_TIMESTAMP
 ended_at timestamptz?
 
 @ chat_messages
@@ -198,6 +203,10 @@ session_id uuid!
 role word!
 content text!
 tokens bigint
+cost_nano_usd bigint! 0
+model text?
+usage_log_id uuid?
+seq bigint!
 created_at timestamptz! CURRENT_TIMESTAMP
 
 @ api_keys
@@ -210,7 +219,20 @@ permissions jsonb
 is_active boolean! true
 last_used_at timestamptz?
 expires_at timestamptz?
+requests_per_minute bigint?
+tokens_per_minute bigint?
+monthly_cost_nano_usd bigint?
 created_at timestamptz! CURRENT_TIMESTAMP
+
+@ api_key_counters
+api_key_id uuid!
+period varchar(20)!
+period_start timestamptz!
+requests bigint! 0
+tokens bigint! 0
+cost_nano_usd bigint! 0
+tokens_reserved bigint! 0
+cost_reserved_nano_usd bigint! 0
 
 @ generated_apis
 id uuid!

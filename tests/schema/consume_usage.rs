@@ -89,6 +89,8 @@ const BALANCE_THE_BOOKS: &str = "
     WHERE u.token_balance <> l.total;
     INSERT INTO usage_reservations (user_id, feature_id, period, period_start, amount, expires_at)
     SELECT user_id, feature_id, period, period_start, reserved, now() + interval '1 day' FROM usage_counters WHERE reserved > 0;
+    UPDATE usage_reservations r SET tokens_reserved = u.token_reserved FROM users u
+    WHERE u.id = r.user_id AND r.id = (SELECT s.id FROM usage_reservations s WHERE s.user_id = u.id ORDER BY s.id LIMIT 1);
     INSERT INTO usage_events (user_id, feature_id, period, period_start, amount, overage)
     SELECT user_id, feature_id, period, period_start, used - carried, overage FROM usage_counters WHERE used > carried";
 

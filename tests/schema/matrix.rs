@@ -20,7 +20,7 @@ pub struct Role {
 }
 
 /// Anonymous, Ann, nobody in particular, the service, reports, the login before it takes a role, Supabase's own role.
-pub const MATRIX: [(&str, [&str; 7]); 45] = [
+pub const MATRIX: [(&str, [&str; 7]); 46] = [
     // The public catalogue.
     ("plans", ["S---", "S---", "S---", "SIUD", "S---", "0---", "----"]),
     ("features", ["S---", "S---", "S---", "SIUD", "S---", "0---", "----"]),
@@ -61,6 +61,7 @@ pub const MATRIX: [(&str, [&str; 7]); 45] = [
     ("outbox", ["----", "----", "----", "SIUD", "----", "----", "----"]),
     ("audit_logs", ["----", "----", "----", "SI--", "----", "----", "----"]),
     ("rollup_watermarks", ["----", "----", "----", "SIUD", "----", "----", "----"]),
+    ("api_key_counters", ["----", "----", "----", "SIUD", "----", "----", "----"]),
     ("model_prices", ["----", "----", "----", "SIUD", "----", "----", "----"]),
     ("runtime_settings", ["----", "S---", "S---", "SIUD", "S---", "----", "----"]),
     ("replaceable_checksums", ["----", "----", "----", "S---", "----", "----", "----"]),
@@ -73,8 +74,9 @@ pub const MATRIX: [(&str, [&str; 7]); 45] = [
 ];
 
 /// The only columns that a user may change, in rows of one's own.
-pub const USER_UPDATES: [&str; 9] = [
+pub const USER_UPDATES: [&str; 10] = [
     "chat_sessions.ended_at",
+    "chat_sessions.system",
     "chat_sessions.title",
     "learning_progress.completed_at",
     "learning_progress.started_at",

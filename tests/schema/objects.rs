@@ -126,7 +126,7 @@ const TRIGGERS: [(&str, &str, &str); 7] = [
 ];
 
 /// A row that a constraint refuses, as the owner.
-const REFUSED: [&str; 22] = [
+const REFUSED: [&str; 33] = [
     "UPDATE users SET role = 'owner'",
     "UPDATE users SET token_balance = -1",
     "UPDATE users SET token_reserved = -1",
@@ -144,9 +144,20 @@ const REFUSED: [&str; 22] = [
     "UPDATE usage_counters SET period = 'year'",
     "UPDATE usage_counters SET used = -1",
     "UPDATE usage_reservations SET status = 'lost'",
+    "UPDATE usage_reservations SET beyond = -1",
     "UPDATE ai_usage_logs SET provider = 'other'",
     "UPDATE ai_usage_logs SET source = 'guess'",
+    "UPDATE ai_usage_logs SET unpaid_tokens = -1",
     "UPDATE chat_messages SET role = 'tool'",
+    "UPDATE chat_messages SET cost_nano_usd = -1",
+    "UPDATE chat_sessions SET cost_nano_usd = -1",
+    "UPDATE chat_sessions SET system = repeat('é', 16385)",
+    "UPDATE api_keys SET requests_per_minute = 0",
+    "UPDATE api_keys SET tokens_per_minute = 0, requests_per_minute = NULL",
+    "UPDATE api_keys SET monthly_cost_nano_usd = -1",
+    "UPDATE api_key_counters SET period = 'day'",
+    "UPDATE api_key_counters SET tokens = -1",
+    "UPDATE api_key_counters SET cost_reserved_nano_usd = -1",
     "UPDATE tutorial_completion SET completion_percentage = 101",
     "INSERT INTO token_transactions (user_id, amount, type, balance_after) SELECT id, 1, 'gift', 1 FROM users",
 ];

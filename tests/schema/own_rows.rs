@@ -100,6 +100,13 @@ async fn a_user_writes_own_progress_and_never_anothers() {
         ("UPDATE chat_sessions SET title = 'mine'", 1),
         ("UPDATE chat_sessions SET user_id = '00000000-0000-4000-8000-00000000000b'", -1),
         ("UPDATE chat_sessions SET tokens_used = 0", -1),
+        ("UPDATE chat_sessions SET system = 'be brief'", 1),
+        ("UPDATE chat_sessions SET system = repeat('x', 32769)", -2),
+        ("UPDATE chat_sessions SET cost_nano_usd = 0", -1),
+        ("UPDATE chat_sessions SET updated_at = now()", -1),
+        ("UPDATE chat_messages SET cost_nano_usd = 0", -1),
+        ("UPDATE api_keys SET requests_per_minute = NULL", -1),
+        ("SELECT FROM api_key_counters", -1),
         ("DELETE FROM chat_sessions", 1),
     ] {
         assert_eq!(reached(&mut ann, statement).await, answer, "{statement}");

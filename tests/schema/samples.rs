@@ -52,6 +52,7 @@ VALUES ($1, 'api_access', 'month', now(), 1, now(), 'settled');
 INSERT INTO idempotency_keys (user_id, key, digest, feature_id, amount, allowed) VALUES ($1, 'k', 'd', 'api_access', 1, true);
 INSERT INTO idempotent_answers (user_id, route, key_digest, fingerprint, expires_at) VALUES ($1, 'r', 'k', 'f', now());
 INSERT INTO api_keys (id, user_id, key_hash, key_prefix, last_four, name) VALUES ($1, $1, $1::text, 'sk_live_', 'abcd', 'k');
+INSERT INTO api_key_counters (api_key_id, period, period_start) VALUES ($1, 'minute', date_trunc('minute', now()));
 INSERT INTO generated_apis (id, user_id, name) VALUES ($1, $1, 'a');
 INSERT INTO api_usage (api_id, timestamp) VALUES ($1, now());
 INSERT INTO ai_usage_logs (user_id, provider, model, tokens_used, cost, cost_nano_usd) VALUES ($1, 'claude', 'm', 7, 0.0001, 100000);

@@ -199,3 +199,39 @@ async fn the_services_login_may_ask_for_the_status_and_migrate_nothing() {
     assert!(migration::down(&database.service_url(), None).await.is_err());
     assert!(migration::status(&database.owner_url()).await.unwrap().iter().all(|step| step.applied));
 }
+
+#[tokio::test]
+async fn conversations_and_holds_of_before_get_their_times_and_their_units() {
+    let database = TestDatabase::new().await;
+    let names = migration::names();
+    let position = names.iter().position(|name| name.ends_with("000013_chat_and_key_limits")).unwrap();
+    migration::down(&database.owner_url(), Some((names.len() - position).try_into().unwrap())).await.unwrap();
+    let ann = crate::people::sign_up(&database, "ann").await;
+    database
+        .sql(&format!(
+            "INSERT INTO chat_sessions (id, user_id, created_at, ended_at) VALUES
+                ('00000000-0000-4000-8000-000000000001', '{ann}', '2026-01-01Z', NULL),
+                ('00000000-0000-4000-8000-000000000002', '{ann}', '2026-01-01Z', '2026-01-02Z'),
+                ('00000000-0000-4000-8000-000000000003', '{ann}', '2026-01-01Z', '2026-01-02Z');
+             INSERT INTO chat_messages (session_id, role, content, created_at) VALUES
+                ('00000000-0000-4000-8000-000000000003', 'user', 'first', '2026-01-03Z'),
+                ('00000000-0000-4000-8000-000000000003', 'assistant', 'second', '2026-01-03Z');
+             INSERT INTO usage_reservations (user_id, feature_id, period, period_start, amount, tokens_reserved, expires_at, status)
+                VALUES ('{ann}', 'api_access', 'month', now(), 9, 4, now(), 'settled'),
+                    ('{ann}', 'api_access', 'month', now(), 9, 0, now(), 'settled')"
+        ))
+        .await;
+    migration::up(&database.owner_url()).await.unwrap();
+    let days: String = database
+        .query_scalar(
+            "SELECT string_agg(to_char(updated_at AT TIME ZONE 'UTC', 'DD'), ' ' ORDER BY id) FROM chat_sessions",
+        )
+        .await;
+    assert_eq!(days, "01 02 03", "when it began, when it ended, when something was said last");
+    let order: String =
+        database.query_scalar("SELECT string_agg(content, ' ' ORDER BY created_at, seq) FROM chat_messages").await;
+    assert_eq!(order, "first second");
+    let beyond: String =
+        database.query_scalar("SELECT string_agg(beyond::text, ' ' ORDER BY beyond) FROM usage_reservations").await;
+    assert_eq!(beyond, "0 4");
+}

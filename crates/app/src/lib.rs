@@ -3,9 +3,12 @@
 //! Architecture Invariant: no rule of the product is decided here. A handler turns a request into a call of a service,
 //! and its outcome into an answer.
 
+pub mod assembly;
 pub mod cli;
 pub mod http;
 pub mod jobs;
+pub mod preparation;
+pub mod providers;
 pub mod settings;
 pub mod startup;
 pub mod telemetry;

@@ -6,47 +6,29 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use adapters::clock::SystemClock;
-use adapters::memory::Memory;
 use adapters::postgres::embedded::EmbeddedPostgres;
 use adapters::postgres::{ChangeFeed, PgStore, PoolSettings, Pooler as PgPooler};
-use adapters::randomness::SystemRandomness;
-use adapters::secrets::access_tokens::BuiltInTokens;
-use adapters::secrets::api_keys::ApiKeys;
 use adapters::secrets::opaque::OpaqueSecrets;
-use adapters::secrets::passwords::{Argon2Passwords, CONCURRENCY};
-use adapters::secrets::supabase::SupabaseTokens;
-use adapters::secrets::verified::CachedVerifier;
 use anyhow::{Context, bail};
-use chrono::TimeDelta;
-use domain::identity::Email;
-use ports::api_keys::KeyMint;
 use ports::changes::ChangeListener;
 use ports::clock::Clock;
-use ports::identity::{CallerCache, SecretMint, TokenVerifier};
-use ports::randomness::Randomness;
+use ports::identity::SecretMint;
 use ports::store::{Scope, Store, StoreError};
-use services::api_keys::ApiKeyService;
-use services::audit::AuditService;
-use services::entitlements::EntitlementService;
-use services::features::FeatureService;
-use services::identity::accounts::{AccountService, FirstAdmin};
-use services::identity::callers::CallerService;
+use services::ai::AiService;
+use services::identity::accounts::FirstAdmin;
 use services::maintenance::MaintenanceService;
-use services::plans::PlanService;
-use services::prices::PriceService;
-use services::readings::Readings;
-use services::tokens::TokenService;
-use services::usage::{LaneSettings, UsageService};
-use services::usage_history::UsageHistoryService;
-use services::users::{IdentityProvider, UserService};
+use services::replays::ReplayService;
+use services::usage::UsageService;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use crate::assembly::rooms;
 use crate::http::maintenance::Stopping;
-use crate::http::server::{self, Rooms};
+use crate::http::server;
 use crate::jobs::{Jobs, JobsContext};
+use crate::preparation::Preparation;
 use crate::settings::shape::{Environment, Pooler, Secret, Settings, given};
-use crate::telemetry;
+use crate::telemetry::{self, export::CallExport};
 
 /// The login of the service on its private cluster.
 const SERVICE_LOGIN: &str = "app_user";
@@ -57,8 +39,8 @@ const SIGNING_KEY_FILE: &str = "signing_key";
 /// How long the stop waits for consumptions whose clients have gone already.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a preparation that found no database waits before it looks again.
-const PREPARATION_PAUSE: Duration = Duration::from_secs(5);
+/// How long calls of models that were broken off may take to be settled.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(4);
 
 /// A running service. Dropping it stops nothing; `stop` does, in order.
 pub struct RunningApp {
@@ -66,26 +48,37 @@ pub struct RunningApp {
     pub first_admin: FirstAdmin,
     store: Arc<PgStore>,
     usage: Arc<UsageService>,
+    ai: Arc<AiService>,
+    replays: Arc<ReplayService>,
     stopping: Stopping,
     /// How long a balancer is given to notice.
     delay: Duration,
+    /// How long requests in flight may go on.
+    grace: Duration,
     jobs: Jobs,
     feed: Option<ChangeFeed>,
+    export: Option<Arc<CallExport>>,
     server: ServerHandle,
     serving: JoinHandle<std::io::Result<()>>,
 }
 
 impl RunningApp {
-    /// Readiness says no, requests in flight end, what is noted is written, connections close.
+    /// Readiness says no, requests in flight end, what is noted is written, connections close. An answer of a model that
+    /// takes longer is broken off in time, and billed as far as it came.
     pub async fn stop(self) -> anyhow::Result<()> {
         info!("stopping");
         self.stopping.begin();
         tokio::time::sleep(self.delay).await;
-        self.server.stop(true).await;
+        let ending = self.ai.stop(self.grace.saturating_sub(SETTLE_PATIENCE), SETTLE_PATIENCE);
+        tokio::join!(self.server.stop(true), ending);
         self.serving.await.context("the HTTP server broke")?.context("the HTTP server failed")?;
         self.usage.drain(DRAIN_PATIENCE).await;
+        self.replays.drain(DRAIN_PATIENCE).await;
         self.jobs.stop().await;
         drop(self.feed);
+        if let Some(export) = self.export {
+            tokio::task::spawn_blocking(move || export.stop()).await.ok();
+        }
         self.store.close().await;
         Ok(())
     }
@@ -129,7 +122,12 @@ pub async fn start(settings: Settings) -> anyhow::Result<RunningApp> {
     let signing_key = signing_key(&settings, &url).await?;
     let store = Arc::new(PgStore::connect(pool_settings(&settings, &url, signing_key.clone().into_bytes()))?);
     check_database(&settings, &store).await?;
-    let rooms = rooms(&settings, &store, &clock, &signing_key)?;
+    let export = given(&settings.telemetry.otlp_endpoint).map(|endpoint| {
+        let interval = Duration::from_secs(settings.telemetry.otlp_interval_seconds.max(1).into());
+        CallExport::start(endpoint, interval).map(Arc::new)
+    });
+    let export = export.transpose()?;
+    let rooms = rooms(&settings, &store, &clock, &signing_key, export.clone())?;
     let first_admin = Preparation::new(&settings, &rooms)?.run().await?;
     let feed = change_feed(&settings, &url, &rooms.changes)?;
     let stopping = Stopping::default();
@@ -142,16 +140,35 @@ pub async fn start(settings: Settings) -> anyhow::Result<RunningApp> {
         maintenance: Arc::clone(&rooms.maintenance),
         limits: Arc::clone(&rooms.limits),
         usage: Arc::clone(&rooms.usage),
+        ai: Arc::clone(&rooms.ai),
+        replays: Arc::clone(&rooms.replays),
+        api_keys: Arc::clone(&rooms.api_keys),
         usage_history: Arc::clone(&rooms.usage_history),
         store: Arc::<PgStore>::clone(&store),
         metrics: metrics.clone(),
     });
-    let usage = Arc::clone(&rooms.usage);
+    let (usage, ai, replays) = (Arc::clone(&rooms.usage), Arc::clone(&rooms.ai), Arc::clone(&rooms.replays));
+    let grace = Duration::from_secs(settings.server.shutdown_grace_seconds);
     let (server, address) = server::bind(settings, rooms, stopping.clone(), metrics)?;
     let handle = server.handle();
     let serving = tokio::spawn(server);
     info!(%address, "listening");
-    Ok(RunningApp { address, first_admin, store, usage, stopping, delay, jobs, feed, server: handle, serving })
+    Ok(RunningApp {
+        address,
+        first_admin,
+        store,
+        usage,
+        ai,
+        replays,
+        stopping,
+        delay,
+        grace,
+        jobs,
+        feed,
+        export,
+        server: handle,
+        serving,
+    })
 }
 
 async fn migrate(settings: &Settings, url: &str) -> anyhow::Result<()> {
@@ -247,153 +264,4 @@ async fn check_database(settings: &Settings, store: &Arc<PgStore>) -> anyhow::Re
     }
     warn!(%rights, "the database login has more rights than it needs; every transaction sets a lesser role");
     Ok(())
-}
-
-/// The services, each with its ports.
-fn rooms(settings: &Settings, pg: &Arc<PgStore>, clock: &Arc<dyn Clock>, signing_key: &str) -> anyhow::Result<Rooms> {
-    let store: Arc<dyn Store> = Arc::<PgStore>::clone(pg);
-    let memory = Arc::new(Memory::new());
-    let cache: Arc<dyn CallerCache> = Arc::<Memory>::clone(&memory);
-    let changes: Arc<dyn ChangeListener> = Arc::<Memory>::clone(&memory);
-    let readings = Arc::new(Readings::new(Arc::clone(&store), Arc::clone(&cache), Arc::<Memory>::clone(&memory) as _));
-    let mint: Arc<dyn KeyMint> = Arc::new(ApiKeys::new(settings.api_keys.prefix.clone())?);
-    let randomness: Arc<dyn Randomness> = Arc::new(SystemRandomness);
-    let supabase = &settings.auth.supabase;
-    let built_in =
-        || BuiltInTokens::new(signing_key.as_bytes(), settings.auth.access_token_ttl_seconds, Arc::clone(clock));
-    let verifier: Arc<dyn TokenVerifier> = if supabase.is_provider() {
-        Arc::new(CachedVerifier::new(supabase_tokens(settings, clock)?, Arc::clone(clock)))
-    } else {
-        Arc::new(CachedVerifier::new(built_in()?, Arc::clone(clock)))
-    };
-    let accounts = (!supabase.is_provider()).then(built_in).transpose()?.map(|tokens| {
-        Arc::new(AccountService {
-            store: Arc::clone(&store),
-            clock: Arc::clone(clock),
-            randomness: Arc::clone(&randomness),
-            passwords: Arc::new(Argon2Passwords::new(CONCURRENCY)),
-            tokens: Arc::new(tokens),
-            secrets: Arc::new(OpaqueSecrets),
-            cache: Arc::clone(&cache),
-            session_ttl: TimeDelta::days(settings.auth.session_ttl_days.into()),
-        })
-    });
-    let provider = if supabase.is_provider() { IdentityProvider::Supabase } else { IdentityProvider::BuiltIn };
-    let admin_email = admin_email(settings)?.filter(|_| supabase.is_provider());
-    Ok(Rooms {
-        callers: Arc::new(CallerService::new(
-            Arc::clone(&store),
-            Arc::clone(clock),
-            verifier,
-            Arc::clone(&mint),
-            Arc::clone(&cache),
-            Arc::clone(&readings),
-        )),
-        accounts,
-        users: Arc::new(UserService { store: Arc::clone(&store), cache: Arc::clone(&cache), provider, admin_email }),
-        plans: Arc::new(PlanService::new(Arc::clone(&store), settings.billing.mode, Arc::clone(&changes))),
-        prices: Arc::new(PriceService::new(&store, clock, &randomness, settings.ai.models.clone())),
-        features: Arc::new(FeatureService { store: Arc::clone(&store), changes: Arc::clone(&changes) }),
-        usage: Arc::new(UsageService::start(
-            Arc::clone(&store),
-            Arc::clone(&randomness),
-            Arc::<Memory>::clone(&memory) as _,
-            lane_settings(settings),
-        )),
-        entitlements: Arc::new(EntitlementService::new(Arc::clone(&store), memory, Arc::clone(&changes), readings)),
-        tokens: Arc::new(TokenService { store: Arc::clone(&store), randomness: Arc::clone(&randomness) }),
-        usage_history: Arc::new(UsageHistoryService { store: Arc::clone(&store) }),
-        api_keys: Arc::new(ApiKeyService { store: Arc::clone(&store), clock: Arc::clone(clock), mint, cache }),
-        audit: Arc::new(AuditService { store: Arc::clone(&store) }),
-        maintenance: Arc::new(MaintenanceService { store }),
-        changes,
-        limits: Arc::new(crate::http::limits::RateLimits::new(settings)?),
-        randomness,
-        store: Arc::clone(pg),
-    })
-}
-
-fn lane_settings(settings: &Settings) -> LaneSettings {
-    let usage = &settings.usage;
-    let keep = TimeDelta::days(usage.keep_keys_days.into());
-    LaneSettings { lanes: usage.lanes, queue: usage.queue, batch: usage.batch, keep }
-}
-
-fn supabase_tokens(settings: &Settings, clock: &Arc<dyn Clock>) -> anyhow::Result<SupabaseTokens> {
-    let supabase = &settings.auth.supabase;
-    let (issuer, audience, clock) = (given(&supabase.issuer), supabase.audience.as_str(), Arc::clone(clock));
-    Ok(match supabase.jwt_secret.expose() {
-        Some(secret) => SupabaseTokens::with_secret(secret.as_bytes(), issuer, audience, clock)?,
-        None => SupabaseTokens::with_jwks(&supabase.jwks_url, issuer, audience, clock)?,
-    })
-}
-
-fn admin_email(settings: &Settings) -> anyhow::Result<Option<Email>> {
-    given(&settings.admin.email).map(Email::parse).transpose().context("admin.email is no e-mail address")
-}
-
-/// What the service keeps about itself: the grace, the prices, the signing key's name, the first administrator.
-#[derive(Clone)]
-struct Preparation {
-    plans: Arc<PlanService>,
-    prices: Arc<PriceService>,
-    users: Arc<UserService>,
-    accounts: Option<Arc<AccountService>>,
-    past_due_grace_days: u16,
-    admin_email: Option<Email>,
-    admin_password: Secret,
-    may_wait: bool,
-}
-
-impl Preparation {
-    fn new(settings: &Settings, rooms: &Rooms) -> anyhow::Result<Self> {
-        Ok(Self {
-            plans: Arc::clone(&rooms.plans),
-            prices: Arc::clone(&rooms.prices),
-            users: Arc::clone(&rooms.users),
-            accounts: rooms.accounts.clone(),
-            past_due_grace_days: settings.billing.past_due_grace_days,
-            admin_email: admin_email(settings)?,
-            admin_password: settings.admin.password.clone(),
-            may_wait: !settings.database.migrate_on_start,
-        })
-    }
-
-    /// Does it now; where the database is away and may be, later, as soon as it is there.
-    async fn run(self) -> anyhow::Result<FirstAdmin> {
-        match self.attempt().await {
-            Err(error) if self.may_wait && is_away(&error) => {
-                tokio::spawn(self.run_later());
-                Ok(FirstAdmin::Present)
-            }
-            settled => settled.context("the first administrator could not be seen to"),
-        }
-    }
-
-    async fn run_later(self) {
-        loop {
-            tokio::time::sleep(PREPARATION_PAUSE).await;
-            match self.attempt().await {
-                Ok(_) => return info!("the database is there; the first administrator and the grace are seen to"),
-                Err(error) if is_away(&error) => {}
-                Err(error) => return warn!(%error, "the first administrator could not be seen to"),
-            }
-        }
-    }
-
-    async fn attempt(&self) -> anyhow::Result<FirstAdmin> {
-        self.plans.keep_grace_days(self.past_due_grace_days).await?;
-        self.prices.keep_catalogue().await?;
-        let Some(accounts) = &self.accounts else {
-            self.users.promote_named_admin().await?;
-            return Ok(FirstAdmin::Present);
-        };
-        accounts.record_signing_key().await?;
-        let password = self.admin_password.expose().map(str::to_owned);
-        Ok(accounts.ensure_admin(self.admin_email.clone(), password).await?)
-    }
-}
-
-fn is_away(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| matches!(cause.downcast_ref::<StoreError>(), Some(StoreError::Unavailable(_))))
 }

@@ -3,6 +3,9 @@
 //! Promise: both are set up once a process, however often that is asked for: tests start many services in one. Secrets
 //! do not get here, since the types that hold them do not print.
 
+pub mod calls;
+pub mod export;
+
 use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
 
@@ -56,12 +59,14 @@ pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
     }
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+        .set_buckets_for_metric(Matcher::Full(calls::TOKEN_USAGE.to_owned()), &calls::TOKENS)?
         .install_recorder()?;
     describe_counter!(REQUESTS, "Requests that were answered, by method, route and status.");
     describe_histogram!(REQUEST_SECONDS, Unit::Seconds, "How long answers took, by method and route.");
     describe_gauge!(FINDINGS, "What the last integrity check of this process found.");
     describe_gauge!(ROLLUP_LAG_SECONDS, Unit::Seconds, "How far the hourly sums of use are behind.");
     describe_counter!(JOB_FAILURES, "Runs of jobs that failed, by job.");
+    calls::describe();
     *installed = Some(handle.clone());
     Ok(handle)
 }

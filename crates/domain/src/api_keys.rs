@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::identity::{Permission, PermissionSet, Role};
+use crate::identity::{Credential, Permission, PermissionSet, Role};
+use crate::prices::NanoUsd;
 use crate::users::UserId;
 
 /// How many usable keys one user may have.
@@ -14,9 +15,70 @@ pub const KEYS_PER_USER: i64 = 100;
 /// The longest time for which a rotated key goes on working beside its successor.
 pub const ROTATION_OVERLAP_MAX: TimeDelta = TimeDelta::days(7);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ApiKeyId(pub Uuid);
+
+/// How much a key may use by itself, within what its owner may. `None` is no limit of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyLimits {
+    /// Calls of a model in a minute of UTC.
+    pub requests_per_minute: Option<i64>,
+    /// Tokens of models in a minute of UTC, of the prompts and of the answers.
+    pub tokens_per_minute: Option<i64>,
+    /// What calls of models may cost in a month of UTC.
+    pub monthly_cost: Option<NanoUsd>,
+}
+
+impl KeyLimits {
+    pub const NONE: Self = Self { requests_per_minute: None, tokens_per_minute: None, monthly_cost: None };
+
+    /// Whether nothing is asked of whoever uses the key.
+    pub fn is_none(&self) -> bool {
+        *self == Self::NONE
+    }
+
+    /// Whether none of these limits is wider than the same one of `other`.
+    pub fn are_within(&self, other: &Self) -> bool {
+        fn within<T: Ord>(limit: Option<T>, outer: Option<T>) -> bool {
+            outer.is_none_or(|outer| limit.is_some_and(|limit| limit <= outer))
+        }
+        within(self.requests_per_minute, other.requests_per_minute)
+            && within(self.tokens_per_minute, other.tokens_per_minute)
+            && within(self.monthly_cost, other.monthly_cost)
+    }
+
+    /// These limits, with what a change says in their place.
+    #[must_use]
+    pub fn changed(self, changes: &LimitChanges) -> Self {
+        Self {
+            requests_per_minute: changes.requests_per_minute.unwrap_or(self.requests_per_minute),
+            tokens_per_minute: changes.tokens_per_minute.unwrap_or(self.tokens_per_minute),
+            monthly_cost: changes.monthly_cost.unwrap_or(self.monthly_cost),
+        }
+    }
+}
+
+/// What becomes of each limit: `None` leaves it, `Some(None)` takes it away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LimitChanges {
+    pub requests_per_minute: Option<Option<i64>>,
+    pub tokens_per_minute: Option<Option<i64>>,
+    pub monthly_cost: Option<Option<NanoUsd>>,
+}
+
+impl LimitChanges {
+    /// Takes every limit away.
+    pub const CLEAR: Self =
+        Self { requests_per_minute: Some(None), tokens_per_minute: Some(None), monthly_cost: Some(None) };
+}
+
+/// What a caller wants to be otherwise about a key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyChanges {
+    pub name: Option<String>,
+    pub limits: LimitChanges,
+}
 
 /// A key as it is stored. The secret itself is nowhere: only its hash, and what helps its owner to recognise it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +92,7 @@ pub struct ApiKey {
     pub permissions: PermissionSet,
     /// Whether the key may act for users other than its owner.
     pub on_behalf: bool,
+    pub limits: KeyLimits,
     pub is_active: bool,
     pub last_used_at: Option<DateTime<Utc>>,
     pub expires_at: Option<DateTime<Utc>>,
@@ -50,6 +113,7 @@ pub struct ApiKeyDraft {
     pub name: String,
     pub permissions: PermissionSet,
     pub on_behalf: bool,
+    pub limits: KeyLimits,
     pub expires_at: Option<DateTime<Utc>>,
 }
 
@@ -59,6 +123,8 @@ pub enum KeyRefused {
     BeyondCaller(Permission),
     #[error("`on_behalf` can be granted by an administrator only")]
     OnBehalfNeedsAdmin,
+    #[error("the limits are wider than those of the key that you use")]
+    BeyondCallersLimits,
     #[error("a key needs at least one permission")]
     NoPermission,
     #[error("the expiry lies in the past")]
@@ -94,6 +160,15 @@ pub fn may_create(
     if existing >= KEYS_PER_USER { Err(KeyRefused::TooMany) } else { Ok(()) }
 }
 
+/// Whether the caller may give these limits to a key: by a key with limits only such as are no wider, so that it cannot
+/// free itself of them.
+pub fn may_limit(credential: &Credential, limits: &KeyLimits) -> Result<(), KeyRefused> {
+    match credential {
+        Credential::Key { limits: own, .. } if !limits.are_within(own) => Err(KeyRefused::BeyondCallersLimits),
+        Credential::Key { .. } | Credential::Token => Ok(()),
+    }
+}
+
 /// What a rotation makes of the old key and of its successor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rotation {
@@ -102,7 +177,7 @@ pub struct Rotation {
     pub old_expires_at: DateTime<Utc>,
 }
 
-/// Replaces a key by one with the same name, rights and expiry. Both work during the overlap.
+/// Replaces a key by one with the same name, rights, limits and expiry. Both work during the overlap.
 pub fn rotate(key: &ApiKey, overlap: TimeDelta, now: DateTime<Utc>) -> Result<Rotation, KeyRefused> {
     if !key.is_usable(now) || key.rotated_to.is_some() {
         return Err(KeyRefused::NotRotatable);
@@ -116,6 +191,7 @@ pub fn rotate(key: &ApiKey, overlap: TimeDelta, now: DateTime<Utc>) -> Result<Ro
             name: key.name.clone(),
             permissions: key.permissions.clone(),
             on_behalf: key.on_behalf,
+            limits: key.limits,
             expires_at: key.expires_at,
         },
         old_expires_at: key.expires_at.map_or(overlap_ends, |expires_at| expires_at.min(overlap_ends)),
@@ -135,6 +211,7 @@ mod tests {
             name: "server".into(),
             permissions: permissions.iter().copied().collect(),
             on_behalf: false,
+            limits: KeyLimits::NONE,
             expires_at: None,
         }
     }
@@ -148,6 +225,7 @@ mod tests {
             last_four: "abcd".into(),
             permissions: PermissionSet::all(),
             on_behalf: false,
+            limits: KeyLimits { tokens_per_minute: Some(5), ..KeyLimits::NONE },
             is_active: true,
             last_used_at: None,
             expires_at,
@@ -176,6 +254,42 @@ mod tests {
             may_create(&draft(&[Permission::UsageCheck]), Role::User, &grantable, KEYS_PER_USER, now()),
             Err(KeyRefused::TooMany)
         );
+    }
+
+    #[test]
+    fn limits_change_one_by_one_and_are_taken_away_by_none() {
+        let all =
+            KeyLimits { requests_per_minute: Some(1), tokens_per_minute: Some(2), monthly_cost: Some(NanoUsd(3)) };
+        assert_eq!(all.changed(&LimitChanges::default()), all);
+        let changes =
+            LimitChanges { requests_per_minute: Some(None), tokens_per_minute: Some(Some(9)), ..Default::default() };
+        let expected = KeyLimits { requests_per_minute: None, tokens_per_minute: Some(9), ..all };
+        assert_eq!(all.changed(&changes), expected);
+        assert!(all.changed(&LimitChanges::CLEAR).is_none() && !expected.is_none());
+    }
+
+    #[test]
+    fn a_limited_key_makes_no_key_with_wider_limits() {
+        let own = KeyLimits { requests_per_minute: Some(10), monthly_cost: Some(NanoUsd(5)), ..KeyLimits::NONE };
+        let key = Credential::Key { id: Uuid::nil(), permissions: PermissionSet::all(), on_behalf: false, limits: own };
+        let tighter = KeyLimits { requests_per_minute: Some(1), tokens_per_minute: Some(i64::MAX), ..own };
+        for (limits, within) in [
+            (own, true),
+            (tighter, true),
+            (KeyLimits::NONE, false),
+            (KeyLimits { requests_per_minute: Some(11), ..own }, false),
+            (KeyLimits { monthly_cost: None, ..own }, false),
+            (KeyLimits { monthly_cost: Some(NanoUsd(6)), ..own }, false),
+        ] {
+            assert_eq!(may_limit(&key, &limits).is_ok(), within, "{limits:?}");
+            assert_eq!(may_limit(&Credential::Token, &limits), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_rotation_keeps_the_limits() {
+        let old = key(None);
+        assert_eq!(rotate(&old, TimeDelta::zero(), now()).unwrap().successor.limits, old.limits);
     }
 
     #[test]

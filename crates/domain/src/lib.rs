@@ -7,9 +7,11 @@
 //! Each module is a room; the same word names the room in every crate of the workspace.
 
 pub mod ai;
+pub mod ai_usage;
 pub mod api_keys;
 pub mod audit;
 pub mod changes;
+pub mod chat;
 pub mod entitlements;
 pub mod features;
 pub mod idempotency;
@@ -17,6 +19,7 @@ pub mod identity;
 pub mod maintenance;
 pub mod plans;
 pub mod prices;
+pub mod replays;
 pub mod subscriptions;
 pub mod tokens;
 pub mod usage;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use domain::api_keys::{ApiKey, ApiKeyDraft, ApiKeyId};
+use domain::api_keys::{ApiKey, ApiKeyDraft, ApiKeyId, KeyLimits};
 use domain::identity::{PermissionSet, Role};
 use domain::users::UserId;
 
@@ -43,6 +43,7 @@ pub struct KnownKey {
     pub role: Role,
     pub permissions: Arc<PermissionSet>,
     pub on_behalf: bool,
+    pub limits: KeyLimits,
     pub is_active: bool,
     pub expires_at: Option<DateTime<Utc>>,
 }
@@ -56,6 +57,14 @@ pub trait ApiKeyRepository: Send {
     /// Newest first, usable or not.
     async fn list(&mut self, owner: UserId, page: &Page<(DateTime<Utc>, ApiKeyId)>) -> Result<Vec<ApiKey>, StoreError>;
     async fn count_usable(&mut self, owner: UserId, now: DateTime<Utc>) -> Result<i64, StoreError>;
+    /// Those of `ids` that can be used now.
+    async fn list_usable(&mut self, ids: &[ApiKeyId]) -> Result<Vec<ApiKeyId>, StoreError>;
+    async fn save_changes(
+        &mut self,
+        key: &Locked<ApiKey>,
+        name: &str,
+        limits: &KeyLimits,
+    ) -> Result<ApiKey, StoreError>;
     async fn revoke(&mut self, key: &Locked<ApiKey>, at: DateTime<Utc>) -> Result<(), StoreError>;
     /// Names the successor of a rotated key, and when the old one stops.
     async fn save_rotation(
@@ -66,4 +75,7 @@ pub trait ApiKeyRepository: Send {
     ) -> Result<(), StoreError>;
     /// Writes when keys were last used, in one statement. A later time is never replaced by an earlier one.
     async fn record_use(&mut self, uses: &[(ApiKeyId, DateTime<Utc>)]) -> Result<(), StoreError>;
+    /// Deletes what keys used in minutes of more than a day ago and in months of more than 13 months ago, at most `limit`
+    /// rows; says how many.
+    async fn delete_old_counters(&mut self, limit: u64) -> Result<u64, StoreError>;
 }

@@ -3,9 +3,12 @@
 //! A trait a room; an adapter implements all the repositories of one transaction on one type. Nothing here has a
 //! body but the error types.
 
+pub mod ai;
+pub mod ai_usage;
 pub mod api_keys;
 pub mod audit;
 pub mod changes;
+pub mod chat;
 pub mod clock;
 pub mod entitlements;
 pub mod features;
@@ -15,6 +18,7 @@ pub mod maintenance;
 pub mod plans;
 pub mod prices;
 pub mod randomness;
+pub mod replays;
 pub mod store;
 pub mod subscriptions;
 pub mod tokens;

@@ -4,8 +4,10 @@ use async_trait::async_trait;
 use domain::users::UserId;
 use thiserror::Error;
 
+use crate::ai_usage::AiUsageRepository;
 use crate::api_keys::ApiKeyRepository;
 use crate::audit::AuditRepository;
+use crate::chat::ChatRepository;
 use crate::entitlements::EntitlementRepository;
 use crate::features::FeatureRepository;
 use crate::idempotency::AnswerRepository;
@@ -13,6 +15,7 @@ use crate::identity::IdentityRepository;
 use crate::maintenance::MaintenanceRepository;
 use crate::plans::PlanRepository;
 use crate::prices::PriceRepository;
+use crate::replays::ReplayRepository;
 use crate::subscriptions::SubscriptionRepository;
 use crate::tokens::TokenRepository;
 use crate::usage::UsageRepository;
@@ -28,6 +31,8 @@ pub enum Scope {
     Anonymous,
     /// The service at the counters: its statements touch a few rows by their keys, however large the tables are.
     Counting,
+    /// The same where nothing is written: each statement may stand for itself, as of its own moment.
+    Reading,
     /// The service itself: money, quota, plans, keys. `actor` and `reason` go to the audit trail.
     Service { actor: Option<UserId>, reason: Option<String> },
 }
@@ -63,9 +68,12 @@ pub trait UnitOfWork: Send {
     fn usage_history(&mut self) -> &mut dyn UsageHistoryRepository;
     fn api_keys(&mut self) -> &mut dyn ApiKeyRepository;
     fn answers(&mut self) -> &mut dyn AnswerRepository;
+    fn replays(&mut self) -> &mut dyn ReplayRepository;
     fn audit(&mut self) -> &mut dyn AuditRepository;
     fn maintenance(&mut self) -> &mut dyn MaintenanceRepository;
     fn prices(&mut self) -> &mut dyn PriceRepository;
+    fn chat(&mut self) -> &mut dyn ChatRepository;
+    fn ai_usage(&mut self) -> &mut dyn AiUsageRepository;
     async fn commit(self: Box<Self>) -> Result<(), StoreError>;
 }
 

@@ -6,10 +6,13 @@
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
+use domain::ai::{CallUsage, Provider, ReportedUsage, Speaker};
+use domain::api_keys::ApiKeyId;
 use domain::entitlements::{Decision, Entitlement};
 use domain::features::{FeatureId, FeatureKind};
 use domain::idempotency::IdempotencyKey;
-use domain::usage::{Hold, HoldId, Period, PeriodKind, Tally};
+use domain::prices::{Cost, NanoUsd};
+use domain::usage::{HeldCall, Hold, HoldId, KeyTally, Period, PeriodKind, Tally, WindowKind};
 use domain::users::UserId;
 use uuid::Uuid;
 
@@ -140,6 +143,107 @@ pub struct BatchRecord {
     pub counters: Vec<CounterChange>,
     pub entries: Vec<Entry>,
     pub holds: Vec<HoldChange>,
+    pub keys: Vec<KeyChange>,
+    pub calls: Vec<CallRecord>,
+}
+
+/// Where it is counted what calls by a key used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyWindow {
+    pub user_id: UserId,
+    pub api_key_id: ApiKeyId,
+    pub kind: WindowKind,
+    pub start: DateTime<Utc>,
+}
+
+/// How the counter of a key's window was found.
+#[derive(Clone, Copy, Debug)]
+pub enum KeyState {
+    Locked(KeyTally),
+    Held,
+    /// There is none yet.
+    Uncounted,
+}
+
+/// The counter of a key's window as it is from now on; its row is locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyChange {
+    pub window: KeyWindow,
+    pub tally: KeyTally,
+}
+
+/// What a call of a model came to: a row of the usage log, and the messages where it belongs to a conversation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallRecord {
+    /// The call's id is its hold's.
+    pub hold_id: HoldId,
+    pub user_id: UserId,
+    pub api_key_id: Option<Uuid>,
+    pub result: CallResult,
+    /// What was used beyond all that the balance had.
+    pub unpaid_tokens: i64,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallOutcome {
+    /// The provider came to its end.
+    Ok,
+    /// The gateway ended it: no more could be held.
+    Cut,
+    /// The provider broke off.
+    Broken,
+    /// The caller was gone before the end.
+    Left,
+    /// Its process was gone; a sweep settled it.
+    Swept,
+}
+
+impl CallOutcome {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Cut => "cut",
+            Self::Broken => "broken",
+            Self::Left => "left",
+            Self::Swept => "swept",
+        }
+    }
+}
+
+/// What a call of a model used and cost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallResult {
+    pub provider: Provider,
+    pub model: String,
+    pub usage: CallUsage,
+    /// The provider's own words for it.
+    pub reported: Option<ReportedUsage>,
+    /// `None` for a model without a price.
+    pub cost: Option<Cost>,
+    pub outcome: CallOutcome,
+    /// `None` where nobody measured it.
+    pub latency_ms: Option<i64>,
+    pub session_id: Option<Uuid>,
+    /// In the order in which they were said.
+    pub messages: Vec<SaidMessage>,
+}
+
+/// A message of a conversation that is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SaidMessage {
+    pub speaker: Speaker,
+    pub content: String,
+    pub tokens: i64,
+    pub cost: NanoUsd,
+}
+
+/// A call whose process let its time pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DueCall {
+    pub hold_id: HoldId,
+    pub user_id: UserId,
+    pub call: HeldCall,
 }
 
 /// Tokens that are held, freed or spent for use beyond a limit.
@@ -156,7 +260,8 @@ pub struct TokenChange {
 
 #[async_trait]
 pub trait UsageRepository: Send {
-    /// Locks the counters of distinct `meters`, in their order, and reads all that decides about them: one statement.
+    /// Locks the counters of distinct `meters`, in their order, and reads all that decides about them: one statement. Where
+    /// there are keys to look up, one more, after the locks: whoever granted one of them on these counters is seen.
     async fn lock_batch(
         &mut self,
         meters: &[Meter],
@@ -171,12 +276,19 @@ pub trait UsageRepository: Send {
     /// Locks counters of other periods than the one in force, for holds that were made in them.
     async fn lock_counters(&mut self, keys: &[CounterKey], patience: Patience)
     -> Result<Vec<CounterState>, StoreError>;
-    /// Writes counters, events and outcomes in one statement, and holds in another. `Constraint` on a key that came in
-    /// meanwhile.
+    /// Locks the counters of distinct windows of keys, in their order: one statement.
+    async fn lock_keys(&mut self, windows: &[KeyWindow], patience: Patience) -> Result<Vec<KeyState>, StoreError>;
+    /// Makes counters of windows; that of a month begins with what the key's calls cost in it already.
+    async fn open_keys(&mut self, windows: &[KeyWindow]) -> Result<(), StoreError>;
+    /// Writes counters, events and outcomes in one statement; holds, counters of keys and calls in one each, where there
+    /// are any. `Constraint` on a key that was granted before; in `Scope::Counting` the next statement or the commit may be
+    /// the one that tells it.
     async fn record_batch(&mut self, record: &BatchRecord) -> Result<(), StoreError>;
     /// Holds, frees and spends tokens, under the lock of the user's row.
     async fn move_tokens(&mut self, change: &TokenChange) -> Result<(), StoreError>;
-    /// Holds whose time is over, the longest overdue first, at most `limit`, with their users.
+    /// Calls whose time is over after they were sent, the longest overdue first, at most `limit`.
+    async fn list_due_calls(&mut self, limit: u64) -> Result<Vec<DueCall>, StoreError>;
+    /// Holds whose time is over and for which nothing was sent, the longest overdue first, at most `limit`, with their users.
     async fn list_due_holds(&mut self, limit: u64) -> Result<Vec<(HoldId, UserId)>, StoreError>;
     /// Deletes outcomes older than `age` by the database's clock, at most `limit`; says how many.
     async fn delete_outcomes(&mut self, age: TimeDelta, limit: u64) -> Result<u64, StoreError>;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::api_keys::{ApiKey, ApiKeyDraft, ApiKeyId, KeyRefused, may_create, rotate};
+use domain::api_keys::{ApiKey, ApiKeyDraft, ApiKeyId, KeyChanges, KeyRefused, may_create, may_limit, rotate};
 use domain::identity::{Caller, Credential, Forbidden, Permission};
 use domain::users::UserId;
 use ports::api_keys::{KeyMint, MintedKey};
@@ -39,6 +39,9 @@ pub enum ApiKeyError {
 }
 may_conflict!(ApiKeyError);
 
+/// How many windows of counters one sweep removes at most.
+const SWEPT_AT_ONCE: u64 = 1_000;
+
 pub struct ApiKeyService {
     pub store: Arc<dyn Store>,
     pub clock: Arc<dyn Clock>,
@@ -65,6 +68,7 @@ impl ApiKeyService {
             let existing = work.api_keys().count_usable(owner, now).await?;
             may_create(draft, caller.role, &caller.grantable(), existing, now)?;
             may_pass_on_behalf(caller, draft.on_behalf)?;
+            may_limit(&caller.credential, &draft.limits)?;
             let minted = self.mint.mint();
             let key = work.api_keys().insert(owner, draft, &minted).await?;
             let performed = once.record(&mut *work, &CreatedKey { key, secret: minted.secret }).await?;
@@ -95,6 +99,28 @@ impl ApiKeyService {
         Ok(key)
     }
 
+    /// Gives a key another name or other limits. Whoever uses it is held to them from the next call on: at once here,
+    /// within a second on every other process.
+    pub async fn change(&self, caller: &Caller, id: ApiKeyId, changes: &KeyChanges) -> Result<ApiKey, ApiKeyError> {
+        caller.may(Permission::KeysManage)?;
+        let owner = caller.user_id;
+        let saved = retry_conflicts::<_, ApiKeyError, _>(async || {
+            let mut work = self.store.begin(Scope::on_order_of(owner)).await?;
+            let key = work.api_keys().lock(owner, id).await?.ok_or(ApiKeyError::NotFound)?;
+            let limits = key.limits.changed(&changes.limits);
+            if limits != key.limits {
+                may_limit(&caller.credential, &limits)?;
+            }
+            let name = changes.name.as_deref().unwrap_or(&key.name);
+            let saved = work.api_keys().save_changes(&key, name, &limits).await?;
+            work.commit().await?;
+            Ok(saved)
+        })
+        .await?;
+        self.cache.forget(owner);
+        Ok(saved)
+    }
+
     /// Makes a successor with the same rights; the old key goes on working for `overlap`.
     pub async fn rotate(
         &self,
@@ -117,6 +143,7 @@ impl ApiKeyService {
                 return Err(KeyRefused::BeyondCaller(beyond).into());
             }
             may_pass_on_behalf(caller, old.on_behalf)?;
+            may_limit(&caller.credential, &old.limits)?;
             let rotation = rotate(&old, overlap, self.clock.now())?;
             let minted: MintedKey = self.mint.mint();
             let key = work.api_keys().insert(owner, &rotation.successor, &minted).await?;
@@ -153,6 +180,14 @@ impl ApiKeyService {
         .await?;
         self.cache.forget(owner);
         Ok(())
+    }
+
+    /// Removes the windows of counters that nobody asks for any more; says how many.
+    pub async fn sweep_counters(&self) -> Result<u64, StoreError> {
+        let mut work = self.store.begin(Scope::SERVICE).await?;
+        let swept = work.api_keys().delete_old_counters(SWEPT_AT_ONCE).await?;
+        work.commit().await?;
+        Ok(swept)
     }
 
     /// What a presented key is worth, asked of the database itself: `None` for unknown, expired and revoked alike.

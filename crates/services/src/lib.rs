@@ -4,8 +4,11 @@
 //! objects and knows of neither HTTP nor SQL. Every method is safe to run in a task of its own: the HTTP side spawns
 //! it, so that a client that hangs up never cuts a transaction short.
 
+pub mod ai;
+pub mod ai_usage;
 pub mod api_keys;
 pub mod audit;
+pub mod chat;
 pub mod conflicts;
 pub mod entitlements;
 pub mod features;
@@ -16,6 +19,7 @@ pub mod maintenance;
 pub mod plans;
 pub mod prices;
 pub mod readings;
+pub mod replays;
 pub mod snapshots;
 pub mod subscriptions;
 pub mod tokens;

@@ -1,7 +1,7 @@
 //! Readings: what the memory of this process misses, read from Postgres together with what others miss.
 //!
 //! All kinds go in one transaction, since opening and closing it costs more than the rows: roles of callers, entitlements
-//! with their counts, and counts alone. One statement a kind, each through the keys of its tables (`Scope::Counting`).
+//! with their counts, and counts alone. One statement a kind, each through the keys of its tables (`Scope::Reading`).
 //! What was read is remembered under tickets that were taken before. What nobody has is not remembered.
 
 use std::collections::HashMap;
@@ -111,7 +111,7 @@ impl Desk {
         let standing_tickets: Vec<_> = meters.iter().map(ticket).collect();
         let count_tickets: Vec<_> = counted.iter().map(|(meter, _)| ticket(meter)).collect();
 
-        let mut work = self.store.begin(Scope::Counting).await?;
+        let mut work = self.store.begin(Scope::Reading).await?;
         let roles = if users.is_empty() { Vec::new() } else { work.users().find_roles(&users).await? };
         let standings = if meters.is_empty() { Vec::new() } else { work.entitlements().find_many(&meters).await? };
         let counts = if counted.is_empty() { Vec::new() } else { work.entitlements().count_many(&counted).await? };

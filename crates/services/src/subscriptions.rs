@@ -140,7 +140,7 @@ impl PlanService {
         let actor = match &scope {
             Scope::Service { actor, .. } => *actor,
             Scope::User(user_id) => Some(*user_id),
-            Scope::Anonymous | Scope::Counting => None,
+            Scope::Anonymous | Scope::Counting | Scope::Reading => None,
         };
         let mut work = self.store.begin(scope).await?;
         if let Some(replayed) = once.claim(&mut *work).await?? {

@@ -1,7 +1,7 @@
 //! API keys to test with. Every field is public: `ApiKeyDraft { on_behalf: true, ..api_key_draft("server", [..]) }`.
 
 use chrono::DateTime;
-use domain::api_keys::{ApiKey, ApiKeyDraft, ApiKeyId};
+use domain::api_keys::{ApiKey, ApiKeyDraft, ApiKeyId, KeyLimits};
 use domain::identity::Permission;
 use domain::users::UserId;
 use uuid::Uuid;
@@ -12,13 +12,14 @@ pub fn api_key_draft(name: &str, permissions: impl IntoIterator<Item = Permissio
         name: name.to_owned(),
         permissions: permissions.into_iter().collect(),
         on_behalf: false,
+        limits: KeyLimits::NONE,
         expires_at: None,
     }
 }
 
 /// A usable key as it is stored.
 pub fn api_key(user_id: UserId, permissions: impl IntoIterator<Item = Permission>) -> ApiKey {
-    let ApiKeyDraft { name, permissions, on_behalf, expires_at } = api_key_draft("server", permissions);
+    let ApiKeyDraft { name, permissions, on_behalf, limits, expires_at } = api_key_draft("server", permissions);
     ApiKey {
         id: ApiKeyId(Uuid::from_u128(1)),
         user_id,
@@ -27,6 +28,7 @@ pub fn api_key(user_id: UserId, permissions: impl IntoIterator<Item = Permission
         last_four: "wxyz".to_owned(),
         permissions,
         on_behalf,
+        limits,
         is_active: true,
         last_used_at: None,
         expires_at,

@@ -105,8 +105,8 @@ GRANT SELECT (id, user_id, feature_id, period, period_start, amount, overage, id
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.usage_events TO app_service;
 
 -- @ usage_reservations
-GRANT SELECT (id, user_id, feature_id, period, period_start, amount, tokens_reserved, settled_amount, overage, outcome, status, phase,
-    idempotency_key, api_key_id, expires_at, settled_at, created_at, updated_at) ON public.usage_reservations TO authenticated;
+GRANT SELECT (id, user_id, feature_id, period, period_start, amount, beyond, tokens_reserved, settled_amount, overage, outcome,
+    status, phase, idempotency_key, api_key_id, expires_at, settled_at, created_at, updated_at) ON public.usage_reservations TO authenticated;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.usage_reservations TO app_service;
 
 -- @ idempotency_keys
@@ -117,8 +117,11 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON public.idempotent_answers TO app_service
 
 -- @ api_keys
 GRANT SELECT (id, user_id, key_prefix, last_four, name, permissions, on_behalf, is_active, last_used_at, expires_at, rotated_to,
-    revoked_at, created_at, updated_at) ON public.api_keys TO authenticated;
+    revoked_at, requests_per_minute, tokens_per_minute, monthly_cost_nano_usd, created_at, updated_at) ON public.api_keys TO authenticated;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.api_keys TO app_service;
+
+-- @ api_key_counters
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.api_key_counters TO app_service;
 
 -- @ generated_apis
 GRANT SELECT (id, user_id, name, description, code, endpoint, is_active, created_at, updated_at) ON public.generated_apis TO authenticated;
@@ -130,20 +133,24 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON public.api_usage TO app_service;
 
 -- @ ai_usage_logs
 GRANT SELECT (id, user_id, provider, model, tokens_used, cost, input_tokens, output_tokens, cached_tokens, session_id,
-    api_key_id, reservation_id, latency_ms, outcome, cost_nano_usd, price_version, usage, source, created_at) ON public.ai_usage_logs TO authenticated;
+    api_key_id, reservation_id, latency_ms, outcome, cost_nano_usd, unpaid_tokens, price_version, usage, source,
+    created_at) ON public.ai_usage_logs TO authenticated;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.ai_usage_logs TO app_service;
 GRANT SELECT, INSERT ON public.ai_usage_logs TO app_user;
 GRANT SELECT ON public.ai_usage_logs TO readonly_user;
 
 -- @ chat_sessions
-GRANT SELECT (id, user_id, api_key_id, title, tokens_used, model, created_at, ended_at) ON public.chat_sessions TO authenticated;
-GRANT UPDATE (title, ended_at) ON public.chat_sessions TO authenticated;
+GRANT SELECT (id, user_id, api_key_id, title, system, tokens_used, cost_nano_usd, model, created_at, updated_at, ended_at)
+    ON public.chat_sessions TO authenticated;
+GRANT UPDATE (title, system, ended_at) ON public.chat_sessions TO authenticated;
 GRANT DELETE ON public.chat_sessions TO authenticated;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.chat_sessions TO app_service;
 
 -- @ chat_messages
-GRANT SELECT (id, session_id, role, content, tokens, created_at) ON public.chat_messages TO authenticated;
+GRANT SELECT (id, session_id, role, content, tokens, cost_nano_usd, model, usage_log_id, seq, created_at) ON public.chat_messages TO authenticated;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.chat_messages TO app_service;
+-- An identity column needs no right on its sequence; Supabase's default privileges give one.
+REVOKE ALL ON SEQUENCE public.chat_messages_seq_seq FROM PUBLIC, anon, authenticated;
 
 -- @ learning_progress
 GRANT SELECT (id, user_id, lesson_id, status, started_at, completed_at) ON public.learning_progress TO authenticated;

@@ -117,6 +117,9 @@ CREATE POLICY idempotent_answers_service ON public.idempotent_answers TO app_ser
 CREATE POLICY api_keys_select_own ON public.api_keys FOR SELECT TO authenticated USING ((select auth.uid()) = user_id);
 CREATE POLICY api_keys_service ON public.api_keys TO app_service USING (true) WITH CHECK (true);
 
+-- @ api_key_counters
+CREATE POLICY api_key_counters_service ON public.api_key_counters TO app_service USING (true) WITH CHECK (true);
+
 -- @ generated_apis
 CREATE POLICY generated_apis_select_own ON public.generated_apis FOR SELECT TO authenticated USING ((select auth.uid()) = user_id);
 CREATE POLICY generated_apis_service ON public.generated_apis TO app_service USING (true) WITH CHECK (true);

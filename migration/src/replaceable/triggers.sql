@@ -88,15 +88,27 @@ CREATE OR REPLACE TRIGGER update_api_keys_updated_at BEFORE UPDATE ON public.api
     FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();
 CREATE OR REPLACE TRIGGER notify_api_keys AFTER UPDATE ON public.api_keys
     FOR EACH ROW WHEN (
-        (OLD.key_hash, OLD.permissions, OLD.on_behalf, OLD.is_active, OLD.expires_at, OLD.rotated_to, OLD.revoked_at)
-        IS DISTINCT FROM (NEW.key_hash, NEW.permissions, NEW.on_behalf, NEW.is_active, NEW.expires_at, NEW.rotated_to, NEW.revoked_at)
+        (OLD.key_hash, OLD.permissions, OLD.on_behalf, OLD.is_active, OLD.expires_at, OLD.rotated_to, OLD.revoked_at,
+            OLD.requests_per_minute, OLD.tokens_per_minute, OLD.monthly_cost_nano_usd)
+        IS DISTINCT FROM (NEW.key_hash, NEW.permissions, NEW.on_behalf, NEW.is_active, NEW.expires_at, NEW.rotated_to, NEW.revoked_at,
+            NEW.requests_per_minute, NEW.tokens_per_minute, NEW.monthly_cost_nano_usd)
     )
     EXECUTE FUNCTION public.notify_change('key', 'id');
+CREATE OR REPLACE TRIGGER audit_api_keys_limits AFTER UPDATE ON public.api_keys
+    FOR EACH ROW WHEN (
+        (OLD.name, OLD.requests_per_minute, OLD.tokens_per_minute, OLD.monthly_cost_nano_usd)
+        IS DISTINCT FROM (NEW.name, NEW.requests_per_minute, NEW.tokens_per_minute, NEW.monthly_cost_nano_usd)
+    )
+    EXECUTE FUNCTION public.audit_row('id', 'name,requests_per_minute,tokens_per_minute,monthly_cost_nano_usd');
 CREATE OR REPLACE TRIGGER notify_api_keys_deleted AFTER DELETE ON public.api_keys
     FOR EACH ROW EXECUTE FUNCTION public.notify_change('key', 'id');
 
 -- @ generated_apis
 CREATE OR REPLACE TRIGGER update_generated_apis_updated_at BEFORE UPDATE ON public.generated_apis
+    FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();
+
+-- @ chat_sessions
+CREATE OR REPLACE TRIGGER update_chat_sessions_updated_at BEFORE UPDATE ON public.chat_sessions
     FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();
 
 -- @ model_prices

@@ -5,8 +5,9 @@
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use domain::api_keys::{ApiKey, ApiKeyDraft, ApiKeyId};
+use domain::api_keys::{ApiKey, ApiKeyDraft, ApiKeyId, KeyLimits};
 use domain::identity::PermissionSet;
+use domain::prices::NanoUsd;
 use domain::users::UserId;
 use ports::api_keys::{ApiKeyRepository, KeyHolder, MintedKey};
 use ports::store::{Locked, Page, StoreError};
@@ -18,8 +19,9 @@ use super::rows::{inconsistent, limit};
 use super::store::PgUnitOfWork;
 
 /// What is read of a key, whichever statement reads it.
-const COLUMNS: &str = "k.id, k.user_id, k.name, k.key_prefix, k.last_four, k.permissions, k.on_behalf, k.is_active, \
-    k.last_used_at, k.expires_at, k.rotated_to, k.revoked_at, k.created_at";
+const COLUMNS: &str = "k.id, k.user_id, k.name, k.key_prefix, k.last_four, k.permissions, k.on_behalf, \
+    k.requests_per_minute, k.tokens_per_minute, k.monthly_cost_nano_usd, k.is_active, k.last_used_at, k.expires_at, \
+    k.rotated_to, k.revoked_at, k.created_at";
 
 #[derive(FromQueryResult)]
 struct KeyRow {
@@ -30,6 +32,9 @@ struct KeyRow {
     last_four: String,
     permissions: Json,
     on_behalf: bool,
+    requests_per_minute: Option<i64>,
+    tokens_per_minute: Option<i64>,
+    monthly_cost_nano_usd: Option<i64>,
     is_active: bool,
     last_used_at: Option<DateTime<Utc>>,
     expires_at: Option<DateTime<Utc>>,
@@ -45,13 +50,19 @@ struct HolderRow {
     key: KeyRow,
 }
 
+#[derive(FromQueryResult)]
+struct KeyId {
+    id: Uuid,
+}
+
 #[async_trait]
 impl ApiKeyRepository for PgUnitOfWork {
     async fn insert(&mut self, owner: UserId, draft: &ApiKeyDraft, minted: &MintedKey) -> Result<ApiKey, StoreError> {
         let sql = format!(
             "INSERT INTO api_keys AS k \
-             (user_id, key_hash, key_prefix, last_four, name, permissions, on_behalf, expires_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING {COLUMNS}"
+             (user_id, key_hash, key_prefix, last_four, name, permissions, on_behalf, expires_at, \
+              requests_per_minute, tokens_per_minute, monthly_cost_nano_usd) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING {COLUMNS}"
         );
         let permissions = serde_json::to_value(&draft.permissions)
             .map_err(|_| StoreError::Unexpected("permissions could not be written as JSON".into()))?;
@@ -64,6 +75,9 @@ impl ApiKeyRepository for PgUnitOfWork {
             permissions.into(),
             draft.on_behalf.into(),
             draft.expires_at.into(),
+            draft.limits.requests_per_minute.into(),
+            draft.limits.tokens_per_minute.into(),
+            draft.limits.monthly_cost.map(|cost| cost.0).into(),
         ];
         let row = self.read_one(&sql, values).await?;
         row.map(api_key).transpose()?.ok_or_else(|| inconsistent("api_keys", owner))
@@ -118,6 +132,35 @@ impl ApiKeyRepository for PgUnitOfWork {
         Ok(self.read_value(sql, [owner.0.into(), now.into()]).await?.unwrap_or_default())
     }
 
+    async fn list_usable(&mut self, ids: &[ApiKeyId]) -> Result<Vec<ApiKeyId>, StoreError> {
+        let sql =
+            "SELECT id FROM api_keys WHERE id = ANY($1) AND is_active AND (expires_at IS NULL OR expires_at > now())";
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+        let usable: Vec<KeyId> = self.read_all(sql, [ids.into()]).await?;
+        Ok(usable.into_iter().map(|key| ApiKeyId(key.id)).collect())
+    }
+
+    async fn save_changes(
+        &mut self,
+        key: &Locked<ApiKey>,
+        name: &str,
+        limits: &KeyLimits,
+    ) -> Result<ApiKey, StoreError> {
+        let sql = format!(
+            "UPDATE api_keys AS k SET name = $2, requests_per_minute = $3, tokens_per_minute = $4, \
+             monthly_cost_nano_usd = $5 WHERE k.id = $1 RETURNING {COLUMNS}"
+        );
+        let values = [
+            key.id.0.into(),
+            name.into(),
+            limits.requests_per_minute.into(),
+            limits.tokens_per_minute.into(),
+            limits.monthly_cost.map(|cost| cost.0).into(),
+        ];
+        let row = self.read_one(&sql, values).await?;
+        row.map(api_key).transpose()?.ok_or_else(|| inconsistent("api_keys", key.id.0))
+    }
+
     async fn revoke(&mut self, key: &Locked<ApiKey>, at: DateTime<Utc>) -> Result<(), StoreError> {
         let sql = "UPDATE api_keys SET is_active = false, revoked_at = coalesce(revoked_at, $2) WHERE id = $1";
         self.run(sql, [key.id.0.into(), at.into()]).await.map(drop)
@@ -140,6 +183,10 @@ impl ApiKeyRepository for PgUnitOfWork {
         let (ids, times): (Vec<Uuid>, Vec<DateTime<Utc>>) = uses.iter().map(|(id, at)| (id.0, *at)).unzip();
         self.run(include_str!("sql/record_key_use.sql"), [ids.into(), times.into()]).await.map(drop)
     }
+
+    async fn delete_old_counters(&mut self, rows_max: u64) -> Result<u64, StoreError> {
+        self.run(include_str!("sql/delete_old_key_counters.sql"), [limit(rows_max)]).await
+    }
 }
 
 fn api_key(row: KeyRow) -> Result<ApiKey, StoreError> {
@@ -153,6 +200,11 @@ fn api_key(row: KeyRow) -> Result<ApiKey, StoreError> {
         last_four: row.last_four,
         permissions,
         on_behalf: row.on_behalf,
+        limits: KeyLimits {
+            requests_per_minute: row.requests_per_minute,
+            tokens_per_minute: row.tokens_per_minute,
+            monthly_cost: row.monthly_cost_nano_usd.map(NanoUsd),
+        },
         is_active: row.is_active,
         last_used_at: row.last_used_at,
         expires_at: row.expires_at,

@@ -3,10 +3,13 @@
 //! Architecture Invariant: every statement runs inside a transaction that `transaction` opened, under a role that it
 //! set; SQLSTATE is read in `error` only; no SQL here names the table of the identities, which on Supabase is another's.
 
+mod ai_usage;
 mod answer_sealing;
 mod api_keys;
 mod audit;
 mod changes;
+mod chat;
+mod counting;
 pub mod embedded;
 mod entities;
 mod entitlements;
@@ -14,11 +17,13 @@ mod error;
 mod features;
 mod idempotency;
 mod identity;
+mod literals;
 mod maintenance;
 mod opening;
 mod plans;
 mod pool;
 mod prices;
+mod replays;
 mod rows;
 mod self_test;
 mod store;

@@ -23,6 +23,30 @@ pub(super) struct Milliseconds {
 const THROUGH_KEYS: &str = ", set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true), \
     set_config('enable_mergejoin', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true)";
 
+/// The role and the planner's habit of a session that counts, by which it is known.
+pub(super) const COUNTING_ROLE: &str = "app_service";
+pub(super) const COUNTING_PLANS: &str = "force_generic_plan";
+
+/// The same for a session that does nothing but count: said in its first packet, and then in force for all that it does.
+pub(super) fn session(limits: Milliseconds) -> [(&'static str, String); 12] {
+    let Milliseconds { statement, lock, idle } = limits;
+    let off = || String::from("off");
+    [
+        ("role", COUNTING_ROLE.into()),
+        ("request.jwt.claims", String::new()),
+        ("app.actor_id", String::new()),
+        ("app.reason", String::new()),
+        ("default_transaction_isolation", String::from("read committed")),
+        ("statement_timeout", statement.to_string()),
+        ("lock_timeout", lock.to_string()),
+        ("idle_in_transaction_session_timeout", idle.to_string()),
+        ("enable_seqscan", off()),
+        ("enable_hashjoin", off()),
+        ("enable_mergejoin", off()),
+        ("plan_cache_mode", COUNTING_PLANS.into()),
+    ]
+}
+
 /// The whole message for one scope.
 pub(super) fn opening(scope: &Scope, limits: Milliseconds) -> Result<String, StoreError> {
     let (role, claims, actor, reason) = match scope {
@@ -34,7 +58,7 @@ pub(super) fn opening(scope: &Scope, limits: Milliseconds) -> Result<String, Sto
         ),
         // The login may set no other role; without claims, the policies show it the public catalogue alone.
         Scope::Anonymous => ("authenticated", String::new(), String::new(), String::from("''")),
-        Scope::Counting => ("app_service", String::new(), String::new(), String::from("''")),
+        Scope::Counting | Scope::Reading => ("app_service", String::new(), String::new(), String::from("''")),
         Scope::Service { actor, reason } => (
             "app_service",
             String::new(),
@@ -57,7 +81,7 @@ pub(super) fn opening(scope: &Scope, limits: Milliseconds) -> Result<String, Sto
         message.push_str(", ");
     }
     write_setting(&mut message, "idle_in_transaction_session_timeout", &format!("'{idle}'"));
-    if *scope == Scope::Counting {
+    if matches!(scope, Scope::Counting | Scope::Reading) {
         message.push_str(THROUGH_KEYS);
     }
     Ok(message)

@@ -68,6 +68,9 @@ pub(super) const ACQUIRE_TIMEOUT_MAX: Duration = Duration::from_secs(2);
 /// The self-test needs two connections at once.
 const CONNECTIONS_MIN: u32 = 2;
 
+/// Two lanes, fetches for the memory, and a few batches that wait beside.
+const COUNTING_CONNECTIONS_MAX: u32 = 6;
+
 /// A connection that lay idle for so long is asked for a sign of life before it is given out.
 const TRUSTED_IDLE: Duration = Duration::from_secs(30);
 
@@ -77,18 +80,33 @@ const CLEANING_TIMEOUT: Duration = Duration::from_secs(5);
 /// The statements of the service are a fixed set, below this number; each is prepared once a connection.
 const PREPARED_STATEMENTS_MAX: usize = 300;
 
-/// Makes the pool without connecting. Must be called within the tokio runtime that will use it.
-pub(super) fn open(settings: &PoolSettings) -> Result<PgPool, StoreError> {
+/// How many connections are kept for counting alone, of all that there may be. None behind a transaction pooler, and
+/// none where there are so few that the pool needs them all.
+pub(super) fn counting_connections(settings: &PoolSettings) -> u32 {
+    match settings.pooler {
+        Pooler::None => (settings.max_connections.saturating_sub(CONNECTIONS_MIN) / 2).min(COUNTING_CONNECTIONS_MAX),
+        Pooler::Transaction => 0,
+    }
+}
+
+/// How every connection is made.
+pub(super) fn connection_options(settings: &PoolSettings) -> Result<PgConnectOptions, StoreError> {
     let capacity = if settings.pooler == Pooler::None { PREPARED_STATEMENTS_MAX } else { 0 };
-    let connection = PgConnectOptions::from_str(&settings.url)
+    let options = PgConnectOptions::from_str(&settings.url)
         .map_err(|_| StoreError::Unexpected("the address of the database is not understood".into()))?
         .application_name("product-base")
         // Stock PgBouncer refuses a connection that sends this start-up parameter (08P01).
         .extra_float_digits(None)
         .statement_cache_capacity(capacity)
         .disable_statement_logging();
-    let pool = PgPoolOptions::new()
-        .max_connections(settings.max_connections.max(CONNECTIONS_MIN))
+    Ok(options)
+}
+
+/// Makes the pool without connecting. Must be called within the tokio runtime that will use it.
+pub(super) fn open(settings: &PoolSettings, connection: PgConnectOptions) -> PgPool {
+    let connections = settings.max_connections.max(CONNECTIONS_MIN) - counting_connections(settings);
+    PgPoolOptions::new()
+        .max_connections(connections)
         .min_connections(0)
         .acquire_timeout(settings.acquire_timeout.min(ACQUIRE_TIMEOUT_MAX))
         .test_before_acquire(false)
@@ -101,8 +119,7 @@ pub(super) fn open(settings: &PoolSettings) -> Result<PgPool, StoreError> {
             })
         })
         .after_release(|connection, _| Box::pin(leave_no_transaction(connection)))
-        .connect_lazy_with(connection);
-    Ok(pool)
+        .connect_lazy_with(connection)
 }
 
 /// Ends whatever transaction the connection is in, and closes the connection if that cannot be said for sure.

@@ -59,6 +59,11 @@ impl PgUnitOfWork {
         rows.iter().map(|row| row.try_get_by_index(0)).collect::<Result<_, _>>().map_err(|error| store_error(&error))
     }
 
+    /// Runs a statement after which nothing is asked but the commit, which may tell of its failure instead.
+    pub(super) async fn run_last(&self, sql: &str, values: impl IntoIterator<Item = Value>) -> Result<(), StoreError> {
+        self.transaction.run_last(statement(sql, values)).await.map_err(|error| store_error(&error))
+    }
+
     /// Runs a statement and says how many rows it wrote.
     pub(super) async fn run(&self, sql: &str, values: impl IntoIterator<Item = Value>) -> Result<u64, StoreError> {
         let outcome =

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use ports::ai_usage::AiUsageRepository;
 use ports::api_keys::ApiKeyRepository;
 use ports::audit::AuditRepository;
+use ports::chat::ChatRepository;
 use ports::entitlements::EntitlementRepository;
 use ports::features::FeatureRepository;
 use ports::idempotency::AnswerRepository;
@@ -17,6 +19,7 @@ use ports::identity::IdentityRepository;
 use ports::maintenance::MaintenanceRepository;
 use ports::plans::PlanRepository;
 use ports::prices::PriceRepository;
+use ports::replays::ReplayRepository;
 use ports::store::{Scope, Store, StoreError, UnitOfWork};
 use ports::subscriptions::SubscriptionRepository;
 use ports::tokens::TokenRepository;
@@ -26,6 +29,7 @@ use ports::users::UserRepository;
 use sea_orm::sqlx::PgPool;
 
 use super::answer_sealing::AnswerSealing;
+use super::counting::CountingConnections;
 use super::opening::{Milliseconds, opening};
 use super::pool::{self, ACQUIRE_TIMEOUT_MAX, PoolSettings, PoolState, Pooler};
 use super::transaction::{OpeningTerms, PgTransaction};
@@ -35,6 +39,7 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 
 pub struct PgStore {
     pub(super) pool: PgPool,
+    counting: Option<Arc<CountingConnections>>,
     pub(super) persistent: bool,
     limits: Milliseconds,
     acquire_timeout: Duration,
@@ -51,15 +56,19 @@ impl fmt::Debug for PgStore {
 impl PgStore {
     /// Makes the store without asking the database anything: it may be away. Call it within the tokio runtime.
     pub fn connect(settings: PoolSettings) -> Result<Self, StoreError> {
-        let pool = pool::open(&settings)?;
+        let limits = Milliseconds {
+            statement: settings.statement_timeout_ms,
+            lock: settings.lock_timeout_ms,
+            idle: settings.idle_in_transaction_timeout_ms,
+        };
+        let connection = pool::connection_options(&settings)?;
+        let places = usize::try_from(pool::counting_connections(&settings)).unwrap_or_default();
+        let counting = (places > 0).then(|| CountingConnections::new(&connection, limits, places));
         Ok(Self {
-            pool,
+            pool: pool::open(&settings, connection),
+            counting,
             persistent: settings.pooler == Pooler::None,
-            limits: Milliseconds {
-                statement: settings.statement_timeout_ms,
-                lock: settings.lock_timeout_ms,
-                idle: settings.idle_in_transaction_timeout_ms,
-            },
+            limits,
             acquire_timeout: settings.acquire_timeout.min(ACQUIRE_TIMEOUT_MAX),
             sealing: Arc::new(AnswerSealing::new(settings.answer_secret, settings.answers_ttl)),
         })
@@ -71,20 +80,30 @@ impl PgStore {
     }
 
     pub fn pool_state(&self) -> PoolState {
+        let (size, idle, max) = self.counting.as_ref().map_or((0, 0, 0), |counting| counting.state());
+        let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
         PoolState {
-            size: self.pool.size(),
-            idle: u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX),
-            max: self.pool.options().get_max_connections(),
+            size: self.pool.size() + number(size),
+            idle: number(self.pool.num_idle() + idle),
+            max: self.pool.options().get_max_connections() + number(max),
         }
     }
 
     /// Closes every connection, waiting for those at work. Nothing can be begun afterwards.
     pub async fn close(&self) {
+        if let Some(counting) = &self.counting {
+            counting.close().await;
+        }
         self.pool.close().await;
     }
 
     async fn open(&self, scope: &Scope, patience: Duration) -> Result<PgTransaction, StoreError> {
         let terms = OpeningTerms { persistent: self.persistent, statement_ms: self.limits.statement, patience };
+        if let (Scope::Counting | Scope::Reading, Some(counting)) = (scope, &self.counting)
+            && let Some(transaction) = PgTransaction::lent(counting, *scope == Scope::Counting, terms).await?
+        {
+            return Ok(transaction);
+        }
         PgTransaction::open(&self.pool, opening(scope, self.limits)?, terms).await
     }
 }
@@ -149,6 +168,10 @@ impl UnitOfWork for PgUnitOfWork {
         self
     }
 
+    fn replays(&mut self) -> &mut dyn ReplayRepository {
+        self
+    }
+
     fn audit(&mut self) -> &mut dyn AuditRepository {
         self
     }
@@ -158,6 +181,14 @@ impl UnitOfWork for PgUnitOfWork {
     }
 
     fn prices(&mut self) -> &mut dyn PriceRepository {
+        self
+    }
+
+    fn chat(&mut self) -> &mut dyn ChatRepository {
+        self
+    }
+
+    fn ai_usage(&mut self) -> &mut dyn AiUsageRepository {
         self
     }
 

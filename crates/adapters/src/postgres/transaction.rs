@@ -7,12 +7,14 @@
 //! statement failed cannot be committed, since Postgres would answer COMMIT with a silent rollback; no statement
 //! waits longer than its time limit, even if the server froze.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use ports::store::StoreError;
 use sea_orm::sea_query::Values;
+use sea_orm::sqlx::postgres::PgRow;
 use sea_orm::sqlx::query::Query;
 use sea_orm::sqlx::{self, AssertSqlSafe, PgPool, Postgres, Transaction};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
@@ -20,15 +22,23 @@ use sea_query_sqlx::SqlxValues;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::counting::{self, CountingConnections, Lent};
 use super::error::{driver_error, is_unavailable, store_error};
 
 /// How much longer than Postgres' own limit we wait for its answer, before we take it for frozen.
 const GRACE: Duration = Duration::from_millis(250);
 
+/// Over what the transaction runs.
+enum Link {
+    Pooled(Transaction<'static, Postgres>),
+    /// Apart from the pool, where BEGIN waits for the first statement.
+    Kept(Lent),
+}
+
 pub(super) struct PgTransaction {
     // SeaORM executes on `&self`, the driver on `&mut`. Repositories borrow the unit of work mutably, so nobody ever
     // waits for this lock; it is tokio's since it is held across an await.
-    connection: Mutex<Transaction<'static, Postgres>>,
+    link: Mutex<Link>,
     /// Whether statements are prepared by name. Not behind a transaction pooler, which would mix the names up.
     persistent: bool,
     /// How long one statement may take, by our own clock.
@@ -54,15 +64,30 @@ impl PgTransaction {
         let opening = tokio::spawn(open_patiently(pool.clone(), message, Instant::now() + terms.patience));
         let opened = tokio::time::timeout(terms.patience + GRACE, opening)
             .await
-            .map_err(|_| StoreError::Unavailable("the database did not open a transaction in time".into()))?
+            .map_err(|_| too_late())?
             .map_err(|_| StoreError::Unexpected("the task that opens a transaction ended early".into()))?;
         let connection = opened.map_err(|error| driver_error(&error))?;
-        Ok(Self {
-            connection: Mutex::new(connection),
+        Ok(Self::over(Link::Pooled(connection), terms))
+    }
+
+    /// One on a connection that is kept for counting, or `None` where the pool has to serve. `in_transaction` is said of
+    /// statements that belong together; others are each a transaction of their own, which saves BEGIN and COMMIT.
+    pub(super) async fn lent(
+        counting: &Arc<CountingConnections>,
+        in_transaction: bool,
+        terms: OpeningTerms,
+    ) -> Result<Option<Self>, StoreError> {
+        let lent = tokio::time::timeout(terms.patience, counting.lend(in_transaction)).await.map_err(|_| too_late())?;
+        Ok(lent.map(|lent| Self::over(Link::Kept(lent), terms)))
+    }
+
+    fn over(link: Link, terms: OpeningTerms) -> Self {
+        Self {
+            link: Mutex::new(link),
             persistent: terms.persistent,
             time_limit_ms: AtomicU64::new(terms.statement_ms),
             failed: AtomicBool::new(false),
-        })
+        }
     }
 
     pub(super) async fn commit(self) -> Result<(), StoreError> {
@@ -72,7 +97,12 @@ impl PgTransaction {
             ));
         }
         let time_limit = self.time_limit();
-        let commit = self.connection.into_inner().commit();
+        let commit = async {
+            match self.link.into_inner() {
+                Link::Pooled(transaction) => transaction.commit().await,
+                Link::Kept(lent) => lent.commit().await,
+            }
+        };
         match tokio::time::timeout(time_limit, commit).await {
             Ok(outcome) => outcome.map_err(|error| match driver_error(&error) {
                 StoreError::Unavailable(why) => StoreError::InDoubt(why),
@@ -80,6 +110,18 @@ impl PgTransaction {
             }),
             Err(_) => Err(StoreError::InDoubt("the database did not answer COMMIT in time".into())),
         }
+    }
+
+    /// Runs a statement whose outcome nobody looks at before the commit. Where it can it goes with COMMIT in one message,
+    /// and then it is the commit that tells of its failure.
+    pub(super) async fn run_last(&self, statement: Statement) -> Result<(), DbErr> {
+        if let Link::Kept(lent) = &mut *self.link.lock().await
+            && let Some(statement) = counting::prepared(&statement)
+        {
+            lent.hold_back(statement);
+            return Ok(());
+        }
+        self.execute_raw(statement).await.map(drop)
     }
 
     /// Gives every further statement so much time: for jobs, whose statements go over whole tables.
@@ -99,6 +141,15 @@ impl PgTransaction {
         sqlx::query_with(AssertSqlSafe(statement.sql), SqlxValues(values)).persistent(self.persistent)
     }
 
+    async fn rows(&self, lent: &mut Lent, statement: Statement) -> Result<Vec<PgRow>, sqlx::Error> {
+        if let Some(prepared) = counting::prepared(&statement) {
+            return lent.run(prepared).await.map(|reply| reply.rows);
+        }
+        let rows = self.query(statement).fetch_all(lent.connection().await?).await;
+        lent.answered(&rows);
+        rows
+    }
+
     /// Waits for an answer within the time limit, and remembers a failure.
     async fn answer<T>(&self, work: impl Future<Output = Result<T, sqlx::Error>> + Send) -> Result<T, DbErr> {
         let answer = tokio::time::timeout(self.time_limit(), work).await.unwrap_or_else(|_| {
@@ -110,6 +161,10 @@ impl PgTransaction {
             DbErr::Query(RuntimeErr::SqlxError(error.into()))
         })
     }
+}
+
+fn too_late() -> StoreError {
+    StoreError::Unavailable("the database did not open a transaction in time".into())
 }
 
 /// Opens a transaction, trying other connections when one turns out to be dead: after a restart of the database,
@@ -138,25 +193,54 @@ impl ConnectionTrait for PgTransaction {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        let mut connection = self.connection.lock().await;
-        self.answer(self.query(statement).execute(&mut **connection)).await.map(Into::into)
+        let outcome = match &mut *self.link.lock().await {
+            Link::Pooled(transaction) => self.answer(self.query(statement).execute(&mut **transaction)).await,
+            Link::Kept(lent) => {
+                if let Some(prepared) = counting::prepared(&statement) {
+                    self.answer(lent.run(prepared)).await.map(|reply| reply.outcome)
+                } else {
+                    let query = self.query(statement);
+                    let work = async {
+                        let outcome = query.execute(lent.connection().await?).await;
+                        lent.answered(&outcome);
+                        outcome
+                    };
+                    self.answer(work).await
+                }
+            }
+        };
+        outcome.map(Into::into)
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        let mut connection = self.connection.lock().await;
-        let sql = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
-        self.answer(sql.execute(&mut **connection)).await.map(Into::into)
+        let raw = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
+        let outcome = match &mut *self.link.lock().await {
+            Link::Pooled(transaction) => self.answer(raw.execute(&mut **transaction)).await,
+            Link::Kept(lent) => {
+                let work = async {
+                    let outcome = raw.execute(lent.connection().await?).await;
+                    lent.answered(&outcome);
+                    outcome
+                };
+                self.answer(work).await
+            }
+        };
+        outcome.map(Into::into)
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        let mut connection = self.connection.lock().await;
-        let row = self.answer(self.query(statement).fetch_optional(&mut **connection)).await?;
+        let row = match &mut *self.link.lock().await {
+            Link::Pooled(transaction) => self.answer(self.query(statement).fetch_optional(&mut **transaction)).await?,
+            Link::Kept(lent) => self.answer(self.rows(lent, statement)).await?.into_iter().next(),
+        };
         Ok(row.map(Into::into))
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        let mut connection = self.connection.lock().await;
-        let rows = self.answer(self.query(statement).fetch_all(&mut **connection)).await?;
+        let rows = match &mut *self.link.lock().await {
+            Link::Pooled(transaction) => self.answer(self.query(statement).fetch_all(&mut **transaction)).await?,
+            Link::Kept(lent) => self.answer(self.rows(lent, statement)).await?,
+        };
         Ok(rows.into_iter().map(Into::into).collect())
     }
 }

@@ -1,17 +1,21 @@
 //! API keys: made, listed, rotated, revoked and verified by their owner. A secret is in an answer once.
 
+mod limits;
+
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::web::{Data, Json, Path};
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::api_keys::{ApiKey, ApiKeyDraft, ApiKeyId, KeyRefused, ROTATION_OVERLAP_MAX};
+use domain::api_keys::{ApiKey, ApiKeyDraft, ApiKeyId, KeyChanges, KeyLimits, KeyRefused, ROTATION_OVERLAP_MAX};
 use domain::identity::{Permission, PermissionSet};
 use serde::{Deserialize, Serialize};
 use services::api_keys::{ApiKeyError, ApiKeyService, CreatedKey};
 use utoipa::ToSchema;
 use uuid::Uuid;
 use validator::Validate;
+
+use limits::{KeyLimitsIn, KeyLimitsView, limit_changes};
 
 use super::caller::{ManageOwnKeys, Permitted, WriteAnyUser};
 use super::detached::detached;
@@ -42,10 +46,33 @@ pub struct NewKeyIn {
     /// Whether it may check, consume and make profiles for other users. Administrators only.
     #[serde(default)]
     on_behalf: Option<bool>,
+    /// None unless told.
+    #[serde(default)]
+    #[validate(nested)]
+    #[schema(nullable = true)]
+    limits: Option<KeyLimitsIn>,
     /// Never unless told.
     #[serde(default)]
     #[validate(custom(function = "in_calendar"))]
     expires_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyChangesIn {
+    #[serde(default)]
+    #[validate(length(min = 1, max = 100), custom(function = "one_line"))]
+    #[schema(
+        pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$",
+        min_length = 1,
+        max_length = 100
+    )]
+    name: Option<String>,
+    /// The limits that are named change. Null, for one of them or for all, takes away.
+    #[serde(default, deserialize_with = "super::valid::present")]
+    #[validate(nested)]
+    #[schema(value_type = Option<KeyLimitsIn>)]
+    limits: Option<Option<KeyLimitsIn>>,
 }
 
 /// A permission by its name on the wire.
@@ -82,6 +109,7 @@ pub struct ApiKeyView {
     pub last_four: String,
     pub permissions: Vec<PermissionName>,
     pub on_behalf: bool,
+    pub limits: KeyLimitsView,
     /// False once it is revoked.
     pub is_active: bool,
     #[schema(required = true)]
@@ -122,6 +150,7 @@ impl From<&ApiKey> for ApiKeyView {
             last_four: key.last_four.clone(),
             permissions: key.permissions.iter().map(PermissionName).collect(),
             on_behalf: key.on_behalf,
+            limits: KeyLimitsView::from(&key.limits),
             is_active: key.is_active,
             last_used_at: key.last_used_at,
             expires_at: key.expires_at,
@@ -144,7 +173,9 @@ impl From<ApiKeyError> for Problem {
             ApiKeyError::Key(conflict) => conflict.into(),
             ApiKeyError::Store(error) => error.into(),
             ApiKeyError::Refused(why) => match why {
-                KeyRefused::BeyondCaller(_) | KeyRefused::OnBehalfNeedsAdmin => Self::forbidden(&why),
+                KeyRefused::BeyondCaller(_) | KeyRefused::BeyondCallersLimits | KeyRefused::OnBehalfNeedsAdmin => {
+                    Self::forbidden(&why)
+                }
                 KeyRefused::NoPermission => Self::invalid_field("permissions", "needs at least one"),
                 KeyRefused::AlreadyExpired => Self::invalid_field("expires_at", "lies in the past"),
                 KeyRefused::OverlapTooLong => Self::invalid_field("overlap_seconds", "is between 0 and 604800"),
@@ -169,10 +200,11 @@ pub async fn create_key(
     input: Valid<NewKeyIn>,
 ) -> Result<HttpResponse, Problem> {
     let once = key.once(me.caller.user_id, &input.bytes, StatusCode::CREATED, created_view);
-    let NewKeyIn { name, permissions, on_behalf, expires_at } = input.body;
+    let NewKeyIn { name, permissions, on_behalf, limits, expires_at } = input.body;
+    let limits = KeyLimits::NONE.changed(&limit_changes(limits.map(Some))?);
     let permissions =
         permissions.map_or_else(default_permissions, |names| names.into_iter().map(|name| name.0).collect());
-    let draft = ApiKeyDraft { name, permissions, on_behalf: on_behalf.unwrap_or(false), expires_at };
+    let draft = ApiKeyDraft { name, permissions, on_behalf: on_behalf.unwrap_or(false), limits, expires_at };
     let keys = keys.into_inner();
     Ok(answer(detached(async move { keys.create(&me.caller, &draft, once).await }).await?))
 }
@@ -215,7 +247,27 @@ pub async fn read_key(
     Ok(Json(ApiKeyView::from(&key)))
 }
 
-/// Replaces a key by one with the same rights. Both work during the overlap.
+/// Gives one of the own keys another name or other limits.
+#[utoipa::path(patch, path = "/api/keys/{key_id}", tag = "keys", operation_id = "change_key", request_body = KeyChangesIn,
+    params(("key_id" = Uuid, Path, description = "Its id")), responses(
+    (status = 200, description = "The key", body = ApiKeyView),
+    (status = 404, description = "No such key", body = ProblemView),
+), security(("token" = []), ("key" = [])))]
+pub async fn change_key(
+    me: Permitted<ManageOwnKeys>,
+    id: Path<String>,
+    keys: Data<ApiKeyService>,
+    input: Valid<KeyChangesIn>,
+) -> Result<Json<ApiKeyView>, Problem> {
+    let id = key_id(&id)?;
+    let KeyChangesIn { name, limits } = input.body;
+    let changes = KeyChanges { name, limits: limit_changes(limits)? };
+    let keys = keys.into_inner();
+    let key = detached(async move { keys.change(&me.caller, id, &changes).await }).await?;
+    Ok(Json(ApiKeyView::from(&key)))
+}
+
+/// Replaces a key by one with the same rights and limits. Both work during the overlap.
 #[utoipa::path(post, path = "/api/keys/{key_id}/rotate", tag = "keys", operation_id = "rotate_key", request_body = RotateIn,
     params(("key_id" = Uuid, Path, description = "Its id"),
         ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer what the first answered")),

@@ -18,6 +18,7 @@ use services::identity::callers::{AtOnce, CallerService, Identified, NotIdentifi
 use tracing::debug;
 
 use super::detached::detached;
+use super::dialects::dialect::{Dialect, GOOGLE_KEY};
 use super::limits::RateLimits;
 use super::problem::Problem;
 use crate::settings::shape::Settings;
@@ -41,7 +42,9 @@ pub async fn identify(
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let named = !NAMELESS.iter().any(|nameless| request.path().starts_with(nameless));
-    if let Some(presented) = presented(request.request(), &settings.api_keys.prefix).filter(|_| named) {
+    let in_query = key_in_query(request.request());
+    let shown = presented(request.request(), &settings.api_keys.prefix, in_query.as_deref());
+    if let Some(presented) = shown.filter(|_| named) {
         let address = limits.address_of(request.request());
         let asking = if let Err(too_fast) = limits.check_failures(address) {
             Err(too_fast)
@@ -85,17 +88,32 @@ fn refusal(error: NotIdentified, count: impl FnOnce()) -> Problem {
     }
 }
 
-/// The credential of a request: an API key wherever it stands, else a bearer token.
-fn presented<'a>(request: &'a HttpRequest, key_prefix: &str) -> Option<Presented<'a>> {
+/// The key that Gemini's clients may send in the address. The routes of the house take none from there.
+fn key_in_query(request: &HttpRequest) -> Option<String> {
+    Dialect::of(request.path(), request.headers())?;
+    let mut pairs = form_urlencoded::parse(request.query_string().as_bytes());
+    pairs.find(|(name, _)| name == "key").map(|(_, key)| key.into_owned())
+}
+
+/// The credential of a request: an API key wherever it stands, else a bearer token. In a dialect either may stand where
+/// the SDK puts what it calls a key.
+fn presented<'a>(request: &'a HttpRequest, key_prefix: &str, in_query: Option<&'a str>) -> Option<Presented<'a>> {
     let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or_default().trim());
+    let either = |shown: &'a str| {
+        if shown.starts_with(key_prefix) { Presented::Key(shown) } else { Presented::Token(shown) }
+    };
+    let is_dialect = Dialect::of(request.path(), request.headers()).is_some();
     if let Some(key) = header(API_KEY_HEADER) {
-        return Some(Presented::Key(key));
+        return Some(if is_dialect { either(key) } else { Presented::Key(key) });
+    }
+    if let Some(key) = header(GOOGLE_KEY).or(in_query).filter(|_| is_dialect) {
+        return Some(either(key));
     }
     let authorization = header(AUTHORIZATION.as_str())?;
     let (scheme, credential) = authorization.split_once(' ').unwrap_or((authorization, ""));
     // Another scheme is a credential too, one that nobody accepts: it must not pass for none.
     let credential = if scheme.eq_ignore_ascii_case("bearer") { credential.trim() } else { "" };
-    Some(if credential.starts_with(key_prefix) { Presented::Key(credential) } else { Presented::Token(credential) })
+    Some(either(credential))
 }
 
 fn asking(request: &HttpRequest) -> Result<Identified, Problem> {
@@ -196,6 +214,7 @@ requirements! {
     CheckUsage = may(UsageCheck);
     WriteUsage = may(UsageWrite);
     ReadAnyUsage = may_administer(UsageCheck);
+    Chat = may(AiChat);
     ManageOwnKeys = may(KeysManage);
     ManageTokens = may_administer(BillingManage);
     ReadCatalogue = may_administer(PlansRead);

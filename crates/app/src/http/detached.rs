@@ -31,13 +31,17 @@ pub fn run_on(runtime: &Handle) {
     });
 }
 
+/// Where the use cases of the calling HTTP worker run.
+pub fn runtime() -> Handle {
+    RUNTIME.with(|chosen| chosen.get().cloned()).unwrap_or_else(Handle::current)
+}
+
 /// Runs `work` to its end, whether or not anybody still waits for it.
 pub async fn detached<T, E>(work: impl Future<Output = Result<T, E>> + Send + 'static) -> Result<T, Problem>
 where
     T: Send + 'static,
     E: Into<Problem> + Send + 'static,
 {
-    let runtime = RUNTIME.with(|chosen| chosen.get().cloned()).unwrap_or_else(Handle::current);
     let Ok(place) = PLACES.try_acquire() else {
         return Err(Problem::unavailable("busy", "Too many requests are under way. Nothing was done; send it again."));
     };
@@ -45,7 +49,7 @@ where
         let _place = place;
         work.await
     };
-    match runtime.spawn(kept.in_current_span()).await {
+    match runtime().spawn(kept.in_current_span()).await {
         Ok(outcome) => outcome.map_err(Into::into),
         Err(broken) => Err(Problem::internal(&broken)),
     }

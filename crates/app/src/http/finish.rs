@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,8 @@ use ports::randomness::Randomness;
 use tracing::{Instrument, Span, error, error_span, info};
 
 use super::cors::Cors;
+use super::dialects::dialect::Dialect;
+use super::dialects::problems;
 use super::problem::{self, Problem};
 mod body_watch;
 mod refusals;
@@ -42,9 +45,14 @@ use crate::telemetry::{REQUEST_SECONDS, REQUESTS};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// What Anthropic's SDK reads as the id of a request.
+static ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
 /// How long an id that the client chose may be.
 const REQUEST_ID_MAX: usize = 64;
+
+/// Where a model is asked in our own words. In a dialect the dialect tells.
+const CHAT_PATH: &str = "/api/ai/chat";
 
 /// The label of requests to paths that no route has: an attacker must not make labels.
 const UNMATCHED: &str = "unmatched";
@@ -73,9 +81,20 @@ struct Asked {
     method: Method,
     path: String,
     route: Cow<'static, str>,
+    /// In whose words it is answered, where they are not ours.
+    dialect: Option<Dialect>,
+    /// Whether a model answers, who may think for longer than anything of ours takes.
+    asks_a_model: bool,
     origin: Option<HeaderValue>,
     with_credentials: bool,
     since: Instant,
+}
+
+/// A problem as it goes out.
+struct Written {
+    status: StatusCode,
+    content_type: &'static str,
+    body: String,
 }
 
 /// The middleware, for `actix_web::middleware::from_fn`.
@@ -113,8 +132,13 @@ async fn answer<B: MessageBody + 'static>(
     }
     let body = BodyWatch::place(&mut request);
     // A handler that panics has lost nothing but its own answer: the use case and its transaction stand elsewhere.
-    let handled = AssertUnwindSafe(next.call(request)).catch_unwind();
-    let problem = match tokio::time::timeout(finishing.deadline, handled).await {
+    let mut handled = pin!(AssertUnwindSafe(next.call(request)).catch_unwind());
+    let in_time = match tokio::time::timeout(finishing.deadline, handled.as_mut()).await {
+        // What a model may take is bounded where it is called.
+        Err(_) if asked.asks_a_model && !body.is_awaited() => Ok(handled.await),
+        in_time => in_time,
+    };
+    let problem = match in_time {
         Ok(Ok(Ok(response))) => {
             let response = finishing.complete(asked, response);
             return Ok(match body.unfinished() {
@@ -127,13 +151,16 @@ async fn answer<B: MessageBody + 'static>(
         Err(_) => too_late(finishing.deadline, body.is_awaited()),
     };
     // The request went down with the handler, so the answer travels as an error, which the server writes as it is.
-    let text = BoxBody::new(problem.body(&asked.path, &asked.id).to_string());
+    let written = asked.written(&problem);
+    let text = BoxBody::new(written.body);
     let text = match body.unfinished() {
         None => text,
         Some(rest) => rest.keep_beside(text),
     };
     let mut response = problem.error_response().set_body(text);
-    finishing.dress(asked, problem.status, response.headers_mut());
+    *response.status_mut() = written.status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(written.content_type));
+    finishing.dress(asked, written.status, response.headers_mut());
     Err(InternalError::from_response("answered", response).into())
 }
 
@@ -147,12 +174,13 @@ impl Finishing {
         let mut response = match problem_of(response.response()) {
             None => response.map_into_left_body(),
             Some(problem) => {
-                let body = problem.body(&asked.path, &asked.id).to_string();
-                let mut response = response.map_body(|_, _| EitherBody::right(BoxBody::new(body)));
+                let written = asked.written(&problem);
+                let mut response = response.map_body(|_, _| EitherBody::right(BoxBody::new(written.body)));
+                *response.response_mut().status_mut() = written.status;
                 let headers = response.headers_mut();
                 headers.remove(CONTENT_ENCODING);
                 headers.remove(CONTENT_LENGTH);
-                headers.insert(CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE));
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static(written.content_type));
                 response
             }
         };
@@ -162,6 +190,9 @@ impl Finishing {
 
     fn dress(&self, asked: &Asked, status: StatusCode, headers: &mut HeaderMap) {
         if let Ok(id) = HeaderValue::from_str(&asked.id) {
+            if asked.dialect == Some(Dialect::Anthropic) {
+                headers.insert(ANTHROPIC_REQUEST_ID.clone(), id.clone());
+            }
             headers.insert(REQUEST_ID.clone(), id);
         }
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -179,14 +210,35 @@ impl Asked {
     fn read(request: &ServiceRequest, randomness: &dyn Randomness) -> Self {
         let headers = request.headers();
         let sent_id = headers.get(&REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|id| is_request_id(id));
+        let dialect = Dialect::of(request.path(), headers);
         Self {
             id: sent_id.map_or_else(|| randomness.new_id().to_string(), str::to_owned),
             method: request.method().clone(),
             path: request.path().to_owned(),
             route: request.match_pattern().map_or(Cow::Borrowed(UNMATCHED), Cow::Owned),
+            dialect,
+            asks_a_model: dialect.is_some() || request.path() == CHAT_PATH,
             origin: headers.get(ORIGIN).cloned(),
-            with_credentials: [&AUTHORIZATION, &COOKIE, &API_KEY].iter().any(|name| headers.contains_key(*name)),
+            // In a dialect the credential may stand in other headers, and in the address.
+            with_credentials: dialect.is_some()
+                || [&AUTHORIZATION, &COOKIE, &API_KEY].iter().any(|name| headers.contains_key(*name)),
             since: Instant::now(),
+        }
+    }
+
+    /// The problem in the words of whoever asked.
+    fn written(&self, problem: &Problem) -> Written {
+        match self.dialect {
+            None => Written {
+                status: problem.status,
+                content_type: problem::CONTENT_TYPE,
+                body: problem.body(&self.path, &self.id).to_string(),
+            },
+            Some(dialect) => Written {
+                status: problems::status(problem),
+                content_type: "application/json",
+                body: problems::body(dialect, problem, &self.id).to_string(),
+            },
         }
     }
 

@@ -1,10 +1,13 @@
 //! HTTP: a module a room, and what all rooms share.
 
+pub mod ai_usage;
 pub mod api_keys;
 pub mod audit;
 pub mod caller;
+pub mod chat;
 pub mod cors;
 pub mod detached;
+pub mod dialects;
 pub mod entitlements;
 pub mod features;
 pub mod finish;
@@ -18,6 +21,7 @@ pub mod pages;
 pub mod plans;
 pub mod prices;
 pub mod problem;
+pub mod replays;
 pub mod routes;
 pub mod server;
 pub mod subscriptions;

@@ -29,7 +29,8 @@ impl FromRequest for RequestKey {
     }
 }
 
-fn read(request: &HttpRequest) -> Result<RequestKey, Problem> {
+/// The key of a request whose body is read elsewhere.
+pub fn read(request: &HttpRequest) -> Result<RequestKey, Problem> {
     let refused = |why: String| Problem::invalid_field("Idempotency-Key", why);
     let mut sent = request.headers().get_all("idempotency-key");
     let key = match (sent.next(), sent.next()) {

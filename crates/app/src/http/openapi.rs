@@ -11,8 +11,8 @@ use utoipa::{Modify, OpenApi};
 
 use super::problem::{CONTENT_TYPE, ProblemView};
 use super::{
-    api_keys, audit, entitlements, features, identity, maintenance, metrics, plans, prices, subscriptions, tokens,
-    usage, usage_history, users,
+    ai_usage, api_keys, audit, chat, dialects, entitlements, features, identity, maintenance, metrics, plans, prices,
+    subscriptions, tokens, usage, usage_history, users,
 };
 
 #[derive(OpenApi)]
@@ -37,9 +37,16 @@ use super::{
         tokens::read_tokens, tokens::list_token_transactions, tokens::top_up_tokens, tokens::grant_bonus_tokens,
         tokens::refund_tokens,
         usage_history::list_usage, usage_history::list_all_usage,
-        api_keys::create_key, api_keys::list_keys, api_keys::read_key, api_keys::rotate_key, api_keys::revoke_key,
+        api_keys::create_key, api_keys::list_keys, api_keys::read_key, api_keys::change_key, api_keys::rotate_key, api_keys::revoke_key,
         api_keys::verify_key, api_keys::revoke_users_key,
+        chat::calls::chat, chat::calls::quote_chat, chat::sessions::open_session, chat::sessions::list_sessions, chat::sessions::read_session, chat::sessions::change_session,
+        chat::sessions::end_session, chat::sessions::delete_session, chat::messages::list_messages, chat::messages::list_history,
+        ai_usage::read_usage, ai_usage::read_any_usage,
         prices::list_models, prices::list_prices, prices::add_price,
+        dialects::doors::create_chat_completion, dialects::doors::create_embeddings, dialects::doors::create_message,
+        dialects::doors::count_message_tokens, dialects::doors::call_gemini_model,
+        dialects::doors::call_gemini_model_stable, dialects::models::list_dialect_models,
+        dialects::models::read_dialect_model, dialects::models::list_gemini_models, dialects::models::read_gemini_model,
         audit::list_audit, maintenance::integrity, maintenance::liveness, maintenance::readiness,
         metrics::render,
     ),
@@ -52,7 +59,9 @@ use super::{
         (name = "entitlements", description = "The own plan and what it allows"),
         (name = "usage", description = "Consuming against the limits, and what was consumed"),
         (name = "tokens", description = "The own balance of tokens and its ledger"),
+        (name = "ai", description = "Conversations with models, and what calls of them cost"),
         (name = "models", description = "The models of the AI providers, with their limits and prices"),
+        (name = "dialects", description = "The APIs of OpenAI, Anthropic and Gemini, for their own SDKs"),
         (name = "keys", description = "API keys"),
         (name = "catalogue", description = "Plans and features, for administrators"),
         (name = "operators", description = "Users, audit and integrity, for administrators"),
@@ -60,6 +69,9 @@ use super::{
     )
 )]
 pub struct ApiDocument;
+
+/// The tag of the routes that speak other people's words.
+const DIALECTS: &str = "dialects";
 
 /// The document as text, as it is served and as it is kept in `docs/`.
 pub fn document() -> Result<String, serde_json::Error> {
@@ -127,6 +139,9 @@ fn describe_key(parameter: &mut RefOr<Parameter>) {
 
 fn complete(operation: &mut Operation) {
     operation.parameters.iter_mut().flatten().for_each(describe_key);
+    if operation.tags.iter().flatten().any(|tag| tag == DIALECTS) {
+        return complete_dialect(operation);
+    }
     for response in operation.responses.responses.values_mut() {
         mark_as_problem(response);
     }
@@ -163,6 +178,29 @@ fn complete(operation: &mut Operation) {
     }
     for (status, description) in shared {
         operation.responses.responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(problem(description)));
+    }
+}
+
+/// Refusals there are in the dialect, and those of the house that the SDKs do not know are a 400.
+fn complete_dialect(operation: &mut Operation) {
+    let object = || RefOr::T(Schema::from(ObjectBuilder::new().schema_type(Type::Object)));
+    for (status, description) in [
+        ("400", "A field is wrong or cannot be translated, the body is no JSON or too large"),
+        ("401", "No or bad credentials"),
+        ("402", "The limit is reached, and the tokens do not pay for the call"),
+        ("403", "Not allowed: the permission, the plan, or a model without a price"),
+        ("404", "No such model"),
+        ("409", "The answer under this key, or to the call that is tried again, is under way, lost or too long"),
+        ("422", "The idempotency key was used with another body"),
+        ("429", "A limit of the plan or the key, or the provider takes no more"),
+        ("500", "A fault of ours"),
+        ("502", "The provider failed"),
+        ("503", "The provider has no key or is left alone for a while, or the database does not answer"),
+        ("504", "The provider took too long"),
+    ] {
+        let content = Content::new(Some(object()));
+        let refusal = ResponseBuilder::new().description(description).content("application/json", content).build();
+        operation.responses.responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(refusal));
     }
 }
 

@@ -1,13 +1,15 @@
 //! Routes: which path leads to which handler. Resources, not macros, so that a wrong method is a 405 with `Allow`.
 
-use actix_web::HttpResponse;
 use actix_web::web::{self, PayloadConfig, ServiceConfig, resource};
+use actix_web::{HttpResponse, guard};
 
+use super::chat::{calls, messages, sessions};
+use super::dialects::{doors, models};
 use super::problem::Problem;
 use super::usage::{demands, reservations};
 use super::{
-    api_keys, audit, entitlements, features, identity, maintenance, metrics, openapi, plans, prices, subscriptions,
-    tokens, usage_history, users,
+    ai_usage, api_keys, audit, entitlements, features, identity, maintenance, metrics, openapi, plans, prices,
+    subscriptions, tokens, usage_history, users,
 };
 
 /// Every route of the service.
@@ -18,8 +20,10 @@ pub fn routes(config: &mut ServiceConfig) {
         .configure(own)
         .configure(metering)
         .configure(ledger)
+        .configure(ai)
         .configure(catalogue)
         .configure(keys)
+        .configure(dialects)
         .configure(operators)
         .configure(documentation)
         .default_service(web::to(nothing_here));
@@ -80,6 +84,24 @@ fn ledger(config: &mut ServiceConfig) {
         .service(resource("/api/tokens/refund").post(tokens::refund_tokens));
 }
 
+fn ai(config: &mut ServiceConfig) {
+    let room = || PayloadConfig::new(calls::CHAT_BODY_LIMIT);
+    config
+        .service(resource("/api/ai/chat").app_data(room()).post(calls::chat))
+        .service(resource("/api/ai/quote").app_data(room()).post(calls::quote_chat))
+        .service(resource("/api/ai/sessions").get(sessions::list_sessions).post(sessions::open_session))
+        .service(
+            resource("/api/ai/sessions/{session_id}")
+                .get(sessions::read_session)
+                .patch(sessions::change_session)
+                .delete(sessions::delete_session),
+        )
+        .service(resource("/api/ai/sessions/{session_id}/end").post(sessions::end_session))
+        .service(resource("/api/ai/sessions/{session_id}/messages").get(messages::list_messages))
+        .service(resource("/api/ai/usage").get(ai_usage::read_usage))
+        .service(resource("/api/ai/history").get(messages::list_history));
+}
+
 fn catalogue(config: &mut ServiceConfig) {
     config
         .service(resource("/api/plans").get(plans::list_plans).post(plans::create_plan))
@@ -105,8 +127,36 @@ fn keys(config: &mut ServiceConfig) {
     config
         .service(resource("/api/keys").get(api_keys::list_keys).post(api_keys::create_key))
         .service(resource("/api/keys/verify").post(api_keys::verify_key))
-        .service(resource("/api/keys/{key_id}").get(api_keys::read_key).delete(api_keys::revoke_key))
+        .service(
+            resource("/api/keys/{key_id}")
+                .get(api_keys::read_key)
+                .patch(api_keys::change_key)
+                .delete(api_keys::revoke_key),
+        )
         .service(resource("/api/keys/{key_id}/rotate").post(api_keys::rotate_key));
+}
+
+/// The providers' own routes. A model's name may hold slashes, and tuned ones colons: a verb of Gemini's follows the last
+/// colon of a POST, and a GET asks for the model of that name.
+fn dialects(config: &mut ServiceConfig) {
+    let body = || PayloadConfig::new(doors::BODY_LIMIT);
+    let chat = resource("/v1/chat/completions").app_data(body());
+    let embeddings = resource("/v1/embeddings").app_data(body());
+    let messages = resource("/v1/messages").app_data(body());
+    let counting = resource("/v1/messages/count_tokens").app_data(body());
+    let stable = resource("/v1/models/{model:.+}:{verb}").guard(guard::Post()).app_data(body());
+    let beta = resource("/v1beta/models/{model:.+}:{verb}").guard(guard::Post()).app_data(body());
+    config
+        .service(chat.post(doors::create_chat_completion))
+        .service(embeddings.post(doors::create_embeddings))
+        .service(messages.post(doors::create_message))
+        .service(counting.post(doors::count_message_tokens))
+        .service(stable.post(doors::call_gemini_model_stable))
+        .service(beta.post(doors::call_gemini_model))
+        .service(resource("/v1/models").get(models::list_dialect_models))
+        .service(resource("/v1/models/{model:.+}").get(models::read_dialect_model))
+        .service(resource("/v1beta/models").get(models::list_gemini_models))
+        .service(resource("/v1beta/models/{model:.+}").get(models::read_gemini_model));
 }
 
 fn operators(config: &mut ServiceConfig) {
@@ -127,6 +177,7 @@ fn operators(config: &mut ServiceConfig) {
         )
         .service(resource("/api/admin/users/{user_id}/keys/{key_id}").delete(api_keys::revoke_users_key))
         .service(resource("/api/admin/usage").get(usage_history::list_all_usage))
+        .service(resource("/api/admin/ai/usage").get(ai_usage::read_any_usage))
         .service(resource("/api/admin/prices").get(prices::list_prices).post(prices::add_price))
         .service(resource("/api/admin/audit").get(audit::list_audit))
         .service(resource("/api/admin/integrity").get(maintenance::integrity));

@@ -6,15 +6,20 @@ use std::time::Duration;
 
 use actix_web::dev::Server;
 use actix_web::middleware::from_fn;
+use actix_web::rt::net::TcpStream;
 use actix_web::web::{Data, PayloadConfig, ServiceConfig};
 use actix_web::{App, HttpServer};
 use adapters::postgres::PgStore;
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
 use ports::changes::ChangeListener;
+use ports::clock::Clock;
 use ports::randomness::Randomness;
+use services::ai::AiService;
+use services::ai_usage::AiUsageService;
 use services::api_keys::ApiKeyService;
 use services::audit::AuditService;
+use services::chat::ChatService;
 use services::entitlements::EntitlementService;
 use services::features::FeatureService;
 use services::identity::accounts::AccountService;
@@ -22,6 +27,7 @@ use services::identity::callers::CallerService;
 use services::maintenance::MaintenanceService;
 use services::plans::PlanService;
 use services::prices::PriceService;
+use services::replays::ReplayService;
 use services::tokens::TokenService;
 use services::usage::UsageService;
 use services::usage_history::UsageHistoryService;
@@ -46,12 +52,17 @@ pub struct Rooms {
     pub users: Arc<UserService>,
     pub plans: Arc<PlanService>,
     pub prices: Arc<PriceService>,
+    pub ai: Arc<AiService>,
+    pub clock: Arc<dyn Clock>,
     pub features: Arc<FeatureService>,
     pub entitlements: Arc<EntitlementService>,
     pub usage: Arc<UsageService>,
     pub tokens: Arc<TokenService>,
     pub usage_history: Arc<UsageHistoryService>,
     pub api_keys: Arc<ApiKeyService>,
+    pub chat: Arc<ChatService>,
+    pub ai_usage: Arc<AiUsageService>,
+    pub replays: Arc<ReplayService>,
     pub audit: Arc<AuditService>,
     pub maintenance: Arc<MaintenanceService>,
     /// Whether changes are heard, for the metrics.
@@ -94,6 +105,13 @@ pub fn bind(
             .wrap(from_fn(finish))
     })
     .workers(workers)
+    // The end of a stream is a small packet after a pause: held back for the client's acknowledgement it comes 40 ms late.
+    .on_connect(|connection, _| {
+        if let Some(stream) = connection.downcast_ref::<TcpStream>() {
+            // A connection that is gone already needs it no more.
+            stream.set_nodelay(true).ok();
+        }
+    })
     .client_request_timeout(Duration::from_secs(head_timeout))
     .client_disconnect_timeout(DISCONNECT_TIMEOUT)
     .keep_alive(KEEP_ALIVE)
@@ -118,12 +136,17 @@ struct Shared {
     users: Data<UserService>,
     plans: Data<PlanService>,
     prices: Data<PriceService>,
+    ai: Data<AiService>,
+    clock: Data<dyn Clock>,
     features: Data<FeatureService>,
     entitlements: Data<EntitlementService>,
     usage: Data<UsageService>,
     tokens: Data<TokenService>,
     usage_history: Data<UsageHistoryService>,
     api_keys: Data<ApiKeyService>,
+    chat: Data<ChatService>,
+    ai_usage: Data<AiUsageService>,
+    replays: Data<ReplayService>,
     audit: Data<AuditService>,
     maintenance: Data<MaintenanceService>,
 }
@@ -149,12 +172,17 @@ impl Shared {
             users: Data::from(rooms.users),
             plans: Data::from(rooms.plans),
             prices: Data::from(rooms.prices),
+            ai: Data::from(rooms.ai),
+            clock: Data::from(rooms.clock),
             features: Data::from(rooms.features),
             entitlements: Data::from(rooms.entitlements),
             usage: Data::from(rooms.usage),
             tokens: Data::from(rooms.tokens),
             usage_history: Data::from(rooms.usage_history),
             api_keys: Data::from(rooms.api_keys),
+            chat: Data::from(rooms.chat),
+            ai_usage: Data::from(rooms.ai_usage),
+            replays: Data::from(rooms.replays),
             audit: Data::from(rooms.audit),
             maintenance: Data::from(rooms.maintenance),
         })
@@ -175,12 +203,17 @@ impl Shared {
             .app_data(self.users.clone())
             .app_data(self.plans.clone())
             .app_data(self.prices.clone())
+            .app_data(self.ai.clone())
+            .app_data(self.clock.clone())
             .app_data(self.features.clone())
             .app_data(self.entitlements.clone())
             .app_data(self.usage.clone())
             .app_data(self.tokens.clone())
             .app_data(self.usage_history.clone())
             .app_data(self.api_keys.clone())
+            .app_data(self.chat.clone())
+            .app_data(self.ai_usage.clone())
+            .app_data(self.replays.clone())
             .app_data(self.audit.clone())
             .app_data(self.maintenance.clone());
     }

@@ -11,10 +11,13 @@ use std::time::Duration;
 use metrics::counter;
 use metrics_exporter_prometheus::PrometheusHandle;
 use ports::store::{Store, StoreError};
+use services::ai::AiService;
+use services::api_keys::ApiKeyService;
 use services::identity::accounts::AccountService;
 use services::identity::callers::CallerService;
 use services::maintenance::MaintenanceService;
 use services::plans::PlanService;
+use services::replays::ReplayService;
 use services::usage::UsageService;
 use services::usage_history::UsageHistoryService;
 use tokio::sync::watch;
@@ -47,6 +50,9 @@ pub struct JobsContext {
     pub accounts: Option<Arc<AccountService>>,
     pub plans: Arc<PlanService>,
     pub usage: Arc<UsageService>,
+    pub ai: Arc<AiService>,
+    pub replays: Arc<ReplayService>,
+    pub api_keys: Arc<ApiKeyService>,
     pub usage_history: Arc<UsageHistoryService>,
     pub maintenance: Arc<MaintenanceService>,
     pub limits: Arc<RateLimits>,
@@ -64,17 +70,34 @@ impl Jobs {
     pub fn start(context: JobsContext) -> Self {
         let (stop, stopping) = watch::channel(false);
         let mut jobs = Self { stop, running: Vec::new(), callers: Arc::clone(&context.callers) };
-        let JobsContext { store, callers, accounts, plans, usage, usage_history, maintenance, limits, metrics } =
-            context;
+        let JobsContext {
+            store,
+            callers,
+            accounts,
+            plans,
+            usage,
+            ai,
+            replays,
+            api_keys,
+            usage_history,
+            maintenance,
+            limits,
+            metrics,
+        } = context;
         let mut every =
             |name, interval, job: Job| jobs.running.push(tokio::spawn(repeat(name, interval, job, stopping.clone())));
         every("metrics_upkeep", 5 * SECOND, job(move || sweeps::keep_metrics(&metrics)));
         every("key_uses", 5 * SECOND, job(move || sweeps::flush_key_uses(Arc::clone(&callers))));
         every("rate_limits", MINUTE, job(move || sweeps::sweep_limits(&limits)));
         every("answers", MINUTE, job(move || sweeps::sweep_answers(Arc::clone(&store))));
+        every("replays", MINUTE, job(move || sweeps::sweep_replays(Arc::clone(&replays))));
         let holding = Arc::clone(&usage);
         every("holds", 5 * SECOND, job(move || sweeps::sweep_holds(Arc::clone(&holding))));
+        let calling = Arc::clone(&ai);
+        every("calls", 5 * SECOND, job(move || sweeps::sweep_calls(Arc::clone(&calling))));
+        every("revoked_calls", SECOND, job(move || sweeps::end_revoked_calls(Arc::clone(&ai))));
         every("outcomes", MINUTE, job(move || sweeps::sweep_outcomes(Arc::clone(&usage))));
+        every("key_counters", MINUTE, job(move || sweeps::sweep_key_counters(Arc::clone(&api_keys))));
         every("usage_rollups", MINUTE, job(move || sweeps::roll_up_usage(Arc::clone(&usage_history))));
         every("plan_changes", MINUTE, job(move || sweeps::apply_plan_changes(Arc::clone(&plans))));
         if let Some(accounts) = accounts {

@@ -8,10 +8,13 @@ use std::sync::Arc;
 use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use ports::store::{Store, StoreError};
+use services::ai::AiService;
+use services::api_keys::ApiKeyService;
 use services::identity::accounts::AccountService;
 use services::identity::callers::CallerService;
 use services::maintenance::MaintenanceService;
 use services::plans::PlanService;
+use services::replays::ReplayService;
 use services::usage::UsageService;
 use services::usage_history::UsageHistoryService;
 use tracing::{error, info, warn};
@@ -49,10 +52,30 @@ pub async fn sweep_answers(store: Arc<dyn Store>) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Removes the answers of paid calls whose time to be given again is over.
+pub async fn sweep_replays(replays: Arc<ReplayService>) -> Result<(), StoreError> {
+    for _ in 0..BATCHES_MAX {
+        if replays.sweep().await? == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// Removes the outcomes of consumptions that were kept long enough.
 pub async fn sweep_outcomes(usage: Arc<UsageService>) -> Result<(), StoreError> {
     for _ in 0..BATCHES_MAX {
         if usage.sweep_outcomes().await? == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what keys used in windows that are long over.
+pub async fn sweep_key_counters(keys: Arc<ApiKeyService>) -> Result<(), StoreError> {
+    for _ in 0..BATCHES_MAX {
+        if keys.sweep_counters().await? == 0 {
             break;
         }
     }
@@ -68,6 +91,21 @@ pub async fn sweep_holds(usage: Arc<UsageService>) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// Settles the calls of models whose process is gone.
+pub async fn sweep_calls(ai: Arc<AiService>) -> Result<(), StoreError> {
+    for _ in 0..BATCHES_MAX {
+        if ai.sweep_calls().await? == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Ends the calls that run by keys that were revoked.
+pub async fn end_revoked_calls(ai: Arc<AiService>) -> Result<(), StoreError> {
+    ai.end_revoked().await
 }
 
 /// Sums the hours of use that are over. How far the sums are behind is shown also where they could not be made.

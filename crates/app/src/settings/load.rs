@@ -8,9 +8,10 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use config::{Config, File, FileFormat};
+use domain::ai::ModelId;
 
 use super::models;
-use super::shape::{Environment, Settings};
+use super::shape::{Ai, AiProvider, Environment, Settings};
 
 const BASE: &str = include_str!("../../../../config/base.toml");
 const LOCAL: &str = include_str!("../../../../config/local.toml");
@@ -23,6 +24,10 @@ const LISTS: [&str; 2] = ["server.trusted_proxies", "server.cors_origins"];
 /// Secrets that tutorials print. Nobody's production may rest on one.
 const WELL_KNOWN: [&str; 4] =
     ["super-secret-jwt-token-with-at-least-32-characters-long", "secret", "changeme", "your-super-secret-jwt-token"];
+
+/// Of a call at one provider, and of providers for one call: what is tried longer is waited for in vain.
+const ATTEMPTS_MAX: u32 = 10;
+const FALLBACKS_MAX: usize = 5;
 
 /// The settings of a process with these environment variables, and with the files of `folder` if it is there.
 #[expect(clippy::implicit_hasher, reason = "a process has one environment, and its map one hasher")]
@@ -112,6 +117,7 @@ fn check(settings: &Settings) -> anyhow::Result<()> {
     if settings.auth.signing_key.expose().is_some_and(|key| key.len() < 32) {
         bail!("auth.signing_key is shorter than 32 characters");
     }
+    check_ai(&settings.ai)?;
     if settings.environment != Environment::Production {
         return Ok(());
     }
@@ -125,6 +131,30 @@ fn check(settings: &Settings) -> anyhow::Result<()> {
     ] {
         if secret.expose().is_some_and(|text| WELL_KNOWN.contains(&text)) {
             bail!("{name} is a secret that everybody knows; choose another for production");
+        }
+    }
+    Ok(())
+}
+
+fn check_ai(ai: &Ai) -> anyhow::Result<()> {
+    for (name, provider) in [("openai", &ai.openai), ("claude", &ai.claude), ("gemini", &ai.gemini)] {
+        let AiProvider { connect_timeout_ms, first_byte_timeout_ms, idle_timeout_ms, total_timeout_ms, .. } = provider;
+        if [connect_timeout_ms, first_byte_timeout_ms, idle_timeout_ms, total_timeout_ms].contains(&&0) {
+            bail!("ai.{name} has a timeout of 0; each is at least 1 ms");
+        }
+        if !(1..=ATTEMPTS_MAX).contains(&provider.max_attempts) {
+            bail!("ai.{name}.max_attempts is {}; it is 1 to {ATTEMPTS_MAX}", provider.max_attempts);
+        }
+    }
+    if ai.breaker_failures == 0 || ai.breaker_open_seconds == 0 {
+        bail!("ai.breaker_failures and ai.breaker_open_seconds are at least 1");
+    }
+    for (model, fallbacks) in &ai.fallbacks {
+        if fallbacks.len() > FALLBACKS_MAX {
+            bail!("ai.fallbacks has {} models for {model}; at most {FALLBACKS_MAX}", fallbacks.len());
+        }
+        if let Some(wrong) = fallbacks.iter().find(|name| *name == model || ModelId::parse(name).is_err()) {
+            bail!("ai.fallbacks has `{wrong}` for {model}; it takes the names of other models");
         }
     }
     Ok(())
@@ -185,5 +215,38 @@ mod tests {
             loaded(&[("SUPABASE_DATABASE_URL", "postgres://pooled"), ("DATABASE_URL", "postgres://plain")]).unwrap();
         assert_eq!(settings.database.url.expose(), Some("postgres://pooled"));
         assert_eq!(settings.database.direct_url.expose(), Some("postgres://plain"));
+    }
+    #[test]
+    fn fallbacks_are_read_from_a_file_under_the_names_of_models() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = |text: &str| {
+            std::fs::write(folder.path().join("local.toml"), text).unwrap();
+            load(&HashMap::new(), folder.path())
+        };
+        let ai = read(
+            "[ai.fallbacks]\n\"gpt-5.4\" = [\"claude-sonnet-5\", \"gemini/gemini-3.5-flash\"]\n\"ft:Gpt:a/B\" = []",
+        )
+        .unwrap()
+        .ai;
+        assert_eq!(ai.fallbacks["gpt-5.4"], ["claude-sonnet-5", "gemini/gemini-3.5-flash"]);
+        assert!(ai.fallbacks.contains_key("ft:Gpt:a/B"), "{:?}", ai.fallbacks);
+        for wrong in ["\"a\" = [\"a\"]", "\"a\" = [\"\"]", "\"a\" = [\"b\",\"b\",\"b\",\"b\",\"b\",\"b\"]"] {
+            assert!(read(&format!("[ai.fallbacks]\n{wrong}")).is_err(), "{wrong}");
+        }
+        assert!(loaded(&[]).unwrap().ai.fallbacks.is_empty());
+    }
+
+    #[test]
+    fn bounds_of_the_gateway_are_no_zeros() {
+        for (name, value) in [
+            ("PB__AI__OPENAI__IDLE_TIMEOUT_MS", "0"),
+            ("PB__AI__CLAUDE__MAX_ATTEMPTS", "0"),
+            ("PB__AI__GEMINI__MAX_ATTEMPTS", "11"),
+            ("PB__AI__BREAKER_FAILURES", "0"),
+            ("PB__AI__SANDBOX", "maybe"),
+        ] {
+            assert!(loaded(&[(name, value)]).is_err(), "{name}={value}");
+        }
+        assert!(loaded(&[("PB__AI__SANDBOX", "off"), ("PB__AI__OPENAI__TOTAL_TIMEOUT_MS", "1")]).is_ok());
     }
 }

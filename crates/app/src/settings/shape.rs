@@ -24,6 +24,7 @@ pub struct Settings {
     pub rate_limits: RateLimits,
     pub metrics: Metrics,
     pub log: Log,
+    pub telemetry: Telemetry,
     pub ai: Ai,
     pub stripe: Stripe,
 }
@@ -164,6 +165,14 @@ pub struct Log {
     pub filter: String,
 }
 
+/// Where calls of models are told to.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Telemetry {
+    pub otlp_endpoint: String,
+    pub otlp_interval_seconds: u16,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
@@ -174,12 +183,41 @@ pub enum LogFormat {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ai {
+    pub sandbox: Sandbox,
+    pub retry_budget_ms: u64,
+    pub breaker_failures: u32,
+    pub breaker_open_seconds: u64,
+    /// By the name of a model, those that answer in its place where it fails, in this order.
+    pub fallbacks: BTreeMap<String, Vec<String>>,
     pub openai: AiProvider,
     pub claude: AiProvider,
     pub gemini: AiProvider,
+    pub calls: AiCalls,
     /// The models with their list prices, from `config/models.toml`.
     #[serde(skip)]
     pub models: ModelCatalogue,
+}
+
+/// How calls of models are held and followed.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AiCalls {
+    pub hold_seconds: u16,
+    pub assumed_output_tokens: u32,
+    pub lower_max_tokens: bool,
+    pub drain_seconds: u16,
+    pub context_messages: u16,
+    pub default_model: String,
+}
+
+/// Whether the sandbox answers for a provider that has no key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sandbox {
+    /// Everywhere but in production.
+    Auto,
+    On,
+    Off,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -187,6 +225,11 @@ pub struct Ai {
 pub struct AiProvider {
     pub base_url: String,
     pub api_key: Secret,
+    pub connect_timeout_ms: u64,
+    pub first_byte_timeout_ms: u64,
+    pub idle_timeout_ms: u64,
+    pub total_timeout_ms: u64,
+    pub max_attempts: u32,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -1,12 +1,12 @@
 //! Claude's usage. The parts of the input overlap nowhere; the output contains the thinking and does not tell it apart.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::reports::{UsageRefused, count, rest};
 use super::usage::{CallUsage, Geo, Tier, TokenUsage, ToolCalls, UsageSource};
 
 /// `usage` as it is sent, in a message or an event. Fields that are absent or null say nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct ClaudeUsage {
     pub input_tokens: Option<i64>,
@@ -20,14 +20,14 @@ pub struct ClaudeUsage {
     pub inference_geo: Option<String>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct CacheCreation {
     pub ephemeral_5m_input_tokens: Option<i64>,
     pub ephemeral_1h_input_tokens: Option<i64>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
 #[expect(clippy::struct_field_names, reason = "the names are the provider's")]
 pub struct ServerToolUse {

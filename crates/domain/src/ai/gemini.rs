@@ -1,13 +1,13 @@
 //! Gemini's usage. The prompt contains what was cached; what a tool read for the prompt stands beside it and is input
 //! too; the output is candidates and thoughts. Sound and pictures are told in lists by modality.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::reports::{UsageRefused, count, hold_to_total, rest};
 use super::usage::{CallUsage, Geo, Tier, TokenUsage, ToolCalls, UsageSource};
 
 /// `usageMetadata` as it is sent. Fields that are absent or null count nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct GeminiUsage {
     pub prompt_token_count: Option<i64>,
@@ -23,7 +23,7 @@ pub struct GeminiUsage {
     pub traffic_type: Option<String>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ModalityCount {
     pub modality: Option<String>,

@@ -3,14 +3,22 @@
 //! The providers count differently. What each of them sends becomes one `CallUsage` of parts that overlap nowhere, so
 //! that a price is told for each part and their sum is the provider's own total.
 
+mod breaker;
 mod claude;
+mod conversation;
+mod delivery;
 mod gemini;
 mod models;
 mod openai;
 mod reports;
 mod usage;
 
+pub use breaker::{Admission, AttemptOutcome, Breaker, BreakerRules, BreakerState};
 pub use claude::ClaudeUsage;
+pub use conversation::{
+    Conversation, Delta, FinishReason, Part, Speaker, Tool, ToolAnswer, ToolCall, ToolChoice, Turn,
+};
+pub use delivery::Delivery;
 pub use gemini::GeminiUsage;
 pub use models::{ModelId, ModelRefused, Provider, UnknownProvider};
 pub use openai::OpenAiUsage;

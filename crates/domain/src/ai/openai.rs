@@ -1,13 +1,13 @@
 //! `OpenAI`'s usage, of chat completions and of responses alike. The prompt contains what was cached and what was written
 //! to a cache, the completion contains the reasoning: our parts are what is left of them.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::reports::{UsageRefused, count, hold_to_total, rest};
 use super::usage::{CallUsage, Geo, Tier, TokenUsage, ToolCalls, UsageSource};
 
 /// `usage` as it is sent. Fields that are absent or null count nothing, and fields that we do not know are passed over.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct OpenAiUsage {
     #[serde(alias = "input_tokens")]
@@ -21,7 +21,7 @@ pub struct OpenAiUsage {
     pub completion_tokens_details: Option<CompletionDetails>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct PromptDetails {
     pub cached_tokens: Option<i64>,
@@ -31,7 +31,7 @@ pub struct PromptDetails {
     pub image_tokens: Option<i64>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct CacheWriteDetails {
     pub ttl_30m_tokens: Option<i64>,
@@ -39,7 +39,7 @@ pub struct CacheWriteDetails {
 }
 
 /// Accepted and rejected predictions are in the completion and cost what the rest of it costs, so nobody asks for them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
 #[expect(clippy::struct_field_names, reason = "the names are the provider's")]
 pub struct CompletionDetails {

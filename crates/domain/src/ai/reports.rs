@@ -1,5 +1,6 @@
 //! What a provider reported, whichever it was: merged as it comes in, then brought into our parts.
 
+use serde::Serialize;
 use thiserror::Error;
 
 use super::claude::ClaudeUsage;
@@ -21,7 +22,8 @@ pub enum UsageRefused {
 }
 
 /// The usage of one call in the provider's own form.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ReportedUsage {
     /// With the `service_tier` that stands beside the usage.
     OpenAi(OpenAiUsage, Option<String>),

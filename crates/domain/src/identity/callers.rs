@@ -4,6 +4,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::permissions::{Permission, PermissionSet, Role};
+use crate::api_keys::KeyLimits;
 use crate::users::UserId;
 
 /// By what the caller showed who they are.
@@ -11,8 +12,8 @@ use crate::users::UserId;
 pub enum Credential {
     /// An access token: the user in person.
     Token,
-    /// An API key: the user, within the key's permissions.
-    Key { id: Uuid, permissions: PermissionSet, on_behalf: bool },
+    /// An API key: the user, within the key's permissions and limits.
+    Key { id: Uuid, permissions: PermissionSet, on_behalf: bool, limits: KeyLimits },
 }
 
 /// Someone with a profile who asks for something.
@@ -118,7 +119,8 @@ mod tests {
     }
 
     fn key(permissions: &[Permission], on_behalf: bool) -> Credential {
-        Credential::Key { id: Uuid::from_u128(9), permissions: permissions.iter().copied().collect(), on_behalf }
+        let permissions = permissions.iter().copied().collect();
+        Credential::Key { id: Uuid::from_u128(9), permissions, on_behalf, limits: KeyLimits::NONE }
     }
 
     #[test]

@@ -23,4 +23,4 @@ pub use changes::{CatalogueChange, Placed, PriceDraft, PriceRefused, place, refr
 pub use cost::{CallEstimate, Cost, CostError};
 pub use kinds::{PriceKind, UnknownKind};
 pub use list::{ModelPrice, PriceId, PriceKey, PriceList, PriceSource, UnknownPriceSource};
-pub use money::{NanoUsd, UnitPrice, UnitPriceRefused};
+pub use money::{AmountRefused, NanoUsd, UnitPrice, UnitPriceRefused};

@@ -8,6 +8,9 @@ use thiserror::Error;
 /// How many decimals a price for a million has; `decimal(18,6)` holds no more.
 const DECIMALS: u32 = 6;
 
+/// How many decimals an amount has: a billionth of a dollar is the least.
+const AMOUNT_DECIMALS: u32 = 9;
+
 /// A price for a million tokens is below this many dollars.
 const BELOW_USD: u64 = 1_000_000_000_000;
 
@@ -68,11 +71,37 @@ impl fmt::Display for UnitPrice {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum AmountRefused {
+    #[error("an amount must not be negative")]
+    Negative,
+    #[error("an amount has at most nine decimals")]
+    TooFine,
+    #[error("an amount is at most {}", NanoUsd(i64::MAX))]
+    TooLarge,
+}
+
 /// An amount of money in billionths of a dollar, as counters and logs keep it: at most some nine billion dollars.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NanoUsd(pub i64);
 
 impl NanoUsd {
+    /// From dollars. What would have to be rounded is refused.
+    pub fn from_usd(usd: Decimal) -> Result<Self, AmountRefused> {
+        if usd.is_sign_negative() && !usd.is_zero() {
+            return Err(AmountRefused::Negative);
+        }
+        let mut usd = usd.normalize();
+        if usd.scale() > AMOUNT_DECIMALS {
+            return Err(AmountRefused::TooFine);
+        }
+        if usd > Self(i64::MAX).usd() {
+            return Err(AmountRefused::TooLarge);
+        }
+        usd.rescale(AMOUNT_DECIMALS);
+        i64::try_from(usd.mantissa()).map(Self).map_err(|_| AmountRefused::TooLarge)
+    }
+
     /// Rounded half to even; none where it is more than can be kept.
     pub(super) fn from_pico(pico: u128) -> Option<Self> {
         let (whole, rest) = (pico / PICO_PER_NANO, pico % PICO_PER_NANO);
@@ -83,7 +112,7 @@ impl NanoUsd {
 
     /// In dollars, to the last of nine decimals.
     pub fn usd(self) -> Decimal {
-        Decimal::new(self.0, 9)
+        Decimal::new(self.0, AMOUNT_DECIMALS)
     }
 
     /// In dollars with four decimals, for reading; nothing is summed from it.
@@ -91,6 +120,13 @@ impl NanoUsd {
         let mut usd = self.usd().round_dp_with_strategy(4, RoundingStrategy::MidpointNearestEven);
         usd.rescale(4);
         usd
+    }
+}
+
+// As it goes over the wire: exact, without zeros at the end.
+impl fmt::Display for NanoUsd {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.usd().normalize().fmt(formatter)
     }
 }
 
@@ -129,6 +165,19 @@ mod tests {
         let most = u128::from(i64::MAX.unsigned_abs()) * PICO_PER_NANO;
         assert_eq!(NanoUsd::from_pico(most + 499), Some(NanoUsd(i64::MAX)));
         assert_eq!((NanoUsd::from_pico(most + 500), NanoUsd::from_pico(u128::MAX)), (None, None));
+    }
+
+    #[test]
+    fn an_amount_is_read_back_from_what_is_shown_and_never_rounded() {
+        for (nano, text) in [(0, "0"), (1, "0.000000001"), (2_500_000_000, "2.5"), (i64::MAX, "9223372036.854775807")] {
+            assert_eq!(NanoUsd(nano).to_string(), text);
+            assert_eq!(NanoUsd::from_usd(text.parse().unwrap()), Ok(NanoUsd(nano)));
+        }
+        assert_eq!(NanoUsd::from_usd(dec!(10.0000000000)), Ok(NanoUsd(10_000_000_000)));
+        assert_eq!(NanoUsd::from_usd(dec!(-0.1)), Err(AmountRefused::Negative));
+        assert_eq!(NanoUsd::from_usd(dec!(0.0000000001)), Err(AmountRefused::TooFine));
+        assert_eq!(NanoUsd::from_usd(dec!(9223372036.854775808)), Err(AmountRefused::TooLarge));
+        assert_eq!(NanoUsd::from_usd(Decimal::MAX), Err(AmountRefused::TooLarge));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::{PeriodKind, needs_tokens};
+use super::{HeldCall, PeriodKind, needs_tokens};
 use crate::entitlements::{Decision, Entitlement, Overage, Reason, decide};
 use crate::features::FeatureId;
 use crate::users::UserId;
@@ -68,7 +68,9 @@ pub struct Hold {
     pub period_start: DateTime<Utc>,
     /// All that is held.
     pub amount: i64,
-    /// The part of it that lies on the user's tokens, one each, because it is beyond the limit.
+    /// The part of it beyond the limit, which lies on the user's tokens.
+    pub beyond: i64,
+    /// How many tokens that is: one for each unit beyond the limit; for a call of a model, all that the call can use.
     pub tokens: i64,
     pub status: HoldStatus,
     /// What was really used, once it is settled.
@@ -77,12 +79,14 @@ pub struct Hold {
     pub overage: i64,
     pub expires_at: DateTime<Utc>,
     pub api_key_id: Option<Uuid>,
+    /// What is held for, where it is a call of a model.
+    pub call: Option<Box<HeldCall>>,
 }
 
 impl Hold {
     /// The part that stands against the limit.
     pub const fn quota(&self) -> i64 {
-        self.amount - self.tokens
+        self.amount - self.beyond
     }
 
     /// Whether ending it with `used` moves tokens, so that the balance must be under its lock.
@@ -98,7 +102,9 @@ impl Hold {
 pub struct Holding {
     /// With the numbers as they are after a grant, or as they stand where there was none.
     pub decision: Decision,
-    /// How much of a grant is beyond the limit and lies on the tokens.
+    /// How much of a grant is beyond the limit.
+    pub beyond: i64,
+    /// How many tokens that lies on: one for each unit, unless it is a call of a model.
     pub tokens: i64,
 }
 
@@ -136,14 +142,14 @@ pub fn hold(entitlement: &mut Entitlement, amount: i64) -> Holding {
         decision.reason = Reason::LimitReached;
     }
     if !decision.allowed {
-        return Holding { decision, tokens: 0 };
+        return Holding { decision, beyond: 0, tokens: 0 };
     }
     let tokens = decision.remaining.map_or(0, |left| amount.saturating_sub(left).max(0));
     entitlement.tally.reserved += amount - tokens;
     entitlement.tokens_available -= tokens;
     decision.reserved = entitlement.tally.reserved;
     decision.remaining = entitlement.allowance.remaining(entitlement.tally.against_limit());
-    Holding { decision, tokens }
+    Holding { decision, beyond: tokens, tokens }
 }
 
 /// Makes a pending hold one of `amount` in all; what is held already is never given back by it. Nothing changes where
@@ -154,11 +160,12 @@ pub fn extend(held: &mut Hold, entitlement: &mut Entitlement, amount: i64) -> Re
     }
     let more = amount.saturating_sub(held.amount);
     if more <= 0 {
-        return Ok(Holding { decision: standing(entitlement), tokens: 0 });
+        return Ok(Holding { decision: standing(entitlement), beyond: 0, tokens: 0 });
     }
     let holding = hold(entitlement, more);
     if holding.decision.allowed {
         held.amount += more;
+        held.beyond += holding.beyond;
         held.tokens += holding.tokens;
     }
     Ok(holding)
@@ -225,14 +232,14 @@ pub fn expire(held: &mut Hold, entitlement: &mut Entitlement) -> Result<Ending, 
 }
 
 /// Takes the hold off the counter and the tokens; says how many tokens that were.
-fn free(held: &Hold, entitlement: &mut Entitlement) -> i64 {
+pub(super) fn free(held: &Hold, entitlement: &mut Entitlement) -> i64 {
     entitlement.tally.reserved -= held.quota();
     entitlement.tokens_available += held.tokens;
     held.tokens
 }
 
 /// The numbers as they stand. What was settled or given back is no question, so the answer is yes.
-fn standing(entitlement: &Entitlement) -> Decision {
+pub(super) fn standing(entitlement: &Entitlement) -> Decision {
     Decision { allowed: true, reason: Reason::Ok, ..decide(entitlement, 1) }
 }
 
@@ -241,25 +248,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::usage::testing::entitlement;
+    use crate::usage::testing::{entitlement, pending};
 
     fn held(entitlement: &mut Entitlement, amount: i64) -> Hold {
         let holding = hold(entitlement, amount);
         assert!(holding.decision.allowed, "{holding:?}");
-        Hold {
-            id: HoldId(Uuid::nil()),
-            user_id: UserId(Uuid::nil()),
-            feature_id: entitlement.feature_id.clone(),
-            period_kind: entitlement.period.kind,
-            period_start: entitlement.period.start,
-            amount,
-            tokens: holding.tokens,
-            status: HoldStatus::Pending,
-            settled: None,
-            overage: 0,
-            expires_at: DateTime::UNIX_EPOCH,
-            api_key_id: None,
-        }
+        pending(entitlement, amount, &holding)
     }
 
     /// `(used, reserved, overage)`

@@ -1,14 +1,20 @@
 //! Usage: in which period a use is counted, what a counter says, and the rules by which it changes.
 
+mod calls;
 mod consumption;
 mod holds;
+mod key_windows;
 mod periods;
 #[cfg(test)]
 mod testing;
 
+pub use calls::{
+    CallEnding, CallPhase, CallTerms, HeldCall, UnknownPhase, call_needs_tokens, extend_call, hold_call, settle_call,
+};
 pub use consumption::{Consumption, Tally, consume, needs_tokens};
 pub use holds::{
     Ending, Hold, HoldId, HoldRefusal, HoldStatus, Holding, UnknownHoldStatus, expire, extend, extending_needs_tokens,
     hold, release, settle,
 };
+pub use key_windows::{KeyLimitReached, KeyShare, KeyTally, KeyWindows, WindowKind, admit};
 pub use periods::{Period, PeriodKind, UnknownPeriod};

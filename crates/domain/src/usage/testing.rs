@@ -2,10 +2,13 @@
 
 use chrono::DateTime;
 
-use super::{Period, PeriodKind, Tally};
+use uuid::Uuid;
+
+use super::{Hold, HoldId, HoldStatus, Holding, Period, PeriodKind, Tally};
 use crate::entitlements::{Access, Allowance, Entitlement, Overage, Source};
 use crate::features::FeatureId;
 use crate::plans::PlanId;
+use crate::users::UserId;
 
 /// Nothing used yet of a limit, with so many tokens to spend.
 pub fn entitlement(limit: Option<i64>, tokens: i64, overage: Overage) -> Entitlement {
@@ -21,5 +24,25 @@ pub fn entitlement(limit: Option<i64>, tokens: i64, overage: Overage) -> Entitle
         tally: Tally::default(),
         tokens_available: tokens,
         as_of,
+    }
+}
+
+/// A hold as it was granted.
+pub fn pending(entitlement: &Entitlement, amount: i64, holding: &Holding) -> Hold {
+    Hold {
+        id: HoldId(Uuid::nil()),
+        user_id: UserId(Uuid::nil()),
+        feature_id: entitlement.feature_id.clone(),
+        period_kind: entitlement.period.kind,
+        period_start: entitlement.period.start,
+        amount,
+        beyond: holding.beyond,
+        tokens: holding.tokens,
+        status: HoldStatus::Pending,
+        settled: None,
+        overage: 0,
+        expires_at: DateTime::UNIX_EPOCH,
+        api_key_id: None,
+        call: None,
     }
 }

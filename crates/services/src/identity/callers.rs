@@ -173,9 +173,9 @@ impl CallerService {
             return Err(NotIdentified::Refused("the key is revoked or expired".into()));
         }
         self.note_use(known.id, now);
-        let KnownKey { id, user_id, role, permissions, on_behalf, .. } = known;
+        let KnownKey { id, user_id, role, permissions, on_behalf, limits, .. } = known;
         let permissions = Arc::unwrap_or_clone(permissions);
-        Ok(Caller { user_id, role, credential: Credential::Key { id: id.0, permissions, on_behalf } })
+        Ok(Caller { user_id, role, credential: Credential::Key { id: id.0, permissions, on_behalf, limits } })
     }
 
     async fn read_key(&self, hash: &str) -> Result<KnownKey, NotIdentified> {
@@ -190,6 +190,7 @@ impl CallerService {
             role,
             permissions: Arc::new(key.permissions),
             on_behalf: key.on_behalf,
+            limits: key.limits,
             is_active: key.is_active,
             expires_at: key.expires_at,
         };

@@ -1,10 +1,13 @@
 //! A batch: commands that are decided under one set of locks and written in one transaction.
 //!
-//! Four messages, however many commands: BEGIN with role and time limits; one SELECT that locks the counters in sorted
-//! order and reads all that decides; one statement that writes counters, events and keys; COMMIT. Holds cost one more to
-//! be locked and one more to be written; a counter that is not there yet costs two, once a period; a refusal one, to see
-//! that its key was not granted meanwhile. Between reading and writing, `deciding` decides every command in the order of
-//! its arrival: SQL only locks, reads and writes. Nothing is answered before the COMMIT is; and what it left is noted in
+//! Two messages, however many commands: one SELECT, with BEGIN before it, that locks the counters in sorted order and
+//! reads all that decides; and one statement that writes counters, events and keys, with COMMIT after it. (Through a
+//! transaction pooler BEGIN and COMMIT are messages of their own.) Holds cost one more to be locked; a counter that is
+//! not there yet costs two, once a period. Keys are not looked up beforehand, since nearly all are new: what is granted
+//! under an old one violates the primary key of the keys, and what is not granted has its key looked up, for one message
+//! more. In both cases the batch is decided anew, with the keys looked up under the locks. Calls of models cost one for the
+//! usage log, and by API keys with limits of their own one to be locked. Between reading and writing, `deciding` decides
+//! every command in the order of its arrival: SQL only locks, reads and writes. Nothing is answered before the COMMIT is; and what it left is noted in
 //! the memory that answers checks.
 
 use std::collections::HashMap;
@@ -12,11 +15,19 @@ use std::collections::HashMap;
 use ports::entitlements::{EntitlementCache, Meter};
 use ports::randomness::Randomness;
 use ports::store::{Scope, Store, StoreError, UnitOfWork};
-use ports::usage::{KeptOutcome, KeyOfUser, MeterState, Patience};
+use ports::usage::{KeptOutcome, KeyOfUser, KeyState, KeyWindow, MeterState, Patience};
 
 use super::commands::{Command, Course, Demand, Fate, Outcome};
 use super::deciding::{Decided, Deciding};
 use super::ground::Ground;
+
+/// Whether the keys are looked up before anything is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keys {
+    LookedUp,
+    /// They are taken for new, and where one is not, the batch is a conflict or violates a constraint.
+    Trusted,
+}
 
 /// Decides and writes `commands`, in their order. `Err` means that nothing was written, for any of them.
 pub async fn run(
@@ -25,17 +36,20 @@ pub async fn run(
     memory: &dyn EntitlementCache,
     commands: &[&Command],
     course: Course,
+    keys: Keys,
 ) -> Result<Vec<Fate>, StoreError> {
     let patience = if course == Course::Swift { Patience::Skip } else { Patience::Wait };
     let mut work = store.begin(Scope::Counting).await?;
     if let Course::Paying(user_id) = course {
         work.users().lock(user_id).await?;
     }
-    let (ground, kept) = prepare(&mut *work, commands, patience).await?;
+    let (ground, kept) = prepare(&mut *work, commands, patience, keys).await?;
     let mut deciding = Deciding::new(ground, kept, course, randomness);
     let fates: Vec<Fate> =
         commands.iter().enumerate().map(|(place, command)| deciding.decide(place, command)).collect();
-    if was_granted_meanwhile(&mut *work, commands, &fates, patience).await? {
+    if keys == Keys::Trusted && was_granted_before(&mut *work, commands, &fates, patience).await? {
+        // Nothing was written. This lets go of the locks before the next try.
+        work.commit().await?;
         return Err(StoreError::Conflict);
     }
     let Decided { record, tokens, counts } = deciding.finish();
@@ -58,6 +72,7 @@ async fn prepare(
     work: &mut dyn UnitOfWork,
     commands: &[&Command],
     patience: Patience,
+    keys: Keys,
 ) -> Result<(Ground, HashMap<usize, KeptOutcome>), StoreError> {
     let mut ground = Ground::default();
     let mut ids: Vec<_> = commands.iter().filter_map(|command| command.hold_id()).collect();
@@ -72,7 +87,7 @@ async fn prepare(
     meters.sort_unstable();
     meters.dedup();
     let demands = commands.iter().enumerate().filter_map(|(place, command)| Some((place, command.key()?)));
-    let (places, keys): (Vec<_>, Vec<KeyOfUser<'_>>) = demands.unzip();
+    let (places, keys): (Vec<_>, Vec<KeyOfUser<'_>>) = demands.filter(|_| keys == Keys::LookedUp).unzip();
     let mut kept = HashMap::new();
     if !meters.is_empty() {
         let locked = lock(work, &meters, &keys, patience).await?;
@@ -85,28 +100,48 @@ async fn prepare(
         let counters = work.usage().lock_counters(&elsewhere, patience).await?;
         ground.add_counters(elsewhere, counters);
     }
+    let windows = ground.key_windows(commands);
+    if !windows.is_empty() {
+        let keys = lock_keys(work, &windows, patience).await?;
+        ground.add_keys(windows, keys);
+    }
     Ok((ground, kept))
 }
 
-/// Whether a key of what is refused was granted to somebody else meanwhile. The keys were read as they stood before the
-/// wait for the counters, so the first of two duplicates may have used up what the second is refused for. What is
-/// granted needs no second look, since its key would violate the primary key.
-async fn was_granted_meanwhile(
+/// Locks the counters of keys that are there; makes what is missing and locks again.
+async fn lock_keys(
+    work: &mut dyn UnitOfWork,
+    windows: &[KeyWindow],
+    patience: Patience,
+) -> Result<Vec<KeyState>, StoreError> {
+    let locked = work.usage().lock_keys(windows, patience).await?;
+    let missing = windows.iter().zip(&locked).filter(|(_, state)| matches!(state, KeyState::Uncounted));
+    let missing: Vec<_> = missing.map(|(window, _)| *window).collect();
+    if missing.is_empty() {
+        return Ok(locked);
+    }
+    work.usage().open_keys(&missing).await?;
+    work.usage().lock_keys(windows, patience).await
+}
+
+/// Whether a key of what is not granted was granted before: then its first outcome is the answer. What is granted needs no
+/// look, since its key would violate the primary key; and what goes on beside has its key looked up there.
+async fn was_granted_before(
     work: &mut dyn UnitOfWork,
     commands: &[&Command],
     fates: &[Fate],
     patience: Patience,
 ) -> Result<bool, StoreError> {
     let refused = commands.iter().zip(fates).filter_map(|(command, fate)| match (command, fate) {
-        (Command::Demand(demand), Fate::Settled(Ok(Outcome::Demanded(demanded)))) if !demanded.decision.allowed => {
-            Some(demand)
-        }
+        (_, Fate::Settled(Ok(Outcome::Demanded(demanded)))) if demanded.decision.allowed => None,
+        // A call's key is nobody else's.
+        (Command::Demand(demand), Fate::Settled(_)) => Some(demand).filter(|demand| demand.call.is_none()),
         _ => None,
     });
     let refused: Vec<&Demand> = refused.collect();
     let Some(first) = refused.first() else { return Ok(false) };
     let keys: Vec<_> = refused.iter().map(|demand| KeyOfUser { user_id: demand.user_id, key: &demand.key }).collect();
-    // Its counter is locked already, so nothing is waited for.
+    // Its counter is locked already, or not there, so nothing is waited for.
     let looked = work.usage().lock_batch(&[first.meter()], &keys, patience).await?;
     Ok(!looked.kept.is_empty())
 }

@@ -1,14 +1,16 @@
 //! Commands: what is asked of the counters, and what it came to.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use domain::ai::{ModelId, Provider};
+use domain::api_keys::KeyLimits;
 use domain::entitlements::Decision;
 use domain::features::FeatureId;
 use domain::idempotency::IdempotencyKey;
-use domain::usage::{Hold, HoldId, HoldRefusal, HoldStatus};
+use domain::usage::{CallPhase, CallTerms, Hold, HoldId, HoldRefusal, HoldStatus, KeyLimitReached};
 use domain::users::UserId;
 use ports::entitlements::Meter;
 use ports::store::StoreError;
-use ports::usage::{KeptHold, KeyOfUser};
+use ports::usage::{CallResult, KeptHold, KeyOfUser};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -24,6 +26,21 @@ pub struct Demand {
     pub api_key_id: Option<Uuid>,
     /// Set aside for so long, instead of used at once.
     pub hold_for: Option<TimeDelta>,
+    /// It is held for a call of a model: one of the feature, and beyond the limit the tokens that the call can use. Its key
+    /// is not kept, since every call has one of its own.
+    pub call: Option<Box<CallDemand>>,
+}
+
+/// What a call of a model can use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallDemand {
+    /// The id that its hold gets, where that is known before.
+    pub hold_id: Option<HoldId>,
+    pub terms: CallTerms,
+    /// Model tokens, input and output: the most.
+    pub tokens: i64,
+    /// The limits of the API key by which it is made.
+    pub limits: KeyLimits,
 }
 
 impl Demand {
@@ -33,7 +50,7 @@ impl Demand {
 }
 
 /// What shall become of a hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HoldCommand {
     pub hold_id: HoldId,
     pub whose: Whose,
@@ -47,7 +64,7 @@ pub enum Whose {
     Anybodys,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum HoldAction {
     /// So much was really used.
     Settle(i64),
@@ -59,9 +76,34 @@ pub enum HoldAction {
     },
     /// Give it back if its time is over.
     Expire,
+    /// A call goes on: how far it has come and who answers, for whoever finds its hold without its process; and that it goes
+    /// on for `ttl` from now. Where `tokens` are given, hold so many in all.
+    Mark {
+        phase: CallPhase,
+        provider: Provider,
+        model: ModelId,
+        delivered_tokens: u64,
+        tokens: Option<i64>,
+        ttl: TimeDelta,
+    },
+    /// A call is over.
+    SettleCall(Box<CallResult>),
+    /// A call came to nothing.
+    ReleaseCall,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+impl HoldAction {
+    /// Whether it is what a call of a model does with its hold; nobody else may touch that one.
+    pub(super) const fn is_of_call(&self) -> Option<bool> {
+        match self {
+            Self::Settle(_) | Self::Release | Self::Extend { .. } => Some(false),
+            Self::Mark { .. } | Self::SettleCall(_) | Self::ReleaseCall => Some(true),
+            Self::Expire => None,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     Demand(Demand),
     Hold(HoldCommand),
@@ -85,8 +127,10 @@ impl Command {
 
     pub(super) fn key(&self) -> Option<KeyOfUser<'_>> {
         match self {
-            Self::Demand(demand) => Some(KeyOfUser { user_id: demand.user_id, key: &demand.key }),
-            Self::Hold(_) => None,
+            Self::Demand(demand) if demand.call.is_none() => {
+                Some(KeyOfUser { user_id: demand.user_id, key: &demand.key })
+            }
+            Self::Demand(_) | Self::Hold(_) => None,
         }
     }
 
@@ -101,12 +145,21 @@ impl Command {
     }
 }
 
+/// The user's tokens, as a call left them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokensAtHand {
+    pub held: i64,
+    pub available: i64,
+}
+
 /// What a demand came to. A refusal is an answer, not an error: it has a decision too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Demanded {
     pub decision: Decision,
     /// Where a hold was asked for and granted.
     pub hold: Option<KeptHold>,
+    /// How many tokens are held for a call, and how many are free after it; a call is lowered by it.
+    pub tokens: TokensAtHand,
     /// Whether this is the first outcome again.
     pub replayed: bool,
 }
@@ -116,6 +169,8 @@ pub struct Demanded {
 pub struct Changed {
     pub hold: Hold,
     pub decision: Decision,
+    /// What was taken from the balance by it.
+    pub tokens_spent: i64,
     pub replayed: bool,
 }
 
@@ -142,6 +197,9 @@ pub enum UsageError {
     HoldEnded(HoldStatus, Option<i64>),
     #[error("a counter ends at {}", i64::MAX)]
     CounterFull,
+    /// Another limit than the plan's.
+    #[error("{reached}")]
+    KeyLimit { reached: KeyLimitReached, resets_at: DateTime<Utc>, as_of: DateTime<Utc> },
     #[error("too many requests are waiting to be counted")]
     QueueFull,
     #[error("the same counter is changed by too many others")]

@@ -5,22 +5,26 @@
 
 use std::collections::HashMap;
 
-use domain::entitlements::{Count, Decision, Entitlement, decide};
+use domain::entitlements::Count;
 use domain::features::FeatureKind;
 use domain::idempotency::IdempotencyKey;
 use domain::usage::{
-    Ending, Hold, HoldId, HoldRefusal, HoldStatus, Holding, Period, consume, expire, extend, extending_needs_tokens,
-    hold, needs_tokens, release, settle,
+    Consumption, Hold, HoldId, HoldStatus, Holding, KeyShare, KeyTally, Period, consume, hold, hold_call, needs_tokens,
 };
 use domain::users::UserId;
 use ports::entitlements::Meter;
 use ports::randomness::Randomness;
-use ports::usage::{BatchRecord, CounterChange, CounterKey, Entry, HoldChange, KeptHold, KeptOutcome, TokenChange};
+use ports::usage::{
+    BatchRecord, CallRecord, CounterChange, CounterKey, Entry, HoldChange, KeptHold, KeptOutcome, KeyChange,
+    TokenChange,
+};
+use uuid::Uuid;
 
 use super::commands::{
-    Changed, Command, Course, Demand, Demanded, Fate, HoldAction, HoldCommand, Outcome, UsageError, Whose, ends_at,
+    Command, Course, Demand, Demanded, Fate, HoldAction, HoldCommand, Outcome, TokensAtHand, UsageError, Whose, ends_at,
 };
-use super::ground::{Counter, Ground, HoldCounter, HoldPlace, LockedHold, MeterPlace, counter_of};
+use super::ground::{Counter, Ground, HoldCounter, HoldPlace, MeterPlace, counter_of, windows_of};
+use super::holding::{Effect, act, changed, is_held, moves_tokens, pending, repeated, share_of, share_of_key, used_of};
 
 /// What a batch came to.
 pub struct Decided {
@@ -39,6 +43,7 @@ pub struct Deciding<'a> {
     entries: Vec<Entry>,
     made: Vec<HoldChange>,
     moved: Vec<TokenChange>,
+    calls: Vec<CallRecord>,
     course: Course,
     randomness: &'a dyn Randomness,
 }
@@ -53,7 +58,7 @@ impl<'a> Deciding<'a> {
         let balance = |counter: &Counter| (counter.key.meter.user_id, counter.entitlement.tokens_available);
         let tokens = ground.counters.iter().map(balance).collect();
         let (granted, entries, made, moved) = (HashMap::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { ground, kept, granted, tokens, entries, made, moved, course, randomness }
+        Self { ground, kept, granted, tokens, entries, made, moved, calls: Vec::new(), course, randomness }
     }
 
     pub fn decide(&mut self, place: usize, command: &Command) -> Fate {
@@ -65,8 +70,8 @@ impl<'a> Deciding<'a> {
 
     /// All that is to be written, and how the counters in force stand once it is.
     pub fn finish(self) -> Decided {
-        let Self { ground, made: mut holds, entries, tokens, moved, .. } = self;
-        let Ground { counters, holds: locked, .. } = ground;
+        let Self { ground, made: mut holds, entries, tokens, moved, calls, .. } = self;
+        let Ground { counters, holds: locked, keys, .. } = ground;
         let counters: Vec<_> = counters.into_iter().filter(|counter| counter.changed).collect();
         let counts = counters.iter().filter(|counter| counter.is_in_force).map(|counter| {
             let Counter { key, entitlement, .. } = counter;
@@ -83,7 +88,11 @@ impl<'a> Deciding<'a> {
             }
             _ => None,
         }));
-        Decided { record: BatchRecord { counters, entries, holds }, tokens: moved, counts }
+        let keys = keys.into_iter().filter_map(|(window, counter)| {
+            counter.filter(|counter| counter.changed).map(|counter| KeyChange { window, tally: counter.tally })
+        });
+        let record = BatchRecord { counters, entries, holds, keys: keys.collect(), calls };
+        Decided { record, tokens: moved, counts }
     }
 
     fn demand(&mut self, place: usize, demand: &Demand) -> Fate {
@@ -92,64 +101,98 @@ impl<'a> Deciding<'a> {
             return Fate::Settled(again(first, demand));
         }
         let counter = match self.ground.place_of(&demand.meter()) {
-            MeterPlace::At(place) => {
-                let place = *place;
-                self.ground.counters.get_mut(place)
-            }
+            MeterPlace::At(place) => *place,
             MeterPlace::Held => return Fate::Held,
             MeterPlace::UnknownFeature => {
                 return Fate::Settled(Err(UsageError::UnknownFeature(demand.feature_id.clone())));
             }
-            MeterPlace::UnknownUser => None,
+            MeterPlace::UnknownUser => return Fate::Settled(Err(UsageError::UnknownUser)),
         };
-        let Some(counter) = counter else { return Fate::Settled(Err(UsageError::UnknownUser)) };
+        self.count(demand, counter).unwrap_or_else(|fate| *fate)
+    }
+
+    /// Decides on the counter at `place`. `Err` says why nothing was counted.
+    fn count(&mut self, demand: &Demand, place: usize) -> Result<Fate, Box<Fate>> {
+        let unknown = || Box::new(Fate::Settled(Err(UsageError::UnknownUser)));
+        let counter = self.ground.counters.get_mut(place).ok_or_else(unknown)?;
         if counter.kind == FeatureKind::Boolean && demand.amount != 1 {
-            return Fate::Settled(Err(UsageError::NotMetered(demand.feature_id.clone())));
+            return Err(Box::new(Fate::Settled(Err(UsageError::NotMetered(demand.feature_id.clone())))));
         }
         let balance = self.tokens.entry(demand.user_id).or_default();
         counter.entitlement.tokens_available = *balance;
         if !matches!(self.course, Course::Paying(_)) && needs_tokens(&counter.entitlement, demand.amount) {
-            return Fate::NeedsTokens(demand.user_id);
+            return Err(Box::new(Fate::NeedsTokens(demand.user_id)));
         }
-        let (decision, tokens, overage) = if demand.hold_for.is_some() {
-            let holding = hold(&mut counter.entitlement, demand.amount);
-            (holding.decision, holding.tokens, 0)
-        } else {
-            let consumption = consume(&mut counter.entitlement, demand.amount);
-            (consumption.decision, consumption.overage, consumption.overage)
+        let share = match &demand.call {
+            Some(call) => share_of_key(&self.ground.keys, demand, call, counter.entitlement.as_of)?,
+            None => None,
         };
-        *balance = counter.entitlement.tokens_available;
-        if !decision.allowed {
-            return Fate::Settled(Ok(Outcome::Demanded(Demanded { decision, hold: None, replayed: false })));
-        }
-        counter.changed = true;
+        let (holding, overage) = match (&demand.call, demand.hold_for) {
+            (Some(call), _) => (hold_call(&mut counter.entitlement, call.tokens), 0),
+            (None, Some(_)) => (hold(&mut counter.entitlement, demand.amount), 0),
+            (None, None) => {
+                let Consumption { decision, overage } = consume(&mut counter.entitlement, demand.amount);
+                (Holding { decision, beyond: overage, tokens: overage }, overage)
+            }
+        };
+        let tokens = TokensAtHand { held: holding.tokens, available: counter.entitlement.tokens_available };
+        *balance = tokens.available;
+        counter.changed |= holding.decision.allowed;
         let key = counter.key.clone();
-        let made = demand
-            .hold_for
-            .map(|ttl| KeptHold { id: HoldId(self.randomness.new_id()), expires_at: ends_at(decision.as_of, ttl) });
-        let outcome = KeptOutcome { amount: demand.amount, decision: decision.clone(), hold: made };
-        if let Some(made) = made {
-            self.made.push(HoldChange {
-                hold: pending(&key, demand, made, tokens),
-                key: Some(demand.key.clone()),
-                outcome: None,
-            });
+        let demanded = self.book(demand, key, holding, overage, share);
+        Ok(Fate::Settled(Ok(Outcome::Demanded(Demanded { tokens, ..demanded }))))
+    }
+
+    /// What is to be written for a demand that was decided; nothing for a refusal.
+    fn book(
+        &mut self,
+        demand: &Demand,
+        key: CounterKey,
+        holding: Holding,
+        overage: i64,
+        share: Option<KeyShare>,
+    ) -> Demanded {
+        let Holding { decision, beyond, tokens } = holding;
+        let ttl = demand.hold_for.filter(|_| decision.allowed);
+        let given = demand.call.as_ref().and_then(|call| call.hold_id);
+        let made = ttl.map(|ttl| KeptHold {
+            id: given.unwrap_or_else(|| HoldId(self.randomness.new_id())),
+            expires_at: ends_at(decision.as_of, ttl),
+        });
+        let demanded = Demanded { decision, hold: made, tokens: TokensAtHand::default(), replayed: false };
+        if !demanded.decision.allowed {
+            return demanded;
         }
         if tokens > 0 {
             let (held, spent) = if made.is_some() { (tokens, 0) } else { (0, tokens) };
             self.move_tokens(&key.meter, held, spent, made.map(|made| made.id));
         }
-        self.granted.insert((demand.user_id, demand.key.clone()), outcome.clone());
-        self.entries.push(Entry {
-            counter: key,
-            amount: demand.amount,
-            overage,
-            api_key_id: demand.api_key_id,
-            hold_id: made.map(|made| made.id),
-            event_id: made.is_none().then(|| self.randomness.new_id()),
-            kept: Some((demand.key.clone(), outcome)),
-        });
-        Fate::Settled(Ok(Outcome::Demanded(Demanded { decision, hold: made, replayed: false })))
+        if let Some(made) = made {
+            let mut hold = pending(&key, demand, made, beyond, tokens);
+            if let Some(call) = &mut hold.call {
+                call.terms.began_at = demanded.decision.as_of;
+                call.terms.on_key = share;
+            }
+            let key = demand.call.is_none().then(|| demand.key.clone());
+            self.made.push(HoldChange { hold, key, outcome: None });
+        }
+        if let (Some(share), Some(api_key_id)) = (share, demand.api_key_id) {
+            self.on_key(demand.user_id, api_key_id, &share, KeyTally::hold);
+        }
+        if demand.call.is_none() {
+            let outcome = KeptOutcome { amount: demand.amount, decision: demanded.decision.clone(), hold: made };
+            self.granted.insert((demand.user_id, demand.key.clone()), outcome.clone());
+            self.entries.push(Entry {
+                counter: key,
+                amount: demand.amount,
+                overage,
+                api_key_id: demand.api_key_id,
+                hold_id: made.map(|made| made.id),
+                event_id: made.is_none().then(|| self.randomness.new_id()),
+                kept: Some((demand.key.clone(), outcome)),
+            });
+        }
+        demanded
     }
 
     fn change_hold(&mut self, command: &HoldCommand) -> Fate {
@@ -170,25 +213,34 @@ impl<'a> Deciding<'a> {
                 return Fate::Settled(Err(UsageError::Fault(fault)));
             }
         };
-        let Ground { counters, holds, .. } = &mut self.ground;
-        let (Some(counter), Some(HoldPlace::Locked(locked))) =
-            (counters.get_mut(place), holds.get_mut(&command.hold_id))
-        else {
-            return unknown;
-        };
+        self.act(command, key, place).unwrap_or(unknown)
+    }
+
+    /// Does it to the hold, on the counter at `place`. `None` where there is no such hold for this action.
+    fn act(&mut self, command: &HoldCommand, key: CounterKey, place: usize) -> Option<Fate> {
+        let user_id = key.meter.user_id;
+        let Ground { counters, holds, keys, .. } = &mut self.ground;
+        let counter = counters.get_mut(place)?;
+        let Some(HoldPlace::Locked(locked)) = holds.get_mut(&command.hold_id) else { return None };
+        if command.action.is_of_call().is_some_and(|is| is != locked.hold.call.is_some()) {
+            return None;
+        }
         let balance = self.tokens.entry(user_id).or_default();
         counter.entitlement.tokens_available = *balance;
         let entitlement = &mut counter.entitlement;
-        if let Some(decision) = repeated(locked, entitlement, command.action) {
-            return changed(&locked.hold, decision, true);
+        if let Some(decision) = repeated(locked, entitlement, &command.action) {
+            return Some(changed(&locked.hold, decision, 0, true));
         }
-        if !matches!(self.course, Course::Paying(_)) && moves_tokens(&locked.hold, entitlement, command.action) {
-            return Fate::NeedsTokens(user_id);
+        if !matches!(self.course, Course::Paying(_)) && moves_tokens(&locked.hold, entitlement, &command.action) {
+            return Some(Fate::NeedsTokens(user_id));
+        }
+        if is_held(keys, &locked.hold) {
+            return Some(Fate::Held);
         }
         let before = (locked.hold.clone(), entitlement.tally);
-        let effect = match act(&mut locked.hold, entitlement, command.action) {
+        let effect = match act(&mut locked.hold, entitlement, &command.action) {
             Ok(effect) => effect,
-            Err(refusal) => return Fate::Settled(Err(UsageError::of_hold(refusal, &locked.hold))),
+            Err(refusal) => return Some(Fate::Settled(Err(UsageError::of_hold(refusal, &locked.hold)))),
         };
         *balance = entitlement.tokens_available;
         counter.changed |= entitlement.tally != before.1;
@@ -196,22 +248,56 @@ impl<'a> Deciding<'a> {
         if matches!(locked.hold.status, HoldStatus::Settled | HoldStatus::Released) {
             locked.outcome = Some(effect.decision.clone());
         }
-        let answer = changed(&locked.hold, effect.decision, false);
+        let hold = locked.hold.clone();
+        self.book_change(&command.action, key, &before.0, &hold, &effect);
+        Some(changed(&hold, effect.decision, effect.tokens_spent, false))
+    }
+
+    /// What is to be written for a hold that was changed.
+    fn book_change(&mut self, action: &HoldAction, key: CounterKey, before: &Hold, hold: &Hold, effect: &Effect) {
+        let (user_id, api_key_id) = (hold.user_id, hold.api_key_id);
+        if effect.tokens_held != 0 || effect.tokens_spent > 0 {
+            self.move_tokens(&key.meter, effect.tokens_held, effect.tokens_spent, Some(hold.id));
+        }
         if effect.used > 0 {
             self.entries.push(Entry {
-                counter: key.clone(),
+                counter: key,
                 amount: effect.used,
                 overage: effect.overage,
-                api_key_id: locked.hold.api_key_id,
-                hold_id: Some(command.hold_id),
+                api_key_id,
+                hold_id: Some(hold.id),
                 event_id: Some(self.randomness.new_id()),
                 kept: None,
             });
         }
-        if effect.tokens_held != 0 || effect.tokens_spent > 0 {
-            self.move_tokens(&key.meter, effect.tokens_held, effect.tokens_spent, Some(command.hold_id));
+        if let HoldAction::SettleCall(result) = action {
+            let (result, unpaid_tokens) = ((**result).clone(), effect.tokens_unpaid);
+            self.calls.push(CallRecord { hold_id: hold.id, user_id, api_key_id, result, unpaid_tokens });
         }
-        answer
+        let Some((share, api_key_id)) = share_of(hold) else { return };
+        let used = used_of(action);
+        if before.status == HoldStatus::Pending && hold.status != HoldStatus::Pending {
+            self.on_key(user_id, api_key_id, &share, |tally, share| tally.settle(share, used));
+        } else if let Some(used) = used.filter(|_| before.status == HoldStatus::Expired) {
+            // What it held was given back when it expired.
+            self.on_key(user_id, api_key_id, &share, |tally, _| tally.settle_late(used));
+        }
+    }
+
+    /// Counts something in both windows of a key, which are locked.
+    fn on_key(
+        &mut self,
+        user_id: UserId,
+        api_key_id: Uuid,
+        share: &KeyShare,
+        count: impl Fn(&mut KeyTally, &KeyShare),
+    ) {
+        for window in windows_of(user_id, api_key_id, &share.windows) {
+            if let Some(Some(counter)) = self.ground.keys.get_mut(&window) {
+                count(&mut counter.tally, share);
+                counter.changed = true;
+            }
+        }
     }
 
     fn move_tokens(&mut self, meter: &Meter, held: i64, spent: i64, hold_id: Option<HoldId>) {
@@ -225,76 +311,11 @@ fn again(first: &KeptOutcome, demand: &Demand) -> Result<Outcome, UsageError> {
     let held_for = first.hold.map(|hold| hold.expires_at - first.decision.as_of);
     let same =
         first.decision.feature_id == demand.feature_id && first.amount == demand.amount && held_for == demand.hold_for;
-    let again = || Demanded { decision: first.decision.clone(), hold: first.hold, replayed: true };
+    let again = || Demanded {
+        decision: first.decision.clone(),
+        hold: first.hold,
+        tokens: TokensAtHand::default(),
+        replayed: true,
+    };
     if same { Ok(Outcome::Demanded(again())) } else { Err(UsageError::KeyReused) }
-}
-
-/// The numbers of the first answer, where the same was done to the hold before.
-fn repeated(locked: &LockedHold, entitlement: &Entitlement, action: HoldAction) -> Option<Decision> {
-    let hold = &locked.hold;
-    let is_done = match action {
-        HoldAction::Settle(used) => hold.status == HoldStatus::Settled && hold.settled == Some(used),
-        HoldAction::Release => hold.status == HoldStatus::Released,
-        HoldAction::Expire => hold.status != HoldStatus::Pending || !locked.is_due,
-        HoldAction::Extend { .. } => false,
-    };
-    is_done.then(|| locked.outcome.clone().unwrap_or_else(|| decide(entitlement, 1)))
-}
-
-/// What an action on a hold came to, beside the hold and its counter.
-struct Effect {
-    decision: Decision,
-    used: i64,
-    overage: i64,
-    tokens_held: i64,
-    tokens_spent: i64,
-}
-
-fn act(held: &mut Hold, entitlement: &mut Entitlement, action: HoldAction) -> Result<Effect, HoldRefusal> {
-    let ending = match action {
-        HoldAction::Settle(used) => settle(held, entitlement, used)?,
-        HoldAction::Release => release(held, entitlement)?,
-        HoldAction::Expire => expire(held, entitlement)?,
-        HoldAction::Extend { amount, ttl } => {
-            let Holding { decision, tokens } = extend(held, entitlement, amount.unwrap_or(held.amount))?;
-            if decision.allowed {
-                held.expires_at = held.expires_at.max(ends_at(entitlement.as_of, ttl));
-            }
-            return Ok(Effect { decision, used: 0, overage: 0, tokens_held: tokens, tokens_spent: 0 });
-        }
-    };
-    let Ending { decision, used, overage, tokens_freed, tokens_spent } = ending;
-    Ok(Effect { decision, used, overage, tokens_held: -tokens_freed, tokens_spent })
-}
-
-/// Whether the action would touch the user's tokens, so that the balance must be under its lock.
-fn moves_tokens(held: &Hold, entitlement: &Entitlement, action: HoldAction) -> bool {
-    match action {
-        HoldAction::Settle(used) => held.moves_tokens(entitlement, used),
-        HoldAction::Release | HoldAction::Expire => held.moves_tokens(entitlement, 0),
-        HoldAction::Extend { amount, .. } => {
-            amount.is_some_and(|amount| extending_needs_tokens(held, entitlement, amount))
-        }
-    }
-}
-
-fn pending(key: &CounterKey, demand: &Demand, made: KeptHold, tokens: i64) -> Hold {
-    Hold {
-        id: made.id,
-        user_id: demand.user_id,
-        feature_id: demand.feature_id.clone(),
-        period_kind: key.period_kind,
-        period_start: key.period_start,
-        amount: demand.amount,
-        tokens,
-        status: HoldStatus::Pending,
-        settled: None,
-        overage: 0,
-        expires_at: made.expires_at,
-        api_key_id: demand.api_key_id,
-    }
-}
-
-fn changed(hold: &Hold, decision: Decision, replayed: bool) -> Fate {
-    Fate::Settled(Ok(Outcome::Changed(Changed { hold: hold.clone(), decision, replayed })))
 }

@@ -3,12 +3,17 @@
 use std::collections::HashMap;
 
 use chrono::DateTime;
+use domain::api_keys::ApiKeyId;
 use domain::entitlements::{Access, Allowance, Decision, Entitlement, Overage, Source};
 use domain::features::FeatureKind;
 use domain::plans::PlanId;
-use domain::usage::{Hold, HoldId, Period, PeriodKind, Tally};
+use domain::usage::{Hold, HoldId, KeyTally, KeyWindows, Period, PeriodKind, Tally, WindowKind};
+use domain::users::UserId;
 use ports::entitlements::Meter;
-use ports::usage::{CounterKey, CounterState, HoldState, MeterState};
+use ports::usage::{CounterKey, CounterState, HoldState, KeyState, KeyWindow, MeterState};
+use uuid::Uuid;
+
+use super::commands::Command;
 
 /// A counter under its lock, with what it is decided by.
 pub struct Counter {
@@ -47,6 +52,12 @@ pub enum HoldCounter {
     Missing,
 }
 
+/// The counter of a key's window, under its lock.
+pub struct KeyCounter {
+    pub tally: KeyTally,
+    pub changed: bool,
+}
+
 /// What was locked and read.
 #[derive(Default)]
 pub struct Ground {
@@ -55,11 +66,19 @@ pub struct Ground {
     pub holds: HashMap<HoldId, HoldPlace>,
     /// Counters of holds, where they are not those in force: `None` is held by somebody else.
     elsewhere: HashMap<CounterKey, Option<usize>>,
+    /// Counters of keys: `None` is held by somebody else.
+    pub keys: HashMap<KeyWindow, Option<KeyCounter>>,
 }
 
 pub fn counter_of(hold: &Hold) -> CounterKey {
     let meter = Meter { user_id: hold.user_id, feature_id: hold.feature_id.clone() };
     CounterKey { meter, period_kind: hold.period_kind, period_start: hold.period_start }
+}
+
+/// The minute and the month of a key's call.
+pub fn windows_of(user_id: UserId, api_key_id: Uuid, windows: &KeyWindows) -> [KeyWindow; 2] {
+    let of = |kind, start| KeyWindow { user_id, api_key_id: ApiKeyId(api_key_id), kind, start };
+    [of(WindowKind::Minute, windows.minute), of(WindowKind::Month, windows.month)]
 }
 
 impl Ground {
@@ -146,6 +165,40 @@ impl Ground {
         keys.sort_unstable_by(|a, b| (&a.meter, a.period_start).cmp(&(&b.meter, b.period_start)));
         keys.dedup();
         keys
+    }
+
+    /// The windows of keys that the commands count in, sorted.
+    pub fn key_windows(&self, commands: &[&Command]) -> Vec<KeyWindow> {
+        let of_demand = |command: &&Command| match command {
+            Command::Demand(demand) => {
+                let limited = demand.call.as_ref().is_some_and(|call| !call.limits.is_none());
+                let MeterPlace::At(place) = self.place_of(&demand.meter()) else { return None };
+                let as_of = self.counters.get(*place)?.entitlement.as_of;
+                let key = demand.api_key_id.filter(|_| limited)?;
+                Some(windows_of(demand.user_id, key, &KeyWindows::at(as_of)))
+            }
+            Command::Hold(_) => None,
+        };
+        let of_hold = |hold: &Hold| {
+            let share = hold.call.as_ref()?.terms.on_key?;
+            Some(windows_of(hold.user_id, hold.api_key_id?, &share.windows))
+        };
+        let demanded = commands.iter().filter_map(of_demand);
+        let mut windows: Vec<_> = demanded.chain(self.locked_holds().filter_map(of_hold)).flatten().collect();
+        windows.sort_unstable();
+        windows.dedup();
+        windows
+    }
+
+    pub fn add_keys(&mut self, windows: Vec<KeyWindow>, states: Vec<KeyState>) {
+        for (window, state) in windows.into_iter().zip(states) {
+            let counter = match state {
+                KeyState::Locked(tally) => Some(KeyCounter { tally, changed: false }),
+                // What was made a moment ago and cannot be locked is used by somebody else already.
+                KeyState::Held | KeyState::Uncounted => None,
+            };
+            self.keys.insert(window, counter);
+        }
     }
 
     pub fn add_counters(&mut self, keys: Vec<CounterKey>, states: Vec<CounterState>) {

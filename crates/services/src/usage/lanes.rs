@@ -7,7 +7,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::batch;
+use super::batch::{self, Keys};
 use super::commands::{
     Changed, Command, Course, Demand, Demanded, Fate, HoldAction, HoldCommand, Outcome, UsageError, Whose,
 };
@@ -33,6 +33,9 @@ const PATIENCE: Duration = Duration::from_millis(2_500);
 
 /// After how long a conflict is not one between two batches any more.
 const STUCK: Duration = Duration::from_secs(1);
+
+/// For how many batches keys are looked up after one was found to be old.
+const WARY_FOR: u32 = 64;
 
 /// How many batches wait for held counters, or pay, at once beside the lanes: each holds a connection.
 const BESIDE_AT_MOST: usize = 4;
@@ -79,6 +82,8 @@ struct Shared {
     batches: AtomicU64,
     commands: AtomicU64,
     unanswered: AtomicUsize,
+    /// For how many batches keys are looked up beforehand.
+    wary: AtomicU32,
 }
 
 pub struct UsageService {
@@ -104,6 +109,7 @@ impl UsageService {
             batches: AtomicU64::new(0),
             commands: AtomicU64::new(0),
             unanswered: AtomicUsize::new(0),
+            wary: AtomicU32::new(0),
         });
         let lane = |_| {
             let (sender, receiver) = mpsc::channel(settings.queue.max(1));
@@ -267,13 +273,31 @@ impl Shared {
     /// The whole batch, again where others were in the way: a conflict, or a key that came in meanwhile.
     async fn attempt(&self, commands: &[&Command], course: Course) -> Result<Vec<Fate>, StoreError> {
         let begun = Instant::now();
+        let mut keys = if course == Course::Swift { self.trust() } else { Keys::LookedUp };
         for _ in 1..ATTEMPTS {
-            match batch::run(&*self.store, &*self.randomness, &*self.memory, commands, course).await {
-                Err(StoreError::Conflict | StoreError::Constraint { .. }) if begun.elapsed() < PATIENCE => {}
+            match batch::run(&*self.store, &*self.randomness, &*self.memory, commands, course, keys).await {
+                Err(StoreError::Conflict | StoreError::Constraint { .. }) if begun.elapsed() < PATIENCE => {
+                    if keys == Keys::Trusted {
+                        self.wary.store(WARY_FOR, Ordering::Relaxed);
+                    }
+                    keys = Keys::LookedUp;
+                }
                 settled => return settled,
             }
         }
-        batch::run(&*self.store, &*self.randomness, &*self.memory, commands, course).await
+        batch::run(&*self.store, &*self.randomness, &*self.memory, commands, course, keys).await
+    }
+
+    /// Keys are trusted to be new, but for some batches after one in which one was not: whoever repeats requests often
+    /// makes few batches be decided twice.
+    fn trust(&self) -> Keys {
+        let wary = self.wary.load(Ordering::Relaxed);
+        if wary == 0 {
+            return Keys::Trusted;
+        }
+        // Two lanes may take the same number, which makes them wary for one batch longer.
+        self.wary.store(wary - 1, Ordering::Relaxed);
+        Keys::LookedUp
     }
 
     fn answer(self: Arc<Self>, batch: Vec<Waiting>, fates: Vec<Fate>) {

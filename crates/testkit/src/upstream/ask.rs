@@ -96,6 +96,7 @@ fn route(method: &str, path: &str) -> Option<(Dialect, Kind, String)> {
                 "generateContent" => Kind::Whole,
                 "streamGenerateContent" => Kind::Array,
                 "countTokens" => Kind::CountTokens,
+                "embedContent" | "batchEmbedContents" => Kind::Embeddings,
                 _ => return None,
             };
             Some((Dialect::Gemini, kind, model.to_owned()))
@@ -154,7 +155,10 @@ fn missing(ask: &Ask) -> Option<String> {
     match (ask.dialect, ask.kind) {
         _ if ask.model.is_empty() => said("you must provide a model parameter"),
         (Dialect::OpenAi, Kind::Embeddings) if ask.body.get("input").is_none() => said("input: Field required"),
-        (Dialect::OpenAi, Kind::Embeddings) => None,
+        (Dialect::Gemini, Kind::Embeddings) if ask.body.get("content").is_none() && !has_list("requests") => {
+            said("content is not specified")
+        }
+        (_, Kind::Embeddings) => None,
         (Dialect::OpenAi, _) if !(1..=128).contains(&ask.choices) => said("n must be between 1 and 128"),
         (Dialect::OpenAi | Dialect::Anthropic, _) if !has_list("messages") => said("messages: Field required"),
         (Dialect::Anthropic, Kind::Whole) if ask.limit.is_none() => said("max_tokens: Field required"),
@@ -180,8 +184,17 @@ fn spoken_to(value: &Value, is_text: bool) -> u64 {
 }
 
 const TEXT: [&str; 3] = ["content", "text", "system"];
-const PROMPT: [&str; 8] =
-    ["content", "text", "system", "messages", "contents", "parts", "systemInstruction", "system_instruction"];
+const PROMPT: [&str; 9] = [
+    "content",
+    "text",
+    "system",
+    "messages",
+    "contents",
+    "parts",
+    "systemInstruction",
+    "system_instruction",
+    "requests",
+];
 
 /// The tokens of what is to be embedded: words, or tokens that the client counted itself.
 fn embedded(body: &Value) -> u64 {
@@ -193,7 +206,7 @@ fn embedded(body: &Value) -> u64 {
             _ => 0,
         }
     }
-    body.get("input").map_or(0, tokens)
+    body.get("input").map_or_else(|| spoken_to(body, false), tokens)
 }
 
 fn text(body: &Value, name: &str) -> String {

@@ -109,6 +109,21 @@ pub fn count_tokens(spoken: &Spoken) -> Event {
     Event::of(format!(r#"{{"totalTokens":{}}}"#, spoken.used(0, 0).input()), Parts::default())
 }
 
+/// The same small vector for each content.
+pub fn embeddings(ask: &Ask, spoken: &Spoken) -> Event {
+    let used = spoken.used(0, 0);
+    let usage = spoken
+        .tells(used)
+        .map(|told| format!(r#"{{"promptTokenCount":{},"totalTokenCount":{}}}"#, told.uncached_in, told.uncached_in));
+    let vector = r#"{"values":[0.125,0.25,0.375]}"#;
+    let requests = ask.body.get("requests").and_then(serde_json::Value::as_array);
+    let embedded = match requests {
+        Some(requests) => format!(r#""embeddings":[{}]"#, vec![vector; requests.len()].join(",")),
+        None => format!(r#""embedding":{vector}"#),
+    };
+    Event::of(format!("{{{embedded}{}}}", optional(&[("usageMetadata", usage)])), used).after(late(spoken))
+}
+
 fn late(spoken: &Spoken) -> Duration {
     if let UsageTold::Late(pause) = spoken.told { pause } else { Duration::ZERO }
 }

@@ -291,6 +291,9 @@ fn embeddings_and_models() {
     // 0.125 is 0x3e000000.
     let expected = r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":"AAAAPg=="}],"model":"m","usage":{"prompt_tokens":2,"total_tokens":2}}"#;
     assert_eq!(body("/v1/embeddings", asked, &Script::default()), expected);
+    let asked = r#"{"requests":[{"content":{"parts":[{"text":"a b"}]}},{"content":{"parts":[{"text":"c"}]}}]}"#;
+    let expected = r#"{"embeddings":[{"values":[0.125,0.25,0.375]},{"values":[0.125,0.25,0.375]}],"usageMetadata":{"promptTokenCount":3,"totalTokenCount":3}}"#;
+    assert_eq!(body("/v1beta/models/m:batchEmbedContents", asked, &Script::default()), expected);
     let model = r#"{"id":"m","object":"model","created":1767225600,"owned_by":"stub"}"#;
     assert_eq!(body("/v1/models", "", &Script::default()), format!(r#"{{"object":"list","data":[{model}]}}"#));
     assert_eq!(body("/v1/models/m", "", &Script::default()), model);
@@ -351,7 +354,8 @@ fn what_a_provider_checks_first() {
         refused(GEMINI, r#"{"contents":[1],"generationConfig":{"candidateCount":2}}"#).1.contains("INVALID_ARGUMENT")
     );
     assert_eq!(refused("/v1/completions", no_limit), (404, r#"{"error":{"message":"POST /v1/completions is not served","type":"invalid_request_error","param":null,"code":"model_not_found"}}"#.to_owned()));
-    assert_eq!(refused("/v1beta/models/m:embedContent", no_limit).0, 404);
+    assert_eq!(refused("/v1beta/models/m:embedContent", no_limit).0, 400);
+    assert_eq!(refused("/v1beta/models/m:tuneModel", no_limit).0, 404);
     let mut bare = request(ANTHROPIC, no_limit);
     bare.headers.retain(|(name, _)| name == "authorization");
     assert!(matches!(understand(&bare, None), Err((Dialect::Anthropic, Refusal { why: Why::Invalid(_), .. }))));

@@ -102,6 +102,7 @@ fn is_stream(ask: &Ask) -> bool {
 fn events(ask: &Ask, spoken: &Spoken, number: u64, known: &[String]) -> Vec<Event> {
     match (ask.dialect, ask.kind) {
         (_, Kind::Models) => vec![openai::models(ask, known)],
+        (Dialect::Gemini, Kind::Embeddings) => vec![gemini::embeddings(ask, spoken)],
         (_, Kind::Embeddings) => vec![openai::embeddings(ask, spoken)],
         (Dialect::Anthropic, Kind::CountTokens) => vec![anthropic::count_tokens(spoken)],
         (_, Kind::CountTokens) => vec![gemini::count_tokens(spoken)],

@@ -73,6 +73,43 @@ AS $$
         SELECT FROM public.usage_reservations r WHERE r.status = 'pending' AND r.user_id = u.id)
 
     UNION ALL
+    SELECT 'HOLD_MISMATCH', n.user_id || ':' || n.feature_id, 'the counter of ' || n.period || ' from ' || n.period_start || ' holds '
+        || n.reserved || '; its pending holds sum to ' || h.held
+    FROM public.usage_counters n
+    JOIN (
+        SELECT r.user_id, r.feature_id, r.period, r.period_start, sum(r.amount - r.beyond) AS held
+        FROM public.usage_reservations r WHERE r.status = 'pending'
+        GROUP BY r.user_id, r.feature_id, r.period, r.period_start
+    ) h ON h.user_id = n.user_id AND h.feature_id = n.feature_id AND h.period = n.period AND h.period_start = n.period_start
+    WHERE n.reserved <> h.held
+
+    UNION ALL
+    SELECT 'HOLD_MISMATCH', u.id::text, u.token_reserved || ' tokens are held; the pending holds sum to ' || h.held
+    FROM public.users u
+    JOIN (
+        SELECT r.user_id, sum(r.tokens_reserved) AS held FROM public.usage_reservations r WHERE r.status = 'pending' GROUP BY r.user_id
+    ) h ON h.user_id = u.id
+    WHERE u.token_reserved <> h.held
+
+    UNION ALL
+    -- Windows of keys: what calls under way hold of them stands in their holds. A window that was swept holds nothing.
+    SELECT 'HOLD_MISMATCH', k.api_key_id::text, 'the ' || k.period || ' from ' || k.period_start || ' of the key holds ' || k.tokens_reserved
+        || ' tokens and ' || k.cost_reserved_nano_usd || ' nano-dollars; its pending holds sum to ' || coalesce(h.tokens, 0) || ' and '
+        || coalesce(h.cost, 0)
+    FROM public.api_key_counters k
+    LEFT JOIN (
+        SELECT r.api_key_id, w.period, w.period_start, sum((r.detail #>> '{on_key,tokens}')::bigint) AS tokens,
+            sum((r.detail #>> '{on_key,cost_nano_usd}')::bigint) AS cost
+        FROM public.usage_reservations r
+        CROSS JOIN LATERAL (VALUES
+            ('minute', (r.detail #>> '{on_key,windows,minute}')::timestamptz),
+            ('month', (r.detail #>> '{on_key,windows,month}')::timestamptz)) AS w (period, period_start)
+        WHERE r.status = 'pending' AND r.detail #>> '{on_key,tokens}' IS NOT NULL
+        GROUP BY r.api_key_id, w.period, w.period_start
+    ) h ON h.api_key_id = k.api_key_id AND h.period = k.period AND h.period_start = k.period_start
+    WHERE (k.tokens_reserved, k.cost_reserved_nano_usd) IS DISTINCT FROM (coalesce(h.tokens, 0), coalesce(h.cost, 0))
+
+    UNION ALL
     SELECT 'COUNTER_MISMATCH', n.user_id || ':' || n.feature_id, 'the counter of ' || n.period || ' from ' || n.period_start
         || ' says ' || (n.used - n.carried) || ' beside ' || n.carried || ' carried, overage ' || n.overage
         || '; its events sum to ' || coalesce(s.amount, 0) || ', overage ' || coalesce(s.overage, 0)

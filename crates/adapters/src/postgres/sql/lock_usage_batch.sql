@@ -1,22 +1,10 @@
--- $1 users and $2 features: distinct meters in the order of their locking. $3 and $4 the keys to look up, each with the
--- user whom it belongs to. One row a meter; the outcomes of the keys that were seen before stand in the first of them.
+-- $1 users and $2 features: distinct meters in the order of their locking. One row each.
 -- One pass: the meters are taken one after the other, and each finds its rows by their keys. Nothing is joined to a list
 -- as long as the batch, which without hash and merge joins would grow with its square.
 -- OFFSET 0 keeps the planner from answering an EXISTS by reading the whole table into a hash.
 -- A counter is locked through its primary key as its meter is reached. What another transaction changed just before is
 -- read as it is now, under the lock; the rest is as of the statement.
 SELECT f.plan_id IS NOT NULL OR EXISTS (SELECT FROM users AS u WHERE u.id = a.user_id OFFSET 0) AS user_known,
-    CASE WHEN a.place = 1 THEN (
-        SELECT jsonb_agg(jsonb_build_object(
-            'place', q.place, 'digest', encode(k.digest, 'escape'), 'amount', k.amount, 'feature_id', k.feature_id,
-            'current', k.current, 'limit', k.limit_value, 'remaining', k.remaining, 'reserved', k.reserved,
-            'plan_id', k.plan_id, 'source', k.source, 'period_start', k.period_start, 'resets_at', k.resets_at,
-            'as_of', k.created_at, 'hold_id', k.reservation_id, 'hold_expires_at', k.hold_expires_at))
-        FROM unnest($3::uuid[], $4::text[]) WITH ORDINALITY AS q (user_id, key, place)
-        CROSS JOIN LATERAL (
-            SELECT i.* FROM idempotency_keys AS i WHERE i.user_id = q.user_id AND i.key = q.key OFFSET 0
-        ) AS k
-    ) END AS outcomes,
     CASE WHEN f.plan_id IS NOT NULL THEN a.feature_id END AS feature_id, '' AS display_name, f.kind, f.unit, f.feature_active, f.enabled,
     CASE WHEN f.enabled THEN false ELSE coalesce(
         (SELECT lapsed.plan_id <> f.plan_id FROM lapsed_subscription(a.user_id, a.feature_id) AS lapsed), false) END AS lapsed,

@@ -6,7 +6,7 @@ use domain::usage::{Hold, HoldId, HoldStatus, PeriodKind, Tally};
 use domain::users::UserId;
 use ports::entitlements::Meter;
 use ports::store::{Locked, StoreError};
-use ports::usage::{CounterKey, CounterState, HoldState, KeyOfUser, LockedBatch, MeterState, Patience};
+use ports::usage::{CounterKey, CounterState, HoldState, KeptOutcome, KeyOfUser, LockedBatch, MeterState, Patience};
 use sea_orm::FromQueryResult;
 use sea_orm::prelude::Json;
 use uuid::Uuid;
@@ -14,16 +14,20 @@ use uuid::Uuid;
 use super::super::entitlements::{EntitlementRow, entitlement};
 use super::super::rows::inconsistent;
 use super::super::store::PgUnitOfWork;
-use super::outcomes;
+use super::{calls, outcomes};
 
 #[derive(FromQueryResult)]
 struct MeterRow {
     user_known: bool,
-    outcomes: Option<Json>,
     is_locked: bool,
     is_held: bool,
     #[sea_orm(nested)]
     facts: Option<EntitlementRow>,
+}
+
+#[derive(FromQueryResult)]
+struct OutcomesRow {
+    outcomes: Option<Json>,
 }
 
 #[derive(FromQueryResult)]
@@ -42,6 +46,7 @@ struct HoldFacts {
     period: String,
     period_start: DateTime<Utc>,
     amount: i64,
+    beyond: i64,
     tokens_reserved: i64,
     settled_amount: Option<i64>,
     overage: i64,
@@ -49,6 +54,8 @@ struct HoldFacts {
     api_key_id: Option<Uuid>,
     expires_at: DateTime<Utc>,
     outcome: Option<Json>,
+    phase: String,
+    detail: Option<Json>,
     is_due: bool,
 }
 
@@ -62,7 +69,7 @@ struct CounterRow {
 }
 
 /// The statement that leaves held rows out, or the one that waits for them.
-fn with_patience(sql: &str, patience: Patience) -> String {
+pub(super) fn with_patience(sql: &str, patience: Patience) -> String {
     match patience {
         Patience::Skip => sql.to_owned(),
         Patience::Wait => sql.replace(" SKIP LOCKED", ""),
@@ -77,19 +84,22 @@ pub(super) async fn lock_batch(
 ) -> Result<LockedBatch, StoreError> {
     let (users, features): (Vec<Uuid>, Vec<String>) =
         meters.iter().map(|meter| (meter.user_id.0, meter.feature_id.to_string())).unzip();
+    let sql = with_patience(include_str!("../sql/lock_usage_batch.sql"), patience);
+    let rows: Vec<MeterRow> = work.read_all(&sql, [users.into(), features.into()]).await?;
+    same_number(rows.len(), meters.len())?;
+    let states = rows.into_iter().zip(meters).map(|(row, meter)| meter_state(row, meter.user_id));
+    Ok(LockedBatch { meters: states.collect::<Result<_, _>>()?, kept: find_outcomes(work, keys).await? })
+}
+
+/// After the counters are locked, and by a statement of its own: so it knows all that was granted on them before.
+async fn find_outcomes(work: &PgUnitOfWork, keys: &[KeyOfUser<'_>]) -> Result<Vec<(usize, KeptOutcome)>, StoreError> {
+    let Some(first) = keys.first() else { return Ok(Vec::new()) };
     let (owners, texts): (Vec<Uuid>, Vec<String>) =
         keys.iter().map(|key| (key.user_id.0, key.key.as_str().to_owned())).unzip();
-    let sql = with_patience(include_str!("../sql/lock_usage_batch.sql"), patience);
-    let rows: Vec<MeterRow> = work.read_all(&sql, [users.into(), features.into(), owners.into(), texts.into()]).await?;
-    same_number(rows.len(), meters.len())?;
-    let mut batch = LockedBatch { meters: Vec::with_capacity(rows.len()), kept: Vec::new() };
-    for (mut row, meter) in rows.into_iter().zip(meters) {
-        if let Some(outcomes) = row.outcomes.take() {
-            batch.kept.extend(outcomes::read_kept(outcomes, meter.user_id)?);
-        }
-        batch.meters.push(meter_state(row, meter.user_id)?);
-    }
-    Ok(batch)
+    let sql = include_str!("../sql/find_outcomes.sql");
+    let found: Option<OutcomesRow> = work.read_one(sql, [owners.into(), texts.into()]).await?;
+    let outcomes = found.and_then(|found| found.outcomes);
+    outcomes.map_or_else(|| Ok(Vec::new()), |outcomes| outcomes::read_kept(outcomes, first.user_id))
 }
 
 pub(super) async fn lock_holds(
@@ -128,7 +138,7 @@ pub(super) async fn lock_counters(
     Ok(rows.into_iter().map(state).collect())
 }
 
-fn same_number(answered: usize, asked: usize) -> Result<(), StoreError> {
+pub(super) fn same_number(answered: usize, asked: usize) -> Result<(), StoreError> {
     if answered == asked {
         return Ok(());
     }
@@ -162,12 +172,14 @@ fn hold_state(row: HoldRow) -> Result<HoldState, StoreError> {
         period_kind: facts.period.parse::<PeriodKind>().map_err(|_| unfit())?,
         period_start: facts.period_start,
         amount: facts.amount,
+        beyond: facts.beyond,
         tokens: facts.tokens_reserved,
         status: facts.status.parse::<HoldStatus>().map_err(|_| unfit())?,
         settled: facts.settled_amount,
         overage: facts.overage,
         expires_at: facts.expires_at,
         api_key_id: facts.api_key_id,
+        call: facts.detail.map(|detail| calls::held_call(id, &facts.phase, detail)).transpose()?.map(Box::new),
     };
     let outcome = facts.outcome.map(|outcome| outcomes::read(outcome, id)).transpose()?;
     Ok(HoldState::Locked { hold: Box::new(Locked::under_lock(hold)), is_due: facts.is_due, outcome })

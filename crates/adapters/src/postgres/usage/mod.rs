@@ -4,6 +4,7 @@
 //! holds has one more to write them. Locks: the user's row is the caller's to take, where tokens are at stake; holds, then
 //! counters, each in the order that was asked for, until the end of the transaction.
 
+mod calls;
 mod locks;
 mod outcomes;
 mod records;

@@ -10,7 +10,7 @@ use sea_orm::Value;
 use uuid::Uuid;
 
 use super::super::store::PgUnitOfWork;
-use super::outcomes;
+use super::{calls, outcomes};
 
 /// The columns by which a counter is found.
 #[derive(Default)]
@@ -135,16 +135,22 @@ pub(super) async fn record_batch(work: &PgUnitOfWork, record: &BatchRecord) -> R
         }
         let tallies: [Value; 3] = [used.into(), reserved.into(), overage.into()];
         let values: Vec<Value> = keys.values().into_iter().chain(tallies).chain(entries.values()).collect();
-        work.run(include_str!("../sql/record_usage_batch.sql"), values).await?;
+        work.run_last(include_str!("../sql/record_usage_batch.sql"), values).await?;
     }
-    if record.holds.is_empty() {
-        return Ok(());
+    if !record.holds.is_empty() {
+        save_holds(work, &record.holds).await?;
     }
-    save_holds(work, &record.holds).await
+    if !record.keys.is_empty() {
+        calls::save_keys(work, &record.keys).await?;
+    }
+    if !record.calls.is_empty() {
+        calls::record_calls(work, &record.calls).await?;
+    }
+    Ok(())
 }
 
 /// One column of all rows.
-fn column<R, T>(rows: &[R], of: impl Fn(&R) -> T) -> Value
+pub(super) fn column<R, T>(rows: &[R], of: impl Fn(&R) -> T) -> Value
 where
     Vec<T>: Into<Value>,
 {
@@ -152,13 +158,14 @@ where
 }
 
 async fn save_holds(work: &PgUnitOfWork, holds: &[HoldChange]) -> Result<(), StoreError> {
-    let values: [Value; 14] = [
+    let values: [Value; 17] = [
         column(holds, |change| change.hold.id.0),
         column(holds, |change| change.hold.user_id.0),
         column(holds, |change| change.hold.feature_id.to_string()),
         column(holds, |change| change.hold.period_kind.as_str().to_owned()),
         column(holds, |change| change.hold.period_start),
         column(holds, |change| change.hold.amount),
+        column(holds, |change| change.hold.beyond),
         column(holds, |change| change.hold.tokens),
         column(holds, |change| change.hold.settled.unwrap_or(-1)),
         column(holds, |change| change.hold.overage),
@@ -167,8 +174,10 @@ async fn save_holds(work: &PgUnitOfWork, holds: &[HoldChange]) -> Result<(), Sto
         column(holds, |change| change.hold.api_key_id.unwrap_or_default()),
         column(holds, |change| change.hold.expires_at),
         column(holds, |change| outcomes::written(change.outcome.as_ref())),
+        column(holds, |change| calls::phase_of(&change.hold).to_owned()),
+        column(holds, |change| calls::terms_of(&change.hold)),
     ];
-    work.run(include_str!("../sql/save_holds.sql"), values).await.map(drop)
+    work.run_last(include_str!("../sql/save_holds.sql"), values).await
 }
 
 pub(super) async fn move_tokens(work: &PgUnitOfWork, change: &TokenChange) -> Result<(), StoreError> {

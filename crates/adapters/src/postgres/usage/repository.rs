@@ -7,14 +7,15 @@ use domain::users::UserId;
 use ports::entitlements::Meter;
 use ports::store::StoreError;
 use ports::usage::{
-    BatchRecord, CounterKey, CounterState, HoldState, KeyOfUser, LockedBatch, Patience, TokenChange, UsageRepository,
+    BatchRecord, CounterKey, CounterState, DueCall, HoldState, KeyOfUser, KeyState, KeyWindow, LockedBatch, Patience,
+    TokenChange, UsageRepository,
 };
 use sea_orm::FromQueryResult;
 use uuid::Uuid;
 
 use super::super::rows::limit;
 use super::super::store::PgUnitOfWork;
-use super::{locks, records};
+use super::{calls, locks, records};
 
 #[derive(FromQueryResult)]
 struct DueHold {
@@ -57,8 +58,21 @@ impl UsageRepository for PgUnitOfWork {
         records::move_tokens(self, change).await
     }
 
+    async fn lock_keys(&mut self, windows: &[KeyWindow], patience: Patience) -> Result<Vec<KeyState>, StoreError> {
+        calls::lock_keys(self, windows, patience).await
+    }
+
+    async fn open_keys(&mut self, windows: &[KeyWindow]) -> Result<(), StoreError> {
+        calls::open_keys(self, windows).await
+    }
+
+    async fn list_due_calls(&mut self, rows_max: u64) -> Result<Vec<DueCall>, StoreError> {
+        calls::list_due_calls(self, rows_max).await
+    }
+
     async fn list_due_holds(&mut self, rows_max: u64) -> Result<Vec<(HoldId, UserId)>, StoreError> {
-        let sql = "SELECT id, user_id FROM usage_reservations WHERE status = 'pending' AND expires_at <= now() \
+        let sql = "SELECT id, user_id FROM usage_reservations \
+            WHERE status = 'pending' AND expires_at <= now() AND phase = 'reserved' \
             ORDER BY expires_at, id LIMIT $1";
         let due: Vec<DueHold> = self.read_all(sql, [limit(rows_max)]).await?;
         Ok(due.into_iter().map(|hold| (HoldId(hold.id), UserId(hold.user_id))).collect())

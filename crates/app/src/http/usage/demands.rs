@@ -186,5 +186,5 @@ pub fn demand(
         Credential::Key { id, .. } => Some(*id),
     };
     let amount = input.amount.unwrap_or(1);
-    Ok(Demand { user_id: subject.user_id(), feature_id, amount, key, api_key_id, hold_for })
+    Ok(Demand { user_id: subject.user_id(), feature_id, amount, key, api_key_id, hold_for, call: None })
 }

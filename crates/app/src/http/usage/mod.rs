@@ -1,5 +1,5 @@
 //! Usage: consuming and holding against the limits.
 
 pub mod demands;
-mod refusals;
+pub mod refusals;
 pub mod reservations;

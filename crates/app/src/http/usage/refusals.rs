@@ -1,8 +1,9 @@
 //! Refusals: what was not counted, as problems with every number that they rest on.
 
 use actix_web::http::StatusCode;
+use chrono::{DateTime, Utc};
 use domain::entitlements::{Decision, Reason};
-use domain::usage::HoldStatus;
+use domain::usage::{HoldStatus, KeyLimitReached};
 use serde_json::{Map, Value};
 use services::usage::commands::UsageError;
 
@@ -28,6 +29,7 @@ impl From<UsageError> for Problem {
             UsageError::CounterFull => Self::invalid_field("amount", sentence(&error.to_string())),
             UsageError::NotMetered(_) => Self::invalid_field("amount", "is 1 for a feature that is had or not"),
             UsageError::KeyReused => Self::unprocessable("idempotency_key_reused", &error),
+            UsageError::KeyLimit { reached, resets_at, as_of } => key_limit(reached, *resets_at, *as_of),
             UsageError::QueueFull | UsageError::Contended => {
                 let detail = format!("{} Nothing was counted; send it again.", sentence(&error.to_string()));
                 Self::unavailable("busy", detail)
@@ -37,6 +39,15 @@ impl From<UsageError> for Problem {
             UsageError::Fault(why) => Self::internal(why),
         }
     }
+}
+
+/// A limit of the API key as a problem, with the time at which its window ends.
+pub fn key_limit(reached: &KeyLimitReached, resets_at: DateTime<Utc>, as_of: DateTime<Utc>) -> Problem {
+    let detail = format!("{} It starts again at {}.", sentence(&reached.to_string()), resets_at.to_rfc3339());
+    let seconds = (resets_at - as_of).num_seconds().max(1).cast_unsigned();
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, "key_limit_reached", detail)
+        .with_retry_after(seconds)
+        .with_field("resets_at", resets_at.to_rfc3339().into())
 }
 
 /// A refusal as a problem, with every number that it rests on.

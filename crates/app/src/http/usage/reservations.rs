@@ -218,7 +218,7 @@ async fn change(
     let anybodys = caller.may_act_for_others(Permission::UsageWrite);
     let whose = if anybodys { Whose::Anybodys } else { Whose::Only(caller.user_id) };
     let command = HoldCommand { hold_id, whose, action };
-    let Changed { hold, decision, replayed } = usage.change_hold(command).await?;
+    let Changed { hold, decision, replayed, .. } = usage.change_hold(command).await?;
     if !decision.allowed {
         return Err(refusal(decision));
     }

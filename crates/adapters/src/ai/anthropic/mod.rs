@@ -1,0 +1,8 @@
+//! Anthropic's dialect: messages and their count.
+
+mod dialect;
+mod request;
+mod speech;
+
+pub(super) use dialect::Anthropic;
+pub use request::DEFAULT_MAX_TOKENS;

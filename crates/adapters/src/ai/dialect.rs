@@ -1,0 +1,122 @@
+//! A dialect: how a provider is asked, how its reply is read, and how it says no.
+
+use domain::ai::{Delta, ReportedUsage};
+use ports::ai::{Framing, ProviderCall, ProviderFault, Refusal};
+use serde_json::value::RawValue;
+
+use super::faults::Told;
+use super::members::NotAnObject;
+
+/// A request, ready to be sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Outgoing {
+    /// Segments after the base URL, not escaped yet.
+    pub path: Vec<String>,
+    pub query: Option<&'static str>,
+    /// Besides the credential and the content type.
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+    pub awaited: Awaited,
+}
+
+/// How the reply is to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Awaited {
+    Whole,
+    Stream(Framing),
+}
+
+/// What one frame says, or a whole reply.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Heard {
+    pub deltas: Vec<Delta>,
+    pub usage: Option<ReportedUsage>,
+    pub request_id: Option<String>,
+    pub model: Option<String>,
+    pub shown: Shown,
+    pub end: End,
+}
+
+/// What of the frame is for the caller.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Shown {
+    #[default]
+    AsItCame,
+    Nothing,
+    /// This in place of its data.
+    Data(String),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum End {
+    #[default]
+    GoesOn,
+    /// The model has finished; the end of the body says that nothing follows.
+    Finished,
+    /// Nothing follows.
+    Last,
+}
+
+/// Why a frame is not heard.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Misheard {
+    /// It is an error, in the provider's words.
+    Error(Refusal),
+    Nonsense(&'static str),
+}
+
+/// Reads the frames of one reply in their order.
+pub(super) trait Speech: Send {
+    fn hear(&mut self, data: &[u8]) -> Result<Heard, Misheard>;
+}
+
+pub(super) trait Dialect: Send + Sync {
+    fn outgoing(&self, call: &ProviderCall) -> Result<Outgoing, ProviderFault>;
+
+    fn speech(&self, call: &ProviderCall) -> Box<dyn Speech>;
+
+    /// What a body says that came with this status.
+    fn told(&self, status: u16, body: &[u8]) -> Told;
+
+    /// The header with the key, and what stands before the key in it.
+    fn credential(&self) -> (&'static str, &'static str);
+
+    /// The header by which the provider names the request. Gemini names it in the body.
+    fn request_id_header(&self) -> Option<&'static str>;
+}
+
+/// The object of a caller that is none: told as the providers tell it.
+pub(super) fn malformed(what: &str) -> ProviderFault {
+    ProviderFault::Refused(Refusal { status: 400, message: what.to_owned(), code: None, body: Vec::new() })
+}
+
+impl From<NotAnObject> for ProviderFault {
+    fn from(NotAnObject: NotAnObject) -> Self {
+        malformed("the body is not a JSON object")
+    }
+}
+
+/// JSON of the caller's that goes along as it is written; empty text is an empty object.
+pub(super) fn json<'a>(text: &'a str, what: &str) -> Result<&'a RawValue, ProviderFault> {
+    let text = if text.trim().is_empty() { "{}" } else { text };
+    serde_json::from_str(text).map_err(|_| malformed(&format!("{what} is not JSON")))
+}
+
+/// A request of ours as text.
+pub(super) fn written(request: &impl serde::Serialize) -> Result<String, ProviderFault> {
+    serde_json::to_string(request).map_err(|error| ProviderFault::Broken(format!("the request is unwritable: {error}")))
+}
+
+/// A usage that is there and readable. One that is not is told in the log: the call is then billed by its text.
+pub(super) fn usage<'a, T: serde::Deserialize<'a>>(raw: Option<&'a RawValue>) -> Option<T> {
+    let raw = raw.filter(|raw| raw.get() != "null")?;
+    serde_json::from_str(raw.get())
+        .inspect_err(|error| tracing::warn!(%error, "a provider's usage is not understood"))
+        .ok()
+}
+
+/// Those headers of the caller that begin with one of these, without those that would say who calls or who pays.
+pub(super) fn passed_on(headers: &[(String, String)], begins: &[&str], not: &[&str]) -> Vec<(String, String)> {
+    let passes = |name: &str| begins.iter().any(|begin| name.starts_with(begin)) && !not.contains(&name);
+    headers.iter().filter(|(name, _)| passes(name)).cloned().collect()
+}

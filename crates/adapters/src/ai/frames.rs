@@ -1,0 +1,353 @@
+//! Frames: cuts a streamed body into what the provider meant as one piece, wherever the network cut it.
+//!
+//! The bytes of a frame are kept as they came, so that it can be passed on unchanged. A frame has at most
+//! `FRAME_BYTES_MAX`; each byte is looked at once.
+
+use ports::ai::Framing;
+
+/// A picture in a reply is the largest thing that comes as one frame.
+pub(super) const FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Frame {
+    /// With its line ends. Of a JSON array: the element alone.
+    pub raw: Vec<u8>,
+    /// What it says. `None` for a comment or an event without data.
+    pub data: Option<Vec<u8>>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    Frame(Frame),
+    /// The provider says that nothing follows. Only a JSON array does.
+    End,
+    /// More bytes are needed.
+    More,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum CutRefused {
+    TooLong,
+    NotAnArray,
+}
+
+impl CutRefused {
+    pub(super) const fn as_str(&self) -> &'static str {
+        match self {
+            Self::TooLong => "one frame of it is larger than 8 MiB",
+            Self::NotAnArray => "it is no JSON array",
+        }
+    }
+}
+
+pub(super) struct Splitter {
+    form: Form,
+    bytes: Vec<u8>,
+    /// Where the frame begins that is being read.
+    start: usize,
+    /// How far was looked.
+    seen: usize,
+}
+
+enum Form {
+    Events {
+        /// Where the line begins that is being read.
+        line: usize,
+        has_lines: bool,
+        /// The lines of data of this frame, joined.
+        data: Option<Vec<u8>>,
+    },
+    Array {
+        place: Place,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    BeforeArray,
+    /// `may_end` before the first element, and after one.
+    BetweenElements {
+        may_end: bool,
+        needs_comma: bool,
+    },
+    InElement {
+        depth: u32,
+        in_text: bool,
+        escaped: bool,
+    },
+    AfterArray,
+}
+
+impl Splitter {
+    pub(super) fn new(framing: Framing) -> Self {
+        let form = match framing {
+            Framing::ServerSentEvents => Form::Events { line: 0, has_lines: false, data: None },
+            Framing::JsonArray => Form::Array { place: Place::BeforeArray },
+        };
+        Self { form, bytes: Vec::new(), start: 0, seen: 0 }
+    }
+
+    /// Puts in what came next.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        if self.start > 0 {
+            self.bytes.drain(..self.start);
+            self.seen -= self.start;
+            if let Form::Events { line, .. } = &mut self.form {
+                *line -= self.start;
+            }
+            self.start = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    pub(super) fn next(&mut self) -> Result<Cut, CutRefused> {
+        let cut = match self.form {
+            Form::Events { .. } => self.next_event(),
+            Form::Array { place } => self.next_element(place)?,
+        };
+        if cut == Cut::More && self.bytes.len() - self.start > FRAME_BYTES_MAX {
+            return Err(CutRefused::TooLong);
+        }
+        Ok(cut)
+    }
+
+    /// What stands there when the body has ended: an event whose last line end was never sent.
+    pub(super) fn rest(&mut self) -> Option<Frame> {
+        let Form::Events { line, data, .. } = &mut self.form else { return None };
+        let last = self.bytes.get(*line..).unwrap_or_default();
+        take_line(last, data);
+        let raw = self.bytes.get(self.start..).unwrap_or_default().to_vec();
+        let frame = Frame { raw, data: data.take() };
+        (self.start, self.seen) = (self.bytes.len(), self.bytes.len());
+        *line = self.bytes.len();
+        frame.data.is_some().then_some(frame)
+    }
+
+    fn next_event(&mut self) -> Cut {
+        let Form::Events { line, has_lines, data } = &mut self.form else { return Cut::More };
+        while let Some(length) = self.bytes.get(self.seen..).and_then(|rest| rest.iter().position(|b| *b == b'\n')) {
+            let end = self.seen + length;
+            let text = self.bytes.get(*line..end).unwrap_or_default();
+            let text = text.strip_suffix(b"\r").unwrap_or(text);
+            let is_blank = text.is_empty();
+            take_line(text, data);
+            (self.seen, *line) = (end + 1, end + 1);
+            // Blank lines before the first line belong to the frame that follows.
+            if is_blank && *has_lines {
+                let raw = self.bytes.get(self.start..self.seen).unwrap_or_default().to_vec();
+                (self.start, *has_lines) = (self.seen, false);
+                return Cut::Frame(Frame { raw, data: data.take() });
+            }
+            *has_lines |= !is_blank;
+        }
+        self.seen = self.bytes.len();
+        Cut::More
+    }
+
+    fn next_element(&mut self, mut place: Place) -> Result<Cut, CutRefused> {
+        while let Some(byte) = self.bytes.get(self.seen).copied() {
+            let before = place;
+            place = place.after(byte).ok_or(CutRefused::NotAnArray)?;
+            if !matches!(before, Place::InElement { .. }) {
+                self.start = self.seen;
+            }
+            self.seen += 1;
+            if matches!(before, Place::InElement { .. }) && !matches!(place, Place::InElement { .. }) {
+                let raw = self.bytes.get(self.start..self.seen).unwrap_or_default().to_vec();
+                self.start = self.seen;
+                self.form = Form::Array { place };
+                return Ok(Cut::Frame(Frame { data: Some(raw.clone()), raw }));
+            }
+            if place == Place::AfterArray && before != place {
+                self.form = Form::Array { place };
+                return Ok(Cut::End);
+            }
+        }
+        if !matches!(place, Place::InElement { .. }) {
+            self.start = self.seen;
+        }
+        self.form = Form::Array { place };
+        Ok(Cut::More)
+    }
+}
+
+impl Place {
+    /// Where one is after this byte. `None` where it has no place. Elements are objects.
+    fn after(self, byte: u8) -> Option<Self> {
+        if let Self::InElement { depth, in_text, escaped } = self {
+            return Some(Self::in_element(depth, in_text, escaped, byte));
+        }
+        if byte.is_ascii_whitespace() {
+            return Some(self);
+        }
+        match (self, byte) {
+            (Self::BeforeArray, b'[') => Some(Self::BetweenElements { may_end: true, needs_comma: false }),
+            (Self::BetweenElements { needs_comma: false, .. }, b'{') => {
+                Some(Self::InElement { depth: 1, in_text: false, escaped: false })
+            }
+            (Self::BetweenElements { needs_comma: true, .. }, b',') => {
+                Some(Self::BetweenElements { may_end: false, needs_comma: false })
+            }
+            (Self::BetweenElements { may_end: true, .. }, b']') => Some(Self::AfterArray),
+            _ => None,
+        }
+    }
+
+    fn in_element(depth: u32, in_text: bool, escaped: bool, byte: u8) -> Self {
+        let (depth, in_text, escaped) = match (in_text, byte) {
+            (true, _) if escaped => (depth, true, false),
+            (true, b'\\') => (depth, true, true),
+            (true, b'"') => (depth, false, false),
+            (true, _) | (false, b'"') => (depth, true, false),
+            (false, b'{' | b'[') => (depth.saturating_add(1), false, false),
+            (false, b'}' | b']') => (depth - 1, false, false),
+            (false, _) => (depth, false, false),
+        };
+        if depth == 0 {
+            Self::BetweenElements { may_end: true, needs_comma: true }
+        } else {
+            Self::InElement { depth, in_text, escaped }
+        }
+    }
+}
+
+/// Adds the data of a line, if it has any, as the standard of the events says: lines of data are joined by a line end.
+fn take_line(line: &[u8], data: &mut Option<Vec<u8>>) {
+    let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
+    let Some(value) = line.strip_prefix(b"data") else { return };
+    let value = match value.split_first() {
+        None => value,
+        Some((b':', value)) => value.strip_prefix(b" ").unwrap_or(value),
+        // Another field that begins so.
+        Some(_) => return,
+    };
+    match data {
+        Some(data) => {
+            data.push(b'\n');
+            data.extend_from_slice(value);
+        }
+        None => *data = Some(value.to_vec()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The frames of a body that comes in pieces of so many bytes, with what remains.
+    fn cut(framing: Framing, body: &[u8], size: usize) -> (Vec<Frame>, bool) {
+        let mut splitter = Splitter::new(framing);
+        let (mut frames, mut has_ended) = (Vec::new(), false);
+        for piece in body.chunks(size) {
+            splitter.push(piece);
+            loop {
+                match splitter.next().unwrap() {
+                    Cut::Frame(frame) => frames.push(frame),
+                    Cut::End => has_ended = true,
+                    Cut::More => break,
+                }
+            }
+        }
+        frames.extend(splitter.rest());
+        (frames, has_ended)
+    }
+
+    fn frame(raw: &str, data: Option<&str>) -> Frame {
+        Frame { raw: raw.into(), data: data.map(Into::into) }
+    }
+
+    #[test]
+    fn events_are_whole_wherever_they_are_cut() {
+        let parts = [
+            frame("\u{feff}data: {\"a\":\"é\"}\r\n\r\n", Some("{\"a\":\"é\"}")),
+            frame(": ping\n\n", None),
+            frame("event: x\ndata:one\ndata:  two\nid: 7\n\n", Some("one\n two")),
+            frame("\r\n\ndata\ndatabase: no\n\n", Some("")),
+            frame("event: lonely\n\n", None),
+            frame("data: 🦀\r\n", Some("🦀")),
+        ];
+        let body: Vec<u8> = parts.iter().flat_map(|frame| frame.raw.clone()).collect();
+        for size in 1..=body.len() {
+            assert_eq!(cut(Framing::ServerSentEvents, &body, size), (parts.to_vec(), false), "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn what_remains_without_data_is_no_frame() {
+        for rest in ["", "\n\n", ": ping", "event: x\n"] {
+            assert_eq!(cut(Framing::ServerSentEvents, rest.as_bytes(), 1).0, []);
+        }
+        assert_eq!(cut(Framing::ServerSentEvents, b"data: half", 3).0, [frame("data: half", Some("half"))]);
+    }
+
+    #[test]
+    fn elements_are_whole_wherever_they_are_cut() {
+        let one = r#"{"a":"]},{[\"\\","b":[{}, []]}"#;
+        let two = "{\n  \"é\": 1\n}";
+        for body in [format!("[{one},\r\n{two}]\n"), format!(" [ {one} , {two} ] ")] {
+            for size in 1..=body.len() {
+                let expected = vec![frame(one, Some(one)), frame(two, Some(two))];
+                assert_eq!(cut(Framing::JsonArray, body.as_bytes(), size), (expected, true));
+            }
+        }
+        assert_eq!(cut(Framing::JsonArray, b"[]", 1), (vec![], true));
+        assert_eq!(cut(Framing::JsonArray, b"[{}", 1), (vec![frame("{}", Some("{}"))], false));
+    }
+
+    #[test]
+    fn what_is_no_array_is_refused() {
+        for body in ["{}", "[1]", "[{},]", "[{}{}]", "[,{}]", "[{}]x", "\0"] {
+            let mut splitter = Splitter::new(Framing::JsonArray);
+            splitter.push(body.as_bytes());
+            let refused = loop {
+                match splitter.next() {
+                    Ok(Cut::Frame(_) | Cut::End) => {}
+                    other => break other,
+                }
+            };
+            assert_eq!(refused, Err(CutRefused::NotAnArray), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_frame_without_an_end_is_given_up() {
+        for (framing, body) in [(Framing::ServerSentEvents, "data: "), (Framing::JsonArray, "[{\"a\":\"")] {
+            let mut splitter = Splitter::new(framing);
+            splitter.push(body.as_bytes());
+            splitter.push(&vec![b'x'; FRAME_BYTES_MAX - 100]);
+            assert_eq!(splitter.next(), Ok(Cut::More));
+            splitter.push(&[b'x'; 200]);
+            assert_eq!(splitter.next(), Err(CutRefused::TooLong));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_byte_is_lost_and_none_is_added(
+            lines in prop::collection::vec("(data|event|:|)[:\\PC]{0,9}(\r\n|\n)", 0..20), size in 1..9_usize,
+        ) {
+            let body = lines.concat() + "data: end\n\n";
+            let (frames, _) = cut(Framing::ServerSentEvents, body.as_bytes(), size);
+            let joined: Vec<u8> = frames.iter().flat_map(|frame| frame.raw.clone()).collect();
+            prop_assert_eq!(joined, body.as_bytes());
+            let (whole, _) = cut(Framing::ServerSentEvents, body.as_bytes(), body.len());
+            prop_assert_eq!(frames, whole);
+        }
+
+        #[test]
+        fn any_bytes_are_survived(body in prop::collection::vec(any::<u8>(), 0..200), size in 1..9_usize) {
+            for framing in [Framing::ServerSentEvents, Framing::JsonArray] {
+                let mut splitter = Splitter::new(framing);
+                for piece in body.chunks(size) {
+                    splitter.push(piece);
+                    while matches!(splitter.next(), Ok(Cut::Frame(_) | Cut::End)) {}
+                }
+                splitter.rest();
+            }
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! One attempt at a provider over HTTP: the request of its dialect, and the reply from its first piece on.
+//!
+//! A call costs one request. The key stands in a header that is marked as secret and in no error. What is thrown away,
+//! the reply or the attempt, closes the connection, and the provider stops.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use domain::ai::Provider;
+use futures_util::stream::once;
+use ports::ai::{
+    AiProvider, CallContent, CallHold, Framing, ProviderCall, ProviderFault, Reply, ReplyPiece, ReplyPieces, Unanswered,
+};
+use ports::clock::Clock;
+use reqwest::Url;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use thiserror::Error;
+
+use super::anthropic::Anthropic;
+use super::dialect::{Awaited, Dialect, Shown};
+use super::faults;
+use super::gemini::Gemini;
+use super::openai::OpenAi;
+use super::streaming::{Streaming, fault_of};
+use super::wire::{Answered, Timeouts, Wire};
+
+/// Where a provider is, and what it takes us for.
+#[derive(Clone, Copy)]
+pub struct Access<'a> {
+    pub base_url: &'a str,
+    pub api_key: &'a str,
+}
+
+#[derive(Debug, Error)]
+pub enum AccessRefused {
+    #[error("the base URL of {0} is no http or https address")]
+    Url(Provider),
+    #[error("the key of {0} has characters that no header can carry")]
+    Key(Provider),
+    #[error("no client for {0}: {1}")]
+    Client(Provider, String),
+}
+
+pub struct HttpProvider {
+    dialect: Box<dyn Dialect>,
+    wire: Wire,
+    clock: Arc<dyn Clock>,
+}
+
+/// A reply without its hold.
+struct Begun {
+    request_id: Option<String>,
+    model: Option<String>,
+    content_type: String,
+    pieces: ReplyPieces,
+}
+
+impl HttpProvider {
+    pub fn new(
+        provider: Provider,
+        access: Access<'_>,
+        timeouts: Timeouts,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, AccessRefused> {
+        let dialect: Box<dyn Dialect> = match provider {
+            Provider::OpenAi => Box::new(OpenAi),
+            Provider::Claude => Box::new(Anthropic),
+            Provider::Gemini => Box::new(Gemini),
+        };
+        let base = Url::parse(access.base_url).map_err(|_| AccessRefused::Url(provider))?;
+        if !matches!(base.scheme(), "http" | "https") {
+            return Err(AccessRefused::Url(provider));
+        }
+        let (name, before) = dialect.credential();
+        let mut key =
+            HeaderValue::try_from(format!("{before}{}", access.api_key)).map_err(|_| AccessRefused::Key(provider))?;
+        key.set_sensitive(true);
+        let wire = Wire::new(base, (HeaderName::from_static(name), key), timeouts)
+            .map_err(|error| AccessRefused::Client(provider, error.to_string()))?;
+        Ok(Self { dialect, wire, clock })
+    }
+
+    async fn attempt(&self, call: &ProviderCall) -> Result<Begun, ProviderFault> {
+        let outgoing = self.dialect.outgoing(call)?;
+        let awaited = outgoing.awaited;
+        let answered = self.wire.send(outgoing).await?;
+        if !(200..300).contains(&answered.status) {
+            return Err(self.refused(answered).await);
+        }
+        let content_type = text_of(&answered.headers, CONTENT_TYPE.as_str()).unwrap_or_default();
+        let named = self.dialect.request_id_header().and_then(|name| text_of(&answered.headers, name));
+        let begun = match awaited {
+            Awaited::Whole => self.whole(call, answered, content_type).await?,
+            Awaited::Stream(framing) => self.streamed(call, answered, content_type, framing).await?,
+        };
+        Ok(Begun { request_id: named.or(begun.request_id), ..begun })
+    }
+
+    async fn refused(&self, answered: Answered) -> ProviderFault {
+        let Answered { status, headers, body } = answered;
+        let body = body.refusal().await;
+        let told = self.dialect.told(status, &body);
+        faults::fault(status, &headers, body, told, self.clock.now())
+    }
+
+    async fn whole(
+        &self,
+        call: &ProviderCall,
+        answered: Answered,
+        content_type: String,
+    ) -> Result<Begun, ProviderFault> {
+        if !is_of(&content_type, "application/json") {
+            return Err(wrong_type(&content_type));
+        }
+        let body = answered.body.whole().await?;
+        let heard = self.dialect.speech(call).hear(&body).map_err(|misheard| fault_of(misheard, &body))?;
+        let frame = match (is_native(call), heard.shown) {
+            (false, _) | (_, Shown::Nothing) => Vec::new(),
+            (true, Shown::AsItCame) => body,
+            (true, Shown::Data(changed)) => changed.into_bytes(),
+        };
+        let piece = ReplyPiece { frame, deltas: heard.deltas, usage: heard.usage, is_last: true };
+        let pieces: ReplyPieces = Box::pin(once(std::future::ready(Ok(piece))));
+        Ok(Begun { request_id: heard.request_id, model: heard.model, content_type, pieces })
+    }
+
+    async fn streamed(
+        &self,
+        call: &ProviderCall,
+        answered: Answered,
+        content_type: String,
+        framing: Framing,
+    ) -> Result<Begun, ProviderFault> {
+        let expected = match framing {
+            Framing::ServerSentEvents => "text/event-stream",
+            Framing::JsonArray => "application/json",
+        };
+        if !is_of(&content_type, expected) {
+            return Err(self.no_stream(call, answered, &content_type).await);
+        }
+        let mut streaming =
+            Streaming::begin(answered.body, framing, self.dialect.speech(call), is_native(call)).await?;
+        let (request_id, model) = (streaming.request_id.take(), streaming.model.take());
+        Ok(Begun { request_id, model, content_type, pieces: streaming.pieces() })
+    }
+
+    /// What comes in place of a stream may be an error under a status of success, which says more than its type.
+    async fn no_stream(&self, call: &ProviderCall, answered: Answered, content_type: &str) -> ProviderFault {
+        if !is_of(content_type, "application/json") {
+            return wrong_type(content_type);
+        }
+        match answered.body.whole().await {
+            Err(fault) => fault,
+            Ok(body) => match self.dialect.speech(call).hear(&body) {
+                Err(misheard) => fault_of(misheard, &body),
+                Ok(_) => wrong_type(content_type),
+            },
+        }
+    }
+}
+
+#[async_trait]
+impl AiProvider for HttpProvider {
+    async fn send(&self, hold: CallHold, call: &ProviderCall) -> Result<Reply, Unanswered> {
+        match self.attempt(call).await {
+            Ok(Begun { request_id, model, content_type, pieces }) => {
+                Ok(Reply { hold, request_id, model, content_type, pieces })
+            }
+            Err(fault) => Err((hold, fault)),
+        }
+    }
+
+    fn is_sandbox(&self) -> bool {
+        false
+    }
+}
+
+const fn is_native(call: &ProviderCall) -> bool {
+    matches!(call.content, CallContent::Native(_))
+}
+
+fn text_of(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+}
+
+/// Whether a content type is this one, whatever its parameters.
+fn is_of(content_type: &str, expected: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case(expected)
+}
+
+fn wrong_type(content_type: &str) -> ProviderFault {
+    let shown: String = content_type.chars().take(100).collect();
+    ProviderFault::Broken(format!("its content type is `{shown}`"))
+}

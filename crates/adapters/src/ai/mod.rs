@@ -1,0 +1,23 @@
+//! Providers of models: OpenAI, Claude and Gemini over HTTP, and the sandbox that answers where no key is set.
+//!
+//! `http_provider` makes one attempt: a `dialect` writes the request and reads the reply, `wire` carries both, `frames` and
+//! `members` keep the bytes of others as they came. Nothing here is tried again and nothing is billed.
+
+mod anthropic;
+mod dialect;
+mod faults;
+mod frames;
+mod gemini;
+mod http_provider;
+mod keyless;
+mod members;
+mod openai;
+pub mod sandbox;
+mod streaming;
+pub mod token_counter;
+mod wire;
+
+pub use anthropic::DEFAULT_MAX_TOKENS;
+pub use http_provider::{Access, AccessRefused, HttpProvider};
+pub use keyless::KeylessProvider;
+pub use wire::Timeouts;

@@ -1,0 +1,220 @@
+//! How `OpenAI` is asked natively, and how it says no.
+
+use domain::ai::ModelId;
+use ports::ai::{CallContent, Framing, NativeCall, Operation, ProviderCall, ProviderFault};
+use serde::Deserialize;
+
+use super::request;
+use super::speech::OpenAiSpeech;
+use crate::ai::dialect::{Awaited, Dialect, Outgoing, Speech, passed_on};
+use crate::ai::faults::{Means, Told};
+use crate::ai::members::{self, NotAnObject};
+
+/// Who calls and who pays is ours to say.
+const OWN_HEADERS: [&str; 2] = ["openai-organization", "openai-project"];
+
+/// The account may spend no more; OpenAI tells it with 429.
+const SPEND_LIMITS: [&str; 4] = [
+    "credit_balance_exhausted",
+    "organization_spend_limit_exceeded",
+    "project_spend_limit_exceeded",
+    "organization_usage_limit_exceeded",
+];
+
+pub(in crate::ai) struct OpenAi;
+
+impl Dialect for OpenAi {
+    fn outgoing(&self, call: &ProviderCall) -> Result<Outgoing, ProviderFault> {
+        let (operation, body, headers) = match &call.content {
+            CallContent::Native(native) => {
+                let headers = passed_on(&native.headers, &["openai-"], &OWN_HEADERS);
+                (native.operation, native_body(native, call)?, headers)
+            }
+            CallContent::Conversation(conversation) => {
+                (Operation::Chat, request::written(conversation, call)?, Vec::new())
+            }
+        };
+        let path = match operation {
+            Operation::Chat => vec!["chat".to_owned(), "completions".to_owned()],
+            Operation::Embeddings => vec!["embeddings".to_owned()],
+            Operation::CountTokens => {
+                return Err(crate::ai::dialect::malformed("OpenAI does not count tokens for a caller"));
+            }
+        };
+        let awaited = if call.streamed && operation == Operation::Chat {
+            Awaited::Stream(Framing::ServerSentEvents)
+        } else {
+            Awaited::Whole
+        };
+        Ok(Outgoing { path, query: None, headers, body, awaited })
+    }
+
+    fn speech(&self, call: &ProviderCall) -> Box<dyn Speech> {
+        let (operation, hides_usage) = match &call.content {
+            CallContent::Native(native) => (native.operation, call.streamed && !asks_for_usage(&native.body)),
+            CallContent::Conversation(_) => (Operation::Chat, false),
+        };
+        Box::new(OpenAiSpeech::new(operation, hides_usage))
+    }
+
+    fn told(&self, _: u16, body: &[u8]) -> Told {
+        told(body)
+    }
+
+    fn credential(&self) -> (&'static str, &'static str) {
+        ("authorization", "Bearer ")
+    }
+
+    fn request_id_header(&self) -> Option<&'static str> {
+        Some("x-request-id")
+    }
+}
+
+/// The caller's body with what the call says differently. A stream tells its usage, whoever asked.
+fn native_body(native: &NativeCall, call: &ProviderCall) -> Result<String, NotAnObject> {
+    let mut body = members::with(&native.body, "model", &quoted(&call.model))?;
+    if native.operation != Operation::Chat {
+        return Ok(body);
+    }
+    if let Some(bound) = call.max_output_tokens {
+        body = bounded(&body, &bound.to_string())?;
+    }
+    let streams = members::value(&body, "stream")? == Some("true");
+    if streams != call.streamed {
+        body = members::with(&body, "stream", if call.streamed { "true" } else { "false" })?;
+    }
+    if call.streamed && !asks_for_usage(&body) {
+        let options = members::value(&body, "stream_options")?.unwrap_or("{}");
+        // Options that are no object go as they are: OpenAI says what is wrong with them.
+        if let Ok(options) = members::with(options, "include_usage", "true") {
+            body = members::with(&body, "stream_options", &options)?;
+        }
+    }
+    Ok(body)
+}
+
+/// Under the name that the caller used: models of before know only the old one, and those of now only the new one.
+fn bounded(body: &str, bound: &str) -> Result<String, NotAnObject> {
+    let old = members::value(body, "max_tokens")?.is_some();
+    let new = members::value(body, "max_completion_tokens")?.is_some();
+    let body = if old { members::with(body, "max_tokens", bound)? } else { body.to_owned() };
+    if new || !old { members::with(&body, "max_completion_tokens", bound) } else { Ok(body) }
+}
+
+fn asks_for_usage(body: &str) -> bool {
+    let options = members::value(body, "stream_options").ok().flatten();
+    options.is_some_and(|options| members::value(options, "include_usage") == Ok(Some("true")))
+}
+
+fn quoted(model: &ModelId) -> String {
+    serde_json::Value::from(model.as_str()).to_string()
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    error: ErrorObject,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ErrorObject {
+    message: Option<String>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    /// Text, and with some servers that speak this dialect a number.
+    code: Option<serde_json::Value>,
+}
+
+pub(super) fn told(body: &[u8]) -> Told {
+    let Ok(ErrorBody { error }) = serde_json::from_slice(body) else { return Told::default() };
+    let code = error.code.and_then(|code| code.as_str().map(str::to_owned));
+    let is_spent = error.kind.as_deref() == Some("insufficient_quota")
+        || code.as_deref().is_some_and(|code| code == "insufficient_quota" || SPEND_LIMITS.contains(&code));
+    Told {
+        message: error.message,
+        code: code.or(error.kind),
+        means: if is_spent { Means::SpendLimit } else { Means::WhatTheStatusSays },
+        retry_after: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(body: &str, streamed: bool, max_output_tokens: Option<u64>) -> String {
+        let native = NativeCall {
+            operation: Operation::Chat,
+            body: body.to_owned(),
+            headers: Vec::new(),
+            framing: Framing::ServerSentEvents,
+        };
+        let call = ProviderCall {
+            provider: domain::ai::Provider::OpenAi,
+            model: ModelId::parse("gpt").unwrap(),
+            content: CallContent::Native(native.clone()),
+            streamed,
+            max_output_tokens,
+        };
+        native_body(&native, &call).unwrap()
+    }
+
+    #[test]
+    fn a_body_is_changed_only_where_the_call_differs() {
+        let odd = "{ \"x\": 1.0, \"model\":\"gpt\" ,\n\"messages\": [ {\"model\":\"z\"} ]}";
+        assert_eq!(body(odd, false, None), odd);
+        assert_eq!(body(r#"{"model":"alias","a":[]}"#, false, None), r#"{"model":"gpt","a":[]}"#);
+        let streams = r#"{"model":"gpt","stream":true,"stream_options":{"include_usage":true}}"#;
+        assert_eq!(body(streams, true, None), streams);
+    }
+
+    #[test]
+    fn the_bound_goes_under_the_name_that_was_used() {
+        for (before, after) in [
+            (r#"{"model":"gpt"}"#, r#"{"model":"gpt","max_completion_tokens":9}"#),
+            (r#"{"model":"gpt","max_tokens":100}"#, r#"{"model":"gpt","max_tokens":9}"#),
+            (r#"{"max_completion_tokens":5,"model":"gpt"}"#, r#"{"max_completion_tokens":9,"model":"gpt"}"#),
+            (r#"{"max_tokens":null,"model":"gpt"}"#, r#"{"max_tokens":null,"model":"gpt","max_completion_tokens":9}"#),
+            (
+                r#"{"max_tokens":1,"max_completion_tokens":2,"model":"gpt"}"#,
+                r#"{"max_tokens":9,"max_completion_tokens":9,"model":"gpt"}"#,
+            ),
+        ] {
+            assert_eq!(body(before, false, Some(9)), after);
+        }
+    }
+
+    #[test]
+    fn a_stream_tells_its_usage() {
+        for (before, after) in [
+            (r#"{"model":"gpt"}"#, r#"{"model":"gpt","stream":true,"stream_options":{"include_usage":true}}"#),
+            (
+                r#"{"model":"gpt","stream_options":{"include_obfuscation":false, "include_usage":false},"stream":true}"#,
+                r#"{"model":"gpt","stream_options":{"include_obfuscation":false, "include_usage":true},"stream":true}"#,
+            ),
+            (
+                r#"{"model":"gpt","stream":true,"stream_options":null}"#,
+                r#"{"model":"gpt","stream":true,"stream_options":{"include_usage":true}}"#,
+            ),
+        ] {
+            assert_eq!(body(before, true, None), after);
+        }
+    }
+
+    #[test]
+    fn a_spent_account_is_told_by_its_code() {
+        for code in SPEND_LIMITS {
+            let body = format!(r#"{{"error":{{"message":"m","type":"x","param":null,"code":"{code}"}}}}"#);
+            let expected = Told {
+                message: Some("m".into()),
+                code: Some(code.into()),
+                means: Means::SpendLimit,
+                retry_after: None,
+            };
+            assert_eq!(told(body.as_bytes()), expected);
+        }
+        let fast = told(br#"{"error":{"message":"m","type":"requests","code":429}}"#);
+        assert_eq!((fast.code.as_deref(), fast.means), (Some("requests"), Means::WhatTheStatusSays));
+        assert_eq!(told(b"<html>"), Told::default());
+    }
+}

@@ -1,0 +1,207 @@
+//! A streamed reply, frame by frame: read, understood, and handed on with the bytes as they came.
+//!
+//! It holds one frame and what the network brought with it. Whoever does not take the pieces holds the provider back.
+
+use std::collections::VecDeque;
+
+use futures_util::stream::unfold;
+use ports::ai::{Framing, ProviderFault, ReplyPiece, ReplyPieces};
+
+use super::dialect::{End, Heard, Misheard, Shown, Speech};
+use super::faults;
+use super::frames::{Cut, Frame, Splitter};
+use super::wire::Body;
+
+pub(super) struct Streaming {
+    /// `None` once nothing more is read.
+    body: Option<Body>,
+    splitter: Splitter,
+    speech: Box<dyn Speech>,
+    /// Whether the caller is shown the frames.
+    is_native: bool,
+    has_begun: bool,
+    /// Comments before the first piece: they promise nothing, so they go with it.
+    comments: Vec<u8>,
+    /// The model has finished. From here on a piece waits for the next one, to know whether it is the last.
+    has_finished: bool,
+    held: Option<ReplyPiece>,
+    ready: VecDeque<Result<ReplyPiece, ProviderFault>>,
+    pub request_id: Option<String>,
+    pub model: Option<String>,
+}
+
+impl Streaming {
+    /// A reply of which the first piece is there.
+    pub(super) async fn begin(
+        body: Body,
+        framing: Framing,
+        speech: Box<dyn Speech>,
+        is_native: bool,
+    ) -> Result<Self, ProviderFault> {
+        let mut streaming = Self {
+            body: Some(body),
+            splitter: Splitter::new(framing),
+            speech,
+            is_native,
+            has_begun: false,
+            comments: Vec::new(),
+            has_finished: false,
+            held: None,
+            ready: VecDeque::new(),
+            request_id: None,
+            model: None,
+        };
+        match streaming.next().await {
+            Some(Ok(first)) => streaming.ready.push_front(Ok(first)),
+            Some(Err(fault)) => return Err(fault),
+            None => return Err(broken_off()),
+        }
+        Ok(streaming)
+    }
+
+    pub(super) fn pieces(self) -> ReplyPieces {
+        Box::pin(unfold(self, |mut streaming| async move {
+            let piece = streaming.next().await?;
+            Some((piece, streaming))
+        }))
+    }
+
+    async fn next(&mut self) -> Option<Result<ReplyPiece, ProviderFault>> {
+        loop {
+            if let Some(piece) = self.ready.pop_front() {
+                return Some(piece);
+            }
+            self.body.as_ref()?;
+            if let Err(fault) = self.step().await {
+                self.body = None;
+                // What was heard is handed on, also where what should follow it never came.
+                self.ready.extend(self.held.take().map(Ok));
+                self.ready.push_back(Err(fault));
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Result<(), ProviderFault> {
+        match self.splitter.next() {
+            Ok(Cut::Frame(frame)) => self.take(frame),
+            Ok(Cut::End) => self.end(),
+            Ok(Cut::More) => {
+                let Some(body) = &mut self.body else { return Ok(()) };
+                if let Some(bytes) = body.chunk().await? {
+                    self.splitter.push(bytes.as_ref());
+                    return Ok(());
+                }
+                if let Some(frame) = self.splitter.rest() {
+                    self.take(frame)?;
+                }
+                if self.body.is_some() { self.end() } else { Ok(()) }
+            }
+            Err(refused) => Err(ProviderFault::Broken(refused.as_str().to_owned())),
+        }
+    }
+
+    fn take(&mut self, frame: Frame) -> Result<(), ProviderFault> {
+        let Some(data) = frame.data.as_deref().filter(|data| !data.is_empty()) else {
+            self.take_comment(frame.raw);
+            return Ok(());
+        };
+        let heard = self.speech.hear(data).map_err(|misheard| fault_of(misheard, data))?;
+        self.request_id = self.request_id.take().or(heard.request_id);
+        self.model = self.model.take().or(heard.model);
+        let Heard { deltas, usage, shown, end, .. } = heard;
+        let mut piece = ReplyPiece { deltas, usage, is_last: end == End::Last, ..ReplyPiece::default() };
+        if self.is_native {
+            piece.frame = std::mem::take(&mut self.comments);
+            piece.frame.extend(shown_of(frame, shown));
+        }
+        self.has_begun = true;
+        self.ready.extend(self.held.take().map(Ok));
+        self.has_finished |= end == End::Finished;
+        if end == End::Last {
+            self.leave();
+            self.ready.push_back(Ok(piece));
+        } else if self.has_finished {
+            self.held = Some(piece);
+        } else {
+            self.ready.push_back(Ok(piece));
+        }
+        Ok(())
+    }
+
+    fn take_comment(&mut self, raw: Vec<u8>) {
+        if !self.is_native {
+            return;
+        }
+        match &mut self.held {
+            Some(held) => held.frame.extend(raw),
+            None if self.has_begun => self.ready.push_back(Ok(ReplyPiece { frame: raw, ..ReplyPiece::default() })),
+            None => self.comments.extend(raw),
+        }
+    }
+
+    /// Nothing follows. That is well if the model has finished.
+    fn end(&mut self) -> Result<(), ProviderFault> {
+        let held = self.held.take().ok_or_else(broken_off)?;
+        self.ready.push_back(Ok(ReplyPiece { is_last: true, ..held }));
+        self.leave();
+        Ok(())
+    }
+
+    fn leave(&mut self) {
+        if let Some(body) = self.body.take() {
+            body.leave();
+        }
+    }
+}
+
+fn broken_off() -> ProviderFault {
+    ProviderFault::Broken("it ended before its end".to_owned())
+}
+
+pub(super) fn fault_of(misheard: Misheard, data: &[u8]) -> ProviderFault {
+    match misheard {
+        Misheard::Error(refusal) => ProviderFault::Failed { refusal, retry_after: None },
+        Misheard::Nonsense(why) => {
+            tracing::warn!(bytes = data.len(), why, "a provider sent what is no answer");
+            ProviderFault::Broken(why.to_owned())
+        }
+    }
+}
+
+/// The bytes that the caller is shown of a frame.
+fn shown_of(frame: Frame, shown: Shown) -> Vec<u8> {
+    let changed = match shown {
+        Shown::AsItCame => return frame.raw,
+        Shown::Nothing => return Vec::new(),
+        Shown::Data(changed) => changed,
+    };
+    let data = frame.data.unwrap_or_default();
+    let place = frame.raw.windows(data.len().max(1)).position(|window| window == data);
+    let around = place.and_then(|place| Some((frame.raw.get(..place)?, frame.raw.get(place + data.len()..)?)));
+    if let Some((before, after)) = around {
+        return [before, changed.as_bytes(), after].concat();
+    }
+    // The data stood in several lines.
+    let lines: Vec<&str> = changed.lines().collect();
+    format!("data: {}\n\n", lines.join("\ndata: ")).into_bytes()
+}
+
+/// What an error within an answer is told as: the status it would have had at the start.
+pub(super) fn error_within(status: u16, told: faults::Told, data: &[u8]) -> Misheard {
+    Misheard::Error(faults::refusal(status, told, data.to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_frame_keeps_what_is_around_its_data() {
+        let changed = |raw: &str, data: &str| {
+            let frame = Frame { raw: raw.into(), data: Some(data.into()) };
+            String::from_utf8(shown_of(frame, Shown::Data("{\"new\":1}".into()))).unwrap()
+        };
+        assert_eq!(changed("id: 1\r\ndata:{}\r\n\r\n", "{}"), "id: 1\r\ndata:{\"new\":1}\r\n\r\n");
+        assert_eq!(changed("data: {\ndata: }\n\n", "{\n}"), "data: {\"new\":1}\n\n");
+    }
+}

@@ -1,0 +1,185 @@
+//! The wire: one pooled client a provider, and bodies that are read within bounds of bytes and of time.
+//!
+//! HTTP/2 where the provider offers it, HTTP/1.1 otherwise. No redirect is followed, since the key would go along, and
+//! nothing is compressed, since frames are passed on as they come. A proxy of the environment is used, but not to
+//! reach our own loopback.
+
+use std::error::Error;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ports::ai::{ProviderFault, Wait};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Client, Response, Url};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::dialect::{Awaited, Outgoing, malformed};
+
+/// Of a reply that comes whole.
+const REPLY_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Of a refusal. What is beyond is not read.
+const REFUSAL_BYTES_MAX: usize = 1024 * 1024;
+/// Idle connections that are kept for the next calls, and for how long.
+const IDLE_CONNECTIONS_MAX: usize = 512;
+const KEPT_IDLE: Duration = Duration::from_mins(1);
+/// A connection on which calls wait is looked after so often.
+const ALIVE_EVERY: Duration = Duration::from_secs(30);
+/// How long the end of a body may take once its last frame has come: then its connection serves the next call.
+const END_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a provider may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    pub connect: Duration,
+    /// Of a streamed reply, from the call to its first byte. A reply that comes whole begins when it is done, so it
+    /// has the total.
+    pub first_byte: Duration,
+    /// Between two pieces of a reply.
+    pub idle: Duration,
+    pub total: Duration,
+}
+
+pub(super) struct Wire {
+    client: Client,
+    base: Url,
+    credential: (HeaderName, HeaderValue),
+    timeouts: Timeouts,
+}
+
+/// The head of an answer, with its body still to be read.
+pub(super) struct Answered {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Body,
+}
+
+pub(super) struct Body {
+    response: Response,
+    /// By when its first byte has to be there.
+    begins_by: Instant,
+    ends_by: Instant,
+    idle: Duration,
+    has_begun: bool,
+}
+
+impl Wire {
+    pub(super) fn new(
+        base: Url,
+        credential: (HeaderName, HeaderValue),
+        timeouts: Timeouts,
+    ) -> Result<Self, reqwest::Error> {
+        // Building a client panics where no provider of cryptography is installed; a second installation changes nothing.
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let builder = Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(timeouts.connect)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .pool_idle_timeout(KEPT_IDLE)
+            .tcp_keepalive(ALIVE_EVERY)
+            .http2_adaptive_window(true)
+            .http2_keep_alive_interval(ALIVE_EVERY)
+            .user_agent(concat!("product-base/", env!("CARGO_PKG_VERSION")));
+        let builder = if is_loopback(&base) { builder.no_proxy() } else { builder };
+        Ok(Self { client: builder.build()?, base, credential, timeouts })
+    }
+
+    pub(super) async fn send(&self, outgoing: Outgoing) -> Result<Answered, ProviderFault> {
+        let mut url = self.base.clone();
+        // A base that can have no path was refused when it was set.
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(outgoing.path);
+        }
+        url.set_query(outgoing.query);
+        let ends_by = Instant::now() + self.timeouts.total;
+        let begins_by = match outgoing.awaited {
+            Awaited::Whole => ends_by,
+            Awaited::Stream(_) => ends_by.min(Instant::now() + self.timeouts.first_byte),
+        };
+        let mut request = self.client.post(url).header(CONTENT_TYPE, "application/json").body(outgoing.body);
+        for (name, value) in outgoing.headers {
+            request = request.header(name, value);
+        }
+        let (name, key) = self.credential.clone();
+        let sending = request.header(name, key).send();
+        let response = timeout_at(begins_by, sending).await.map_err(|_| ProviderFault::TimedOut(Wait::FirstByte))?;
+        let response = response.map_err(|error| unsent(&error))?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let body = Body { response, begins_by, ends_by, idle: self.timeouts.idle, has_begun: false };
+        Ok(Answered { status, headers, body })
+    }
+}
+
+impl Body {
+    /// What comes next, or `None` at the orderly end.
+    pub(super) async fn chunk(&mut self) -> Result<Option<impl AsRef<[u8]> + use<>>, ProviderFault> {
+        let (until, wait) = if self.has_begun {
+            (self.ends_by.min(Instant::now() + self.idle), Wait::Rest)
+        } else {
+            (self.begins_by, Wait::FirstByte)
+        };
+        let chunk = timeout_at(until, self.response.chunk()).await.map_err(|_| ProviderFault::TimedOut(wait))?;
+        self.has_begun = true;
+        chunk.map_err(|error| ProviderFault::Broken(innermost(&error)))
+    }
+
+    pub(super) async fn whole(mut self) -> Result<Vec<u8>, ProviderFault> {
+        let mut bytes = Vec::new();
+        while let Some(chunk) = self.chunk().await? {
+            if bytes.len() + chunk.as_ref().len() > REPLY_BYTES_MAX {
+                return Err(ProviderFault::Broken("it is larger than 32 MiB".to_owned()));
+            }
+            bytes.extend_from_slice(chunk.as_ref());
+        }
+        Ok(bytes)
+    }
+
+    /// As much of a refusal as comes: its status alone says enough.
+    pub(super) async fn refusal(mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while let Ok(Some(chunk)) = self.chunk().await {
+            bytes.extend_from_slice(chunk.as_ref());
+            if bytes.len() > REFUSAL_BYTES_MAX {
+                bytes.truncate(REFUSAL_BYTES_MAX);
+                break;
+            }
+        }
+        bytes
+    }
+
+    /// The last frame is there: reads the end of the body behind it, without which the connection would be closed.
+    pub(super) fn leave(mut self) {
+        tokio::spawn(async move {
+            let end = async { while matches!(self.response.chunk().await, Ok(Some(_))) {} };
+            // Whoever does not end in time loses the connection, and nothing else.
+            timeout(END_PATIENCE, end).await.ok();
+        });
+    }
+}
+
+/// Why no head came.
+fn unsent(error: &reqwest::Error) -> ProviderFault {
+    // Only a header of the caller's can be unwritable.
+    if error.is_builder() {
+        return malformed("a header cannot be passed on");
+    }
+    match (error.is_connect(), error.is_timeout()) {
+        (_, true) => ProviderFault::TimedOut(Wait::Connection),
+        (true, false) => ProviderFault::Unreachable(innermost(error)),
+        (false, false) => ProviderFault::Broken(innermost(error)),
+    }
+}
+
+/// The cause of the causes: what is around it only says that a request failed, and names its address.
+fn innermost(error: &reqwest::Error) -> String {
+    let mut cause: &dyn Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    // Without a cause the text would name the address.
+    if error.source().is_none() { "the request failed".to_owned() } else { cause.to_string() }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}

@@ -1,0 +1,5 @@
+-- $1 how many at most. Rows that someone is writing are left for the next run.
+DELETE FROM ai_answers WHERE (user_id, route, key_digest) IN (
+    SELECT user_id, route, key_digest FROM ai_answers
+    WHERE expires_at <= now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
+)

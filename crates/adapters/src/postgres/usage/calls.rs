@@ -1,0 +1,187 @@
+//! Calls of models: what their holds keep of them, what they hold of their keys' limits, and the record of what they used.
+
+use domain::ai::{CallUsage, ReportedUsage, Speaker};
+use domain::usage::{CallPhase, CallTerms, HeldCall, Hold, HoldId, KeyTally};
+use domain::users::UserId;
+use ports::store::StoreError;
+use ports::usage::{CallRecord, DueCall, KeyChange, KeyState, KeyWindow, Patience, SaidMessage};
+use sea_orm::prelude::{Decimal, Json};
+use sea_orm::{FromQueryResult, Value};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::super::rows::{inconsistent, limit};
+use super::super::store::PgUnitOfWork;
+use super::locks::{same_number, with_patience};
+use super::records::column;
+
+#[derive(FromQueryResult)]
+struct KeyRow {
+    is_locked: bool,
+    is_held: bool,
+    requests: i64,
+    tokens: i64,
+    tokens_reserved: i64,
+    cost_nano_usd: i64,
+    cost_reserved_nano_usd: i64,
+}
+
+#[derive(FromQueryResult)]
+struct DueRow {
+    id: Uuid,
+    user_id: Uuid,
+    phase: String,
+    detail: Json,
+}
+
+/// The call that a hold was made for, as the row keeps it.
+pub(super) fn held_call(id: HoldId, phase: &str, detail: Json) -> Result<HeldCall, StoreError> {
+    let unfit = || inconsistent("usage_reservations", id.0);
+    let phase = phase.parse().map_err(|_| unfit())?;
+    Ok(HeldCall { phase, terms: serde_json::from_value(detail).map_err(|_| unfit())? })
+}
+
+pub(super) fn phase_of(hold: &Hold) -> &'static str {
+    hold.call.as_ref().map_or(CallPhase::Reserved, |call| call.phase).as_str()
+}
+
+/// The terms as JSON; '' where it is no call.
+pub(super) fn terms_of(hold: &Hold) -> String {
+    let written = |terms: &CallTerms| serde_json::to_string(terms).ok();
+    // Words, numbers and times: JSON can say all of them.
+    hold.call.as_ref().and_then(|call| written(&call.terms)).unwrap_or_default()
+}
+
+fn window_columns(windows: &[KeyWindow]) -> [Value; 3] {
+    [
+        column(windows, |window| window.api_key_id.0),
+        column(windows, |window| window.kind.as_str().to_owned()),
+        column(windows, |window| window.start),
+    ]
+}
+
+pub(super) async fn lock_keys(
+    work: &PgUnitOfWork,
+    windows: &[KeyWindow],
+    patience: Patience,
+) -> Result<Vec<KeyState>, StoreError> {
+    let sql = with_patience(include_str!("../sql/lock_keys.sql"), patience);
+    let rows: Vec<KeyRow> = work.read_all(&sql, window_columns(windows)).await?;
+    same_number(rows.len(), windows.len())?;
+    let state = |row: KeyRow| match (row.is_locked, row.is_held) {
+        (true, _) => KeyState::Locked(KeyTally {
+            requests: row.requests,
+            tokens: row.tokens,
+            tokens_held: row.tokens_reserved,
+            cost: row.cost_nano_usd,
+            cost_held: row.cost_reserved_nano_usd,
+        }),
+        (false, true) => KeyState::Held,
+        (false, false) => KeyState::Uncounted,
+    };
+    Ok(rows.into_iter().map(state).collect())
+}
+
+pub(super) async fn open_keys(work: &PgUnitOfWork, windows: &[KeyWindow]) -> Result<(), StoreError> {
+    let users = column(windows, |window| window.user_id.0);
+    let values: Vec<Value> = [users].into_iter().chain(window_columns(windows)).collect();
+    work.run(include_str!("../sql/open_keys.sql"), values).await.map(drop)
+}
+
+pub(super) async fn save_keys(work: &PgUnitOfWork, keys: &[KeyChange]) -> Result<(), StoreError> {
+    let windows: Vec<KeyWindow> = keys.iter().map(|key| key.window).collect();
+    let tallies: [Value; 5] = [
+        column(keys, |key| key.tally.requests),
+        column(keys, |key| key.tally.tokens),
+        column(keys, |key| key.tally.tokens_held),
+        column(keys, |key| key.tally.cost),
+        column(keys, |key| key.tally.cost_held),
+    ];
+    let values: Vec<Value> = window_columns(&windows).into_iter().chain(tallies).collect();
+    work.run(include_str!("../sql/save_keys.sql"), values).await.map(drop)
+}
+
+/// The costs in dollars are decimals, which are always bound: so what people said never stands in the text of a statement,
+/// which Postgres logs where it fails.
+pub(super) async fn record_calls(work: &PgUnitOfWork, calls: &[CallRecord]) -> Result<(), StoreError> {
+    let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let nano = |call: &CallRecord| call.result.cost.as_ref().map_or(0, |cost| cost.amount.0);
+    let dollars = |call: &CallRecord| call.result.cost.as_ref().map_or(Decimal::ZERO, |cost| cost.amount.rounded_usd());
+    let version = |call: &CallRecord| call.result.cost.as_ref().map_or_else(String::new, |cost| cost.version.clone());
+    let of_calls: [Value; 17] = [
+        column(calls, |call| call.hold_id.0),
+        column(calls, |call| call.user_id.0),
+        column(calls, |call| call.result.provider.as_str().to_owned()),
+        column(calls, |call| call.result.model.clone()),
+        column(calls, |call| whole(call.result.usage.tokens.input())),
+        column(calls, |call| whole(call.result.usage.tokens.output())),
+        column(calls, |call| whole(call.result.usage.tokens.cache_read)),
+        column(calls, |call| call.result.session_id.unwrap_or_default()),
+        column(calls, |call| call.api_key_id.unwrap_or_default()),
+        column(calls, |call| call.result.latency_ms.unwrap_or(-1)),
+        column(calls, |call| call.result.outcome.as_str().to_owned()),
+        column(calls, nano),
+        column(calls, version),
+        column(calls, |call| usage_json(&call.result.usage, call.result.reported.as_ref()).to_string()),
+        column(calls, |call| call.result.usage.source.as_str().to_owned()),
+        column(calls, |call| call.unpaid_tokens),
+        column(calls, dollars),
+    ];
+    let said = calls.iter().enumerate().flat_map(|(place, call)| {
+        // Counted from 1 in SQL.
+        call.result.messages.iter().map(move |message| (whole(place as u64 + 1), message))
+    });
+    let said: Vec<(i64, &SaidMessage)> = said.collect();
+    let of_messages: [Value; 5] = [
+        column(&said, |(place, _)| *place),
+        column(&said, |(_, message)| role(message.speaker).to_owned()),
+        column(&said, |(_, message)| message.content.replace('\0', "\u{fffd}")),
+        column(&said, |(_, message)| message.tokens),
+        column(&said, |(_, message)| message.cost.0),
+    ];
+    let values: Vec<Value> = of_calls.into_iter().chain(of_messages).collect();
+    work.run(include_str!("../sql/record_calls.sql"), values).await.map(drop)
+}
+
+const fn role(speaker: Speaker) -> &'static str {
+    match speaker {
+        Speaker::User => "user",
+        Speaker::Assistant => "assistant",
+    }
+}
+
+/// The parts that were priced, and the provider's own report beside them.
+fn usage_json(usage: &CallUsage, reported: Option<&ReportedUsage>) -> Json {
+    let tokens = &usage.tokens;
+    let calls = tokens.tool_calls;
+    json!({
+        "uncached_input": tokens.uncached_input,
+        "cache_read": tokens.cache_read,
+        "cache_write_short": tokens.cache_write_short,
+        "cache_write_long": tokens.cache_write_long,
+        "audio_input": tokens.audio_input,
+        "image_input": tokens.image_input,
+        "visible_output": tokens.visible_output,
+        "reasoning_output": tokens.reasoning_output,
+        "audio_output": tokens.audio_output,
+        "image_output": tokens.image_output,
+        "tool_calls": {
+            "web_search": calls.web_search, "web_fetch": calls.web_fetch, "code_execution": calls.code_execution,
+        },
+        "tier": usage.tier,
+        "geo": usage.geo.as_str(),
+        "reported": reported,
+    })
+}
+
+pub(super) async fn list_due_calls(work: &PgUnitOfWork, rows_max: u64) -> Result<Vec<DueCall>, StoreError> {
+    let sql = "SELECT id, user_id, phase, detail FROM usage_reservations \
+        WHERE status = 'pending' AND expires_at <= now() AND phase IN ('dispatched', 'first_byte') AND detail IS NOT NULL \
+        ORDER BY expires_at, id LIMIT $1";
+    let due: Vec<DueRow> = work.read_all(sql, [limit(rows_max)]).await?;
+    let call = |row: DueRow| {
+        let hold_id = HoldId(row.id);
+        Ok(DueCall { hold_id, user_id: UserId(row.user_id), call: held_call(hold_id, &row.phase, row.detail)? })
+    };
+    due.into_iter().map(call).collect()
+}

@@ -1,0 +1,113 @@
+//! Providers that are slow, silent or not there, and callers that leave.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use domain::ai::Provider;
+use futures_util::StreamExt;
+use ports::ai::{AiProvider, ProviderFault, Wait};
+use product_base_adapters::ai::{Access, AccessRefused, HttpProvider, Timeouts};
+use product_base_adapters::clock::SystemClock;
+use testkit::upstream::{Ending, Fault, Pace, Script, Split, Upstream};
+
+use crate::asking::{TIMEOUTS, ask, body_of, hold, native, provider, with_timeouts};
+
+const SHORT: Duration = Duration::from_millis(150);
+
+#[tokio::test]
+async fn each_wait_has_an_end() {
+    let stub = Upstream::start();
+    let first = Timeouts { first_byte: SHORT, ..TIMEOUTS };
+    let idle = Timeouts { idle: SHORT, ..TIMEOUTS };
+    let total = Timeouts { total: SHORT, ..TIMEOUTS };
+    let trickle = || {
+        Script::words(50).paced(Pace { between: Duration::from_millis(20), split: Split::Every(40), ..Pace::default() })
+    };
+    for of in Provider::ALL {
+        for (timeouts, streamed, script, expected) in [
+            (first, true, Script::fails(Fault::HangBeforeHead), Wait::FirstByte),
+            (first, true, Script::fails(Fault::HangAfter { bytes: 0 }), Wait::FirstByte),
+            (idle, true, Script::fails(Fault::HangAfter { bytes: 900 }), Wait::Rest),
+            (total, true, trickle(), Wait::Rest),
+            (total, false, Script::fails(Fault::HangBeforeHead), Wait::FirstByte),
+            (idle, false, Script::fails(Fault::HangAfter { bytes: 40 }), Wait::Rest),
+        ] {
+            stub.script("m", script.clone());
+            let provider = with_timeouts(&stub, of, timeouts);
+            let started = Instant::now();
+            let got = ask(&provider, &native(of, body_of(of), streamed)).await;
+            assert_eq!(got.fault, Some(ProviderFault::TimedOut(expected)), "{of} {streamed} {:?}", script.fault);
+            assert!(started.elapsed() >= SHORT && started.elapsed() < Duration::from_secs(5));
+        }
+    }
+    stub.until("for all to be left", |stub| stub.totals().answering == 0).await;
+}
+
+#[tokio::test]
+async fn what_is_slow_but_comes_is_no_fault() {
+    let stub = Upstream::start();
+    let pace =
+        Pace { between: Duration::from_millis(10), split: Split::Every(100), first_token: SHORT, ..Pace::default() };
+    stub.script("m", Script::words(5).paced(pace));
+    let patient = Timeouts { idle: SHORT, ..TIMEOUTS };
+    for of in Provider::ALL {
+        for streamed in [false, true] {
+            ask(&with_timeouts(&stub, of, patient), &native(of, body_of(of), streamed)).await.is_whole();
+        }
+    }
+}
+
+#[tokio::test]
+async fn nobody_there_is_unreachable() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let base_url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let access = Access { base_url: &base_url, api_key: "the-key" };
+    let provider = HttpProvider::new(Provider::Claude, access, TIMEOUTS, Arc::new(SystemClock)).unwrap();
+    let got = ask(&provider, &native(Provider::Claude, body_of(Provider::Claude), true)).await;
+    let Some(ProviderFault::Unreachable(why)) = got.fault else { panic!("{:?}", got.fault) };
+    assert!(!why.contains("the-key") && !why.contains("127.0.0.1"), "{why}");
+}
+
+#[tokio::test]
+async fn a_network_that_swallows_is_given_up() {
+    // Nobody owns this address (RFC 5737). A machine without a way to it says so at once, which is as good.
+    let access = Access { base_url: "http://192.0.2.1:9", api_key: "the-key" };
+    let timeouts = Timeouts { connect: SHORT, ..TIMEOUTS };
+    let provider = HttpProvider::new(Provider::OpenAi, access, timeouts, Arc::new(SystemClock)).unwrap();
+    let started = Instant::now();
+    let got = ask(&provider, &native(Provider::OpenAi, body_of(Provider::OpenAi), false)).await;
+    let is_given_up = matches!(
+        got.fault,
+        Some(ProviderFault::TimedOut(Wait::Connection) | ProviderFault::Unreachable(_) | ProviderFault::Failed { .. })
+    );
+    assert!(is_given_up, "{:?}", got.fault);
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn who_drops_the_pieces_cancels_the_call() {
+    let stub = Upstream::start();
+    for of in Provider::ALL {
+        stub.clear();
+        stub.script("m", Script::words(50).with_fault(Fault::HoldAfter { events: 6 }));
+        let reply = provider(&stub, of).send(hold(), &native(of, body_of(of), true)).await;
+        let Ok(mut reply) = reply else { panic!("{of}") };
+        assert!(reply.pieces.next().await.unwrap().is_ok());
+        stub.until("for the hold", |stub| stub.held() == 1).await;
+        drop(reply.pieces);
+        assert_eq!(stub.settled(1).await[0].ending, Ending::ClientLeft, "{of}");
+    }
+}
+
+#[test]
+fn an_access_that_cannot_work_is_refused() {
+    let new = |base_url, api_key| {
+        HttpProvider::new(Provider::OpenAi, Access { base_url, api_key }, TIMEOUTS, Arc::new(SystemClock)).err()
+    };
+    for url in ["", "api.openai.com", "ftp://x", "mailto:a@b"] {
+        assert!(matches!(new(url, "k"), Some(AccessRefused::Url(Provider::OpenAi))), "{url}");
+    }
+    assert!(matches!(new("https://x/v1/", "a\nb"), Some(AccessRefused::Key(Provider::OpenAi))));
+    assert!(new("https://x/v1/", "k").is_none());
+}

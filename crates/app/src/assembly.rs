@@ -1,0 +1,201 @@
+//! The assembly: every service with its ports, once a process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use adapters::memory::Memory;
+use adapters::postgres::PgStore;
+use adapters::randomness::SystemRandomness;
+use adapters::secrets::access_tokens::BuiltInTokens;
+use adapters::secrets::api_keys::ApiKeys;
+use adapters::secrets::opaque::OpaqueSecrets;
+use adapters::secrets::passwords::{Argon2Passwords, CONCURRENCY};
+use adapters::secrets::supabase::SupabaseTokens;
+use adapters::secrets::verified::CachedVerifier;
+use chrono::TimeDelta;
+use ports::api_keys::KeyMint;
+use ports::changes::ChangeListener;
+use ports::clock::Clock;
+use ports::entitlements::EntitlementCache;
+use ports::identity::{CallerCache, TokenVerifier};
+use ports::randomness::Randomness;
+use ports::store::Store;
+use services::ai::{AiParts, AiService, AiSettings};
+use services::ai_usage::AiUsageService;
+use services::api_keys::ApiKeyService;
+use services::audit::AuditService;
+use services::chat::ChatService;
+use services::entitlements::EntitlementService;
+use services::features::FeatureService;
+use services::identity::accounts::AccountService;
+use services::identity::callers::CallerService;
+use services::maintenance::MaintenanceService;
+use services::plans::PlanService;
+use services::prices::PriceService;
+use services::readings::Readings;
+use services::replays::{ReplayService, ReplaySettings};
+use services::tokens::TokenService;
+use services::usage::{LaneSettings, UsageService};
+use services::usage_history::UsageHistoryService;
+use services::users::{IdentityProvider, UserService};
+
+use crate::http::server::Rooms;
+use crate::preparation::admin_email;
+use crate::providers::Providers;
+use crate::settings::shape::{Settings, given};
+use crate::telemetry::calls::CallMetrics;
+use crate::telemetry::export::CallExport;
+
+/// How many answers that are kept may run at once, and how many bytes of them may be in memory.
+const REPLAYS_RUNNING: usize = 2_000;
+const REPLAYS_BYTES: usize = 64 * 1024 * 1024;
+
+/// The services, each with its ports.
+pub fn rooms(
+    settings: &Settings,
+    pg: &Arc<PgStore>,
+    clock: &Arc<dyn Clock>,
+    signing_key: &str,
+    export: Option<Arc<CallExport>>,
+) -> anyhow::Result<Rooms> {
+    let store: Arc<dyn Store> = Arc::<PgStore>::clone(pg);
+    let memory = Arc::new(Memory::new());
+    let cache: Arc<dyn CallerCache> = Arc::<Memory>::clone(&memory);
+    let changes: Arc<dyn ChangeListener> = Arc::<Memory>::clone(&memory);
+    let readings = Arc::new(Readings::new(Arc::clone(&store), Arc::clone(&cache), Arc::<Memory>::clone(&memory) as _));
+    let mint: Arc<dyn KeyMint> = Arc::new(ApiKeys::new(settings.api_keys.prefix.clone())?);
+    let randomness: Arc<dyn Randomness> = Arc::new(SystemRandomness);
+    let Identities { verifier, accounts } = identities(settings, &store, clock, &randomness, &cache, signing_key)?;
+    let prices = Arc::new(PriceService::new(&store, clock, &randomness, settings.ai.models.clone()));
+    let provider =
+        if settings.auth.supabase.is_provider() { IdentityProvider::Supabase } else { IdentityProvider::BuiltIn };
+    let admin_email = admin_email(settings)?.filter(|_| provider == IdentityProvider::Supabase);
+    let remembered = || Arc::<Memory>::clone(&memory) as Arc<dyn EntitlementCache>;
+    let (hearing, reading) = (Arc::clone(&changes), Arc::clone(&readings));
+    let entitlements = Arc::new(EntitlementService::new(Arc::clone(&store), remembered(), hearing, reading));
+    let lanes = lane_settings(settings);
+    let usage = Arc::new(UsageService::start(Arc::clone(&store), Arc::clone(&randomness), remembered(), lanes));
+    let tokens = Arc::new(TokenService { store: Arc::clone(&store), randomness: Arc::clone(&randomness) });
+    let models = Providers::new(settings, clock, Arc::clone(&randomness))?;
+    let chat = Arc::new(ChatService { store: Arc::clone(&store) });
+    let ai_usage = Arc::new(AiUsageService { store: Arc::clone(&store), entitlements: Arc::clone(&entitlements) });
+    Ok(Rooms {
+        callers: Arc::new(CallerService::new(
+            Arc::clone(&store),
+            Arc::clone(clock),
+            verifier,
+            Arc::clone(&mint),
+            Arc::clone(&cache),
+            Arc::clone(&readings),
+        )),
+        accounts,
+        users: Arc::new(UserService { store: Arc::clone(&store), cache: Arc::clone(&cache), provider, admin_email }),
+        plans: Arc::new(PlanService::new(Arc::clone(&store), settings.billing.mode, Arc::clone(&changes))),
+        ai: Arc::new(AiService::new(AiParts {
+            store: Arc::clone(&store),
+            prices: Arc::clone(&prices),
+            usage: Arc::clone(&usage),
+            entitlements: Arc::clone(&entitlements),
+            tokens: Arc::clone(&tokens),
+            history: Arc::clone(&chat),
+            statistics: Arc::clone(&ai_usage),
+            attempts: models.attempts,
+            providers: models.providers,
+            counter: models.counter,
+            observer: Arc::new(CallMetrics { clock: Arc::clone(clock), export }),
+            clock: Arc::clone(clock),
+            settings: ai_settings(settings),
+        })),
+        clock: Arc::clone(clock),
+        prices,
+        features: Arc::new(FeatureService { store: Arc::clone(&store), changes: Arc::clone(&changes) }),
+        usage,
+        ai_usage,
+        entitlements,
+        tokens,
+        usage_history: Arc::new(UsageHistoryService { store: Arc::clone(&store) }),
+        chat,
+        replays: Arc::new(ReplayService::new(Arc::clone(&store), Arc::clone(&randomness), replay_settings(settings))),
+        api_keys: Arc::new(ApiKeyService { store: Arc::clone(&store), clock: Arc::clone(clock), mint, cache }),
+        audit: Arc::new(AuditService { store: Arc::clone(&store) }),
+        maintenance: Arc::new(MaintenanceService { store }),
+        changes,
+        limits: Arc::new(crate::http::limits::RateLimits::new(settings)?),
+        randomness,
+        store: Arc::clone(pg),
+    })
+}
+
+/// Who says who somebody is.
+struct Identities {
+    verifier: Arc<dyn TokenVerifier>,
+    accounts: Option<Arc<AccountService>>,
+}
+
+fn identities(
+    settings: &Settings,
+    store: &Arc<dyn Store>,
+    clock: &Arc<dyn Clock>,
+    randomness: &Arc<dyn Randomness>,
+    cache: &Arc<dyn CallerCache>,
+    signing_key: &str,
+) -> anyhow::Result<Identities> {
+    if settings.auth.supabase.is_provider() {
+        let verifier = Arc::new(CachedVerifier::new(supabase_tokens(settings, clock)?, Arc::clone(clock)));
+        return Ok(Identities { verifier, accounts: None });
+    }
+    let built_in =
+        || BuiltInTokens::new(signing_key.as_bytes(), settings.auth.access_token_ttl_seconds, Arc::clone(clock));
+    let accounts = AccountService {
+        store: Arc::clone(store),
+        clock: Arc::clone(clock),
+        randomness: Arc::clone(randomness),
+        passwords: Arc::new(Argon2Passwords::new(CONCURRENCY)),
+        tokens: Arc::new(built_in()?),
+        secrets: Arc::new(OpaqueSecrets),
+        cache: Arc::clone(cache),
+        session_ttl: TimeDelta::days(settings.auth.session_ttl_days.into()),
+    };
+    let verifier = Arc::new(CachedVerifier::new(built_in()?, Arc::clone(clock)));
+    Ok(Identities { verifier, accounts: Some(Arc::new(accounts)) })
+}
+
+fn ai_settings(settings: &Settings) -> AiSettings {
+    let calls = &settings.ai.calls;
+    AiSettings {
+        hold_ttl: TimeDelta::seconds(calls.hold_seconds.max(3).into()),
+        assumed_output_tokens: calls.assumed_output_tokens.max(1).into(),
+        may_lower: calls.lower_max_tokens,
+        drain: Duration::from_secs(calls.drain_seconds.into()),
+        context_messages: calls.context_messages.into(),
+        default_model: calls.default_model.clone(),
+        fallbacks: settings.ai.fallbacks.clone().into_iter().collect(),
+    }
+}
+
+/// A call takes its attempts, and the last of them its answer.
+fn replay_settings(settings: &Settings) -> ReplaySettings {
+    let ai = &settings.ai;
+    let longest = [&ai.openai, &ai.claude, &ai.gemini].map(|provider| provider.total_timeout_ms).into_iter().max();
+    ReplaySettings {
+        keep: TimeDelta::hours(settings.idempotency.keep_hours.into()),
+        call_time: Duration::from_millis(ai.retry_budget_ms.saturating_add(longest.unwrap_or_default())),
+        running: REPLAYS_RUNNING,
+        bytes: REPLAYS_BYTES,
+    }
+}
+
+fn lane_settings(settings: &Settings) -> LaneSettings {
+    let usage = &settings.usage;
+    let keep = TimeDelta::days(usage.keep_keys_days.into());
+    LaneSettings { lanes: usage.lanes, queue: usage.queue, batch: usage.batch, keep }
+}
+
+fn supabase_tokens(settings: &Settings, clock: &Arc<dyn Clock>) -> anyhow::Result<SupabaseTokens> {
+    let supabase = &settings.auth.supabase;
+    let (issuer, audience, clock) = (given(&supabase.issuer), supabase.audience.as_str(), Arc::clone(clock));
+    Ok(match supabase.jwt_secret.expose() {
+        Some(secret) => SupabaseTokens::with_secret(secret.as_bytes(), issuer, audience, clock)?,
+        None => SupabaseTokens::with_jwks(&supabase.jwks_url, issuer, audience, clock)?,
+    })
+}

@@ -1,0 +1,147 @@
+//! From a message to a conversation, for a model of another provider.
+//!
+//! Dropped, since nothing that is said depends on them: `metadata`, `service_tier`, `cache_control` wherever it stands,
+//! thoughts of earlier turns with their signatures, citations. `thinking` is passed over where it is disabled. Every
+//! other field is refused.
+
+use domain::ai::{Conversation, Part, Speaker, Tool, ToolCall, ToolChoice};
+
+use crate::http::dialects::reading::{Field, Growing, Object, Reader, foreign};
+use crate::http::problem::Problem;
+
+const KNOWN: [&str; 14] = [
+    "model",
+    "messages",
+    "system",
+    "stream",
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "stop_sequences",
+    "tools",
+    "tool_choice",
+    "metadata",
+    "service_tier",
+    "cache_control",
+    "thinking",
+];
+
+pub fn translate(text: &str, reader: Reader) -> Result<Conversation, Problem> {
+    let body = Object::body(text)?;
+    body.hold_to(&KNOWN, reader)?;
+    if let (Reader::Other(provider), Some(thinking)) = (reader, body.get("thinking"))
+        && thinking.object()?.text("type")?.as_deref() != Some("disabled")
+    {
+        return Err(foreign(thinking.path, provider));
+    }
+    let mut growing = Growing::default();
+    if let Some(system) = body.get("system") {
+        growing.system.push(texts(&system, reader)?);
+    }
+    for message in body.list("messages")? {
+        add_message(&mut growing, &message.object()?, reader)?;
+    }
+    let mut tools = Vec::new();
+    for tool in body.list("tools")? {
+        tools.extend(read_tool(&tool, reader)?);
+    }
+    let (tool_choice, parallel_tools) = tool_choice(&body)?;
+    Ok(Conversation {
+        tools,
+        tool_choice,
+        parallel_tools,
+        max_output_tokens: body.get("max_tokens").map(|most| most.parse("is a whole number")).transpose()?,
+        temperature: body.number("temperature")?,
+        top_p: body.number("top_p")?,
+        stop: body.get("stop_sequences").map_or(Ok(Vec::new()), |stop| stop.parse("is a list of texts"))?,
+        ..growing.into_conversation("messages")?
+    })
+}
+
+fn add_message(growing: &mut Growing, message: &Object<'_>, reader: Reader) -> Result<(), Problem> {
+    let speaker = match message.needed("role")?.text()?.as_str() {
+        "assistant" => Speaker::Assistant,
+        _ => Speaker::User,
+    };
+    let content = message.needed("content")?;
+    if content.is_text() {
+        growing.add_text(speaker, content.text()?);
+        return Ok(());
+    }
+    for block in content.list()? {
+        add_block(growing, speaker, &block.object()?, reader)?;
+    }
+    Ok(())
+}
+
+fn add_block(growing: &mut Growing, speaker: Speaker, block: &Object<'_>, reader: Reader) -> Result<(), Problem> {
+    let kind = block.needed("type")?.text()?;
+    match (kind.as_str(), speaker, reader) {
+        ("text", ..) => growing.add_text(speaker, block.needed("text")?.text()?),
+        ("tool_use", Speaker::Assistant, _) => {
+            let call = ToolCall {
+                id: block.needed("id")?.text()?,
+                name: block.needed("name")?.text()?,
+                arguments: block.needed("input")?.json_object()?,
+            };
+            growing.add(speaker, Part::ToolCall(call));
+        }
+        ("tool_result", Speaker::User, _) => {
+            let id = block.needed("tool_use_id")?;
+            let content = block.get("content").map(|content| texts(&content, reader)).transpose()?;
+            let is_error = block.flag("is_error")?.unwrap_or(false);
+            let answered = growing.answer(&id.text()?, content.unwrap_or_default(), is_error);
+            answered.map_err(|why| id.refused(why))?;
+        }
+        ("thinking" | "redacted_thinking", Speaker::Assistant, _) | (_, _, Reader::Sandbox) => {}
+        (other, _, Reader::Other(provider)) => return Err(foreign(block.path_of(other), provider)),
+    }
+    Ok(())
+}
+
+/// Text, or blocks of text. To the sandbox the rest says nothing.
+fn texts(content: &Field<'_>, reader: Reader) -> Result<String, Problem> {
+    if content.is_text() {
+        return content.text();
+    }
+    let mut all = Vec::new();
+    for block in content.list()? {
+        let block = block.object()?;
+        let kind = block.needed("type")?.text()?;
+        match (kind.as_str(), reader) {
+            ("text", _) => all.push(block.needed("text")?.text()?),
+            (_, Reader::Sandbox) => {}
+            (other, Reader::Other(provider)) => return Err(foreign(block.path_of(other), provider)),
+        }
+    }
+    Ok(all.join("\n\n"))
+}
+
+fn read_tool(tool: &Field<'_>, reader: Reader) -> Result<Option<Tool>, Problem> {
+    let tool = tool.object()?;
+    if let Some(kind) = tool.get("type")
+        && kind.text()? != "custom"
+    {
+        return match reader {
+            Reader::Sandbox => Ok(None),
+            Reader::Other(provider) => Err(foreign(kind.path, provider)),
+        };
+    }
+    let parameters = tool.get("input_schema").map(|schema| schema.json_object()).transpose()?;
+    Ok(Some(Tool { name: tool.needed("name")?.text()?, description: tool.text("description")?, parameters }))
+}
+
+fn tool_choice(body: &Object<'_>) -> Result<(ToolChoice, Option<bool>), Problem> {
+    let Some(choice) = body.get("tool_choice") else { return Ok((ToolChoice::Auto, None)) };
+    let choice = choice.object()?;
+    let kind = choice.needed("type")?;
+    let parallel = choice.flag("disable_parallel_tool_use")?.map(|disabled| !disabled);
+    let chosen = match kind.text()?.as_str() {
+        "auto" => ToolChoice::Auto,
+        "any" => ToolChoice::Required,
+        "none" => ToolChoice::Never,
+        "tool" => ToolChoice::Named(choice.needed("name")?.text()?),
+        _ => return Err(kind.refused("is auto, any, none or tool")),
+    };
+    Ok((chosen, parallel))
+}

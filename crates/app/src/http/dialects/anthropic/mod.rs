@@ -1,0 +1,10 @@
+//! Anthropic's dialect: messages, and the counting of their tokens.
+
+pub mod conversation;
+#[cfg(test)]
+mod golden;
+pub mod native;
+pub mod request;
+pub mod stream;
+pub mod whole;
+mod words;

@@ -1,0 +1,188 @@
+//! Calls: from a body in a dialect to a call of the service, and how its answer is written.
+
+use std::sync::Arc;
+
+use actix_web::HttpRequest;
+use actix_web::http::header::HeaderMap;
+use actix_web::web::{Bytes, Data};
+use domain::ai::Conversation;
+use domain::identity::Caller;
+use domain::prices::ModelPurpose;
+use ports::ai::{CallContent, Framing, NativeCall, Operation};
+use ports::clock::Clock;
+use serde_json::Value;
+use services::ai::AiService;
+use services::ai::calls::{Asking, Call, OutputBound, Target};
+use tokio::task::spawn_blocking;
+
+use super::asked::{Asked, Form, object, refused};
+use super::delivery::{Unkept, Writing};
+use super::dialect::{ANTHROPIC_VERSION, Dialect};
+use super::reading::Reader;
+use super::rendering::Frame;
+use super::{anthropic, gemini, openai};
+use crate::http::finish::RequestId;
+use crate::http::problem::Problem;
+use crate::http::replays::RepeatSigns;
+
+/// Asks for a bound to be lowered to what can be paid, rather than the call to be refused.
+const LOWER_MAX_TOKENS: &str = "x-product-base-lower-max-tokens";
+/// Headers of the providers' own that go along with a call in their words.
+const PASSED: [&str; 3] = [ANTHROPIC_VERSION, "anthropic-beta", "openai-beta"];
+/// How long such a header may be.
+const PASSED_LENGTH_MAX: usize = 1_024;
+/// A body longer than this is read and counted beside the runtime, which it would hold up.
+const LONG_BODY: usize = 64 * 1_024;
+
+/// Counts the tokens of a text.
+pub type Count<'a> = &'a dyn Fn(&str) -> u64;
+
+/// A request at a door, before its body is read.
+pub struct Knock {
+    pub dialect: Dialect,
+    pub operation: Operation,
+    /// By what the call is known when it comes again.
+    pub signs: RepeatSigns,
+    asking: Asking,
+    headers: Vec<(String, String)>,
+    may_be_lowered: bool,
+    request_id: String,
+    /// When it came, in seconds since 1970.
+    created: i64,
+}
+
+impl Knock {
+    pub fn of(request: &HttpRequest, caller: &Caller, dialect: Dialect, operation: Operation) -> Self {
+        let headers = request.headers();
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        Self {
+            dialect,
+            operation,
+            signs: RepeatSigns::of(request, caller),
+            asking: caller.into(),
+            headers: passed(headers, dialect),
+            may_be_lowered: text(LOWER_MAX_TOKENS).is_some_and(|value| value.eq_ignore_ascii_case("true")),
+            request_id: request_id(request),
+            created: request.app_data::<Data<dyn Clock>>().map_or(0, |clock| clock.now().timestamp()),
+        }
+    }
+
+    /// The call that the body asks for, and how its answer is written.
+    pub async fn prepare<R>(self, ai: Arc<AiService>, body: Bytes, read: R) -> Result<(Call, Writing), Problem>
+    where
+        R: FnOnce(&Value, Count<'_>) -> Result<Asked, Problem> + Send + 'static,
+    {
+        let (text, asked) = sized(&ai, body, read).await?;
+        let purpose = match self.operation {
+            Operation::Embeddings => ModelPurpose::Embedding,
+            Operation::Chat | Operation::CountTokens => ModelPurpose::Chat,
+        };
+        let target = ai.target(&asked.model, None, purpose).await?;
+        let provider = self.dialect.provider();
+        // Embeddings are no conversation: the sandbox too takes them in its provider's words.
+        let is_native =
+            target.takes_natively(provider) || (self.operation == Operation::Embeddings && target.provider == provider);
+        let frame = Frame {
+            dialect: self.dialect,
+            is_native,
+            form: asked.form,
+            include_usage: asked.include_usage,
+            answers: asked.answers,
+            created: self.created,
+            input_tokens: asked.input.text_tokens,
+            request_id: self.request_id.clone(),
+        };
+        let content = if is_native {
+            CallContent::Native(self.native(text, asked.form))
+        } else {
+            CallContent::Conversation(self.translated(&text, &asked, &target)?)
+        };
+        let call = Call {
+            asking: self.asking,
+            target,
+            content,
+            streamed: asked.form != Form::Whole,
+            input: asked.input,
+            output: OutputBound {
+                asked: asked.max_output_tokens,
+                answers: asked.answers,
+                may_be_lowered: self.may_be_lowered,
+            },
+            tier: asked.tier,
+            hold_id: None,
+            keeping: None,
+        };
+        let writing = Writing {
+            renderer: frame.renderer(),
+            is_streamed: call.streamed,
+            native: is_native.then_some(provider),
+            sink: Box::new(Unkept),
+        };
+        Ok((call, writing))
+    }
+
+    fn native(&self, body: String, form: Form) -> NativeCall {
+        let framing = match form {
+            Form::Whole => Framing::ServerSentEvents,
+            Form::Stream(framing) => framing,
+        };
+        NativeCall { operation: self.operation, body, headers: self.headers.clone(), framing }
+    }
+
+    fn translated(&self, text: &str, asked: &Asked, target: &Target) -> Result<Conversation, Problem> {
+        if self.operation == Operation::Embeddings {
+            let why = format!("is {}'s, and embeddings are not translated; ask in its own dialect", target.provider);
+            return Err(refused("model", why));
+        }
+        let reader =
+            if target.provider == self.dialect.provider() { Reader::Sandbox } else { Reader::Other(target.provider) };
+        if let (Reader::Other(_), true) = (reader, asked.answers > 1) {
+            let field = if self.dialect == Dialect::Gemini { "generationConfig.candidateCount" } else { "n" };
+            return Err(super::reading::foreign(field, target.provider));
+        }
+        match self.dialect {
+            Dialect::OpenAi => openai::conversation::translate(text, reader),
+            Dialect::Anthropic => anthropic::conversation::translate(text, reader),
+            Dialect::Gemini => gemini::conversation::translate(text, reader),
+        }
+    }
+}
+
+/// The text of a body, and what it asks for.
+pub async fn sized<T, R>(ai: &Arc<AiService>, body: Bytes, read: R) -> Result<(String, T), Problem>
+where
+    T: Send + 'static,
+    R: FnOnce(&Value, Count<'_>) -> Result<T, Problem> + Send + 'static,
+{
+    let ai = Arc::clone(ai);
+    let is_long = body.len() > LONG_BODY;
+    let work = move || {
+        let text = String::from_utf8(body.into()).map_err(|_| Problem::malformed("The body is not UTF-8."))?;
+        let asked = read(&object(&text)?, &|text| ai.count(text))?;
+        Ok((text, asked))
+    };
+    if !is_long {
+        return work();
+    }
+    spawn_blocking(work).await.unwrap_or_else(|broken| Err(Problem::internal(&broken)))
+}
+
+fn passed(headers: &HeaderMap, dialect: Dialect) -> Vec<(String, String)> {
+    let prefix = match dialect {
+        Dialect::OpenAi => "openai-",
+        Dialect::Anthropic => "anthropic-",
+        Dialect::Gemini => return Vec::new(),
+    };
+    let own = PASSED.iter().filter(|name| name.starts_with(prefix));
+    own.filter_map(|name| {
+        let values: Vec<&str> = headers.get_all(*name).filter_map(|value| value.to_str().ok()).collect();
+        let value = values.join(",");
+        (!value.is_empty() && value.len() <= PASSED_LENGTH_MAX).then(|| ((*name).to_owned(), value))
+    })
+    .collect()
+}
+
+fn request_id(request: &HttpRequest) -> String {
+    use actix_web::HttpMessage;
+    request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default()
+}

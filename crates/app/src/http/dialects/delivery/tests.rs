@@ -1,0 +1,204 @@
+use std::sync::Mutex;
+
+use domain::ai::FinishReason;
+use ports::ai::{ProviderFault, ReplyPiece, Wait};
+use services::ai::answers::BreakOff;
+
+use super::*;
+use crate::http::dialects::asked::Form;
+use crate::http::dialects::dialect::Dialect;
+use crate::http::dialects::samples::{EVENTS, frame, head, piece, receipt, text};
+
+/// Keeps what it is shown, for the test to look at.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<KeptAnswer>>);
+
+#[derive(Default)]
+struct KeptAnswer {
+    heading: Option<Heading>,
+    bytes: Vec<u8>,
+    is_whole: Option<bool>,
+    wants_the_rest: bool,
+}
+
+impl RenderedSink for Kept {
+    fn begin(&mut self, heading: &Heading) {
+        self.0.lock().unwrap().heading = Some(heading.clone());
+    }
+
+    fn write(&mut self, bytes: &Bytes) {
+        self.0.lock().unwrap().bytes.extend_from_slice(bytes);
+    }
+
+    fn end(&mut self, is_whole: bool) {
+        let before = self.0.lock().unwrap().is_whole.replace(is_whole);
+        assert_eq!(before, None, "it ends once");
+    }
+
+    fn wants_the_rest(&self) -> bool {
+        self.0.lock().unwrap().wants_the_rest
+    }
+}
+
+impl Kept {
+    fn is_whole(&self) -> Option<bool> {
+        self.0.lock().unwrap().is_whole
+    }
+
+    async fn ended(&self) -> bool {
+        loop {
+            if let Some(is_whole) = self.is_whole() {
+                return is_whole;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+fn writing(form: Form, sink: &Kept) -> Writing {
+    let renderer = frame(Dialect::OpenAi, form, false).renderer();
+    Writing { renderer, is_streamed: form != Form::Whole, native: None, sink: Box::new(sink.clone()) }
+}
+
+fn says(said: &str) -> AnswerPiece {
+    AnswerPiece::Piece(piece(&[text(said)]))
+}
+
+async fn place() -> SemaphorePermit<'static> {
+    PLACES.acquire().await.unwrap()
+}
+
+/// An answer whose pieces are all there.
+fn answer(pieces: Vec<AnswerPiece>) -> Answer {
+    let (sender, receiver) = mpsc::channel(pieces.len().max(1));
+    for piece in pieces {
+        sender.try_send(piece).unwrap();
+    }
+    Answer { head: AnswerHead { lowered_to: Some(77), ..head() }, pieces: receiver }
+}
+
+fn header<'a>(heading: &'a Heading, name: &str) -> Option<&'a str> {
+    heading.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.to_str().unwrap())
+}
+
+async fn read(body: Body) -> String {
+    let bytes = match body {
+        Body::Whole(bytes) => bytes.to_vec(),
+        Body::Stream(mut pieces) => {
+            let mut all = Vec::new();
+            while let Some(bytes) = pieces.recv().await {
+                all.extend_from_slice(&bytes);
+            }
+            all
+        }
+    };
+    String::from_utf8(bytes).unwrap()
+}
+
+#[tokio::test]
+async fn a_whole_answer_is_collected_and_tells_its_cost() {
+    let kept = Kept::default();
+    let pieces = vec![says("one "), says("two"), AnswerPiece::Settled(receipt())];
+    let begun = whole(answer(pieces), writing(Form::Whole, &kept)).await.unwrap();
+    assert_eq!(header(&begun.heading, "x-product-base-cost-usd"), Some("0.0015"));
+    assert_eq!(header(&begun.heading, "x-product-base-max-tokens"), Some("77"));
+    assert_eq!(header(&begun.heading, "x-product-base-call-id"), Some("00000000-0000-0000-0000-00000000ca11"));
+    assert_eq!(header(&begun.heading, "cache-control"), Some("no-store"));
+    assert_eq!(header(&begun.heading, "content-type"), Some("application/json"));
+    let body = read(begun.body).await;
+    assert!(body.contains("one two"), "{body}");
+    let kept = kept.0.lock().unwrap();
+    assert_eq!((kept.heading.as_ref(), kept.is_whole), (Some(&begun.heading), Some(true)));
+    assert_eq!(String::from_utf8_lossy(&kept.bytes), body);
+}
+
+#[tokio::test]
+async fn a_whole_answer_that_breaks_is_an_error_with_its_status() {
+    let broken = AnswerPiece::Broken(BreakOff::Provider(ProviderFault::TimedOut(Wait::Rest)));
+    for (pieces, status) in [
+        (vec![says("one"), broken.clone(), AnswerPiece::Settled(receipt())], 504),
+        (vec![says("one")], 503),
+        (vec![AnswerPiece::Broken(BreakOff::KeyRevoked)], 401),
+    ] {
+        let kept = Kept::default();
+        let Err(Unanswered::Problem(problem)) = whole(answer(pieces), writing(Form::Whole, &kept)).await else {
+            panic!("it is a problem")
+        };
+        assert_eq!((problem.status.as_u16(), kept.is_whole()), (status, None));
+    }
+    // A stream that breaks before its first piece has no head yet.
+    let pieces = vec![broken, AnswerPiece::Settled(receipt())];
+    let Err(Unanswered::Problem(problem)) =
+        stream(answer(pieces), writing(EVENTS, &Kept::default()), place().await).await
+    else {
+        panic!("it is a problem")
+    };
+    assert_eq!(problem.status.as_u16(), 504);
+}
+
+#[tokio::test]
+async fn a_stream_is_written_piece_by_piece() {
+    let kept = Kept::default();
+    let (sender, pieces) = mpsc::channel(8);
+    sender.send(says("one")).await.unwrap();
+    let begun = stream(Answer { head: head(), pieces }, writing(EVENTS, &kept), place().await).await.unwrap();
+    assert_eq!(header(&begun.heading, "content-type"), Some("text/event-stream"));
+    assert_eq!(header(&begun.heading, "x-product-base-cost-usd"), None, "it is not known yet");
+    let Body::Stream(mut body) = begun.body else { panic!("it is a stream") };
+    let first = String::from_utf8(body.recv().await.unwrap().to_vec()).unwrap();
+    assert!(first.contains("\"role\"") && first.contains("\"one\""), "{first}");
+    sender.send(AnswerPiece::Cut(FinishReason::Length)).await.unwrap();
+    sender.send(AnswerPiece::Settled(receipt())).await.unwrap();
+    drop(sender);
+    let rest = read(Body::Stream(body)).await;
+    assert!(rest.contains("\"length\"") && rest.ends_with("[DONE]\n\n"), "{rest}");
+    assert!(kept.ended().await, "an answer that was cut is whole: it ended as the gateway wanted");
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_or_is_in_no_book_ends_with_an_error() {
+    let broken = AnswerPiece::Broken(BreakOff::KeyRevoked);
+    for (after, word) in
+        [(vec![broken, AnswerPiece::Settled(receipt())], "invalid_api_key"), (vec![], "outcome_unknown")]
+    {
+        let kept = Kept::default();
+        let pieces = std::iter::once(says("one")).chain(after).collect();
+        let begun = stream(answer(pieces), writing(EVENTS, &kept), place().await).await.unwrap();
+        let body = read(begun.body).await;
+        assert!(body.contains("\"one\"") && body.contains(word) && !body.contains("[DONE]"), "{body}");
+        assert!(!kept.ended().await);
+    }
+}
+
+#[tokio::test]
+async fn who_hangs_up_lets_the_answer_go_unless_it_is_kept() {
+    for wants_the_rest in [false, true] {
+        let kept = Kept::default();
+        kept.0.lock().unwrap().wants_the_rest = wants_the_rest;
+        let (sender, pieces) = mpsc::channel::<AnswerPiece>(1);
+        sender.send(says("one")).await.unwrap();
+        let begun = stream(Answer { head: head(), pieces }, writing(EVENTS, &kept), place().await).await.unwrap();
+        drop(begun);
+        if wants_the_rest {
+            sender.send(says("two")).await.unwrap();
+            sender.send(AnswerPiece::Settled(receipt())).await.unwrap();
+            drop(sender);
+            assert!(kept.ended().await);
+            let bytes = String::from_utf8(kept.0.lock().unwrap().bytes.clone()).unwrap();
+            assert!(bytes.contains("\"two\"") && bytes.ends_with("[DONE]\n\n"), "{bytes}");
+        } else {
+            // Though nothing more is said, the service hears that nobody reads.
+            sender.closed().await;
+            assert!(!kept.ended().await);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_piece_that_says_nothing_is_not_written() {
+    let (pieces, kept) =
+        (vec![AnswerPiece::Piece(ReplyPiece::default()), AnswerPiece::Settled(receipt())], Kept::default());
+    let begun = stream(answer(pieces), writing(EVENTS, &kept), place().await).await.unwrap();
+    let body = read(begun.body).await;
+    assert_eq!(body.matches("data: ").count(), 4, "the role, the end, the usage, and [DONE]: {body}");
+}

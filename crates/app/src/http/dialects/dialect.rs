@@ -1,0 +1,90 @@
+//! Which dialect a request speaks, by its path and its headers.
+
+use actix_web::http::header::HeaderMap;
+use domain::ai::Provider;
+
+pub const ANTHROPIC_VERSION: &str = "anthropic-version";
+pub const GOOGLE_KEY: &str = "x-goog-api-key";
+
+/// The words of one provider's API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    OpenAi,
+    Anthropic,
+    Gemini,
+}
+
+impl Dialect {
+    /// In whose words a request is answered, whatever it asks for; `None` for the routes of the house.
+    ///
+    /// `/v1/models` is everybody's, so there the headers tell; a verb after a colon is Gemini's.
+    pub fn of(path: &str, headers: &HeaderMap) -> Option<Self> {
+        let below =
+            |prefix: &str| path == prefix || path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
+        if below("/v1beta") {
+            return Some(Self::Gemini);
+        }
+        if !below("/v1") {
+            return None;
+        }
+        let is_model = path.starts_with("/v1/models/") || path.starts_with("/v1/tunedModels/");
+        let verb = path.rsplit_once(':').map(|(_, verb)| verb);
+        Some(if below("/v1/messages") || headers.contains_key(ANTHROPIC_VERSION) {
+            Self::Anthropic
+        } else if headers.contains_key(GOOGLE_KEY) || (is_model && verb.is_some_and(is_verb)) {
+            Self::Gemini
+        } else {
+            Self::OpenAi
+        })
+    }
+
+    /// Whose words they are.
+    pub const fn provider(self) -> Provider {
+        match self {
+            Self::OpenAi => Provider::OpenAi,
+            Self::Anthropic => Provider::Claude,
+            Self::Gemini => Provider::Gemini,
+        }
+    }
+}
+
+/// Gemini's verbs end so; tuned models of `OpenAI` have colons too, and their last word is an id.
+fn is_verb(word: &str) -> bool {
+    ["Content", "Contents", "Tokens"].iter().any(|ending| word.ends_with(ending))
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    #[test]
+    fn the_path_tells_and_then_the_headers() {
+        let none = HeaderMap::new();
+        for (path, dialect) in [
+            ("/v1/chat/completions", Some(Dialect::OpenAi)),
+            ("/v1", Some(Dialect::OpenAi)),
+            ("/v1/nothing", Some(Dialect::OpenAi)),
+            ("/v1/models", Some(Dialect::OpenAi)),
+            ("/v1/models/ft:gpt-4o:acme::1", Some(Dialect::OpenAi)),
+            ("/v1/messages", Some(Dialect::Anthropic)),
+            ("/v1/messages/count_tokens", Some(Dialect::Anthropic)),
+            ("/v1/models/gemini/m:streamGenerateContent", Some(Dialect::Gemini)),
+            ("/v1/models/m:countTokens", Some(Dialect::Gemini)),
+            ("/v1beta/anything", Some(Dialect::Gemini)),
+            ("/v1beta2", None),
+            ("/v10/chat", None),
+            ("/api/plans", None),
+            ("/", None),
+        ] {
+            assert_eq!(Dialect::of(path, &none), dialect, "{path}");
+        }
+        for (header, dialect) in [(ANTHROPIC_VERSION, Dialect::Anthropic), (GOOGLE_KEY, Dialect::Gemini)] {
+            let mut headers = HeaderMap::new();
+            headers.insert(HeaderName::from_static(header), HeaderValue::from_static("x"));
+            assert_eq!(Dialect::of("/v1/models", &headers), Some(dialect));
+            assert_eq!(Dialect::of("/api/models", &headers), None);
+        }
+    }
+}

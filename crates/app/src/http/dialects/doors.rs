@@ -1,0 +1,189 @@
+//! Doors: the routes of the three dialects. Each takes an API key or a token with `ai:chat`.
+
+use actix_web::web::{Bytes, Data, Path};
+use actix_web::{HttpRequest, HttpResponse};
+use domain::prices::ModelPurpose;
+use ports::ai::{Framing, Operation};
+use serde_json::{Value, json};
+use services::ai::AiService;
+use services::ai::calls::InputSize;
+
+use super::asked::{Asked, Form, model};
+use super::calls::{Count, Knock, sized};
+use super::delivery::deliver;
+use super::dialect::Dialect;
+use super::{anthropic, gemini, openai};
+use crate::http::caller::{Chat, Permitted};
+use crate::http::detached::detached;
+use crate::http::problem::Problem;
+use crate::http::replays::once;
+
+/// How large a body may be here: conversations are long, and pictures go along.
+pub const BODY_LIMIT: usize = 2 * 1_024 * 1_024;
+/// What a message has beside its text, in tokens.
+const OF_A_MESSAGE: u64 = 4;
+/// About what a picture comes to where tokens are only counted.
+const OF_A_PICTURE: u64 = 1_500;
+
+type Answered = Result<HttpResponse, Problem>;
+
+/// `OpenAI`'s chat completions, plain and streamed. The body is `OpenAI`'s own; fields that we do not know pass untouched.
+#[utoipa::path(post, path = "/v1/chat/completions", tag = "dialects", operation_id = "create_chat_completion",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer what the first answered")),
+    request_body(content = Object, description = "A chat completion as `OpenAI` takes it"), responses(
+    (status = 200, description = "A chat completion, or its chunks as events", body = Object),
+), security(("token" = []), ("key" = [])))]
+pub async fn create_chat_completion(
+    asking: Permitted<Chat>,
+    ai: Data<AiService>,
+    request: HttpRequest,
+    body: Bytes,
+) -> Answered {
+    let knock = Knock::of(&request, &asking.caller, Dialect::OpenAi, Operation::Chat);
+    answered(knock, ai, body, openai::request::read).await
+}
+
+/// `OpenAI`'s embeddings.
+#[utoipa::path(post, path = "/v1/embeddings", tag = "dialects", operation_id = "create_embeddings",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer what the first answered")),
+    request_body(content = Object, description = "What to embed, as `OpenAI` takes it"), responses(
+    (status = 200, description = "The embeddings", body = Object),
+), security(("token" = []), ("key" = [])))]
+pub async fn create_embeddings(
+    asking: Permitted<Chat>,
+    ai: Data<AiService>,
+    request: HttpRequest,
+    body: Bytes,
+) -> Answered {
+    let knock = Knock::of(&request, &asking.caller, Dialect::OpenAi, Operation::Embeddings);
+    answered(knock, ai, body, openai::request::read_embeddings).await
+}
+
+/// Anthropic's messages, plain and streamed. The body is Anthropic's own; fields that we do not know pass untouched.
+#[utoipa::path(post, path = "/v1/messages", tag = "dialects", operation_id = "create_message",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer what the first answered")),
+    request_body(content = Object, description = "A message as Anthropic takes it"), responses(
+    (status = 200, description = "A message, or its events", body = Object),
+), security(("token" = []), ("key" = [])))]
+pub async fn create_message(
+    asking: Permitted<Chat>,
+    ai: Data<AiService>,
+    request: HttpRequest,
+    body: Bytes,
+) -> Answered {
+    let knock = Knock::of(&request, &asking.caller, Dialect::Anthropic, Operation::Chat);
+    answered(knock, ai, body, anthropic::request::read).await
+}
+
+/// About how many tokens a message would have, by our own count. Free.
+#[utoipa::path(post, path = "/v1/messages/count_tokens", tag = "dialects", operation_id = "count_message_tokens",
+    request_body(content = Object, description = "A message as Anthropic takes it"), responses(
+    (status = 200, description = "`{input_tokens}`", body = Object),
+), security(("token" = []), ("key" = [])))]
+pub async fn count_message_tokens(_asking: Permitted<Chat>, ai: Data<AiService>, body: Bytes) -> Answered {
+    let read = |body: &Value, count: Count<'_>| Ok((model(body)?, anthropic::request::input(body, count)?));
+    let tokens = counted(ai, body, read).await?;
+    Ok(HttpResponse::Ok().json(json!({ "input_tokens": tokens })))
+}
+
+/// Gemini's verbs: `generateContent`, `streamGenerateContent` (an array, or events with `?alt=sse`), `countTokens` (our own
+/// count, free), `embedContent`, `batchEmbedContents`.
+#[utoipa::path(post, path = "/v1beta/models/{model}:{verb}", tag = "dialects", operation_id = "call_gemini_model",
+    params(("model" = String, Path, description = "The model's name, which may hold slashes"),
+        ("verb" = String, Path, description = "What is asked of it"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer what the first answered")),
+    request_body(content = Object, description = "A request as Gemini takes it"), responses(
+    (status = 200, description = "The answer of the verb", body = Object),
+    (status = 404, description = "No such model, or no such verb", body = Object),
+), security(("token" = []), ("key" = [])))]
+pub async fn call_gemini_model(
+    asking: Permitted<Chat>,
+    ai: Data<AiService>,
+    request: HttpRequest,
+    path: Path<(String, String)>,
+    body: Bytes,
+) -> Answered {
+    let (model, verb) = path.into_inner();
+    let knock = |operation| Knock::of(&request, &asking.caller, Dialect::Gemini, operation);
+    let converse = |form| {
+        let model = model.clone();
+        move |body: &Value, count: Count<'_>| gemini::request::read(model, form, body, count)
+    };
+    match verb.as_str() {
+        "generateContent" => answered(knock(Operation::Chat), ai, body, converse(Form::Whole)).await,
+        "streamGenerateContent" => {
+            let form = Form::Stream(framing(request.query_string()));
+            answered(knock(Operation::Chat), ai, body, converse(form)).await
+        }
+        "embedContent" => {
+            let read = move |body: &Value, count: Count<'_>| gemini::request::read_embedding(model, body, count);
+            answered(knock(Operation::Embeddings), ai, body, read).await
+        }
+        "batchEmbedContents" => {
+            let read = move |body: &Value, count: Count<'_>| gemini::request::read_embeddings(model, body, count);
+            answered(knock(Operation::Embeddings), ai, body, read).await
+        }
+        "countTokens" => {
+            let read = move |body: &Value, count: Count<'_>| {
+                // The SDK sends the contents alone, or the whole of what it would ask.
+                let asked = body.get("generateContentRequest").unwrap_or(body);
+                Ok((model, gemini::request::input(asked, count)?))
+            };
+            let tokens = counted(ai, body, read).await?;
+            Ok(HttpResponse::Ok().json(json!({ "totalTokens": tokens })))
+        }
+        other => Err(Problem::not_found(format!("There is no verb `{other}` of a model here."))),
+    }
+}
+
+/// The same under Gemini's stable version.
+#[utoipa::path(post, path = "/v1/models/{model}:{verb}", tag = "dialects", operation_id = "call_gemini_model_stable",
+    params(("model" = String, Path, description = "The model's name, which may hold slashes"),
+        ("verb" = String, Path, description = "What is asked of it"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer what the first answered")),
+    request_body(content = Object, description = "A request as Gemini takes it"), responses(
+    (status = 200, description = "The answer of the verb", body = Object),
+    (status = 404, description = "No such model, or no such verb", body = Object),
+), security(("token" = []), ("key" = [])))]
+pub async fn call_gemini_model_stable(
+    asking: Permitted<Chat>,
+    ai: Data<AiService>,
+    request: HttpRequest,
+    path: Path<(String, String)>,
+    body: Bytes,
+) -> Answered {
+    call_gemini_model(asking, ai, request, path, body).await
+}
+
+async fn answered<R>(knock: Knock, ai: Data<AiService>, body: Bytes, read: R) -> Answered
+where
+    R: FnOnce(&Value, Count<'_>) -> Result<Asked, Problem> + Send + 'static,
+{
+    let ai = ai.into_inner();
+    let signs = knock.signs.clone();
+    let prepare = knock.prepare(std::sync::Arc::clone(&ai), body.clone(), read);
+    once(signs, &body, |keeping| deliver(ai, keeping.of(prepare))).await
+}
+
+/// About how many tokens would go in, of a model that there is.
+async fn counted<R>(ai: Data<AiService>, body: Bytes, read: R) -> Result<u64, Problem>
+where
+    R: FnOnce(&Value, Count<'_>) -> Result<(String, InputSize), Problem> + Send + 'static,
+{
+    let ai = ai.into_inner();
+    detached(async move {
+        let (_, (model, input)) = sized(&ai, body, read).await?;
+        let found = ai.target(&model, None, ModelPurpose::Chat).await;
+        found?;
+        let beside =
+            input.messages.saturating_mul(OF_A_MESSAGE).saturating_add(input.images.saturating_mul(OF_A_PICTURE));
+        Ok::<_, Problem>(input.text_tokens.saturating_add(beside))
+    })
+    .await
+}
+
+/// Events where `alt=sse` asks for them, else one array.
+fn framing(query: &str) -> Framing {
+    let is_events = form_urlencoded::parse(query.as_bytes()).any(|(name, value)| name == "alt" && value == "sse");
+    if is_events { Framing::ServerSentEvents } else { Framing::JsonArray }
+}

@@ -1,0 +1,12 @@
+//! Gemini's dialect: `generateContent` and its streams, embeddings, the counting of tokens.
+
+pub mod conversation;
+mod framing;
+#[cfg(test)]
+mod golden;
+pub mod native;
+pub mod request;
+mod schemas;
+pub mod stream;
+pub mod whole;
+mod words;

@@ -1,0 +1,131 @@
+//! Models: the catalogue in the shape of whoever asks. The path `/v1/models` is everybody's; the headers tell the dialect.
+
+use actix_web::web::{Data, Path};
+use actix_web::{HttpRequest, HttpResponse};
+use chrono::{DateTime, SecondsFormat, Utc};
+use domain::prices::ModelPurpose;
+use serde_json::{Value, json};
+use services::ai::AiService;
+use services::ai::errors::CallError;
+use services::prices::PricedModel;
+
+use super::dialect::Dialect;
+use crate::http::caller::{Chat, Permitted};
+use crate::http::detached::detached;
+use crate::http::problem::Problem;
+
+/// The models that have a price: `OpenAI`'s list, or Anthropic's with `anthropic-version`, or Gemini's with `x-goog-api-key`.
+#[utoipa::path(get, path = "/v1/models", tag = "dialects", operation_id = "list_dialect_models", responses(
+    (status = 200, description = "The models in the shape of the dialect", body = Object),
+), security(("token" = []), ("key" = [])))]
+pub async fn list_dialect_models(
+    _asking: Permitted<Chat>,
+    ai: Data<AiService>,
+    request: HttpRequest,
+) -> Result<HttpResponse, Problem> {
+    let dialect = dialect_of(&request);
+    let ai = ai.into_inner();
+    let models = detached(async move { ai.models(None).await }).await?;
+    Ok(HttpResponse::Ok().json(list(dialect, &models)))
+}
+
+/// One of them, by its name or another name of it.
+#[utoipa::path(get, path = "/v1/models/{model}", tag = "dialects", operation_id = "read_dialect_model",
+    params(("model" = String, Path, description = "The model's name, which may hold slashes")), responses(
+    (status = 200, description = "The model in the shape of the dialect", body = Object),
+    (status = 404, description = "No such model, with near names", body = Object),
+), security(("token" = []), ("key" = [])))]
+pub async fn read_dialect_model(
+    _asking: Permitted<Chat>,
+    ai: Data<AiService>,
+    request: HttpRequest,
+    path: Path<String>,
+) -> Result<HttpResponse, Problem> {
+    let (dialect, name) = (dialect_of(&request), path.into_inner());
+    let ai = ai.into_inner();
+    let model = detached(async move { find(&ai, &name).await }).await?;
+    Ok(HttpResponse::Ok().json(one(dialect, &model)))
+}
+
+/// The models in Gemini's shape.
+#[utoipa::path(get, path = "/v1beta/models", tag = "dialects", operation_id = "list_gemini_models", responses(
+    (status = 200, description = "The models", body = Object),
+), security(("token" = []), ("key" = [])))]
+pub async fn list_gemini_models(
+    asking: Permitted<Chat>,
+    ai: Data<AiService>,
+    request: HttpRequest,
+) -> Result<HttpResponse, Problem> {
+    list_dialect_models(asking, ai, request).await
+}
+
+/// One of them in Gemini's shape.
+#[utoipa::path(get, path = "/v1beta/models/{model}", tag = "dialects", operation_id = "read_gemini_model",
+    params(("model" = String, Path, description = "The model's name, which may hold slashes")), responses(
+    (status = 200, description = "The model", body = Object),
+    (status = 404, description = "No such model, with near names", body = Object),
+), security(("token" = []), ("key" = [])))]
+pub async fn read_gemini_model(
+    asking: Permitted<Chat>,
+    ai: Data<AiService>,
+    request: HttpRequest,
+    path: Path<String>,
+) -> Result<HttpResponse, Problem> {
+    read_dialect_model(asking, ai, request, path).await
+}
+
+fn dialect_of(request: &HttpRequest) -> Dialect {
+    Dialect::of(request.path(), request.headers()).unwrap_or(Dialect::OpenAi)
+}
+
+/// By the rules by which a call finds its model, so that what is shown can be called.
+async fn find(ai: &AiService, name: &str) -> Result<PricedModel, Problem> {
+    let target = match ai.target(name, None, ModelPurpose::Chat).await {
+        Err(CallError::WrongPurpose(_)) => ai.target(name, None, ModelPurpose::Embedding).await,
+        found => found,
+    };
+    let target = target?;
+    let models = ai.models(Some(target.provider)).await?;
+    let is_meant =
+        |priced: &PricedModel| priced.model.id == target.model || priced.model.aliases.contains(&target.model);
+    models.into_iter().find(is_meant).ok_or_else(|| Problem::not_found(format!("There is no model `{name}`.")))
+}
+
+fn list(dialect: Dialect, models: &[PricedModel]) -> Value {
+    let all: Vec<Value> = models.iter().map(|model| one(dialect, model)).collect();
+    let name = |model: Option<&PricedModel>| model.map(|priced| priced.model.id.to_string());
+    match dialect {
+        Dialect::OpenAi => json!({ "object": "list", "data": all }),
+        Dialect::Anthropic => json!({ "data": all, "has_more": false, "first_id": name(models.first()),
+            "last_id": name(models.last()) }),
+        Dialect::Gemini => json!({ "models": all }),
+    }
+}
+
+fn one(dialect: Dialect, priced: &PricedModel) -> Value {
+    let model = &priced.model;
+    let (id, provider) = (model.id.as_str(), model.provider.as_str());
+    match dialect {
+        Dialect::OpenAi => {
+            json!({ "id": id, "object": "model", "created": since(priced).timestamp(), "owned_by": provider })
+        }
+        Dialect::Anthropic => {
+            let since = since(priced).to_rfc3339_opts(SecondsFormat::Secs, true);
+            json!({ "type": "model", "id": id, "display_name": id, "created_at": since })
+        }
+        Dialect::Gemini => {
+            let verbs = match model.purpose {
+                ModelPurpose::Chat => ["generateContent", "countTokens"],
+                ModelPurpose::Embedding => ["embedContent", "batchEmbedContents"],
+            };
+            json!({ "name": format!("models/{id}"), "baseModelId": id, "displayName": id, "version": provider,
+                "inputTokenLimit": model.max_input_tokens, "outputTokenLimit": model.max_output_tokens,
+                "supportedGenerationMethods": verbs })
+        }
+    }
+}
+
+/// Since when it has been on offer: its first price that still holds.
+fn since(priced: &PricedModel) -> DateTime<Utc> {
+    priced.prices.iter().map(|price| price.valid_from).min().unwrap_or(DateTime::UNIX_EPOCH)
+}

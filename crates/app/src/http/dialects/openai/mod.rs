@@ -1,0 +1,10 @@
+//! `OpenAI`'s dialect: chat completions and embeddings.
+
+pub mod conversation;
+#[cfg(test)]
+mod golden;
+pub mod native;
+pub mod request;
+pub mod stream;
+pub mod whole;
+mod words;

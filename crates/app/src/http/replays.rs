@@ -1,0 +1,228 @@
+//! Replays: a paid call that comes again, by its `Idempotency-Key` or as the retry of an SDK, gets the first one's answer.
+//!
+//! Byte for byte, streams too: one that still runs is read along from its start. What is sent again is marked
+//! `Idempotency-Replayed: true`.
+
+use std::fmt::Write;
+use std::future::Future;
+use std::sync::Arc;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use actix_web::web::{Bytes, Data};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use adapters::digest::fingerprint;
+use domain::api_keys::ApiKeyId;
+use domain::idempotency::IdempotencyKey;
+use domain::identity::{Caller, Credential};
+use domain::replays::{Repeat, Unkept as NotKept};
+use domain::usage::HoldId;
+use domain::users::UserId;
+use futures_util::stream::unfold;
+use ports::idempotency::AnswerClaim;
+use ports::replays::KeptAnswer;
+use services::ai::calls::Call;
+use services::idempotency::KeyConflict;
+use services::replays::{Asked, Heading, Listener, ReplayError, ReplayService, Standing, Ticket};
+use services::usage::commands::UsageError;
+
+use super::dialects::delivery::{Heading as Head, RenderedSink, Unkept, Writing};
+use super::dialects::refusals::no_retry;
+use super::once::{now_or_again, read};
+use super::problem::{Problem, sentence};
+
+/// What the headers of SDKs begin with that try again by themselves.
+const OF_SDKS: &str = "x-stainless-";
+/// How often such a request was sent before.
+const RETRIES: &str = "x-stainless-retry-count";
+/// The longest route that a row takes.
+const ROUTE_MAX: usize = 150;
+
+/// By what a request is known when it comes again.
+#[derive(Clone)]
+pub struct RepeatSigns {
+    service: Option<Arc<ReplayService>>,
+    repeat: Result<Option<Repeat>, Problem>,
+    caller: UserId,
+    api_key_id: Option<ApiKeyId>,
+    route: String,
+    /// What of the address besides the path decides on the answer.
+    query: String,
+}
+
+impl RepeatSigns {
+    pub fn of(request: &HttpRequest, caller: &Caller) -> Self {
+        let headers = request.headers();
+        let is_sdk = headers.keys().any(|name| name.as_str().starts_with(OF_SDKS));
+        let retries = headers.get(RETRIES).and_then(|value| value.to_str().ok()).and_then(|value| value.parse().ok());
+        let repeat = read(request).map(|key| Repeat::of(key.into_key(), is_sdk, retries.unwrap_or_default()));
+        let api_key_id = match &caller.credential {
+            Credential::Key { id, .. } => Some(ApiKeyId(*id)),
+            Credential::Token => None,
+        };
+        Self {
+            service: request.app_data::<Data<ReplayService>>().map(|service| Arc::clone(service)),
+            repeat,
+            caller: caller.user_id,
+            api_key_id,
+            route: route(request),
+            query: query(request.query_string()),
+        }
+    }
+
+    /// The call that this body asks for; none where it is not kept.
+    fn asked(self, body: &[u8]) -> Result<Option<(Arc<ReplayService>, Asked)>, Problem> {
+        let (Some(service), Some(repeat)) = (self.service, self.repeat?) else { return Ok(None) };
+        let content = [self.query.as_bytes(), b"\n", body].concat();
+        let key = match &repeat {
+            Repeat::Keyed(key) => key.clone(),
+            Repeat::OfSdk { .. } => key_of_sdk(self.api_key_id, &content)?,
+        };
+        let claim = AnswerClaim { caller: self.caller, route: self.route, key, fingerprint: fingerprint(&content) };
+        Ok(Some((service, Asked { claim, repeat })))
+    }
+}
+
+/// What stands for the key that an SDK does not send: the API key and what is asked. It is another digest than the one that
+/// is stored beside the answer, so that the answer is sealed by something that the database does not have.
+fn key_of_sdk(api_key_id: Option<ApiKeyId>, content: &[u8]) -> Result<IdempotencyKey, Problem> {
+    let api_key_id = api_key_id.map(|id| id.0).unwrap_or_default();
+    let digest = fingerprint(&[b"sdk\0".as_slice(), api_key_id.as_bytes(), content].concat());
+    IdempotencyKey::parse(&format!("sdk {}", in_hex(&digest))).map_err(|why| Problem::internal(&why))
+}
+
+fn in_hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a text cannot fail.
+        write!(text, "{byte:02x}").ok();
+        text
+    })
+}
+
+/// Method and path; of a path too long for a row, a digest.
+fn route(request: &HttpRequest) -> String {
+    let route = format!("{} {}", request.method(), request.path());
+    if route.len() <= ROUTE_MAX {
+        route
+    } else {
+        format!("{} {}", request.method(), in_hex(&fingerprint(route.as_bytes())))
+    }
+}
+
+/// The query without the credential that Gemini's clients may send there.
+fn query(query: &str) -> String {
+    let pairs = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name != "key");
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
+}
+
+/// How a call that is to be made is kept.
+pub struct Keeping(Option<Ticket>);
+
+impl Keeping {
+    /// The same call, kept.
+    pub async fn of(
+        self,
+        prepare: impl Future<Output = Result<(Call, Writing), Problem>>,
+    ) -> Result<(Call, Writing), Problem> {
+        let (call, writing) = prepare.await?;
+        let hold_id: Option<HoldId> = self.0.as_ref().map(Ticket::hold_id);
+        let sink: Box<dyn RenderedSink> = match self.0 {
+            Some(ticket) => Box::new(Kept(ticket)),
+            None => Box::new(Unkept),
+        };
+        Ok((Call { hold_id, ..call }, Writing { sink, ..writing }))
+    }
+}
+
+/// Makes the call, or answers as it was answered, or is being answered now.
+pub async fn once<F>(signs: RepeatSigns, body: &Bytes, make: impl FnOnce(Keeping) -> F) -> Result<HttpResponse, Problem>
+where
+    F: Future<Output = Result<HttpResponse, Problem>>,
+{
+    let Some((service, asked)) = signs.asked(body)? else { return make(Keeping(None)).await };
+    match service.stand(asked).await? {
+        Standing::Mine(ticket) => {
+            let taken = ticket.taken();
+            let answered = make(Keeping(Some(ticket))).await;
+            taken.tell();
+            answered
+        }
+        Standing::NotKept => make(Keeping(None)).await,
+        Standing::Kept(answer) => Ok(again(answer)),
+        Standing::Running(listener) => along(listener),
+    }
+}
+
+/// Keeps what is rendered.
+struct Kept(Ticket);
+
+impl RenderedSink for Kept {
+    fn begin(&mut self, heading: &Head) {
+        let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_owned();
+        let content_type = heading.headers.iter().find(|(name, _)| name == CONTENT_TYPE);
+        let others = heading.headers.iter().filter(|(name, _)| name.as_str().starts_with("x-"));
+        self.0.begin(Heading {
+            status: heading.status,
+            content_type: content_type.map(|(_, value)| text(value)).unwrap_or_default(),
+            headers: others.map(|(name, value)| (name.to_string(), text(value))).collect(),
+        });
+    }
+
+    fn write(&mut self, bytes: &Bytes) {
+        self.0.write(bytes);
+    }
+
+    fn end(&mut self, is_whole: bool) {
+        self.0.end(is_whole);
+    }
+
+    fn wants_the_rest(&self) -> bool {
+        self.0.wants_the_rest()
+    }
+}
+
+fn again(answer: KeptAnswer) -> HttpResponse {
+    let KeptAnswer { status, content_type, headers, body } = answer;
+    beginning(Heading { status, content_type, headers }).body(body)
+}
+
+/// Reads a running answer along.
+fn along(listener: Listener) -> Result<HttpResponse, Problem> {
+    if let Some(answer) = listener.whole() {
+        return Ok(again(answer));
+    }
+    let heading = listener.heading().ok_or_else(|| Problem::from(ReplayError::Unkept(NotKept::Lost)))?;
+    let chunks = unfold(listener, |mut listener| async move {
+        // What cannot be followed any more breaks off, so that nobody takes it for whole.
+        let chunk = listener.chunk().await?.map(Bytes::from_owner).map_err(std::io::Error::other);
+        Some((chunk, listener))
+    });
+    Ok(beginning(heading).streaming(chunks))
+}
+
+fn beginning(heading: Heading) -> HttpResponseBuilder {
+    let Heading { status, content_type, headers } = heading;
+    let mut response = now_or_again(StatusCode::from_u16(status).unwrap_or(StatusCode::OK), true);
+    response.content_type(content_type);
+    for (name, value) in headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            response.insert_header((name, value));
+        }
+    }
+    response
+}
+
+impl From<ReplayError> for Problem {
+    fn from(error: ReplayError) -> Self {
+        let told = sentence(&error.to_string());
+        match error {
+            ReplayError::OtherBody => KeyConflict::OtherBody.into(),
+            ReplayError::InFlight => KeyConflict::InFlight.into(),
+            ReplayError::Unkept(NotKept::Lost) => no_retry(Self::new(StatusCode::CONFLICT, "answer_lost", told)),
+            ReplayError::Unkept(NotKept::TooLong) => no_retry(Self::new(StatusCode::CONFLICT, "answer_too_long", told)),
+            ReplayError::Busy => Self::unavailable("busy", format!("{told} Nothing was done; send it again.")),
+            ReplayError::UnknownUser => UsageError::UnknownUser.into(),
+            ReplayError::Store(error) => error.into(),
+        }
+    }
+}

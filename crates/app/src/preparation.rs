@@ -1,0 +1,89 @@
+//! Preparation: what the service sees to in the database before it serves, or as soon as the database is there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use domain::identity::Email;
+use ports::store::StoreError;
+use services::identity::accounts::{AccountService, FirstAdmin};
+use services::plans::PlanService;
+use services::prices::PriceService;
+use services::users::UserService;
+use tracing::{info, warn};
+
+use crate::http::server::Rooms;
+use crate::settings::shape::{Secret, Settings, given};
+
+/// How long a preparation that found no database waits before it looks again.
+const PREPARATION_PAUSE: Duration = Duration::from_secs(5);
+
+/// What the service keeps about itself: the grace, the prices, the signing key's name, the first administrator.
+#[derive(Clone)]
+pub struct Preparation {
+    plans: Arc<PlanService>,
+    prices: Arc<PriceService>,
+    users: Arc<UserService>,
+    accounts: Option<Arc<AccountService>>,
+    past_due_grace_days: u16,
+    admin_email: Option<Email>,
+    admin_password: Secret,
+    may_wait: bool,
+}
+
+impl Preparation {
+    pub fn new(settings: &Settings, rooms: &Rooms) -> anyhow::Result<Self> {
+        Ok(Self {
+            plans: Arc::clone(&rooms.plans),
+            prices: Arc::clone(&rooms.prices),
+            users: Arc::clone(&rooms.users),
+            accounts: rooms.accounts.clone(),
+            past_due_grace_days: settings.billing.past_due_grace_days,
+            admin_email: admin_email(settings)?,
+            admin_password: settings.admin.password.clone(),
+            may_wait: !settings.database.migrate_on_start,
+        })
+    }
+
+    /// Does it now; where the database is away and may be, later, as soon as it is there.
+    pub async fn run(self) -> anyhow::Result<FirstAdmin> {
+        match self.attempt().await {
+            Err(error) if self.may_wait && is_away(&error) => {
+                tokio::spawn(self.run_later());
+                Ok(FirstAdmin::Present)
+            }
+            settled => settled.context("the first administrator could not be seen to"),
+        }
+    }
+
+    async fn run_later(self) {
+        loop {
+            tokio::time::sleep(PREPARATION_PAUSE).await;
+            match self.attempt().await {
+                Ok(_) => return info!("the database is there; the first administrator and the grace are seen to"),
+                Err(error) if is_away(&error) => {}
+                Err(error) => return warn!(%error, "the first administrator could not be seen to"),
+            }
+        }
+    }
+
+    async fn attempt(&self) -> anyhow::Result<FirstAdmin> {
+        self.plans.keep_grace_days(self.past_due_grace_days).await?;
+        self.prices.keep_catalogue().await?;
+        let Some(accounts) = &self.accounts else {
+            self.users.promote_named_admin().await?;
+            return Ok(FirstAdmin::Present);
+        };
+        accounts.record_signing_key().await?;
+        let password = self.admin_password.expose().map(str::to_owned);
+        Ok(accounts.ensure_admin(self.admin_email.clone(), password).await?)
+    }
+}
+
+pub fn admin_email(settings: &Settings) -> anyhow::Result<Option<Email>> {
+    given(&settings.admin.email).map(Email::parse).transpose().context("admin.email is no e-mail address")
+}
+
+fn is_away(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| matches!(cause.downcast_ref::<StoreError>(), Some(StoreError::Unavailable(_))))
+}

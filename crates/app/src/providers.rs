@@ -1,0 +1,177 @@
+//! Providers of models, made out of the settings: who answers for each of the three, and how often it is tried.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use adapters::ai::sandbox::SandboxProvider;
+use adapters::ai::token_counter::O200kCounter;
+use adapters::ai::{Access, HttpProvider, KeylessProvider, Timeouts};
+use anyhow::Context;
+use domain::ai::{BreakerRules, Provider};
+use ports::ai::{AiProvider, TokenCounter};
+use ports::clock::Clock;
+use ports::randomness::Randomness;
+use services::ai::attempts::{AttemptRules, Attempts, Tried};
+use tracing::{info, warn};
+
+use crate::settings::shape::{AiProvider as ProviderSettings, Environment, Sandbox, Settings};
+
+/// The longest pause before a second attempt; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
+/// No caller waits longer for the next attempt, whatever the provider asks for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+
+pub struct Providers {
+    pub providers: HashMap<Provider, Arc<dyn AiProvider>>,
+    /// Over the same providers.
+    pub attempts: Arc<Attempts>,
+    pub counter: Arc<dyn TokenCounter>,
+}
+
+impl Providers {
+    /// A provider with a key is itself; without one the sandbox answers for it, or it says which setting lacks.
+    pub fn new(settings: &Settings, clock: &Arc<dyn Clock>, randomness: Arc<dyn Randomness>) -> anyhow::Result<Self> {
+        let counter: Arc<dyn TokenCounter> = Arc::new(O200kCounter);
+        let sandbox: Option<Arc<dyn AiProvider>> = sandbox_answers(settings).then(|| {
+            let sandbox: Arc<dyn AiProvider> = Arc::new(SandboxProvider::new(Arc::clone(&counter)));
+            sandbox
+        });
+        let (mut providers, mut tried) = (HashMap::new(), HashMap::new());
+        for (provider, of_provider) in [
+            (Provider::OpenAi, &settings.ai.openai),
+            (Provider::Claude, &settings.ai.claude),
+            (Provider::Gemini, &settings.ai.gemini),
+        ] {
+            let answering = answering(provider, of_provider, sandbox.as_ref(), clock)?;
+            let max_attempts = of_provider.max_attempts;
+            tried.insert(provider, Tried { provider: Arc::clone(&answering), max_attempts });
+            providers.insert(provider, answering);
+        }
+        let attempts = Arc::new(Attempts::new(tried, rules(settings), randomness));
+        Ok(Self { providers, attempts, counter })
+    }
+}
+
+fn sandbox_answers(settings: &Settings) -> bool {
+    match settings.ai.sandbox {
+        Sandbox::Auto => settings.environment != Environment::Production,
+        Sandbox::On => true,
+        Sandbox::Off => false,
+    }
+}
+
+fn answering(
+    provider: Provider,
+    settings: &ProviderSettings,
+    sandbox: Option<&Arc<dyn AiProvider>>,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Arc<dyn AiProvider>> {
+    let Some(api_key) = settings.api_key.expose() else {
+        return Ok(match sandbox {
+            Some(sandbox) => {
+                info!(%provider, "no key is set: the sandbox answers for this provider");
+                Arc::clone(sandbox)
+            }
+            None => Arc::new(KeylessProvider::new(provider)),
+        });
+    };
+    let base_url = settings.base_url.trim();
+    if base_url.starts_with("http://") {
+        warn!(%provider, "the key of this provider goes over an address without TLS");
+    }
+    let timeouts = Timeouts {
+        connect: Duration::from_millis(settings.connect_timeout_ms),
+        first_byte: Duration::from_millis(settings.first_byte_timeout_ms),
+        idle: Duration::from_millis(settings.idle_timeout_ms),
+        total: Duration::from_millis(settings.total_timeout_ms),
+    };
+    let access = Access { base_url, api_key: api_key.trim() };
+    let made = HttpProvider::new(provider, access, timeouts, Arc::clone(clock))
+        .with_context(|| format!("the settings ai.{provider} cannot be used"))?;
+    Ok(Arc::new(made))
+}
+
+fn rules(settings: &Settings) -> AttemptRules {
+    AttemptRules {
+        first_pause: FIRST_PAUSE,
+        longest_pause: LONGEST_PAUSE,
+        time_budget: Duration::from_millis(settings.ai.retry_budget_ms),
+        breaker: BreakerRules {
+            failures: settings.ai.breaker_failures,
+            open_for: Duration::from_secs(settings.ai.breaker_open_seconds),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use adapters::clock::SystemClock;
+    use adapters::randomness::SystemRandomness;
+    use domain::ai::{Conversation, ModelId, Speaker, Turn};
+    use domain::usage::HoldId;
+    use ports::ai::{CallContent, CallHold, ProviderCall, ProviderFault};
+    use services::ai::attempts::CallFailure;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::settings::load::load;
+
+    fn made(variables: &[(&str, &str)]) -> anyhow::Result<Providers> {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let settings = load(&variables, Path::new("/nonexistent"))?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        Providers::new(&settings, &clock, Arc::new(SystemRandomness))
+    }
+
+    fn are_sandboxes(variables: &[(&str, &str)]) -> [bool; 3] {
+        let made = made(variables).unwrap();
+        Provider::ALL.map(|provider| made.providers[&provider].is_sandbox())
+    }
+
+    const PRODUCTION: [(&str, &str); 2] =
+        [("PB__ENVIRONMENT", "production"), ("PB__AUTH__SIGNING_KEY", "a-key-that-stands-in-no-tutorial-at-all")];
+
+    #[test]
+    fn the_sandbox_answers_where_no_key_is_and_nobody_forbids_it() {
+        assert_eq!(are_sandboxes(&[]), [true; 3]);
+        assert_eq!(are_sandboxes(&[("PB__AI__CLAUDE__API_KEY", "k")]), [true, false, true]);
+        assert_eq!(are_sandboxes(&[("PB__AI__SANDBOX", "off")]), [false; 3]);
+        assert_eq!(are_sandboxes(&PRODUCTION), [false; 3]);
+        let on = [PRODUCTION[0], PRODUCTION[1], ("PB__AI__SANDBOX", "on")];
+        assert_eq!(are_sandboxes(&on), [true; 3]);
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_called_is_told_at_the_start() {
+        let error = made(&[("PB__AI__OPENAI__API_KEY", "k"), ("PB__AI__OPENAI__BASE_URL", "api.openai.com")]).err();
+        let error = format!("{:#}", error.unwrap());
+        assert!(error.contains("ai.openai") && error.contains("base URL"), "{error}");
+        let trailing = [("PB__AI__GEMINI__API_KEY", "k\n"), ("PB__AI__GEMINI__BASE_URL", "https://x.test/ ")];
+        assert!(made(&trailing).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_call_is_answered_by_whoever_stands_there() {
+        let call = ProviderCall {
+            provider: Provider::Claude,
+            model: ModelId::parse("claude-sonnet-5").unwrap(),
+            content: CallContent::Conversation(Conversation {
+                turns: vec![Turn::text(Speaker::User, "hello")],
+                ..Conversation::default()
+            }),
+            streamed: false,
+            max_output_tokens: None,
+        };
+        let hold = || CallHold::granted(HoldId(Uuid::nil()));
+        let answered = made(&[]).unwrap().attempts.call(hold(), std::slice::from_ref(&call)).await;
+        assert!(matches!(answered, Ok((_, 0))));
+        let off = made(&[("PB__AI__SANDBOX", "off")]).unwrap();
+        let Err((_, failure)) = off.attempts.call(hold(), &[call]).await else { panic!() };
+        let fault = ProviderFault::NoKey { setting: "PB__AI__CLAUDE__API_KEY" };
+        assert_eq!(failure, CallFailure::Provider { provider: Provider::Claude, fault });
+    }
+}

@@ -1,0 +1,178 @@
+//! Calls of models as numbers, under the names of `OpenTelemetry`'s conventions for `GenAI` (status: Development, November 2026), in
+//! the form that Prometheus gives them. No content is in them, and every label is one of few words.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::ai::{ModelId, Provider};
+use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
+use ports::ai::{CallObserver, CallReport, Operation};
+use ports::clock::Clock;
+
+use super::export::CallExport;
+
+/// Tokens of a call, by `gen_ai_token_type`.
+pub const TOKEN_USAGE: &str = "gen_ai_client_token_usage";
+/// From the caller's request to the end of the answer.
+pub const DURATION: &str = "gen_ai_server_request_duration_seconds";
+/// From the caller's request to the first piece of the answer.
+pub const FIRST_TOKEN: &str = "gen_ai_server_time_to_first_token_seconds";
+/// What calls cost, in billionths of a dollar.
+pub const COST: &str = "gen_ai_cost_nano_usd_total";
+/// Calls that were refused before they were made, by reason.
+pub const REFUSALS: &str = "gen_ai_refusals_total";
+
+/// Bounds of the histogram of tokens: powers of four, as the conventions give them.
+pub const TOKENS: [f64; 14] = [
+    1.0,
+    4.0,
+    16.0,
+    64.0,
+    256.0,
+    1_024.0,
+    4_096.0,
+    16_384.0,
+    65_536.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+    16_777_216.0,
+    67_108_864.0,
+];
+
+pub fn describe() {
+    describe_histogram!(TOKEN_USAGE, "Tokens of calls of models, by provider, model and type.");
+    describe_histogram!(DURATION, Unit::Seconds, "How long calls of models took, by provider, model and error.");
+    describe_histogram!(FIRST_TOKEN, Unit::Seconds, "How long the first piece of an answer took.");
+    describe_counter!(COST, "What calls of models cost, in billionths of a dollar.");
+    describe_counter!(REFUSALS, "Calls of models that were refused before they were made, by reason.");
+}
+
+/// Counts calls, writes a line for each, and sends them to a collector where one is set.
+pub struct CallMetrics {
+    pub clock: Arc<dyn Clock>,
+    pub export: Option<Arc<CallExport>>,
+}
+
+impl CallObserver for CallMetrics {
+    fn ended(&self, report: &CallReport) {
+        if let Some(export) = &self.export {
+            export.ended(report, self.clock.now().into());
+        }
+        let labels = [
+            ("gen_ai_operation_name", operation_name(report.operation).to_owned()),
+            ("gen_ai_provider_name", provider_name(report.provider).to_owned()),
+            ("gen_ai_request_model", report.model.to_string()),
+        ];
+        let error = [("error_type", report.error.unwrap_or_default().to_owned())];
+        let whole: Vec<_> = labels.iter().chain(&error).cloned().collect();
+        histogram!(DURATION, &whole).record(seconds(report.whole));
+        if let Some(first) = report.first_piece {
+            histogram!(FIRST_TOKEN, &labels).record(seconds(first));
+        }
+        let tokens = report.usage.as_ref().map(|usage| usage.tokens);
+        let (input, output) = tokens.map_or((0, 0), |tokens| (tokens.input(), tokens.output()));
+        for (kind, count) in [("input", input), ("output", output)] {
+            let typed: Vec<_> = labels.iter().cloned().chain([("gen_ai_token_type", kind.to_owned())]).collect();
+            histogram!(TOKEN_USAGE, &typed).record(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+        }
+        if let Some(cost) = report.cost {
+            counter!(COST, &labels).increment(u64::try_from(cost.0).unwrap_or_default());
+        }
+        tracing::info!(
+            operation = operation_name(report.operation),
+            provider = provider_name(report.provider),
+            model = %report.model,
+            provider_request = report.request_id.as_deref(),
+            finish = report.finish.map(domain::ai::FinishReason::as_str),
+            session = report.session_id.map(|id| id.to_string()),
+            input_tokens = input,
+            output_tokens = output,
+            cost_nano_usd = report.cost.map(|cost| cost.0),
+            streamed = report.streamed,
+            first_piece_ms = report.first_piece.map(millis),
+            duration_ms = millis(report.whole),
+            error = report.error,
+            "a call of a model ended"
+        );
+    }
+
+    fn refused(&self, provider: Provider, model: &ModelId, why: &'static str) {
+        let labels = [
+            ("gen_ai_provider_name", provider_name(provider).to_owned()),
+            ("gen_ai_request_model", model.to_string()),
+            ("reason", why.to_owned()),
+        ];
+        counter!(REFUSALS, &labels).increment(1);
+    }
+}
+
+fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The conventions' names of the providers.
+pub(super) const fn provider_name(provider: Provider) -> &'static str {
+    match provider {
+        Provider::OpenAi => "openai",
+        Provider::Claude => "anthropic",
+        Provider::Gemini => "gcp.gemini",
+    }
+}
+
+pub(super) const fn operation_name(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Chat => "chat",
+        Operation::Embeddings => "embeddings",
+        Operation::CountTokens => "count_tokens",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::ai::{CallUsage, TokenUsage};
+    use domain::prices::NanoUsd;
+
+    use adapters::clock::SystemClock;
+
+    use super::super::install_metrics;
+    use super::*;
+
+    #[test]
+    fn a_call_is_counted_by_its_provider_and_model() {
+        let handle = install_metrics().unwrap();
+        let model = ModelId::parse("observed-model").unwrap();
+        let tokens = TokenUsage { uncached_input: 10, cache_read: 5, visible_output: 3, ..TokenUsage::default() };
+        let observer = CallMetrics { clock: Arc::new(SystemClock), export: None };
+        observer.ended(&CallReport {
+            provider: Provider::Claude,
+            model: model.clone(),
+            operation: Operation::Chat,
+            streamed: true,
+            usage: Some(CallUsage::standard(tokens)),
+            cost: Some(NanoUsd(1_234)),
+            finish: None,
+            request_id: None,
+            session_id: None,
+            first_piece: Some(Duration::from_millis(30)),
+            whole: Duration::from_millis(300),
+            error: None,
+        });
+        observer.refused(Provider::Claude, &model, "limit_reached");
+        let text = handle.render();
+        let of = |name: &str, rest: &str| {
+            let labels = "gen_ai_operation_name=\"chat\",gen_ai_provider_name=\"anthropic\",gen_ai_request_model=\"observed-model\"";
+            assert!(text.contains(&format!("{name}{{{labels}{rest}")), "{name} {rest} in {text}");
+        };
+        of("gen_ai_client_token_usage_sum", ",gen_ai_token_type=\"input\"} 15");
+        of("gen_ai_client_token_usage_bucket", ",gen_ai_token_type=\"output\",le=\"4\"} 1");
+        of("gen_ai_server_time_to_first_token_seconds_bucket", ",le=\"0.05\"} 1");
+        of("gen_ai_server_request_duration_seconds_count", ",error_type=\"\"} 1");
+        of("gen_ai_cost_nano_usd_total", "} 1234");
+        assert!(text.contains("observed-model\",reason=\"limit_reached\"} 1"), "{text}");
+    }
+}

@@ -1,0 +1,121 @@
+//! Delivery: what of an answer has come, and what is billed for it.
+//!
+//! A whole answer is billed as the provider says. One that broke off, or of which the provider says nothing that can be
+//! believed, is billed by the text that was delivered and by what is known to have gone in: never zero, and never less than
+//! the provider itself had said by then.
+
+use super::conversation::{Delta, FinishReason};
+use super::reports::ReportedUsage;
+use super::usage::{CallUsage, TokenUsage, UsageSource};
+
+/// An answer as far as it has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delivery {
+    /// What went in, as it was counted before the call.
+    pub input_tokens: u64,
+    /// What came out, counted piece by piece; a little more than it is, since tokens span pieces.
+    pub output_tokens: u64,
+    pub reported: Option<ReportedUsage>,
+    pub finish: Option<FinishReason>,
+    /// Whether the provider came to its end.
+    pub is_whole: bool,
+}
+
+impl Delivery {
+    pub fn of_input(input_tokens: u64) -> Self {
+        Self { input_tokens, ..Self::default() }
+    }
+
+    /// A piece has come; `tokens` are in its text.
+    pub fn add(&mut self, deltas: &[Delta], tokens: u64, reported: Option<ReportedUsage>) {
+        self.output_tokens = self.output_tokens.saturating_add(tokens);
+        let finished = deltas.iter().rev().find_map(|delta| match delta {
+            Delta::Finished(reason) => Some(*reason),
+            _ => None,
+        });
+        self.finish = finished.or(self.finish);
+        self.reported = match (self.reported.take(), reported) {
+            (Some(earlier), Some(later)) => Some(earlier.followed_by(later)),
+            (earlier, later) => later.or(earlier),
+        };
+    }
+
+    /// Whether anything has come that was paid for.
+    pub const fn has_output(&self) -> bool {
+        self.output_tokens > 0
+    }
+
+    /// What is billed. The built-in provider's calls are marked as such, however they ended.
+    pub fn billed(&self, is_sandbox: bool) -> CallUsage {
+        // A report of nothing at all is none.
+        let said = self.reported.as_ref().and_then(|reported| reported.normalised().ok());
+        let said = said.filter(|usage| usage.tokens.total() > 0);
+        let source = match (&said, self.is_whole) {
+            (Some(_), true) => UsageSource::Provider,
+            (None, true) => UsageSource::Estimated,
+            (_, false) => UsageSource::Partial,
+        };
+        let mut usage = said.unwrap_or_else(|| {
+            CallUsage::standard(TokenUsage { uncached_input: self.input_tokens, ..TokenUsage::default() })
+        });
+        if source != UsageSource::Provider {
+            let missing = self.output_tokens.saturating_sub(usage.tokens.output());
+            usage.tokens.visible_output = usage.tokens.visible_output.saturating_add(missing);
+        }
+        usage.source = if is_sandbox { UsageSource::Sandbox } else { source };
+        usage
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ai::{ClaudeUsage, OpenAiUsage};
+
+    fn openai(prompt: i64, completion: i64) -> ReportedUsage {
+        let usage =
+            OpenAiUsage { prompt_tokens: Some(prompt), completion_tokens: Some(completion), ..OpenAiUsage::default() };
+        ReportedUsage::OpenAi(usage, None)
+    }
+
+    fn parts(usage: &CallUsage) -> (u64, u64, UsageSource) {
+        (usage.tokens.input(), usage.tokens.output(), usage.source)
+    }
+
+    #[test]
+    fn a_whole_answer_is_billed_as_the_provider_says() {
+        let mut delivery = Delivery::of_input(50);
+        delivery.add(&[Delta::Text("Hello".into())], 1, None);
+        delivery.add(&[Delta::Finished(FinishReason::Stop)], 0, Some(openai(40, 900)));
+        delivery.is_whole = true;
+        assert_eq!(parts(&delivery.billed(false)), (40, 900, UsageSource::Provider));
+        assert_eq!(delivery.billed(true).source, UsageSource::Sandbox);
+        assert_eq!(delivery.finish, Some(FinishReason::Stop));
+    }
+
+    #[test]
+    fn without_a_report_the_text_is_billed() {
+        let mut delivery = Delivery::of_input(50);
+        delivery.add(&[], 7, None);
+        delivery.is_whole = true;
+        assert_eq!(parts(&delivery.billed(false)), (50, 7, UsageSource::Estimated));
+        delivery.add(&[], 0, Some(openai(-4, 2)));
+        assert_eq!(parts(&delivery.billed(false)), (50, 7, UsageSource::Estimated), "no count is negative");
+        delivery.reported = Some(openai(0, 0));
+        assert_eq!(parts(&delivery.billed(false)), (50, 7, UsageSource::Estimated), "no call uses nothing");
+    }
+
+    #[test]
+    fn what_broke_off_is_at_least_what_was_delivered_and_what_was_said() {
+        let mut delivery = Delivery::of_input(50);
+        let begun = ClaudeUsage { input_tokens: Some(3), output_tokens: Some(1), ..ClaudeUsage::default() };
+        delivery.add(&[], 0, Some(ReportedUsage::Claude(begun)));
+        assert!(!delivery.has_output());
+        delivery.add(&[Delta::Text("text".into())], 12, None);
+        assert_eq!(parts(&delivery.billed(false)), (3, 12, UsageSource::Partial));
+        let mut said_more = Delivery::of_input(50);
+        said_more.add(&[], 12, Some(openai(4, 30)));
+        assert_eq!(parts(&said_more.billed(false)), (4, 30, UsageSource::Partial));
+        assert_eq!(parts(&Delivery::of_input(50).billed(false)), (50, 0, UsageSource::Partial));
+    }
+}

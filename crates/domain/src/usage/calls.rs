@@ -1,0 +1,255 @@
+//! Holds for calls of models: one request of the counter, and beyond its limit as many of the user's tokens as the call can
+//! use, input and output. Beside it stands what the API key may use in a minute and in a month.
+//!
+//! What a call used is never clamped: what the held and the free tokens do not pay is told as unpaid.
+
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::holds::{free, standing};
+use super::{Hold, HoldRefusal, HoldStatus, Holding, KeyShare};
+use crate::ai::{ModelId, Provider};
+use crate::entitlements::{Decision, Entitlement, Overage, Reason, decide};
+
+/// How far a call has come; a sweep that finds its hold without its process goes by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallPhase {
+    /// Held; as far as is known nothing was sent.
+    Reserved,
+    /// The provider is working on it.
+    Dispatched,
+    /// The caller is being answered.
+    FirstByte,
+    Settled,
+}
+
+impl CallPhase {
+    pub const ALL: [Self; 4] = [Self::Reserved, Self::Dispatched, Self::FirstByte, Self::Settled];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reserved => "reserved",
+            Self::Dispatched => "dispatched",
+            Self::FirstByte => "first_byte",
+            Self::Settled => "settled",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("`{0}` is no phase of a call: reserved, dispatched, first_byte or settled")]
+pub struct UnknownPhase(pub String);
+
+impl FromStr for CallPhase {
+    type Err = UnknownPhase;
+
+    fn from_str(text: &str) -> Result<Self, UnknownPhase> {
+        Self::ALL.into_iter().find(|phase| phase.as_str() == text).ok_or_else(|| UnknownPhase(text.to_owned()))
+    }
+}
+
+/// All that is needed to settle a call without the process that made it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallTerms {
+    pub provider: Provider,
+    pub model: ModelId,
+    /// Whether the built-in provider answers: it bills nobody.
+    #[serde(default)]
+    pub is_sandbox: bool,
+    /// What goes in, as it was estimated.
+    pub input_tokens: u64,
+    /// The most that may come out.
+    pub max_output_tokens: u64,
+    /// What has come out by the last word of the process, as it counted.
+    #[serde(default)]
+    pub delivered_tokens: u64,
+    /// The most that it can cost; `None` for a model without a price.
+    pub max_cost_nano_usd: Option<i64>,
+    pub began_at: DateTime<Utc>,
+    #[serde(default)]
+    pub session_id: Option<Uuid>,
+    /// What it holds of its API key's limits.
+    #[serde(default)]
+    pub on_key: Option<KeyShare>,
+}
+
+/// A call that a hold was made for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldCall {
+    pub phase: CallPhase,
+    pub terms: CallTerms,
+}
+
+/// What the settlement of a call came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallEnding {
+    /// The numbers as they are after it.
+    pub decision: Decision,
+    /// Whether the request lies beyond the limit.
+    pub overage: i64,
+    pub tokens_freed: i64,
+    pub tokens_spent: i64,
+    /// What was used beyond all that the balance had.
+    pub tokens_unpaid: i64,
+}
+
+/// Whether the next call would lie on tokens.
+pub fn call_needs_tokens(entitlement: &Entitlement) -> bool {
+    super::needs_tokens(entitlement, 1)
+}
+
+/// Sets one request aside, or says why not; where it lies beyond the limit, `tokens`, which are all that the call can use.
+pub fn hold_call(entitlement: &mut Entitlement, tokens: i64) -> Holding {
+    let mut decision = decide(entitlement, 1);
+    let beyond = decision.remaining == Some(0) && entitlement.overage == Overage::Tokens;
+    if beyond && matches!(decision.reason, Reason::Ok | Reason::InsufficientTokens) {
+        decision.allowed = tokens <= entitlement.tokens_available;
+        decision.reason = if decision.allowed { Reason::Ok } else { Reason::InsufficientTokens };
+    }
+    let tally = entitlement.tally;
+    let fits = tally.used.checked_add(tally.reserved).is_some_and(|sum| sum < i64::MAX);
+    if decision.allowed && !fits {
+        decision.allowed = false;
+        decision.reason = Reason::LimitReached;
+    }
+    if !decision.allowed {
+        return Holding { decision, beyond: 0, tokens: 0 };
+    }
+    let held = if beyond { tokens } else { 0 };
+    entitlement.tokens_available -= held;
+    entitlement.tally.reserved += i64::from(!beyond);
+    decision.reserved = entitlement.tally.reserved;
+    decision.remaining = entitlement.allowance.remaining(entitlement.tally.against_limit());
+    Holding { decision, beyond: i64::from(beyond), tokens: held }
+}
+
+/// Holds `tokens` in all for a call that lies on tokens; what is held already is never given back by it. Says how many more
+/// were held, or `None` where the balance has too few and nothing changed. A call within the limit needs none.
+pub fn extend_call(held: &mut Hold, entitlement: &mut Entitlement, tokens: i64) -> Result<Option<i64>, HoldRefusal> {
+    if held.status != HoldStatus::Pending {
+        return Err(HoldRefusal::Ended(held.status));
+    }
+    let more = if held.beyond > 0 { tokens.saturating_sub(held.tokens).max(0) } else { 0 };
+    if more > entitlement.tokens_available {
+        return Ok(None);
+    }
+    entitlement.tokens_available -= more;
+    held.tokens += more;
+    Ok(Some(more))
+}
+
+/// Ends the hold of a call that used `tokens`. Within the limit it is one request; beyond it the tokens are spent, as far as
+/// the balance has them, held ones first. After the hold expired it lies beyond the limit where nothing is left under it.
+pub fn settle_call(held: &mut Hold, entitlement: &mut Entitlement, tokens: i64) -> Result<CallEnding, HoldRefusal> {
+    let covers = match held.status {
+        HoldStatus::Pending => true,
+        HoldStatus::Expired => false,
+        ended => return Err(HoldRefusal::Ended(ended)),
+    };
+    let used_after = entitlement.tally.used.checked_add(1).ok_or(HoldRefusal::CounterFull)?;
+    let tokens_freed = if covers { free(held, entitlement) } else { 0 };
+    let left = entitlement.allowance.remaining(entitlement.tally.against_limit());
+    let is_beyond = if covers { held.beyond > 0 } else { left == Some(0) };
+    let pays = is_beyond && (held.tokens > 0 || entitlement.overage == Overage::Tokens);
+    let tokens_spent = if pays { tokens.min(entitlement.tokens_available).max(0) } else { 0 };
+    let tokens_unpaid = if pays { tokens - tokens_spent } else { 0 };
+    entitlement.tokens_available -= tokens_spent;
+    entitlement.tally.used = used_after;
+    entitlement.tally.overage += i64::from(is_beyond);
+    held.status = HoldStatus::Settled;
+    held.settled = Some(1);
+    held.overage = i64::from(is_beyond);
+    let decision = standing(entitlement);
+    Ok(CallEnding { decision, overage: i64::from(is_beyond), tokens_freed, tokens_spent, tokens_unpaid })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::usage::testing::{entitlement, pending};
+
+    fn held(entitlement: &mut Entitlement, tokens: i64) -> Option<Hold> {
+        let holding = hold_call(entitlement, tokens);
+        let hold = pending(entitlement, 1, &holding);
+        holding.decision.allowed.then_some(hold)
+    }
+
+    #[test]
+    fn within_the_limit_it_is_a_request_and_beyond_it_tokens() {
+        let mut given = entitlement(Some(1), 100, Overage::Tokens);
+        let mut first = held(&mut given, 70).unwrap();
+        assert_eq!((given.tally.reserved, given.tokens_available, first.beyond), (1, 100, 0));
+        let mut second = held(&mut given, 70).unwrap();
+        assert_eq!((given.tally.reserved, given.tokens_available, second.beyond, second.tokens), (1, 30, 1, 70));
+        assert_eq!(hold_call(&mut given, 31).decision.reason, Reason::InsufficientTokens);
+        let ending = settle_call(&mut first, &mut given, 900).unwrap();
+        assert_eq!((ending.overage, ending.tokens_spent, ending.tokens_unpaid), (0, 0, 0));
+        let ending = settle_call(&mut second, &mut given, 25).unwrap();
+        assert_eq!((ending.overage, ending.tokens_freed, ending.tokens_spent), (1, 70, 25));
+        assert_eq!((given.tally.used, given.tally.reserved, given.tally.overage), (2, 0, 1));
+        assert_eq!((given.tokens_available, given.tally.against_limit()), (75, 1));
+        assert_eq!(settle_call(&mut second, &mut given, 25), Err(HoldRefusal::Ended(HoldStatus::Settled)));
+    }
+
+    #[test]
+    fn what_the_balance_cannot_pay_is_told() {
+        let mut given = entitlement(Some(0), 50, Overage::Tokens);
+        let mut call = held(&mut given, 40).unwrap();
+        assert_eq!(extend_call(&mut call, &mut given, 51), Ok(None));
+        assert_eq!(extend_call(&mut call, &mut given, 45), Ok(Some(5)));
+        let ending = settle_call(&mut call, &mut given, 80).unwrap();
+        assert_eq!((ending.tokens_spent, ending.tokens_unpaid, given.tokens_available), (50, 30, 0));
+    }
+
+    #[test]
+    fn a_block_is_a_block() {
+        let mut given = entitlement(Some(0), 50, Overage::Block);
+        assert_eq!(hold_call(&mut given, 1).decision.reason, Reason::LimitReached);
+        let mut unlimited = entitlement(None, 0, Overage::Tokens);
+        let mut call = held(&mut unlimited, 1_000_000).unwrap();
+        assert_eq!(extend_call(&mut call, &mut unlimited, 5_000_000), Ok(Some(0)));
+        assert_eq!(settle_call(&mut call, &mut unlimited, 7).unwrap().tokens_spent, 0);
+    }
+
+    proptest! {
+        /// Whatever calls are held, grown and settled: no token is spent that is not there, and every token used is spent,
+        /// unpaid or within the limit.
+        #[test]
+        fn the_books_of_calls_balance(
+            limit in 0_i64..4, tokens in 0_i64..200, pays in any::<bool>(),
+            steps in proptest::collection::vec((0_usize..6, 0_i64..120, 0_i64..120), 0..40),
+        ) {
+            let mut given = entitlement(Some(limit), tokens, if pays { Overage::Tokens } else { Overage::Block });
+            let mut calls: Vec<Hold> = Vec::new();
+            let (mut spent, mut beyond_used, mut unpaid) = (0, 0, 0);
+            for (which, most, used) in steps {
+                match (which, calls.get_mut(which)) {
+                    (_, None) | (0, _) => calls.extend(held(&mut given, most.max(1))),
+                    (1 | 2, Some(call)) => { let _ = extend_call(call, &mut given, most); }
+                    (3, Some(call)) => { let _ = super::super::release(call, &mut given); }
+                    (_, Some(call)) => {
+                        let lies_beyond = call.beyond > 0;
+                        if let Ok(ending) = settle_call(call, &mut given, used) {
+                            spent += ending.tokens_spent;
+                            unpaid += ending.tokens_unpaid;
+                            beyond_used += if lies_beyond { used } else { 0 };
+                        }
+                    }
+                }
+                let pending = || calls.iter().filter(|call| call.status == HoldStatus::Pending);
+                prop_assert_eq!(given.tally.reserved, pending().map(Hold::quota).sum::<i64>());
+                prop_assert!(given.tally.against_limit() <= limit);
+                prop_assert_eq!(given.tokens_available, tokens - spent - pending().map(|call| call.tokens).sum::<i64>());
+                prop_assert!(given.tokens_available >= 0);
+                prop_assert_eq!(spent + unpaid, beyond_used);
+            }
+        }
+    }
+}

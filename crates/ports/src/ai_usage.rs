@@ -1,0 +1,25 @@
+//! AI usage: the sums over the record of the calls.
+
+use async_trait::async_trait;
+use domain::ai::Provider;
+use domain::ai_usage::{AiUsageRange, AiUsageSums};
+use domain::chat::ChatSessionId;
+use domain::users::UserId;
+
+use crate::store::StoreError;
+
+/// Which calls are summed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AiUsageFilter {
+    /// `None` is everybody's.
+    pub user_id: Option<UserId>,
+    pub provider: Option<Provider>,
+    pub model: Option<String>,
+    pub session_id: Option<ChatSessionId>,
+}
+
+#[async_trait]
+pub trait AiUsageRepository: Send {
+    /// What the calls of the range came to, as far as their months are kept.
+    async fn sum(&mut self, filter: &AiUsageFilter, range: &AiUsageRange) -> Result<AiUsageSums, StoreError>;
+}

@@ -1,0 +1,296 @@
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use domain::ai::{Conversation, ModelId};
+use domain::usage::HoldId;
+use futures_util::stream::iter;
+use ports::ai::{CallContent, Refusal, ReplyPiece, Unanswered, Wait};
+use uuid::Uuid;
+
+use super::*;
+
+/// What an attempt comes to.
+#[derive(Clone)]
+enum Comes {
+    Answer,
+    BreaksOff,
+    Fault(ProviderFault),
+}
+
+/// Does what is written down, and then answers.
+#[derive(Default)]
+struct Scripted {
+    script: Mutex<VecDeque<Comes>>,
+    asked_at: Mutex<Vec<Instant>>,
+    lasts: Duration,
+}
+
+impl Scripted {
+    fn with(script: &[Comes]) -> Arc<Self> {
+        Arc::new(Self { script: Mutex::new(script.iter().cloned().collect()), ..Self::default() })
+    }
+
+    fn asked(&self) -> usize {
+        self.asked_at.lock().unwrap().len()
+    }
+
+    fn pauses(&self) -> Vec<u64> {
+        let asked = self.asked_at.lock().unwrap();
+        asked.windows(2).map(|pair| u64::try_from((pair[1] - pair[0]).as_millis()).unwrap()).collect()
+    }
+}
+
+#[async_trait]
+impl AiProvider for Scripted {
+    async fn send(&self, hold: CallHold, _: &ProviderCall) -> Result<Reply, Unanswered> {
+        self.asked_at.lock().unwrap().push(Instant::now());
+        sleep(self.lasts).await;
+        let comes = self.script.lock().unwrap().pop_front().unwrap_or(Comes::Answer);
+        let pieces = match comes {
+            Comes::Fault(fault) => return Err((hold, fault)),
+            Comes::Answer => vec![Ok(ReplyPiece { is_last: true, ..ReplyPiece::default() })],
+            Comes::BreaksOff => vec![Ok(ReplyPiece::default()), Err(ProviderFault::Broken("off".to_owned()))],
+        };
+        let pieces: ReplyPieces = Box::pin(iter(pieces));
+        Ok(Reply { hold, request_id: None, model: None, content_type: String::new(), pieces })
+    }
+
+    fn is_sandbox(&self) -> bool {
+        false
+    }
+}
+
+/// Throws the highest number, or 0.
+struct Loaded(bool);
+
+impl Randomness for Loaded {
+    fn new_id(&self) -> Uuid {
+        Uuid::nil()
+    }
+
+    fn below(&self, bound: u64) -> u64 {
+        if self.0 { bound.saturating_sub(1) } else { 0 }
+    }
+}
+
+const RULES: AttemptRules = AttemptRules {
+    first_pause: Duration::from_millis(100),
+    longest_pause: Duration::from_secs(2),
+    time_budget: Duration::from_secs(30),
+    breaker: BreakerRules { failures: 5, open_for: Duration::from_secs(20) },
+};
+
+fn attempts_by(rules: AttemptRules, openai: &Arc<Scripted>, claude: &Arc<Scripted>, highest: bool) -> Attempts {
+    let tried = |provider: &Arc<Scripted>| {
+        let provider: Arc<dyn AiProvider> = Arc::<Scripted>::clone(provider);
+        Tried { provider, max_attempts: 3 }
+    };
+    let providers = HashMap::from([(Provider::OpenAi, tried(openai)), (Provider::Claude, tried(claude))]);
+    Attempts::new(providers, rules, Arc::new(Loaded(highest)))
+}
+
+fn attempts(openai: &Arc<Scripted>, claude: &Arc<Scripted>) -> Attempts {
+    attempts_by(RULES, openai, claude, true)
+}
+
+fn hold() -> CallHold {
+    CallHold::granted(HoldId(Uuid::from_u128(1)))
+}
+
+fn calls(providers: &[Provider]) -> Vec<ProviderCall> {
+    let call = |provider: &Provider| ProviderCall {
+        provider: *provider,
+        model: ModelId::parse("m").unwrap(),
+        content: CallContent::Conversation(Conversation::default()),
+        streamed: true,
+        max_output_tokens: None,
+    };
+    providers.iter().map(call).collect()
+}
+
+async fn call(attempts: &Attempts, providers: &[Provider]) -> Result<usize, CallFailure> {
+    match attempts.call(hold(), &calls(providers)).await {
+        Ok((reply, place)) => {
+            assert_eq!(reply.hold, hold(), "one hold goes through all attempts");
+            Ok(place)
+        }
+        Err((back, failure)) => {
+            assert_eq!(back, hold(), "and comes back");
+            Err(failure)
+        }
+    }
+}
+
+fn refusal(status: u16) -> Refusal {
+    Refusal { status, message: String::new(), code: None, body: Vec::new() }
+}
+
+fn failed() -> ProviderFault {
+    ProviderFault::Failed { refusal: refusal(500), retry_after: None }
+}
+
+fn too_fast(milliseconds: u64) -> ProviderFault {
+    ProviderFault::TooFast { refusal: refusal(429), retry_after: Some(Duration::from_millis(milliseconds)) }
+}
+
+fn of(provider: Provider, fault: ProviderFault) -> CallFailure {
+    CallFailure::Provider { provider, fault }
+}
+
+const BOTH: [Provider; 2] = [Provider::OpenAi, Provider::Claude];
+
+#[tokio::test(start_paused = true)]
+async fn what_may_pass_is_tried_again_after_growing_pauses() {
+    for fault in [
+        failed(),
+        ProviderFault::TooFast { refusal: refusal(429), retry_after: None },
+        ProviderFault::Unreachable(String::new()),
+        ProviderFault::TimedOut(Wait::FirstByte),
+        ProviderFault::Broken(String::new()),
+    ] {
+        let faults = vec![Comes::Fault(fault.clone()); 3];
+        let (openai, claude) = (Scripted::with(&faults[..2]), Scripted::with(&[]));
+        assert_eq!(call(&attempts(&openai, &claude), &BOTH).await, Ok(0));
+        assert_eq!(openai.pauses(), [100, 200], "full jitter, thrown high");
+        let (openai, claude) = (Scripted::with(&faults), Scripted::with(&[]));
+        let attempts = attempts_by(RULES, &openai, &claude, false);
+        assert_eq!(call(&attempts, &BOTH[..1]).await, Err(of(Provider::OpenAi, fault)));
+        assert_eq!(openai.pauses(), [0, 0], "full jitter, thrown low; and the third attempt is the last");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_answers_where_the_first_one_fails() {
+    for (fault, asked) in [
+        (failed(), 3),
+        (ProviderFault::KeyRefused(refusal(401)), 1),
+        (ProviderFault::SpendLimit(refusal(429)), 1),
+        (too_fast(60_000), 1),
+    ] {
+        let (openai, claude) = (Scripted::with(&vec![Comes::Fault(fault.clone()); 3]), Scripted::with(&[]));
+        let attempts = attempts(&openai, &claude);
+        assert_eq!(call(&attempts, &BOTH).await, Ok(1));
+        assert_eq!((openai.asked(), claude.asked()), (asked, 1), "{fault:?}");
+        assert_eq!(attempts.statistics().fallbacks, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_is_told_at_once() {
+    for fault in [ProviderFault::Refused(refusal(400)), ProviderFault::NoKey { setting: "S" }] {
+        let (openai, claude) = (Scripted::with(&[Comes::Fault(fault.clone())]), Scripted::with(&[]));
+        assert_eq!(call(&attempts(&openai, &claude), &BOTH).await, Err(of(Provider::OpenAi, fault)));
+        assert_eq!((openai.asked(), claude.asked()), (1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_without_a_key_says_nothing_new() {
+    let openai = Scripted::with(&vec![Comes::Fault(failed()); 3]);
+    let claude = Scripted::with(&[Comes::Fault(ProviderFault::NoKey { setting: "S" })]);
+    assert_eq!(call(&attempts(&openai, &claude), &BOTH).await, Err(of(Provider::OpenAi, failed())));
+    assert_eq!(claude.asked(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_is_left_alone_for_as_long_as_it_asks() {
+    let (openai, claude) = (Scripted::with(&[Comes::Fault(too_fast(1_500))]), Scripted::with(&[]));
+    assert_eq!(call(&attempts(&openai, &claude), &BOTH).await, Ok(0));
+    assert_eq!(openai.pauses(), [1_600]);
+    let (openai, claude) = (Scripted::with(&[Comes::Fault(too_fast(2_500))]), Scripted::with(&[]));
+    assert_eq!(call(&attempts(&openai, &claude), &BOTH[..1]).await, Err(of(Provider::OpenAi, too_fast(2_500))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_attempt_begins_once_the_budget_is_over() {
+    let slow = |lasts| {
+        let script = Mutex::new(VecDeque::from(vec![Comes::Fault(failed()); 9]));
+        Arc::new(Scripted { script, lasts, ..Scripted::default() })
+    };
+    let (openai, claude) = (slow(Duration::from_secs(16)), slow(Duration::ZERO));
+    let began = Instant::now();
+    assert_eq!(call(&attempts(&openai, &claude), &BOTH).await, Err(of(Provider::OpenAi, failed())));
+    assert_eq!((openai.asked(), claude.asked(), began.elapsed().as_secs()), (2, 0, 32));
+    let (openai, claude) = (slow(Duration::from_secs(29)), slow(Duration::ZERO));
+    let rules = AttemptRules { first_pause: Duration::from_secs(2), ..RULES };
+    let failure = call(&attempts_by(rules, &openai, &claude, true), &BOTH).await;
+    assert_eq!(failure, Err(of(Provider::Claude, failed())), "no time for the pause is time for a fallback");
+    assert_eq!((openai.asked(), claude.asked()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_fails_too_often_is_not_called_and_then_tried_once() {
+    let (openai, claude) = (Scripted::with(&vec![Comes::Fault(failed()); 6]), Scripted::with(&[]));
+    let attempts = attempts(&openai, &claude);
+    assert_eq!(call(&attempts, &BOTH[..1]).await, Err(of(Provider::OpenAi, failed())));
+    assert_eq!(call(&attempts, &BOTH).await, Ok(1), "it opens with the fifth failure in a row");
+    assert_eq!(openai.asked(), 5);
+    let Err(CallFailure::CircuitOpen { provider: Provider::OpenAi, retry_after }) = call(&attempts, &BOTH[..1]).await
+    else {
+        panic!()
+    };
+    assert!(retry_after <= Duration::from_secs(20) && retry_after > Duration::from_secs(19), "{retry_after:?}");
+    assert_eq!(call(&attempts, &BOTH).await, Ok(1));
+    assert_eq!(openai.asked(), 5, "nobody called");
+    let of_openai = attempts.statistics().providers[0];
+    assert_eq!((of_openai.failures, of_openai.breaker), (5, BreakerState::Open));
+    assert_eq!((of_openai.attempts, of_openai.retries, of_openai.held_back), (5, 3, 2));
+    sleep(retry_after).await;
+    assert_eq!(call(&attempts, &BOTH[..1]).await, Err(of(Provider::OpenAi, failed())), "the trial fails");
+    assert_eq!(openai.asked(), 6);
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(call(&attempts, &BOTH[..1]).await, Ok(0));
+    assert_eq!(attempts.statistics().providers[0].breaker, BreakerState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_says_no_is_never_left_alone() {
+    let faults = [
+        ProviderFault::Refused(refusal(400)),
+        too_fast(0),
+        ProviderFault::KeyRefused(refusal(401)),
+        ProviderFault::SpendLimit(refusal(429)),
+    ];
+    let script: Vec<Comes> = faults.iter().cycle().take(60).cloned().map(Comes::Fault).collect();
+    let (openai, claude) = (Scripted::with(&script), Scripted::with(&[]));
+    let attempts = attempts(&openai, &claude);
+    while openai.asked() < 60 {
+        assert!(matches!(call(&attempts, &BOTH[..1]).await, Err(CallFailure::Provider { .. })));
+    }
+    assert_eq!(attempts.statistics().providers[0].failures, 0);
+    assert_eq!(call(&attempts, &BOTH[..1]).await, Ok(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_breaks_off_counts_and_is_not_tried_again() {
+    let (openai, claude) = (Scripted::with(&vec![Comes::BreaksOff; 20]), Scripted::with(&[]));
+    let attempts = attempts(&openai, &claude);
+    for number in 1..=10_u64 {
+        let Ok((reply, 0)) = attempts.call(hold(), &calls(&BOTH)).await else { panic!("{number}") };
+        let pieces: Vec<bool> = reply.pieces.map(|piece| piece.is_ok()).collect().await;
+        assert_eq!(pieces, [true, false]);
+        assert_eq!(attempts.statistics().providers[0].failures, number);
+    }
+    assert_eq!((openai.asked(), claude.asked()), (10, 0));
+    // Half of what was noted in this minute failed, and twenty is enough to tell.
+    assert_eq!(attempts.statistics().providers[0].breaker, BreakerState::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_that_are_left_alone_the_shorter_wait_is_told() {
+    let (openai, claude) =
+        (Scripted::with(&vec![Comes::Fault(failed()); 6]), Scripted::with(&vec![Comes::Fault(failed()); 6]));
+    let rules = AttemptRules { breaker: BreakerRules { failures: 3, ..RULES.breaker }, ..RULES };
+    let attempts = attempts_by(rules, &openai, &claude, false);
+    call(&attempts, &BOTH[..1]).await.unwrap_err();
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(call(&attempts, &BOTH).await, Err(of(Provider::Claude, failed())), "what was said goes before silence");
+    let wait = Duration::from_secs(15);
+    let Err(CallFailure::CircuitOpen { provider, retry_after }) = call(&attempts, &[BOTH[1], BOTH[0]]).await else {
+        panic!()
+    };
+    assert_eq!((provider, retry_after), (Provider::OpenAi, wait));
+    assert!(attempts.call(hold(), &[]).await.is_err());
+    assert!(call(&attempts, &[Provider::Gemini]).await.is_err(), "nothing answers for it");
+}

@@ -1,0 +1,223 @@
+//! Bounds: the most that a call can use and cost, estimated before it is made. What is held rests on it.
+//!
+//! The counter's tokens are those of `OpenAI`'s newest models. The others count up to a half more for the same text, so much is
+//! added for them. Pictures and sound are taken at the most that a request of our size can hold of them.
+
+use chrono::{DateTime, Utc};
+use domain::ai::{ModelId, Provider};
+use domain::prices::{CallEstimate, CostError, NanoUsd, PriceList};
+
+use super::calls::{Call, InputSize, OutputBound};
+
+/// What every message costs beside its text, and the request once more.
+const TOKENS_A_MESSAGE: u64 = 8;
+
+/// The most that one picture comes to, at the highest resolution that any of the providers takes.
+const TOKENS_AN_IMAGE: u64 = 5_000;
+
+/// More than the sound that fits into a request comes to.
+const TOKENS_OF_AUDIO: u64 = 30_000;
+
+/// What a model may say of which nobody knows its limit.
+const OUTPUT_MAX_UNKNOWN: u64 = 16_384;
+
+/// No call is lowered to less than this: its answer would be of no use.
+pub const OUTPUT_LEAST: u64 = 16;
+
+/// The most that a call can use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// What goes in, as it is likely to be: billed where the provider says nothing.
+    pub likely_input: u64,
+    pub input: u64,
+    /// What is held for the output, all answers together.
+    pub output: u64,
+    /// Up to where a stream may grow beyond that.
+    pub output_most: u64,
+    pub answers: u64,
+    /// Whether the provider must be told `output`, since less than was asked is held.
+    pub is_lowered: bool,
+}
+
+impl Bounds {
+    /// `assumed` is what is held at first for a streamed answer to which the caller set no bound: it grows as it goes.
+    pub fn of(call: &Call, assumed: u64) -> Self {
+        let likely_input = likely_input(&call.input);
+        let input = match call.target.provider {
+            Provider::OpenAi => likely_input,
+            Provider::Claude | Provider::Gemini => likely_input.saturating_add(likely_input / 2),
+        };
+        let OutputBound { asked, answers, .. } = call.output;
+        let answers = answers.max(1);
+        let most = call.target.max_output_tokens.unwrap_or(OUTPUT_MAX_UNKNOWN);
+        let each = match asked {
+            Some(asked) => asked.min(most),
+            None if call.streamed => assumed.min(most),
+            None => most,
+        };
+        let output_most = asked.map_or(most, |asked| asked.min(most)).saturating_mul(answers);
+        Self { likely_input, input, output: each.saturating_mul(answers), output_most, answers, is_lowered: false }
+    }
+
+    /// What of the output each answer may have, where the provider must be told.
+    pub fn told(&self) -> Option<u64> {
+        self.is_lowered.then(|| (self.output / self.answers).max(1))
+    }
+
+    /// Input and output together.
+    pub fn tokens(&self) -> i64 {
+        whole(self.input.saturating_add(self.output))
+    }
+
+    /// With so much output in all, if that is less and of any use.
+    pub fn lowered(&self, output: u64) -> Option<Self> {
+        let of_use = OUTPUT_LEAST.saturating_mul(self.answers);
+        let fits = output >= of_use && output < self.output;
+        fits.then(|| Self { output, output_most: output, is_lowered: true, ..self.clone() })
+    }
+
+    fn estimate(&self, call: &Call, output: u64) -> CallEstimate {
+        CallEstimate {
+            audio_input: call.input.has_audio,
+            tool_calls: call.input.tool_calls,
+            tier: call.tier,
+            ..CallEstimate::text(self.input, output)
+        }
+    }
+
+    /// The most that it costs at one of these models.
+    pub fn cost<'a>(
+        &self,
+        call: &Call,
+        models: impl IntoIterator<Item = (Provider, &'a ModelId)>,
+        prices: &PriceList,
+        at: DateTime<Utc>,
+    ) -> Result<NanoUsd, CostError> {
+        let mut most = NanoUsd(0);
+        for (provider, model) in models {
+            most = most.max(prices.most(provider, model, &self.estimate(call, self.output), at)?.amount);
+        }
+        Ok(most)
+    }
+
+    /// The longest output that costs no more than `room` at any of these models; the cost grows with the output.
+    pub fn output_for(
+        &self,
+        call: &Call,
+        models: &[(Provider, &ModelId)],
+        room: NanoUsd,
+        prices: &PriceList,
+        at: DateTime<Utc>,
+    ) -> u64 {
+        let fits = |output| {
+            let bounds = Self { output, ..self.clone() };
+            bounds.cost(call, models.iter().copied(), prices, at).is_ok_and(|cost| cost <= room)
+        };
+        let (mut fitting, mut beyond) = (0, self.output.saturating_add(1));
+        while fitting + 1 < beyond {
+            let middle = fitting + (beyond - fitting) / 2;
+            if fits(middle) {
+                fitting = middle;
+            } else {
+                beyond = middle;
+            }
+        }
+        fitting
+    }
+}
+
+fn likely_input(input: &InputSize) -> u64 {
+    let audio = if input.has_audio { TOKENS_OF_AUDIO } else { 0 };
+    let parts = [
+        input.text_tokens,
+        TOKENS_A_MESSAGE.saturating_mul(input.messages.saturating_add(1)),
+        TOKENS_AN_IMAGE.saturating_mul(input.images),
+        audio,
+    ];
+    parts.into_iter().fold(0, u64::saturating_add)
+}
+
+/// A count as the tables hold it.
+pub fn whole(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::ai::Tier;
+    use domain::api_keys::KeyLimits;
+    use domain::prices::{ModelPrice, PriceId, PriceKey, PriceKind, PriceSource, UnitPrice};
+    use domain::users::UserId;
+    use ports::ai::CallContent;
+    use rust_decimal::Decimal;
+    use uuid::Uuid;
+
+    use super::super::calls::{Asking, Target};
+    use super::*;
+
+    fn call(provider: Provider, asked: Option<u64>, streamed: bool) -> Call {
+        Call {
+            asking: Asking { user_id: UserId(Uuid::nil()), api_key_id: None, limits: KeyLimits::NONE },
+            target: Target {
+                provider,
+                model: ModelId::parse("m").unwrap(),
+                max_input_tokens: None,
+                max_output_tokens: Some(1_000),
+                is_sandbox: false,
+            },
+            content: CallContent::Conversation(domain::ai::Conversation::default()),
+            streamed,
+            input: InputSize { text_tokens: 84, messages: 1, ..InputSize::default() },
+            output: OutputBound { asked, answers: 2, may_be_lowered: true },
+            tier: Tier::Standard,
+            hold_id: None,
+            keeping: None,
+        }
+    }
+
+    #[test]
+    fn the_most_is_what_was_asked_or_what_the_model_can() {
+        let bounds = Bounds::of(&call(Provider::OpenAi, Some(5_000), false), 300);
+        assert_eq!((bounds.input, bounds.output, bounds.output_most, bounds.told()), (100, 2_000, 2_000, None));
+        let bounds = Bounds::of(&call(Provider::Claude, None, true), 300);
+        assert_eq!((bounds.input, bounds.likely_input, bounds.output, bounds.output_most), (150, 100, 600, 2_000));
+        assert_eq!(Bounds::of(&call(Provider::OpenAi, None, false), 300).tokens(), 2_100);
+    }
+
+    #[test]
+    fn it_is_lowered_to_what_is_of_use() {
+        let bounds = Bounds::of(&call(Provider::OpenAi, Some(100), false), 300);
+        let lowered = bounds.lowered(64).unwrap();
+        assert_eq!((lowered.output, lowered.told()), (64, Some(32)));
+        assert_eq!((bounds.lowered(31), bounds.lowered(200), lowered.lowered(64)), (None, None, None));
+    }
+
+    #[test]
+    fn the_output_is_found_by_its_cost() {
+        let price = |kind, usd: i64| ModelPrice {
+            id: PriceId(Uuid::nil()),
+            key: PriceKey {
+                provider: Provider::OpenAi,
+                model: ModelId::parse("m").unwrap(),
+                kind,
+                tier: Tier::Standard,
+                geo: domain::ai::Geo::ANYWHERE,
+                threshold_tokens: 0,
+            },
+            price: UnitPrice::per_million(Decimal::from(usd)).unwrap(),
+            version: "v".to_owned(),
+            source: PriceSource::Catalogue,
+            valid_from: DateTime::UNIX_EPOCH,
+            valid_to: None,
+        };
+        let prices = PriceList::new([price(PriceKind::Input, 1), price(PriceKind::Output, 10)], []);
+        let call = call(Provider::OpenAi, Some(1_000), false);
+        let (bounds, at) = (Bounds::of(&call, 300), DateTime::UNIX_EPOCH);
+        let models = [(Provider::OpenAi, &call.target.model)];
+        // 100 in at 1,000 nano-dollars, 2,000 out at 10,000.
+        assert_eq!(bounds.cost(&call, models, &prices, at), Ok(NanoUsd(20_100_000)));
+        assert_eq!(bounds.output_for(&call, &models, NanoUsd(1_100_000), &prices, at), 100);
+        assert_eq!(bounds.output_for(&call, &models, NanoUsd(99_999), &prices, at), 0);
+        assert_eq!(bounds.output_for(&call, &models, NanoUsd(i64::MAX), &prices, at), 2_000);
+    }
+}

@@ -1,0 +1,94 @@
+//! Calls: what is asked of a model, by whom, and how large it may become.
+
+use domain::ai::{ModelId, Provider, Tier, ToolCalls};
+use domain::api_keys::{ApiKeyId, KeyLimits};
+use domain::chat::ChatSessionId;
+use domain::identity::{Caller, Credential};
+use domain::usage::HoldId;
+use domain::users::UserId;
+use ports::ai::CallContent;
+
+/// Who is charged, and the key by which it was asked, with the limits of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asking {
+    pub user_id: UserId,
+    pub api_key_id: Option<ApiKeyId>,
+    pub limits: KeyLimits,
+}
+
+impl From<&Caller> for Asking {
+    fn from(caller: &Caller) -> Self {
+        let (api_key_id, limits) = match &caller.credential {
+            Credential::Key { id, limits, .. } => (Some(ApiKeyId(*id)), *limits),
+            Credential::Token => (None, KeyLimits::NONE),
+        };
+        Self { user_id: caller.user_id, api_key_id, limits }
+    }
+}
+
+/// A model that can be called, as the catalogue and the prices know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub provider: Provider,
+    pub model: ModelId,
+    pub max_input_tokens: Option<u64>,
+    pub max_output_tokens: Option<u64>,
+    /// Whether the built-in provider answers in this one's name: it takes conversations only.
+    pub is_sandbox: bool,
+}
+
+impl Target {
+    /// Whether a call in the words of this provider can be passed on as it came.
+    pub fn takes_natively(&self, dialect: Provider) -> bool {
+        self.provider == dialect && !self.is_sandbox
+    }
+}
+
+/// What goes in, as far as its price depends on it; counted before the call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InputSize {
+    /// Of all text, by the token counter, tools and system prompt included.
+    pub text_tokens: u64,
+    pub messages: u64,
+    pub images: u64,
+    pub has_audio: bool,
+    /// How often each of the provider's own tools may be called, where the call offers them.
+    pub tool_calls: ToolCalls,
+}
+
+/// How much may come out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutputBound {
+    /// What the caller allowed, for each answer.
+    pub asked: Option<u64>,
+    /// How many answers were asked for (`n`, `candidateCount`): 1 or more.
+    pub answers: u64,
+    /// Whether the bound may be lowered to what can be paid, rather than the call refused.
+    pub may_be_lowered: bool,
+}
+
+/// What of a conversation is kept with the call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keeping {
+    pub session_id: ChatSessionId,
+    /// What the user said.
+    pub said: String,
+    /// Its tokens, as they were counted.
+    pub said_tokens: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
+    pub asking: Asking,
+    pub target: Target,
+    pub content: CallContent,
+    pub streamed: bool,
+    pub input: InputSize,
+    pub output: OutputBound,
+    /// The tier that was asked for; the provider says which one it was.
+    pub tier: Tier,
+    /// The id of its hold, where something else is to know it by that; one is made where none is given.
+    pub hold_id: Option<HoldId>,
+    /// The conversation to which it belongs, where it does.
+    pub keeping: Option<Keeping>,
+}

@@ -1,0 +1,164 @@
+//! Chat by our own route: a conversation in plain words, with what was said in its session before it.
+//!
+//! A session costs one reading more than a call without one. As many of its last messages go along as the settings say and
+//! the model has room for beside the answer; they are left out from the oldest on, and the first one that goes is the
+//! user's.
+
+use domain::ai::{Conversation, Part, Provider, Speaker, Tier, Turn};
+use domain::chat::{ChatMessage, ChatSession, ChatSessionId, MessageRole};
+use domain::identity::Subject;
+use domain::prices::ModelPurpose;
+use domain::users::UserId;
+use ports::ai::CallContent;
+use ports::chat::RecalledMessage;
+use ports::store::Scope;
+
+use super::calls::{Asking, Call, InputSize, Keeping, OutputBound, Target};
+use super::errors::CallError;
+use super::service::AiService;
+use crate::ai_usage::{AiUsage, AiUsageError, AiUsageQuestion};
+use crate::chat::ChatError;
+
+/// What our own route takes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ChatRequest {
+    pub provider: Option<Provider>,
+    /// The session's, or the setting's, where none is named.
+    pub model: Option<String>,
+    /// Over the session's own.
+    pub system: Option<String>,
+    /// What is said now, the last of it by the user.
+    pub turns: Vec<Turn>,
+    pub session_id: Option<ChatSessionId>,
+    pub streamed: bool,
+    pub max_output_tokens: Option<u64>,
+    pub may_be_lowered: bool,
+    pub temperature: Option<f64>,
+    pub top_p: Option<f64>,
+    pub stop: Vec<String>,
+}
+
+impl AiService {
+    /// The call that a request of our own route comes to.
+    pub async fn prepare(&self, asking: Asking, request: ChatRequest) -> Result<Call, CallError> {
+        let (session, earlier) = match request.session_id {
+            Some(id) => self.recall(asking.user_id, id).await?,
+            None => (None, Vec::new()),
+        };
+        let session = session.as_ref();
+        let named = session.and_then(|session| session.model.as_ref().map(|model| model.as_str().to_owned()));
+        let model = request.model.or(named).unwrap_or_else(|| self.parts.settings.default_model.clone());
+        let target = self.target(&model, request.provider, ModelPurpose::Chat).await?;
+        let system = request.system.or_else(|| session.and_then(|session| session.system.clone()));
+        let said = last_text(&request.turns);
+        let keeping = session.map(|session| Keeping { session_id: session.id, said_tokens: self.count(&said), said });
+        let mut conversation = Conversation {
+            system,
+            turns: request.turns,
+            max_output_tokens: request.max_output_tokens,
+            temperature: request.temperature,
+            top_p: request.top_p,
+            stop: request.stop,
+            ..Conversation::default()
+        };
+        let own = self.size(&conversation);
+        let input = self.put_before(&mut conversation, earlier, own, &target);
+        Ok(Call {
+            asking,
+            target,
+            content: CallContent::Conversation(conversation),
+            streamed: request.streamed,
+            input,
+            output: OutputBound {
+                asked: request.max_output_tokens,
+                answers: 1,
+                may_be_lowered: request.may_be_lowered,
+            },
+            tier: Tier::Standard,
+            hold_id: None,
+            keeping,
+        })
+    }
+
+    /// A session that can go on, and what was said in it last.
+    async fn recall(
+        &self,
+        owner: UserId,
+        id: ChatSessionId,
+    ) -> Result<(Option<ChatSession>, Vec<ChatMessage>), CallError> {
+        let mut work = self.parts.store.begin(Scope::SERVICE).await?;
+        let session = work.chat().open_session(owner, id).await?.ok_or(CallError::UnknownSession)?;
+        session.may_go_on().map_err(|_| CallError::SessionEnded)?;
+        let limit = self.parts.settings.context_messages;
+        let messages = if limit > 0 { work.chat().list_latest_messages(id, limit).await? } else { Vec::new() };
+        work.commit().await?;
+        Ok((Some(session), messages))
+    }
+
+    fn size(&self, conversation: &Conversation) -> InputSize {
+        let text_tokens = conversation.texts().map(|text| self.count(text)).fold(0, u64::saturating_add);
+        InputSize { text_tokens, messages: conversation.turns.len() as u64, ..InputSize::default() }
+    }
+
+    /// Puts as many of the earlier messages before the conversation as the model has room for.
+    fn put_before(
+        &self,
+        conversation: &mut Conversation,
+        earlier: Vec<ChatMessage>,
+        own: InputSize,
+        target: &Target,
+    ) -> InputSize {
+        let answer = conversation.max_output_tokens.or(target.max_output_tokens).unwrap_or_default();
+        // Half as much again as is counted, as the bounds take it; an answer may take half of the room at most.
+        let room = target.max_input_tokens.map_or(u64::MAX, |room| room - answer.min(room / 2));
+        let mut size = own;
+        let mut first = earlier.len();
+        for (place, message) in earlier.iter().enumerate().rev() {
+            let tokens = self.count(&message.content);
+            let grown = size.text_tokens.saturating_add(tokens);
+            if grown.saturating_add(grown / 2) > room {
+                break;
+            }
+            size = InputSize { text_tokens: grown, messages: size.messages + 1, ..size };
+            first = place;
+        }
+        let kept = earlier.into_iter().skip(first).skip_while(|message| message.role != MessageRole::User);
+        let mut turns: Vec<Turn> = kept.filter_map(turn).collect();
+        turns.append(&mut conversation.turns);
+        conversation.turns = turns;
+        size
+    }
+
+    /// The seeds' `getUsageStats`: what a user's calls used and cost, and what may still be used.
+    pub async fn usage_stats(&self, user: Subject, question: &AiUsageQuestion) -> Result<AiUsage, AiUsageError> {
+        self.parts.statistics.sum(user, question).await
+    }
+
+    /// The seeds' `getChatHistory`: what was said last in any of the user's sessions, newest first.
+    pub async fn chat_history(&self, owner: UserId, limit: u64) -> Result<Vec<RecalledMessage>, ChatError> {
+        self.parts.history.list_history(owner, limit).await
+    }
+}
+
+/// None where nothing was said, such as by a model that only thought: providers refuse a message without a word.
+fn turn(message: ChatMessage) -> Option<Turn> {
+    if message.content.trim().is_empty() {
+        return None;
+    }
+    let speaker = match message.role {
+        MessageRole::User => Speaker::User,
+        MessageRole::Assistant => Speaker::Assistant,
+        MessageRole::System => return None,
+    };
+    Some(Turn::text(speaker, message.content))
+}
+
+/// What the user said last.
+fn last_text(turns: &[Turn]) -> String {
+    let parts = turns.last().map(|turn| turn.parts.as_slice()).unwrap_or_default();
+    let texts = parts.iter().filter_map(|part| match part {
+        Part::Text(text) => Some(text.as_str()),
+        Part::ToolCall(_) | Part::ToolAnswer(_) => None,
+    });
+    texts.collect()
+}

@@ -1,0 +1,354 @@
+//! The course of one call, in a task of its own: sent, followed piece by piece, settled.
+//!
+//! The hold says how far the call has come, so that a sweep can settle it without its process. It says `dispatched` from the
+//! moment on when the call has lasted `MARK_AFTER`; a call that is killed before is given back, though the provider may have
+//! seen it. No mark is waited for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use domain::ai::{Delivery, FinishReason, ModelId, Provider};
+use domain::prices::PriceList;
+use domain::usage::{CallPhase, HoldId};
+use futures_util::StreamExt;
+use ports::ai::{CallContent, CallHold, Operation, ProviderCall, Reply, ReplyPiece};
+use ports::usage::CallOutcome;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::answers::{AnswerHead, AnswerPiece, BreakOff};
+use super::bounds::{Bounds, OUTPUT_LEAST, whole};
+use super::calls::Call;
+use super::errors::CallError;
+use super::service::{AiService, HeldCall, hold_of};
+use crate::usage::commands::{HoldAction, UsageError};
+
+/// From when on the hold of a call says how far it has come.
+const MARK_AFTER: Duration = Duration::from_millis(20);
+
+/// How long a reader may not read until it counts as gone.
+const STALLED: Duration = Duration::from_secs(30);
+
+/// How much text of an answer is kept in a conversation, in bytes.
+const KEPT_MAX: usize = 1024 * 1024;
+
+/// How many tokens before the end of what is held more is asked for.
+const GROW_BEFORE: u64 = 64;
+
+pub(super) struct Course {
+    pub service: Arc<AiService>,
+    pub call: Call,
+    pub hold_id: HoldId,
+    pub bounds: Bounds,
+    /// Whether it is paid for with tokens, so that it cannot go beyond what is held.
+    pub lies_on_tokens: bool,
+    pub prices: Arc<PriceList>,
+    pub began: Instant,
+    pub began_at: DateTime<Utc>,
+    pub first_piece: Option<Duration>,
+    pub request_id: Option<String>,
+    /// Who answers, and as which model.
+    pub provider: Provider,
+    pub model: ModelId,
+    pub delivery: Delivery,
+    /// The text of the answer, where it is kept.
+    pub text: String,
+    calls: Vec<ProviderCall>,
+    ending: watch::Receiver<Option<BreakOff>>,
+    next_mark: Instant,
+    /// How much more output is held when what is held is used up; it doubles until it is refused.
+    step: u64,
+    was_refused: bool,
+}
+
+/// How the following of a reply ended.
+pub(super) struct End {
+    pub outcome: CallOutcome,
+    /// What the reader is told before the call is settled.
+    pub told: Option<AnswerPiece>,
+    /// The provider's last piece, which the reader sees once the call is settled.
+    pub last: Option<ReplyPiece>,
+}
+
+/// Whoever reads the answer, until they are gone.
+pub(super) struct Reader(Option<mpsc::Sender<AnswerPiece>>);
+
+impl Reader {
+    pub async fn send(&mut self, piece: AnswerPiece) {
+        if let Some(pieces) = &self.0
+            && pieces.send_timeout(piece, STALLED).await.is_err()
+        {
+            self.0 = None;
+        }
+    }
+
+    /// Comes back once the reader is gone; never where they were gone before.
+    async fn left(&self) {
+        match &self.0 {
+            Some(pieces) => pieces.closed().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// A call that runs, until its task ends, in whichever way.
+struct Running {
+    service: Arc<AiService>,
+    hold_id: HoldId,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.service.registry.leave(self.hold_id);
+    }
+}
+
+impl Course {
+    pub fn new(
+        service: Arc<AiService>,
+        call: Call,
+        granted: HeldCall,
+        began: Instant,
+    ) -> Result<(Self, CallHold), CallError> {
+        let HeldCall { bounds, demanded, calls, prices } = granted;
+        let hold = hold_of(&demanded).ok_or_else(|| UsageError::Fault("a hold was granted and is none".to_owned()))?;
+        let ending = service.registry.enter(hold.id(), call.asking.api_key_id);
+        let course = Self {
+            hold_id: hold.id(),
+            lies_on_tokens: demanded.tokens.held > 0,
+            began_at: demanded.decision.as_of,
+            first_piece: None,
+            request_id: None,
+            provider: call.target.provider,
+            model: call.target.model.clone(),
+            delivery: Delivery::of_input(bounds.likely_input),
+            text: String::new(),
+            next_mark: Instant::now() + MARK_AFTER,
+            step: bounds.output,
+            was_refused: false,
+            service,
+            call,
+            bounds,
+            prices,
+            began,
+            calls,
+            ending,
+        };
+        Ok((course, hold))
+    }
+
+    pub async fn run(
+        mut self,
+        hold: CallHold,
+        head: oneshot::Sender<Result<AnswerHead, CallError>>,
+        pieces: mpsc::Sender<AnswerPiece>,
+    ) {
+        let _running = Running { service: Arc::clone(&self.service), hold_id: self.hold_id };
+        match self.send(hold).await {
+            Ok((reply, which)) => {
+                let answering = self.head(&reply, which);
+                let gone = head.send(Ok(answering)).is_err();
+                let mut reader = Reader(Some(pieces).filter(|_| !gone));
+                let end = self.follow(reply, &mut reader).await;
+                self.settle(end, reader).await;
+            }
+            Err(error) => {
+                self.release().await;
+                self.report(None, None, Some(error.word()));
+                // Nobody may be waiting any more.
+                head.send(Err(error)).ok();
+            }
+        }
+    }
+
+    /// Sends the call and waits for the first piece of its answer.
+    async fn send(&mut self, hold: CallHold) -> Result<(Reply, usize), CallError> {
+        let service = Arc::clone(&self.service);
+        let calls = std::mem::take(&mut self.calls);
+        let sending = service.parts.attempts.call(hold, &calls);
+        tokio::pin!(sending);
+        let sent = loop {
+            tokio::select! {
+                biased;
+                sent = &mut sending => break sent,
+                broken = broken_off(&mut self.ending) => return Err(CallError::BrokenOff(broken)),
+                () = sleep_until(self.next_mark) => self.mark(CallPhase::Dispatched),
+            }
+        };
+        let (reply, which) = sent.map_err(|(_hold, failure)| CallError::from(failure))?;
+        if let Some(answered) = calls.get(which) {
+            (self.provider, self.model) = (answered.provider, answered.model.clone());
+        }
+        Ok((reply, which))
+    }
+
+    fn head(&mut self, reply: &Reply, which: usize) -> AnswerHead {
+        self.first_piece = Some(self.began.elapsed());
+        self.request_id.clone_from(&reply.request_id);
+        if which > 0 {
+            tracing::info!(provider = %self.provider, model = %self.model, "a fallback answers");
+        }
+        AnswerHead {
+            call_id: self.hold_id.0,
+            provider: self.provider,
+            model: self.model.clone(),
+            is_sandbox: self.call.target.is_sandbox,
+            request_id: reply.request_id.clone(),
+            content_type: reply.content_type.clone(),
+            lowered_to: self.bounds.told(),
+        }
+    }
+
+    async fn follow(&mut self, mut reply: Reply, reader: &mut Reader) -> End {
+        self.next_mark = self.next_mark.min(Instant::now() + MARK_AFTER);
+        let mut drain_until = None;
+        loop {
+            if reader.0.is_none() && drain_until.is_none() {
+                drain_until = Some(Instant::now() + self.service.parts.settings.drain);
+            }
+            let drained = async {
+                match drain_until {
+                    Some(until) => sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let piece = tokio::select! {
+                biased;
+                broken = broken_off(&mut self.ending) => return End::told(CallOutcome::Broken, AnswerPiece::Broken(broken)),
+                // Before the next piece, which a quick provider always has ready.
+                () = drained => return End::of(CallOutcome::Left),
+                () = sleep_until(self.next_mark) => {
+                    self.mark(CallPhase::FirstByte);
+                    continue;
+                }
+                piece = reply.pieces.next() => piece,
+                () = reader.left() => {
+                    reader.0 = None;
+                    continue;
+                }
+            };
+            let piece = match piece {
+                Some(Ok(piece)) => piece,
+                Some(Err(fault)) => {
+                    return End::told(CallOutcome::Broken, AnswerPiece::Broken(BreakOff::Provider(fault)));
+                }
+                None => {
+                    self.delivery.is_whole = true;
+                    return End::of(CallOutcome::Ok);
+                }
+            };
+            self.take(&piece);
+            if piece.is_last {
+                self.delivery.is_whole = true;
+                return End { last: Some(piece), ..End::of(CallOutcome::Ok) };
+            }
+            if let Some(broken) = self.hand_on(reader, AnswerPiece::Piece(piece)).await {
+                return End::told(CallOutcome::Broken, AnswerPiece::Broken(broken));
+            }
+            if self.is_used_up().await {
+                return End::told(CallOutcome::Cut, AnswerPiece::Cut(FinishReason::Length));
+            }
+        }
+    }
+
+    /// Gives a piece to the reader, who may take a while: the hold is marked meanwhile, and the call can be broken off.
+    async fn hand_on(&mut self, reader: &mut Reader, piece: AnswerPiece) -> Option<BreakOff> {
+        let sending = reader.send(piece);
+        tokio::pin!(sending);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut sending => return None,
+                broken = broken_off(&mut self.ending) => return Some(broken),
+                () = sleep_until(self.next_mark) => self.mark(CallPhase::FirstByte),
+            }
+        }
+    }
+
+    fn take(&mut self, piece: &ReplyPiece) {
+        let texts = piece.deltas.iter().map(domain::ai::Delta::text).filter(|text| !text.is_empty());
+        let tokens = texts.map(|text| self.service.count(text)).fold(0, u64::saturating_add);
+        self.delivery.add(&piece.deltas, tokens, piece.usage.clone());
+        if self.call.keeping.is_some() {
+            for delta in &piece.deltas {
+                if let domain::ai::Delta::Text(text) = delta
+                    && self.text.len() + text.len() <= KEPT_MAX
+                {
+                    self.text.push_str(text);
+                }
+            }
+        }
+    }
+
+    /// Whether what is held is used up and no more can be held. Only a streamed answer without a bound gets here: any other
+    /// one ends by itself. Where a step is too much for the balance, half of it is tried, until it is of no use.
+    async fn is_used_up(&mut self) -> bool {
+        let Bounds { output, output_most, input, .. } = self.bounds;
+        if !self.lies_on_tokens || output >= output_most || self.delivery.output_tokens + GROW_BEFORE < output {
+            return false;
+        }
+        while self.step >= OUTPUT_LEAST {
+            let grown = output.saturating_add(self.step).min(output_most);
+            let action = self.marked(CallPhase::FirstByte, Some(whole(input.saturating_add(grown))));
+            match self.service.change(self.hold_id, self.call.asking.user_id, action).await {
+                Ok(changed) if changed.decision.allowed => {
+                    self.bounds.output = grown;
+                    self.step = if self.was_refused { self.step } else { grown };
+                    return false;
+                }
+                Ok(_) => (self.step, self.was_refused) = (self.step / 2, true),
+                // Nobody can say. What is held still covers what comes until then, and the next piece asks again.
+                Err(_) => break,
+            }
+        }
+        self.delivery.output_tokens >= output
+    }
+
+    /// Says in the hold how far the call has come, and that it goes on. Nobody waits for it.
+    fn mark(&mut self, phase: CallPhase) {
+        let ttl = self.service.parts.settings.hold_ttl;
+        self.next_mark = Instant::now() + (ttl / 3).to_std().unwrap_or(MARK_AFTER);
+        let action = self.marked(phase, None);
+        let (service, hold_id, user_id) = (Arc::clone(&self.service), self.hold_id, self.call.asking.user_id);
+        tokio::spawn(async move {
+            if let Err(error) = service.change(hold_id, user_id, action).await {
+                tracing::debug!(%error, call = %hold_id.0, "a call could not mark its hold; the next mark says the same");
+            }
+        });
+    }
+
+    fn marked(&self, phase: CallPhase, tokens: Option<i64>) -> HoldAction {
+        HoldAction::Mark {
+            phase,
+            provider: self.provider,
+            model: self.model.clone(),
+            delivered_tokens: self.delivery.output_tokens,
+            tokens,
+            ttl: self.service.parts.settings.hold_ttl,
+        }
+    }
+
+    /// Whether it costs nothing, so that its hold is given back.
+    pub fn is_free(&self) -> bool {
+        matches!(&self.call.content, CallContent::Native(native) if native.operation == Operation::CountTokens)
+    }
+}
+
+impl End {
+    const fn of(outcome: CallOutcome) -> Self {
+        Self { outcome, told: None, last: None }
+    }
+
+    const fn told(outcome: CallOutcome, told: AnswerPiece) -> Self {
+        Self { outcome, told: Some(told), last: None }
+    }
+}
+
+/// Comes back when somebody breaks the call off; never where nobody does.
+async fn broken_off(ending: &mut watch::Receiver<Option<BreakOff>>) -> BreakOff {
+    match ending.wait_for(Option::is_some).await.map(|broken| broken.clone()) {
+        Ok(Some(broken)) => broken,
+        _ => std::future::pending().await,
+    }
+}

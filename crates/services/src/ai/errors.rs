@@ -1,0 +1,117 @@
+//! Errors: why a call was not made or has no answer. Each door tells them in its own dialect.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use domain::ai::Provider;
+use domain::entitlements::{Decision, Reason};
+pub use domain::usage::KeyLimitReached;
+use ports::ai::ProviderFault;
+use ports::store::StoreError;
+use thiserror::Error;
+
+use super::answers::BreakOff;
+use crate::entitlements::EntitlementError;
+use crate::tokens::TokenError;
+use crate::usage::commands::UsageError;
+
+#[derive(Clone, Debug, Error)]
+pub enum CallError {
+    #[error("there is no model `{model}`{}", near_names(near))]
+    UnknownModel { model: String, near: Vec<String> },
+    #[error("the model `{0}` is not for this: it makes embeddings or conversations, not the other")]
+    WrongPurpose(String),
+    /// A user with a limit cannot be charged for what has no price.
+    #[error("the model `{0}` has no price, so it cannot be used under a limit; an administrator can add one")]
+    Unpriced(String),
+    #[error("the input is about {tokens} tokens, and the model takes {limit}")]
+    InputTooLong { tokens: u64, limit: u64 },
+    /// 402, 403 or 429, by its reason.
+    #[error("the plan does not allow it")]
+    NotAllowed(Box<Decision>),
+    /// The limit is reached and the balance does not pay for the most that the call can use.
+    #[error(
+        "the plan's limit is reached and this call can use {needed} tokens; {available} are left. Send a smaller \
+         `max_tokens`, or let it be lowered"
+    )]
+    Unaffordable { needed: i64, available: i64, decision: Box<Decision> },
+    /// Of a minute or a month; `resets_at` is its end, as seen at `as_of`.
+    #[error("{reached}")]
+    KeyLimit { reached: KeyLimitReached, resets_at: DateTime<Utc>, as_of: DateTime<Utc> },
+    /// The provider failed too often just now and is left alone until then.
+    #[error("{provider} failed too often just now and is not called for {} s", .retry_after.as_secs())]
+    CircuitOpen { provider: Provider, retry_after: Duration },
+    #[error("{provider}: {fault}")]
+    Provider { provider: Provider, fault: ProviderFault },
+    /// Before anything had come.
+    #[error("the call was broken off")]
+    BrokenOff(BreakOff),
+    #[error("there is no such session")]
+    UnknownSession,
+    #[error("the session has ended and takes no more messages")]
+    SessionEnded,
+    #[error(transparent)]
+    Usage(UsageError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl CallError {
+    /// One word for it, in metrics.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::UnknownModel { .. } => "unknown_model",
+            Self::WrongPurpose(_) => "wrong_purpose",
+            Self::Unpriced(_) => "unpriced",
+            Self::InputTooLong { .. } => "input_too_long",
+            Self::NotAllowed(decision) => match decision.reason {
+                Reason::Ok | Reason::LimitReached => "limit_reached",
+                Reason::InsufficientTokens => "insufficient_tokens",
+                Reason::FeatureDisabled | Reason::FeatureNotInPlan | Reason::SubscriptionInactive => "not_in_plan",
+            },
+            Self::Unaffordable { .. } => "insufficient_tokens",
+            Self::KeyLimit { .. } => "key_limit_reached",
+            Self::CircuitOpen { .. } => "circuit_open",
+            Self::Provider { fault, .. } => fault.kind(),
+            Self::BrokenOff(_) => "broken_off",
+            Self::UnknownSession | Self::SessionEnded => "session",
+            Self::Usage(_) | Self::Store(_) => "unavailable",
+        }
+    }
+}
+
+impl From<EntitlementError> for CallError {
+    fn from(error: EntitlementError) -> Self {
+        match error {
+            EntitlementError::UnknownUser => Self::Usage(UsageError::UnknownUser),
+            EntitlementError::UnknownFeature(feature) | EntitlementError::NoOverride(feature) => {
+                Self::Usage(UsageError::UnknownFeature(feature))
+            }
+            EntitlementError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl From<TokenError> for CallError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Store(error) => Self::Store(error),
+            TokenError::UnknownUser | TokenError::Refused(_) | TokenError::KeyReused => {
+                Self::Usage(UsageError::UnknownUser)
+            }
+        }
+    }
+}
+
+impl From<UsageError> for CallError {
+    fn from(error: UsageError) -> Self {
+        match error {
+            UsageError::KeyLimit { reached, resets_at, as_of } => Self::KeyLimit { reached, resets_at, as_of },
+            other => Self::Usage(other),
+        }
+    }
+}
+
+fn near_names(near: &[String]) -> String {
+    if near.is_empty() { String::new() } else { format!("; near names: {}", near.join(", ")) }
+}

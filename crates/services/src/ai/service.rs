@@ -1,0 +1,359 @@
+//! The service of AI calls: finds the model, holds the most that the call can use, sends it, and settles what it used.
+//!
+//! Promises: nothing is sent that is not held, and a hold is ended once, by the call itself or, where its process is gone, by
+//! the sweep. The call runs in a task of its own, so whoever hangs up cuts nothing short that is paid for.
+//!
+//! Costs: two commands of the lanes, one before and one after the call; a call that lasts longer than a moment marks its
+//! hold twice, and every third of the hold's time after that. The prices and the catalogue come from memory.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::ai::{ModelId, Provider};
+use domain::entitlements::{Decision, Reason};
+use domain::features::FeatureId;
+use domain::identity::Subject;
+use domain::prices::{ModelPurpose, NanoUsd, PriceList};
+use domain::usage::CallTerms;
+use ports::ai::{AiProvider, CallContent, CallHold, CallObserver, ProviderCall, TokenCounter};
+use ports::clock::Clock;
+use ports::store::Store;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::answers::Answer;
+use super::attempts::Attempts;
+use super::bounds::{Bounds, whole};
+use super::calls::{Call, Target};
+use super::course::Course;
+use super::errors::{CallError, KeyLimitReached};
+use super::registry::Registry;
+use crate::ai_usage::AiUsageService;
+use crate::chat::ChatService;
+use crate::entitlements::EntitlementService;
+use crate::prices::{PriceService, PricedModel};
+use crate::tokens::TokenService;
+use crate::usage::UsageService;
+use crate::usage::commands::{CallDemand, Demand, Demanded, UsageError};
+
+/// The feature that a call is one request of.
+const FEATURE: &str = "ai_requests";
+
+/// How many near names an unknown model is told with.
+const NEAR_NAMES: usize = 3;
+
+/// How often a call is lowered at most before it is refused: its room can shrink while it is asked for.
+const LOWERINGS: usize = 3;
+
+/// How many pieces may wait for a slow reader before the provider is not read any more.
+const PIECES_AHEAD: usize = 32;
+
+#[derive(Clone, Debug)]
+pub struct AiSettings {
+    /// How long a hold lasts without a word from its call. A process that is gone is noticed after it.
+    pub hold_ttl: TimeDelta,
+    /// What is held at first for a streamed answer without a bound.
+    pub assumed_output_tokens: u64,
+    /// Whether every call may be lowered to what can be paid, without asking for it.
+    pub may_lower: bool,
+    /// For how long an answer that nobody reads any more is drained before the call is cancelled.
+    pub drain: Duration,
+    /// How many messages of a session go along as context, at most.
+    pub context_messages: u64,
+    /// The model of our own route where nobody names one.
+    pub default_model: String,
+    /// By the name of a model: which others are asked where it fails.
+    pub fallbacks: HashMap<String, Vec<String>>,
+}
+
+/// What a call would come to at most: everything but the call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quote {
+    pub target: Target,
+    pub input_tokens: u64,
+    pub max_output_tokens: u64,
+    pub max_cost: NanoUsd,
+    /// What would be held of the balance; 0 while the plan's limit is not reached.
+    pub tokens: i64,
+    pub tokens_available: i64,
+    pub decision: Decision,
+    pub as_of: DateTime<Utc>,
+}
+
+/// What the service works with.
+pub struct AiParts {
+    pub store: Arc<dyn Store>,
+    pub prices: Arc<PriceService>,
+    pub usage: Arc<UsageService>,
+    pub entitlements: Arc<EntitlementService>,
+    pub tokens: Arc<TokenService>,
+    /// What was said before, and what calls came to.
+    pub history: Arc<ChatService>,
+    pub statistics: Arc<AiUsageService>,
+    pub attempts: Arc<Attempts>,
+    /// Who answers for each provider.
+    pub providers: HashMap<Provider, Arc<dyn AiProvider>>,
+    pub counter: Arc<dyn TokenCounter>,
+    pub observer: Arc<dyn CallObserver>,
+    pub clock: Arc<dyn Clock>,
+    pub settings: AiSettings,
+}
+
+pub struct AiService {
+    pub(super) parts: AiParts,
+    pub(super) registry: Registry,
+}
+
+/// A call that is held, and all that its course needs.
+pub(super) struct HeldCall {
+    pub bounds: Bounds,
+    pub demanded: Demanded,
+    pub calls: Vec<ProviderCall>,
+    pub prices: Arc<PriceList>,
+}
+
+impl AiService {
+    pub fn new(parts: AiParts) -> Self {
+        Self { parts, registry: Registry::default() }
+    }
+
+    /// How many model tokens a text is about.
+    pub fn count(&self, text: &str) -> u64 {
+        self.parts.counter.count(text)
+    }
+
+    /// Now, by the clock of the service.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.parts.clock.now()
+    }
+
+    /// The models that can be called, with their prices.
+    pub async fn models(&self, provider: Option<Provider>) -> Result<Vec<PricedModel>, CallError> {
+        Ok(self.parts.prices.models(provider).await?)
+    }
+
+    /// The model that goes by this name, which may begin with its provider's (`claude/..`).
+    pub async fn target(
+        &self,
+        name: &str,
+        provider: Option<Provider>,
+        purpose: ModelPurpose,
+    ) -> Result<Target, CallError> {
+        let (named, bare) = match name.split_once('/') {
+            Some((first, rest)) => first.parse().map_or((None, name), |named| (Some(named), rest)),
+            None => (None, name),
+        };
+        let models = self.parts.prices.models(provider.or(named)).await?;
+        let is_called = |known: &&PricedModel| {
+            known.model.id.as_str() == bare || known.model.aliases.iter().any(|alias| alias.as_str() == bare)
+        };
+        let (Some(known), Ok(model)) = (models.iter().find(is_called), ModelId::parse(bare)) else {
+            return Err(CallError::UnknownModel { model: name.to_owned(), near: near_names(bare, &models) });
+        };
+        if known.model.purpose != purpose {
+            return Err(CallError::WrongPurpose(name.to_owned()));
+        }
+        let provider = known.model.provider;
+        Ok(Target {
+            provider,
+            model,
+            max_input_tokens: known.model.max_input_tokens,
+            max_output_tokens: known.model.max_output_tokens,
+            is_sandbox: self.parts.providers.get(&provider).is_some_and(|provider| provider.is_sandbox()),
+        })
+    }
+
+    /// Holds the most that the call can use, sends it and answers as the provider does; settles once it is over, whoever
+    /// still listens.
+    pub async fn call(self: &Arc<Self>, call: Call) -> Result<Answer, CallError> {
+        let began = Instant::now();
+        let granted = self.hold(&call).await.inspect_err(|error| {
+            self.parts.observer.refused(call.target.provider, &call.target.model, error.word());
+        })?;
+        let (pieces, read) = mpsc::channel(PIECES_AHEAD);
+        let (head, answering) = oneshot::channel();
+        let (course, hold) = Course::new(Arc::clone(self), call, granted, began)?;
+        tokio::spawn(course.run(hold, head, pieces));
+        let lost = |_| CallError::Usage(UsageError::Fault("a call ended without a word".to_owned()));
+        Ok(Answer { head: answering.await.map_err(lost)??, pieces: read })
+    }
+
+    /// The same path without the call: nothing is held.
+    pub async fn quote(&self, call: &Call) -> Result<Quote, CallError> {
+        let bounds = self.bounds(call)?;
+        let calls = self.calls(call, &bounds).await?;
+        let (prices, now) = (self.parts.prices.current().await?, self.parts.clock.now());
+        let max_cost = bounds.cost(call, models(&calls), &prices, now).map_err(|_| unpriced(call))?;
+        let user_id = call.asking.user_id;
+        let decision = self.parts.entitlements.check(Subject::Oneself(user_id), &feature()?, 1).await?;
+        let balance = self.parts.tokens.balance(user_id).await?;
+        let lies_on_tokens = matches!(decision.reason, Reason::Ok | Reason::InsufficientTokens);
+        let beyond = decision.remaining == Some(0) && lies_on_tokens;
+        Ok(Quote {
+            target: call.target.clone(),
+            input_tokens: bounds.input,
+            max_output_tokens: bounds.output,
+            max_cost,
+            tokens: if beyond { bounds.tokens() } else { 0 },
+            tokens_available: balance.available(),
+            decision,
+            as_of: now,
+        })
+    }
+
+    fn bounds(&self, call: &Call) -> Result<Bounds, CallError> {
+        let bounds = Bounds::of(call, self.parts.settings.assumed_output_tokens);
+        match call.target.max_input_tokens.filter(|limit| bounds.likely_input > *limit) {
+            Some(limit) => Err(CallError::InputTooLong { tokens: bounds.likely_input, limit }),
+            None => Ok(bounds),
+        }
+    }
+
+    /// The call, and the others that are made where it fails. What is in a provider's own words falls back to models of that
+    /// provider only.
+    async fn calls(&self, call: &Call, bounds: &Bounds) -> Result<Vec<ProviderCall>, CallError> {
+        let of = |target: &Target| ProviderCall {
+            provider: target.provider,
+            model: target.model.clone(),
+            content: call.content.clone(),
+            streamed: call.streamed,
+            max_output_tokens: bounds.told(),
+        };
+        let mut calls = vec![of(&call.target)];
+        let fallbacks = self.parts.settings.fallbacks.get(call.target.model.as_str());
+        for name in fallbacks.into_iter().flatten() {
+            let Ok(target) = self.target(name, None, ModelPurpose::Chat).await else { continue };
+            let speaks =
+                matches!(call.content, CallContent::Conversation(_)) || target.provider == call.target.provider;
+            if speaks && target.is_sandbox == call.target.is_sandbox {
+                calls.push(of(&target));
+            }
+        }
+        Ok(calls)
+    }
+
+    /// Holds the most that it can use; less where that may be and is all that can be paid.
+    async fn hold(&self, call: &Call) -> Result<HeldCall, CallError> {
+        let (prices, now) = (self.parts.prices.current().await?, self.parts.clock.now());
+        let may_lower = call.output.may_be_lowered || self.parts.settings.may_lower;
+        let mut bounds = self.bounds(call)?;
+        let mut lowerings = if may_lower { LOWERINGS } else { 0 };
+        loop {
+            let calls = self.calls(call, &bounds).await?;
+            let cost = bounds.cost(call, models(&calls), &prices, now).map_err(|_| unpriced(call))?;
+            let (error, room) = match self.parts.usage.demand(self.demand(call, &bounds, cost, now)?).await {
+                Ok(demanded) if demanded.hold.is_some() => return Ok(HeldCall { bounds, demanded, calls, prices }),
+                Ok(demanded) => refused(&demanded, &bounds),
+                Err(UsageError::KeyLimit { reached, resets_at, as_of }) => {
+                    let room = match reached {
+                        KeyLimitReached::Requests { .. } => None,
+                        KeyLimitReached::Tokens { limit, used, .. } => left(limit - used, &bounds),
+                        KeyLimitReached::Cost { limit, used, .. } => {
+                            let room = NanoUsd((limit.0 - used.0).max(0));
+                            let models: Vec<_> = models(&calls).collect();
+                            Some(bounds.output_for(call, &models, room, &prices, now))
+                        }
+                    };
+                    (CallError::KeyLimit { reached, resets_at, as_of }, room)
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let Some(lowered) = room.filter(|_| lowerings > 0).and_then(|room| bounds.lowered(room)) else {
+                return Err(error);
+            };
+            (bounds, lowerings) = (lowered, lowerings - 1);
+        }
+    }
+
+    fn demand(&self, call: &Call, bounds: &Bounds, cost: NanoUsd, now: DateTime<Utc>) -> Result<Demand, CallError> {
+        let terms = CallTerms {
+            provider: call.target.provider,
+            model: call.target.model.clone(),
+            is_sandbox: call.target.is_sandbox,
+            input_tokens: bounds.likely_input,
+            max_output_tokens: bounds.output,
+            delivered_tokens: 0,
+            max_cost_nano_usd: Some(cost.0),
+            began_at: now,
+            session_id: call.keeping.as_ref().map(|keeping| keeping.session_id.0),
+            on_key: None,
+        };
+        let tokens = bounds.tokens();
+        Ok(Demand {
+            user_id: call.asking.user_id,
+            feature_id: feature()?,
+            amount: 1,
+            key: self.parts.usage.new_key(),
+            api_key_id: call.asking.api_key_id.map(|key| key.0),
+            hold_for: Some(self.parts.settings.hold_ttl),
+            call: Some(Box::new(CallDemand { hold_id: call.hold_id, terms, tokens, limits: call.asking.limits })),
+        })
+    }
+
+    /// How many calls are running here.
+    pub fn running(&self) -> usize {
+        self.registry.len()
+    }
+
+    /// For the stop: lets what is running go on for `grace`, then breaks it off and waits until it is settled, at most
+    /// `patience`.
+    pub async fn stop(&self, grace: Duration, patience: Duration) {
+        if self.ended_within(grace).await {
+            return;
+        }
+        self.registry.end_all();
+        if !self.ended_within(patience).await {
+            tracing::warn!(calls = self.registry.len(), "calls were still running at the stop; the sweep settles them");
+        }
+    }
+
+    async fn ended_within(&self, time: Duration) -> bool {
+        let ended = async {
+            while self.registry.len() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(time, ended).await.is_ok()
+    }
+}
+
+pub(super) fn hold_of(demanded: &Demanded) -> Option<CallHold> {
+    demanded.hold.map(|hold| CallHold::granted(hold.id))
+}
+
+/// Why it was not held, and how much output there would be room for.
+fn refused(demanded: &Demanded, bounds: &Bounds) -> (CallError, Option<u64>) {
+    let decision = Box::new(demanded.decision.clone());
+    if decision.reason != Reason::InsufficientTokens {
+        return (CallError::NotAllowed(decision), None);
+    }
+    let available = demanded.tokens.available;
+    (CallError::Unaffordable { needed: bounds.tokens(), available, decision }, left(available, bounds))
+}
+
+/// The output for which so many tokens leave room beside the input.
+fn left(tokens: i64, bounds: &Bounds) -> Option<u64> {
+    u64::try_from(tokens.saturating_sub(whole(bounds.input))).ok()
+}
+
+fn models(calls: &[ProviderCall]) -> impl Iterator<Item = (Provider, &ModelId)> {
+    calls.iter().map(|call| (call.provider, &call.model))
+}
+
+fn unpriced(call: &Call) -> CallError {
+    CallError::Unpriced(call.target.model.to_string())
+}
+
+pub(super) fn feature() -> Result<FeatureId, CallError> {
+    FeatureId::parse(FEATURE).map_err(|_| UsageError::Fault(format!("`{FEATURE}` is no name of a feature")).into())
+}
+
+fn near_names(name: &str, models: &[PricedModel]) -> Vec<String> {
+    let mut near: Vec<(usize, &str)> =
+        models.iter().map(|known| known.model.id.as_str()).map(|id| (strsim::levenshtein(name, id), id)).collect();
+    near.sort_unstable();
+    let close = |(distance, _): &(usize, &str)| *distance <= name.len() / 2;
+    near.into_iter().filter(close).take(NEAR_NAMES).map(|(_, id)| id.to_owned()).collect()
+}

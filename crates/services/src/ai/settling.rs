@@ -1,0 +1,209 @@
+//! Settling: what a call used is priced and booked, once. What cannot be booked at once is tried again while the hold lasts;
+//! after that the sweep settles it by the last mark.
+
+use std::time::Duration;
+
+use domain::ai::{CallUsage, FinishReason, Speaker, TokenUsage, ToolCalls};
+use domain::prices::{Cost, NanoUsd};
+use domain::usage::HoldId;
+use domain::users::UserId;
+use ports::ai::{CallContent, CallReport, Operation};
+use ports::usage::{CallOutcome, CallResult, SaidMessage};
+use tracing::{error, warn};
+
+use super::answers::{AnswerPiece, Receipt};
+use super::bounds::whole;
+use super::course::{Course, End, Reader};
+use super::service::AiService;
+use crate::usage::commands::{Changed, HoldAction, HoldCommand, UsageError, Whose};
+
+/// How often the end of a call is tried to be booked, and how long between two tries.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(500);
+
+impl AiService {
+    pub(super) async fn change(
+        &self,
+        hold_id: HoldId,
+        user_id: UserId,
+        action: HoldAction,
+    ) -> Result<Changed, UsageError> {
+        self.parts.usage.change_hold(HoldCommand { hold_id, whose: Whose::Only(user_id), action }).await
+    }
+
+    /// The same until it is done: the end of a hold can be told twice and is booked once.
+    pub(super) async fn end(
+        &self,
+        hold_id: HoldId,
+        user_id: UserId,
+        action: HoldAction,
+    ) -> Result<Changed, UsageError> {
+        for _ in 1..TRIES {
+            match self.change(hold_id, user_id, action.clone()).await {
+                Err(UsageError::QueueFull | UsageError::Contended | UsageError::Away(_) | UsageError::InDoubt(_)) => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                ended => return ended,
+            }
+        }
+        self.change(hold_id, user_id, action).await
+    }
+}
+
+impl Course {
+    /// Gives everything back.
+    pub async fn release(&self) {
+        let (hold_id, user_id) = (self.hold_id, self.call.asking.user_id);
+        if let Err(error) = self.service.end(hold_id, user_id, HoldAction::ReleaseCall).await {
+            warn!(%error, call = %hold_id.0, "the hold of a call that came to nothing could not be given back; the sweep does");
+        }
+    }
+
+    pub async fn settle(&mut self, end: End, mut reader: Reader) {
+        let End { outcome, told, last } = end;
+        let telling = async {
+            if let Some(told) = told {
+                reader.send(told).await;
+            }
+        };
+        // A reader who does not read keeps nothing from the books.
+        let (receipt, ()) = tokio::join!(self.close(outcome), telling);
+        if let Some(last) = last {
+            reader.send(AnswerPiece::Piece(last)).await;
+        }
+        if let Some(receipt) = receipt {
+            reader.send(AnswerPiece::Settled(receipt)).await;
+        }
+    }
+
+    /// Gives everything back or books what was used, and says so. `None` where the books could not be written.
+    async fn close(&mut self, outcome: CallOutcome) -> Option<Receipt> {
+        let came_to_nothing = outcome == CallOutcome::Broken && !self.delivery.has_output();
+        let receipt = if came_to_nothing || self.is_free() {
+            self.release().await;
+            Some(self.receipt(CallUsage::standard(TokenUsage::default()), None, 0))
+        } else {
+            self.book(outcome).await
+        };
+        let error = (outcome == CallOutcome::Broken).then_some("broken");
+        let (usage, cost) = match &receipt {
+            Some((usage, receipt)) => (Some(usage.clone()), receipt.cost),
+            None => (None, None),
+        };
+        self.report(usage, cost, error);
+        receipt.map(|(_, receipt)| receipt)
+    }
+
+    /// Prices and books what was used. `None` where the books could not be written.
+    async fn book(&mut self, outcome: CallOutcome) -> Option<(CallUsage, Receipt)> {
+        let usage = self.delivery.billed(self.call.target.is_sandbox);
+        let cost = self.cost(&usage);
+        let result = CallResult {
+            provider: self.provider,
+            model: self.model.to_string(),
+            usage: usage.clone(),
+            reported: self.delivery.reported.clone(),
+            cost: cost.clone(),
+            outcome,
+            latency_ms: Some(whole(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX))),
+            session_id: self.call.keeping.as_ref().map(|keeping| keeping.session_id.0),
+            messages: self.messages(&usage, cost.as_ref()),
+        };
+        let (hold_id, user_id) = (self.hold_id, self.call.asking.user_id);
+        match self.service.end(hold_id, user_id, HoldAction::SettleCall(Box::new(result))).await {
+            Ok(changed) => Some(self.receipt(usage, cost.map(|cost| cost.amount), changed.tokens_spent)),
+            Err(error) => {
+                error!(%error, call = %hold_id.0, "a call could not be settled; the sweep settles it by its last mark");
+                None
+            }
+        }
+    }
+
+    /// What it costs by the prices of its beginning. The built-in provider bills nobody.
+    fn cost(&self, usage: &CallUsage) -> Option<Cost> {
+        if self.call.target.is_sandbox {
+            return None;
+        }
+        let priced = |usage: &CallUsage| self.prices.cost(self.provider, &self.model, usage, self.began_at);
+        match priced(usage) {
+            Ok(cost) => Some(cost),
+            Err(why) => {
+                // The provider did what nobody gave a price for, such as a search: the rest is billed all the same.
+                error!(%why, call = %self.hold_id.0, "a part of a call has no price; an administrator adds one");
+                let tokens = TokenUsage { tool_calls: ToolCalls::default(), ..usage.tokens };
+                priced(&CallUsage { tokens, ..usage.clone() }).ok()
+            }
+        }
+    }
+
+    /// What is kept of the conversation: what the user said, with the input's cost, and the answer with the rest.
+    fn messages(&self, usage: &CallUsage, cost: Option<&Cost>) -> Vec<SaidMessage> {
+        let Some(keeping) = &self.call.keeping else { return Vec::new() };
+        let total = cost.map_or(0, |cost| cost.amount.0);
+        let input_only = TokenUsage {
+            visible_output: 0,
+            reasoning_output: 0,
+            audio_output: 0,
+            image_output: 0,
+            tool_calls: ToolCalls::default(),
+            ..usage.tokens
+        };
+        let of_input = CallUsage { tokens: input_only, ..usage.clone() };
+        let input = self.cost_of_input(&of_input).min(total);
+        let said = SaidMessage {
+            speaker: Speaker::User,
+            content: keeping.said.clone(),
+            tokens: whole(keeping.said_tokens),
+            cost: NanoUsd(input),
+        };
+        let answer = SaidMessage {
+            speaker: Speaker::Assistant,
+            content: self.text.clone(),
+            tokens: whole(usage.tokens.output()),
+            cost: NanoUsd(total - input),
+        };
+        vec![said, answer]
+    }
+
+    fn cost_of_input(&self, input: &CallUsage) -> i64 {
+        if self.call.target.is_sandbox {
+            return 0;
+        }
+        self.prices.cost(self.provider, &self.model, input, self.began_at).map_or(0, |cost| cost.amount.0)
+    }
+
+    fn receipt(&self, usage: CallUsage, cost: Option<NanoUsd>, tokens_spent: i64) -> (CallUsage, Receipt) {
+        let finish: Option<FinishReason> = self.delivery.finish;
+        let receipt = Receipt {
+            call_id: self.hold_id.0,
+            usage: usage.tokens,
+            source: usage.source,
+            cost,
+            tokens_spent,
+            finish,
+            latency_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        };
+        (usage, receipt)
+    }
+
+    pub fn report(&self, usage: Option<CallUsage>, cost: Option<NanoUsd>, error: Option<&'static str>) {
+        let operation = match &self.call.content {
+            CallContent::Native(native) => native.operation,
+            CallContent::Conversation(_) => Operation::Chat,
+        };
+        self.service.parts.observer.ended(&CallReport {
+            provider: self.provider,
+            model: self.call.target.model.clone(),
+            operation,
+            streamed: self.call.streamed,
+            usage,
+            cost,
+            finish: self.delivery.finish,
+            request_id: self.request_id.clone(),
+            session_id: self.call.keeping.as_ref().map(|keeping| keeping.session_id.0),
+            first_piece: self.first_piece,
+            whole: self.began.elapsed(),
+            error,
+        });
+    }
+}

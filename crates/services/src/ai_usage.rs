@@ -1,0 +1,115 @@
+//! AI usage: what calls of models used and cost, for oneself, for another or for everybody, beside what may still be used.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use domain::ai::Provider;
+use domain::ai_usage::{AiRangeRefused, AiUsageRange, AiUsageSums, range};
+use domain::chat::ChatSessionId;
+use domain::entitlements::Decision;
+use domain::features::FeatureId;
+use domain::identity::Subject;
+use ports::ai_usage::AiUsageFilter;
+use ports::store::{Scope, Store, StoreError};
+use thiserror::Error;
+
+use crate::entitlements::{EntitlementError, EntitlementService};
+
+/// The feature that every call of a model consumes.
+const AI_REQUESTS: &str = "ai_requests";
+
+#[derive(Debug, Error)]
+pub enum AiUsageError {
+    #[error("there is no such user")]
+    UnknownUser,
+    #[error("the range {0}")]
+    Range(#[from] AiRangeRefused),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What is asked for: which calls, of which time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AiUsageQuestion {
+    pub provider: Option<Provider>,
+    pub model: Option<String>,
+    pub session_id: Option<ChatSessionId>,
+    pub from: Option<DateTime<Utc>>,
+    pub to: Option<DateTime<Utc>>,
+}
+
+/// How many more calls may be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallsLeft {
+    /// Whether one more is allowed now.
+    Decided(Decision),
+    /// An operator has deleted the feature, so there are none.
+    NoFeature,
+    /// Everybody's calls were summed, and each has a limit of their own.
+    OfEverybody,
+}
+
+/// The answer, and of which time it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AiUsage {
+    pub range: AiUsageRange,
+    pub sums: AiUsageSums,
+    pub left: CallsLeft,
+}
+
+pub struct AiUsageService {
+    pub store: Arc<dyn Store>,
+    pub entitlements: Arc<EntitlementService>,
+}
+
+impl AiUsageService {
+    /// What one user's calls came to. What may still be used is at most a second behind the database.
+    pub async fn sum(&self, subject: Subject, question: &AiUsageQuestion) -> Result<AiUsage, AiUsageError> {
+        let (range, sums) = self.read(Some(subject), question).await?;
+        Ok(AiUsage { range, sums, left: self.left(subject).await? })
+    }
+
+    /// What everybody's calls came to together.
+    pub async fn sum_all(&self, question: &AiUsageQuestion) -> Result<AiUsage, AiUsageError> {
+        let (range, sums) = self.read(None, question).await?;
+        Ok(AiUsage { range, sums, left: CallsLeft::OfEverybody })
+    }
+
+    async fn read(
+        &self,
+        subject: Option<Subject>,
+        question: &AiUsageQuestion,
+    ) -> Result<(AiUsageRange, AiUsageSums), AiUsageError> {
+        let mut work = self.store.begin(Scope::SERVICE).await?;
+        if let Some(Subject::Another(user_id)) = subject
+            && work.users().find_role(user_id).await?.is_none()
+        {
+            return Err(AiUsageError::UnknownUser);
+        }
+        // Nobody asks for the time who was told it.
+        let now = match question.to {
+            Some(to) => to,
+            None => work.usage_history().now().await?,
+        };
+        let range = range(question.from, question.to, now)?;
+        let filter = AiUsageFilter {
+            user_id: subject.map(Subject::user_id),
+            provider: question.provider,
+            model: question.model.clone(),
+            session_id: question.session_id,
+        };
+        let sums = work.ai_usage().sum(&filter, &range).await?;
+        work.commit().await?;
+        Ok((range, sums))
+    }
+
+    async fn left(&self, subject: Subject) -> Result<CallsLeft, AiUsageError> {
+        let Ok(feature_id) = FeatureId::parse(AI_REQUESTS) else { return Ok(CallsLeft::NoFeature) };
+        match self.entitlements.check(subject, &feature_id, 1).await {
+            Ok(decision) => Ok(CallsLeft::Decided(decision)),
+            Err(EntitlementError::UnknownFeature(_) | EntitlementError::NoOverride(_)) => Ok(CallsLeft::NoFeature),
+            Err(EntitlementError::UnknownUser) => Err(AiUsageError::UnknownUser),
+            Err(EntitlementError::Store(error)) => Err(error.into()),
+        }
+    }
+}

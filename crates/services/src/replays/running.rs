@@ -1,0 +1,220 @@
+//! Running answers: what is written of an answer is kept from its start, and whoever comes to it reads it from there and
+//! follows.
+//!
+//! Promises: a listener gets every byte in order, however late it comes and however slowly it reads; it holds nobody up.
+//! Costs: the bytes, once for all listeners, until the last of them and the writer have gone. They are bounded for each
+//! answer and for all together; an answer that goes beyond is not kept, and whoever listens is told so.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use domain::replays::{KEPT_BODY_MAX, Unkept};
+use ports::replays::KeptAnswer;
+use tokio::sync::watch;
+
+/// Everything of an answer before its body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heading {
+    pub status: u16,
+    pub content_type: String,
+    /// What else is given again.
+    pub headers: Vec<(String, String)>,
+}
+
+/// The room for all running answers together, in bytes.
+pub(super) struct Room {
+    left: AtomicUsize,
+}
+
+impl Room {
+    pub const fn of(bytes: usize) -> Self {
+        Self { left: AtomicUsize::new(bytes) }
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(bytes)).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.left.fetch_add(bytes, Ordering::AcqRel);
+    }
+}
+
+/// How far an answer has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing of it is there.
+    Awaited,
+    Begun,
+    /// All of it is there.
+    Ended,
+    /// It will not come, and nothing was charged: whoever waited may make the call.
+    Vacated,
+    Unkept(Unkept),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    chunks: usize,
+    phase: Phase,
+}
+
+#[derive(Default)]
+struct Content {
+    heading: Option<Heading>,
+    chunks: Vec<Arc<[u8]>>,
+    bytes: usize,
+}
+
+pub(super) struct RunningAnswer {
+    /// Of the request that is answered.
+    pub fingerprint: Vec<u8>,
+    content: Mutex<Content>,
+    progress: watch::Sender<Progress>,
+    room: Arc<Room>,
+}
+
+impl RunningAnswer {
+    pub fn new(fingerprint: Vec<u8>, room: Arc<Room>) -> Self {
+        let (progress, _) = watch::channel(Progress { chunks: 0, phase: Phase::Awaited });
+        Self { fingerprint, content: Mutex::default(), progress, room }
+    }
+
+    pub fn listen(self: &Arc<Self>) -> Listener {
+        Listener { progress: self.progress.subscribe(), answer: Arc::clone(self), next: 0 }
+    }
+
+    pub fn has_listeners(&self) -> bool {
+        self.progress.receiver_count() > 0
+    }
+
+    pub fn begin(&self, heading: Heading) {
+        self.content().heading = Some(heading);
+        self.come_to(Phase::Begun);
+    }
+
+    pub fn write(&self, bytes: &[u8]) {
+        let mut content = self.content();
+        if bytes.is_empty() || self.progress.borrow().phase != Phase::Begun {
+            return;
+        }
+        let fits = content.bytes + bytes.len() <= KEPT_BODY_MAX && self.room.take(bytes.len());
+        if !fits {
+            drop(content);
+            return self.forgo(Unkept::TooLong);
+        }
+        content.bytes += bytes.len();
+        content.chunks.push(bytes.into());
+        let chunks = content.chunks.len();
+        drop(content);
+        self.progress.send_modify(|progress| progress.chunks = chunks);
+    }
+
+    pub fn end(&self) {
+        if self.progress.borrow().phase == Phase::Begun {
+            self.come_to(Phase::Ended);
+        }
+    }
+
+    pub fn vacate(&self) {
+        self.come_to(Phase::Vacated);
+    }
+
+    /// Its answer is not kept.
+    pub fn forgo(&self, why: Unkept) {
+        let freed = {
+            let mut content = self.content();
+            content.chunks = Vec::new();
+            std::mem::take(&mut content.bytes)
+        };
+        self.room.give_back(freed);
+        self.come_to(Phase::Unkept(why));
+    }
+
+    pub fn unkept(&self) -> Option<Unkept> {
+        match self.progress.borrow().phase {
+            Phase::Unkept(why) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// All that was written.
+    pub fn whole(&self) -> Option<KeptAnswer> {
+        let content = self.content();
+        let Heading { status, content_type, headers } = content.heading.clone()?;
+        Some(KeptAnswer { status, content_type, headers, body: content.chunks.concat() })
+    }
+
+    fn come_to(&self, phase: Phase) {
+        self.progress.send_modify(|progress| progress.phase = phase);
+    }
+
+    fn content(&self) -> MutexGuard<'_, Content> {
+        // Nothing is done under the lock that could leave the content half changed.
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for RunningAnswer {
+    fn drop(&mut self) {
+        let bytes = self.content().bytes;
+        self.room.give_back(bytes);
+    }
+}
+
+/// How an answer that is waited for comes out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outset {
+    Begun,
+    Vacated,
+    Unkept(Unkept),
+}
+
+/// Reads an answer that somebody else asked for, from its start.
+pub struct Listener {
+    answer: Arc<RunningAnswer>,
+    progress: watch::Receiver<Progress>,
+    next: usize,
+}
+
+impl Listener {
+    /// Waits until something of the answer is there, or it is known that nothing will be.
+    pub(super) async fn outset(&mut self) -> Outset {
+        let seen = self.progress.wait_for(|progress| progress.phase != Phase::Awaited).await;
+        match seen.map(|progress| progress.phase) {
+            Ok(Phase::Begun | Phase::Ended) => Outset::Begun,
+            Ok(Phase::Unkept(why)) => Outset::Unkept(why),
+            // The writer lives as long as the answer that we hold.
+            Ok(Phase::Vacated | Phase::Awaited) | Err(_) => Outset::Vacated,
+        }
+    }
+
+    pub fn heading(&self) -> Option<Heading> {
+        self.answer.content().heading.clone()
+    }
+
+    /// The answer, if all of it is there.
+    pub fn whole(&self) -> Option<KeptAnswer> {
+        let is_ended = self.progress.borrow().phase == Phase::Ended;
+        is_ended.then(|| self.answer.whole()).flatten()
+    }
+
+    /// The next bytes, once they are there; none after the last. An error where the rest is not kept any more.
+    pub async fn chunk(&mut self) -> Option<Result<Arc<[u8]>, Unkept>> {
+        let next = self.next;
+        let is_more = |progress: &Progress| progress.chunks > next || progress.phase != Phase::Begun;
+        let phase = self.progress.wait_for(is_more).await.ok()?.phase;
+        let chunk = self.answer.content().chunks.get(next).cloned();
+        match (chunk, phase) {
+            (Some(chunk), _) => {
+                self.next += 1;
+                Some(Ok(chunk))
+            }
+            (None, Phase::Unkept(why)) => Some(Err(why)),
+            (None, _) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,271 @@
+//! Holding: what becomes of a hold, by the pure rules of `domain::usage`, and of what a call holds of its key's limits.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use domain::entitlements::{Decision, Entitlement, Reason, decide};
+use domain::usage::{
+    CallEnding, CallPhase, Ending, HeldCall, Hold, HoldRefusal, HoldStatus, Holding, KeyShare, KeyWindows, admit,
+    expire, extend, extend_call, extending_needs_tokens, release, settle, settle_call,
+};
+use ports::usage::{CallOutcome, CounterKey, KeptHold, KeyWindow};
+use uuid::Uuid;
+
+use super::commands::{CallDemand, Changed, Demand, Fate, HoldAction, Outcome, UsageError, ends_at};
+use super::ground::{KeyCounter, LockedHold, windows_of};
+
+/// The numbers of the first answer, where the same was done to the hold before.
+pub fn repeated(locked: &LockedHold, entitlement: &Entitlement, action: &HoldAction) -> Option<Decision> {
+    let hold = &locked.hold;
+    let is_done = match action {
+        HoldAction::Settle(used) => hold.status == HoldStatus::Settled && hold.settled == Some(*used),
+        HoldAction::Release | HoldAction::ReleaseCall => hold.status == HoldStatus::Released,
+        // A call is settled once: whoever was first, the process or the sweep, said what it used. The sweep leaves one alone
+        // that has been heard of since it was found.
+        HoldAction::SettleCall(result) => {
+            let goes_on = hold.status == HoldStatus::Pending && !locked.is_due;
+            hold.status == HoldStatus::Settled || (result.outcome == CallOutcome::Swept && goes_on)
+        }
+        HoldAction::Expire => hold.status != HoldStatus::Pending || !locked.is_due,
+        HoldAction::Extend { .. } | HoldAction::Mark { .. } => false,
+    };
+    is_done.then(|| locked.outcome.clone().unwrap_or_else(|| decide(entitlement, 1)))
+}
+
+/// What an action on a hold came to, beside the hold and its counter.
+pub struct Effect {
+    pub decision: Decision,
+    pub used: i64,
+    pub overage: i64,
+    pub tokens_held: i64,
+    pub tokens_spent: i64,
+    pub tokens_unpaid: i64,
+}
+
+impl Effect {
+    /// Tokens that are held or freed, and nothing else.
+    const fn holding(decision: Decision, tokens_held: i64) -> Self {
+        Self { decision, used: 0, overage: 0, tokens_held, tokens_spent: 0, tokens_unpaid: 0 }
+    }
+}
+
+pub fn act(held: &mut Hold, entitlement: &mut Entitlement, action: &HoldAction) -> Result<Effect, HoldRefusal> {
+    let ending = match action {
+        HoldAction::Settle(used) => settle(held, entitlement, *used)?,
+        HoldAction::Release | HoldAction::ReleaseCall => release(held, entitlement)?,
+        HoldAction::Expire => expire(held, entitlement)?,
+        HoldAction::Extend { amount, ttl } => {
+            let Holding { decision, tokens, .. } = extend(held, entitlement, amount.unwrap_or(held.amount))?;
+            if decision.allowed {
+                held.expires_at = held.expires_at.max(ends_at(entitlement.as_of, *ttl));
+            }
+            return Ok(Effect::holding(decision, tokens));
+        }
+        HoldAction::Mark { phase, provider, model, delivered_tokens, tokens, ttl } => {
+            let more = extend_call(held, entitlement, tokens.unwrap_or(held.tokens))?;
+            held.expires_at = held.expires_at.max(ends_at(entitlement.as_of, *ttl));
+            if let Some(call) = &mut held.call {
+                // Marks are not waited for, so an earlier one may come later: it says nothing new.
+                if *phase >= call.phase {
+                    (call.terms.provider, call.terms.model) = (*provider, model.clone());
+                }
+                call.phase = call.phase.max(*phase);
+                call.terms.delivered_tokens = call.terms.delivered_tokens.max(*delivered_tokens);
+            }
+            let mut decision = decide(entitlement, 1);
+            decision.allowed = more.is_some();
+            decision.reason = if more.is_some() { Reason::Ok } else { Reason::InsufficientTokens };
+            return Ok(Effect::holding(decision, more.unwrap_or_default()));
+        }
+        HoldAction::SettleCall(result) => {
+            let used = i64::try_from(result.usage.tokens.total()).unwrap_or(i64::MAX);
+            let ending = settle_call(held, entitlement, used)?;
+            let CallEnding { decision, overage, tokens_freed, tokens_spent, tokens_unpaid } = ending;
+            return Ok(Effect { decision, used: 1, overage, tokens_held: -tokens_freed, tokens_spent, tokens_unpaid });
+        }
+    };
+    let Ending { decision, used, overage, tokens_freed, tokens_spent } = ending;
+    Ok(Effect { decision, used, overage, tokens_held: -tokens_freed, tokens_spent, tokens_unpaid: 0 })
+}
+
+/// Whether the action would touch the user's tokens, so that the balance must be under its lock.
+pub fn moves_tokens(held: &Hold, entitlement: &Entitlement, action: &HoldAction) -> bool {
+    match action {
+        HoldAction::Settle(used) => held.moves_tokens(entitlement, *used),
+        HoldAction::Release | HoldAction::ReleaseCall | HoldAction::Expire => held.moves_tokens(entitlement, 0),
+        HoldAction::SettleCall(_) => held.moves_tokens(entitlement, 1),
+        HoldAction::Mark { tokens, .. } => held.beyond > 0 && tokens.is_some_and(|tokens| tokens > held.tokens),
+        HoldAction::Extend { amount, .. } => {
+            amount.is_some_and(|amount| extending_needs_tokens(held, entitlement, amount))
+        }
+    }
+}
+
+pub fn pending(key: &CounterKey, demand: &Demand, made: KeptHold, beyond: i64, tokens: i64) -> Hold {
+    let reserved = |call: &CallDemand| Box::new(HeldCall { phase: CallPhase::Reserved, terms: call.terms.clone() });
+    Hold {
+        id: made.id,
+        user_id: demand.user_id,
+        feature_id: demand.feature_id.clone(),
+        period_kind: key.period_kind,
+        period_start: key.period_start,
+        amount: demand.amount,
+        beyond,
+        tokens,
+        status: HoldStatus::Pending,
+        settled: None,
+        overage: 0,
+        expires_at: made.expires_at,
+        api_key_id: demand.api_key_id,
+        call: demand.call.as_deref().map(reserved),
+    }
+}
+
+pub fn changed(hold: &Hold, decision: Decision, tokens_spent: i64, replayed: bool) -> Fate {
+    Fate::Settled(Ok(Outcome::Changed(Changed { hold: hold.clone(), decision, tokens_spent, replayed })))
+}
+
+/// What a call holds of its key's limits; `None` where the key has none. `Err` where it is refused or has to wait.
+pub fn share_of_key(
+    keys: &HashMap<KeyWindow, Option<KeyCounter>>,
+    demand: &Demand,
+    call: &CallDemand,
+    as_of: DateTime<Utc>,
+) -> Result<Option<KeyShare>, Box<Fate>> {
+    let Some(api_key_id) = demand.api_key_id.filter(|_| !call.limits.is_none()) else { return Ok(None) };
+    let windows = KeyWindows::at(as_of);
+    let [minute, month] = windows_of(demand.user_id, api_key_id, &windows);
+    let (Some(Some(minute)), Some(Some(month))) = (keys.get(&minute), keys.get(&month)) else {
+        return Err(Box::new(Fate::Held));
+    };
+    let cost = call.terms.max_cost_nano_usd.unwrap_or_default();
+    match admit(&call.limits, &minute.tally, &month.tally, call.tokens, cost) {
+        Ok(()) => Ok(Some(KeyShare { windows, tokens: call.tokens, cost_nano_usd: cost })),
+        Err(reached) => {
+            let resets_at = reached.resets_at(&windows);
+            Err(Box::new(Fate::Settled(Err(UsageError::KeyLimit { reached, resets_at, as_of }))))
+        }
+    }
+}
+
+/// What a hold holds of its key's limits.
+pub fn share_of(hold: &Hold) -> Option<(KeyShare, Uuid)> {
+    hold.call.as_ref().and_then(|call| call.terms.on_key).zip(hold.api_key_id)
+}
+
+/// Whether somebody else holds the counters of the key's windows that a hold counts in.
+pub fn is_held(keys: &HashMap<KeyWindow, Option<KeyCounter>>, hold: &Hold) -> bool {
+    share_of(hold).is_some_and(|(share, api_key_id)| {
+        let windows = windows_of(hold.user_id, api_key_id, &share.windows);
+        windows.iter().any(|window| !matches!(keys.get(window), Some(Some(_))))
+    })
+}
+
+/// The tokens and the cost that a call's end says were used.
+pub fn used_of(action: &HoldAction) -> Option<(i64, i64)> {
+    let HoldAction::SettleCall(result) = action else { return None };
+    let tokens = i64::try_from(result.usage.tokens.total()).unwrap_or(i64::MAX);
+    Some((tokens, result.cost.as_ref().map_or(0, |cost| cost.amount.0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::ai::{CallUsage, ModelId, Provider, TokenUsage};
+    use domain::entitlements::{Access, Allowance, Overage, Source};
+    use domain::features::FeatureId;
+    use domain::plans::PlanId;
+    use domain::usage::{CallTerms, HoldId, Period, PeriodKind, Tally};
+    use domain::users::UserId;
+    use ports::usage::CallResult;
+
+    use super::*;
+
+    fn entitlement() -> Entitlement {
+        let start = DateTime::UNIX_EPOCH;
+        Entitlement {
+            feature_id: FeatureId::parse("ai_requests").unwrap(),
+            plan_id: PlanId::free(),
+            source: Source::Plan,
+            access: Access::Granted,
+            allowance: Allowance::Limited(5),
+            overage: Overage::Block,
+            period: Period::containing(PeriodKind::Month, start, start),
+            tally: Tally { reserved: 1, ..Tally::default() },
+            tokens_available: 0,
+            as_of: start,
+        }
+    }
+
+    fn held(is_due: bool) -> LockedHold {
+        let terms = CallTerms {
+            provider: Provider::OpenAi,
+            model: ModelId::parse("asked").unwrap(),
+            is_sandbox: false,
+            input_tokens: 1,
+            max_output_tokens: 1,
+            delivered_tokens: 0,
+            max_cost_nano_usd: None,
+            began_at: DateTime::UNIX_EPOCH,
+            session_id: None,
+            on_key: None,
+        };
+        let hold = Hold {
+            id: HoldId(Uuid::nil()),
+            user_id: UserId(Uuid::nil()),
+            feature_id: FeatureId::parse("ai_requests").unwrap(),
+            period_kind: PeriodKind::Month,
+            period_start: DateTime::UNIX_EPOCH,
+            amount: 1,
+            beyond: 0,
+            tokens: 0,
+            status: HoldStatus::Pending,
+            settled: None,
+            overage: 0,
+            expires_at: DateTime::UNIX_EPOCH,
+            api_key_id: None,
+            call: Some(Box::new(HeldCall { phase: CallPhase::Dispatched, terms })),
+        };
+        LockedHold { hold, is_due, outcome: None, changed: false }
+    }
+
+    fn settled(outcome: CallOutcome) -> HoldAction {
+        HoldAction::SettleCall(Box::new(CallResult {
+            provider: Provider::OpenAi,
+            model: "asked".to_owned(),
+            usage: CallUsage::standard(TokenUsage::default()),
+            reported: None,
+            cost: None,
+            outcome,
+            latency_ms: None,
+            session_id: None,
+            messages: Vec::new(),
+        }))
+    }
+
+    #[test]
+    fn the_sweep_leaves_a_call_alone_that_was_heard_of_since() {
+        let given = entitlement();
+        assert!(repeated(&held(false), &given, &settled(CallOutcome::Swept)).is_some());
+        assert!(repeated(&held(true), &given, &settled(CallOutcome::Swept)).is_none());
+        assert!(repeated(&held(false), &given, &settled(CallOutcome::Ok)).is_none(), "its own process may at any time");
+    }
+
+    #[test]
+    fn a_mark_says_who_answers_and_never_less_than_the_one_before() {
+        let mark = |phase, model: &str, delivered_tokens| HoldAction::Mark {
+            phase,
+            provider: Provider::Claude,
+            model: ModelId::parse(model).unwrap(),
+            delivered_tokens,
+            tokens: None,
+            ttl: chrono::TimeDelta::seconds(60),
+        };
+        let (mut locked, mut given) = (held(false), entitlement());
+        for action in [mark(CallPhase::FirstByte, "fallback", 7), mark(CallPhase::Dispatched, "asked", 0)] {
+            act(&mut locked.hold, &mut given, &action).unwrap();
+        }
+        let HeldCall { phase, terms } = *locked.hold.call.unwrap();
+        assert_eq!((phase, terms.model.as_str(), terms.delivered_tokens), (CallPhase::FirstByte, "fallback", 7));
+        assert_eq!(terms.provider, Provider::Claude);
+    }
+}

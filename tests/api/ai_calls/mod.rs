@@ -1,0 +1,10 @@
+//! Calls of models by our own route, against a stub of the providers that writes its own bill.
+
+mod answers;
+mod input;
+mod keys;
+mod leaving;
+mod limits;
+mod providers;
+mod sessions;
+mod stage;

@@ -1,0 +1,134 @@
+//! What is wrong with a request is a 400 in the dialect that names the field, before anything is held.
+
+use serde_json::{Value, json};
+
+use super::asking::{ALL, Dialect, started};
+
+/// The list of a body in which messages stand.
+const fn messages(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::OpenAi | Dialect::Anthropic => "messages",
+        Dialect::Gemini => "contents",
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_request_is_refused() {
+    let (app, _, key) = started().await;
+    for dialect in ALL {
+        let post = |body: &[u8]| {
+            let request = app.post(&dialect.path(dialect.own_model())).raw("application/json", body);
+            dialect.signed(request, &key).send()
+        };
+        for body in [b"".as_slice(), b"{", b"[]", b"\"x\"", b"{\"messages\":\"\xff\"}"] {
+            dialect.expect_error(post(body).await, 400);
+        }
+        let large = vec![b' '; 2 * 1_024 * 1_024 + 1];
+        let answer = dialect.expect_error(post(&large).await, 400);
+        assert!(answer.text_at("/error/message").contains("larger"), "{answer}");
+        // Two MiB are taken, and found to be nothing.
+        let large = vec![b' '; 2 * 1_024 * 1_024];
+        let answer = dialect.expect_error(post(&large).await, 400);
+        assert!(answer.text_at("/error/message").contains("JSON"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn messages_are_there_and_have_a_role() {
+    let (app, _, key) = started().await;
+    for dialect in ALL {
+        let list = messages(dialect);
+        let own = dialect.body(dialect.own_model(), "x");
+        for (change, field) in [
+            (json!([]), list.to_owned()),
+            (Value::Null, list.to_owned()),
+            (json!("x"), list.to_owned()),
+            (json!([{ "role": "robot", "content": "x", "parts": [] }]), format!("{list}[0].role")),
+        ] {
+            let mut body = own.clone();
+            body[list] = change;
+            let request = app.post(&dialect.path(dialect.own_model())).json(body);
+            dialect.expect_field(dialect.signed(request, &key).send().await, &field);
+        }
+    }
+}
+
+#[tokio::test]
+async fn bounds_are_numbers_and_models_are_named() {
+    let (app, _, key) = started().await;
+    for (dialect, change, field) in [
+        (Dialect::OpenAi, json!({ "max_tokens": 0 }), "max_tokens"),
+        (Dialect::OpenAi, json!({ "n": 1_000 }), "n"),
+        (Dialect::OpenAi, json!({ "stream": "yes" }), "stream"),
+        (Dialect::OpenAi, json!({ "model": null }), "model"),
+        (Dialect::Anthropic, json!({ "max_tokens": null }), "max_tokens"),
+        (Dialect::Anthropic, json!({ "model": 5 }), "model"),
+        (Dialect::Gemini, json!({ "generationConfig": { "maxOutputTokens": -1 } }), "generationConfig.maxOutputTokens"),
+    ] {
+        let mut body = dialect.body(dialect.own_model(), "x");
+        for (name, value) in change.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        let request = app.post(&dialect.path(dialect.own_model())).json(body);
+        dialect.expect_field(dialect.signed(request, &key).send().await, field);
+    }
+}
+
+#[tokio::test]
+async fn pictures_beyond_the_bounds_are_refused() {
+    let (app, _, key) = started().await;
+    let image = json!({ "type": "image_url", "image_url": { "url": "data:image/png;base64,AA" } });
+    let mut body = Dialect::OpenAi.body("gpt-6-sol", "x");
+    body["messages"][0]["content"] = json!(vec![image; 21]);
+    let answer = app.post("/v1/chat/completions").bearer(&key).json(body).send().await;
+    Dialect::OpenAi.expect_field(answer, "messages[0].content[20].image_url");
+    let mut body = Dialect::Gemini.body("", "x");
+    body["contents"][0]["parts"] =
+        json!([{ "inlineData": { "mimeType": "image/png", "data": "A".repeat(1_500_000) } }]);
+    let request = app.post("/v1/models/gemini-2.5-flash:generateContent").json(body);
+    let answer = Dialect::Gemini.signed(request, &key).send().await;
+    Dialect::Gemini.expect_field(answer, "contents[0].parts[0].inlineData");
+}
+
+#[tokio::test]
+async fn what_cannot_be_translated_is_named() {
+    let (app, _, key) = started().await;
+    let image = json!({ "type": "image_url", "image_url": { "url": "https://example.com/x.png" } });
+    let mut with_image = Dialect::OpenAi.body("claude-sonnet-5", "x");
+    with_image["messages"][0]["content"] = json!([{ "type": "text", "text": "x" }, image]);
+    let mut with_effort = Dialect::OpenAi.body("gemini-2.5-flash", "x");
+    with_effort["reasoning_effort"] = json!("high");
+    let mut twice = Dialect::OpenAi.body("claude-sonnet-5", "x");
+    twice["n"] = json!(2);
+    let mut with_top_k = Dialect::Anthropic.body("gpt-6-sol", "x");
+    with_top_k["top_k"] = json!(5);
+    let mut with_search = Dialect::Gemini.body("", "x");
+    with_search["tools"] = json!([{ "googleSearch": {} }]);
+    for (dialect, model, body, field) in [
+        (Dialect::OpenAi, "", with_image, "messages[0].content[1].image_url"),
+        (Dialect::OpenAi, "", with_effort, "reasoning_effort"),
+        (Dialect::OpenAi, "", twice, "n"),
+        (Dialect::Anthropic, "", with_top_k, "top_k"),
+        (Dialect::Gemini, "gpt-6-sol", with_search, "tools[0].googleSearch"),
+    ] {
+        let request = app.post(&dialect.path(model)).json(body);
+        dialect.expect_field(dialect.signed(request, &key).send().await, field);
+    }
+}
+
+#[tokio::test]
+async fn a_model_is_asked_for_what_it_makes() {
+    let (app, _, key) = started().await;
+    let chat = Dialect::OpenAi.ask(&app, &key, "text-embedding-3-small").send().await;
+    assert_eq!(Dialect::OpenAi.expect_error(chat, 400).at("/error/code"), "wrong_purpose");
+    let embed = |model: &str, input: Value| {
+        app.post("/v1/embeddings").bearer(&key).json(json!({ "model": model, "input": input })).send()
+    };
+    let answer = embed("gpt-6-sol", json!("x")).await;
+    assert_eq!(Dialect::OpenAi.expect_error(answer, 400).at("/error/code"), "wrong_purpose");
+    Dialect::OpenAi.expect_field(embed("gemini-embedding-001", json!("x")).await, "model");
+    Dialect::OpenAi.expect_field(embed("text-embedding-3-small", json!([])).await, "input");
+    let path = "/v1beta/models/gemini-embedding-001:batchEmbedContents";
+    let request = app.post(path).json(json!({ "requests": [{}] }));
+    Dialect::Gemini.expect_field(Dialect::Gemini.signed(request, &key).send().await, "requests[0].content");
+}

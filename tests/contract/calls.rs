@@ -1,0 +1,195 @@
+//! Calls of models at the counters: their holds, their keys' windows, and the record of what they used.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::ai::{CallUsage, ModelId, Provider, Speaker, TokenUsage};
+use domain::api_keys::ApiKeyId;
+use domain::prices::{Cost, NanoUsd};
+use domain::usage::{
+    CallPhase, CallTerms, HeldCall, Hold, HoldId, HoldStatus, KeyTally, KeyWindows, WindowKind, hold_call, settle_call,
+};
+use domain::users::UserId;
+use harness::TestDatabase;
+use ports::usage::{
+    BatchRecord, CallOutcome, CallRecord, CallResult, CounterChange, HoldChange, HoldState, KeyChange, KeyState,
+    KeyWindow, Patience, SaidMessage,
+};
+use uuid::Uuid;
+
+use crate::people::{new_id, service, sign_up};
+use crate::usage::{counted, counter, meter};
+
+fn terms(began_at: DateTime<Utc>) -> CallTerms {
+    CallTerms {
+        provider: Provider::Claude,
+        model: ModelId::parse("claude-haiku-5-5").unwrap(),
+        is_sandbox: false,
+        input_tokens: 12,
+        max_output_tokens: 100,
+        delivered_tokens: 0,
+        max_cost_nano_usd: Some(51_200),
+        began_at,
+        session_id: None,
+        on_key: None,
+    }
+}
+
+fn result(session_id: Option<Uuid>) -> CallResult {
+    let tokens = TokenUsage { uncached_input: 10, cache_read: 3, visible_output: 20, ..TokenUsage::default() };
+    let said = |speaker, content: &str, tokens, cost| SaidMessage {
+        speaker,
+        content: content.to_owned(),
+        tokens,
+        cost: NanoUsd(cost),
+    };
+    CallResult {
+        provider: Provider::Claude,
+        model: "claude-haiku-5-5".to_owned(),
+        usage: CallUsage::standard(tokens),
+        reported: None,
+        cost: Some(Cost { amount: NanoUsd(11_050), version: "2026-11-12".to_owned() }),
+        outcome: CallOutcome::Ok,
+        latency_ms: Some(42),
+        session_id,
+        messages: vec![said(Speaker::User, "Hello", 13, 1_050), said(Speaker::Assistant, "Hi\0 there", 20, 10_000)],
+    }
+}
+
+async fn api_key(database: &TestDatabase, user_id: UserId) -> Uuid {
+    let id = new_id();
+    database
+        .sql(&format!(
+            "INSERT INTO api_keys (id, user_id, key_hash, key_prefix, last_four, name) \
+             VALUES ('{id}', '{}', '{id}', 'sk_live_x', 'abcd', 'server')",
+            user_id.0
+        ))
+        .await;
+    id
+}
+
+#[tokio::test]
+async fn a_call_is_found_by_its_phase_and_recorded_once_it_is_settled() {
+    let database = TestDatabase::new().await;
+    let user_id = sign_up(&*database.store(), "asker").await;
+    database.sql("UPDATE plan_features SET enabled = true, limit_value = 5 WHERE plan_id = 'free' AND feature_id = 'ai_requests'").await;
+    let (session, store, ai) = (new_id(), database.store(), meter(user_id, "ai_requests"));
+    database.sql(&format!("INSERT INTO chat_sessions (id, user_id) VALUES ('{session}', '{}')", user_id.0)).await;
+    let mut work = service(&*store).await;
+    let mut facts = counted(&mut *work, &ai).await;
+    let holding = hold_call(&mut facts, 112);
+    let id = HoldId(new_id());
+    let mut held = Hold {
+        id,
+        user_id,
+        feature_id: ai.feature_id.clone(),
+        period_kind: facts.period.kind,
+        period_start: facts.period.start,
+        amount: 1,
+        beyond: holding.beyond,
+        tokens: holding.tokens,
+        status: HoldStatus::Pending,
+        settled: None,
+        overage: 0,
+        expires_at: facts.as_of,
+        api_key_id: None,
+        call: Some(Box::new(HeldCall { phase: CallPhase::Reserved, terms: terms(facts.as_of) })),
+    };
+    let change = |hold: &Hold| HoldChange { hold: hold.clone(), key: None, outcome: None };
+    let counters = vec![CounterChange { key: counter(&ai, &facts), tally: facts.tally }];
+    let made = BatchRecord { counters, holds: vec![change(&held)], ..BatchRecord::default() };
+    work.usage().record_batch(&made).await.unwrap();
+    assert_eq!(work.usage().list_due_holds(10).await.unwrap(), [(id, user_id)], "nothing was sent for it");
+    assert_eq!(work.usage().list_due_calls(10).await.unwrap(), []);
+
+    let call = held.call.as_mut().unwrap();
+    call.phase = CallPhase::FirstByte;
+    call.terms.delivered_tokens = 7;
+    let dispatched = BatchRecord { holds: vec![change(&held)], ..BatchRecord::default() };
+    work.usage().record_batch(&dispatched).await.unwrap();
+    assert_eq!(work.usage().list_due_holds(10).await.unwrap(), []);
+    let due = work.usage().list_due_calls(10).await.unwrap().remove(0);
+    assert_eq!((due.hold_id, due.user_id, Some(Box::new(due.call))), (id, user_id, held.call.clone()));
+
+    settle_call(&mut held, &mut facts, 33).unwrap();
+    let counters = vec![CounterChange { key: counter(&ai, &facts), tally: facts.tally }];
+    let call = CallRecord { hold_id: id, user_id, api_key_id: None, result: result(Some(session)), unpaid_tokens: 4 };
+    let ended = BatchRecord { counters, holds: vec![change(&held)], calls: vec![call], ..BatchRecord::default() };
+    work.usage().record_batch(&ended).await.unwrap();
+    work.commit().await.unwrap();
+
+    let mut work = service(&*store).await;
+    let found = work.usage().lock_holds(&[id], Patience::Skip).await.unwrap();
+    let HoldState::Locked { hold, .. } = &found[0] else { panic!("{found:?}") };
+    assert_eq!((hold.status, hold.call.as_ref().unwrap().phase), (HoldStatus::Settled, CallPhase::Settled));
+    let log = "SELECT concat_ws(' ', provider, model, tokens_used, cost, input_tokens, output_tokens, cached_tokens, latency_ms, outcome, \
+        cost_nano_usd, price_version, source, unpaid_tokens, usage ->> 'cache_read', session_id = reservation_id) FROM ai_usage_logs";
+    let logged: String = database.query_scalar(log).await;
+    assert_eq!(logged, "claude claude-haiku-5-5 33 0.0000 13 20 3 42 ok 11050 2026-11-12 provider 4 3 f");
+    let said: String = database
+        .query_scalar("SELECT string_agg(concat_ws(' ', role, content, tokens, cost_nano_usd, model), '; ' ORDER BY seq) FROM chat_messages")
+        .await;
+    assert_eq!(said, "user Hello 13 1050; assistant Hi\u{fffd} there 20 10000 claude-haiku-5-5");
+    let session: String =
+        database.query_scalar("SELECT concat_ws(' ', tokens_used, cost_nano_usd, model) FROM chat_sessions").await;
+    assert_eq!(session, "33 11050 claude-haiku-5-5");
+}
+
+#[tokio::test]
+async fn a_deleted_session_takes_no_message_and_the_cost_stays() {
+    let database = TestDatabase::new().await;
+    let user_id = sign_up(&*database.store(), "asker").await;
+    let mut work = service(&*database.store()).await;
+    let call = CallRecord {
+        hold_id: HoldId(new_id()),
+        user_id,
+        api_key_id: None,
+        result: result(Some(new_id())),
+        unpaid_tokens: 0,
+    };
+    work.usage().record_batch(&BatchRecord { calls: vec![call], ..BatchRecord::default() }).await.unwrap();
+    work.commit().await.unwrap();
+    assert_eq!(database.query_scalar::<i64>("SELECT count(*) FROM ai_usage_logs").await, 1);
+    assert_eq!(database.query_scalar::<i64>("SELECT count(*) FROM chat_messages").await, 0);
+}
+
+#[tokio::test]
+async fn a_keys_windows_are_counted_under_their_locks() {
+    let database = TestDatabase::new().await;
+    let user_id = sign_up(&*database.store(), "asker").await;
+    let (api_key_id, store) = (api_key(&database, user_id).await, database.store());
+    let now: DateTime<Utc> = database.query_scalar("SELECT now()").await;
+    let cost_before = CallRecord {
+        hold_id: HoldId(new_id()),
+        user_id,
+        api_key_id: Some(api_key_id),
+        result: result(None),
+        unpaid_tokens: 0,
+    };
+    let mut work = service(&*store).await;
+    work.usage().record_batch(&BatchRecord { calls: vec![cost_before], ..BatchRecord::default() }).await.unwrap();
+    let windows = KeyWindows::at(now);
+    let of = |kind, start| KeyWindow { user_id, api_key_id: ApiKeyId(api_key_id), kind, start };
+    let windows = [of(WindowKind::Minute, windows.minute), of(WindowKind::Month, windows.month)];
+    let states = work.usage().lock_keys(&windows, Patience::Skip).await.unwrap();
+    assert!(matches!(states[..], [KeyState::Uncounted, KeyState::Uncounted]), "{states:?}");
+    work.usage().open_keys(&windows).await.unwrap();
+    work.usage().open_keys(&windows).await.unwrap();
+    work.commit().await.unwrap();
+
+    let mut work = service(&*store).await;
+    let states = work.usage().lock_keys(&windows, Patience::Skip).await.unwrap();
+    let [KeyState::Locked(minute), KeyState::Locked(month)] = states[..] else { panic!("{states:?}") };
+    assert_eq!((minute, month.cost), (KeyTally::default(), 11_050), "the month knows what was spent before the limit");
+    let mut other = service(&*store).await;
+    let held = other.usage().lock_keys(&windows, Patience::Skip).await.unwrap();
+    assert!(matches!(held[..], [KeyState::Held, KeyState::Held]), "{held:?}");
+    let tally = KeyTally { requests: 1, tokens: 2, tokens_held: 3, cost: 4, cost_held: 5 };
+    let keys = vec![KeyChange { window: windows[0], tally }];
+    work.usage().record_batch(&BatchRecord { keys, ..BatchRecord::default() }).await.unwrap();
+    work.commit().await.unwrap();
+    let states = other.usage().lock_keys(&windows, Patience::Wait).await.unwrap();
+    let [KeyState::Locked(minute), KeyState::Locked(_)] = states[..] else { panic!("{states:?}") };
+    assert_eq!(minute, tally);
+    let later = of(WindowKind::Minute, windows[0].start + TimeDelta::minutes(1));
+    let states = other.usage().lock_keys(&[later], Patience::Skip).await.unwrap();
+    assert!(matches!(states[..], [KeyState::Uncounted]), "{states:?}");
+}

@@ -1,0 +1,170 @@
+//! What the connections that count promise, beside what every unit of work does.
+
+use adapters::postgres::{PgStore, PoolSettings};
+use domain::idempotency::IdempotencyKey;
+use domain::usage::consume;
+use harness::TestDatabase;
+use ports::entitlements::Meter;
+use ports::store::{Scope, Store, StoreError, UnitOfWork};
+use ports::usage::{BatchRecord, CounterChange, CounterKey, Entry, KeptOutcome, KeyOfUser, MeterState, Patience};
+
+use crate::people::{constraint, feature_id, new_id, sign_up};
+use crate::units_of_work::{give_up_after, left_open};
+
+/// With so many connections that some are kept for counting.
+fn with_sessions(database: &TestDatabase) -> PgStore {
+    PgStore::connect(PoolSettings { max_connections: 6, ..database.pool_settings() }).unwrap()
+}
+
+async fn counting(store: &dyn Store) -> Box<dyn UnitOfWork> {
+    store.begin(Scope::Counting).await.unwrap()
+}
+
+/// Locks the counter, made before if it was not there, and says what one more use under each key leaves to be written.
+async fn used(work: &mut dyn UnitOfWork, meter: &Meter, keys: &[IdempotencyKey]) -> BatchRecord {
+    let meters = [meter.clone()];
+    let locked = async |work: &mut dyn UnitOfWork| {
+        work.usage().lock_batch(&meters, &[], Patience::Wait).await.unwrap().meters.remove(0)
+    };
+    let mut state = locked(work).await;
+    if let MeterState::Uncounted(period) = state {
+        work.usage().open_counters(&[(meter.clone(), period)]).await.unwrap();
+        state = locked(work).await;
+    }
+    let MeterState::Locked { entitlement, .. } = state else { panic!("not locked: {state:?}") };
+    let mut entitlement = entitlement.into_inner();
+    let period = entitlement.period;
+    let counter = CounterKey { meter: meter.clone(), period_kind: period.kind, period_start: period.start };
+    let grant = |key: &IdempotencyKey| Entry {
+        counter: counter.clone(),
+        amount: 1,
+        overage: 0,
+        api_key_id: None,
+        hold_id: None,
+        event_id: Some(new_id()),
+        kept: Some((
+            key.clone(),
+            KeptOutcome { amount: 1, decision: consume(&mut entitlement, 1).decision, hold: None },
+        )),
+    };
+    let entries = keys.iter().map(grant).collect();
+    let counters = vec![CounterChange { key: counter, tally: entitlement.tally }];
+    BatchRecord { counters, entries, ..BatchRecord::default() }
+}
+
+async fn prepared(database: &TestDatabase) -> Meter {
+    let user_id = sign_up(&*database.store(), "ann").await;
+    database.sql(&format!("UPDATE users SET plan_id = 'gold' WHERE id = '{user_id}'")).await;
+    Meter { user_id, feature_id: feature_id("ai_requests") }
+}
+
+async fn total(database: &TestDatabase) -> i64 {
+    database.query_scalar("SELECT coalesce(sum(used), 0)::bigint FROM usage_counters").await
+}
+
+/// They are written into the message's text, so each of them must stay what it is.
+#[tokio::test]
+async fn a_key_may_be_any_text() {
+    let database = TestDatabase::new().await;
+    let meter = prepared(&database).await;
+    let store = with_sessions(&database);
+    let texts = ["it's", r"\", r#"",""#, r"\'; DROP TABLE users; --", "{}", "NULL", "$1", "E'\\\\'", r#"\" \\ '' ""#];
+    let keys = texts.map(|text| IdempotencyKey::parse(text).unwrap());
+    let mut work = counting(&store).await;
+    let record = used(&mut *work, &meter, &keys).await;
+    work.usage().record_batch(&record).await.unwrap();
+    work.commit().await.unwrap();
+
+    let mut work = counting(&store).await;
+    let asked: Vec<_> = keys.iter().map(|key| KeyOfUser { user_id: meter.user_id, key }).collect();
+    let found = work.usage().lock_batch(std::slice::from_ref(&meter), &asked, Patience::Skip).await.unwrap();
+    let mut places: Vec<_> = found.kept.iter().map(|(place, kept)| (*place, kept.decision.current)).collect();
+    places.sort_unstable();
+    assert_eq!(places, (0..keys.len()).zip(1_i64..).collect::<Vec<_>>());
+    let stored: i64 = database.query_scalar("SELECT count(DISTINCT key) FROM idempotency_keys").await;
+    assert_eq!(usize::try_from(stored).unwrap(), keys.len());
+}
+
+#[tokio::test]
+async fn a_commit_that_is_refused_keeps_nothing_and_lets_go_of_the_locks() {
+    let database = TestDatabase::new().await;
+    let meter = prepared(&database).await;
+    let store = with_sessions(&database);
+    let key = [IdempotencyKey::parse("once").unwrap()];
+    for round in 0..4 {
+        let mut work = counting(&store).await;
+        let record = used(&mut *work, &meter, &key).await;
+        let recorded = work.usage().record_batch(&record).await;
+        let outcome = if recorded.is_ok() { work.commit().await } else { recorded };
+        if round == 0 {
+            outcome.unwrap();
+        } else {
+            assert!(constraint(outcome).starts_with("idempotency_keys"));
+        }
+        // On another connection, which would not wait.
+        let mut other = store.begin(Scope::SERVICE).await.unwrap();
+        let state = other.usage().lock_batch(std::slice::from_ref(&meter), &[], Patience::Skip).await.unwrap();
+        assert!(matches!(state.meters[0], MeterState::Locked { .. }), "{state:?}");
+    }
+    assert_eq!(total(&database).await, 1);
+}
+
+#[tokio::test]
+async fn what_is_given_up_at_any_moment_is_not_kept() {
+    let database = TestDatabase::new().await;
+    let meter = prepared(&database).await;
+    let store = with_sessions(&database);
+    let mut kept = 0;
+    for polls in 0..60 {
+        give_up_after(polls, async {
+            let mut work = counting(&store).await;
+            let record = used(&mut *work, &meter, &[IdempotencyKey::of_id(new_id())]).await;
+            work.usage().record_batch(&record).await.unwrap();
+            // Never committed: dropped at the latest here.
+        })
+        .await;
+        if polls % 10 == 0 {
+            assert_eq!(left_open(&database).await, 0, "after {polls} polls");
+            let mut work = counting(&store).await;
+            let record = used(&mut *work, &meter, &[IdempotencyKey::of_id(new_id())]).await;
+            work.usage().record_batch(&record).await.unwrap();
+            work.commit().await.unwrap();
+            kept += 1;
+        }
+    }
+    assert_eq!(total(&database).await, kept);
+}
+
+/// As all of them are after a restart of the database: nothing was done on them, so nobody need hear of it.
+#[tokio::test]
+async fn a_connection_that_died_at_rest_is_replaced() {
+    let database = TestDatabase::new().await;
+    let meter = prepared(&database).await;
+    let store = with_sessions(&database);
+    for scope in [Scope::Counting, Scope::Counting, Scope::Reading] {
+        let mut work = store.begin(scope).await.unwrap();
+        let found = work.entitlements().find_many(std::slice::from_ref(&meter)).await.unwrap();
+        assert!(found[0].is_ok());
+        work.commit().await.unwrap();
+        let end = "SELECT count(pg_terminate_backend(pid, 1000)) FROM pg_stat_activity \
+            WHERE usename = 'app_user' AND datname = current_database()";
+        assert!(database.query_scalar::<i64>(end).await > 0);
+    }
+}
+
+/// A connection that is cut inside a transaction is the caller's to hear of: what it held may be somebody else's by now.
+#[tokio::test]
+async fn a_connection_that_died_at_work_is_an_error() {
+    let database = TestDatabase::new().await;
+    let meter = prepared(&database).await;
+    let store = with_sessions(&database);
+    let mut work = counting(&store).await;
+    let record = used(&mut *work, &meter, &[IdempotencyKey::of_id(new_id())]).await;
+    let end = "SELECT count(pg_terminate_backend(pid, 1000)) FROM pg_stat_activity \
+        WHERE usename = 'app_user' AND datname = current_database()";
+    assert!(database.query_scalar::<i64>(end).await > 0);
+    work.usage().record_batch(&record).await.unwrap();
+    let outcome = work.commit().await;
+    assert!(matches!(outcome, Err(StoreError::InDoubt(_))), "{outcome:?}");
+    assert_eq!(total(&database).await, 0);
+}
