@@ -100,7 +100,7 @@ async fn a_whole_answer_is_collected_and_tells_its_cost() {
     let kept = Kept::default();
     let pieces = vec![says("one "), says("two"), AnswerPiece::Settled(receipt())];
     let begun = whole(answer(pieces), writing(Form::Whole, &kept)).await.unwrap();
-    assert_eq!(header(&begun.heading, "x-product-base-cost-usd"), Some("0.001500000"));
+    assert_eq!(header(&begun.heading, "x-product-base-cost-usd"), Some("0.0015"));
     assert_eq!(header(&begun.heading, "x-product-base-max-tokens"), Some("77"));
     assert_eq!(header(&begun.heading, "x-product-base-call-id"), Some("00000000-0000-0000-0000-00000000ca11"));
     assert_eq!(header(&begun.heading, "cache-control"), Some("no-store"));
