@@ -83,6 +83,12 @@ bench: postgres-tests ## Measure the service against Postgres alone, into docs/B
 	@$(TARGET)/release/bench --service $(TARGET)/release/product-base \
 	  --users "$$BENCH_USERS" --seconds "$$BENCH_SECONDS" --only "$$BENCH_ONLY"
 
+.PHONY: soak
+soak: export SOAK_MINUTES ?= 10
+soak: postgres-tests ## Call models for ten minutes without a pause; fails if it gets slower or grows (SOAK_MINUTES)
+	$(CARGO) build --release -p product-base -p tests --bin product-base --bin bench
+	@$(TARGET)/release/bench --service $(TARGET)/release/product-base --users 2000 --soak "$$SOAK_MINUTES"
+
 .PHONY: docs
 docs: postgres ## Write docs/openapi.json and docs/schema.sql anew (a test holds them)
 	$(CARGO) build -p product-base -p migration

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 
 const USERS: RangeInclusive<u32> = 1..=10_000_000;
+const MINUTES: RangeInclusive<u32> = 1..=600;
 const SECONDS: RangeInclusive<u32> = 1..=600;
 
 #[derive(Clone, Debug)]
@@ -20,6 +21,8 @@ pub struct Arguments {
     pub seconds: u32,
     /// Only cases with this in their name, for whoever improves one. Nothing is written then.
     pub only: Option<String>,
+    /// For how many minutes calls of models go on, instead of everything else.
+    pub soak_minutes: Option<u32>,
 }
 
 impl Arguments {
@@ -31,6 +34,7 @@ impl Arguments {
             users: 100_000,
             seconds: 5,
             only: None,
+            soak_minutes: None,
         };
         while let Some(name) = words.next() {
             let value = words.next().with_context(|| format!("{name} needs a value"))?;
@@ -39,8 +43,9 @@ impl Arguments {
                 "--report" => arguments.report = PathBuf::from(value),
                 "--users" => arguments.users = number(&name, &value, USERS)?,
                 "--seconds" => arguments.seconds = number(&name, &value, SECONDS)?,
+                "--soak" => arguments.soak_minutes = Some(number(&name, &value, MINUTES)?),
                 "--only" => arguments.only = Some(value).filter(|only| !only.is_empty()),
-                _ => bail!("{name} is unknown; there are --service, --report, --users, --seconds and --only"),
+                _ => bail!("{name} is unknown; there are --service, --report, --users, --seconds, --only and --soak"),
             }
         }
         arguments.service = std::path::absolute(&arguments.service)?;
@@ -54,7 +59,7 @@ impl Arguments {
 
 impl Arguments {
     pub fn wants(&self, name: &str) -> bool {
-        self.only.as_ref().is_none_or(|only| name.contains(only))
+        self.soak_minutes.is_none() && self.only.as_ref().is_none_or(|only| name.contains(only))
     }
 }
 

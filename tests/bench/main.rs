@@ -15,6 +15,7 @@ mod processes;
 mod report;
 mod run;
 mod service;
+mod soak;
 mod stage;
 mod supabase;
 mod tools;
@@ -32,6 +33,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use arguments::Arguments;
 use report::thousands;
 use run::Run;
+use soak::Soak;
 use stage::Ground;
 
 /// For all that is not a measurement: every step has its own limit, and this is for what nobody thought of.
@@ -65,7 +67,8 @@ async fn run() -> anyhow::Result<ExitCode> {
 
 fn limit(arguments: &Arguments) -> Duration {
     let measurements = run::measurements();
-    AROUND_LIMIT + measurements * (Duration::from_secs(arguments.seconds.into()) + MEASUREMENT_GRACE)
+    let soaking = Duration::from_secs(60 * u64::from(arguments.soak_minutes.unwrap_or_default()));
+    AROUND_LIMIT + 2 * soaking + measurements * (Duration::from_secs(arguments.seconds.into()) + MEASUREMENT_GRACE)
 }
 
 async fn bench(arguments: &Arguments) -> anyhow::Result<ExitCode> {
@@ -80,6 +83,11 @@ async fn bench(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     eprintln!("bench: {} users, {} s a measurement", thousands(arguments.users.into()), arguments.seconds);
     let stage = ground.build(arguments).await?;
+    if let Some(minutes) = arguments.soak_minutes {
+        let soaked = Soak { stage: &stage, tools: &tools, minutes }.run().await;
+        stage.strike().await?;
+        return soaked;
+    }
     let rows = Run { arguments, stage: &stage, tools: &tools }.measure().await?;
     let machine = machine::describe(arguments, &stage, &tools).await;
     let last_words = stage.service.last_words();

@@ -79,7 +79,8 @@ impl Ground {
         let limit = PEOPLE_LIMIT + Duration::from_secs(u64::from(arguments.users) * 60 / 1_000_000);
         let is_foreign = |house| matches!(house, House::Supabase | House::SupabaseUnseen);
         let wants_supabase = CASES.iter().any(|case| is_foreign(case.house) && arguments.wants(case.name));
-        let asks_models = CASES.iter().any(|case| case.asks_models() && arguments.wants(case.name));
+        let asks_models = arguments.soak_minutes.is_some()
+            || CASES.iter().any(|case| case.asks_models() && arguments.wants(case.name));
         let made = timeout(limit, async {
             people::settle(&mut owner, arguments.users).await?;
             if asks_models {

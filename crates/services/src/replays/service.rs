@@ -184,7 +184,7 @@ impl ReplayService {
         // Before it is: a commit may be done of which nobody hears.
         ticket.is_claimed = true;
         match retry_conflicts(|| self.look(&asked, hold_id)).await? {
-            None => return Ok(Claimed::Fresh(ticket)),
+            None => Ok(Claimed::Fresh(ticket)),
             Some(found) => {
                 ticket.is_claimed = false;
                 match found {

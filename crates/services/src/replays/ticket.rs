@@ -48,7 +48,7 @@ pub(super) struct Entry {
 
 pub struct Ticket {
     /// None once its end is told.
-    entry: Option<Entry>,
+    entry: Option<Box<Entry>>,
     /// Whether the place may be ours in the database.
     pub(super) is_claimed: bool,
     hold_id: HoldId,
@@ -57,11 +57,11 @@ pub struct Ticket {
 
 impl Ticket {
     pub(super) fn new(entry: Entry) -> Self {
-        Self { hold_id: entry.hold_id, entry: Some(entry), is_claimed: false, taken: Taken::default() }
+        Self { hold_id: entry.hold_id, entry: Some(Box::new(entry)), is_claimed: false, taken: Taken::default() }
     }
 
-    pub(super) const fn entry(&self) -> Option<&Entry> {
-        self.entry.as_ref()
+    pub(super) fn entry(&self) -> Option<&Entry> {
+        self.entry.as_deref()
     }
 
     /// The id that the call's hold must have: by it the place is known to be the call's.
