@@ -59,14 +59,12 @@ impl Dialect {
     /// What the dialect calls an error with this status.
     fn word(self, status: u16) -> &'static str {
         match (self, status) {
+            (Self::OpenAi | Self::Anthropic, 403) => "permission_error",
             (Self::OpenAi, 402) => "insufficient_quota",
-            (Self::OpenAi, 403) => "permission_error",
             (Self::OpenAi, 500..) => "server_error",
-            (Self::OpenAi, _) => "invalid_request_error",
-            (Self::Anthropic, 400 | 405) => "invalid_request_error",
+            (Self::OpenAi, _) | (Self::Anthropic, 400 | 405) => "invalid_request_error",
             (Self::Anthropic, 401) => "authentication_error",
             (Self::Anthropic, 402) => "billing_error",
-            (Self::Anthropic, 403) => "permission_error",
             (Self::Anthropic, 404) => "not_found_error",
             (Self::Anthropic, 429) => "rate_limit_error",
             (Self::Anthropic, _) => "api_error",
