@@ -1,10 +1,12 @@
-//! The official Python SDKs against the stub upstream: what they understand is what the stub said, and what they count
+//! The official Python SDKs through the gateway (`through`), and here against the stub upstream: what they understand is what the stub said, and what they count
 //! is what it charges. So tests of the gateway may trust its bytes.
 //!
 //! Python with the SDKs is looked for in `.sdks` (`make sdks`), then on the path. Where one is missing its test says on
 //! standard error that it skips, and nothing is ever downloaded here.
 
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
+
+mod through;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -20,10 +22,16 @@ const INPUT: u64 = 7;
 
 /// What the SDK told, by the name of the case. `None` where it is not installed.
 fn drive(sdk: &str, url: &str) -> Option<BTreeMap<String, Value>> {
+    run("drive.py", sdk, url, KEY)
+}
+
+/// The same of any of the scripts.
+fn run(script: &str, sdk: &str, url: &str, key: &str) -> Option<BTreeMap<String, Value>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ stands in the repository");
     let own = root.join(".sdks/bin/python");
     let python = if own.exists() { own } else { "python3".into() };
-    let Ok(output) = Command::new(python).arg(root.join("tests/sdks/drive.py")).args([sdk, url, KEY]).output() else {
+    let Ok(output) = Command::new(python).arg(root.join("tests/sdks").join(script)).args([sdk, url, key]).output()
+    else {
         skip(sdk, "there is no Python");
         return None;
     };
