@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use domain::ai::Provider;
+use domain::ai::{ModelId, Provider};
 use domain::prices::{
     CatalogueChange, CatalogueModel, ModelCatalogue, ModelPrice, ModelPurpose, PriceDraft, PriceId, PriceList,
     PriceRefused, place, refresh,
@@ -68,6 +68,15 @@ pub enum CatalogueLoad {
 pub struct PricedModel {
     pub model: CatalogueModel,
     pub prices: Vec<ModelPrice>,
+}
+
+/// What a call has to know of its model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OfferedModel {
+    pub provider: Provider,
+    pub purpose: ModelPurpose,
+    pub max_input_tokens: Option<u64>,
+    pub max_output_tokens: Option<u64>,
 }
 
 pub struct PriceService {
@@ -127,6 +136,26 @@ impl PriceService {
             models.push(PricedModel { model: known.cloned().unwrap_or_else(unknown), prices });
         }
         Ok(models)
+    }
+
+    /// The model that goes by this name, if it has a price now. Every call asks, so nothing is copied that it does not need.
+    pub async fn find(&self, provider: Option<Provider>, name: &ModelId) -> Result<Option<OfferedModel>, StoreError> {
+        let (list, now) = (self.current().await?, self.clock.now());
+        let is_meant = |of: Provider| provider.is_none_or(|only| only == of);
+        let known = self.catalogue.find(name);
+        if let Some(known) =
+            known.filter(|known| is_meant(known.provider) && list.is_priced(known.provider, &known.id, now))
+        {
+            let CatalogueModel { provider, purpose, max_input_tokens, max_output_tokens, .. } = *known;
+            return Ok(Some(OfferedModel { provider, purpose, max_input_tokens, max_output_tokens }));
+        }
+        let priced = Provider::ALL.into_iter().find(|of| is_meant(*of) && list.is_priced(*of, name, now));
+        Ok(priced.map(|provider| OfferedModel {
+            provider,
+            purpose: ModelPurpose::Chat,
+            max_input_tokens: None,
+            max_output_tokens: None,
+        }))
     }
 
     /// For administrators: every price, planned and past ones too.

@@ -119,6 +119,12 @@ impl PriceList {
         models
     }
 
+    /// Whether a model has a price of its own at this time.
+    pub fn is_priced(&self, provider: Provider, model: &ModelId, at: DateTime<Utc>) -> bool {
+        let rows = self.rows.get(&(provider, model.clone()));
+        rows.is_some_and(|rows| rows.iter().any(|row| row.is_in_force(at)))
+    }
+
     /// The prices of a model in force, those of its alias's model with them.
     pub fn rates(&self, provider: Provider, model: &ModelId, at: DateTime<Utc>) -> Rates<'_> {
         let name = (provider, model.clone());

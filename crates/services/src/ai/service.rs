@@ -33,7 +33,7 @@ use super::registry::Registry;
 use crate::ai_usage::AiUsageService;
 use crate::chat::ChatService;
 use crate::entitlements::EntitlementService;
-use crate::prices::{PriceService, PricedModel};
+use crate::prices::{OfferedModel, PriceService, PricedModel};
 use crate::tokens::TokenService;
 use crate::usage::UsageService;
 use crate::usage::commands::{CallDemand, Demand, Demanded, UsageError};
@@ -145,24 +145,21 @@ impl AiService {
             Some((first, rest)) => first.parse().map_or((None, name), |named| (Some(named), rest)),
             None => (None, name),
         };
-        let models = self.parts.prices.models(provider.or(named)).await?;
-        let is_called = |known: &&PricedModel| {
-            known.model.id.as_str() == bare || known.model.aliases.iter().any(|alias| alias.as_str() == bare)
+        let provider = provider.or(named);
+        let found = match ModelId::parse(bare) {
+            Ok(model) => self.parts.prices.find(provider, &model).await?.map(|known| (model, known)),
+            Err(_) => None,
         };
-        let (Some(known), Ok(model)) = (models.iter().find(is_called), ModelId::parse(bare)) else {
-            return Err(CallError::UnknownModel { model: name.to_owned(), near: near_names(bare, &models) });
+        let Some((model, known)) = found else {
+            let near = near_names(bare, &self.parts.prices.models(provider).await?);
+            return Err(CallError::UnknownModel { model: name.to_owned(), near });
         };
-        if known.model.purpose != purpose {
+        if known.purpose != purpose {
             return Err(CallError::WrongPurpose(name.to_owned()));
         }
-        let provider = known.model.provider;
-        Ok(Target {
-            provider,
-            model,
-            max_input_tokens: known.model.max_input_tokens,
-            max_output_tokens: known.model.max_output_tokens,
-            is_sandbox: self.parts.providers.get(&provider).is_some_and(|provider| provider.is_sandbox()),
-        })
+        let OfferedModel { provider, max_input_tokens, max_output_tokens, .. } = known;
+        let is_sandbox = self.parts.providers.get(&provider).is_some_and(|provider| provider.is_sandbox());
+        Ok(Target { provider, model, max_input_tokens, max_output_tokens, is_sandbox })
     }
 
     /// Holds the most that the call can use, sends it and answers as the provider does; settles once it is over, whoever
