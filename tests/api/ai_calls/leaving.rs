@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use testkit::upstream::{Dialect, Fault, Pace, Script};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::stage::{MODELS, Stage, events, hello, prices, words};
 
@@ -177,23 +179,42 @@ async fn a_stop_ends_what_runs_and_settles_it() {
     assert_eq!(database.query_scalar::<i64>("SELECT count(*) FROM integrity_findings").await, 0);
 }
 
+/// Asks for a stream over a connection that takes little, and reads nothing.
+async fn ask_and_read_nothing(stage: &Stage, key: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let mut connection = socket.connect(stage.app.address()).await.unwrap();
+    let mut body = hello("gpt-one");
+    body["stream"] = json!(true);
+    let (body, host) = (body.to_string(), stage.app.address());
+    let request = format!(
+        "POST /api/ai/chat HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    connection.write_all(request.as_bytes()).await.unwrap();
+    connection
+}
+
 /// A client that stays and does not read holds the provider back, but neither the hold nor the revocation.
 #[tokio::test]
 async fn a_reader_who_does_not_read_keeps_neither_the_hold_nor_the_key_alive() {
     let stage = Stage::with(|settings| settings.ai.calls.hold_seconds = 3).await;
     let key = stage.key(json!({})).await;
-    let text = vec!["a".repeat(40_000); 400].join(" ");
+    // More than the sockets and the channels between them hold, of which each word is soon counted.
+    let text = vec!["hello,".repeat(5_000); 300].join(" ");
     stage.upstream.script("gpt-one", Script::says(&text).priced(prices()));
-    let response = stage.begin(key.text_at("/key"), hello("gpt-one")).await;
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    let connection = ask_and_read_nothing(&stage, key.text_at("/key")).await;
     let pending = "SELECT count(*) FROM usage_reservations WHERE status = 'pending' AND expires_at > now()";
+    stage.upstream.until("the call", |stub| stub.totals().requests == 1).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
     assert_eq!(stage.number(pending).await, 1, "the call goes on, and its hold says so: {:?}", stage.books().await);
     let path = format!("/api/keys/{}", key.text_at("/id"));
     stage.app.delete(&path).bearer(&stage.ada).send().await.expect_status(204);
     let revoked = Instant::now();
     stage.settled(1).await;
     assert!(revoked.elapsed() < Duration::from_secs(3), "{:?}", revoked.elapsed());
-    drop(response);
+    drop(connection);
     assert_eq!(stage.books().await[0].4, "broken");
     stage.expect_in_order().await;
 }
