@@ -256,7 +256,9 @@ async fn a_database_that_goes_away_in_the_middle_of_a_call_finds_it_billed_once(
         assert_eq!(books.len(), before + 1);
         let (_, _, output, source, _) = books.last().unwrap();
         let is_whole = (*output, source.as_str()) == (i64::try_from(WORDS).unwrap(), "provider");
-        assert!(is_whole || (is_long && source == "partial"), "{books:?}");
+        // Whoever is first once the database is back, the process or the sweep: on a slow machine the short outage outlasts
+        // the hold too.
+        assert!(is_whole || source == "partial", "{books:?}");
         stage.expect_in_order().await;
     }
     drop(stage);
