@@ -19,21 +19,6 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// By when the service works again, once the database does.
 const RECOVERY: Duration = Duration::from_secs(5);
 
-/// Nobody but the owner can connect any more, and whoever is connected goes.
-async fn take_away(database: &TestDatabase) {
-    database
-        .sql(&format!(
-            "ALTER DATABASE {} CONNECTION LIMIT 0; SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity \
-             WHERE datname = current_database() AND usename = 'app_user'",
-            database.name()
-        ))
-        .await;
-}
-
-async fn give_back(database: &TestDatabase) {
-    database.sql(&format!("ALTER DATABASE {} CONNECTION LIMIT -1", database.name())).await;
-}
-
 /// Reads and writes, with a token, with a key and with neither.
 fn requests(app: &TestApp, user: &TestUser, key: &str) -> Vec<Request> {
     let account = json!({ "email": "ada@example.com", "password": "correct horse battery" });
@@ -92,7 +77,7 @@ async fn a_lost_database_is_a_503_soon_and_the_service_recovers() {
     let app = TestApp::start().await;
     let ada = app.signup("ada@example.com").await;
     let key = make_key(&app, &ada).await;
-    take_away(app.database()).await;
+    app.database().take_away().await;
     sleep(Duration::from_millis(1_100)).await; // what is remembered for a second is forgotten
     let answers = futures_util::future::join_all(requests(&app, &ada, &key).into_iter().map(timed)).await;
     answers.into_iter().for_each(expect_away);
@@ -101,7 +86,7 @@ async fn a_lost_database_is_a_503_soon_and_the_service_recovers() {
     let readiness = readiness.expect_status(503);
     assert!(took < PATIENCE && readiness.header("retry-after").is_some(), "{took:?}: {readiness}");
     assert_eq!(readiness.at("/checks/database/ok"), false);
-    give_back(app.database()).await;
+    app.database().give_back().await;
     expect_recovery(&app, &ada).await;
     let plan = app.get("/api/users/me/plan").bearer(&ada).send().await.expect_status(200);
     assert_eq!(plan.text_at("/plan_id"), "free", "what was refused was not done");
@@ -112,8 +97,8 @@ async fn killed_connections_are_not_noticed_by_the_next_caller() {
     let app = TestApp::start().await;
     let ada = app.signup("ada@example.com").await;
     for _ in 0..3 {
-        take_away(app.database()).await;
-        give_back(app.database()).await;
+        app.database().take_away().await;
+        app.database().give_back().await;
         app.get("/api/users/me").bearer(&ada).send().await.expect_status(200);
         let change = json!({ "name": "Ada" });
         app.patch("/api/users/me").bearer(&ada).json(change).send().await.expect_status(200);
@@ -140,14 +125,14 @@ async fn a_frozen_database_is_a_503_soon_too() {
 #[tokio::test]
 async fn the_service_starts_without_its_database_and_finds_it_later() {
     let database = Arc::new(TestDatabase::new().await);
-    take_away(&database).await;
+    database.take_away().await;
     let app = TestApp::over(Arc::clone(&database), |settings| {
         settings.auth.signing_key = Secret::new("a signing key that these tests alone know");
     })
     .await;
     app.get("/healthz").send().await.expect_status(200);
     expect_away(timed(app.get("/api/plans")).await);
-    give_back(&database).await;
+    database.give_back().await;
     let ada = app.signup("ada@example.com").await;
     expect_recovery(&app, &ada).await;
 }

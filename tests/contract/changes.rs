@@ -156,13 +156,12 @@ async fn a_killed_connection_is_noticed_and_what_was_read_before_is_forgotten() 
 #[tokio::test]
 async fn a_feed_begins_without_its_database_and_finds_it_later() {
     let database = TestDatabase::new().await;
-    let name = database.name();
-    database.sql(&format!("ALTER DATABASE {name} CONNECTION LIMIT 0")).await;
+    database.take_away().await;
     let notes = Arc::new(Notes::default());
     let _feed = ChangeFeed::start(&database.service_url(), notes.clone()).unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!notes.is_hearing());
-    database.sql(&format!("ALTER DATABASE {name} CONNECTION LIMIT -1")).await;
+    database.give_back().await;
     eventually(AGAIN, || async { notes.is_hearing() }, |hearing| *hearing).await;
     assert!(ChangeFeed::start("nonsense", notes).is_err());
 }

@@ -98,6 +98,27 @@ impl TestDatabase {
         outcome.unwrap_or_else(|error| panic!("{statements}: {error}"));
     }
 
+    /// Nobody but the owner can connect any more, and whoever was connected is gone.
+    ///
+    /// The door is shut in a transaction of its own before anybody is sent away: within one, whoever is sent away first
+    /// would come back in through it. Who was already on the way in when it shut is sent away by a later round.
+    pub async fn take_away(&self) {
+        self.sql(&format!("ALTER DATABASE {} CONNECTION LIMIT 0", self.name)).await;
+        let send_away = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity \
+                         WHERE datname = current_database() AND usename = 'app_user'";
+        let mut quiet_rounds = 0;
+        while quiet_rounds < 2 {
+            let sent_away: i64 = self.query_scalar(send_away).await;
+            quiet_rounds = if sent_away == 0 { quiet_rounds + 1 } else { 0 };
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Undoes [`Self::take_away`].
+    pub async fn give_back(&self) {
+        self.sql(&format!("ALTER DATABASE {} CONNECTION LIMIT -1", self.name)).await;
+    }
+
     /// The one value of one row, as the owner.
     pub async fn query_scalar<T>(&self, query: &str) -> T
     where
