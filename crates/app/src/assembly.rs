@@ -100,7 +100,6 @@ pub fn rooms(
             history: Arc::clone(&chat),
             statistics: Arc::clone(&ai_usage),
             attempts: models.attempts,
-            providers: models.providers,
             counter: models.counter,
             observer: Arc::new(CallMetrics { clock: Arc::clone(clock), export }),
             clock: Arc::clone(clock),

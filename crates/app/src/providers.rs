@@ -24,8 +24,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
 pub struct Providers {
-    pub providers: HashMap<Provider, Arc<dyn AiProvider>>,
-    /// Over the same providers.
     pub attempts: Arc<Attempts>,
     pub counter: Arc<dyn TokenCounter>,
 }
@@ -38,19 +36,17 @@ impl Providers {
             let sandbox: Arc<dyn AiProvider> = Arc::new(SandboxProvider::new(Arc::clone(&counter)));
             sandbox
         });
-        let (mut providers, mut tried) = (HashMap::new(), HashMap::new());
+        let mut tried = HashMap::new();
         for (provider, of_provider) in [
             (Provider::OpenAi, &settings.ai.openai),
             (Provider::Claude, &settings.ai.claude),
             (Provider::Gemini, &settings.ai.gemini),
         ] {
             let answering = answering(provider, of_provider, sandbox.as_ref(), clock)?;
-            let max_attempts = of_provider.max_attempts;
-            tried.insert(provider, Tried { provider: Arc::clone(&answering), max_attempts });
-            providers.insert(provider, answering);
+            tried.insert(provider, Tried { provider: answering, max_attempts: of_provider.max_attempts });
         }
         let attempts = Arc::new(Attempts::new(tried, rules(settings), randomness));
-        Ok(Self { providers, attempts, counter })
+        Ok(Self { attempts, counter })
     }
 }
 
@@ -129,7 +125,7 @@ mod tests {
 
     fn are_sandboxes(variables: &[(&str, &str)]) -> [bool; 3] {
         let made = made(variables).unwrap();
-        Provider::ALL.map(|provider| made.providers[&provider].is_sandbox())
+        Provider::ALL.map(|provider| made.attempts.is_sandbox(provider))
     }
 
     const PRODUCTION: [(&str, &str); 2] =

@@ -14,6 +14,11 @@ use crate::plans::{IdRefused, parse_id};
 pub struct FeatureId(Arc<str>);
 
 impl FeatureId {
+    /// What a call of a model is one of.
+    pub fn ai_requests() -> Self {
+        Self("ai_requests".into())
+    }
+
     pub fn parse(text: &str) -> Result<Self, IdRefused> {
         parse_id(text).map(|id| Self(id.into()))
     }

@@ -15,9 +15,6 @@ use thiserror::Error;
 
 use crate::entitlements::{EntitlementError, EntitlementService};
 
-/// The feature that every call of a model consumes.
-const AI_REQUESTS: &str = "ai_requests";
-
 #[derive(Debug, Error)]
 pub enum AiUsageError {
     #[error("there is no such user")]
@@ -104,8 +101,7 @@ impl AiUsageService {
     }
 
     async fn left(&self, subject: Subject) -> Result<CallsLeft, AiUsageError> {
-        let Ok(feature_id) = FeatureId::parse(AI_REQUESTS) else { return Ok(CallsLeft::NoFeature) };
-        match self.entitlements.check(subject, &feature_id, 1).await {
+        match self.entitlements.check(subject, &FeatureId::ai_requests(), 1).await {
             Ok(decision) => Ok(CallsLeft::Decided(decision)),
             Err(EntitlementError::UnknownFeature(_) | EntitlementError::NoOverride(_)) => Ok(CallsLeft::NoFeature),
             Err(EntitlementError::UnknownUser) => Err(AiUsageError::UnknownUser),

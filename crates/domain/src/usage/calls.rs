@@ -98,11 +98,6 @@ pub struct CallEnding {
     pub tokens_unpaid: i64,
 }
 
-/// Whether the next call would lie on tokens.
-pub fn call_needs_tokens(entitlement: &Entitlement) -> bool {
-    super::needs_tokens(entitlement, 1)
-}
-
 /// Sets one request aside, or says why not; where it lies beyond the limit, `tokens`, which are all that the call can use.
 pub fn hold_call(entitlement: &mut Entitlement, tokens: i64) -> Holding {
     let mut decision = decide(entitlement, 1);

@@ -8,9 +8,7 @@ mod periods;
 #[cfg(test)]
 mod testing;
 
-pub use calls::{
-    CallEnding, CallPhase, CallTerms, HeldCall, UnknownPhase, call_needs_tokens, extend_call, hold_call, settle_call,
-};
+pub use calls::{CallEnding, CallPhase, CallTerms, HeldCall, UnknownPhase, extend_call, hold_call, settle_call};
 pub use consumption::{Consumption, Tally, consume, needs_tokens};
 pub use holds::{
     Ending, Hold, HoldId, HoldRefusal, HoldStatus, Holding, UnknownHoldStatus, expire, extend, extending_needs_tokens,

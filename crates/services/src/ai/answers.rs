@@ -48,7 +48,7 @@ pub struct Answer {
 pub enum AnswerPiece {
     Piece(ReplyPiece),
     /// The gateway ended the answer: what was held is used up, and no more can be held. To be told as the dialect's `length`.
-    Cut(FinishReason),
+    Cut,
     /// The provider broke off, or the caller's key was revoked; what was delivered is billed.
     Broken(BreakOff),
     /// After the last piece, which is not sent before.

@@ -140,6 +140,11 @@ impl Attempts {
         Err((hold, told.unwrap_or_else(CallFailure::of_nothing)))
     }
 
+    /// Whether the built-in provider answers for this one.
+    pub fn is_sandbox(&self, provider: Provider) -> bool {
+        self.providers.get(&provider).is_some_and(|tried| tried.provider.is_sandbox())
+    }
+
     pub fn statistics(&self) -> AttemptStatistics {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let providers = Provider::ALL.into_iter().filter_map(|provider| {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use domain::ai::{Delivery, FinishReason, ModelId, Provider};
+use domain::ai::{Delivery, ModelId, Provider};
 use domain::prices::PriceList;
 use domain::usage::{CallPhase, HoldId};
 use futures_util::StreamExt;
@@ -247,7 +247,7 @@ impl Course {
                 return End::told(CallOutcome::Broken, AnswerPiece::Broken(broken));
             }
             if self.is_used_up().await {
-                return End::told(CallOutcome::Cut, AnswerPiece::Cut(FinishReason::Length));
+                return End::told(CallOutcome::Cut, AnswerPiece::Cut);
             }
         }
     }

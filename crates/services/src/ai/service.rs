@@ -17,7 +17,7 @@ use domain::features::FeatureId;
 use domain::identity::Subject;
 use domain::prices::{ModelPurpose, NanoUsd, PriceList};
 use domain::usage::CallTerms;
-use ports::ai::{AiProvider, CallContent, CallHold, CallObserver, ProviderCall, TokenCounter};
+use ports::ai::{CallContent, CallHold, CallObserver, ProviderCall, TokenCounter};
 use ports::clock::Clock;
 use ports::store::Store;
 use tokio::sync::{mpsc, oneshot};
@@ -37,9 +37,6 @@ use crate::prices::{OfferedModel, PriceService, PricedModel};
 use crate::tokens::TokenService;
 use crate::usage::UsageService;
 use crate::usage::commands::{CallDemand, Demand, Demanded, UsageError};
-
-/// The feature that a call is one request of.
-const FEATURE: &str = "ai_requests";
 
 /// How many near names an unknown model is told with.
 const NEAR_NAMES: usize = 3;
@@ -79,7 +76,6 @@ pub struct Quote {
     pub tokens: i64,
     pub tokens_available: i64,
     pub decision: Decision,
-    pub as_of: DateTime<Utc>,
 }
 
 /// What the service works with.
@@ -93,8 +89,6 @@ pub struct AiParts {
     pub history: Arc<ChatService>,
     pub statistics: Arc<AiUsageService>,
     pub attempts: Arc<Attempts>,
-    /// Who answers for each provider.
-    pub providers: HashMap<Provider, Arc<dyn AiProvider>>,
     pub counter: Arc<dyn TokenCounter>,
     pub observer: Arc<dyn CallObserver>,
     pub clock: Arc<dyn Clock>,
@@ -158,7 +152,7 @@ impl AiService {
             return Err(CallError::WrongPurpose(name.to_owned()));
         }
         let OfferedModel { provider, max_input_tokens, max_output_tokens, .. } = known;
-        let is_sandbox = self.parts.providers.get(&provider).is_some_and(|provider| provider.is_sandbox());
+        let is_sandbox = self.parts.attempts.is_sandbox(provider);
         Ok(Target { provider, model, max_input_tokens, max_output_tokens, is_sandbox })
     }
 
@@ -180,11 +174,11 @@ impl AiService {
     /// The same path without the call: nothing is held.
     pub async fn quote(&self, call: &Call) -> Result<Quote, CallError> {
         let bounds = self.bounds(call)?;
-        let calls = self.calls(call, &bounds).await?;
+        let calls = self.calls(call).await?;
         let (prices, now) = (self.parts.prices.current().await?, self.parts.clock.now());
         let max_cost = bounds.cost(call, models(&calls), &prices, now).map_err(|_| unpriced(call))?;
         let user_id = call.asking.user_id;
-        let decision = self.parts.entitlements.check(Subject::Oneself(user_id), &feature()?, 1).await?;
+        let decision = self.parts.entitlements.check(Subject::Oneself(user_id), &FeatureId::ai_requests(), 1).await?;
         let balance = self.parts.tokens.balance(user_id).await?;
         let lies_on_tokens = matches!(decision.reason, Reason::Ok | Reason::InsufficientTokens);
         let beyond = decision.remaining == Some(0) && lies_on_tokens;
@@ -196,7 +190,6 @@ impl AiService {
             tokens: if beyond { bounds.tokens() } else { 0 },
             tokens_available: balance.available(),
             decision,
-            as_of: now,
         })
     }
 
@@ -210,13 +203,13 @@ impl AiService {
 
     /// The call, and the others that are made where it fails. What is in a provider's own words falls back to models of that
     /// provider only.
-    async fn calls(&self, call: &Call, bounds: &Bounds) -> Result<Vec<ProviderCall>, CallError> {
+    async fn calls(&self, call: &Call) -> Result<Vec<ProviderCall>, CallError> {
         let of = |target: &Target| ProviderCall {
             provider: target.provider,
             model: target.model.clone(),
             content: call.content.clone(),
             streamed: call.streamed,
-            max_output_tokens: bounds.told(),
+            max_output_tokens: None,
         };
         let mut calls = vec![of(&call.target)];
         let fallbacks = self.parts.settings.fallbacks.get(call.target.model.as_str());
@@ -236,12 +229,17 @@ impl AiService {
         let (prices, now) = (self.parts.prices.current().await?, self.parts.clock.now());
         let may_lower = call.output.may_be_lowered || self.parts.settings.may_lower;
         let mut bounds = self.bounds(call)?;
+        let mut calls = self.calls(call).await?;
         let mut lowerings = if may_lower { LOWERINGS } else { 0 };
         loop {
-            let calls = self.calls(call, &bounds).await?;
             let cost = bounds.cost(call, models(&calls), &prices, now).map_err(|_| unpriced(call))?;
-            let (error, room) = match self.parts.usage.demand(self.demand(call, &bounds, cost, now)?).await {
-                Ok(demanded) if demanded.hold.is_some() => return Ok(HeldCall { bounds, demanded, calls, prices }),
+            let (error, room) = match self.parts.usage.demand(self.demand(call, &bounds, cost, now)).await {
+                Ok(demanded) if demanded.hold.is_some() => {
+                    for call in &mut calls {
+                        call.max_output_tokens = bounds.told();
+                    }
+                    return Ok(HeldCall { bounds, demanded, calls, prices });
+                }
                 Ok(demanded) => refused(&demanded, &bounds),
                 Err(UsageError::KeyLimit { reached, resets_at, as_of }) => {
                     let room = match reached {
@@ -264,7 +262,7 @@ impl AiService {
         }
     }
 
-    fn demand(&self, call: &Call, bounds: &Bounds, cost: NanoUsd, now: DateTime<Utc>) -> Result<Demand, CallError> {
+    fn demand(&self, call: &Call, bounds: &Bounds, cost: NanoUsd, now: DateTime<Utc>) -> Demand {
         let terms = CallTerms {
             provider: call.target.provider,
             model: call.target.model.clone(),
@@ -278,20 +276,15 @@ impl AiService {
             on_key: None,
         };
         let tokens = bounds.tokens();
-        Ok(Demand {
+        Demand {
             user_id: call.asking.user_id,
-            feature_id: feature()?,
+            feature_id: FeatureId::ai_requests(),
             amount: 1,
             key: self.parts.usage.new_key(),
             api_key_id: call.asking.api_key_id.map(|key| key.0),
             hold_for: Some(self.parts.settings.hold_ttl),
             call: Some(Box::new(CallDemand { hold_id: call.hold_id, terms, tokens, limits: call.asking.limits })),
-        })
-    }
-
-    /// How many calls are running here.
-    pub fn running(&self) -> usize {
-        self.registry.len()
+        }
     }
 
     /// For the stop: lets what is running go on for `grace`, then breaks it off and waits until it is settled, at most
@@ -341,10 +334,6 @@ fn models(calls: &[ProviderCall]) -> impl Iterator<Item = (Provider, &ModelId)> 
 
 fn unpriced(call: &Call) -> CallError {
     CallError::Unpriced(call.target.model.to_string())
-}
-
-pub(super) fn feature() -> Result<FeatureId, CallError> {
-    FeatureId::parse(FEATURE).map_err(|_| UsageError::Fault(format!("`{FEATURE}` is no name of a feature")).into())
 }
 
 fn near_names(name: &str, models: &[PricedModel]) -> Vec<String> {

@@ -135,42 +135,41 @@ impl<'a> Deciding<'a> {
                 (Holding { decision, beyond: overage, tokens: overage }, overage)
             }
         };
-        let tokens = TokensAtHand { held: holding.tokens, available: counter.entitlement.tokens_available };
-        *balance = tokens.available;
+        *balance = counter.entitlement.tokens_available;
+        let at_hand = TokensAtHand { held: holding.tokens, available: *balance };
         counter.changed |= holding.decision.allowed;
         let key = counter.key.clone();
-        let demanded = self.book(demand, key, holding, overage, share);
-        Ok(Fate::Settled(Ok(Outcome::Demanded(Demanded { tokens, ..demanded }))))
+        let hold = self.book(demand, key, &holding, overage, share);
+        let demanded = Demanded { decision: holding.decision, hold, tokens: at_hand, replayed: false };
+        Ok(Fate::Settled(Ok(Outcome::Demanded(demanded))))
     }
 
-    /// What is to be written for a demand that was decided; nothing for a refusal.
+    /// What is to be written for a demand that was decided, and the hold where one was made; nothing for a refusal.
     fn book(
         &mut self,
         demand: &Demand,
         key: CounterKey,
-        holding: Holding,
+        holding: &Holding,
         overage: i64,
         share: Option<KeyShare>,
-    ) -> Demanded {
+    ) -> Option<KeptHold> {
         let Holding { decision, beyond, tokens } = holding;
-        let ttl = demand.hold_for.filter(|_| decision.allowed);
+        if !decision.allowed {
+            return None;
+        }
         let given = demand.call.as_ref().and_then(|call| call.hold_id);
-        let made = ttl.map(|ttl| KeptHold {
+        let made = demand.hold_for.map(|ttl| KeptHold {
             id: given.unwrap_or_else(|| HoldId(self.randomness.new_id())),
             expires_at: ends_at(decision.as_of, ttl),
         });
-        let demanded = Demanded { decision, hold: made, tokens: TokensAtHand::default(), replayed: false };
-        if !demanded.decision.allowed {
-            return demanded;
-        }
-        if tokens > 0 {
-            let (held, spent) = if made.is_some() { (tokens, 0) } else { (0, tokens) };
+        if *tokens > 0 {
+            let (held, spent) = if made.is_some() { (*tokens, 0) } else { (0, *tokens) };
             self.move_tokens(&key.meter, held, spent, made.map(|made| made.id));
         }
         if let Some(made) = made {
-            let mut hold = pending(&key, demand, made, beyond, tokens);
+            let mut hold = pending(&key, demand, made, *beyond, *tokens);
             if let Some(call) = &mut hold.call {
-                call.terms.began_at = demanded.decision.as_of;
+                call.terms.began_at = decision.as_of;
                 call.terms.on_key = share;
             }
             let key = demand.call.is_none().then(|| demand.key.clone());
@@ -180,7 +179,7 @@ impl<'a> Deciding<'a> {
             self.on_key(demand.user_id, api_key_id, &share, KeyTally::hold);
         }
         if demand.call.is_none() {
-            let outcome = KeptOutcome { amount: demand.amount, decision: demanded.decision.clone(), hold: made };
+            let outcome = KeptOutcome { amount: demand.amount, decision: decision.clone(), hold: made };
             self.granted.insert((demand.user_id, demand.key.clone()), outcome.clone());
             self.entries.push(Entry {
                 counter: key,
@@ -192,7 +191,7 @@ impl<'a> Deciding<'a> {
                 kept: Some((demand.key.clone(), outcome)),
             });
         }
-        demanded
+        made
     }
 
     fn change_hold(&mut self, command: &HoldCommand) -> Fate {

@@ -142,7 +142,7 @@ async fn whole(answer: Answer, writing: Writing) -> Result<Begun, Unanswered> {
     while let Some(piece) = pieces.recv().await {
         match piece {
             AnswerPiece::Piece(piece) => body.extend(renderer.piece(&piece)),
-            AnswerPiece::Cut(_) => is_cut = true,
+            AnswerPiece::Cut => is_cut = true,
             AnswerPiece::Broken(why) => return Err(of_break_off(head.provider.as_str(), &why).into()),
             AnswerPiece::Settled(settled) => receipt = Some(settled),
         }
@@ -229,7 +229,7 @@ async fn render(
                     return output.sink.end(false);
                 }
             }
-            AnswerPiece::Cut(_) => is_cut = true,
+            AnswerPiece::Cut => is_cut = true,
             AnswerPiece::Broken(why) => {
                 let problem = of_break_off(head.provider.as_str(), &why);
                 output.write([opening, renderer.end(End::Broken(&problem))].concat()).await;

@@ -1,6 +1,5 @@
 use std::sync::Mutex;
 
-use domain::ai::FinishReason;
 use ports::ai::{ProviderFault, ReplyPiece, Wait};
 use services::ai::answers::BreakOff;
 
@@ -147,7 +146,7 @@ async fn a_stream_is_written_piece_by_piece() {
     let Body::Stream(mut body) = begun.body else { panic!("it is a stream") };
     let first = String::from_utf8(body.recv().await.unwrap().to_vec()).unwrap();
     assert!(first.contains("\"role\"") && first.contains("\"one\""), "{first}");
-    sender.send(AnswerPiece::Cut(FinishReason::Length)).await.unwrap();
+    sender.send(AnswerPiece::Cut).await.unwrap();
     sender.send(AnswerPiece::Settled(receipt())).await.unwrap();
     drop(sender);
     let rest = read(Body::Stream(body)).await;
