@@ -73,7 +73,8 @@ postgres-tests: ## The same, and psql, pgbench and PgBouncer for the tests
 bench: export BENCH_USERS ?= 100000
 bench: export BENCH_SECONDS ?= 5
 bench: export BENCH_ONLY ?=
-bench: postgres-tests ## Measure the service against Postgres alone, into docs/BENCHMARKS.md (BENCH_USERS, BENCH_SECONDS)
+bench: export BENCH_AGAINST ?=
+bench: postgres-tests ## Measure the service against Postgres alone, into docs/BENCHMARKS.md (BENCH_USERS, BENCH_SECONDS), or against another build (BENCH_AGAINST)
 	@if ! command -v wrk >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo 'Installing wrk with apt-get.' >&2; \
 	  apt-get update -qq </dev/null >&2 || true; \
@@ -81,7 +82,7 @@ bench: postgres-tests ## Measure the service against Postgres alone, into docs/B
 	fi
 	$(CARGO) build --release -p product-base -p tests --bin product-base --bin bench
 	@$(TARGET)/release/bench --service $(TARGET)/release/product-base \
-	  --users "$$BENCH_USERS" --seconds "$$BENCH_SECONDS" --only "$$BENCH_ONLY"
+	  --users "$$BENCH_USERS" --seconds "$$BENCH_SECONDS" --only "$$BENCH_ONLY" --against "$$BENCH_AGAINST"
 
 .PHONY: soak
 soak: export SOAK_MINUTES ?= 10

@@ -23,6 +23,8 @@ pub struct Arguments {
     pub only: Option<String>,
     /// For how many minutes calls of models go on, instead of everything else.
     pub soak_minutes: Option<u32>,
+    /// Another build of the service, to be compared with in turns, instead of everything else.
+    pub against: Option<PathBuf>,
 }
 
 impl Arguments {
@@ -35,6 +37,7 @@ impl Arguments {
             seconds: 5,
             only: None,
             soak_minutes: None,
+            against: None,
         };
         while let Some(name) = words.next() {
             let value = words.next().with_context(|| format!("{name} needs a value"))?;
@@ -45,13 +48,20 @@ impl Arguments {
                 "--seconds" => arguments.seconds = number(&name, &value, SECONDS)?,
                 "--soak" => arguments.soak_minutes = Some(number(&name, &value, MINUTES)?),
                 "--only" => arguments.only = Some(value).filter(|only| !only.is_empty()),
-                _ => bail!("{name} is unknown; there are --service, --report, --users, --seconds, --only and --soak"),
+                "--against" => {
+                    arguments.against = Some(value).filter(|path| !path.is_empty()).map(std::path::absolute).transpose()?;
+                }
+                _ => bail!(
+                    "{name} is unknown; there are --service, --report, --users, --seconds, --only, --soak and --against"
+                ),
             }
         }
         arguments.service = std::path::absolute(&arguments.service)?;
-        if !arguments.service.is_file() {
-            let service = arguments.service.display();
-            bail!("{service} is not there: type `make bench`, or `cargo build --release -p product-base` first");
+        for program in [&arguments.service].into_iter().chain(&arguments.against) {
+            if !program.is_file() {
+                let program = program.display();
+                bail!("{program} is not there: type `make bench`, or `cargo build --release -p product-base` first");
+            }
         }
         Ok(arguments)
     }

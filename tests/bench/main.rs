@@ -6,6 +6,7 @@
 
 mod arguments;
 mod cases;
+mod duel;
 mod gateway;
 mod goals;
 mod machine;
@@ -31,6 +32,7 @@ use ports::clock::Clock as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use arguments::Arguments;
+use duel::Duel;
 use report::thousands;
 use run::Run;
 use soak::Soak;
@@ -87,6 +89,11 @@ async fn bench(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let soaked = Soak { stage: &stage, tools: &tools, minutes }.run().await;
         stage.strike().await?;
         return soaked;
+    }
+    if let Some(against) = &arguments.against {
+        let fought = Duel { arguments, stage: &stage, tools: &tools, against }.run().await;
+        stage.strike().await?;
+        return fought;
     }
     let rows = Run { arguments, stage: &stage, tools: &tools }.measure().await?;
     let machine = machine::describe(arguments, &stage, &tools).await;

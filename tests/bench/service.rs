@@ -45,6 +45,8 @@ pub struct Special<'a> {
     pub jwks_url: Option<&'a str>,
     /// Where `OpenAI` is.
     pub openai_url: Option<&'a str>,
+    /// Another build than the run's.
+    pub program: Option<&'a Path>,
 }
 
 /// What the lanes of a service did since it started.
@@ -57,7 +59,7 @@ pub struct Gathered {
 impl Service {
     pub async fn start(orders: &Orders, special: Special<'_>) -> anyhow::Result<Self> {
         let log = orders.folder.join(format!("service-{}.log", SystemRandomness.new_id().simple()));
-        let mut command = orders.command();
+        let mut command = orders.command(special.program.unwrap_or(&orders.program));
         if let Some(url) = special.jwks_url {
             command.env("PB__AUTH__SUPABASE__JWKS_URL", url);
         }
@@ -120,8 +122,8 @@ impl Service {
 
 impl Orders {
     /// With nothing of our own environment, whose settings are of other databases.
-    fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
         command
             .arg("serve")
             .env_clear()

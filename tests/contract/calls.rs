@@ -9,12 +9,14 @@ use domain::usage::{
 };
 use domain::users::UserId;
 use harness::TestDatabase;
+use ports::store::{Scope, Store};
 use ports::usage::{
     BatchRecord, CallOutcome, CallRecord, CallResult, CounterChange, HoldChange, HoldState, KeyChange, KeyState,
     KeyWindow, Patience, SaidMessage,
 };
 use uuid::Uuid;
 
+use crate::counting::with_sessions;
 use crate::people::{new_id, service, sign_up};
 use crate::usage::{counted, counter, meter};
 
@@ -117,7 +119,7 @@ async fn a_call_is_found_by_its_phase_and_recorded_once_it_is_settled() {
     work.commit().await.unwrap();
 
     let mut work = service(&*store).await;
-    let found = work.usage().lock_holds(&[id], Patience::Skip).await.unwrap();
+    let found = work.usage().lock_holds(&[id], &[], Patience::Skip).await.unwrap().0;
     let HoldState::Locked { hold, .. } = &found[0] else { panic!("{found:?}") };
     assert_eq!((hold.status, hold.call.as_ref().unwrap().phase), (HoldStatus::Settled, CallPhase::Settled));
     let log = "SELECT concat_ws(' ', provider, model, tokens_used, cost, input_tokens, output_tokens, cached_tokens, latency_ms, outcome, \
@@ -131,6 +133,27 @@ async fn a_call_is_found_by_its_phase_and_recorded_once_it_is_settled() {
     let session: String =
         database.query_scalar("SELECT concat_ws(' ', tokens_used, cost_nano_usd, model) FROM chat_sessions").await;
     assert_eq!(session, "33 11050 claude-haiku-5-5");
+}
+
+/// Postgres logs the text of a statement that fails, and shows that of one that runs.
+#[tokio::test]
+async fn what_people_said_never_stands_in_the_text_of_a_statement() {
+    let database = TestDatabase::new().await;
+    let user_id = sign_up(&*database.store(), "asker").await;
+    let session = new_id();
+    database.sql(&format!("INSERT INTO chat_sessions (id, user_id) VALUES ('{session}', '{}')", user_id.0)).await;
+    let store = with_sessions(&database);
+    let mut work = store.begin(Scope::Counting).await.unwrap();
+    let call =
+        CallRecord { hold_id: HoldId(new_id()), user_id, api_key_id: None, result: result(Some(session)), unpaid_tokens: 0 };
+    work.usage().record_batch(&BatchRecord { calls: vec![call], ..BatchRecord::default() }).await.unwrap();
+    let texts: Vec<(String,)> = database
+        .query_all("SELECT query FROM pg_stat_activity WHERE datname = current_database() AND usename = 'app_user'")
+        .await;
+    assert!(texts.iter().any(|(text,)| text.contains("INSERT INTO chat_messages")), "{texts:?}");
+    assert!(texts.iter().all(|(text,)| !text.contains("Hello")), "{texts:?}");
+    work.commit().await.unwrap();
+    assert_eq!(database.query_scalar::<i64>("SELECT count(*) FROM chat_messages").await, 2);
 }
 
 #[tokio::test]

@@ -2,17 +2,20 @@
 
 use adapters::postgres::{PgStore, PoolSettings};
 use domain::idempotency::IdempotencyKey;
-use domain::usage::consume;
+use domain::usage::{HoldId, consume};
+use domain::users::UserId;
 use harness::TestDatabase;
 use ports::entitlements::Meter;
 use ports::store::{Scope, Store, StoreError, UnitOfWork};
-use ports::usage::{BatchRecord, CounterChange, CounterKey, Entry, KeptOutcome, KeyOfUser, MeterState, Patience};
+use ports::usage::{
+    BatchRecord, CounterChange, CounterKey, Entry, HoldState, KeptOutcome, KeyOfUser, MeterState, Patience,
+};
 
 use crate::people::{constraint, feature_id, new_id, sign_up};
 use crate::units_of_work::{give_up_after, left_open};
 
 /// With so many connections that some are kept for counting.
-fn with_sessions(database: &TestDatabase) -> PgStore {
+pub fn with_sessions(database: &TestDatabase) -> PgStore {
     PgStore::connect(PoolSettings { max_connections: 6, ..database.pool_settings() }).unwrap()
 }
 
@@ -133,6 +136,36 @@ async fn what_is_given_up_at_any_moment_is_not_kept() {
         }
     }
     assert_eq!(total(&database).await, kept);
+}
+
+/// By one message: each of the two is told its own.
+#[tokio::test]
+async fn holds_and_counters_are_locked_together() {
+    let database = TestDatabase::new().await;
+    let meter = prepared(&database).await;
+    let store = with_sessions(&database);
+    let hold = HoldId(new_id());
+    let columns = "id, user_id, feature_id, period, period_start, amount, expires_at";
+    let values = format!("'{}', '{}', 'ai_requests', 'month', '2026-11-01Z', 3, now() + '1 hour'", hold.0, meter.user_id);
+    database.sql(&format!("INSERT INTO usage_reservations ({columns}) VALUES ({values})")).await;
+    let stranger = Meter { user_id: UserId(new_id()), ..meter.clone() };
+    // The first round has everything to prepare and the counter to make.
+    for round in 0..3 {
+        let mut work = counting(&store).await;
+        let asked = [meter.clone(), stranger.clone()];
+        let locked = work.usage().lock_holds(&[hold, HoldId(new_id())], &asked, Patience::Skip).await.unwrap();
+        let ([HoldState::Locked { hold: found, .. }, HoldState::Unknown], [known, MeterState::UnknownUser]) =
+            (&*locked.0, &*locked.1)
+        else {
+            panic!("{locked:?}")
+        };
+        assert_eq!((found.id, found.amount), (hold, 3));
+        assert_eq!(matches!(known, MeterState::Locked { .. }), round > 0, "{known:?}");
+        let record = used(&mut *work, &meter, &[IdempotencyKey::of_id(new_id())]).await;
+        work.usage().record_batch(&record).await.unwrap();
+        work.commit().await.unwrap();
+    }
+    assert_eq!(total(&database).await, 3);
 }
 
 /// As all of them are after a restart of the database: nothing was done on them, so nobody need hear of it.

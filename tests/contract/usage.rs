@@ -234,12 +234,12 @@ async fn a_hold_is_found_under_its_lock_as_it_was_left() {
     assert_eq!(work.usage().list_due_holds(10).await.unwrap(), [(kept.id, user_id)]);
     let again = locked(&mut *work, std::slice::from_ref(&ai), &[&key("held")]).await;
     assert_eq!(again.kept[0].1, outcome);
-    let found = work.usage().lock_holds(&[kept.id, HoldId(new_id())], Patience::Skip).await.unwrap();
+    let found = work.usage().lock_holds(&[kept.id, HoldId(new_id())], &[], Patience::Skip).await.unwrap().0;
     let HoldState::Locked { hold: found_hold, is_due: true, outcome: None } = &found[0] else { panic!("{found:?}") };
     assert_eq!(***found_hold, held);
     assert!(matches!(found[1], HoldState::Unknown), "{found:?}");
     let mut other = service(&*store).await;
-    let skipped = other.usage().lock_holds(&[kept.id], Patience::Skip).await.unwrap();
+    let skipped = other.usage().lock_holds(&[kept.id], &[], Patience::Skip).await.unwrap().0;
     assert!(matches!(skipped[0], HoldState::Held), "{skipped:?}");
     let skipped = other.usage().lock_counters(&[counter(&ai, &facts)], Patience::Skip).await.unwrap();
     assert!(matches!(skipped[0], CounterState::Held), "{skipped:?}");
@@ -251,7 +251,7 @@ async fn a_hold_is_found_under_its_lock_as_it_was_left() {
     work.commit().await.unwrap();
 
     let mut work = service(&*store).await;
-    let found = work.usage().lock_holds(&[kept.id], Patience::Wait).await.unwrap();
+    let found = work.usage().lock_holds(&[kept.id], &[], Patience::Wait).await.unwrap().0;
     let HoldState::Locked { hold: found_hold, outcome: Some(answered), .. } = &found[0] else { panic!("{found:?}") };
     assert_eq!((&***found_hold, answered), (&held, &ending.decision));
     assert_eq!(work.usage().list_due_holds(10).await.unwrap(), []);

@@ -271,8 +271,14 @@ pub trait UsageRepository: Send {
     /// Puts the counters of these periods into force: makes those that are not there yet, and carries what was used in a
     /// period that is still open where its kind or its anchor has moved. Takes the locks of the counters it carries from.
     async fn open_counters(&mut self, counters: &[(Meter, Period)]) -> Result<(), StoreError>;
-    /// Locks distinct holds, in the order of `ids`, which are sorted: one statement.
-    async fn lock_holds(&mut self, ids: &[HoldId], patience: Patience) -> Result<Vec<HoldState>, StoreError>;
+    /// Locks distinct holds, in the order of `ids`, which are sorted, and then, as `lock_batch` does, the counters of
+    /// `meters`, of which there may be none: a statement each, and one message.
+    async fn lock_holds(
+        &mut self,
+        ids: &[HoldId],
+        meters: &[Meter],
+        patience: Patience,
+    ) -> Result<(Vec<HoldState>, Vec<MeterState>), StoreError>;
     /// Locks counters of other periods than the one in force, for holds that were made in them.
     async fn lock_counters(&mut self, keys: &[CounterKey], patience: Patience)
     -> Result<Vec<CounterState>, StoreError>;

@@ -220,27 +220,25 @@ pub(super) fn prepared(statement: &Statement) -> Option<Prepared> {
     Some(Prepared { sql: statement.sql.clone(), arguments })
 }
 
-/// What came back for a message: the rows, and how many were written.
+/// What came back for a statement: the rows, and how many were written.
 #[derive(Default)]
 pub(super) struct Reply {
     pub rows: Vec<PgRow>,
     pub outcome: PgQueryResult,
 }
 
-impl Reply {
-    pub(super) fn add(&mut self, part: Either<PgQueryResult, PgRow>) {
-        match part {
-            Either::Left(outcome) => self.outcome.extend([outcome]),
-            Either::Right(row) => self.rows.push(row),
-        }
-    }
-}
-
 impl Lent {
     /// Sends it, together with what was held back before.
     pub(super) async fn run(&mut self, statement: Prepared) -> Result<Reply, sqlx::Error> {
         self.held_back.push(statement);
-        self.send("").await
+        self.send("").await.map(|mut replies| replies.pop().unwrap_or_default())
+    }
+
+    /// Sends several in one message, with what was held back before. A reply for each of them.
+    pub(super) async fn run_all(&mut self, statements: Vec<Prepared>) -> Result<Vec<Reply>, sqlx::Error> {
+        let before = self.held_back.len();
+        self.held_back.extend(statements);
+        self.send("").await.map(|mut replies| replies.split_off(before.min(replies.len())))
     }
 
     /// Has it go with the next message, which tells of its failure.
@@ -285,7 +283,7 @@ impl Lent {
         self.state.as_mut().ok_or(sqlx::Error::PoolClosed)
     }
 
-    async fn send(&mut self, end: &str) -> Result<Reply, sqlx::Error> {
+    async fn send(&mut self, end: &str) -> Result<Vec<Reply>, sqlx::Error> {
         let held_back = std::mem::take(&mut self.held_back);
         let in_transaction = self.in_transaction;
         let (home, state) = (Arc::clone(&self.home), self.state()?);
@@ -315,14 +313,23 @@ impl State {
         }
     }
 
-    async fn send(&mut self, statements: &[Prepared], in_transaction: bool, end: &str) -> Result<Reply, sqlx::Error> {
+    /// A reply for each statement.
+    async fn send(
+        &mut self,
+        statements: &[Prepared],
+        in_transaction: bool,
+        end: &str,
+    ) -> Result<Vec<Reply>, sqlx::Error> {
         let mut message =
             String::with_capacity(64 + statements.iter().map(|one| one.arguments.len() + 32).sum::<usize>());
+        // Which statement each command of the message executes, for those that do.
+        let mut executing = Vec::with_capacity(statements.len() + 2);
         if in_transaction && !self.begun {
             message.push_str("BEGIN;");
+            executing.push(None);
         }
         let mut is_preparing = false;
-        for Prepared { sql, arguments } in statements {
+        for (place, Prepared { sql, arguments }) in statements.iter().enumerate() {
             let number = if let Some(number) = self.session.prepared.get(sql) {
                 *number
             } else {
@@ -330,21 +337,36 @@ impl State {
                 // Writing to a String cannot fail. The line ends what may be a comment.
                 let _ = write!(message, "PREPARE counting_{number} AS {sql}\n;");
                 self.session.prepared.insert(sql.clone(), number);
+                executing.push(None);
                 is_preparing = true;
                 number
             };
             let _ = write!(message, "EXECUTE counting_{number} {arguments};");
+            executing.push(Some(place));
         }
         message.push_str(end);
         self.begun = in_transaction;
         self.in_flight = true;
-        let mut reply = Reply::default();
+        let mut replies: Vec<Reply> = statements.iter().map(|_| Reply::default()).collect();
+        let mut executing = executing.into_iter();
+        let mut now = executing.next().flatten();
         let mut stream = sqlx::raw_sql(AssertSqlSafe(message)).fetch_many(&mut self.session.connection);
         let answer = loop {
-            match stream.try_next().await {
-                Ok(Some(part)) => reply.add(part),
-                Ok(None) => break Ok(reply),
+            let part = match stream.try_next().await {
+                Ok(Some(part)) => part,
+                Ok(None) => break Ok(replies),
                 Err(error) => break Err(error),
+            };
+            let reply = now.and_then(|place: usize| replies.get_mut(place));
+            match (part, reply) {
+                (Either::Right(row), Some(reply)) => reply.rows.push(row),
+                (Either::Right(_), None) => {}
+                (Either::Left(outcome), reply) => {
+                    if let Some(reply) = reply {
+                        reply.outcome = outcome;
+                    }
+                    now = executing.next().flatten();
+                }
             }
         };
         drop(stream);

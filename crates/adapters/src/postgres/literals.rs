@@ -100,7 +100,6 @@ mod tests {
         let expected = "(E'{00000000-0000-0000-0000-000000000000}',E'{-1,2}',E'{\"2023-11-14T22:13:20.000001Z\",\"2023-11-14T22:13:20.000001Z\",epoch}')";
         assert_eq!(written, expected);
         assert_eq!(arguments(&[1_i64.into()]), None);
-        // The record of calls relies on it: what people said is bound, so that no log of Postgres ever shows it.
         assert_eq!(arguments(&[vec![sea_orm::prelude::Decimal::ONE].into()]), None);
         assert_eq!(arguments(&[Vec::<i64>::new().into()]).as_deref(), Some("(E'{}')"));
     }

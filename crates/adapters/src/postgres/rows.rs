@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use ports::store::StoreError;
-use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Statement, TryGetable, Value};
+use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, QueryResult, Statement, TryGetable, Value};
 
 use super::error::store_error;
 use super::store::PgUnitOfWork;
@@ -22,6 +22,10 @@ fn statement(sql: &str, values: impl IntoIterator<Item = Value>) -> Statement {
     Statement::from_sql_and_values(DbBackend::Postgres, sql, values)
 }
 
+fn rows<R: FromQueryResult>(read: &[QueryResult]) -> Result<Vec<R>, StoreError> {
+    read.iter().map(|row| R::from_query_result(row, "")).collect::<Result<_, _>>().map_err(|error| store_error(&error))
+}
+
 impl PgUnitOfWork {
     pub(super) async fn read_all<R: FromQueryResult + Send + Sync>(
         &self,
@@ -37,6 +41,19 @@ impl PgUnitOfWork {
         values: impl IntoIterator<Item = Value>,
     ) -> Result<Option<R>, StoreError> {
         R::find_by_statement(statement(sql, values)).one(&self.transaction).await.map_err(|error| store_error(&error))
+    }
+
+    /// The rows of two statements that run one after the other, in one message where that can be.
+    pub(super) async fn read_both<A: FromQueryResult, B: FromQueryResult>(
+        &self,
+        first: (&str, Vec<Value>),
+        second: (&str, Vec<Value>),
+    ) -> Result<(Vec<A>, Vec<B>), StoreError> {
+        let statements = [first, second].map(|(sql, values)| statement(sql, values)).into();
+        let read = self.transaction.query_together(statements).await.map_err(|error| store_error(&error))?;
+        let mut read = read.into_iter();
+        let (first, second) = (read.next().unwrap_or_default(), read.next().unwrap_or_default());
+        Ok((rows(&first)?, rows(&second)?))
     }
 
     /// The first column of the first row.
@@ -62,6 +79,12 @@ impl PgUnitOfWork {
     /// Runs a statement after which nothing is asked but the commit, which may tell of its failure instead.
     pub(super) async fn run_last(&self, sql: &str, values: impl IntoIterator<Item = Value>) -> Result<(), StoreError> {
         self.transaction.run_last(statement(sql, values)).await.map_err(|error| store_error(&error))
+    }
+
+    /// Runs a statement whose values are bound, whatever they are. What people said is never a part of a statement's text,
+    /// which Postgres writes to its log where it fails.
+    pub(super) async fn run_bound(&self, sql: &str, values: impl IntoIterator<Item = Value>) -> Result<(), StoreError> {
+        self.transaction.run_bound(statement(sql, values)).await.map_err(|error| store_error(&error))
     }
 
     /// Runs a statement and says how many rows it wrote.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ports::store::StoreError;
 use sea_orm::sea_query::Values;
-use sea_orm::sqlx::postgres::PgRow;
+use sea_orm::sqlx::postgres::{PgQueryResult, PgRow};
 use sea_orm::sqlx::query::Query;
 use sea_orm::sqlx::{self, AssertSqlSafe, PgPool, Postgres, Transaction};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
@@ -124,6 +124,30 @@ impl PgTransaction {
         self.execute_raw(statement).await.map(drop)
     }
 
+    /// Runs statements one after the other, in one message where it can, and gives the rows of each.
+    pub(super) async fn query_together(&self, statements: Vec<Statement>) -> Result<Vec<Vec<QueryResult>>, DbErr> {
+        if let Link::Kept(lent) = &mut *self.link.lock().await
+            && let Some(prepared) = statements.iter().map(counting::prepared).collect::<Option<Vec<_>>>()
+        {
+            let replies = self.answer(lent.run_all(prepared)).await?;
+            return Ok(replies.into_iter().map(|reply| reply.rows.into_iter().map(Into::into).collect()).collect());
+        }
+        let mut rows = Vec::with_capacity(statements.len());
+        for statement in statements {
+            rows.push(self.query_all_raw(statement).await?);
+        }
+        Ok(rows)
+    }
+
+    /// Runs a statement with its values beside it.
+    pub(super) async fn run_bound(&self, statement: Statement) -> Result<(), DbErr> {
+        let outcome = match &mut *self.link.lock().await {
+            Link::Pooled(transaction) => self.answer(self.query(statement).execute(&mut **transaction)).await,
+            Link::Kept(lent) => self.answer(self.bound(lent, statement)).await,
+        };
+        outcome.map(drop)
+    }
+
     /// Gives every further statement so much time: for jobs, whose statements go over whole tables.
     pub(super) async fn allow(&self, statement_ms: u64) -> Result<(), StoreError> {
         let sql = format!("SELECT set_config('statement_timeout', '{statement_ms}', true)");
@@ -148,6 +172,12 @@ impl PgTransaction {
         let rows = self.query(statement).fetch_all(lent.connection().await?).await;
         lent.answered(&rows);
         rows
+    }
+
+    async fn bound(&self, lent: &mut Lent, statement: Statement) -> Result<PgQueryResult, sqlx::Error> {
+        let outcome = self.query(statement).execute(lent.connection().await?).await;
+        lent.answered(&outcome);
+        outcome
     }
 
     /// Waits for an answer within the time limit, and remembers a failure.
@@ -199,13 +229,7 @@ impl ConnectionTrait for PgTransaction {
                 if let Some(prepared) = counting::prepared(&statement) {
                     self.answer(lent.run(prepared)).await.map(|reply| reply.outcome)
                 } else {
-                    let query = self.query(statement);
-                    let work = async {
-                        let outcome = query.execute(lent.connection().await?).await;
-                        lent.answered(&outcome);
-                        outcome
-                    };
-                    self.answer(work).await
+                    self.answer(self.bound(lent, statement)).await
                 }
             }
         };

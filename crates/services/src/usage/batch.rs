@@ -2,11 +2,11 @@
 //!
 //! Two messages, however many commands: one SELECT, with BEGIN before it, that locks the counters in sorted order and
 //! reads all that decides; and one statement that writes counters, events and keys, with COMMIT after it. (Through a
-//! transaction pooler BEGIN and COMMIT are messages of their own.) Holds cost one more to be locked; a counter that is
-//! not there yet costs two, once a period. Keys are not looked up beforehand, since nearly all are new: what is granted
+//! transaction pooler BEGIN and COMMIT are messages of their own.) Holds are locked with the first message; the counters
+//! of those whose feature only their rows tell cost one more. A counter that is not there yet costs two, once a period. Keys are not looked up beforehand, since nearly all are new: what is granted
 //! under an old one violates the primary key of the keys, and what is not granted has its key looked up, for one message
-//! more. In both cases the batch is decided anew, with the keys looked up under the locks. Calls of models cost one for the
-//! usage log, and by API keys with limits of their own one to be locked. Between reading and writing, `deciding` decides
+//! more. In both cases the batch is decided anew, with the keys looked up under the locks. Calls of models cost one more
+//! where messages of conversations are kept, and where API keys have limits of their own. Between reading and writing, `deciding` decides
 //! every command in the order of its arrival: SQL only locks, reads and writes. Nothing is answered before the COMMIT is; and what it left is noted in
 //! the memory that answers checks.
 
@@ -75,25 +75,36 @@ async fn prepare(
     keys: Keys,
 ) -> Result<(Ground, HashMap<usize, KeptOutcome>), StoreError> {
     let mut ground = Ground::default();
-    let mut ids: Vec<_> = commands.iter().filter_map(|command| command.hold_id()).collect();
-    if !ids.is_empty() {
-        // Sorted, so that every batch locks in the same order.
-        ids.sort_unstable();
-        ids.dedup();
-        let holds = work.usage().lock_holds(&ids, patience).await?;
-        ground.add_holds(ids, holds);
-    }
-    let mut meters: Vec<_> = commands.iter().filter_map(|command| command.meter()).chain(ground.meters()).collect();
-    meters.sort_unstable();
-    meters.dedup();
+    let mut meters: Vec<_> = commands.iter().filter_map(|command| command.meter()).collect();
     let demands = commands.iter().enumerate().filter_map(|(place, command)| Some((place, command.key()?)));
     let (places, keys): (Vec<_>, Vec<KeyOfUser<'_>>) = demands.filter(|_| keys == Keys::LookedUp).unzip();
+    // Sorted, so that every batch locks in the same order.
+    let mut ids: Vec<_> = commands.iter().filter_map(|command| command.hold_id()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    if !ids.is_empty() {
+        // Where nothing is waited for, counters that are known beforehand need not come in order with those of the holds.
+        let is_quick = patience == Patience::Skip && keys.is_empty();
+        let mut at_once = if is_quick { std::mem::take(&mut meters) } else { Vec::new() };
+        at_once.sort_unstable();
+        at_once.dedup();
+        let (holds, states) = work.usage().lock_holds(&ids, &at_once, patience).await?;
+        ground.add_holds(ids, holds);
+        let states = at_once.into_iter().zip(states);
+        let (missing, found): (Vec<_>, Vec<_>) =
+            states.partition(|(_, state)| matches!(state, MeterState::Uncounted(_)));
+        ground.add_meters(found);
+        meters.extend(missing.into_iter().map(|(meter, _)| meter));
+        meters.extend(ground.meters_of_holds());
+    }
+    meters.sort_unstable();
+    meters.dedup();
     let mut kept = HashMap::new();
     if !meters.is_empty() {
         let locked = lock(work, &meters, &keys, patience).await?;
         let at_place = |(key, outcome)| Some((*places.get(key)?, outcome));
         kept = locked.kept.into_iter().filter_map(at_place).collect();
-        ground.add_meters(meters, locked.meters);
+        ground.add_meters(meters.into_iter().zip(locked.meters));
     }
     let elsewhere = ground.counters_of_other_periods();
     if !elsewhere.is_empty() {

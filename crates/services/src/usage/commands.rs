@@ -117,10 +117,14 @@ impl Command {
         }
     }
 
-    /// The meter of a demand; that of a hold stands with the hold.
+    /// The meter, as far as it is known beforehand: which feature a hold is of stands with the hold, but a call of a model
+    /// is always one of the same.
     pub(super) fn meter(&self) -> Option<Meter> {
         match self {
             Self::Demand(demand) => Some(demand.meter()),
+            Self::Hold(HoldCommand { whose: Whose::Only(user_id), action, .. }) if action.is_of_call() == Some(true) => {
+                Some(Meter { user_id: *user_id, feature_id: FeatureId::ai_requests() })
+            }
             Self::Hold(_) => None,
         }
     }

@@ -96,9 +96,9 @@ impl Ground {
         }
     }
 
-    /// The meters of the holds.
-    pub fn meters(&self) -> impl Iterator<Item = Meter> + '_ {
-        self.locked_holds().map(|hold| counter_of(hold).meter)
+    /// The meters of the holds, as far as they are not there yet.
+    pub fn meters_of_holds(&self) -> impl Iterator<Item = Meter> + '_ {
+        self.locked_holds().map(|hold| counter_of(hold).meter).filter(|meter| !self.meters.contains_key(meter))
     }
 
     fn locked_holds(&self) -> impl Iterator<Item = &Hold> {
@@ -108,8 +108,8 @@ impl Ground {
         })
     }
 
-    pub fn add_meters(&mut self, meters: Vec<Meter>, states: Vec<MeterState>) {
-        for (meter, state) in meters.into_iter().zip(states) {
+    pub fn add_meters(&mut self, found: impl IntoIterator<Item = (Meter, MeterState)>) {
+        for (meter, state) in found {
             let place = match state {
                 MeterState::Locked { kind, entitlement } => {
                     let entitlement = entitlement.into_inner();

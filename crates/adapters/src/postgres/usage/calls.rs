@@ -98,49 +98,68 @@ pub(super) async fn save_keys(work: &PgUnitOfWork, keys: &[KeyChange]) -> Result
         column(keys, |key| key.tally.cost_held),
     ];
     let values: Vec<Value> = window_columns(&windows).into_iter().chain(tallies).collect();
-    work.run(include_str!("../sql/save_keys.sql"), values).await.map(drop)
+    work.run_last(include_str!("../sql/save_keys.sql"), values).await
 }
 
-/// The costs in dollars are decimals, which are always bound: so what people said never stands in the text of a statement,
-/// which Postgres logs where it fails.
+/// The records go with the commit; what people said is bound, in a message of its own.
 pub(super) async fn record_calls(work: &PgUnitOfWork, calls: &[CallRecord]) -> Result<(), StoreError> {
-    let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-    let nano = |call: &CallRecord| call.result.cost.as_ref().map_or(0, |cost| cost.amount.0);
+    let tokens = |call: &CallRecord| call.result.usage.tokens;
     let dollars = |call: &CallRecord| call.result.cost.as_ref().map_or(Decimal::ZERO, |cost| cost.amount.rounded_usd());
     let version = |call: &CallRecord| call.result.cost.as_ref().map_or_else(String::new, |cost| cost.version.clone());
-    let of_calls: [Value; 17] = [
+    let values: [Value; 17] = [
         column(calls, |call| call.hold_id.0),
         column(calls, |call| call.user_id.0),
         column(calls, |call| call.result.provider.as_str().to_owned()),
         column(calls, |call| call.result.model.clone()),
-        column(calls, |call| whole(call.result.usage.tokens.input())),
-        column(calls, |call| whole(call.result.usage.tokens.output())),
-        column(calls, |call| whole(call.result.usage.tokens.cache_read)),
+        column(calls, |call| whole(tokens(call).input())),
+        column(calls, |call| whole(tokens(call).output())),
+        column(calls, |call| whole(tokens(call).cache_read)),
         column(calls, |call| call.result.session_id.unwrap_or_default()),
         column(calls, |call| call.api_key_id.unwrap_or_default()),
         column(calls, |call| call.result.latency_ms.unwrap_or(-1)),
         column(calls, |call| call.result.outcome.as_str().to_owned()),
-        column(calls, nano),
+        column(calls, nano_usd),
         column(calls, version),
         column(calls, |call| usage_json(&call.result.usage, call.result.reported.as_ref()).to_string()),
         column(calls, |call| call.result.usage.source.as_str().to_owned()),
         column(calls, |call| call.unpaid_tokens),
-        column(calls, dollars),
+        column(calls, |call| dollars(call).to_string()),
     ];
-    let said = calls.iter().enumerate().flat_map(|(place, call)| {
+    work.run_last(include_str!("../sql/record_calls.sql"), values).await?;
+    let of_sessions: Vec<(&CallRecord, Uuid)> =
+        calls.iter().filter_map(|call| Some((call, call.result.session_id?))).collect();
+    if of_sessions.is_empty() { Ok(()) } else { record_messages(work, &of_sessions).await }
+}
+
+async fn record_messages(work: &PgUnitOfWork, calls: &[(&CallRecord, Uuid)]) -> Result<(), StoreError> {
+    let said = calls.iter().enumerate().flat_map(|(place, (call, _))| {
         // Counted from 1 in SQL.
         call.result.messages.iter().map(move |message| (whole(place as u64 + 1), message))
     });
     let said: Vec<(i64, &SaidMessage)> = said.collect();
-    let of_messages: [Value; 5] = [
+    let tokens = |call: &CallRecord| call.result.usage.tokens;
+    let values: [Value; 11] = [
+        column(calls, |(call, _)| call.hold_id.0),
+        column(calls, |(call, _)| call.user_id.0),
+        column(calls, |(_, session_id)| *session_id),
+        column(calls, |(call, _)| call.result.model.clone()),
+        column(calls, |(call, _)| whole(tokens(call).input() + tokens(call).output())),
+        column(calls, |(call, _)| nano_usd(call)),
         column(&said, |(place, _)| *place),
         column(&said, |(_, message)| role(message.speaker).to_owned()),
         column(&said, |(_, message)| message.content.replace('\0', "\u{fffd}")),
         column(&said, |(_, message)| message.tokens),
         column(&said, |(_, message)| message.cost.0),
     ];
-    let values: Vec<Value> = of_calls.into_iter().chain(of_messages).collect();
-    work.run(include_str!("../sql/record_calls.sql"), values).await.map(drop)
+    work.run_bound(include_str!("../sql/record_messages.sql"), values).await
+}
+
+fn whole(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn nano_usd(call: &CallRecord) -> i64 {
+    call.result.cost.as_ref().map_or(0, |cost| cost.amount.0)
 }
 
 const fn role(speaker: Speaker) -> &'static str {

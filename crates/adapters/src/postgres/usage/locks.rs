@@ -7,14 +7,18 @@ use domain::users::UserId;
 use ports::entitlements::Meter;
 use ports::store::{Locked, StoreError};
 use ports::usage::{CounterKey, CounterState, HoldState, KeptOutcome, KeyOfUser, LockedBatch, MeterState, Patience};
-use sea_orm::FromQueryResult;
 use sea_orm::prelude::Json;
+use sea_orm::{FromQueryResult, Value};
 use uuid::Uuid;
 
 use super::super::entitlements::{EntitlementRow, entitlement};
 use super::super::rows::inconsistent;
 use super::super::store::PgUnitOfWork;
+use super::records::column;
 use super::{calls, outcomes};
+
+const LOCK_METERS: &str = include_str!("../sql/lock_usage_batch.sql");
+const LOCK_HOLDS: &str = include_str!("../sql/lock_holds.sql");
 
 #[derive(FromQueryResult)]
 struct MeterRow {
@@ -82,13 +86,18 @@ pub(super) async fn lock_batch(
     keys: &[KeyOfUser<'_>],
     patience: Patience,
 ) -> Result<LockedBatch, StoreError> {
-    let (users, features): (Vec<Uuid>, Vec<String>) =
-        meters.iter().map(|meter| (meter.user_id.0, meter.feature_id.to_string())).unzip();
-    let sql = with_patience(include_str!("../sql/lock_usage_batch.sql"), patience);
-    let rows: Vec<MeterRow> = work.read_all(&sql, [users.into(), features.into()]).await?;
+    let sql = with_patience(LOCK_METERS, patience);
+    let rows: Vec<MeterRow> = work.read_all(&sql, meter_columns(meters)).await?;
+    Ok(LockedBatch { meters: meter_states(rows, meters)?, kept: find_outcomes(work, keys).await? })
+}
+
+fn meter_columns(meters: &[Meter]) -> Vec<Value> {
+    vec![column(meters, |meter| meter.user_id.0), column(meters, |meter| meter.feature_id.to_string())]
+}
+
+fn meter_states(rows: Vec<MeterRow>, meters: &[Meter]) -> Result<Vec<MeterState>, StoreError> {
     same_number(rows.len(), meters.len())?;
-    let states = rows.into_iter().zip(meters).map(|(row, meter)| meter_state(row, meter.user_id));
-    Ok(LockedBatch { meters: states.collect::<Result<_, _>>()?, kept: find_outcomes(work, keys).await? })
+    rows.into_iter().zip(meters).map(|(row, meter)| meter_state(row, meter.user_id)).collect()
 }
 
 /// After the counters are locked, and by a statement of its own: so it knows all that was granted on them before.
@@ -105,13 +114,19 @@ async fn find_outcomes(work: &PgUnitOfWork, keys: &[KeyOfUser<'_>]) -> Result<Ve
 pub(super) async fn lock_holds(
     work: &PgUnitOfWork,
     ids: &[HoldId],
+    meters: &[Meter],
     patience: Patience,
-) -> Result<Vec<HoldState>, StoreError> {
-    let sql = with_patience(include_str!("../sql/lock_holds.sql"), patience);
-    let asked: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-    let rows: Vec<HoldRow> = work.read_all(&sql, [asked.into()]).await?;
-    same_number(rows.len(), ids.len())?;
-    rows.into_iter().map(hold_state).collect()
+) -> Result<(Vec<HoldState>, Vec<MeterState>), StoreError> {
+    let of_holds = (&*with_patience(LOCK_HOLDS, patience), vec![column(ids, |id| id.0)]);
+    let (holds, counters): (Vec<HoldRow>, Vec<MeterRow>) = if meters.is_empty() {
+        (work.read_all(of_holds.0, of_holds.1).await?, Vec::new())
+    } else {
+        let of_meters = (&*with_patience(LOCK_METERS, patience), meter_columns(meters));
+        work.read_both(of_holds, of_meters).await?
+    };
+    same_number(holds.len(), ids.len())?;
+    let holds = holds.into_iter().map(hold_state).collect::<Result<_, _>>()?;
+    Ok((holds, meter_states(counters, meters)?))
 }
 
 pub(super) async fn lock_counters(

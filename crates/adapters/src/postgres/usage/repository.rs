@@ -7,7 +7,7 @@ use domain::users::UserId;
 use ports::entitlements::Meter;
 use ports::store::StoreError;
 use ports::usage::{
-    BatchRecord, CounterKey, CounterState, DueCall, HoldState, KeyOfUser, KeyState, KeyWindow, LockedBatch, Patience,
+    BatchRecord, CounterKey, CounterState, DueCall, HoldState, KeyOfUser, KeyState, KeyWindow, LockedBatch, MeterState, Patience,
     TokenChange, UsageRepository,
 };
 use sea_orm::FromQueryResult;
@@ -38,8 +38,13 @@ impl UsageRepository for PgUnitOfWork {
         records::open_counters(self, counters).await
     }
 
-    async fn lock_holds(&mut self, ids: &[HoldId], patience: Patience) -> Result<Vec<HoldState>, StoreError> {
-        locks::lock_holds(self, ids, patience).await
+    async fn lock_holds(
+        &mut self,
+        ids: &[HoldId],
+        meters: &[Meter],
+        patience: Patience,
+    ) -> Result<(Vec<HoldState>, Vec<MeterState>), StoreError> {
+        locks::lock_holds(self, ids, meters, patience).await
     }
 
     async fn lock_counters(
