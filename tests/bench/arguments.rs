@@ -49,7 +49,8 @@ impl Arguments {
                 "--soak" => arguments.soak_minutes = Some(number(&name, &value, MINUTES)?),
                 "--only" => arguments.only = Some(value).filter(|only| !only.is_empty()),
                 "--against" => {
-                    arguments.against = Some(value).filter(|path| !path.is_empty()).map(std::path::absolute).transpose()?;
+                    arguments.against =
+                        Some(value).filter(|path| !path.is_empty()).map(std::path::absolute).transpose()?;
                 }
                 _ => bail!(
                     "{name} is unknown; there are --service, --report, --users, --seconds, --only, --soak and --against"

@@ -19,7 +19,7 @@ use crate::tools::Tools;
 use crate::warmth::introduce;
 use crate::wrk::Wrk;
 
-const ROUNDS: usize = 12;
+const ROUNDS: usize = 8;
 const TURN_SECONDS: u32 = 2;
 
 pub struct Duel<'a> {
@@ -35,15 +35,15 @@ impl Duel<'_> {
         let upstream = gateway::upstream();
         let openai_url = upstream.openai_url();
         let of = |program| Special { openai_url: Some(&openai_url), program, ..Special::default() };
-        let (ours, theirs) =
-            try_join(self.stage.guest(of(None)), self.stage.guest(of(Some(self.against)))).await?;
+        let (ours, theirs) = try_join(self.stage.guest(of(None)), self.stage.guest(of(Some(self.against)))).await?;
         introduce(&self.stage.tokens, ours.url()).await?;
         introduce(&self.stage.tokens, theirs.url()).await?;
-        let wanted = |case: &&Case| {
-            self.arguments.wants(case.name) && matches!(case.house, House::One | House::Gateway)
-        };
+        let wanted =
+            |case: &&Case| self.arguments.wants(case.name) && matches!(case.house, House::One | House::Gateway);
         let mut is_any = false;
-        println!("| case | connections | this build, /s | the other, /s | this by the other | rounds |\n| - | -: | -: | -: | -: | - |");
+        println!(
+            "| case | connections | this build, /s | the other, /s | this by the other | rounds |\n| - | -: | -: | -: | -: | - |"
+        );
         for case in CASES.iter().filter(wanted) {
             for connections in case.connections {
                 is_any = true;
@@ -83,7 +83,9 @@ impl Duel<'_> {
         let [lower, upper] = [ROUNDS / 4, ROUNDS * 3 / 4].map(|place| ratios.get(place).copied().unwrap_or(f64::NAN));
         let (ours, theirs) = (thousands(ours), thousands(theirs));
         let name = case.name;
-        Ok(format!("| {name} | {connections} | {ours} | {theirs} | {ratio:.3} | half of them within {lower:.3} to {upper:.3} |"))
+        Ok(format!(
+            "| {name} | {connections} | {ours} | {theirs} | {ratio:.3} | half of them within {lower:.3} to {upper:.3} |"
+        ))
     }
 
     fn wrk<'s>(&'s self, service: &'s Service) -> Wrk<'s> {

@@ -144,8 +144,13 @@ async fn what_people_said_never_stands_in_the_text_of_a_statement() {
     database.sql(&format!("INSERT INTO chat_sessions (id, user_id) VALUES ('{session}', '{}')", user_id.0)).await;
     let store = with_sessions(&database);
     let mut work = store.begin(Scope::Counting).await.unwrap();
-    let call =
-        CallRecord { hold_id: HoldId(new_id()), user_id, api_key_id: None, result: result(Some(session)), unpaid_tokens: 0 };
+    let call = CallRecord {
+        hold_id: HoldId(new_id()),
+        user_id,
+        api_key_id: None,
+        result: result(Some(session)),
+        unpaid_tokens: 0,
+    };
     work.usage().record_batch(&BatchRecord { calls: vec![call], ..BatchRecord::default() }).await.unwrap();
     let texts: Vec<(String,)> = database
         .query_all("SELECT query FROM pg_stat_activity WHERE datname = current_database() AND usename = 'app_user'")

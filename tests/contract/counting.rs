@@ -146,7 +146,8 @@ async fn holds_and_counters_are_locked_together() {
     let store = with_sessions(&database);
     let hold = HoldId(new_id());
     let columns = "id, user_id, feature_id, period, period_start, amount, expires_at";
-    let values = format!("'{}', '{}', 'ai_requests', 'month', '2026-11-01Z', 3, now() + '1 hour'", hold.0, meter.user_id);
+    let values =
+        format!("'{}', '{}', 'ai_requests', 'month', '2026-11-01Z', 3, now() + '1 hour'", hold.0, meter.user_id);
     database.sql(&format!("INSERT INTO usage_reservations ({columns}) VALUES ({values})")).await;
     let stranger = Meter { user_id: UserId(new_id()), ..meter.clone() };
     // The first round has everything to prepare and the counter to make.

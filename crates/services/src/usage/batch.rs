@@ -2,13 +2,14 @@
 //!
 //! Two messages, however many commands: one SELECT, with BEGIN before it, that locks the counters in sorted order and
 //! reads all that decides; and one statement that writes counters, events and keys, with COMMIT after it. (Through a
-//! transaction pooler BEGIN and COMMIT are messages of their own.) Holds are locked with the first message; the counters
-//! of those whose feature only their rows tell cost one more. A counter that is not there yet costs two, once a period. Keys are not looked up beforehand, since nearly all are new: what is granted
-//! under an old one violates the primary key of the keys, and what is not granted has its key looked up, for one message
-//! more. In both cases the batch is decided anew, with the keys looked up under the locks. Calls of models cost one more
-//! where messages of conversations are kept, and where API keys have limits of their own. Between reading and writing, `deciding` decides
-//! every command in the order of its arrival: SQL only locks, reads and writes. Nothing is answered before the COMMIT is; and what it left is noted in
-//! the memory that answers checks.
+//! transaction pooler BEGIN and COMMIT are messages of their own.) Holds are locked with the first message; where only
+//! their rows tell of which feature they are, the counters cost one more. A counter that is not there yet costs two,
+//! once a period. Keys are not looked up beforehand, since nearly all are new: what is granted under an old one
+//! violates the primary key of the keys, and what is not granted has its key looked up, for one message more. In both
+//! cases the batch is decided anew, with the keys looked up under the locks. Calls of models cost one more where
+//! messages of conversations are kept, and where API keys have limits of their own. Between reading and writing,
+//! `deciding` decides every command in the order of its arrival: SQL only locks, reads and writes. Nothing is answered
+//! before the COMMIT is; and what it left is noted in the memory that answers checks.
 
 use std::collections::HashMap;
 
@@ -83,8 +84,10 @@ async fn prepare(
     ids.sort_unstable();
     ids.dedup();
     if !ids.is_empty() {
-        // Where nothing is waited for, counters that are known beforehand need not come in order with those of the holds.
-        let is_quick = patience == Patience::Skip && keys.is_empty();
+        // Where nothing is waited for, counters need not come in order with holds; and where one has to be looked for later,
+        // another statement is needed anyway.
+        let all_known = commands.iter().all(|command| command.meter().is_some());
+        let is_quick = patience == Patience::Skip && keys.is_empty() && all_known;
         let mut at_once = if is_quick { std::mem::take(&mut meters) } else { Vec::new() };
         at_once.sort_unstable();
         at_once.dedup();

@@ -122,7 +122,9 @@ impl Command {
     pub(super) fn meter(&self) -> Option<Meter> {
         match self {
             Self::Demand(demand) => Some(demand.meter()),
-            Self::Hold(HoldCommand { whose: Whose::Only(user_id), action, .. }) if action.is_of_call() == Some(true) => {
+            Self::Hold(HoldCommand { whose: Whose::Only(user_id), action, .. })
+                if action.is_of_call() == Some(true) =>
+            {
                 Some(Meter { user_id: *user_id, feature_id: FeatureId::ai_requests() })
             }
             Self::Hold(_) => None,

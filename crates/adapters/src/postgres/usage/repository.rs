@@ -7,8 +7,8 @@ use domain::users::UserId;
 use ports::entitlements::Meter;
 use ports::store::StoreError;
 use ports::usage::{
-    BatchRecord, CounterKey, CounterState, DueCall, HoldState, KeyOfUser, KeyState, KeyWindow, LockedBatch, MeterState, Patience,
-    TokenChange, UsageRepository,
+    BatchRecord, CounterKey, CounterState, DueCall, HoldState, KeyOfUser, KeyState, KeyWindow, LockedBatch, MeterState,
+    Patience, TokenChange, UsageRepository,
 };
 use sea_orm::FromQueryResult;
 use uuid::Uuid;
