@@ -104,11 +104,11 @@ impl TestDatabase {
     /// would come back in through it. Who was already on the way in when it shut is sent away by a later round.
     pub async fn take_away(&self) {
         self.sql(&format!("ALTER DATABASE {} CONNECTION LIMIT 0", self.name)).await;
-        let send_away = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity \
+        let dismissal = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity \
                          WHERE datname = current_database() AND usename = 'app_user'";
         let mut quiet_rounds = 0;
         while quiet_rounds < 2 {
-            let sent_away: i64 = self.query_scalar(send_away).await;
+            let sent_away: i64 = self.query_scalar(dismissal).await;
             quiet_rounds = if sent_away == 0 { quiet_rounds + 1 } else { 0 };
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

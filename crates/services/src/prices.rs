@@ -138,14 +138,12 @@ impl PriceService {
         Ok(models)
     }
 
-    /// The model that goes by this name, if it has a price now. Every call asks, so nothing is copied that it does not need.
+    /// The model that goes by this name: one of the catalogue, or another that has a price now. Every call asks, so nothing is
+    /// copied that it does not need.
     pub async fn find(&self, provider: Option<Provider>, name: &ModelId) -> Result<Option<OfferedModel>, StoreError> {
         let (list, now) = (self.current().await?, self.clock.now());
         let is_meant = |of: Provider| provider.is_none_or(|only| only == of);
-        let known = self.catalogue.find(name);
-        if let Some(known) =
-            known.filter(|known| is_meant(known.provider) && list.is_priced(known.provider, &known.id, now))
-        {
+        if let Some(known) = self.catalogue.find(name).filter(|known| is_meant(known.provider)) {
             let CatalogueModel { provider, purpose, max_input_tokens, max_output_tokens, .. } = *known;
             return Ok(Some(OfferedModel { provider, purpose, max_input_tokens, max_output_tokens }));
         }

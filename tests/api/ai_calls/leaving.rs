@@ -71,6 +71,21 @@ async fn a_client_that_leaves_at_any_chunk_is_billed_what_the_provider_bills() {
     assert!(stage.books().await.iter().all(|(.., source, _)| source == "provider"), "{:?}", stage.books().await);
 }
 
+/// Nothing is written meanwhile that could fail.
+#[tokio::test]
+async fn a_client_that_leaves_while_nothing_is_said_is_noticed_all_the_same() {
+    let stage = Stage::with(|settings| settings.ai.calls.drain_seconds = 1).await;
+    for (number, (_, model)) in (1..).zip(MODELS) {
+        stage.upstream.script(model, held_after(4));
+        let mut response = stage.begin(&stage.ada, hello(model)).await;
+        response.chunk().await.unwrap();
+        drop(response);
+        stage.upstream.until("the cancelled call", |stub| stub.totals().clients_left == number).await;
+    }
+    stage.settled(3).await;
+    assert!(stage.books().await.iter().all(|(.., outcome)| outcome == "left"), "{:?}", stage.books().await);
+}
+
 #[tokio::test]
 async fn an_answer_that_nobody_drains_in_time_is_cancelled_and_billed_as_far_as_it_came() {
     let stage = Stage::with(|settings| settings.ai.calls.drain_seconds = 1).await;

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
+use app::settings::models::parse;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use testkit::upstream::{Answer as Spoken, Fault, Pace, Script};
 
-use super::stage::{Stage, hello, prices, said, words};
+use super::stage::{Stage, catalogue, hello, prices, said, words};
 use crate::usage::allow;
 
 /// A call of so many tokens of output at most.
@@ -48,6 +49,30 @@ async fn a_plan_without_the_feature_and_a_limit_that_is_reached() {
     stage.chat(hello("gpt-one")).await.expect_problem(403, "feature_not_in_plan");
     assert_eq!(stage.upstream.requests().len(), 1);
     stage.settled(1).await;
+}
+
+#[tokio::test]
+async fn a_model_without_a_price_is_for_those_who_have_no_limit() {
+    let priceless = "[[models]]\nid = \"free-one\"\nprovider = \"openai\"\nuntil = \"2020-01-01\"\n\
+                     prices = { input = \"1\", output = \"1\" }\n";
+    let stage = Stage::with(|settings| settings.ai.models = parse(&(catalogue() + priceless)).unwrap()).await;
+    let quote = stage.quote(hello("free-one")).await.expect_status(200);
+    assert_eq!((quote.at("/max_cost_usd"), quote.at("/affordable")), (&Value::Null, &json!(true)));
+    let answer = stage.chat(hello("free-one")).await.expect_status(200);
+    assert_eq!(answer.at("/cost_usd"), &Value::Null);
+    stage.settled(1).await;
+    assert_eq!(
+        stage.number("SELECT count(*) FROM ai_usage_logs WHERE cost_nano_usd = 0 AND price_version IS NULL").await,
+        1
+    );
+    let key = stage.app.post("/api/keys").bearer(&stage.ada);
+    let key =
+        key.json(json!({ "name": "small", "limits": { "monthly_cost_usd": "5" } })).send().await.expect_status(201);
+    stage.ask(key.text_at("/key"), hello("free-one")).await.expect_problem(403, "unpriced_model");
+    allow(&stage.app, &stage.ada, "limit_value = 100, overage = 'block'").await;
+    stage.chat(hello("free-one")).await.expect_problem(403, "unpriced_model");
+    stage.quote(hello("free-one")).await.expect_problem(403, "unpriced_model");
+    assert_eq!(stage.upstream.requests().len(), 1);
 }
 
 #[tokio::test]

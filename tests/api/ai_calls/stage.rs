@@ -31,7 +31,7 @@ pub struct Event {
 }
 
 /// The prices by which the stub bills, as a file of models says them: none divides another.
-fn catalogue() -> String {
+pub fn catalogue() -> String {
     let models = MODELS.map(|(provider, model)| {
         let written = if provider == "gemini" { "" } else { r#", cache_write_short = "2.500007""# };
         let long = if provider == "claude" { r#", cache_write_long = "5.000011""# } else { "" };

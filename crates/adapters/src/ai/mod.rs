@@ -17,7 +17,6 @@ mod streaming;
 pub mod token_counter;
 mod wire;
 
-pub use anthropic::DEFAULT_MAX_TOKENS;
 pub use http_provider::{Access, AccessRefused, HttpProvider};
 pub use keyless::KeylessProvider;
 pub use wire::Timeouts;

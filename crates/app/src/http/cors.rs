@@ -6,15 +6,20 @@
 use actix_web::HttpResponse;
 use actix_web::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderValue,
-    ORIGIN, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
+    ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY,
 };
 use actix_web::http::{Method, Uri};
 use anyhow::bail;
 
 const METHODS: &str = "GET, POST, PUT, PATCH, DELETE";
-const REQUEST_HEADERS: &str = "Authorization, X-API-Key, Content-Type, Idempotency-Key, X-Request-Id";
-const ANSWER_HEADERS: &str = "X-Request-Id, Idempotency-Replayed, Retry-After";
+const REQUEST_HEADERS: &str = "Authorization, X-API-Key, X-Goog-Api-Key, Content-Type, Idempotency-Key, X-Request-Id, \
+    X-Product-Base-Lower-Max-Tokens";
+const ANSWER_HEADERS: &str = "X-Request-Id, Idempotency-Replayed, Retry-After, X-Should-Retry, X-Product-Base-Call-Id, \
+    X-Product-Base-Max-Tokens, X-Product-Base-Cost-Usd";
+
+/// What the providers' SDKs send besides, in many names that change with their versions.
+const OF_SDKS: [&str; 4] = ["x-stainless-", "anthropic-", "openai-", "x-goog-"];
 
 /// For how long a browser need not ask again, in seconds.
 const MAX_AGE: &str = "600";
@@ -53,7 +58,7 @@ impl Cors {
         Some(
             HttpResponse::NoContent()
                 .insert_header((ACCESS_CONTROL_ALLOW_METHODS, METHODS))
-                .insert_header((ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS))
+                .insert_header((ACCESS_CONTROL_ALLOW_HEADERS, request_headers(headers)))
                 .insert_header((ACCESS_CONTROL_MAX_AGE, MAX_AGE))
                 .finish(),
         )
@@ -87,6 +92,14 @@ fn is_origin(text: &str) -> bool {
     let Ok(uri) = text.parse::<Uri>() else { return false };
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return false };
     format!("{scheme}://{authority}").eq_ignore_ascii_case(text) && !authority.as_str().contains('@')
+}
+
+/// Those that the service knows, and of those that are asked for the ones of SDKs.
+fn request_headers(asking: &HeaderMap) -> String {
+    let asked = asking.get(ACCESS_CONTROL_REQUEST_HEADERS).and_then(|asked| asked.to_str().ok()).unwrap_or_default();
+    let names = asked.split(',').filter_map(|name| name.trim().parse::<HeaderName>().ok());
+    let of_sdks = names.filter(|name| OF_SDKS.iter().any(|begin| name.as_str().starts_with(begin)));
+    of_sdks.fold(REQUEST_HEADERS.to_owned(), |allowed, name| allowed + ", " + name.as_str())
 }
 
 #[cfg(test)]
@@ -133,6 +146,16 @@ mod tests {
         assert!(some.preflight(&Method::OPTIONS, &asked_by("https://evil.test")).is_none());
         assert!(some.preflight(&Method::GET, &asked_by("https://app.example.com")).is_none());
         assert!(some.preflight(&Method::OPTIONS, &HeaderMap::new()).is_none());
+    }
+
+    #[test]
+    fn the_headers_of_sdks_are_let_through() {
+        let asked = HeaderValue::from_static("authorization, x-stainless-retry-count, Anthropic-Version, x-evil");
+        let mut headers = asked_by("https://app.example.com");
+        headers.insert(ACCESS_CONTROL_REQUEST_HEADERS, asked);
+        let answer = cors(&["*"]).unwrap().preflight(&Method::OPTIONS, &headers).unwrap();
+        let allowed = answer.headers().get(ACCESS_CONTROL_ALLOW_HEADERS).unwrap().to_str().unwrap();
+        assert!(allowed.ends_with(", x-stainless-retry-count, anthropic-version"), "{allowed}");
     }
 
     #[test]

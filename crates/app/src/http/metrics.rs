@@ -15,15 +15,19 @@ use actix_web::web::{self, Data};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use adapters::postgres::{PgStore, PoolState};
 use anyhow::Context;
+use domain::ai::BreakerState;
 use metrics_exporter_prometheus::PrometheusHandle;
 use ports::changes::ChangeListener;
 use ports::maintenance::DatabaseState;
+use services::ai::AiService;
+use services::ai::attempts::{AttemptStatistics, ProviderStatistics};
 use services::usage::{LaneStatistics, UsageService};
 use subtle::ConstantTimeEq;
 
 use super::maintenance::DatabaseWatch;
 use super::problem::{Problem, ProblemView};
 use crate::settings::shape::{Secret, Settings};
+use crate::telemetry::calls::provider_name;
 
 /// The media type of the text form.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -40,6 +44,7 @@ pub struct MetricsSource {
     database: Arc<DatabaseWatch>,
     changes: Arc<dyn ChangeListener>,
     usage: Arc<UsageService>,
+    ai: Arc<AiService>,
     token: Secret,
     listens_on_loopback: bool,
     since: Instant,
@@ -53,6 +58,7 @@ impl MetricsSource {
         database: Arc<DatabaseWatch>,
         changes: Arc<dyn ChangeListener>,
         usage: Arc<UsageService>,
+        ai: Arc<AiService>,
     ) -> Self {
         Self {
             recorder,
@@ -60,6 +66,7 @@ impl MetricsSource {
             database,
             changes,
             usage,
+            ai,
             token: settings.metrics.token.clone(),
             listens_on_loopback: settings.server.host.is_loopback(),
             since: Instant::now(),
@@ -73,6 +80,7 @@ impl MetricsSource {
         page.push_str(&database_lines(database.as_deref()));
         page.push_str(&feed_lines(self.changes.is_hearing()));
         page.push_str(&usage_lines(self.usage.statistics()));
+        page.push_str(&attempt_lines(&self.ai.attempts()));
         page.push_str(&process_lines(resident_bytes(), self.since.elapsed()));
         page
     }
@@ -158,6 +166,30 @@ fn usage_lines(statistics: LaneStatistics) -> String {
     counter(&mut lines, "usage_batches_total", "Transactions that consumed or held what they gathered.", batches);
     counter(&mut lines, "usage_commands_total", "Commands to consume or hold that went in a batch.", commands);
     gauge(&mut lines, "usage_commands_waiting", "Commands that were taken in and have no answer yet.", waiting);
+    lines
+}
+
+/// How the providers of models do.
+fn attempt_lines(statistics: &AttemptStatistics) -> String {
+    let mut lines = String::new();
+    let help = "Calls of models that a fallback answered.";
+    counter(&mut lines, "ai_fallbacks_total", help, statistics.fallbacks);
+    let mut family = |name: &str, kind: &str, help: &str, value: &dyn Fn(&ProviderStatistics) -> u64| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(lines, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for of_provider in &statistics.providers {
+            let provider = provider_name(of_provider.provider);
+            let _ = writeln!(lines, "{name}{{gen_ai_provider_name=\"{provider}\"}} {}", value(of_provider));
+        }
+        lines.push('\n');
+    };
+    family("ai_attempts_total", "counter", "Calls that were sent to a provider.", &|of| of.attempts);
+    family("ai_retries_total", "counter", "Calls that were sent to a provider once more.", &|of| of.retries);
+    family("ai_failures_total", "counter", "Calls that failed by the provider's fault.", &|of| of.failures);
+    let help = "Calls that were not sent, since the provider failed too often just before.";
+    family("ai_held_back_total", "counter", help, &|of| of.held_back);
+    let help = "Whether a provider is left alone for a while: 1 or 0.";
+    family("ai_breaker_open", "gauge", help, &|of| u64::from(of.breaker == BreakerState::Open));
     lines
 }
 

@@ -19,6 +19,7 @@ use domain::replays::{Repeat, Unkept as NotKept};
 use domain::usage::HoldId;
 use domain::users::UserId;
 use futures_util::stream::unfold;
+use metrics::counter;
 use ports::idempotency::AnswerClaim;
 use ports::replays::KeptAnswer;
 use services::ai::calls::Call;
@@ -30,6 +31,7 @@ use super::dialects::delivery::{Heading as Head, RenderedSink, Unkept, Writing};
 use super::dialects::refusals::no_retry;
 use super::once::{now_or_again, read};
 use super::problem::{Problem, sentence};
+use crate::telemetry::calls::SDK_RETRIES;
 
 /// What the headers of SDKs begin with that try again by themselves.
 const OF_SDKS: &str = "x-stainless-";
@@ -55,7 +57,11 @@ impl RepeatSigns {
         let headers = request.headers();
         let is_sdk = headers.keys().any(|name| name.as_str().starts_with(OF_SDKS));
         let retries = headers.get(RETRIES).and_then(|value| value.to_str().ok()).and_then(|value| value.parse().ok());
-        let repeat = read(request).map(|key| Repeat::of(key.into_key(), is_sdk, retries.unwrap_or_default()));
+        let retries = retries.unwrap_or_default();
+        if retries > 0 {
+            counter!(SDK_RETRIES).increment(1);
+        }
+        let repeat = read(request).map(|key| Repeat::of(key.into_key(), is_sdk, retries));
         let api_key_id = match &caller.credential {
             Credential::Key { id, .. } => Some(ApiKeyId(*id)),
             Credential::Token => None,

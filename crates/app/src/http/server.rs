@@ -112,6 +112,8 @@ pub fn bind(
             stream.set_nodelay(true).ok();
         }
     })
+    // Whoever closes their side is gone: a stream in which nothing is said for a while would not notice it otherwise.
+    .h1_allow_half_closed(false)
     .client_request_timeout(Duration::from_secs(head_timeout))
     .client_disconnect_timeout(DISCONNECT_TIMEOUT)
     .keep_alive(KEEP_ALIVE)
@@ -154,9 +156,9 @@ struct Shared {
 impl Shared {
     fn new(settings: Settings, rooms: Rooms, stopping: Stopping, recorder: PrometheusHandle) -> anyhow::Result<Self> {
         let watch = Arc::new(DatabaseWatch::new(Arc::clone(&rooms.maintenance)));
-        let (store, usage) = (rooms.store, Arc::clone(&rooms.usage));
+        let (store, usage, ai) = (rooms.store, Arc::clone(&rooms.usage), Arc::clone(&rooms.ai));
         let metrics =
-            Data::new(MetricsSource::new(&settings, recorder, store, Arc::clone(&watch), rooms.changes, usage));
+            Data::new(MetricsSource::new(&settings, recorder, store, Arc::clone(&watch), rooms.changes, usage, ai));
         if let Some(server) = metrics::loopback_server(metrics.clone(), settings.metrics.port)? {
             tokio::spawn(server);
         }

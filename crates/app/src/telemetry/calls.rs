@@ -22,6 +22,9 @@ pub const COST: &str = "gen_ai_cost_nano_usd_total";
 /// Calls that were refused before they were made, by reason.
 pub const REFUSALS: &str = "gen_ai_refusals_total";
 
+/// Requests that an SDK sent once more by itself.
+pub const SDK_RETRIES: &str = "ai_sdk_retries_total";
+
 /// Bounds of the histogram of tokens: powers of four, as the conventions give them.
 pub const TOKENS: [f64; 14] = [
     1.0,
@@ -45,6 +48,7 @@ pub fn describe() {
     describe_histogram!(DURATION, Unit::Seconds, "How long calls of models took, by provider, model and error.");
     describe_histogram!(FIRST_TOKEN, Unit::Seconds, "How long the first piece of an answer took.");
     describe_counter!(COST, "What calls of models cost, in billionths of a dollar.");
+    describe_counter!(SDK_RETRIES, "Requests that an SDK sent once more by itself, as it says.");
     describe_counter!(REFUSALS, "Calls of models that were refused before they were made, by reason.");
 }
 
@@ -116,7 +120,7 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// The conventions' names of the providers.
-pub(super) const fn provider_name(provider: Provider) -> &'static str {
+pub const fn provider_name(provider: Provider) -> &'static str {
     match provider {
         Provider::OpenAi => "openai",
         Provider::Claude => "anthropic",

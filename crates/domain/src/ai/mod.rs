@@ -20,7 +20,7 @@ pub use conversation::{
 };
 pub use delivery::Delivery;
 pub use gemini::GeminiUsage;
-pub use models::{ModelId, ModelRefused, Provider, UnknownProvider};
+pub use models::{CLAUDE_OUTPUT_UNASKED, ModelId, ModelRefused, Provider, UnknownProvider};
 pub use openai::OpenAiUsage;
 pub use reports::{ReportedUsage, UsageRefused};
 pub use usage::{

@@ -21,6 +21,9 @@ pub enum Provider {
 #[error("a provider is openai, claude or gemini")]
 pub struct UnknownProvider;
 
+/// Claude demands a bound of its answers. Where nobody asked for one this is told: what every one of its models takes.
+pub const CLAUDE_OUTPUT_UNASKED: u64 = 4_096;
+
 impl Provider {
     pub const ALL: [Self; 3] = [Self::OpenAi, Self::Claude, Self::Gemini];
 

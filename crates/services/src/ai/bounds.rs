@@ -4,7 +4,7 @@
 //! added for them. Pictures and sound are taken at the most that a request of our size can hold of them.
 
 use chrono::{DateTime, Utc};
-use domain::ai::{ModelId, Provider};
+use domain::ai::{CLAUDE_OUTPUT_UNASKED, ModelId, Provider};
 use domain::prices::{CallEstimate, CostError, NanoUsd, PriceList};
 
 use super::calls::{Call, InputSize, OutputBound};
@@ -35,33 +35,46 @@ pub struct Bounds {
     /// Up to where a stream may grow beyond that.
     pub output_most: u64,
     pub answers: u64,
-    /// Whether the provider must be told `output`, since less than was asked is held.
-    pub is_lowered: bool,
+    /// Whether less than was asked is held.
+    is_lowered: bool,
+    /// Whether nobody asked for a bound, and the provider demands one.
+    is_unasked: bool,
 }
 
 impl Bounds {
-    /// `assumed` is what is held at first for a streamed answer to which the caller set no bound: it grows as it goes.
-    pub fn of(call: &Call, assumed: u64) -> Self {
+    /// At any of `providers`, who may come to answer. `assumed` is what is held at first for a streamed answer to which the
+    /// caller set no bound: it grows as it goes.
+    pub fn of(call: &Call, assumed: u64, providers: impl IntoIterator<Item = Provider>) -> Self {
         let likely_input = likely_input(&call.input);
-        let input = match call.target.provider {
-            Provider::OpenAi => likely_input,
-            Provider::Claude | Provider::Gemini => likely_input.saturating_add(likely_input / 2),
-        };
+        let counts_more = providers.into_iter().any(|provider| provider != Provider::OpenAi);
+        let input = if counts_more { likely_input.saturating_add(likely_input / 2) } else { likely_input };
         let OutputBound { asked, answers, .. } = call.output;
         let answers = answers.max(1);
-        let most = call.target.max_output_tokens.unwrap_or(OUTPUT_MAX_UNKNOWN);
+        let is_unasked = asked.is_none() && call.target.provider == Provider::Claude;
+        let demanded = if is_unasked { CLAUDE_OUTPUT_UNASKED } else { u64::MAX };
+        let most = call.target.max_output_tokens.unwrap_or(OUTPUT_MAX_UNKNOWN).min(demanded);
         let each = match asked {
             Some(asked) => asked.min(most),
             None if call.streamed => assumed.min(most),
             None => most,
         };
         let output_most = asked.map_or(most, |asked| asked.min(most)).saturating_mul(answers);
-        Self { likely_input, input, output: each.saturating_mul(answers), output_most, answers, is_lowered: false }
+        let output = each.saturating_mul(answers);
+        Self { likely_input, input, output, output_most, answers, is_lowered: false, is_unasked }
     }
 
-    /// What of the output each answer may have, where the provider must be told.
+    /// What of the output each answer may have, where less than was asked is held.
+    pub fn lowered_to(&self) -> Option<u64> {
+        self.is_lowered.then(|| self.each())
+    }
+
+    /// The same, where whoever answers must be told: with a bound that nobody asked for too, so that a fallback keeps to it.
     pub fn told(&self) -> Option<u64> {
-        self.is_lowered.then(|| (self.output / self.answers).max(1))
+        (self.is_lowered || self.is_unasked).then(|| self.each())
+    }
+
+    fn each(&self) -> u64 {
+        (self.output_most / self.answers).max(1)
     }
 
     /// Input and output together.
@@ -175,18 +188,49 @@ mod tests {
         }
     }
 
+    fn bounds(call: &Call) -> Bounds {
+        Bounds::of(call, 300, [call.target.provider])
+    }
+
     #[test]
     fn the_most_is_what_was_asked_or_what_the_model_can() {
-        let bounds = Bounds::of(&call(Provider::OpenAi, Some(5_000), false), 300);
-        assert_eq!((bounds.input, bounds.output, bounds.output_most, bounds.told()), (100, 2_000, 2_000, None));
-        let bounds = Bounds::of(&call(Provider::Claude, None, true), 300);
-        assert_eq!((bounds.input, bounds.likely_input, bounds.output, bounds.output_most), (150, 100, 600, 2_000));
-        assert_eq!(Bounds::of(&call(Provider::OpenAi, None, false), 300).tokens(), 2_100);
+        let asked = bounds(&call(Provider::OpenAi, Some(5_000), false));
+        assert_eq!((asked.input, asked.output, asked.output_most, asked.told()), (100, 2_000, 2_000, None));
+        let streamed = bounds(&call(Provider::Gemini, None, true));
+        assert_eq!((streamed.input, streamed.likely_input), (150, 100));
+        assert_eq!((streamed.output, streamed.output_most, streamed.told()), (600, 2_000, None));
+        assert_eq!(bounds(&call(Provider::OpenAi, None, false)).tokens(), 2_100);
+    }
+
+    #[test]
+    fn the_input_is_what_the_fallback_that_counts_most_may_count() {
+        let of_openai = call(Provider::OpenAi, None, false);
+        assert_eq!(Bounds::of(&of_openai, 300, [Provider::OpenAi, Provider::Gemini]).input, 150);
+        assert_eq!(Bounds::of(&of_openai, 300, [Provider::OpenAi, Provider::OpenAi]).input, 100);
+    }
+
+    #[test]
+    fn claude_is_told_a_bound_that_nobody_asked_for_and_no_more_is_held() {
+        let large = |asked, streamed| {
+            let mut call = call(Provider::Claude, asked, streamed);
+            call.target.max_output_tokens = Some(128_000);
+            call.output.answers = 1;
+            bounds(&call)
+        };
+        let whole = large(None, false);
+        assert_eq!(
+            (whole.output, whole.output_most, whole.told(), whole.lowered_to()),
+            (4_096, 4_096, Some(4_096), None)
+        );
+        let streamed = large(None, true);
+        assert_eq!((streamed.output, streamed.output_most, streamed.told()), (300, 4_096, Some(4_096)));
+        assert_eq!(large(Some(9_000), false).told(), None);
+        assert_eq!(whole.lowered(64).map(|lowered| (lowered.told(), lowered.lowered_to())), Some((Some(64), Some(64))));
     }
 
     #[test]
     fn it_is_lowered_to_what_is_of_use() {
-        let bounds = Bounds::of(&call(Provider::OpenAi, Some(100), false), 300);
+        let bounds = bounds(&call(Provider::OpenAi, Some(100), false));
         let lowered = bounds.lowered(64).unwrap();
         assert_eq!((lowered.output, lowered.told()), (64, Some(32)));
         assert_eq!((bounds.lowered(31), bounds.lowered(200), lowered.lowered(64)), (None, None, None));
@@ -212,7 +256,7 @@ mod tests {
         };
         let prices = PriceList::new([price(PriceKind::Input, 1), price(PriceKind::Output, 10)], []);
         let call = call(Provider::OpenAi, Some(1_000), false);
-        let (bounds, at) = (Bounds::of(&call, 300), DateTime::UNIX_EPOCH);
+        let (bounds, at) = (bounds(&call), DateTime::UNIX_EPOCH);
         let models = [(Provider::OpenAi, &call.target.model)];
         // 100 in at 1,000 nano-dollars, 2,000 out at 10,000.
         assert_eq!(bounds.cost(&call, models, &prices, at), Ok(NanoUsd(20_100_000)));

@@ -196,7 +196,7 @@ impl Course {
             is_sandbox: self.call.target.is_sandbox,
             request_id: reply.request_id.clone(),
             content_type: reply.content_type.clone(),
-            lowered_to: self.bounds.told(),
+            lowered_to: self.bounds.lowered_to(),
         }
     }
 

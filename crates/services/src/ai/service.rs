@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::answers::Answer;
-use super::attempts::Attempts;
+use super::attempts::{AttemptStatistics, Attempts};
 use super::bounds::{Bounds, whole};
 use super::calls::{Call, Target};
 use super::course::Course;
@@ -71,7 +71,8 @@ pub struct Quote {
     pub target: Target,
     pub input_tokens: u64,
     pub max_output_tokens: u64,
-    pub max_cost: NanoUsd,
+    /// `None` for a model without a price, where nobody has to be charged.
+    pub max_cost: Option<NanoUsd>,
     /// What would be held of the balance; 0 while the plan's limit is not reached.
     pub tokens: i64,
     pub tokens_available: i64,
@@ -116,6 +117,11 @@ impl AiService {
     /// How many model tokens a text is about.
     pub fn count(&self, text: &str) -> u64 {
         self.parts.counter.count(text)
+    }
+
+    /// What was asked of the providers so far.
+    pub fn attempts(&self) -> AttemptStatistics {
+        self.parts.attempts.statistics()
     }
 
     /// Now, by the clock of the service.
@@ -173,10 +179,10 @@ impl AiService {
 
     /// The same path without the call: nothing is held.
     pub async fn quote(&self, call: &Call) -> Result<Quote, CallError> {
-        let bounds = self.bounds(call)?;
         let calls = self.calls(call).await?;
+        let bounds = self.bounds(call, &calls)?;
         let (prices, now) = (self.parts.prices.current().await?, self.parts.clock.now());
-        let max_cost = bounds.cost(call, models(&calls), &prices, now).map_err(|_| unpriced(call))?;
+        let max_cost = self.max_cost(call, &bounds, &calls, &prices, now).await?;
         let user_id = call.asking.user_id;
         let decision = self.parts.entitlements.check(Subject::Oneself(user_id), &FeatureId::ai_requests(), 1).await?;
         let balance = self.parts.tokens.balance(user_id).await?;
@@ -193,8 +199,9 @@ impl AiService {
         })
     }
 
-    fn bounds(&self, call: &Call) -> Result<Bounds, CallError> {
-        let bounds = Bounds::of(call, self.parts.settings.assumed_output_tokens);
+    fn bounds(&self, call: &Call, calls: &[ProviderCall]) -> Result<Bounds, CallError> {
+        let assumed = self.parts.settings.assumed_output_tokens;
+        let bounds = Bounds::of(call, assumed, calls.iter().map(|call| call.provider));
         match call.target.max_input_tokens.filter(|limit| bounds.likely_input > *limit) {
             Some(limit) => Err(CallError::InputTooLong { tokens: bounds.likely_input, limit }),
             None => Ok(bounds),
@@ -228,11 +235,11 @@ impl AiService {
     async fn hold(&self, call: &Call) -> Result<HeldCall, CallError> {
         let (prices, now) = (self.parts.prices.current().await?, self.parts.clock.now());
         let may_lower = call.output.may_be_lowered || self.parts.settings.may_lower;
-        let mut bounds = self.bounds(call)?;
         let mut calls = self.calls(call).await?;
+        let mut bounds = self.bounds(call, &calls)?;
         let mut lowerings = if may_lower { LOWERINGS } else { 0 };
         loop {
-            let cost = bounds.cost(call, models(&calls), &prices, now).map_err(|_| unpriced(call))?;
+            let cost = self.max_cost(call, &bounds, &calls, &prices, now).await?;
             let (error, room) = match self.parts.usage.demand(self.demand(call, &bounds, cost, now)).await {
                 Ok(demanded) if demanded.hold.is_some() => {
                     for call in &mut calls {
@@ -262,7 +269,28 @@ impl AiService {
         }
     }
 
-    fn demand(&self, call: &Call, bounds: &Bounds, cost: NanoUsd, now: DateTime<Utc>) -> Demand {
+    /// The most that it costs. `None` where a model has no price, and neither the user nor the key has a limit for which one
+    /// would be needed.
+    async fn max_cost(
+        &self,
+        call: &Call,
+        bounds: &Bounds,
+        calls: &[ProviderCall],
+        prices: &PriceList,
+        now: DateTime<Utc>,
+    ) -> Result<Option<NanoUsd>, CallError> {
+        if let Ok(cost) = bounds.cost(call, models(calls), prices, now) {
+            return Ok(Some(cost));
+        }
+        let user = Subject::Oneself(call.asking.user_id);
+        let decision = self.parts.entitlements.check(user, &FeatureId::ai_requests(), 1).await?;
+        if decision.limit.is_some() || call.asking.limits.monthly_cost.is_some() {
+            return Err(CallError::Unpriced(call.target.model.to_string()));
+        }
+        Ok(None)
+    }
+
+    fn demand(&self, call: &Call, bounds: &Bounds, cost: Option<NanoUsd>, now: DateTime<Utc>) -> Demand {
         let terms = CallTerms {
             provider: call.target.provider,
             model: call.target.model.clone(),
@@ -270,7 +298,7 @@ impl AiService {
             input_tokens: bounds.likely_input,
             max_output_tokens: bounds.output,
             delivered_tokens: 0,
-            max_cost_nano_usd: Some(cost.0),
+            max_cost_nano_usd: cost.map(|cost| cost.0),
             began_at: now,
             session_id: call.keeping.as_ref().map(|keeping| keeping.session_id.0),
             on_key: None,
@@ -330,10 +358,6 @@ fn left(tokens: i64, bounds: &Bounds) -> Option<u64> {
 
 fn models(calls: &[ProviderCall]) -> impl Iterator<Item = (Provider, &ModelId)> {
     calls.iter().map(|call| (call.provider, &call.model))
-}
-
-fn unpriced(call: &Call) -> CallError {
-    CallError::Unpriced(call.target.model.to_string())
 }
 
 fn near_names(name: &str, models: &[PricedModel]) -> Vec<String> {

@@ -5,4 +5,3 @@ mod request;
 mod speech;
 
 pub(super) use dialect::Anthropic;
-pub use request::DEFAULT_MAX_TOKENS;

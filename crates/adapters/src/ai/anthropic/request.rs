@@ -1,14 +1,11 @@
 //! A conversation as Anthropic's messages.
 
-use domain::ai::{Conversation, Part, Speaker, Tool, ToolChoice, Turn};
+use domain::ai::{CLAUDE_OUTPUT_UNASKED, Conversation, Part, Speaker, Tool, ToolChoice, Turn};
 use ports::ai::{ProviderCall, ProviderFault};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::ai::dialect::{self, json};
-
-/// Anthropic demands a bound. Where neither the call nor the conversation has one, this is it: what every model takes.
-pub const DEFAULT_MAX_TOKENS: u64 = 4_096;
 
 /// Claude's scale ends where the others' reach their middle.
 const TEMPERATURE_MAX: f64 = 1.0;
@@ -89,7 +86,7 @@ pub(super) fn written(conversation: &Conversation, call: &ProviderCall) -> Resul
     let bound = call.max_output_tokens.or(conversation.max_output_tokens);
     dialect::written(&Request {
         model: call.model.as_str(),
-        max_tokens: bound.unwrap_or(DEFAULT_MAX_TOKENS),
+        max_tokens: bound.unwrap_or(CLAUDE_OUTPUT_UNASKED),
         system: conversation.system.as_deref().filter(|text| !text.is_empty()),
         messages,
         tools: conversation.tools.iter().map(tool).collect::<Result<_, _>>()?,

@@ -104,9 +104,9 @@ pub struct QuoteView {
     pub model: String,
     pub input_tokens: u64,
     pub max_output_tokens: u64,
-    /// US dollars, exact, as text.
+    /// US dollars, exact, as text. Null for a model without a price, where neither the user nor the key has a limit.
     #[schema(example = "0.00125")]
-    pub max_cost_usd: String,
+    pub max_cost_usd: Option<String>,
     /// What would be held of the token balance: 0 while the plan's limit is not reached.
     pub tokens: i64,
     pub tokens_available: i64,
@@ -173,14 +173,14 @@ pub async fn quote_chat(
 
 impl From<Quote> for QuoteView {
     fn from(quote: Quote) -> Self {
-        let Quote { target, input_tokens, max_output_tokens, max_cost, tokens, tokens_available, decision, .. } = quote;
+        let Quote { target, input_tokens, max_output_tokens, max_cost, tokens, tokens_available, decision } = quote;
         let lies_on_tokens = tokens > 0;
         Self {
             provider: target.provider,
             model: target.model.to_string(),
             input_tokens,
             max_output_tokens,
-            max_cost_usd: max_cost.to_string(),
+            max_cost_usd: max_cost.map(|cost| cost.to_string()),
             tokens,
             tokens_available,
             affordable: if lies_on_tokens { tokens <= tokens_available } else { decision.allowed },
