@@ -15,8 +15,9 @@ pub struct Case {
     pub script: &'static str,
     /// One connection only where the time of a lone request is of interest: it is nobody's best.
     pub connections: &'static [u32],
-    /// Connections at which it is run so many times. The row is the run in the middle, the others once.
-    pub repeated: Option<(u32, u32)>,
+    /// Connections at which it is run so many times, the yardstick after each of them. The row is the run in the middle,
+    /// its ratio that of the pair in the middle. At others it is run once.
+    pub repeated: &'static [(u32, u32)],
     pub house: House,
     /// How many of the yardstick's transactions one request is worth: more than one for a batch. A script that needs
     /// several requests for one counts them itself, in `items`.
@@ -135,7 +136,7 @@ const READING: Case = Case {
     callers: Callers::Nobody,
     script: "",
     connections: &[64],
-    repeated: None,
+    repeated: &[],
     house: House::One,
     items_per_request: 1,
     yardstick: None,
@@ -219,11 +220,11 @@ pub static CASES: [Case; 18] = [
         ..CHECKING
     },
     // Consumption is gathered, so it is measured with more of them waiting too.
-    Case { name: CONSUME_EVERY, connections: &[1, 16, 256, 64], repeated: Some((64, 5)), ..CONSUMING },
+    Case { name: CONSUME_EVERY, connections: &[1, 16, 256, 64], repeated: &[(256, 3), (64, 5)], ..CONSUMING },
     // Right after the five runs of one process, with which it is compared.
-    Case { name: CONSUME_TWO, house: House::Two, repeated: Some((64, 3)), ..CONSUMING },
+    Case { name: CONSUME_TWO, house: House::Two, repeated: &[(64, 3)], ..CONSUMING },
     Case { name: "consume, ES256 tokens, unseen", house: House::SupabaseUnseen, ..CONSUMING },
-    Case { name: CONSUME_SUPABASE, house: House::Supabase, ..CONSUMING },
+    Case { name: CONSUME_SUPABASE, house: House::Supabase, repeated: &[(64, 3)], ..CONSUMING },
     Case {
         name: CONSUME_ONE_USER,
         callers: Callers::First(1),
@@ -239,7 +240,7 @@ pub static CASES: [Case; 18] = [
         items_per_request: 100,
         ..CONSUMING
     },
-    Case { name: PAIRS, connections: &[64, 256], ..PAIRING },
+    Case { name: PAIRS, connections: &[64, 256], repeated: &[(64, 3)], ..PAIRING },
     Case { name: PAIRS_ONE_USER, callers: Callers::First(1), yardstick: Some(&PAIR_HOT), ..PAIRING },
     Case { name: DIRECT, ..ASKING_DIRECTLY },
     Case { name: GATEWAY, ..ASKING },

@@ -24,6 +24,7 @@ mod warmth;
 mod wrk;
 
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use adapters::clock::SystemClock;
@@ -95,7 +96,7 @@ async fn bench(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         stage.strike().await?;
         return fought;
     }
-    let rows = Run { arguments, stage: &stage, tools: &tools }.measure().await?;
+    let rows = Run { arguments, stage: &stage, tools: &tools, best: OnceLock::new() }.measure().await?;
     let machine = machine::describe(arguments, &stage, &tools).await;
     let last_words = stage.service.last_words();
     stage.strike().await?;

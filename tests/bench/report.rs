@@ -185,6 +185,9 @@ const METHOD: &str = "\
 - Yardstick: `pgbench --protocol=prepared --client=N --jobs=2 --time=S`, one statement a transaction
   (`tests/bench/yardsticks/`), by the owner of the tables, so without row-level security. Measured before and after the
   cases, its first second left out; each row shows the better of the two, and the ratio is to the best row.
+- Where a case is run several times, the row is the run in the middle by its rate. The yardstick is run after each of them,
+  with as many clients as it did best, and the ratio is that of the pair in the middle: a machine has better and worse
+  minutes, and neighbours in time share them.
 - An item is what the yardstick does in one go: a request that brings a batch of 100 is 100 items. A pair is a
   reservation and its settlement: two requests, counted by the answers to the second, are one item, and two transactions of one statement each are pgbench's.
 - Two processes: each is on the same database and gets half of the 64 connections from a wrk of its own. The rates are
@@ -193,7 +196,6 @@ const METHOD: &str = "\
 - ES256 tokens are signed as Supabase signs them, by a key that the run itself publishes, and shown to a process of its
   own. `unseen`: most are shown to it for the first time and pay for the check of a signature. Otherwise each was shown
   once before: what was found good is remembered for a minute.
-- Where a case is run several times, the row is the run in the middle by its rate.
 - 100 % CPU is one processor. `load` is wrk or pgbench. `app MiB` is resident memory at the end of the measurement.
   `batch` is how many commands the service gathered in a transaction, in the mean, by its own metrics.
 ";

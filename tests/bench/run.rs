@@ -1,5 +1,6 @@
 //! One run: every yardstick, every case, every yardstick again.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -21,24 +22,28 @@ pub struct Run<'a> {
     pub arguments: &'a Arguments,
     pub stage: &'a Stage,
     pub tools: &'a Tools,
+    /// With how many clients each yardstick does best, once that was measured.
+    pub best: OnceLock<Vec<(&'static Yardstick, u32)>>,
 }
 
 /// How many measurements a whole run makes.
 pub fn measurements() -> u32 {
     let connections = |case: &Case| case.connections.iter().map(|connections| runs(case, *connections)).sum::<u32>();
-    let of_cases: u32 = CASES.iter().map(connections).sum();
+    // Beside what is run several times stands the yardstick each time.
+    let of_cases: u32 = CASES.iter().map(connections).sum::<u32>() * 2;
     let of_yardsticks: usize = YARDSTICKS.iter().map(|yardstick| 2 * yardstick.clients.len()).sum();
     of_cases + u32::try_from(of_yardsticks).unwrap_or(u32::MAX)
 }
 
 fn runs(case: &Case, connections: u32) -> u32 {
-    case.repeated.filter(|(at, _)| *at == connections).map_or(1, |(_, runs)| runs)
+    case.repeated.iter().find(|(at, _)| *at == connections).map_or(1, |(_, runs)| *runs)
 }
 
 impl Run<'_> {
     /// The yardsticks come before and after, since a machine has better and worse minutes.
     pub async fn measure(&self) -> anyhow::Result<Vec<Row>> {
         let mut standards = self.yardsticks().await?;
+        self.best.get_or_init(|| best_clients(&standards));
         let mut cases = Vec::new();
         for case in CASES.iter().filter(|case| self.arguments.wants(case.name) && !case.asks_models()) {
             cases.push((case, self.case(case).await?));
@@ -61,9 +66,8 @@ impl Run<'_> {
         let mut rows = Vec::new();
         for (case, measured) in cases {
             let best = case.yardstick.map(best);
-            rows.extend(
-                measured.into_iter().map(|row| Row { ratio: best.map(|best| row.items_per_second / best), ..row }),
-            );
+            let to_best = |row: &Row| best.map(|best| row.items_per_second / best);
+            rows.extend(measured.into_iter().map(|row| Row { ratio: row.ratio.or_else(|| to_best(&row)), ..row }));
         }
         rows.extend(models);
         rows.extend(standards.into_iter().map(|(_, row)| row));
@@ -91,8 +95,7 @@ impl Run<'_> {
     }
 
     async fn yardsticks(&self) -> anyhow::Result<Vec<(&'static Yardstick, Row)>> {
-        let (users, folder) = (self.arguments.users, self.stage.folder());
-        let pgbench = Pgbench { tools: self.tools, owner: &self.stage.owner, users, folder };
+        let pgbench = self.pgbench();
         let actors = Actors { services: Vec::new(), postmaster: self.stage.postmaster };
         let mut rows = Vec::new();
         let wanted = |yardstick: &Yardstick| {
@@ -168,12 +171,31 @@ impl Run<'_> {
                 anyhow!("{error:#}\nThe service's last words:\n{}", words.join("\n"))
             })?;
             let mut repeated = Vec::new();
-            for _ in 0..runs(case, *connections) {
-                repeated.push(told(self.once(case, services, &wrk, *connections).await?));
+            let runs = runs(case, *connections);
+            for _ in 0..runs {
+                let row = told(self.once(case, services, &wrk, *connections).await?);
+                let ratio = if runs > 1 { self.beside(case, &row).await? } else { None };
+                repeated.push(Row { ratio, ..row });
             }
             rows.push(middle(repeated).context("a case is run at least once")?);
         }
         Ok(rows)
+    }
+
+    fn pgbench(&self) -> Pgbench<'_> {
+        let (users, folder) = (self.arguments.users, self.stage.folder());
+        Pgbench { tools: self.tools, owner: &self.stage.owner, users, folder }
+    }
+
+    /// The ratio of a run to the yardstick right after it, with as many clients as that does best.
+    async fn beside(&self, case: &Case, row: &Row) -> anyhow::Result<Option<f64>> {
+        let best = self.best.get().into_iter().flatten();
+        let Some((yardstick, clients)) = best.copied().find(|(yardstick, _)| case.yardstick == Some(yardstick)) else {
+            return Ok(None);
+        };
+        let measured = self.pgbench().measure(yardstick, clients, self.arguments.seconds).await?;
+        eprintln!("    beside it {} ({clients}): {}/s", yardstick.name, thousands(measured.per_second));
+        Ok(Some(row.items_per_second / measured.per_second))
     }
 
     async fn once(
@@ -210,6 +232,19 @@ impl Run<'_> {
     }
 }
 
+/// With how many clients each yardstick did best.
+fn best_clients(standards: &[(&'static Yardstick, Row)]) -> Vec<(&'static Yardstick, u32)> {
+    let mut best: Vec<(&'static Yardstick, &Row)> = Vec::new();
+    for (yardstick, row) in standards {
+        match best.iter_mut().find(|(known, _)| known == yardstick) {
+            Some((_, known)) if known.per_second >= row.per_second => {}
+            Some((_, known)) => *known = row,
+            None => best.push((yardstick, row)),
+        }
+    }
+    best.into_iter().map(|(yardstick, row)| (yardstick, row.connections)).collect()
+}
+
 async fn gathered(services: &[&Service]) -> anyhow::Result<Gathered> {
     let all = try_join_all(services.iter().map(|service| service.gathered())).await?;
     let sum = |sum: Gathered, one: &Gathered| Gathered {
@@ -222,12 +257,15 @@ async fn gathered(services: &[&Service]) -> anyhow::Result<Gathered> {
 /// The run that is neither the better nor the worse half's, with the errors of all of them and the most memory.
 fn middle(mut runs: Vec<Row>) -> Option<Row> {
     let p99_of_runs: Vec<Duration> = runs.iter().map(|row| row.p99).collect();
+    let mut ratios: Vec<f64> = runs.iter().filter_map(|row| row.ratio).collect();
+    ratios.sort_by(f64::total_cmp);
+    let ratio = ratios.get(ratios.len() / 2).copied();
     let errors = runs.iter().map(|row| row.errors).sum();
     let resident_mebibytes = runs.iter().filter_map(|row| row.resident_mebibytes).reduce(f64::max);
     runs.sort_by(|one, other| one.per_second.total_cmp(&other.per_second));
     let middle = runs.len() / 2;
     let row = runs.into_iter().nth(middle)?;
-    Some(Row { p99_of_runs, errors, resident_mebibytes, ..row })
+    Some(Row { p99_of_runs, errors, resident_mebibytes, ratio, ..row })
 }
 
 /// Says on the terminal that there is one figure more.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use harness::sqlx::{self, AssertSqlSafe, PgConnection};
 use harness::{TestDatabase, sqlx::Connection as _};
-use reqwest::Response;
+use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
 use testkit::upstream::{Fault, Pace, Script, Upstream};
 
@@ -92,10 +92,13 @@ impl Stage {
 
     /// Asks for a stream, in a task: who is killed does not answer.
     fn ask(&self, model: &str) -> tokio::task::JoinHandle<Option<Response>> {
-        let body = json!({ "model": model, "message": "Hello there", "max_tokens": 100, "stream": true });
-        let request = self.client.post(format!("{}/api/ai/chat", self.service.address)).bearer_auth(&self.token);
-        let sent = request.json(&body).send();
+        let sent = self.request(model).send();
         tokio::spawn(async move { sent.await.ok() })
+    }
+
+    fn request(&self, model: &str) -> RequestBuilder {
+        let body = json!({ "model": model, "message": "Hello there", "max_tokens": 100, "stream": true });
+        self.client.post(format!("{}/api/ai/chat", self.service.address)).bearer_auth(&self.token).json(&body)
     }
 
     async fn phase_is(&self, phase: &str) {
@@ -192,6 +195,33 @@ async fn a_process_that_is_killed_in_any_phase_leaves_books_in_the_documented_st
         assert_eq!((books.len(), booked.as_str(), *output), (before + 1, model, marked));
         assert_eq!((source.as_str(), outcome.as_str()), ("partial", "swept"));
     }
+    stage.expect_in_order().await;
+}
+
+/// Whoever asks again under its key is told so, by another process: nothing is made or charged a second time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_keyed_call_whose_process_is_killed_is_lost_and_not_made_again() {
+    let database = TestDatabase::new().await;
+    let service_url = database.service_url();
+    let mut stage = Stage::set(&service_url, &database.owner_url()).await;
+    let model = "gpt-5.4-mini";
+    stage.upstream.script(model, Script::says(&text()).with_fault(Fault::HoldAfter { events: 12 }));
+    let keyed = |stage: &Stage| stage.request(model).header("Idempotency-Key", "once").send();
+    let mut response = keyed(&stage).await.unwrap();
+    response.chunk().await.unwrap();
+    stage.phase_is("first_byte").await;
+    stage.service.kill();
+    stage.service = start((&service_url, &stage.database), &stage.upstream);
+    // Before the sweep and after it: the first of them waits until it is known what became of the call.
+    for _ in 0..2 {
+        let repeat = keyed(&stage).await.unwrap();
+        let status = repeat.status();
+        let problem: Value = repeat.json().await.unwrap();
+        assert_eq!((status.as_u16(), &problem["code"]), (409, &json!("answer_lost")), "{problem}");
+    }
+    stage.swept().await;
+    assert_eq!(stage.upstream.requests().len(), 1);
+    assert_eq!(stage.books().await.len(), 1);
     stage.expect_in_order().await;
 }
 

@@ -6,9 +6,9 @@ use chrono::Timelike as _;
 use futures_util::future::join_all;
 use harness::Answer;
 use serde_json::{Value, json};
-use testkit::upstream::{Fault, Refusal, Script, Why};
+use testkit::upstream::{Fault, Pace, Refusal, Script, Why};
 
-use super::stage::{Stage, hello, prices};
+use super::stage::{Stage, hello, prices, words};
 use crate::now;
 
 const AT_ONCE: usize = 32;
@@ -129,4 +129,42 @@ async fn a_call_that_came_to_nothing_frees_all_that_it_held_of_the_key() {
     stage.ask(key.text_at("/key"), bounded()).await.expect_status(200);
     stage.ask(key.text_at("/key"), bounded()).await.expect_problem(429, "key_request_limit");
     stage.expect_bill(1).await;
+}
+
+/// It is held at first for less than it comes to, and more as it goes: of the key's limits too.
+#[tokio::test]
+async fn a_stream_without_a_bound_outgrows_no_limit_of_its_key() {
+    let stage = Stage::with(|settings| settings.ai.calls.assumed_output_tokens = 100).await;
+    let pace = Pace { between: Duration::from_millis(2), ..Pace::default() };
+    // A word out costs 10,000.029 nano-dollars, so that this is for about 300 of them.
+    for (limits, limit, used) in [
+        (json!({ "tokens_per_minute": 350 }), 350, "SELECT tokens FROM api_key_counters WHERE period = 'minute'"),
+        (
+            json!({ "monthly_cost_usd": "0.0031" }),
+            3_100_000,
+            "SELECT cost_nano_usd FROM api_key_counters WHERE period = 'month' AND cost_nano_usd > 0",
+        ),
+    ] {
+        stage.app.database().sql("DELETE FROM api_key_counters").await;
+        let key = stage.key(limits).await;
+        stage.upstream.script_others(Script::says(&words(150)).priced(prices()).paced(pace.clone()));
+        well_within_a_minute().await;
+        let whole = stage.begin(key.text_at("/key"), hello("gpt-one")).await.text().await.unwrap();
+        assert!(whole.contains("\"finish_reason\":\"stop\""), "it grew beyond what was held at first: {whole}");
+        let (of_the_first, held) = (
+            stage.number(used).await,
+            "SELECT sum(tokens_reserved + cost_reserved_nano_usd)::bigint FROM api_key_counters",
+        );
+        assert!(of_the_first > 0 && of_the_first < limit);
+        stage.upstream.script_others(Script::says(&words(900)).priced(prices()).paced(pace.clone()));
+        let cut = stage.begin(key.text_at("/key"), hello("gpt-one")).await.text().await.unwrap();
+        assert!(cut.contains("\"finish_reason\":\"length\""), "{cut}");
+        let in_all = stage.number(used).await;
+        assert!(
+            (limit * 8 / 10..=limit).contains(&in_all),
+            "nearly all that the key may, and no more: {in_all} of {limit}"
+        );
+        assert_eq!(stage.number(held).await, 0);
+    }
+    stage.expect_in_order().await;
 }

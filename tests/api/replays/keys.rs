@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use domain::replays::KEPT_BODY_MAX;
 use serde_json::json;
 use testkit::upstream::{Fault, Refusal, Script, Why};
 
@@ -103,6 +104,26 @@ async fn a_call_goes_on_for_its_key_when_its_client_has_gone() {
     }
     let left = stage.stub.bill().iter().filter(|line| line.ending != testkit::upstream::Ending::Finished).count();
     assert_eq!((left, stage.charged().await), (0, 2));
+}
+
+/// Around the longest that is kept, which is of the whole body.
+#[tokio::test]
+async fn an_answer_is_kept_up_to_four_mebibytes() {
+    let stage = Stage::new().await;
+    for (key, bytes) in [("fits", KEPT_BODY_MAX - 1_024), ("too long", KEPT_BODY_MAX + 1)] {
+        stage.stub.script("gpt-6-sol", Script::says(&"a".repeat(bytes)));
+        let first = stage.keyed(&openai(false), key).await.expect_status(200);
+        assert!(first.text.len() > bytes, "{} bytes", first.text.len());
+        stage.written().await;
+        let repeat = stage.keyed(&openai(false), key).await;
+        if first.text.len() <= KEPT_BODY_MAX {
+            expect_replay(&first, &repeat);
+        } else {
+            assert_eq!(repeat.expect_status(409).text_at("/error/code"), "answer_too_long");
+        }
+    }
+    stage.expect_calls(2).await;
+    assert_eq!(stage.charged().await, 2);
 }
 
 #[tokio::test]

@@ -73,6 +73,9 @@ pub struct ApiDocument;
 /// The tag of the routes that speak other people's words.
 const DIALECTS: &str = "dialects";
 
+/// Operations whose key the books themselves keep: a repeat waits for the first, and is never told that it is at work.
+const REPEATS_WAIT: [&str; 4] = ["consume", "reserve", "top_up_tokens", "grant_bonus_tokens"];
+
 /// The document as text, as it is served and as it is kept in `docs/`.
 pub fn document() -> Result<String, serde_json::Error> {
     ApiDocument::openapi().to_pretty_json().map(|text| text + "\n")
@@ -173,7 +176,8 @@ fn complete(operation: &mut Operation) {
     if body || query || header {
         shared.push(("422", "A field, a parameter or a rule says no"));
     }
-    if header {
+    let waits = operation.operation_id.as_deref().is_some_and(|id| REPEATS_WAIT.contains(&id));
+    if header && !waits {
         shared.push(("409", "A request with this idempotency key is still at work"));
     }
     for (status, description) in shared {

@@ -96,6 +96,17 @@ pub fn admit(
     if let Some(limit) = limits.requests_per_minute.filter(|limit| minute.requests >= *limit) {
         return Err(KeyLimitReached::Requests { limit, used: minute.requests });
     }
+    admit_more(limits, minute, month, tokens, cost)
+}
+
+/// Whether a call that is under way may hold so much more. Nothing is counted.
+pub fn admit_more(
+    limits: &KeyLimits,
+    minute: &KeyTally,
+    month: &KeyTally,
+    tokens: i64,
+    cost: i64,
+) -> Result<(), KeyLimitReached> {
     let used = minute.tokens.saturating_add(minute.tokens_held);
     if let Some(limit) = limits.tokens_per_minute.filter(|limit| used.saturating_add(tokens) > *limit) {
         return Err(KeyLimitReached::Tokens { limit, used, needed: tokens });
@@ -107,11 +118,39 @@ pub fn admit(
     Ok(())
 }
 
+impl KeyShare {
+    /// What a call that has it must hold more to hold so much in all; what is held already is never given back by it.
+    #[must_use]
+    pub fn up_to(&self, tokens: i64, cost: i64) -> Self {
+        let missing = |all: i64, held| all.saturating_sub(held).max(0);
+        Self {
+            windows: self.windows,
+            tokens: missing(tokens, self.tokens),
+            cost_nano_usd: missing(cost, self.cost_nano_usd),
+        }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn with(&self, more: &Self) -> Self {
+        Self {
+            windows: self.windows,
+            tokens: self.tokens.saturating_add(more.tokens),
+            cost_nano_usd: self.cost_nano_usd.saturating_add(more.cost_nano_usd),
+        }
+    }
+}
+
 impl KeyTally {
     pub fn hold(&mut self, share: &KeyShare) {
         self.requests += 1;
-        self.tokens_held += share.tokens;
-        self.cost_held += share.cost_nano_usd;
+        self.hold_more(share);
+    }
+
+    /// For a call that is counted as a request already.
+    pub fn hold_more(&mut self, more: &KeyShare) {
+        self.tokens_held += more.tokens;
+        self.cost_held += more.cost_nano_usd;
     }
 
     /// What was held is given back, and what was used is counted. A call that used nothing was no request.
@@ -163,6 +202,16 @@ mod tests {
         assert_eq!(admit(&limits, &tally, &tally, 0, 0), Err(KeyLimitReached::Requests { limit: 2, used: 2 }));
         tally.settle(&share(90, 0), None);
         assert_eq!(admit(&limits, &tally, &tally, 90, 0), Ok(()), "what was given back was no request");
+        let held = share(10, 70);
+        let more = held.up_to(25, 60);
+        assert_eq!((more, held.with(&more)), (share(15, 0), share(25, 70)));
+        assert_eq!(
+            admit_more(&limits, &tally, &tally, 91, 0).map_err(|why| why.resets_at(&windows)),
+            Err(windows.minute + TimeDelta::minutes(1))
+        );
+        let before = tally.requests;
+        tally.hold_more(&more);
+        assert_eq!((tally.requests, tally.tokens_held), (before, 15), "it was a request before");
         assert_eq!(tokens.resets_at(&windows), windows.minute + TimeDelta::minutes(1));
         assert_eq!(cost.resets_at(&windows).to_rfc3339(), "1970-03-01T00:00:00+00:00");
     }

@@ -14,5 +14,5 @@ pub use holds::{
     Ending, Hold, HoldId, HoldRefusal, HoldStatus, Holding, UnknownHoldStatus, expire, extend, extending_needs_tokens,
     hold, release, settle,
 };
-pub use key_windows::{KeyLimitReached, KeyShare, KeyTally, KeyWindows, WindowKind, admit};
+pub use key_windows::{KeyLimitReached, KeyShare, KeyTally, KeyWindows, WindowKind, admit, admit_more};
 pub use periods::{Period, PeriodKind, UnknownPeriod};

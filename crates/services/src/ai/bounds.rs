@@ -89,6 +89,11 @@ impl Bounds {
         fits.then(|| Self { output, output_most: output, is_lowered: true, ..self.clone() })
     }
 
+    /// The same with so much output in all.
+    pub fn grown_to(&self, output: u64) -> Self {
+        Self { output, ..self.clone() }
+    }
+
     fn estimate(&self, call: &Call, output: u64) -> CallEstimate {
         CallEstimate {
             audio_input: call.input.has_audio,
@@ -123,8 +128,7 @@ impl Bounds {
         at: DateTime<Utc>,
     ) -> u64 {
         let fits = |output| {
-            let bounds = Self { output, ..self.clone() };
-            bounds.cost(call, models.iter().copied(), prices, at).is_ok_and(|cost| cost <= room)
+            self.grown_to(output).cost(call, models.iter().copied(), prices, at).is_ok_and(|cost| cost <= room)
         };
         let (mut fitting, mut beyond) = (0, self.output.saturating_add(1));
         while fitting + 1 < beyond {

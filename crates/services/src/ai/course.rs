@@ -22,7 +22,7 @@ use super::bounds::{Bounds, OUTPUT_LEAST, whole};
 use super::calls::Call;
 use super::errors::CallError;
 use super::service::{AiService, HeldCall, hold_of};
-use crate::usage::commands::{HoldAction, UsageError};
+use crate::usage::commands::{Growth, HoldAction, UsageError};
 
 /// From when on the hold of a call says how far it has come.
 const MARK_AFTER: Duration = Duration::from_millis(20);
@@ -282,15 +282,19 @@ impl Course {
     }
 
     /// Whether what is held is used up and no more can be held. Only a streamed answer without a bound gets here: any other
-    /// one ends by itself. Where a step is too much for the balance, half of it is tried, until it is of no use.
+    /// one ends by itself. Where a step is too much for the balance or the key, half of it is tried, until it is of no use.
     async fn is_used_up(&mut self) -> bool {
         let Bounds { output, output_most, input, .. } = self.bounds;
-        if !self.lies_on_tokens || output >= output_most || self.delivery.output_tokens + GROW_BEFORE < output {
+        let limits = self.call.asking.limits;
+        let is_bounded = self.lies_on_tokens || limits.tokens_per_minute.is_some() || limits.monthly_cost.is_some();
+        if !is_bounded || output >= output_most || self.delivery.output_tokens + GROW_BEFORE < output {
             return false;
         }
         while self.step >= OUTPUT_LEAST {
             let grown = output.saturating_add(self.step).min(output_most);
-            let action = self.marked(CallPhase::FirstByte, Some(whole(input.saturating_add(grown))));
+            let tokens = whole(input.saturating_add(grown));
+            let growth = Growth { tokens, cost: self.cost_of(grown), limits };
+            let action = self.marked(CallPhase::FirstByte, Some(growth));
             match self.service.change(self.hold_id, self.call.asking.user_id, action).await {
                 Ok(changed) if changed.decision.allowed => {
                     self.bounds.output = grown;
@@ -318,13 +322,20 @@ impl Course {
         });
     }
 
-    fn marked(&self, phase: CallPhase, tokens: Option<i64>) -> HoldAction {
+    /// The most that it costs with so much output, at whoever answers; nothing without a price.
+    fn cost_of(&self, output: u64) -> i64 {
+        let models = [(self.provider, &self.model)];
+        let most = self.bounds.grown_to(output).cost(&self.call, models, &self.prices, self.began_at);
+        most.map_or(0, |cost| cost.0)
+    }
+
+    fn marked(&self, phase: CallPhase, growth: Option<Growth>) -> HoldAction {
         HoldAction::Mark {
             phase,
             provider: self.provider,
             model: self.model.clone(),
             delivered_tokens: self.delivery.output_tokens,
-            tokens,
+            growth,
             ttl: self.service.parts.settings.hold_ttl,
         }
     }

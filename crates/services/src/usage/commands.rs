@@ -77,19 +77,30 @@ pub enum HoldAction {
     /// Give it back if its time is over.
     Expire,
     /// A call goes on: how far it has come and who answers, for whoever finds its hold without its process; and that it goes
-    /// on for `ttl` from now. Where `tokens` are given, hold so many in all.
+    /// on for `ttl` from now. Where it grows, more is held, all of it or nothing.
     Mark {
         phase: CallPhase,
         provider: Provider,
         model: ModelId,
         delivered_tokens: u64,
-        tokens: Option<i64>,
+        growth: Option<Growth>,
         ttl: TimeDelta,
     },
     /// A call is over.
     SettleCall(Box<CallResult>),
     /// A call came to nothing.
     ReleaseCall,
+}
+
+/// What a call that outgrows its hold can use from now on, in all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Growth {
+    /// Model tokens, input and output.
+    pub tokens: i64,
+    /// Nano-dollars.
+    pub cost: i64,
+    /// The limits of the API key by which it was made.
+    pub limits: KeyLimits,
 }
 
 impl HoldAction {

@@ -24,7 +24,10 @@ use super::commands::{
     Command, Course, Demand, Demanded, Fate, HoldAction, HoldCommand, Outcome, TokensAtHand, UsageError, Whose, ends_at,
 };
 use super::ground::{Counter, Ground, HoldCounter, HoldPlace, MeterPlace, counter_of, windows_of};
-use super::holding::{Effect, act, changed, is_held, moves_tokens, pending, repeated, share_of, share_of_key, used_of};
+use super::holding::{
+    Effect, act, changed, growth_on_key, is_held, moves_tokens, no_room, pending, repeated, share_of, share_of_key,
+    used_of,
+};
 
 /// What a batch came to.
 pub struct Decided {
@@ -236,12 +239,18 @@ impl<'a> Deciding<'a> {
         if is_held(keys, &locked.hold) {
             return Some(Fate::Held);
         }
+        let Ok(more) = growth_on_key(keys, &locked.hold, &command.action) else {
+            return Some(changed(&locked.hold, no_room(entitlement), 0, false));
+        };
         let before = (locked.hold.clone(), entitlement.tally);
         let effect = match act(&mut locked.hold, entitlement, &command.action) {
             Ok(effect) => effect,
             Err(refusal) => return Some(Fate::Settled(Err(UsageError::of_hold(refusal, &locked.hold)))),
         };
         *balance = entitlement.tokens_available;
+        if let (Some(more), true, Some(call)) = (more, effect.decision.allowed, &mut locked.hold.call) {
+            call.terms.on_key = call.terms.on_key.map(|share| share.with(&more));
+        }
         counter.changed |= entitlement.tally != before.1;
         locked.changed |= locked.hold != before.0;
         if matches!(locked.hold.status, HoldStatus::Settled | HoldStatus::Released) {
@@ -273,9 +282,12 @@ impl<'a> Deciding<'a> {
             let (result, unpaid_tokens) = ((**result).clone(), effect.tokens_unpaid);
             self.calls.push(CallRecord { hold_id: hold.id, user_id, api_key_id, result, unpaid_tokens });
         }
-        let Some((share, api_key_id)) = share_of(hold) else { return };
+        let (Some((held_before, _)), Some((share, api_key_id))) = (share_of(before), share_of(hold)) else { return };
         let used = used_of(action);
-        if before.status == HoldStatus::Pending && hold.status != HoldStatus::Pending {
+        if share != held_before {
+            let more = held_before.up_to(share.tokens, share.cost_nano_usd);
+            self.on_key(user_id, api_key_id, &more, KeyTally::hold_more);
+        } else if before.status == HoldStatus::Pending && hold.status != HoldStatus::Pending {
             self.on_key(user_id, api_key_id, &share, |tally, share| tally.settle(share, used));
         } else if let Some(used) = used.filter(|_| before.status == HoldStatus::Expired) {
             // What it held was given back when it expired.

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use domain::entitlements::{Decision, Entitlement, Reason, decide};
 use domain::usage::{
-    CallEnding, CallPhase, Ending, HeldCall, Hold, HoldRefusal, HoldStatus, Holding, KeyShare, KeyWindows, admit,
-    expire, extend, extend_call, extending_needs_tokens, release, settle, settle_call,
+    CallEnding, CallPhase, Ending, HeldCall, Hold, HoldRefusal, HoldStatus, Holding, KeyLimitReached, KeyShare,
+    KeyWindows, admit, admit_more, expire, extend, extend_call, extending_needs_tokens, release, settle, settle_call,
 };
 use ports::usage::{CallOutcome, CounterKey, KeptHold, KeyWindow};
 use uuid::Uuid;
@@ -61,8 +61,8 @@ pub fn act(held: &mut Hold, entitlement: &mut Entitlement, action: &HoldAction) 
             }
             return Ok(Effect::holding(decision, tokens));
         }
-        HoldAction::Mark { phase, provider, model, delivered_tokens, tokens, ttl } => {
-            let more = extend_call(held, entitlement, tokens.unwrap_or(held.tokens))?;
+        HoldAction::Mark { phase, provider, model, delivered_tokens, growth, ttl } => {
+            let more = extend_call(held, entitlement, growth.map_or(held.tokens, |growth| growth.tokens))?;
             held.expires_at = held.expires_at.max(ends_at(entitlement.as_of, *ttl));
             if let Some(call) = &mut held.call {
                 // Marks are not waited for, so an earlier one may come later: it says nothing new.
@@ -72,10 +72,9 @@ pub fn act(held: &mut Hold, entitlement: &mut Entitlement, action: &HoldAction) 
                 call.phase = call.phase.max(*phase);
                 call.terms.delivered_tokens = call.terms.delivered_tokens.max(*delivered_tokens);
             }
-            let mut decision = decide(entitlement, 1);
-            decision.allowed = more.is_some();
-            decision.reason = if more.is_some() { Reason::Ok } else { Reason::InsufficientTokens };
-            return Ok(Effect::holding(decision, more.unwrap_or_default()));
+            let Some(more) = more else { return Ok(Effect::holding(no_room(entitlement), 0)) };
+            let decision = Decision { allowed: true, reason: Reason::Ok, ..decide(entitlement, 1) };
+            return Ok(Effect::holding(decision, more));
         }
         HoldAction::SettleCall(result) => {
             let used = i64::try_from(result.usage.tokens.total()).unwrap_or(i64::MAX);
@@ -88,13 +87,18 @@ pub fn act(held: &mut Hold, entitlement: &mut Entitlement, action: &HoldAction) 
     Ok(Effect { decision, used, overage, tokens_held: -tokens_freed, tokens_spent, tokens_unpaid: 0 })
 }
 
+/// The answer to a call that would grow and cannot.
+pub fn no_room(entitlement: &Entitlement) -> Decision {
+    Decision { allowed: false, reason: Reason::InsufficientTokens, ..decide(entitlement, 1) }
+}
+
 /// Whether the action would touch the user's tokens, so that the balance must be under its lock.
 pub fn moves_tokens(held: &Hold, entitlement: &Entitlement, action: &HoldAction) -> bool {
     match action {
         HoldAction::Settle(used) => held.moves_tokens(entitlement, *used),
         HoldAction::Release | HoldAction::ReleaseCall | HoldAction::Expire => held.moves_tokens(entitlement, 0),
         HoldAction::SettleCall(_) => held.moves_tokens(entitlement, 1),
-        HoldAction::Mark { tokens, .. } => held.beyond > 0 && tokens.is_some_and(|tokens| tokens > held.tokens),
+        HoldAction::Mark { growth, .. } => held.beyond > 0 && growth.is_some_and(|growth| growth.tokens > held.tokens),
         HoldAction::Extend { amount, .. } => {
             amount.is_some_and(|amount| extending_needs_tokens(held, entitlement, amount))
         }
@@ -146,6 +150,23 @@ pub fn share_of_key(
             Err(Box::new(Fate::Settled(Err(UsageError::KeyLimit { reached, resets_at, as_of }))))
         }
     }
+}
+
+/// What a call that grows holds more of its key's limits; `None` where that is nothing. `Err` where the key has no room for it.
+pub fn growth_on_key(
+    keys: &HashMap<KeyWindow, Option<KeyCounter>>,
+    hold: &Hold,
+    action: &HoldAction,
+) -> Result<Option<KeyShare>, KeyLimitReached> {
+    let (HoldAction::Mark { growth: Some(growth), .. }, Some((share, api_key_id))) = (action, share_of(hold)) else {
+        return Ok(None);
+    };
+    let [minute, month] = windows_of(hold.user_id, api_key_id, &share.windows);
+    // Whether somebody else holds them was asked before.
+    let (Some(Some(minute)), Some(Some(month))) = (keys.get(&minute), keys.get(&month)) else { return Ok(None) };
+    let more = share.up_to(growth.tokens, growth.cost);
+    admit_more(&growth.limits, &minute.tally, &month.tally, more.tokens, more.cost_nano_usd)?;
+    Ok(Some(more))
 }
 
 /// What a hold holds of its key's limits.
@@ -257,7 +278,7 @@ mod tests {
             provider: Provider::Claude,
             model: ModelId::parse(model).unwrap(),
             delivered_tokens,
-            tokens: None,
+            growth: None,
             ttl: chrono::TimeDelta::seconds(60),
         };
         let (mut locked, mut given) = (held(false), entitlement());
