@@ -29,7 +29,7 @@ release: ## Build the service as `make run` runs it
 	$(CARGO) build --release -p product-base
 
 .PHONY: dist
-dist: ## Build the service and the migrations for shipping: smaller, faster, slower to build
+dist: ## Build the service and the migrations for shipping: as `release`, and smaller
 	$(CARGO) build --profile dist -p product-base -p migration
 
 .PHONY: test
