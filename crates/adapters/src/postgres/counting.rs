@@ -13,22 +13,20 @@
 //! Costs: as many messages as statements, and one for COMMIT where nothing was held back for it.
 
 use std::collections::HashMap;
-use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use sea_orm::Statement;
-use sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection, PgQueryResult, PgRow};
-use sea_orm::sqlx::{self, AssertSqlSafe, Connection, Either, Executor};
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection};
+use sea_orm::sqlx::{self, AssertSqlSafe, Connection, Executor};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tracing::info;
 
 use super::error::is_unavailable;
-use super::literals;
+use super::messages::{Message, Prepared, Reply};
 use super::opening::{self, Milliseconds};
 
 /// A connection is given up after so long, with the memory that its backend has gathered.
@@ -208,25 +206,6 @@ pub(super) struct Lent {
     in_transaction: bool,
 }
 
-/// A statement that can travel with others.
-pub(super) struct Prepared {
-    sql: String,
-    arguments: String,
-}
-
-/// `None` where its values have to be bound.
-pub(super) fn prepared(statement: &Statement) -> Option<Prepared> {
-    let arguments = literals::arguments(statement.values.as_ref().map_or(&[], |values| &values.0))?;
-    Some(Prepared { sql: statement.sql.clone(), arguments })
-}
-
-/// What came back for a statement: the rows, and how many were written.
-#[derive(Default)]
-pub(super) struct Reply {
-    pub rows: Vec<PgRow>,
-    pub outcome: PgQueryResult,
-}
-
 impl Lent {
     /// Sends it, together with what was held back before.
     pub(super) async fn run(&mut self, statement: Prepared) -> Result<Reply, sqlx::Error> {
@@ -320,53 +299,17 @@ impl State {
         in_transaction: bool,
         end: &str,
     ) -> Result<Vec<Reply>, sqlx::Error> {
-        let mut message =
-            String::with_capacity(64 + statements.iter().map(|one| one.arguments.len() + 32).sum::<usize>());
-        // Which statement each command of the message executes, for those that do.
-        let mut executing = Vec::with_capacity(statements.len() + 2);
-        if in_transaction && !self.begun {
-            message.push_str("BEGIN;");
-            executing.push(None);
-        }
-        let mut is_preparing = false;
-        for (place, Prepared { sql, arguments }) in statements.iter().enumerate() {
-            let number = if let Some(number) = self.session.prepared.get(sql) {
-                *number
-            } else {
-                let number = self.session.prepared.len();
-                // Writing to a String cannot fail. The line ends what may be a comment.
-                let _ = write!(message, "PREPARE counting_{number} AS {sql}\n;");
-                self.session.prepared.insert(sql.clone(), number);
-                executing.push(None);
-                is_preparing = true;
-                number
-            };
-            let _ = write!(message, "EXECUTE counting_{number} {arguments};");
-            executing.push(Some(place));
-        }
-        message.push_str(end);
+        let begins = in_transaction && !self.begun;
+        let Message { text, is_preparing, mut replies } =
+            Message::of(statements, begins, end, &mut self.session.prepared);
         self.begun = in_transaction;
         self.in_flight = true;
-        let mut replies: Vec<Reply> = statements.iter().map(|_| Reply::default()).collect();
-        let mut executing = executing.into_iter();
-        let mut now = executing.next().flatten();
-        let mut stream = sqlx::raw_sql(AssertSqlSafe(message)).fetch_many(&mut self.session.connection);
+        let mut stream = sqlx::raw_sql(AssertSqlSafe(text)).fetch_many(&mut self.session.connection);
         let answer = loop {
-            let part = match stream.try_next().await {
-                Ok(Some(part)) => part,
-                Ok(None) => break Ok(replies),
+            match stream.try_next().await {
+                Ok(Some(part)) => replies.add(part),
+                Ok(None) => break Ok(replies.into_inner()),
                 Err(error) => break Err(error),
-            };
-            let reply = now.and_then(|place: usize| replies.get_mut(place));
-            match (part, reply) {
-                (Either::Right(row), Some(reply)) => reply.rows.push(row),
-                (Either::Right(_), None) => {}
-                (Either::Left(outcome), reply) => {
-                    if let Some(reply) = reply {
-                        reply.outcome = outcome;
-                    }
-                    now = executing.next().flatten();
-                }
             }
         };
         drop(stream);

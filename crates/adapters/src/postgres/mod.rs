@@ -19,6 +19,7 @@ mod idempotency;
 mod identity;
 mod literals;
 mod maintenance;
+mod messages;
 mod opening;
 mod plans;
 mod pool;

@@ -22,8 +22,9 @@ use sea_query_sqlx::SqlxValues;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::counting::{self, CountingConnections, Lent};
+use super::counting::{CountingConnections, Lent};
 use super::error::{driver_error, is_unavailable, store_error};
+use super::messages::Prepared;
 
 /// How much longer than Postgres' own limit we wait for its answer, before we take it for frozen.
 const GRACE: Duration = Duration::from_millis(250);
@@ -116,7 +117,7 @@ impl PgTransaction {
     /// and then it is the commit that tells of its failure.
     pub(super) async fn run_last(&self, statement: Statement) -> Result<(), DbErr> {
         if let Link::Kept(lent) = &mut *self.link.lock().await
-            && let Some(statement) = counting::prepared(&statement)
+            && let Some(statement) = Prepared::of(&statement)
         {
             lent.hold_back(statement);
             return Ok(());
@@ -127,7 +128,7 @@ impl PgTransaction {
     /// Runs statements one after the other, in one message where it can, and gives the rows of each.
     pub(super) async fn query_together(&self, statements: Vec<Statement>) -> Result<Vec<Vec<QueryResult>>, DbErr> {
         if let Link::Kept(lent) = &mut *self.link.lock().await
-            && let Some(prepared) = statements.iter().map(counting::prepared).collect::<Option<Vec<_>>>()
+            && let Some(prepared) = statements.iter().map(Prepared::of).collect::<Option<Vec<_>>>()
         {
             let replies = self.answer(lent.run_all(prepared)).await?;
             return Ok(replies.into_iter().map(|reply| reply.rows.into_iter().map(Into::into).collect()).collect());
@@ -166,7 +167,7 @@ impl PgTransaction {
     }
 
     async fn rows(&self, lent: &mut Lent, statement: Statement) -> Result<Vec<PgRow>, sqlx::Error> {
-        if let Some(prepared) = counting::prepared(&statement) {
+        if let Some(prepared) = Prepared::of(&statement) {
             return lent.run(prepared).await.map(|reply| reply.rows);
         }
         let rows = self.query(statement).fetch_all(lent.connection().await?).await;
@@ -226,7 +227,7 @@ impl ConnectionTrait for PgTransaction {
         let outcome = match &mut *self.link.lock().await {
             Link::Pooled(transaction) => self.answer(self.query(statement).execute(&mut **transaction)).await,
             Link::Kept(lent) => {
-                if let Some(prepared) = counting::prepared(&statement) {
+                if let Some(prepared) = Prepared::of(&statement) {
                     self.answer(lent.run(prepared)).await.map(|reply| reply.outcome)
                 } else {
                     self.answer(self.bound(lent, statement)).await
