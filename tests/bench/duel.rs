@@ -13,6 +13,7 @@ use crate::arguments::Arguments;
 use crate::cases::{CASES, Case, House};
 use crate::gateway;
 use crate::report::thousands;
+use crate::run::median;
 use crate::service::{Service, Special};
 use crate::stage::Stage;
 use crate::tools::Tools;
@@ -80,6 +81,7 @@ impl Duel<'_> {
             ratios.push(our_rate / their_rate);
         }
         let (ours, theirs, ratio) = (median(&mut our_rates), median(&mut their_rates), median(&mut ratios));
+        let [ours, theirs, ratio] = [ours, theirs, ratio].map(|median| median.unwrap_or(f64::NAN));
         let [lower, upper] = [ROUNDS / 4, ROUNDS * 3 / 4].map(|place| ratios.get(place).copied().unwrap_or(f64::NAN));
         let (ours, theirs) = (thousands(ours), thousands(theirs));
         let name = case.name;
@@ -92,10 +94,4 @@ impl Duel<'_> {
         let Stage { tokens, .. } = self.stage;
         Wrk { tools: self.tools, tokens, urls: vec![service.url()], folder: self.stage.folder() }
     }
-}
-
-/// Leaves them sorted.
-fn median(figures: &mut [f64]) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }

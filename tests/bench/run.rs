@@ -258,14 +258,19 @@ async fn gathered(services: &[&Service]) -> anyhow::Result<Gathered> {
 fn middle(mut runs: Vec<Row>) -> Option<Row> {
     let p99_of_runs: Vec<Duration> = runs.iter().map(|row| row.p99).collect();
     let mut ratios: Vec<f64> = runs.iter().filter_map(|row| row.ratio).collect();
-    ratios.sort_by(f64::total_cmp);
-    let ratio = ratios.get(ratios.len() / 2).copied();
+    let ratio = median(&mut ratios);
     let errors = runs.iter().map(|row| row.errors).sum();
     let resident_mebibytes = runs.iter().filter_map(|row| row.resident_mebibytes).reduce(f64::max);
     runs.sort_by(|one, other| one.per_second.total_cmp(&other.per_second));
     let middle = runs.len() / 2;
     let row = runs.into_iter().nth(middle)?;
     Some(Row { p99_of_runs, errors, resident_mebibytes, ratio, ..row })
+}
+
+/// Leaves them sorted. `None` of none.
+pub fn median(figures: &mut [f64]) -> Option<f64> {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied()
 }
 
 /// Says on the terminal that there is one figure more.

@@ -3,6 +3,7 @@
 //! Architecture Invariant: `sea-orm` and `sqlx` are named in `postgres` only, cryptography in `secrets` and where
 //! a stored answer is sealed; no rule of the product is decided here.
 
+mod addresses;
 pub mod ai;
 pub mod clock;
 pub mod digest;

@@ -1,11 +1,9 @@
 //! Providers of models, made out of the settings: who answers for each of the three, and how often it is tried.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::Uri;
 use adapters::ai::sandbox::SandboxProvider;
 use adapters::ai::token_counter::O200kCounter;
 use adapters::ai::{Access, HttpProvider, KeylessProvider, Timeouts};
@@ -15,7 +13,7 @@ use ports::ai::{AiProvider, TokenCounter};
 use ports::clock::Clock;
 use ports::randomness::Randomness;
 use services::ai::attempts::{AttemptRules, Attempts, Tried};
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::settings::shape::{AiProvider as ProviderSettings, Environment, Sandbox, Settings};
 
@@ -76,9 +74,6 @@ fn answering(
         });
     };
     let base_url = settings.base_url.trim();
-    if leaves_unsealed(base_url) {
-        warn!(%provider, "the key of this provider goes over an address without TLS");
-    }
     let timeouts = Timeouts {
         connect: Duration::from_millis(settings.connect_timeout_ms),
         first_byte: Duration::from_millis(settings.first_byte_timeout_ms),
@@ -89,16 +84,6 @@ fn answering(
     let made = HttpProvider::new(provider, access, timeouts, Arc::clone(clock))
         .with_context(|| format!("the settings ai.{provider} cannot be used"))?;
     Ok(Arc::new(made))
-}
-
-/// Whether what is sent there can be read on the way: no TLS, and another machine.
-fn leaves_unsealed(base_url: &str) -> bool {
-    let Ok(url) = base_url.parse::<Uri>() else { return false };
-    let is_here = |host: &str| {
-        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-        host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-    };
-    url.scheme_str() == Some("http") && !url.host().is_some_and(is_here)
 }
 
 fn rules(settings: &Settings) -> AttemptRules {
@@ -138,21 +123,6 @@ mod tests {
     fn are_sandboxes(variables: &[(&str, &str)]) -> [bool; 3] {
         let made = made(variables).unwrap();
         Provider::ALL.map(|provider| made.attempts.is_sandbox(provider))
-    }
-
-    #[test]
-    fn a_key_that_leaves_the_machine_unsealed_is_warned_of() {
-        for (base_url, leaves) in [
-            ("https://api.openai.com/v1", false),
-            ("http://api.example.com/v1", true),
-            ("http://192.168.0.7:9000", true),
-            ("http://127.0.0.1:9000/v1", false),
-            ("http://localhost:9000", false),
-            ("http://[::1]:9000", false),
-            ("http://localhost.example.com", true),
-        ] {
-            assert_eq!(leaves_unsealed(base_url), leaves, "{base_url}");
-        }
     }
 
     const PRODUCTION: [(&str, &str); 2] =

@@ -141,12 +141,12 @@ impl PriceService {
     /// The model that goes by this name: one of the catalogue, or another that has a price now. Every call asks, so nothing is
     /// copied that it does not need.
     pub async fn find(&self, provider: Option<Provider>, name: &ModelId) -> Result<Option<OfferedModel>, StoreError> {
-        let (list, now) = (self.current().await?, self.clock.now());
         let is_meant = |of: Provider| provider.is_none_or(|only| only == of);
         if let Some(known) = self.catalogue.find(name).filter(|known| is_meant(known.provider)) {
             let CatalogueModel { provider, purpose, max_input_tokens, max_output_tokens, .. } = *known;
             return Ok(Some(OfferedModel { provider, purpose, max_input_tokens, max_output_tokens }));
         }
+        let (list, now) = (self.current().await?, self.clock.now());
         let priced = Provider::ALL.into_iter().find(|of| is_meant(*of) && list.is_priced(*of, name, now));
         Ok(priced.map(|provider| OfferedModel {
             provider,

@@ -15,6 +15,7 @@ use ports::clock::Clock;
 use reqwest::Url;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use thiserror::Error;
+use tracing::warn;
 
 use super::anthropic::Anthropic;
 use super::dialect::{Awaited, Dialect, Shown};
@@ -23,6 +24,7 @@ use super::gemini::Gemini;
 use super::openai::OpenAi;
 use super::streaming::{Streaming, fault_of};
 use super::wire::{Answered, Timeouts, Wire};
+use crate::addresses::leaves_unsealed;
 
 /// Where a provider is, and what it takes us for.
 #[derive(Clone, Copy)]
@@ -70,6 +72,9 @@ impl HttpProvider {
         let base = Url::parse(access.base_url).map_err(|_| AccessRefused::Url(provider))?;
         if !matches!(base.scheme(), "http" | "https") {
             return Err(AccessRefused::Url(provider));
+        }
+        if leaves_unsealed(&base) {
+            warn!(%provider, "the key of this provider goes over an address without TLS");
         }
         let (name, before) = dialect.credential();
         let mut key =

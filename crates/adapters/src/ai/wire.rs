@@ -5,7 +5,6 @@
 //! reach our own loopback.
 
 use std::error::Error;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use ports::ai::{ProviderFault, Wait};
@@ -14,6 +13,7 @@ use reqwest::{Client, Response, Url};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::dialect::{Awaited, Outgoing, malformed};
+use crate::addresses::is_loopback;
 
 /// Of a reply that comes whole.
 const REPLY_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -177,9 +177,4 @@ fn innermost(error: &reqwest::Error) -> String {
     }
     // Without a cause the text would name the address.
     if error.source().is_none() { "the request failed".to_owned() } else { cause.to_string() }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }

@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -22,6 +21,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::JoinHandle;
 
 use super::claims::invalid;
+use crate::addresses::is_loopback;
 
 /// The shortest time between two fetches, so that tokens with made-up key ids do not become load on the issuer.
 const COOLDOWN: TimeDelta = TimeDelta::seconds(10);
@@ -182,13 +182,6 @@ impl Shared {
 fn without_url(error: reqwest::Error) -> String {
     let error = error.without_url();
     error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
-}
-
-fn is_loopback(url: &Url) -> bool {
-    url.host_str().is_some_and(|host| {
-        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-        host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-    })
 }
 
 /// A JWKS (RFC 7517, section 5). Keys of an unknown shape are to be ignored, so each is read on its own.

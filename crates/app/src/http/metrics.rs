@@ -175,10 +175,10 @@ fn attempt_lines(statistics: &AttemptStatistics) -> String {
     let help = "Calls of models that a fallback answered.";
     counter(&mut lines, "ai_fallbacks_total", help, statistics.fallbacks);
     let mut family = |name: &str, kind: &str, help: &str, value: &dyn Fn(&ProviderStatistics) -> u64| {
-        // Writing to a String cannot fail.
-        let _ = writeln!(lines, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        describe(&mut lines, name, kind, help);
         for of_provider in &statistics.providers {
             let provider = provider_name(of_provider.provider);
+            // Writing to a String cannot fail.
             let _ = writeln!(lines, "{name}{{gen_ai_provider_name=\"{provider}\"}} {}", value(of_provider));
         }
         lines.push('\n');
@@ -213,8 +213,13 @@ fn counter(lines: &mut String, name: &str, help: &str, value: impl Display) {
 }
 
 fn metric(lines: &mut String, name: &str, kind: &str, help: &str, value: impl Display) {
+    describe(lines, name, kind, help);
+    let _ = write!(lines, "{name} {value}\n\n");
+}
+
+fn describe(lines: &mut String, name: &str, kind: &str, help: &str) {
     // Writing to a String cannot fail.
-    let _ = write!(lines, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n\n");
+    let _ = writeln!(lines, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
 /// `None` where there is no /proc.

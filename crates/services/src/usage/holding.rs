@@ -6,8 +6,10 @@ use chrono::{DateTime, Utc};
 use domain::entitlements::{Decision, Entitlement, Reason, decide};
 use domain::usage::{
     CallEnding, CallPhase, Ending, HeldCall, Hold, HoldRefusal, HoldStatus, Holding, KeyLimitReached, KeyShare,
-    KeyWindows, admit, admit_more, expire, extend, extend_call, extending_needs_tokens, release, settle, settle_call,
+    KeyTally, KeyWindows, admit, admit_more, expire, extend, extend_call, extending_needs_tokens, release, settle,
+    settle_call,
 };
+use domain::users::UserId;
 use ports::usage::{CallOutcome, CounterKey, KeptHold, KeyWindow};
 use uuid::Uuid;
 
@@ -138,12 +140,11 @@ pub fn share_of_key(
 ) -> Result<Option<KeyShare>, Box<Fate>> {
     let Some(api_key_id) = demand.api_key_id.filter(|_| !call.limits.is_none()) else { return Ok(None) };
     let windows = KeyWindows::at(as_of);
-    let [minute, month] = windows_of(demand.user_id, api_key_id, &windows);
-    let (Some(Some(minute)), Some(Some(month))) = (keys.get(&minute), keys.get(&month)) else {
+    let Some([minute, month]) = locked_windows(keys, demand.user_id, api_key_id, &windows) else {
         return Err(Box::new(Fate::Held));
     };
     let cost = call.terms.max_cost_nano_usd.unwrap_or_default();
-    match admit(&call.limits, &minute.tally, &month.tally, call.tokens, cost) {
+    match admit(&call.limits, minute, month, call.tokens, cost) {
         Ok(()) => Ok(Some(KeyShare { windows, tokens: call.tokens, cost_nano_usd: cost })),
         Err(reached) => {
             let resets_at = reached.resets_at(&windows);
@@ -161,11 +162,11 @@ pub fn growth_on_key(
     let (HoldAction::Mark { growth: Some(growth), .. }, Some((share, api_key_id))) = (action, share_of(hold)) else {
         return Ok(None);
     };
-    let [minute, month] = windows_of(hold.user_id, api_key_id, &share.windows);
     // Whether somebody else holds them was asked before.
-    let (Some(Some(minute)), Some(Some(month))) = (keys.get(&minute), keys.get(&month)) else { return Ok(None) };
+    let locked = locked_windows(keys, hold.user_id, api_key_id, &share.windows);
+    let Some([minute, month]) = locked else { return Ok(None) };
     let more = share.up_to(growth.tokens, growth.cost);
-    admit_more(&growth.limits, &minute.tally, &month.tally, more.tokens, more.cost_nano_usd)?;
+    admit_more(&growth.limits, minute, month, more.tokens, more.cost_nano_usd)?;
     Ok(Some(more))
 }
 
@@ -176,10 +177,19 @@ pub fn share_of(hold: &Hold) -> Option<(KeyShare, Uuid)> {
 
 /// Whether somebody else holds the counters of the key's windows that a hold counts in.
 pub fn is_held(keys: &HashMap<KeyWindow, Option<KeyCounter>>, hold: &Hold) -> bool {
-    share_of(hold).is_some_and(|(share, api_key_id)| {
-        let windows = windows_of(hold.user_id, api_key_id, &share.windows);
-        windows.iter().any(|window| !matches!(keys.get(window), Some(Some(_))))
-    })
+    share_of(hold)
+        .is_some_and(|(share, api_key_id)| locked_windows(keys, hold.user_id, api_key_id, &share.windows).is_none())
+}
+
+/// What stands in the minute and the month of a key. `None` where somebody else holds one of them.
+fn locked_windows<'a>(
+    keys: &'a HashMap<KeyWindow, Option<KeyCounter>>,
+    user_id: UserId,
+    api_key_id: Uuid,
+    windows: &KeyWindows,
+) -> Option<[&'a KeyTally; 2]> {
+    let [minute, month] = windows_of(user_id, api_key_id, windows).map(|window| keys.get(&window)?.as_ref());
+    Some([&minute?.tally, &month?.tally])
 }
 
 /// The tokens and the cost that a call's end says were used.
