@@ -39,6 +39,8 @@ mod usage_in_sql;
 mod usage_under_pressure;
 mod users;
 
+use std::time::Duration;
+
 use adapters::clock::SystemClock;
 use chrono::{DateTime, Utc};
 use harness::{Answer, TestApp};
@@ -47,6 +49,9 @@ use serde_json::Value;
 
 /// An id that nobody and nothing has.
 const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
+
+/// By when the service answers from memory with what was written in SQL: memory is at most a second old.
+const HEARD_WITHIN: Duration = Duration::from_secs(2);
 
 /// What time it is, by the clock of the service under test.
 fn now() -> DateTime<Utc> {

@@ -1,9 +1,9 @@
 //! Overrides: one customer's exception from the plan.
 
-use harness::{Answer, TestApp, TestUser};
+use harness::{Answer, TestApp, TestUser, eventually};
 use serde_json::{Value, json};
 
-use crate::{NOBODY, expect_field, in_seconds};
+use crate::{HEARD_WITHIN, NOBODY, expect_field, in_seconds};
 
 async fn check(app: &TestApp, user: &TestUser) -> Answer {
     app.get("/api/users/me/features/ai_requests").bearer(user).send().await.expect_status(200)
@@ -61,8 +61,9 @@ async fn an_override_ends_by_itself() {
     grant(&app, &admin, &ada, body).await.expect_status(200);
     assert_eq!(check(&app, &ada).await.text_at("/source"), "override");
     app.database().sql("UPDATE feature_overrides SET expires_at = now() - interval '1 second'").await;
-    let ended = check(&app, &ada).await;
-    assert_eq!((ended.text_at("/source"), ended.text_at("/reason")), ("plan", "feature_not_in_plan"));
+    let by_plan = |answer: &Answer| answer.text_at("/source") == "plan";
+    let ended = eventually(HEARD_WITHIN, || check(&app, &ada), by_plan).await;
+    assert_eq!(ended.text_at("/reason"), "feature_not_in_plan");
     let listed = app.get(&format!("/api/admin/users/{}/overrides", ada.id)).bearer(&admin).send().await;
     assert_eq!(listed.expect_status(200).at("/data").as_array().unwrap().len(), 1, "it is still shown");
 }

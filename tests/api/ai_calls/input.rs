@@ -1,15 +1,10 @@
 //! What is no fit question, and who may not ask.
 
-use std::time::Duration;
-
 use harness::{Answer, eventually};
 use serde_json::{Value, json};
 
 use super::stage::{Stage, hello};
-use crate::expect_field;
-
-/// Memory is at most a second old.
-const HEARD_WITHIN: Duration = Duration::from_secs(2);
+use crate::{HEARD_WITHIN, expect_field};
 
 const ROUTES: [&str; 2] = ["/api/ai/chat", "/api/ai/quote"];
 

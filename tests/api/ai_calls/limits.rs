@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use app::settings::models::parse;
 use futures_util::future::join_all;
+use harness::{Answer, eventually};
 use serde_json::{Value, json};
 use testkit::upstream::{Answer as Spoken, Fault, Pace, Script};
 
 use super::stage::{Stage, catalogue, hello, prices, said, words};
+use crate::HEARD_WITHIN;
 use crate::usage::allow;
 
 /// A call of so many tokens of output at most.
@@ -70,8 +72,10 @@ async fn a_model_without_a_price_is_for_those_who_have_no_limit() {
         key.json(json!({ "name": "small", "limits": { "monthly_cost_usd": "5" } })).send().await.expect_status(201);
     stage.ask(key.text_at("/key"), hello("free-one")).await.expect_problem(403, "unpriced_model");
     allow(&stage.app, &stage.ada, "limit_value = 100, overage = 'block'").await;
+    let refused = |quote: &Answer| quote.status == 403;
+    let quote = eventually(HEARD_WITHIN, || stage.quote(hello("free-one")), refused).await;
+    quote.expect_problem(403, "unpriced_model");
     stage.chat(hello("free-one")).await.expect_problem(403, "unpriced_model");
-    stage.quote(hello("free-one")).await.expect_problem(403, "unpriced_model");
     assert_eq!(stage.upstream.requests().len(), 1);
 }
 
