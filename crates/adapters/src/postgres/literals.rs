@@ -7,12 +7,19 @@
 use std::fmt::Write;
 use std::ops::Range;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use sea_orm::Value;
+use uuid::fmt::Hyphenated;
+
+/// What an array takes around its items, and what an item takes at most if it is an id, a number or a time.
+const EMPTY_LENGTH: usize = 8;
+const ITEM_LENGTH: usize = Hyphenated::LENGTH + 1;
 
 /// Writes the values as the arguments of EXECUTE. `None` where one of them cannot be written so.
 pub(super) fn arguments(values: &[Value]) -> Option<String> {
-    let mut text = String::with_capacity(values.len() * 64);
+    let items = values.iter().map(|value| if let Value::Array(_, Some(items)) = value { items.len() } else { 0 });
+    // Grown bit by bit, a large text would be copied a dozen times.
+    let mut text = String::with_capacity(values.len() * EMPTY_LENGTH + items.sum::<usize>() * ITEM_LENGTH);
     for (place, value) in values.iter().enumerate() {
         text.push_str(if place == 0 { "(" } else { "," });
         let Value::Array(_, Some(items)) = value else { return None };
@@ -27,7 +34,7 @@ pub(super) fn arguments(values: &[Value]) -> Option<String> {
                 let begin = text.len();
                 match &last {
                     Some((same, written)) if same == time => text.extend_from_within(written.clone()),
-                    _ => write_time(&mut text, time)?,
+                    _ => write_time(&mut text, time),
                 }
                 last = Some((*time, begin..text.len()));
                 continue;
@@ -43,7 +50,7 @@ pub(super) fn arguments(values: &[Value]) -> Option<String> {
 fn write_item(text: &mut String, item: &Value) -> Option<()> {
     match item {
         Value::Uuid(Some(id)) => {
-            text.push_str(id.hyphenated().encode_lower(&mut [0; uuid::fmt::Hyphenated::LENGTH]));
+            text.push_str(id.hyphenated().encode_lower(&mut [0; Hyphenated::LENGTH]));
         }
         Value::BigInt(Some(number)) => write!(text, "{number}").ok()?,
         Value::String(Some(word)) => write_word(text, word)?,
@@ -53,12 +60,14 @@ fn write_item(text: &mut String, item: &Value) -> Option<()> {
 }
 
 /// To the microsecond, which is what Postgres keeps.
-fn write_time(text: &mut String, time: &DateTime<Utc>) -> Option<()> {
+fn write_time(text: &mut String, time: &DateTime<Utc>) {
     if *time == DateTime::UNIX_EPOCH {
         text.push_str("epoch");
-        return Some(());
+        return;
     }
-    write!(text, "\"{}\"", time.format("%Y-%m-%dT%H:%M:%S%.6fZ")).ok()
+    text.push('"');
+    text.push_str(&time.to_rfc3339_opts(SecondsFormat::Micros, true));
+    text.push('"');
 }
 
 /// Quoted for the array, and what the quoting holds again for the literal around it, whose E form takes a backslash for
