@@ -1243,27 +1243,9 @@ CREATE OR REPLACE FUNCTION public.effective_plan(p_user_id uuid, p_at timestamp 
  LANGUAGE sql
  STABLE
 AS $function$
-    SELECT
-        (CASE
-            WHEN c.plan_id IS NOT NULL AND (s.id IS NULL OR s.stripe_subscription_id IS NULL) THEN c.plan_id
-            WHEN s.status = 'active' THEN s.plan_id
-            WHEN s.status = 'trialing' AND (s.trial_end IS NULL OR s.trial_end > p_at) THEN s.plan_id
-            WHEN s.status = 'past_due' AND p_at < s.past_due_since + make_interval(hours => 24 * coalesce(
-                (SELECT (r.value #>> '{}')::integer FROM public.runtime_settings r WHERE r.name = 'past_due_grace_days'), 7)) THEN s.plan_id
-            WHEN s.id IS NOT NULL THEN 'free'
-            WHEN e.plan_id = u.plan_id AND e.ended_at >= u.plan_changed_at THEN 'free'
-            ELSE u.plan_id
-        END)::varchar,
-        coalesce(s.status, 'active')::text,
-        s.id, s.current_period_start, s.current_period_end, s.trial_end, coalesce(s.cancel_at_period_end, false)
+    SELECT p.plan_id, p.status, p.subscription_id, p.current_period_start, p.current_period_end, p.trial_end, p.cancel_at_period_end
     FROM public.users u
-    LEFT JOIN public.user_subscriptions s ON s.user_id = u.id AND s.status IN ('trialing', 'active', 'past_due')
-    LEFT JOIN public.scheduled_plan_changes c ON c.user_id = u.id AND c.effective_at <= p_at
-    LEFT JOIN LATERAL (
-        SELECT d.plan_id, d.ended_at FROM public.user_subscriptions d
-        WHERE d.user_id = u.id AND d.status IN ('canceled', 'unpaid', 'incomplete_expired')
-        ORDER BY d.ended_at DESC NULLS LAST LIMIT 1
-    ) e ON s.id IS NULL
+    CROSS JOIN LATERAL public.plan_in_force(u.id, u.plan_id, u.plan_changed_at, p_at) p
     WHERE u.id = p_user_id
 $function$;
 
@@ -1319,7 +1301,7 @@ AS $function$
             public.usage_period_start(coalesce(pf.limit_period, 'month'), coalesce(p.current_period_start, u.created_at), p_at) AS period_start,
             u.token_balance, u.token_reserved
         FROM public.users u
-        CROSS JOIN LATERAL public.effective_plan(u.id, p_at) p
+        CROSS JOIN LATERAL public.plan_in_force(u.id, u.plan_id, u.plan_changed_at, p_at) p
         JOIN public.features f ON f.id = p_feature_id
         LEFT JOIN public.plan_features pf ON pf.plan_id = p.plan_id AND pf.feature_id = f.id
         LEFT JOIN public.feature_overrides o ON o.user_id = u.id AND o.feature_id = f.id AND (o.expires_at IS NULL OR o.expires_at > p_at)
@@ -1769,6 +1751,33 @@ BEGIN
 END
 $function$;
 
+CREATE OR REPLACE FUNCTION public.plan_in_force(p_user_id uuid, p_plan_id character varying, p_plan_changed_at timestamp with time zone, p_at timestamp with time zone)
+ RETURNS TABLE(plan_id character varying, status text, subscription_id uuid, current_period_start timestamp with time zone, current_period_end timestamp with time zone, trial_end timestamp with time zone, cancel_at_period_end boolean)
+ LANGUAGE sql
+ STABLE
+AS $function$
+    SELECT
+        (CASE
+            WHEN c.plan_id IS NOT NULL AND (s.id IS NULL OR s.stripe_subscription_id IS NULL) THEN c.plan_id
+            WHEN s.status = 'active' THEN s.plan_id
+            WHEN s.status = 'trialing' AND (s.trial_end IS NULL OR s.trial_end > p_at) THEN s.plan_id
+            WHEN s.status = 'past_due' AND p_at < s.past_due_since + make_interval(hours => 24 * coalesce(
+                (SELECT (r.value #>> '{}')::integer FROM public.runtime_settings r WHERE r.name = 'past_due_grace_days'), 7)) THEN s.plan_id
+            WHEN s.id IS NOT NULL OR p_plan_id = 'free' THEN 'free'
+            WHEN (
+                SELECT e.plan_id = p_plan_id AND e.ended_at >= p_plan_changed_at FROM public.user_subscriptions e
+                WHERE e.user_id = p_user_id AND e.status IN ('canceled', 'unpaid', 'incomplete_expired')
+                ORDER BY e.ended_at DESC NULLS LAST LIMIT 1
+            ) THEN 'free'
+            ELSE p_plan_id
+        END)::varchar,
+        coalesce(s.status, 'active')::text,
+        s.id, s.current_period_start, s.current_period_end, s.trial_end, coalesce(s.cancel_at_period_end, false)
+    FROM (SELECT) one
+    LEFT JOIN public.user_subscriptions s ON s.user_id = p_user_id AND s.status IN ('trialing', 'active', 'past_due')
+    LEFT JOIN public.scheduled_plan_changes c ON c.user_id = p_user_id AND c.effective_at <= p_at
+$function$;
+
 CREATE OR REPLACE FUNCTION public.record_consumption(p_outcome public.idempotency_keys)
  RETURNS boolean
  LANGUAGE plpgsql
@@ -2205,6 +2214,9 @@ GRANT EXECUTE ON FUNCTION public.ledger_hash(bytea,uuid,uuid,bigint,bigint,text,
 GRANT EXECUTE ON FUNCTION public.maintain_partitions() TO app_service;
 GRANT EXECUTE ON FUNCTION public.member_organizations() TO authenticated;
 GRANT EXECUTE ON FUNCTION public.open_usage_counter(uuid,text,text,timestamp with time zone,timestamp with time zone) TO app_service;
+GRANT EXECUTE ON FUNCTION public.plan_in_force(uuid,character varying,timestamp with time zone,timestamp with time zone) TO app_service;
+GRANT EXECUTE ON FUNCTION public.plan_in_force(uuid,character varying,timestamp with time zone,timestamp with time zone) TO authenticated;
+GRANT EXECUTE ON FUNCTION public.plan_in_force(uuid,character varying,timestamp with time zone,timestamp with time zone) TO readonly_user;
 GRANT EXECUTE ON FUNCTION public.request_actor() TO app_service;
 GRANT EXECUTE ON FUNCTION public.request_actor() TO authenticated;
 GRANT EXECUTE ON FUNCTION public.request_actor() TO readonly_user;

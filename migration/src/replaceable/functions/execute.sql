@@ -6,7 +6,8 @@ GRANT EXECUTE ON FUNCTION public.request_user_id(), public.request_actor(), publ
     public.usage_period_end(text, timestamptz, timestamptz)
     TO authenticated, app_service, service_role, readonly_user;
 -- Row-level security decides whom effective_plan answers about.
-GRANT EXECUTE ON FUNCTION public.effective_plan(uuid, timestamptz), public.identity_email(uuid)
+GRANT EXECUTE ON FUNCTION public.effective_plan(uuid, timestamptz),
+    public.plan_in_force(uuid, varchar, timestamptz, timestamptz), public.identity_email(uuid)
     TO authenticated, app_service, service_role, readonly_user;
 GRANT EXECUTE ON FUNCTION public.check_feature_access(uuid, text), public.check_usage_limit(uuid, text)
     TO authenticated, app_service, service_role;
