@@ -12,8 +12,7 @@ use futures_util::future::try_join;
 use crate::arguments::Arguments;
 use crate::cases::{CASES, Case, House};
 use crate::gateway;
-use crate::report::thousands;
-use crate::run::median;
+use crate::report::{median, thousands};
 use crate::service::{Service, Special};
 use crate::stage::Stage;
 use crate::tools::Tools;
@@ -80,8 +79,8 @@ impl Duel<'_> {
             their_rates.push(their_rate);
             ratios.push(our_rate / their_rate);
         }
-        let (ours, theirs, ratio) = (median(&mut our_rates), median(&mut their_rates), median(&mut ratios));
-        let [ours, theirs, ratio] = [ours, theirs, ratio].map(|median| median.unwrap_or(f64::NAN));
+        let [ours, theirs, ratio] = [&mut our_rates, &mut their_rates, &mut ratios]
+            .map(|figures| median(figures, f64::total_cmp).unwrap_or(f64::NAN));
         let [lower, upper] = [ROUNDS / 4, ROUNDS * 3 / 4].map(|place| ratios.get(place).copied().unwrap_or(f64::NAN));
         let (ours, theirs) = (thousands(ours), thousands(theirs));
         let name = case.name;

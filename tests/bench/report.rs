@@ -1,5 +1,6 @@
 //! The table, for the terminal and for docs/BENCHMARKS.md.
 
+use std::cmp::Ordering;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -32,10 +33,14 @@ pub struct Row {
 
 impl Row {
     pub fn median_p99(&self) -> Duration {
-        let mut sorted = self.p99_of_runs.clone();
-        sorted.sort_unstable();
-        sorted.get(sorted.len() / 2).copied().unwrap_or(self.p99)
+        median(&mut self.p99_of_runs.clone(), Duration::cmp).unwrap_or(self.p99)
     }
+}
+
+/// Leaves them sorted. `None` of none.
+pub fn median<T: Copy>(figures: &mut [T], order: impl FnMut(&T, &T) -> Ordering) -> Option<T> {
+    figures.sort_by(order);
+    figures.get(figures.len() / 2).copied()
 }
 
 const HEADS: [&str; 13] = [

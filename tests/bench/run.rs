@@ -11,7 +11,7 @@ use crate::cases::{CASES, Case, House, YARDSTICKS, Yardstick};
 use crate::gateway;
 use crate::pgbench::Pgbench;
 use crate::processes::{Actors, resident_mebibytes};
-use crate::report::{Row, thousands};
+use crate::report::{Row, median, thousands};
 use crate::service::{Gathered, Service, Special};
 use crate::stage::Stage;
 use crate::tools::Tools;
@@ -59,14 +59,10 @@ impl Run<'_> {
                 *kept = (yardstick, row);
             }
         }
-        let best = |yardstick: &Yardstick| {
-            let rows = standards.iter().filter(|(other, _)| *other == yardstick).map(|(_, row)| row.per_second);
-            rows.fold(f64::NAN, f64::max)
-        };
         let mut rows = Vec::new();
         for (case, measured) in cases {
-            let best = case.yardstick.map(best);
-            let to_best = |row: &Row| best.map(|best| row.items_per_second / best);
+            let best = case.yardstick.and_then(|yardstick| best_of(&standards, yardstick));
+            let to_best = |row: &Row| best.map(|best| row.items_per_second / best.per_second);
             rows.extend(measured.into_iter().map(|row| Row { ratio: row.ratio.or_else(|| to_best(&row)), ..row }));
         }
         rows.extend(models);
@@ -232,17 +228,16 @@ impl Run<'_> {
     }
 }
 
+/// The best row of a yardstick, if it was measured.
+fn best_of<'rows>(standards: &'rows [(&'static Yardstick, Row)], yardstick: &Yardstick) -> Option<&'rows Row> {
+    let rows = standards.iter().filter(|(other, _)| *other == yardstick).map(|(_, row)| row);
+    rows.max_by(|one, other| one.per_second.total_cmp(&other.per_second))
+}
+
 /// With how many clients each yardstick did best.
 fn best_clients(standards: &[(&'static Yardstick, Row)]) -> Vec<(&'static Yardstick, u32)> {
-    let mut best: Vec<(&'static Yardstick, &Row)> = Vec::new();
-    for (yardstick, row) in standards {
-        match best.iter_mut().find(|(known, _)| known == yardstick) {
-            Some((_, known)) if known.per_second >= row.per_second => {}
-            Some((_, known)) => *known = row,
-            None => best.push((yardstick, row)),
-        }
-    }
-    best.into_iter().map(|(yardstick, row)| (yardstick, row.connections)).collect()
+    let best = |yardstick| best_of(standards, yardstick).map(|row| (yardstick, row.connections));
+    YARDSTICKS.into_iter().filter_map(best).collect()
 }
 
 async fn gathered(services: &[&Service]) -> anyhow::Result<Gathered> {
@@ -258,19 +253,13 @@ async fn gathered(services: &[&Service]) -> anyhow::Result<Gathered> {
 fn middle(mut runs: Vec<Row>) -> Option<Row> {
     let p99_of_runs: Vec<Duration> = runs.iter().map(|row| row.p99).collect();
     let mut ratios: Vec<f64> = runs.iter().filter_map(|row| row.ratio).collect();
-    let ratio = median(&mut ratios);
+    let ratio = median(&mut ratios, f64::total_cmp);
     let errors = runs.iter().map(|row| row.errors).sum();
     let resident_mebibytes = runs.iter().filter_map(|row| row.resident_mebibytes).reduce(f64::max);
     runs.sort_by(|one, other| one.per_second.total_cmp(&other.per_second));
     let middle = runs.len() / 2;
     let row = runs.into_iter().nth(middle)?;
     Some(Row { p99_of_runs, errors, resident_mebibytes, ratio, ..row })
-}
-
-/// Leaves them sorted. `None` of none.
-pub fn median(figures: &mut [f64]) -> Option<f64> {
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied()
 }
 
 /// Says on the terminal that there is one figure more.

@@ -85,18 +85,12 @@ impl KeyWindows {
     }
 }
 
-/// Whether a call that can use this much may be made by a key. Nothing is counted.
-pub fn admit(
-    limits: &KeyLimits,
-    minute: &KeyTally,
-    month: &KeyTally,
-    tokens: i64,
-    cost: i64,
-) -> Result<(), KeyLimitReached> {
+/// Whether a call that can use this share may be made by a key. Nothing is counted.
+pub fn admit(limits: &KeyLimits, minute: &KeyTally, month: &KeyTally, share: &KeyShare) -> Result<(), KeyLimitReached> {
     if let Some(limit) = limits.requests_per_minute.filter(|limit| minute.requests >= *limit) {
         return Err(KeyLimitReached::Requests { limit, used: minute.requests });
     }
-    admit_more(limits, minute, month, tokens, cost)
+    admit_more(limits, minute, month, share)
 }
 
 /// Whether a call that is under way may hold so much more. Nothing is counted.
@@ -104,9 +98,9 @@ pub fn admit_more(
     limits: &KeyLimits,
     minute: &KeyTally,
     month: &KeyTally,
-    tokens: i64,
-    cost: i64,
+    more: &KeyShare,
 ) -> Result<(), KeyLimitReached> {
+    let KeyShare { tokens, cost_nano_usd: cost, .. } = *more;
     let used = minute.tokens.saturating_add(minute.tokens_held);
     if let Some(limit) = limits.tokens_per_minute.filter(|limit| used.saturating_add(tokens) > *limit) {
         return Err(KeyLimitReached::Tokens { limit, used, needed: tokens });
@@ -190,23 +184,23 @@ mod tests {
         let windows = KeyWindows::at(now);
         let share = |tokens, cost_nano_usd| KeyShare { windows, tokens, cost_nano_usd };
         let mut tally = KeyTally::default();
-        assert_eq!(admit(&limits, &tally, &tally, 60, 600), Ok(()));
+        assert_eq!(admit(&limits, &tally, &tally, &share(60, 600)), Ok(()));
         tally.hold(&share(60, 600));
         let tokens = KeyLimitReached::Tokens { limit: 100, used: 60, needed: 41 };
-        assert_eq!(admit(&limits, &tally, &tally, 41, 0), Err(tokens));
+        assert_eq!(admit(&limits, &tally, &tally, &share(41, 0)), Err(tokens));
         let cost = KeyLimitReached::Cost { limit: NanoUsd(1_000), used: NanoUsd(600), needed: NanoUsd(401) };
-        assert_eq!(admit(&limits, &tally, &tally, 40, 401), Err(cost));
+        assert_eq!(admit(&limits, &tally, &tally, &share(40, 401)), Err(cost));
         tally.settle(&share(60, 600), Some((10, 90)));
         assert_eq!((tally.tokens, tally.tokens_held, tally.cost, tally.cost_held), (10, 0, 90, 0));
         tally.hold(&share(90, 0));
-        assert_eq!(admit(&limits, &tally, &tally, 0, 0), Err(KeyLimitReached::Requests { limit: 2, used: 2 }));
+        assert_eq!(admit(&limits, &tally, &tally, &share(0, 0)), Err(KeyLimitReached::Requests { limit: 2, used: 2 }));
         tally.settle(&share(90, 0), None);
-        assert_eq!(admit(&limits, &tally, &tally, 90, 0), Ok(()), "what was given back was no request");
+        assert_eq!(admit(&limits, &tally, &tally, &share(90, 0)), Ok(()), "what was given back was no request");
         let held = share(10, 70);
         let more = held.up_to(25, 60);
         assert_eq!((more, held.with(&more)), (share(15, 0), share(25, 70)));
         assert_eq!(
-            admit_more(&limits, &tally, &tally, 91, 0).map_err(|why| why.resets_at(&windows)),
+            admit_more(&limits, &tally, &tally, &share(91, 0)).map_err(|why| why.resets_at(&windows)),
             Err(windows.minute + TimeDelta::minutes(1))
         );
         let before = tally.requests;

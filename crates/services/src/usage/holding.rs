@@ -143,9 +143,10 @@ pub fn share_of_key(
     let Some([minute, month]) = locked_windows(keys, demand.user_id, api_key_id, &windows) else {
         return Err(Box::new(Fate::Held));
     };
-    let cost = call.terms.max_cost_nano_usd.unwrap_or_default();
-    match admit(&call.limits, minute, month, call.tokens, cost) {
-        Ok(()) => Ok(Some(KeyShare { windows, tokens: call.tokens, cost_nano_usd: cost })),
+    let cost_nano_usd = call.terms.max_cost_nano_usd.unwrap_or_default();
+    let share = KeyShare { windows, tokens: call.tokens, cost_nano_usd };
+    match admit(&call.limits, minute, month, &share) {
+        Ok(()) => Ok(Some(share)),
         Err(reached) => {
             let resets_at = reached.resets_at(&windows);
             Err(Box::new(Fate::Settled(Err(UsageError::KeyLimit { reached, resets_at, as_of }))))
@@ -166,7 +167,7 @@ pub fn growth_on_key(
     let locked = locked_windows(keys, hold.user_id, api_key_id, &share.windows);
     let Some([minute, month]) = locked else { return Ok(None) };
     let more = share.up_to(growth.tokens, growth.cost);
-    admit_more(&growth.limits, minute, month, more.tokens, more.cost_nano_usd)?;
+    admit_more(&growth.limits, minute, month, &more)?;
     Ok(Some(more))
 }
 

@@ -1,4 +1,4 @@
--- What a user may use now. effective_plan and feature_entitlement are plain invoker SQL, so that the planner
+-- What a user may use now. plan_in_force, effective_plan and feature_entitlement are plain invoker SQL, so that the planner
 -- inlines them and row-level security decides who is answered; the two check functions are definers with a guard.
 
 -- Boundaries are computed in UTC, away from the session's time zone, which makes these immutable.

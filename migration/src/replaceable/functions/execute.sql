@@ -5,7 +5,7 @@ GRANT EXECUTE ON FUNCTION public.request_user_id(), public.request_actor(), publ
     public.usage_period_start(text, timestamptz, timestamptz),
     public.usage_period_end(text, timestamptz, timestamptz)
     TO authenticated, app_service, service_role, readonly_user;
--- Row-level security decides whom effective_plan answers about.
+-- Row-level security decides whom effective_plan answers about; plan_in_force says no more than its caller brings and may see.
 GRANT EXECUTE ON FUNCTION public.effective_plan(uuid, timestamptz),
     public.plan_in_force(uuid, varchar, timestamptz, timestamptz), public.identity_email(uuid)
     TO authenticated, app_service, service_role, readonly_user;
