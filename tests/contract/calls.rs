@@ -99,17 +99,17 @@ async fn a_call_is_found_by_its_phase_and_recorded_once_it_is_settled() {
     let counters = vec![CounterChange { key: counter(&ai, &facts), tally: facts.tally }];
     let made = BatchRecord { counters, holds: vec![change(&held)], ..BatchRecord::default() };
     work.usage().record_batch(&made).await.unwrap();
-    assert_eq!(work.usage().list_due_holds(10).await.unwrap(), [(id, user_id)], "nothing was sent for it");
-    assert_eq!(work.usage().list_due_calls(10).await.unwrap(), []);
+    assert_eq!(work.usage().list_due_holds(&[], 10).await.unwrap(), [(id, user_id)], "nothing was sent for it");
+    assert_eq!(work.usage().list_due_calls(&[], 10).await.unwrap(), []);
 
     let call = held.call.as_mut().unwrap();
     call.phase = CallPhase::FirstByte;
     call.terms.delivered_tokens = 7;
     let dispatched = BatchRecord { holds: vec![change(&held)], ..BatchRecord::default() };
     work.usage().record_batch(&dispatched).await.unwrap();
-    assert_eq!(work.usage().list_due_holds(10).await.unwrap(), []);
-    let due = work.usage().list_due_calls(10).await.unwrap().remove(0);
-    assert_eq!((due.hold_id, due.user_id, Some(Box::new(due.call))), (id, user_id, held.call.clone()));
+    assert_eq!(work.usage().list_due_holds(&[], 10).await.unwrap(), []);
+    let due = work.usage().list_due_calls(&[], 10).await.unwrap().remove(0);
+    assert_eq!((due.hold_id, due.user_id, due.call.map(Box::new)), (id, user_id, held.call.clone()));
 
     settle_call(&mut held, &mut facts, 33).unwrap();
     let counters = vec![CounterChange { key: counter(&ai, &facts), tally: facts.tally }];

@@ -141,7 +141,7 @@ async fn one_writer_at_a_time_and_readers_go_on() {
     assert!(second.prices().list_usable().await.unwrap().is_empty(), "a reader does not wait");
     // The limit of a wait for a lock is a second.
     let refused = second.prices().lock().await;
-    assert!(matches!(refused, Err(StoreError::Conflict)), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::Busy)), "{refused:?}");
     first.commit().await.unwrap();
     let mut third = service(&*store).await;
     assert!(third.prices().lock().await.unwrap() > earlier);

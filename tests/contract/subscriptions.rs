@@ -103,10 +103,10 @@ async fn changes_that_are_due_are_listed_oldest_first() {
         let change = ScheduledChange { plan_id: PlanId::free(), effective_at: now + TimeDelta::hours(hours) };
         work.subscriptions().schedule(user_id, &change, None).await.unwrap();
     }
-    assert_eq!(work.subscriptions().list_due(10).await.unwrap(), [early, late]);
-    assert_eq!(work.subscriptions().list_due(1).await.unwrap(), [early]);
+    assert_eq!(work.subscriptions().list_due(&[], 10).await.unwrap(), [early, late]);
+    assert_eq!(work.subscriptions().list_due(&[], 1).await.unwrap(), [early]);
     assert!(work.subscriptions().unschedule(early).await.unwrap());
-    assert_eq!(work.subscriptions().list_due(10).await.unwrap(), [late]);
+    assert_eq!(work.subscriptions().list_due(&[], 10).await.unwrap(), [late]);
 }
 
 #[tokio::test]
@@ -135,7 +135,7 @@ async fn two_changes_of_one_user_wait_for_each_other_and_not_for_ever() {
     let mut first = service(&store).await;
     first.subscriptions().lock(user_id).await.unwrap().unwrap();
     let refused = service(&store).await.subscriptions().lock(user_id).await;
-    assert!(matches!(refused, Err(StoreError::Conflict)), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::Busy)), "{refused:?}");
     let mut second = service(&store).await;
     let (locked, ()) = futures_util::join!(second.subscriptions().lock(user_id), async {
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -231,7 +231,7 @@ async fn a_hold_is_found_under_its_lock_as_it_was_left() {
     work.commit().await.unwrap();
 
     let mut work = service(&*store).await;
-    assert_eq!(work.usage().list_due_holds(10).await.unwrap(), [(kept.id, user_id)]);
+    assert_eq!(work.usage().list_due_holds(&[], 10).await.unwrap(), [(kept.id, user_id)]);
     let again = locked(&mut *work, std::slice::from_ref(&ai), &[&key("held")]).await;
     assert_eq!(again.kept[0].1, outcome);
     let found = work.usage().lock_holds(&[kept.id, HoldId(new_id())], &[], Patience::Skip).await.unwrap().0;
@@ -254,7 +254,7 @@ async fn a_hold_is_found_under_its_lock_as_it_was_left() {
     let found = work.usage().lock_holds(&[kept.id], &[], Patience::Wait).await.unwrap().0;
     let HoldState::Locked { hold: found_hold, outcome: Some(answered), .. } = &found[0] else { panic!("{found:?}") };
     assert_eq!((&***found_hold, answered), (&held, &ending.decision));
-    assert_eq!(work.usage().list_due_holds(10).await.unwrap(), []);
+    assert_eq!(work.usage().list_due_holds(&[], 10).await.unwrap(), []);
     let counters = work.usage().lock_counters(&[counter(&ai, &facts)], Patience::Skip).await.unwrap();
     let CounterState::Locked(tally) = &counters[0] else { panic!("{counters:?}") };
     assert_eq!((tally.used, tally.reserved, tally.overage), (4, 0, 0));

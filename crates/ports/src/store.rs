@@ -106,6 +106,9 @@ pub enum StoreError {
     /// Another transaction was in the way: the same work can succeed when it is done again from the start.
     #[error("the transaction met a conflict and can be repeated")]
     Conflict,
+    /// Another transaction keeps a lock for longer than may be waited for. Nothing was done.
+    #[error("another transaction keeps a row locked")]
+    Busy,
     /// A rule of the schema said no. The name tells which.
     #[error("the constraint `{constraint}` was violated")]
     Constraint { constraint: String },

@@ -46,8 +46,8 @@ pub trait SubscriptionRepository: Send {
     ) -> Result<(), StoreError>;
     /// Forgets a change that waits; says whether there was one.
     async fn unschedule(&mut self, user_id: UserId) -> Result<bool, StoreError>;
-    /// Users whose change is due, at most `limit`.
-    async fn list_due(&mut self, limit: u64) -> Result<Vec<UserId>, StoreError>;
+    /// Users whose change is due, at most `limit`, without those in `excluded`.
+    async fn list_due(&mut self, excluded: &[UserId], limit: u64) -> Result<Vec<UserId>, StoreError>;
     /// Keeps the grace of `past_due` where SQL reads it.
     async fn save_grace_days(&mut self, days: u16) -> Result<(), StoreError>;
 }

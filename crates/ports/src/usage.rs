@@ -32,7 +32,7 @@ pub struct CounterKey {
 pub enum Patience {
     /// Leave it out: one held row must not stall the others.
     Skip,
-    /// Wait for it, as long as the lock timeout allows (`StoreError::Conflict` after that).
+    /// Wait for it, as long as the lock timeout allows (`StoreError::Busy` after that).
     Wait,
 }
 
@@ -243,7 +243,17 @@ pub struct SaidMessage {
 pub struct DueCall {
     pub hold_id: HoldId,
     pub user_id: UserId,
-    pub call: HeldCall,
+    /// `None` where the row says what this release cannot read.
+    pub call: Option<HeldCall>,
+}
+
+/// How a conversation was found that a batch writes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionState {
+    Locked,
+    /// Another transaction has locked it.
+    Busy,
+    Missing,
 }
 
 /// Tokens that are held, freed or spent for use beyond a limit.
@@ -279,6 +289,11 @@ pub trait UsageRepository: Send {
         meters: &[Meter],
         patience: Patience,
     ) -> Result<(Vec<HoldState>, Vec<MeterState>), StoreError>;
+    /// Lets the statements of this unit of work wait for locks as long as any other unit may. Without it a unit in
+    /// `Scope::Counting` waits a fifth of a second: what it shares with others must not wait. `StoreError::Busy` after that.
+    async fn wait_for_locks(&mut self) -> Result<(), StoreError>;
+    /// Locks conversations, in the order of `ids`, which are sorted and distinct: one statement.
+    async fn lock_sessions(&mut self, ids: &[Uuid], patience: Patience) -> Result<Vec<SessionState>, StoreError>;
     /// Locks counters of other periods than the one in force, for holds that were made in them.
     async fn lock_counters(&mut self, keys: &[CounterKey], patience: Patience)
     -> Result<Vec<CounterState>, StoreError>;
@@ -292,10 +307,11 @@ pub trait UsageRepository: Send {
     async fn record_batch(&mut self, record: &BatchRecord) -> Result<(), StoreError>;
     /// Holds, frees and spends tokens, under the lock of the user's row.
     async fn move_tokens(&mut self, change: &TokenChange) -> Result<(), StoreError>;
-    /// Calls whose time is over after they were sent, the longest overdue first, at most `limit`.
-    async fn list_due_calls(&mut self, limit: u64) -> Result<Vec<DueCall>, StoreError>;
-    /// Holds whose time is over and for which nothing was sent, the longest overdue first, at most `limit`, with their users.
-    async fn list_due_holds(&mut self, limit: u64) -> Result<Vec<(HoldId, UserId)>, StoreError>;
+    /// Calls whose time is over after they were sent, the longest overdue first, at most `limit`, without those in `excluded`.
+    async fn list_due_calls(&mut self, excluded: &[HoldId], limit: u64) -> Result<Vec<DueCall>, StoreError>;
+    /// Holds whose time is over and for which nothing was sent, the longest overdue first, at most `limit`, with their users,
+    /// without those in `excluded`.
+    async fn list_due_holds(&mut self, excluded: &[HoldId], limit: u64) -> Result<Vec<(HoldId, UserId)>, StoreError>;
     /// Deletes outcomes older than `age` by the database's clock, at most `limit`; says how many.
     async fn delete_outcomes(&mut self, age: TimeDelta, limit: u64) -> Result<u64, StoreError>;
 }

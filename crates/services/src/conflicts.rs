@@ -17,7 +17,7 @@ pub trait MayConflict {
 
 impl MayConflict for StoreError {
     fn is_conflict(&self) -> bool {
-        matches!(self, Self::Conflict)
+        matches!(self, Self::Conflict | Self::Busy)
     }
 }
 
@@ -45,7 +45,8 @@ macro_rules! may_conflict {
     ($($error:ty),+) => {
         $(impl crate::conflicts::MayConflict for $error {
             fn is_conflict(&self) -> bool {
-                matches!(self, Self::Store(ports::store::StoreError::Conflict))
+                use ports::store::StoreError;
+                matches!(self, Self::Store(StoreError::Conflict | StoreError::Busy))
             }
         })+
     };

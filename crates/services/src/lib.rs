@@ -17,6 +17,7 @@ pub mod idempotency;
 pub mod identity;
 pub mod maintenance;
 pub mod plans;
+mod postponed;
 pub mod prices;
 pub mod readings;
 pub mod replays;

@@ -17,6 +17,7 @@ use thiserror::Error;
 
 use crate::conflicts::{may_conflict, retry_conflicts};
 use crate::idempotency::{KeyConflict, Once, Performed};
+use crate::postponed::Postponed;
 use crate::snapshots::Snapshot;
 
 #[derive(Debug, Error)]
@@ -56,12 +57,14 @@ pub struct PlanService {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) billing_mode: BillingMode,
     pub(crate) changes: Arc<dyn ChangeListener>,
+    /// Users whose due plan change could not be applied.
+    pub(crate) postponed: Postponed<UserId>,
     catalogue: Snapshot<Vec<Plan>>,
 }
 
 impl PlanService {
     pub fn new(store: Arc<dyn Store>, billing_mode: BillingMode, changes: Arc<dyn ChangeListener>) -> Self {
-        Self { store, billing_mode, changes, catalogue: Snapshot::default() }
+        Self { store, billing_mode, changes, postponed: Postponed::default(), catalogue: Snapshot::default() }
     }
 
     /// What was just changed here is seen here at once.

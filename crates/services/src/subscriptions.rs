@@ -16,6 +16,7 @@ use ports::entitlements::NamedEntitlement;
 use ports::store::{Scope, StoreError, UnitOfWork};
 use ports::subscriptions::PlanInForce;
 use thiserror::Error;
+use tracing::warn;
 
 use crate::conflicts::{may_conflict, retry_conflicts};
 use crate::entitlements::EntitlementError;
@@ -181,11 +182,21 @@ impl PlanService {
     /// Writes changes whose time has come into the rows that they are about; a job calls it. Says how many.
     pub async fn apply_due_changes(&self) -> Result<usize, StoreError> {
         let mut work = self.store.begin(Scope::SERVICE).await?;
-        let due = work.subscriptions().list_due(APPLIED_AT_ONCE).await?;
+        let due = work.subscriptions().list_due(&self.postponed.excluded(), APPLIED_AT_ONCE).await?;
         work.commit().await?;
         let mut applied = 0;
         for user_id in due {
-            applied += usize::from(retry_conflicts(async || self.apply_due_change(user_id).await).await?);
+            match retry_conflicts(async || self.apply_due_change(user_id).await).await {
+                Ok(is_applied) => {
+                    self.postponed.done(user_id);
+                    applied += usize::from(is_applied);
+                }
+                Err(error @ (StoreError::Unavailable(_) | StoreError::InDoubt(_))) => return Err(error),
+                Err(error) => {
+                    let pause = self.postponed.failed(user_id);
+                    warn!(%error, %user_id, ?pause, "a plan change that is due could not be applied");
+                }
+            }
         }
         Ok(applied)
     }

@@ -60,8 +60,10 @@ fn refused(refusal: &Refusal<'_>) -> StoreError {
     let state = refusal.state;
     let class = state.get(..2).unwrap_or_default();
     match (class, state) {
-        // Serialization failure, deadlock, lock not available within lock_timeout.
-        (_, "40001" | "40P01" | "55P03") => StoreError::Conflict,
+        // Serialization failure, deadlock.
+        (_, "40001" | "40P01") => StoreError::Conflict,
+        // Lock not available within lock_timeout.
+        (_, "55P03") => StoreError::Busy,
         ("23", _) => {
             // A not-null violation has no constraint's name in Postgres 15, so the column stands for it.
             let name = refusal.constraint.or(refusal.column).unwrap_or(state);
@@ -88,9 +90,10 @@ mod tests {
 
     #[test]
     fn a_conflict_can_be_repeated() {
-        for state in ["40001", "40P01", "55P03"] {
+        for state in ["40001", "40P01"] {
             assert!(matches!(of(state, None, None), StoreError::Conflict), "{state}");
         }
+        assert!(matches!(of("55P03", None, None), StoreError::Busy));
     }
 
     #[test]

@@ -98,7 +98,8 @@ impl PgStore {
     }
 
     async fn open(&self, scope: &Scope, patience: Duration) -> Result<PgTransaction, StoreError> {
-        let terms = OpeningTerms { persistent: self.persistent, statement_ms: self.limits.statement, patience };
+        let Milliseconds { statement: statement_ms, lock: lock_ms, .. } = self.limits;
+        let terms = OpeningTerms { persistent: self.persistent, statement_ms, lock_ms, patience };
         if let (Scope::Counting | Scope::Reading, Some(counting)) = (scope, &self.counting)
             && let Some(transaction) = PgTransaction::lent(counting, *scope == Scope::Counting, terms).await?
         {

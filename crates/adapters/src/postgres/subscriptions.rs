@@ -106,10 +106,12 @@ impl SubscriptionRepository for PgUnitOfWork {
         Ok(self.run("DELETE FROM scheduled_plan_changes WHERE user_id = $1", [user_id.0.into()]).await? > 0)
     }
 
-    async fn list_due(&mut self, rows_max: u64) -> Result<Vec<UserId>, StoreError> {
-        let sql = "SELECT user_id FROM scheduled_plan_changes WHERE effective_at <= now() \
-            ORDER BY effective_at, user_id LIMIT $1";
-        Ok(self.read_values::<Uuid>(sql, [limit(rows_max)]).await?.into_iter().map(UserId).collect())
+    async fn list_due(&mut self, excluded: &[UserId], rows_max: u64) -> Result<Vec<UserId>, StoreError> {
+        let sql = "SELECT user_id FROM scheduled_plan_changes WHERE effective_at <= now() AND user_id <> ALL ($1) \
+            ORDER BY effective_at, user_id LIMIT $2";
+        let excluded: Vec<Uuid> = excluded.iter().map(|user_id| user_id.0).collect();
+        let due = self.read_values::<Uuid>(sql, [excluded.into(), limit(rows_max)]).await?;
+        Ok(due.into_iter().map(UserId).collect())
     }
 
     async fn save_grace_days(&mut self, days: u16) -> Result<(), StoreError> {

@@ -44,6 +44,7 @@ pub(super) struct PgTransaction {
     persistent: bool,
     /// How long one statement may take, by our own clock.
     time_limit_ms: AtomicU64,
+    lock_ms: u64,
     failed: AtomicBool,
 }
 
@@ -52,6 +53,8 @@ pub(super) struct PgTransaction {
 pub(super) struct OpeningTerms {
     pub persistent: bool,
     pub statement_ms: u64,
+    /// How long a statement may wait for a lock where it may wait at all.
+    pub lock_ms: u64,
     /// By when it must be open.
     pub patience: Duration,
 }
@@ -87,6 +90,7 @@ impl PgTransaction {
             link: Mutex::new(link),
             persistent: terms.persistent,
             time_limit_ms: AtomicU64::new(terms.statement_ms),
+            lock_ms: terms.lock_ms,
             failed: AtomicBool::new(false),
         }
     }
@@ -155,6 +159,10 @@ impl PgTransaction {
         self.execute_unprepared(&sql).await.map_err(|error| store_error(&error))?;
         self.time_limit_ms.store(statement_ms, Ordering::Relaxed);
         Ok(())
+    }
+
+    pub(super) const fn lock_ms(&self) -> u64 {
+        self.lock_ms
     }
 
     fn time_limit(&self) -> Duration {

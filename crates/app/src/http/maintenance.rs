@@ -95,7 +95,9 @@ impl DatabaseWatch {
 fn trouble(error: &StoreError) -> DatabaseTrouble {
     warn!(%error, "the state of the database cannot be read");
     match error {
-        StoreError::Unavailable(_) | StoreError::InDoubt(_) | StoreError::Conflict => DatabaseTrouble::Away,
+        StoreError::Unavailable(_) | StoreError::InDoubt(_) | StoreError::Conflict | StoreError::Busy => {
+            DatabaseTrouble::Away
+        }
         _ => DatabaseTrouble::Unworkable,
     }
 }

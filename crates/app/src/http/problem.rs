@@ -208,6 +208,10 @@ impl From<StoreError> for Problem {
                 "busy",
                 "Other requests were changing the same rows, three times over. Nothing was changed; send it again.",
             ),
+            StoreError::Busy => Self::unavailable(
+                "busy",
+                "Another transaction keeps a row locked that this request changes. Nothing was changed; send it again.",
+            ),
             StoreError::Unavailable(why) => {
                 error!(%why, "the database is away");
                 Self::unavailable("database_away", "The database does not answer. Nothing was changed; send it again.")

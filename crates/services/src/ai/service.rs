@@ -16,7 +16,7 @@ use domain::entitlements::{Decision, Reason};
 use domain::features::FeatureId;
 use domain::identity::Subject;
 use domain::prices::{ModelPurpose, NanoUsd, PriceList};
-use domain::usage::CallTerms;
+use domain::usage::{CallTerms, HoldId};
 use ports::ai::{CallContent, CallHold, CallObserver, ProviderCall, TokenCounter};
 use ports::clock::Clock;
 use ports::store::Store;
@@ -33,6 +33,7 @@ use super::registry::Registry;
 use crate::ai_usage::AiUsageService;
 use crate::chat::ChatService;
 use crate::entitlements::EntitlementService;
+use crate::postponed::Postponed;
 use crate::prices::{OfferedModel, PriceService, PricedModel};
 use crate::tokens::TokenService;
 use crate::usage::UsageService;
@@ -99,6 +100,8 @@ pub struct AiParts {
 pub struct AiService {
     pub(super) parts: AiParts,
     pub(super) registry: Registry,
+    /// Calls that a sweep could not settle.
+    pub(super) postponed: Postponed<HoldId>,
 }
 
 /// A call that is held, and all that its course needs.
@@ -111,7 +114,7 @@ pub(super) struct HeldCall {
 
 impl AiService {
     pub fn new(parts: AiParts) -> Self {
-        Self { parts, registry: Registry::default() }
+        Self { parts, registry: Registry::default(), postponed: Postponed::default() }
     }
 
     /// How many model tokens a text is about.

@@ -1,13 +1,14 @@
 //! The sweep: calls whose process is gone, and keys that were revoked while their calls run.
 //!
 //! A hold for which nothing was sent is given back by the sweep of holds. One that was sent is settled at an estimate: what went
-//! in, as it was counted, and what had come out by the call's last mark. It is flagged `partial`, or `sandbox`.
+//! in, as it was counted, and what had come out by the call's last mark. It is flagged `partial`, or `sandbox`. One that cannot be
+//! settled is left out of the next runs for a pause that doubles, so that it keeps no other from being settled.
 
 use domain::ai::{CallUsage, Delivery};
 use domain::usage::CallTerms;
 use ports::store::{Scope, StoreError};
 use ports::usage::{CallOutcome, CallResult, DueCall};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::service::AiService;
 use crate::usage::commands::HoldAction;
@@ -19,14 +20,19 @@ impl AiService {
     /// Settles the calls that nobody speaks for any more, a bounded number of them; says how many were due.
     pub async fn sweep_calls(&self) -> Result<usize, StoreError> {
         let mut work = self.parts.store.begin(Scope::SERVICE).await?;
-        let due = work.usage().list_due_calls(SWEPT_AT_ONCE).await?;
+        let due = work.usage().list_due_calls(&self.postponed.excluded(), SWEPT_AT_ONCE).await?;
         work.commit().await?;
         if due.is_empty() {
             return Ok(0);
         }
         let prices = self.parts.prices.current().await?;
-        let mut swept = 0;
+        let count = due.len();
         for DueCall { hold_id, user_id, call } in due {
+            let Some(call) = call else {
+                let pause = self.postponed.failed(hold_id);
+                error!(call = %hold_id.0, ?pause, "a call without its process cannot be read; its reservation stays");
+                continue;
+            };
             let CallTerms { provider, model, is_sandbox, began_at, session_id, .. } = call.terms.clone();
             let usage = estimated(&call.terms);
             let cost = (!is_sandbox).then(|| prices.cost(provider, &model, &usage, began_at).ok()).flatten();
@@ -42,16 +48,18 @@ impl AiService {
                 messages: Vec::new(),
             };
             match self.change(hold_id, user_id, HoldAction::SettleCall(Box::new(result))).await {
-                Ok(changed) if changed.replayed => {}
+                Ok(changed) if changed.replayed => self.postponed.done(hold_id),
                 Ok(_) => {
-                    swept += 1;
+                    self.postponed.done(hold_id);
                     info!(call = %hold_id.0, phase = call.phase.as_str(), "a call without its process was settled");
                 }
-                // The next run finds it again.
-                Err(error) => warn!(%error, call = %hold_id.0, "a call without its process could not be settled"),
+                Err(error) => {
+                    let pause = self.postponed.failed(hold_id);
+                    warn!(%error, call = %hold_id.0, ?pause, "a call without its process could not be settled");
+                }
             }
         }
-        Ok(swept)
+        Ok(count)
     }
 
     /// Ends the calls that run here by keys that are not usable any more. One statement, and none where no key is at work.

@@ -193,7 +193,7 @@ impl Entry {
         for _ in 1..TRIES {
             match work().await {
                 Ok(()) => return,
-                Err(StoreError::Conflict | StoreError::Unavailable(_) | StoreError::InDoubt(_)) => {
+                Err(StoreError::Conflict | StoreError::Busy | StoreError::Unavailable(_) | StoreError::InDoubt(_)) => {
                     tokio::time::sleep(PAUSE).await;
                 }
                 Err(error) => return warn!(%error, call = %self.hold_id.0, "the answer of a call could not be kept"),

@@ -7,7 +7,7 @@
 //! once a period. Keys are not looked up beforehand, since nearly all are new: what is granted under an old one
 //! violates the primary key of the keys, and what is not granted has its key looked up, for one message more. In both
 //! cases the batch is decided anew, with the keys looked up under the locks. Calls of models cost one more where
-//! messages of conversations are kept, and where API keys have limits of their own. Between reading and writing,
+//! messages of conversations are kept, another one that locks those conversations, and one where API keys have limits of their own. Between reading and writing,
 //! `deciding` decides every command in the order of its arrival: SQL only locks, reads and writes. Nothing is answered
 //! before the COMMIT is; and what it left is noted in the memory that answers checks.
 
@@ -17,6 +17,8 @@ use ports::entitlements::{EntitlementCache, Meter};
 use ports::randomness::Randomness;
 use ports::store::{Scope, Store, StoreError, UnitOfWork};
 use ports::usage::{KeptOutcome, KeyOfUser, KeyState, KeyWindow, MeterState, Patience};
+
+use uuid::Uuid;
 
 use super::commands::{Command, Course, Demand, Fate, Outcome};
 use super::deciding::{Decided, Deciding};
@@ -41,6 +43,9 @@ pub async fn run(
 ) -> Result<Vec<Fate>, StoreError> {
     let patience = if course == Course::Swift { Patience::Skip } else { Patience::Wait };
     let mut work = store.begin(Scope::Counting).await?;
+    if course != Course::Swift {
+        work.usage().wait_for_locks().await?;
+    }
     if let Course::Paying(user_id) = course {
         work.users().lock(user_id).await?;
     }
@@ -114,12 +119,25 @@ async fn prepare(
         let counters = work.usage().lock_counters(&elsewhere, patience).await?;
         ground.add_counters(elsewhere, counters);
     }
+    let sessions = sessions_of(commands);
+    if !sessions.is_empty() {
+        let states = work.usage().lock_sessions(&sessions, patience).await?;
+        ground.add_sessions(sessions, states);
+    }
     let windows = ground.key_windows(commands);
     if !windows.is_empty() {
         let keys = lock_keys(work, &windows, patience).await?;
         ground.add_keys(windows, keys);
     }
     Ok((ground, kept))
+}
+
+/// The conversations that calls of this batch are kept in, sorted.
+fn sessions_of(commands: &[&Command]) -> Vec<Uuid> {
+    let mut sessions: Vec<_> = commands.iter().filter_map(|command| command.session_id()).collect();
+    sessions.sort_unstable();
+    sessions.dedup();
+    sessions
 }
 
 /// Locks the counters of keys that are there; makes what is missing and locks again.

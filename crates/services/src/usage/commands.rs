@@ -142,6 +142,14 @@ impl Command {
         }
     }
 
+    /// The conversation whose row is written with it.
+    pub(super) fn session_id(&self) -> Option<Uuid> {
+        match self {
+            Self::Hold(HoldCommand { action: HoldAction::SettleCall(result), .. }) => result.session_id,
+            Self::Demand(_) | Self::Hold(_) => None,
+        }
+    }
+
     pub(super) fn key(&self) -> Option<KeyOfUser<'_>> {
         match self {
             Self::Demand(demand) if demand.call.is_none() => {
@@ -232,7 +240,7 @@ pub enum UsageError {
 impl From<StoreError> for UsageError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Conflict => Self::Contended,
+            StoreError::Conflict | StoreError::Busy => Self::Contended,
             StoreError::Unavailable(why) => Self::Away(why),
             StoreError::InDoubt(why) => Self::InDoubt(why),
             other => Self::Fault(other.to_string()),

@@ -67,6 +67,7 @@ impl<'a> Deciding<'a> {
     pub fn decide(&mut self, place: usize, command: &Command) -> Fate {
         match command {
             Command::Demand(demand) => self.demand(place, demand),
+            Command::Hold(_) if command.session_id().is_some_and(|id| self.ground.is_session_busy(id)) => Fate::Held,
             Command::Hold(command) => self.change_hold(command),
         }
     }

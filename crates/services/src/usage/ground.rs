@@ -1,6 +1,6 @@
 //! Ground: what a batch has locked and read, each counter once, whichever commands rest on it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use chrono::DateTime;
 use domain::api_keys::ApiKeyId;
@@ -10,7 +10,7 @@ use domain::plans::PlanId;
 use domain::usage::{Hold, HoldId, KeyTally, KeyWindows, Period, PeriodKind, Tally, WindowKind};
 use domain::users::UserId;
 use ports::entitlements::Meter;
-use ports::usage::{CounterKey, CounterState, HoldState, KeyState, KeyWindow, MeterState};
+use ports::usage::{CounterKey, CounterState, HoldState, KeyState, KeyWindow, MeterState, SessionState};
 use uuid::Uuid;
 
 use super::commands::Command;
@@ -68,6 +68,8 @@ pub struct Ground {
     elsewhere: HashMap<CounterKey, Option<usize>>,
     /// Counters of keys: `None` is held by somebody else.
     pub keys: HashMap<KeyWindow, Option<KeyCounter>>,
+    /// Conversations that another transaction has locked.
+    busy_sessions: HashSet<Uuid>,
 }
 
 pub fn counter_of(hold: &Hold) -> CounterKey {
@@ -199,6 +201,15 @@ impl Ground {
             };
             self.keys.insert(window, counter);
         }
+    }
+
+    pub fn add_sessions(&mut self, ids: Vec<Uuid>, states: Vec<SessionState>) {
+        let busy = ids.into_iter().zip(states).filter(|(_, state)| *state == SessionState::Busy);
+        self.busy_sessions.extend(busy.map(|(id, _)| id));
+    }
+
+    pub fn is_session_busy(&self, id: Uuid) -> bool {
+        self.busy_sessions.contains(&id)
     }
 
     pub fn add_counters(&mut self, keys: Vec<CounterKey>, states: Vec<CounterState>) {

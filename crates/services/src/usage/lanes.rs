@@ -2,8 +2,10 @@
 //!
 //! No timer and no added wait: an idle lane takes a single command at once. A user's commands always take the same
 //! lane, and a lane has one batch in flight. The queue is bounded; what does not fit is refused. One command never
-//! stops the others: a held counter or a payment leaves the batch and goes on beside it, and a batch that cannot be
-//! written is tried again whole, then command by command.
+//! stops the others: a batch waits for no row of its users but skips what is locked, and the commands of a locked row go on
+//! beside it (`beside`), as those that move tokens do. What else could make it wait is bounded by a fifth of a second
+//! (`UsageRepository::wait_for_locks`); then each user's commands go on beside it. A batch that cannot be written is tried
+//! again whole, then command by command.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -12,18 +14,21 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use domain::idempotency::IdempotencyKey;
-use domain::users::UserId;
+use domain::usage::HoldId;
 use ports::entitlements::EntitlementCache;
 use ports::randomness::Randomness;
 use ports::store::{Scope, Store, StoreError};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::warn;
+use uuid::Uuid;
 
 use super::batch::{self, Keys};
+use super::beside::Beside;
 use super::commands::{
     Changed, Command, Course, Demand, Demanded, Fate, HoldAction, HoldCommand, Outcome, UsageError, Whose,
 };
+use crate::postponed::Postponed;
 
 /// How often a batch is tried as a whole.
 const ATTEMPTS: u32 = 3;
@@ -31,14 +36,8 @@ const ATTEMPTS: u32 = 3;
 /// By when everybody has an answer, whatever the database does.
 const PATIENCE: Duration = Duration::from_millis(2_500);
 
-/// After how long a conflict is not one between two batches any more.
-const STUCK: Duration = Duration::from_secs(1);
-
 /// For how many batches keys are looked up after one was found to be old.
 const WARY_FOR: u32 = 64;
-
-/// How many batches wait for held counters, or pay, at once beside the lanes: each holds a connection.
-const BESIDE_AT_MOST: usize = 4;
 
 /// How many holds one sweep gives back at most: they take the places of waiting commands.
 const HOLDS_SWEPT_AT_ONCE: u64 = 500;
@@ -77,7 +76,8 @@ struct Shared {
     store: Arc<dyn Store>,
     randomness: Arc<dyn Randomness>,
     memory: Arc<dyn EntitlementCache>,
-    beside: Semaphore,
+    beside: Beside,
+    postponed: Postponed<HoldId>,
     keep: TimeDelta,
     batches: AtomicU64,
     commands: AtomicU64,
@@ -104,7 +104,8 @@ impl UsageService {
             store,
             randomness,
             memory,
-            beside: Semaphore::new(BESIDE_AT_MOST),
+            beside: Beside::new(),
+            postponed: Postponed::default(),
             keep: settings.keep,
             batches: AtomicU64::new(0),
             commands: AtomicU64::new(0),
@@ -173,20 +174,25 @@ impl UsageService {
     /// Gives back the holds whose time is over, a bounded number of them; says how many were due.
     pub async fn sweep_holds(&self) -> Result<usize, StoreError> {
         let mut work = self.shared.store.begin(Scope::SERVICE).await?;
-        let due = work.usage().list_due_holds(HOLDS_SWEPT_AT_ONCE).await?;
+        let due = work.usage().list_due_holds(&self.shared.postponed.excluded(), HOLDS_SWEPT_AT_ONCE).await?;
         work.commit().await?;
         let expire = |(hold_id, user_id)| {
             let whose = Whose::Only(user_id);
-            self.submit(Command::Hold(HoldCommand { hold_id, whose, action: HoldAction::Expire }))
+            (hold_id, self.submit(Command::Hold(HoldCommand { hold_id, whose, action: HoldAction::Expire })))
         };
         let submitted: Vec<_> = due.into_iter().map(expire).collect();
         let deadline = Instant::now() + PATIENCE;
         let mut swept = 0;
-        for waiting in submitted {
+        for (hold_id, waiting) in submitted {
             match answer(waiting, deadline).await {
-                Ok(_) => swept += 1,
-                // The next run finds it again.
-                Err(error) => warn!(%error, "a hold whose time is over could not be given back"),
+                Ok(_) => {
+                    self.shared.postponed.done(hold_id);
+                    swept += 1;
+                }
+                Err(error) => {
+                    let pause = self.shared.postponed.failed(hold_id);
+                    warn!(%error, hold = %hold_id.0, ?pause, "a hold whose time is over could not be given back");
+                }
             }
         }
         Ok(swept)
@@ -219,6 +225,11 @@ impl Shared {
         while queue.recv_many(&mut gathered, batch_at_most).await > 0 {
             let mut batch = std::mem::replace(&mut gathered, Vec::with_capacity(batch_at_most));
             self.drop_the_left(&mut batch);
+            let is_busy = |waiting: &mut Waiting| self.beside.is_busy(waiting.command.lane_key());
+            for waiting in batch.extract_if(.., is_busy).collect::<Vec<_>>() {
+                let user = waiting.command.lane_key();
+                tokio::spawn(Arc::clone(&self).settle_beside(user, vec![waiting], Course::Patient));
+            }
             if batch.is_empty() {
                 continue;
             }
@@ -235,10 +246,14 @@ impl Shared {
     async fn settle(self: Arc<Self>, mut batch: Vec<Waiting>, course: Course) -> Result<(), UsageError> {
         self.batches.fetch_add(1, Ordering::Relaxed);
         self.commands.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        let begun = Instant::now();
         let commands: Vec<_> = batch.iter().map(|waiting| &waiting.command).collect();
         let error = match self.attempt(&commands, course).await {
             Ok(fates) => {
+                if course != Course::Swift
+                    && let Some(waiting) = batch.first()
+                {
+                    self.beside.found_free(waiting.command.lane_key());
+                }
                 self.answer(batch, fates);
                 return Ok(());
             }
@@ -248,9 +263,17 @@ impl Shared {
             StoreError::Unavailable(why) | StoreError::InDoubt(why) => Some(UsageError::Away(why.clone())),
             _ => None,
         };
-        // A conflict that took so long is a lock that nobody lets go of; one after the other would wait for it as long.
-        let stuck = matches!(error, StoreError::Conflict) && begun.elapsed() >= STUCK;
-        if batch.len() == 1 || away.is_some() || stuck {
+        let is_busy = matches!(error, StoreError::Busy);
+        if is_busy && course == Course::Swift {
+            // Whose row is locked is not told; each user waits for themselves.
+            let beside = batch.into_iter().map(|waiting| (waiting.command.lane_key(), Course::Patient, waiting));
+            self.part(beside.collect());
+            return Ok(());
+        }
+        if batch.len() == 1 || away.is_some() || is_busy {
+            if is_busy && let Some(waiting) = batch.first() {
+                self.beside.found_locked(waiting.command.lane_key());
+            }
             let error = UsageError::from(error);
             for waiting in batch {
                 self.reply(waiting.answer, Err(error.clone()));
@@ -301,32 +324,34 @@ impl Shared {
     }
 
     fn answer(self: Arc<Self>, batch: Vec<Waiting>, fates: Vec<Fate>) {
-        let (mut held, mut paying) = (Vec::new(), Vec::<(UserId, Waiting)>::new());
+        let mut beside = Vec::new();
         for (waiting, fate) in batch.into_iter().zip(fates) {
             match fate {
                 Fate::Settled(answer) => self.reply(waiting.answer, answer),
-                Fate::Held => held.push(waiting),
-                Fate::NeedsTokens(user_id) => paying.push((user_id, waiting)),
+                Fate::Held => beside.push((waiting.command.lane_key(), Course::Patient, waiting)),
+                Fate::NeedsTokens(user_id) => beside.push((user_id.0, Course::Paying(user_id), waiting)),
             }
         }
-        if !held.is_empty() {
-            tokio::spawn(Arc::clone(&self).settle_beside(held, Course::Patient));
-        }
-        // Each user for themselves: their rows are locked first, and in no order among users.
-        while let Some((payer, _)) = paying.first() {
-            let payer = *payer;
-            let (of_payer, others): (Vec<_>, Vec<_>) = paying.into_iter().partition(|(user_id, _)| *user_id == payer);
-            let of_payer = of_payer.into_iter().map(|(_, waiting)| waiting).collect();
-            tokio::spawn(Arc::clone(&self).settle_beside(of_payer, Course::Paying(payer)));
-            paying = others;
+        self.part(beside);
+    }
+
+    /// Each user for themselves: rows of several users are locked in no order, and a locked one delays its own user alone.
+    fn part(self: Arc<Self>, mut beside: Vec<(Uuid, Course, Waiting)>) {
+        while let Some((user, course, _)) = beside.first() {
+            let (user, course) = (*user, *course);
+            let of_user = beside.extract_if(.., |(other, its, _)| *other == user && *its == course);
+            let of_user = of_user.map(|(_, _, waiting)| waiting).collect();
+            tokio::spawn(Arc::clone(&self).settle_beside(user, of_user, course));
         }
     }
 
-    async fn settle_beside(self: Arc<Self>, batch: Vec<Waiting>, course: Course) {
-        // The semaphore is never closed.
-        let Ok(_place) = self.beside.acquire().await else { return };
-        // Each of them is answered; nobody stands in a queue behind it.
-        Arc::clone(&self).settle(batch, course).await.ok();
+    async fn settle_beside(self: Arc<Self>, user: Uuid, mut batch: Vec<Waiting>, course: Course) {
+        let _place = self.beside.enter(user).await;
+        self.drop_the_left(&mut batch);
+        if !batch.is_empty() {
+            // Each of them is answered; nobody stands in a queue behind it.
+            Arc::clone(&self).settle(batch, course).await.ok();
+        }
     }
 
     /// Forgets the commands that nobody waits for any more: they were told that their outcome is unknown.

@@ -1,8 +1,9 @@
--- $1 keys, $2 when each was used; a key may stand there more than once.
+-- $1 keys, $2 when each was used; a key may stand there more than once. A key that another transaction has locked is left out, since
+-- it would keep the others waiting: its next use is written.
 WITH used AS (
     SELECT id, max(at) AS at FROM unnest($1::uuid[], $2::timestamptz[]) AS u (id, at) GROUP BY id
 ), held AS (
-    SELECT k.id FROM api_keys AS k JOIN used ON used.id = k.id ORDER BY k.id FOR NO KEY UPDATE OF k
+    SELECT k.id FROM api_keys AS k JOIN used ON used.id = k.id ORDER BY k.id FOR NO KEY UPDATE OF k SKIP LOCKED
 )
 UPDATE api_keys AS k SET last_used_at = used.at
 FROM held JOIN used ON used.id = held.id

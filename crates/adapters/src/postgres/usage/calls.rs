@@ -4,7 +4,7 @@ use domain::ai::{CallUsage, ReportedUsage, Speaker};
 use domain::usage::{CallPhase, CallTerms, HeldCall, Hold, HoldId, KeyTally};
 use domain::users::UserId;
 use ports::store::StoreError;
-use ports::usage::{CallRecord, DueCall, KeyChange, KeyState, KeyWindow, Patience, SaidMessage};
+use ports::usage::{CallRecord, DueCall, KeyChange, KeyState, KeyWindow, Patience, SaidMessage, SessionState};
 use sea_orm::prelude::{Decimal, Json};
 use sea_orm::{FromQueryResult, Value};
 use serde_json::json;
@@ -24,6 +24,12 @@ struct KeyRow {
     tokens_reserved: i64,
     cost_nano_usd: i64,
     cost_reserved_nano_usd: i64,
+}
+
+#[derive(FromQueryResult)]
+struct SessionRow {
+    is_locked: bool,
+    is_busy: bool,
 }
 
 #[derive(FromQueryResult)]
@@ -193,14 +199,35 @@ fn usage_json(usage: &CallUsage, reported: Option<&ReportedUsage>) -> Json {
     })
 }
 
-pub(super) async fn list_due_calls(work: &PgUnitOfWork, rows_max: u64) -> Result<Vec<DueCall>, StoreError> {
+pub(super) async fn list_due_calls(
+    work: &PgUnitOfWork,
+    excluded: &[HoldId],
+    rows_max: u64,
+) -> Result<Vec<DueCall>, StoreError> {
     let sql = "SELECT id, user_id, phase, detail FROM usage_reservations \
         WHERE status = 'pending' AND expires_at <= now() AND phase IN ('dispatched', 'first_byte') AND detail IS NOT NULL \
-        ORDER BY expires_at, id LIMIT $1";
-    let due: Vec<DueRow> = work.read_all(sql, [limit(rows_max)]).await?;
+            AND id <> ALL ($1) \
+        ORDER BY expires_at, id LIMIT $2";
+    let due: Vec<DueRow> = work.read_all(sql, [column(excluded, |id| id.0), limit(rows_max)]).await?;
     let call = |row: DueRow| {
         let hold_id = HoldId(row.id);
-        Ok(DueCall { hold_id, user_id: UserId(row.user_id), call: held_call(hold_id, &row.phase, row.detail)? })
+        DueCall { hold_id, user_id: UserId(row.user_id), call: held_call(hold_id, &row.phase, row.detail).ok() }
     };
-    due.into_iter().map(call).collect()
+    Ok(due.into_iter().map(call).collect())
+}
+
+pub(super) async fn lock_sessions(
+    work: &PgUnitOfWork,
+    ids: &[Uuid],
+    patience: Patience,
+) -> Result<Vec<SessionState>, StoreError> {
+    let sql = with_patience(include_str!("../sql/lock_sessions.sql"), patience);
+    let rows: Vec<SessionRow> = work.read_all(&sql, [column(ids, |id| *id)]).await?;
+    same_number(rows.len(), ids.len())?;
+    let state = |row: SessionRow| match (row.is_locked, row.is_busy) {
+        (true, _) => SessionState::Locked,
+        (false, true) => SessionState::Busy,
+        (false, false) => SessionState::Missing,
+    };
+    Ok(rows.into_iter().map(state).collect())
 }

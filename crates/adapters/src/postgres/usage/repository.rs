@@ -8,7 +8,7 @@ use ports::entitlements::Meter;
 use ports::store::StoreError;
 use ports::usage::{
     BatchRecord, CounterKey, CounterState, DueCall, HoldState, KeyOfUser, KeyState, KeyWindow, LockedBatch, MeterState,
-    Patience, TokenChange, UsageRepository,
+    Patience, SessionState, TokenChange, UsageRepository,
 };
 use sea_orm::FromQueryResult;
 use uuid::Uuid;
@@ -71,15 +71,28 @@ impl UsageRepository for PgUnitOfWork {
         calls::open_keys(self, windows).await
     }
 
-    async fn list_due_calls(&mut self, rows_max: u64) -> Result<Vec<DueCall>, StoreError> {
-        calls::list_due_calls(self, rows_max).await
+    async fn wait_for_locks(&mut self) -> Result<(), StoreError> {
+        let sql = "SELECT set_config('lock_timeout', $1, true)";
+        self.run_last(sql, [self.transaction.lock_ms().to_string().into()]).await
     }
 
-    async fn list_due_holds(&mut self, rows_max: u64) -> Result<Vec<(HoldId, UserId)>, StoreError> {
+    async fn lock_sessions(&mut self, ids: &[Uuid], patience: Patience) -> Result<Vec<SessionState>, StoreError> {
+        calls::lock_sessions(self, ids, patience).await
+    }
+
+    async fn list_due_calls(&mut self, excluded: &[HoldId], rows_max: u64) -> Result<Vec<DueCall>, StoreError> {
+        calls::list_due_calls(self, excluded, rows_max).await
+    }
+
+    async fn list_due_holds(
+        &mut self,
+        excluded: &[HoldId],
+        rows_max: u64,
+    ) -> Result<Vec<(HoldId, UserId)>, StoreError> {
         let sql = "SELECT id, user_id FROM usage_reservations \
-            WHERE status = 'pending' AND expires_at <= now() AND phase = 'reserved' \
-            ORDER BY expires_at, id LIMIT $1";
-        let due: Vec<DueHold> = self.read_all(sql, [limit(rows_max)]).await?;
+            WHERE status = 'pending' AND expires_at <= now() AND phase = 'reserved' AND id <> ALL ($1) \
+            ORDER BY expires_at, id LIMIT $2";
+        let due: Vec<DueHold> = self.read_all(sql, [records::column(excluded, |id| id.0), limit(rows_max)]).await?;
         Ok(due.into_iter().map(|hold| (HoldId(hold.id), UserId(hold.user_id))).collect())
     }
 
