@@ -24,7 +24,7 @@ async fn counting(store: &dyn Store) -> Box<dyn UnitOfWork> {
 }
 
 /// Locks the counter, made before if it was not there, and says what one more use under each key leaves to be written.
-async fn used(work: &mut dyn UnitOfWork, meter: &Meter, keys: &[IdempotencyKey]) -> BatchRecord {
+pub async fn used(work: &mut dyn UnitOfWork, meter: &Meter, keys: &[IdempotencyKey]) -> BatchRecord {
     let meters = [meter.clone()];
     let locked = async |work: &mut dyn UnitOfWork| {
         work.usage().lock_batch(&meters, &[], Patience::Wait).await.unwrap().meters.remove(0)
@@ -55,7 +55,7 @@ async fn used(work: &mut dyn UnitOfWork, meter: &Meter, keys: &[IdempotencyKey])
     BatchRecord { counters, entries, ..BatchRecord::default() }
 }
 
-async fn prepared(database: &TestDatabase) -> Meter {
+pub async fn prepared(database: &TestDatabase) -> Meter {
     let user_id = sign_up(&*database.store(), "ann").await;
     database.sql(&format!("UPDATE users SET plan_id = 'gold' WHERE id = '{user_id}'")).await;
     Meter { user_id, feature_id: feature_id("ai_requests") }

@@ -19,6 +19,7 @@ mod counting;
 mod entitlements;
 mod features;
 mod identity;
+mod locked_rows;
 mod maintenance;
 mod people;
 mod plans;

@@ -27,10 +27,11 @@ impl AiService {
         }
         let prices = self.parts.prices.current().await?;
         let count = due.len();
+        let mut unreadable = Vec::new();
         for DueCall { hold_id, user_id, call } in due {
             let Some(call) = call else {
-                let pause = self.postponed.failed(hold_id);
-                error!(call = %hold_id.0, ?pause, "a call without its process cannot be read; its reservation stays");
+                self.postponed.failed(hold_id);
+                unreadable.push(hold_id);
                 continue;
             };
             let CallTerms { provider, model, is_sandbox, began_at, session_id, .. } = call.terms.clone();
@@ -58,6 +59,10 @@ impl AiService {
                     warn!(%error, call = %hold_id.0, ?pause, "a call without its process could not be settled");
                 }
             }
+        }
+        if let Some(first) = unreadable.first() {
+            let calls = unreadable.len();
+            error!(calls, first = %first.0, "calls without their process cannot be read; their reservations stay");
         }
         Ok(count)
     }
