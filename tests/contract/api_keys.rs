@@ -165,5 +165,8 @@ async fn counters_of_windows_that_are_long_over_are_deleted_a_few_at_a_time() {
     assert_eq!(left, (3, 2), "what is young enough stays");
     database.sql(&format!("DELETE FROM api_keys WHERE id = '{id}'")).await;
     let outlived = database.query_scalar::<i64>("SELECT count(*) FROM api_key_counters").await;
-    assert_eq!(outlived, 3, "a call under way can be settled after its key is gone; the sweep removes the rest in time");
+    assert_eq!(
+        outlived, 3,
+        "a call under way can be settled after its key is gone; the sweep removes the rest in time"
+    );
 }

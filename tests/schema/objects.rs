@@ -48,7 +48,7 @@ const TABLES: [&str; 36] = [
 ];
 
 /// Constraints of the seeds by their names, and those of the design by what they say.
-const CONSTRAINTS: [(&str, &str, &str); 34] = [
+const CONSTRAINTS: [(&str, &str, &str); 33] = [
     ("users", "fk_users_auth", "FOREIGN KEY (id) REFERENCES auth.users(id) ON DELETE CASCADE"),
     ("users", "fk_users_plan", "FOREIGN KEY (plan_id) REFERENCES plans(id)"),
     ("plan_features", "fk_plan_features_plan", "FOREIGN KEY (plan_id) REFERENCES plans(id) ON DELETE CASCADE"),
@@ -59,7 +59,6 @@ const CONSTRAINTS: [(&str, &str, &str); 34] = [
         "FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE",
     ),
     ("user_subscriptions", "fk_user_subscriptions_plan", "FOREIGN KEY (plan_id) REFERENCES plans(id)"),
-    ("ai_usage_logs", "fk_ai_usage_logs_user", "FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE"),
     ("user_subscriptions", "check_subscription_status", "CHECK"),
     ("ai_usage_logs", "check_provider", "CHECK"),
     ("user_subscriptions", "", "UNIQUE (stripe_subscription_id)"),
