@@ -49,6 +49,13 @@ sdks: ## Install the providers' Python SDKs into .sdks, so that `make test` driv
 	@test -x .sdks/bin/python || python3 -m venv .sdks
 	@.sdks/bin/python -m pip install --quiet --upgrade openai anthropic google-genai
 
+.PHONY: clients
+clients: ## Install coding agents and chat clients into .clients, so that `make test` drives them through the gateway (1.5 GB)
+	@mkdir -p .clients
+	@npm install --no-audit --no-fund --prefix .clients @anthropic-ai/claude-code @google/gemini-cli opencode-ai
+	@test -x .clients/python/bin/python || python3 -m venv .clients/python
+	@.clients/python/bin/python -m pip install --quiet --upgrade aider-chat llm
+
 .PHONY: lint
 lint: fmt-check ## Check the format, and let clippy accept no warning
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
@@ -100,4 +107,4 @@ docs: postgres ## Write docs/openapi.json and docs/schema.sql anew (a test holds
 .PHONY: clean
 clean: ## Remove what was built and installed here; the data in .data stays
 	$(CARGO) clean
-	rm -rf .postgres .sdks
+	rm -rf .postgres .sdks .clients

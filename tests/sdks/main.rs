@@ -6,6 +6,7 @@
 
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
+mod clients;
 mod through;
 
 use std::collections::BTreeMap;

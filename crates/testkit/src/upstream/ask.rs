@@ -43,6 +43,30 @@ pub struct Ask {
     pub body: Value,
 }
 
+impl Ask {
+    pub fn offers_tools(&self) -> bool {
+        self.body.get("tools").and_then(Value::as_array).is_some_and(|tools| !tools.is_empty())
+    }
+
+    /// Whether the conversation holds the result of a tool, in the words of any dialect.
+    pub fn brings_result(&self) -> bool {
+        fn is_in(value: &Value) -> bool {
+            match value {
+                Value::Array(items) => items.iter().any(is_in),
+                Value::Object(fields) => {
+                    let names = ["functionResponse", "function_response"];
+                    fields.get("role") == Some(&Value::from("tool"))
+                        || fields.get("type") == Some(&Value::from("tool_result"))
+                        || names.iter().any(|name| fields.contains_key(*name))
+                        || fields.values().any(is_in)
+                }
+                _ => false,
+            }
+        }
+        ["messages", "contents"].iter().filter_map(|name| self.body.get(*name)).any(is_in)
+    }
+}
+
 /// What is asked for, or how it is refused. With `key`, every other credential is refused.
 pub fn understand(request: &Request, key: Option<&str>) -> Result<Ask, (Dialect, Refusal)> {
     let path = decoded(request.path());

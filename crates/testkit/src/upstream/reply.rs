@@ -1,10 +1,11 @@
 //! The one function of the stub: what a request gets under a script. It is pure.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use super::ask::{Ask, Dialect, Kind};
 use super::refusals::{Refusal, Refused};
-use super::script::{Fault, Script};
+use super::script::{Answer, Fault, Script};
 use super::spoken::Spoken;
 use super::steps::{Event, Framing, Step, of_body};
 use super::usage::Parts;
@@ -34,7 +35,8 @@ pub fn to(ask: &Ask, script: &Script, number: u64, known: &[String]) -> Reply {
         Some(Fault::CloseBeforeHead) => return before(script, nothing(Step::Close)),
         _ => {}
     }
-    let spoken = Spoken::of(ask, &script.answer, script.usage);
+    let answer = answer_to(ask, &script.answer);
+    let spoken = Spoken::of(ask, &answer, script.usage);
     let mut events = events(ask, &spoken, number, known);
     match &script.fault {
         Some(Fault::EndAfter { events: kept }) => events.truncate(*kept),
@@ -67,6 +69,15 @@ pub fn to(ask: &Ask, script: &Script, number: u64, known: &[String]) -> Reply {
         _ => steps.insert(0, Step::Write { wire: head, body: 0, used: Parts::default() }),
     }
     before(script, Reply { status: 200, is_stream: is_stream(ask), steps })
+}
+
+fn answer_to<'script>(ask: &Ask, answer: &'script Answer) -> Cow<'script, Answer> {
+    match &answer.after_result {
+        Some(text) if !ask.offers_tools() || ask.brings_result() => {
+            Cow::Owned(Answer { text: text.clone(), calls: Vec::new(), ..answer.clone() })
+        }
+        _ => Cow::Borrowed(answer),
+    }
 }
 
 /// What a provider answers that was not asked in the right way, whatever the script says.

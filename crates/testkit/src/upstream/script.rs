@@ -24,6 +24,8 @@ pub struct Answer {
     pub thinking: String,
     pub text: String,
     pub calls: Vec<ToolCall>,
+    /// Said in place of the calls where the request offers no tools, or brings the result of one.
+    pub after_result: Option<String>,
     /// Without it, it follows from the answer: the limit, the tool calls, or the natural end.
     pub finish: Option<Finish>,
     /// Without it, the words of the prompt are counted. These tokens are the uncached ones.
@@ -42,6 +44,7 @@ impl Default for Answer {
             thinking: String::new(),
             text: words::sentence(8),
             calls: Vec::new(),
+            after_result: None,
             finish: None,
             input_tokens: None,
             besides: Parts::default(),
@@ -192,6 +195,13 @@ impl Script {
     #[must_use]
     pub fn calling(mut self, name: &str, arguments: &str) -> Self {
         self.answer.calls.push(ToolCall { name: name.to_owned(), arguments: arguments.to_owned() });
+        self
+    }
+
+    /// Calls no tool, but says this, where the request offers none or brings a result: a whole turn of an agent.
+    #[must_use]
+    pub fn then_saying(mut self, text: &str) -> Self {
+        self.answer.after_result = Some(text.to_owned());
         self
     }
 

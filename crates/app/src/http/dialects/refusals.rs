@@ -155,7 +155,9 @@ fn key_limit(reached: &KeyLimitReached, resets_at: DateTime<Utc>, as_of: DateTim
         }
         KeyLimitReached::Cost { limit, used, needed } => {
             let [limit, used, needed] = [limit, used, needed].map(|cost| Value::from(cost.usd().to_string()));
-            no_retry(limited("key_cost_limit", vec![("limit_usd", limit), ("used_usd", used), ("needed_usd", needed)]))
+            let numbers = vec![("limit_usd", limit), ("used_usd", used), ("needed_usd", needed)];
+            // Clients that do not know `x-should-retry` give up where the wait is long (Gemini CLI: beyond 300 s).
+            no_retry(limited("key_cost_limit", numbers)).with_retry_after(wait)
         }
     }
 }
