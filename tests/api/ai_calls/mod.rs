@@ -5,6 +5,7 @@ mod input;
 mod keys;
 mod leaving;
 mod limits;
+mod lineages;
 mod providers;
 mod sessions;
 mod stage;

@@ -6,9 +6,11 @@
 
 use async_trait::async_trait;
 use domain::idempotency::StoredAnswer;
+use domain::identity::CallerRights;
 use ports::idempotency::{AnswerClaim, AnswerRepository, Claimed};
 use ports::store::StoreError;
 use sea_orm::FromQueryResult;
+use sea_orm::prelude::Json;
 
 use super::answer_sealing::AnswerSealing;
 use super::rows::{inconsistent, limit};
@@ -20,6 +22,7 @@ struct AnswerRow {
     status: Option<i16>,
     content_type: Option<String>,
     sealed_body: Option<Vec<u8>>,
+    rights: Option<Json>,
 }
 
 #[async_trait]
@@ -32,13 +35,14 @@ impl AnswerRepository for PgUnitOfWork {
         if self.read_value(lock, values).await? != Some(true) {
             return Ok(Claimed::InFlight);
         }
-        let find = "SELECT fingerprint, status, content_type, sealed_body FROM idempotent_answers \
+        let find = "SELECT fingerprint, status, content_type, sealed_body, rights FROM idempotent_answers \
             WHERE user_id = $1 AND route = $2 AND key_digest = $3 AND expires_at > now()";
         let values = [claim.caller.0.into(), claim.route.as_str().into(), digest.into()];
         let row: Option<AnswerRow> = self.read_one(find, values).await?;
         match row {
             None => Ok(Claimed::Fresh),
             Some(row) if row.fingerprint != claim.fingerprint => Ok(Claimed::OtherBody),
+            Some(row) if !may_have(claim, row.rights.as_ref()) => Ok(Claimed::BeyondRights),
             Some(row) => self.answer(claim, row).map(Claimed::Answered),
         }
     }
@@ -55,6 +59,7 @@ impl AnswerRepository for PgUnitOfWork {
             answer.content_type.as_str().into(),
             self.sealing.seal(claim, answer)?.into(),
             self.sealing.ttl_seconds().into(),
+            rights_json(claim)?.into(),
         ];
         // An expired row may still stand there; a live one may not, since the claim would have found it.
         if self.run(include_str!("sql/record_answer.sql"), values).await? == 0 {
@@ -66,6 +71,18 @@ impl AnswerRepository for PgUnitOfWork {
     async fn delete_expired(&mut self, rows_max: u64) -> Result<u64, StoreError> {
         self.run(include_str!("sql/delete_expired_answers.sql"), [limit(rows_max)]).await
     }
+}
+
+/// Whether what was stored with these rights may be given to whoever asks now. An answer of an earlier release has none; it
+/// goes to those who may do all that the caller's account may.
+pub(super) fn may_have(claim: &AnswerClaim, stored: Option<&Json>) -> bool {
+    let stored = stored.and_then(|rights| serde_json::from_value::<CallerRights>(rights.clone()).ok());
+    stored.map_or_else(|| claim.rights.are_a_persons(), |stored| claim.rights.cover(&stored))
+}
+
+pub(super) fn rights_json(claim: &AnswerClaim) -> Result<Json, StoreError> {
+    serde_json::to_value(&claim.rights)
+        .map_err(|_| StoreError::Unexpected("rights could not be written as JSON".into()))
 }
 
 impl PgUnitOfWork {
