@@ -83,7 +83,7 @@ async fn no_route_gives_a_stored_answer_to_who_may_less() {
     let credit = json!({ "user_id": ada.id, "amount": 5 });
     let used = json!({ "feature_id": "api_access", "amount": 1 });
     let held = json!({ "feature_id": "api_access", "amount": 1, "ttl_seconds": 60 });
-    let told = json!({ "message": "hi", "model": "gpt-5-nano" });
+    let told = json!({ "message": "hi", "model": "gpt-6-sol" });
     for (path, body, permission, is_bound) in [
         ("/api/plans", named("silver"), "plans:write", true),
         ("/api/features", named("search"), "plans:write", true),

@@ -1,8 +1,8 @@
 //! Stored answers on Postgres, sealed (see `answer_sealing`).
 //!
-//! Costs: `claim` is two round trips, `record` one. A claim is an advisory lock that lives as long as the transaction:
-//! nobody waits for it, and through a pooler it cannot outlive its holder. Behind it the row is read in a statement
-//! of its own, which sees what the last holder committed.
+//! Costs: `claim` is two round trips, and one where the answer is there; `record` is one. A claim is an advisory lock that
+//! lives as long as the transaction: nobody waits for it, and through a pooler it cannot outlive its holder. Behind it the
+//! row is read in a statement of its own, which sees what the last holder committed.
 
 use async_trait::async_trait;
 use domain::idempotency::StoredAnswer;
@@ -18,7 +18,8 @@ use super::store::PgUnitOfWork;
 
 #[derive(FromQueryResult)]
 struct AnswerRow {
-    fingerprint: Vec<u8>,
+    fingerprint: Option<Vec<u8>>,
+    is_taken: bool,
     status: Option<i16>,
     content_type: Option<String>,
     sealed_body: Option<Vec<u8>>,
@@ -28,22 +29,20 @@ struct AnswerRow {
 #[async_trait]
 impl AnswerRepository for PgUnitOfWork {
     async fn claim(&mut self, claim: &AnswerClaim) -> Result<Claimed, StoreError> {
-        let digest = AnswerSealing::digest(claim);
-        let lock =
-            "SELECT pg_try_advisory_xact_lock(hashtextextended($1::uuid || ' ' || $2 || ' ' || encode($3, 'hex'), 0))";
-        let values = [claim.caller.0.into(), claim.route.as_str().into(), digest.clone().into()];
-        if self.read_value(lock, values).await? != Some(true) {
-            return Ok(Claimed::InFlight);
+        let values = || [claim.caller.0.into(), claim.route.as_str().into(), AnswerSealing::digest(claim).into()];
+        let sql = include_str!("sql/claim_answer.sql");
+        let mut found: Option<AnswerRow> = self.read_one(sql, values()).await?;
+        if found.as_ref().is_some_and(|row| row.is_taken) {
+            // It is ours: what the last holder committed is seen by a statement of its own.
+            found = self.read_one(sql, values()).await?;
         }
-        let find = "SELECT fingerprint, status, content_type, sealed_body, rights FROM idempotent_answers \
-            WHERE user_id = $1 AND route = $2 AND key_digest = $3 AND expires_at > now()";
-        let values = [claim.caller.0.into(), claim.route.as_str().into(), digest.into()];
-        let row: Option<AnswerRow> = self.read_one(find, values).await?;
-        match row {
-            None => Ok(Claimed::Fresh),
-            Some(row) if row.fingerprint != claim.fingerprint => Ok(Claimed::OtherBody),
-            Some(row) if !may_have(claim, row.rights.as_ref()) => Ok(Claimed::BeyondRights),
-            Some(row) => self.answer(claim, row).map(Claimed::Answered),
+        let row = found.ok_or_else(|| inconsistent("idempotent_answers", claim.caller))?;
+        match &row.fingerprint {
+            None if row.is_taken => Ok(Claimed::Fresh),
+            None => Ok(Claimed::InFlight),
+            Some(fingerprint) if *fingerprint != claim.fingerprint => Ok(Claimed::OtherBody),
+            Some(_) if !may_have(claim, row.rights.as_ref()) => Ok(Claimed::BeyondRights),
+            Some(_) => self.answer(claim, row).map(Claimed::Answered),
         }
     }
 
