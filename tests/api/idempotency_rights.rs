@@ -8,7 +8,7 @@ async fn key(app: &TestApp, maker: &TestUser, body: Value) -> Answer {
 }
 
 async fn send(app: &TestApp, path: &str, who: &(impl Bearer + ?Sized), body: &Value) -> Answer {
-    app.post(path).bearer(who).idempotency_key("once").json(body).send().await
+    app.post(path).bearer(who).idempotency_key(&format!("once {path}")).json(body).send().await
 }
 
 #[tokio::test]
