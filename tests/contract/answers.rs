@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use adapters::postgres::PgStore;
 use domain::idempotency::{IdempotencyKey, StoredAnswer};
+use domain::identity::CallerRights;
 use domain::users::UserId;
 use harness::TestDatabase;
 use ports::idempotency::{AnswerClaim, Claimed};
@@ -15,6 +16,7 @@ fn claim(caller: UserId, key: &str) -> AnswerClaim {
         route: "POST /api/keys".into(),
         key: IdempotencyKey::parse(key).unwrap(),
         fingerprint: b"body".to_vec(),
+        rights: CallerRights::default(),
     }
 }
 

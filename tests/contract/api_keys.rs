@@ -1,10 +1,10 @@
-use domain::api_keys::{ApiKeyDraft, ApiKeyId, KeyLimits};
+use domain::api_keys::{ApiKey, ApiKeyDraft, ApiKeyId, KeyBudget, KeyBudgets, KeyLimits, KeyOrigin};
 use domain::identity::{Permission, PermissionSet, Role};
 use domain::prices::NanoUsd;
 use domain::users::UserId;
 use harness::TestDatabase;
 use ports::api_keys::MintedKey;
-use ports::store::{Page, Scope, StoreError};
+use ports::store::{Page, Scope, StoreError, UnitOfWork};
 
 use crate::people::{at, constraint, new_id, service, sign_up};
 
@@ -15,6 +15,7 @@ fn draft(name: &str) -> ApiKeyDraft {
         on_behalf: false,
         limits: KeyLimits { requests_per_minute: Some(60), ..KeyLimits::NONE },
         expires_at: Some(at(1_000_000_000)),
+        origin: KeyOrigin::default(),
     }
 }
 
@@ -169,4 +170,96 @@ async fn counters_of_windows_that_are_long_over_are_deleted_a_few_at_a_time() {
         outlived, 3,
         "a call under way can be settled after its key is gone; the sweep removes the rest in time"
     );
+}
+
+/// A key that comes from others.
+async fn make(work: &mut dyn UnitOfWork, owner: UserId, hash: &str, origin: KeyOrigin) -> ApiKey {
+    work.api_keys().insert(owner, &ApiKeyDraft { origin, ..draft(hash) }, &minted(hash)).await.unwrap()
+}
+
+fn successor_of(key: &ApiKey) -> KeyOrigin {
+    KeyOrigin { lineage_id: Some(key.lineage_id), makers: key.makers.clone() }
+}
+
+fn child_of(key: &ApiKey) -> KeyOrigin {
+    KeyOrigin { lineage_id: None, makers: std::iter::once(key.id).chain(key.makers.iter().copied()).collect() }
+}
+
+/// The names of the keys that can be used.
+async fn usable(database: &TestDatabase) -> String {
+    let sql = "SELECT coalesce(string_agg(name, ' ' ORDER BY name), '') FROM api_keys WHERE is_active";
+    database.query_scalar(sql).await
+}
+
+#[tokio::test]
+async fn limits_are_the_lineages_and_bind_all_that_it_made() {
+    let database = TestDatabase::new().await;
+    let store = database.store();
+    let owner = sign_up(&*store, "ann").await;
+    let mut work = service(&*store).await;
+    let first = make(&mut *work, owner, "first", KeyOrigin::default()).await;
+    assert_eq!((first.lineage_id, &first.makers), (first.id, &Vec::new()));
+    let second = make(&mut *work, owner, "second", successor_of(&first)).await;
+    let child = make(&mut *work, owner, "child", child_of(&second)).await;
+    let grandchild = make(&mut *work, owner, "grandchild", child_of(&child)).await;
+    let other = make(&mut *work, owner, "other", KeyOrigin::default()).await;
+    let tighter = KeyLimits { monthly_cost: Some(NanoUsd(3)), ..KeyLimits::NONE };
+    let locked = work.api_keys().lock(owner, first.id).await.unwrap().unwrap();
+    let changed = work.api_keys().save_changes(&locked, "renamed", &tighter).await.unwrap();
+    assert_eq!((changed.id, changed.name.as_str(), changed.limits), (first.id, "renamed", tighter));
+    let after = work.api_keys().find(owner, second.id).await.unwrap().unwrap();
+    assert_eq!((after.name.as_str(), after.limits), ("second", tighter), "the name is the key's own");
+    for key in [&child, &other] {
+        assert_eq!(work.api_keys().find(owner, key.id).await.unwrap().unwrap().limits, key.limits);
+    }
+    let budget = |lineage: &ApiKey, limits| KeyBudget { lineage_id: lineage.lineage_id, limits };
+    let expected = KeyBudgets::new(
+        budget(&grandchild, grandchild.limits),
+        [budget(&child, child.limits), budget(&first, tighter)],
+    );
+    let found = work.api_keys().find_holder(owner, grandchild.id).await.unwrap().unwrap();
+    assert_eq!((&found.key, &found.budgets), (&grandchild, &expected));
+    assert_eq!(work.api_keys().find_by_hash("grandchild").await.unwrap(), Some(found));
+    assert_eq!(work.api_keys().find_holder(UserId(new_id()), child.id).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_revoked_key_ends_with_all_that_it_and_those_before_it_made() {
+    for (revoked, left) in [
+        ("first", "child2 grandchild2 other second"),
+        ("second", "first other"),
+        ("child1", "child1b child2 first grandchild1 grandchild2 other second"),
+        ("other", "child1 child1b child2 first grandchild1 grandchild2 second"),
+    ] {
+        let database = TestDatabase::new().await;
+        let store = database.store();
+        let owner = sign_up(&*store, "ann").await;
+        let mut made = std::collections::HashMap::new();
+        // Each in a transaction of its own, as they are made.
+        let tree: [(&str, Option<&str>, bool); 8] = [
+            ("first", None, false),
+            ("child1", Some("first"), true),
+            ("child1b", Some("child1"), false),
+            ("grandchild1", Some("child1b"), true),
+            ("second", Some("first"), false),
+            ("child2", Some("second"), true),
+            ("grandchild2", Some("child2"), true),
+            ("other", None, false),
+        ];
+        for (name, from, is_child) in tree {
+            let origin = match from.map(|from| &made[from]) {
+                None => KeyOrigin::default(),
+                Some(maker) if is_child => child_of(maker),
+                Some(before) => successor_of(before),
+            };
+            let mut work = service(&*store).await;
+            made.insert(name, make(&mut *work, owner, name, origin).await);
+            work.commit().await.unwrap();
+        }
+        let mut work = service(&*store).await;
+        let locked = work.api_keys().lock(owner, made[revoked].id).await.unwrap().unwrap();
+        work.api_keys().revoke(&locked, at(5)).await.unwrap();
+        work.commit().await.unwrap();
+        assert_eq!(usable(&database).await, left, "{revoked}");
+    }
 }

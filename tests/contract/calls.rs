@@ -12,7 +12,7 @@ use harness::TestDatabase;
 use ports::store::{Scope, Store};
 use ports::usage::{
     BatchRecord, CallOutcome, CallRecord, CallResult, CounterChange, HoldChange, HoldState, KeyChange, KeyState,
-    KeyWindow, Patience, SaidMessage,
+    KeyUse, KeyWindow, Patience, SaidMessage,
 };
 use uuid::Uuid;
 
@@ -32,6 +32,7 @@ fn terms(began_at: DateTime<Utc>) -> CallTerms {
         began_at,
         session_id: None,
         on_key: None,
+        key_lineages: Vec::new(),
     }
 }
 
@@ -185,15 +186,7 @@ async fn a_keys_windows_are_counted_under_their_locks() {
     let user_id = sign_up(&*database.store(), "asker").await;
     let (api_key_id, store) = (api_key(&database, user_id).await, database.store());
     let now: DateTime<Utc> = database.query_scalar("SELECT now()").await;
-    let cost_before = CallRecord {
-        hold_id: HoldId(new_id()),
-        user_id,
-        api_key_id: Some(api_key_id),
-        result: result(None),
-        unpaid_tokens: 0,
-    };
     let mut work = service(&*store).await;
-    work.usage().record_batch(&BatchRecord { calls: vec![cost_before], ..BatchRecord::default() }).await.unwrap();
     let windows = KeyWindows::at(now);
     let of = |kind, start| KeyWindow { user_id, api_key_id: ApiKeyId(api_key_id), kind, start };
     let windows = [of(WindowKind::Minute, windows.minute), of(WindowKind::Month, windows.month)];
@@ -201,12 +194,21 @@ async fn a_keys_windows_are_counted_under_their_locks() {
     assert!(matches!(states[..], [KeyState::Uncounted, KeyState::Uncounted]), "{states:?}");
     work.usage().open_keys(&windows).await.unwrap();
     work.usage().open_keys(&windows).await.unwrap();
+    // What was used without limits is added, whether the month is there or not; of a key that is gone it is left out.
+    let used = |window, cost| KeyUse { window, requests: 1, tokens: 9, cost };
+    let gone = KeyWindow { api_key_id: ApiKeyId(new_id()), ..windows[1] };
+    let before = of(WindowKind::Month, windows[1].start - TimeDelta::days(1));
+    for key_uses in [vec![used(windows[1], 11_000), used(gone, 7), used(before, 3)], vec![used(windows[1], 50)]] {
+        work.usage().record_batch(&BatchRecord { key_uses, ..BatchRecord::default() }).await.unwrap();
+    }
     work.commit().await.unwrap();
 
     let mut work = service(&*store).await;
     let states = work.usage().lock_keys(&windows, Patience::Skip).await.unwrap();
     let [KeyState::Locked(minute), KeyState::Locked(month)] = states[..] else { panic!("{states:?}") };
-    assert_eq!((minute, month.cost), (KeyTally::default(), 11_050), "the month knows what was spent before the limit");
+    assert_eq!(minute, KeyTally::default());
+    assert_eq!((month.requests, month.tokens, month.cost), (2, 18, 11_050), "what was spent before the limit");
+    assert_eq!(database.query_scalar::<i64>("SELECT count(*) FROM api_key_counters").await, 3);
     let mut other = service(&*store).await;
     let held = other.usage().lock_keys(&windows, Patience::Skip).await.unwrap();
     assert!(matches!(held[..], [KeyState::Held, KeyState::Held]), "{held:?}");

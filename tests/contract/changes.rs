@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use adapters::memory::Memory;
 use adapters::postgres::ChangeFeed;
-use domain::api_keys::{ApiKeyDraft, KeyLimits};
+use domain::api_keys::{ApiKeyDraft, KeyLimits, KeyOrigin};
 use domain::changes::Change;
 use domain::identity::{PermissionSet, Role};
 use harness::{TestDatabase, eventually};
@@ -97,6 +97,7 @@ async fn the_restricted_login_hears_of_users_keys_and_the_catalogue() {
         on_behalf: false,
         limits: KeyLimits::NONE,
         expires_at: None,
+        origin: KeyOrigin::default(),
     };
     let minted = MintedKey { secret: "s".into(), prefix: "p".into(), last_four: "last".into(), hash: "a".repeat(64) };
     let mut work = service(&*store).await;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use adapters::randomness::SystemRandomness;
 use chrono::TimeDelta;
 use domain::idempotency::IdempotencyKey;
+use domain::identity::CallerRights;
 use domain::replays::{Awaited, Unkept};
 use domain::usage::{HoldId, HoldStatus};
 use domain::users::UserId;
@@ -25,6 +26,7 @@ fn call(caller: UserId, key: &str) -> AnswerClaim {
         route: "POST /v1/messages".into(),
         key: IdempotencyKey::parse(key).unwrap(),
         fingerprint: b"body".to_vec(),
+        rights: CallerRights::default(),
     }
 }
 

@@ -19,6 +19,7 @@ mod dice;
 mod dump;
 mod effective_plan;
 mod integrity;
+mod key_lineages;
 mod matrix;
 mod objects;
 mod own_rows;

@@ -1,11 +1,17 @@
-//! API keys: who holds which, until when, and how one is replaced without an outage.
+//! API keys: who holds which, until when, and how one is replaced without an outage. `budgets` says which limits the use
+//! of a key counts on, `kinship` what a key may do to other keys.
+
+mod budgets;
+mod kinship;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::identity::{Credential, Permission, PermissionSet, Role};
+pub use self::budgets::{KeyBudget, KeyBudgets};
+pub use self::kinship::{KeyHolder, KeyOrigin, MAKERS_MAX};
+use crate::identity::{Permission, PermissionSet, Role};
 use crate::prices::NanoUsd;
 use crate::users::UserId;
 
@@ -97,6 +103,10 @@ pub struct ApiKey {
     pub last_used_at: Option<DateTime<Utc>>,
     pub expires_at: Option<DateTime<Utc>>,
     pub rotated_to: Option<ApiKeyId>,
+    /// The first key of the rotations that led to this one; its own id where it is the first.
+    pub lineage_id: ApiKeyId,
+    /// The key that made it, the one that made that key, and so on.
+    pub makers: Vec<ApiKeyId>,
     pub revoked_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
 }
@@ -115,6 +125,7 @@ pub struct ApiKeyDraft {
     pub on_behalf: bool,
     pub limits: KeyLimits,
     pub expires_at: Option<DateTime<Utc>>,
+    pub origin: KeyOrigin,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -125,6 +136,12 @@ pub enum KeyRefused {
     OnBehalfNeedsAdmin,
     #[error("the limits are wider than those of the key that you use")]
     BeyondCallersLimits,
+    #[error("the key would live longer than the key that you use")]
+    BeyondCallersLife,
+    #[error("the key that you use is revoked or expired")]
+    CallerEnded,
+    #[error("at most {MAKERS_MAX} keys stand above a key that was made by a key")]
+    TooManyMakers,
     #[error("a key needs at least one permission")]
     NoPermission,
     #[error("the expiry lies in the past")]
@@ -160,15 +177,6 @@ pub fn may_create(
     if existing >= KEYS_PER_USER { Err(KeyRefused::TooMany) } else { Ok(()) }
 }
 
-/// Whether the caller may give these limits to a key: by a key with limits only such as are no wider, so that it cannot
-/// free itself of them.
-pub fn may_limit(credential: &Credential, limits: &KeyLimits) -> Result<(), KeyRefused> {
-    match credential {
-        Credential::Key { limits: own, .. } if !limits.are_within(own) => Err(KeyRefused::BeyondCallersLimits),
-        Credential::Key { .. } | Credential::Token => Ok(()),
-    }
-}
-
 /// What a rotation makes of the old key and of its successor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rotation {
@@ -177,13 +185,17 @@ pub struct Rotation {
     pub old_expires_at: DateTime<Utc>,
 }
 
-/// Replaces a key by one with the same name, rights, limits and expiry. Both work during the overlap.
-pub fn rotate(key: &ApiKey, overlap: TimeDelta, now: DateTime<Utc>) -> Result<Rotation, KeyRefused> {
+/// Replaces a key, one of the `existing` usable ones, by one of the same lineage with the same name, rights, limits and
+/// expiry. Both work during the overlap, in which both count.
+pub fn rotate(key: &ApiKey, overlap: TimeDelta, existing: i64, now: DateTime<Utc>) -> Result<Rotation, KeyRefused> {
     if !key.is_usable(now) || key.rotated_to.is_some() {
         return Err(KeyRefused::NotRotatable);
     }
     if overlap < TimeDelta::zero() || overlap > ROTATION_OVERLAP_MAX {
         return Err(KeyRefused::OverlapTooLong);
+    }
+    if overlap > TimeDelta::zero() && existing >= KEYS_PER_USER {
+        return Err(KeyRefused::TooMany);
     }
     let overlap_ends = now + overlap;
     Ok(Rotation {
@@ -193,6 +205,7 @@ pub fn rotate(key: &ApiKey, overlap: TimeDelta, now: DateTime<Utc>) -> Result<Ro
             on_behalf: key.on_behalf,
             limits: key.limits,
             expires_at: key.expires_at,
+            origin: KeyOrigin { lineage_id: Some(key.lineage_id), makers: key.makers.clone() },
         },
         old_expires_at: key.expires_at.map_or(overlap_ends, |expires_at| expires_at.min(overlap_ends)),
     })
@@ -213,6 +226,7 @@ mod tests {
             on_behalf: false,
             limits: KeyLimits::NONE,
             expires_at: None,
+            origin: KeyOrigin::default(),
         }
     }
 
@@ -230,6 +244,8 @@ mod tests {
             last_used_at: None,
             expires_at,
             rotated_to: None,
+            lineage_id: ApiKeyId(Uuid::nil()),
+            makers: vec![ApiKeyId(Uuid::from_u128(7))],
             revoked_at: None,
             created_at: now(),
         }
@@ -269,33 +285,25 @@ mod tests {
     }
 
     #[test]
-    fn a_limited_key_makes_no_key_with_wider_limits() {
-        let own = KeyLimits { requests_per_minute: Some(10), monthly_cost: Some(NanoUsd(5)), ..KeyLimits::NONE };
-        let key = Credential::Key { id: Uuid::nil(), permissions: PermissionSet::all(), on_behalf: false, limits: own };
-        let tighter = KeyLimits { requests_per_minute: Some(1), tokens_per_minute: Some(i64::MAX), ..own };
-        for (limits, within) in [
-            (own, true),
-            (tighter, true),
-            (KeyLimits::NONE, false),
-            (KeyLimits { requests_per_minute: Some(11), ..own }, false),
-            (KeyLimits { monthly_cost: None, ..own }, false),
-            (KeyLimits { monthly_cost: Some(NanoUsd(6)), ..own }, false),
-        ] {
-            assert_eq!(may_limit(&key, &limits).is_ok(), within, "{limits:?}");
-            assert_eq!(may_limit(&Credential::Token, &limits), Ok(()));
-        }
+    fn a_rotation_keeps_the_limits_the_lineage_and_the_makers() {
+        let old = key(None);
+        let successor = rotate(&old, TimeDelta::zero(), 1, now()).unwrap().successor;
+        assert_eq!(successor.limits, old.limits);
+        assert_eq!((successor.origin.lineage_id, successor.origin.makers), (Some(old.lineage_id), old.makers));
     }
 
     #[test]
-    fn a_rotation_keeps_the_limits() {
-        let old = key(None);
-        assert_eq!(rotate(&old, TimeDelta::zero(), now()).unwrap().successor.limits, old.limits);
+    fn a_rotation_with_an_overlap_makes_one_usable_key_more() {
+        let at = |overlap, existing| rotate(&key(None), overlap, existing, now()).map(drop);
+        assert_eq!(at(TimeDelta::hours(1), KEYS_PER_USER - 1), Ok(()));
+        assert_eq!(at(TimeDelta::hours(1), KEYS_PER_USER), Err(KeyRefused::TooMany));
+        assert_eq!(at(TimeDelta::zero(), KEYS_PER_USER), Ok(()), "the old one ends at once");
     }
 
     #[test]
     fn a_rotation_never_makes_the_old_key_live_longer() {
         let soon = now() + TimeDelta::minutes(5);
-        let ends = |key: &ApiKey, overlap| rotate(key, overlap, now()).map(|rotation| rotation.old_expires_at);
+        let ends = |key: &ApiKey, overlap| rotate(key, overlap, 1, now()).map(|rotation| rotation.old_expires_at);
         assert_eq!(ends(&key(Some(soon)), TimeDelta::hours(1)), Ok(soon));
         assert_eq!(ends(&key(None), TimeDelta::hours(1)), Ok(now() + TimeDelta::hours(1)));
         assert_eq!(ends(&key(None), TimeDelta::days(8)), Err(KeyRefused::OverlapTooLong));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use domain::api_keys::{ApiKey, ApiKeyDraft, ApiKeyId, KeyLimits};
+use domain::api_keys::{ApiKey, ApiKeyDraft, ApiKeyId, KeyBudgets, KeyHolder, KeyLimits};
 use domain::identity::{PermissionSet, Role};
 use domain::users::UserId;
 
@@ -28,13 +28,6 @@ pub trait KeyMint: Send + Sync {
     fn recognise(&self, presented: &str) -> Option<String>;
 }
 
-/// A key and the role of its owner: all that is needed to know a caller.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyHolder {
-    pub key: ApiKey,
-    pub role: Role,
-}
-
 /// What is remembered of a key and its owner: enough to know a caller, and small.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownKey {
@@ -43,7 +36,7 @@ pub struct KnownKey {
     pub role: Role,
     pub permissions: Arc<PermissionSet>,
     pub on_behalf: bool,
-    pub limits: KeyLimits,
+    pub budgets: KeyBudgets,
     pub is_active: bool,
     pub expires_at: Option<DateTime<Utc>>,
 }
@@ -52,6 +45,8 @@ pub struct KnownKey {
 pub trait ApiKeyRepository: Send {
     async fn insert(&mut self, owner: UserId, draft: &ApiKeyDraft, minted: &MintedKey) -> Result<ApiKey, StoreError>;
     async fn find(&mut self, owner: UserId, id: ApiKeyId) -> Result<Option<ApiKey>, StoreError>;
+    /// The key with all that decides on what it may do to others.
+    async fn find_holder(&mut self, owner: UserId, id: ApiKeyId) -> Result<Option<KeyHolder>, StoreError>;
     async fn find_by_hash(&mut self, hash: &str) -> Result<Option<KeyHolder>, StoreError>;
     async fn lock(&mut self, owner: UserId, id: ApiKeyId) -> Result<Option<Locked<ApiKey>>, StoreError>;
     /// Newest first, usable or not.
@@ -59,12 +54,14 @@ pub trait ApiKeyRepository: Send {
     async fn count_usable(&mut self, owner: UserId, now: DateTime<Utc>) -> Result<i64, StoreError>;
     /// Those of `ids` that can be used now.
     async fn list_usable(&mut self, ids: &[ApiKeyId]) -> Result<Vec<ApiKeyId>, StoreError>;
+    /// The name is the key's own; the limits are those of its lineage, so all keys of that get them.
     async fn save_changes(
         &mut self,
         key: &Locked<ApiKey>,
         name: &str,
         limits: &KeyLimits,
     ) -> Result<ApiKey, StoreError>;
+    /// Ends the key, and the keys that it or those before it in its lineage made, with all that these made.
     async fn revoke(&mut self, key: &Locked<ApiKey>, at: DateTime<Utc>) -> Result<(), StoreError>;
     /// Names the successor of a rotated key, and when the old one stops.
     async fn save_rotation(

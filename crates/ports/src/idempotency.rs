@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use domain::idempotency::{IdempotencyKey, StoredAnswer};
+use domain::identity::CallerRights;
 use domain::users::UserId;
 
 use crate::store::StoreError;
@@ -15,6 +16,8 @@ pub struct AnswerClaim {
     pub key: IdempotencyKey,
     /// A digest of the body, so that the same key with another body is noticed.
     pub fingerprint: Vec<u8>,
+    /// What the caller may do now. It is kept with the answer.
+    pub rights: CallerRights,
 }
 
 /// What is known of a claim.
@@ -22,8 +25,10 @@ pub struct AnswerClaim {
 pub enum Claimed {
     /// Nobody had it: it is ours until the transaction ends.
     Fresh,
-    /// The work was done before; this was the answer.
+    /// The work was done before, for a caller whose rights this one's cover; this was the answer.
     Answered(StoredAnswer),
+    /// The work was done before, for a caller who could do more.
+    BeyondRights,
     /// The key was used with another body.
     OtherBody,
     /// Another request with this key is at work.

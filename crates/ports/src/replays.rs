@@ -37,6 +37,8 @@ pub enum CallEnd {
 pub enum FoundCall {
     /// The place is taken by a call with another body; one that may still be refused is awaited all the same.
     OtherBody,
+    /// It was asked for by a caller who could do more.
+    BeyondRights,
     Ended(CallEnd),
     /// Somebody makes it, or did.
     Awaited {

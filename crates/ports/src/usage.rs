@@ -144,13 +144,16 @@ pub struct BatchRecord {
     pub entries: Vec<Entry>,
     pub holds: Vec<HoldChange>,
     pub keys: Vec<KeyChange>,
+    /// What calls by keys without limits used, to be added to the months of their lineages.
+    pub key_uses: Vec<KeyUse>,
     pub calls: Vec<CallRecord>,
 }
 
-/// Where it is counted what calls by a key used.
+/// Where it is counted what calls by the keys of a lineage used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyWindow {
     pub user_id: UserId,
+    /// The first key of the lineage.
     pub api_key_id: ApiKeyId,
     pub kind: WindowKind,
     pub start: DateTime<Utc>,
@@ -170,6 +173,15 @@ pub enum KeyState {
 pub struct KeyChange {
     pub window: KeyWindow,
     pub tally: KeyTally,
+}
+
+/// What calls used in a window that is not locked; it is added to what stands there. Each window once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyUse {
+    pub window: KeyWindow,
+    pub requests: i64,
+    pub tokens: i64,
+    pub cost: i64,
 }
 
 /// What a call of a model came to: a row of the usage log, and the messages where it belongs to a conversation.

@@ -1,17 +1,22 @@
 //! API keys: made, listed, rotated and revoked by their owner; shown once.
 //!
-//! Every write runs under the lock of the owner's row, so that two requests at once cannot pass the bound on keys.
+//! Promises: every write runs under the lock of the owner's row, so that two requests at once cannot pass the bound on keys,
+//! and no key makes another while it is revoked. What a key may do to others is judged on what the database says of it under
+//! that lock, not on what memory has. What the caller may grant is judged before an answer is looked for that was given
+//! before.
+//!
+//! Costs: a write by a key reads that key, for one statement more.
 
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::api_keys::{ApiKey, ApiKeyDraft, ApiKeyId, KeyChanges, KeyRefused, may_create, may_limit, rotate};
-use domain::identity::{Caller, Credential, Forbidden, Permission};
+use domain::api_keys::{ApiKey, ApiKeyDraft, ApiKeyId, KeyChanges, KeyHolder, KeyRefused, may_create, rotate};
+use domain::identity::{Caller, Credential, Forbidden, Permission, PermissionSet};
 use domain::users::UserId;
 use ports::api_keys::{KeyMint, MintedKey};
 use ports::clock::Clock;
 use ports::identity::CallerCache;
-use ports::store::{Page, Scope, Store, StoreError};
+use ports::store::{Page, Scope, Store, StoreError, UnitOfWork};
 use thiserror::Error;
 
 use crate::conflicts::{may_conflict, retry_conflicts};
@@ -57,6 +62,7 @@ impl ApiKeyService {
         once: Once<CreatedKey>,
     ) -> Result<Performed, ApiKeyError> {
         caller.may(Permission::KeysManage)?;
+        may_grant(caller, &draft.permissions, draft.on_behalf)?;
         let owner = caller.user_id;
         retry_conflicts::<_, ApiKeyError, _>(async || {
             let mut work = self.store.begin(Scope::on_order_of(owner)).await?;
@@ -66,9 +72,11 @@ impl ApiKeyService {
             work.users().lock(owner).await?.ok_or(ApiKeyError::NotFound)?;
             let now = self.clock.now();
             let existing = work.api_keys().count_usable(owner, now).await?;
+            let draft = match used_key(&mut *work, caller).await? {
+                Some(maker) => &maker.child(draft, now)?,
+                None => draft,
+            };
             may_create(draft, caller.role, &caller.grantable(), existing, now)?;
-            may_pass_on_behalf(caller, draft.on_behalf)?;
-            may_limit(&caller.credential, &draft.limits)?;
             let minted = self.mint.mint();
             let key = work.api_keys().insert(owner, draft, &minted).await?;
             let performed = once.record(&mut *work, &CreatedKey { key, secret: minted.secret }).await?;
@@ -99,17 +107,21 @@ impl ApiKeyService {
         Ok(key)
     }
 
-    /// Gives a key another name or other limits. Whoever uses it is held to them from the next call on: at once here,
+    /// Gives a key another name, or its lineage other limits. Whoever uses it is held to them from the next call on: at once here,
     /// within a second on every other process.
     pub async fn change(&self, caller: &Caller, id: ApiKeyId, changes: &KeyChanges) -> Result<ApiKey, ApiKeyError> {
         caller.may(Permission::KeysManage)?;
         let owner = caller.user_id;
         let saved = retry_conflicts::<_, ApiKeyError, _>(async || {
             let mut work = self.store.begin(Scope::on_order_of(owner)).await?;
+            work.users().lock(owner).await?.ok_or(ApiKeyError::NotFound)?;
             let key = work.api_keys().lock(owner, id).await?.ok_or(ApiKeyError::NotFound)?;
             let limits = key.limits.changed(&changes.limits);
-            if limits != key.limits {
-                may_limit(&caller.credential, &limits)?;
+            if limits != key.limits
+                && let Some(used) = used_key(&mut *work, caller).await?
+            {
+                let target = work.api_keys().find_holder(owner, id).await?.ok_or(ApiKeyError::NotFound)?;
+                used.may_limit(&target, &limits, self.clock.now())?;
             }
             let name = changes.name.as_deref().unwrap_or(&key.name);
             let saved = work.api_keys().save_changes(&key, name, &limits).await?;
@@ -121,7 +133,7 @@ impl ApiKeyService {
         Ok(saved)
     }
 
-    /// Makes a successor with the same rights; the old key goes on working for `overlap`.
+    /// Makes a successor of the same lineage, with the same rights; the old key goes on working for `overlap`.
     pub async fn rotate(
         &self,
         caller: &Caller,
@@ -133,18 +145,21 @@ impl ApiKeyService {
         let owner = caller.user_id;
         let performed = retry_conflicts::<_, ApiKeyError, _>(async || {
             let mut work = self.store.begin(Scope::on_order_of(owner)).await?;
+            // A key with fewer rights must not become one with more by rotating it. Rights never change.
+            let asked = work.api_keys().find(owner, id).await?.ok_or(ApiKeyError::NotFound)?;
+            may_grant(caller, &asked.permissions, asked.on_behalf)?;
             if let Some(replayed) = once.claim(&mut *work).await?? {
                 return Ok(replayed);
             }
             work.users().lock(owner).await?.ok_or(ApiKeyError::NotFound)?;
             let old = work.api_keys().lock(owner, id).await?.ok_or(ApiKeyError::NotFound)?;
-            // A key with fewer rights must not become one with more by rotating it.
-            if let Some(beyond) = caller.grantable().lacks(&old.permissions) {
-                return Err(KeyRefused::BeyondCaller(beyond).into());
+            let now = self.clock.now();
+            if let Some(used) = used_key(&mut *work, caller).await? {
+                let target = work.api_keys().find_holder(owner, id).await?.ok_or(ApiKeyError::NotFound)?;
+                used.may_rotate(&target, now)?;
             }
-            may_pass_on_behalf(caller, old.on_behalf)?;
-            may_limit(&caller.credential, &old.limits)?;
-            let rotation = rotate(&old, overlap, self.clock.now())?;
+            let existing = work.api_keys().count_usable(owner, now).await?;
+            let rotation = rotate(&old, overlap, existing, now)?;
             let minted: MintedKey = self.mint.mint();
             let key = work.api_keys().insert(owner, &rotation.successor, &minted).await?;
             work.api_keys().save_rotation(&old, key.id, rotation.old_expires_at).await?;
@@ -157,7 +172,7 @@ impl ApiKeyService {
         Ok(performed)
     }
 
-    /// Ends a key at once. Revoking a revoked key is no error: what was asked for is the case.
+    /// Ends a key at once, and the keys that were made by it. Revoking a revoked key is no error: what was asked for is the case.
     pub async fn revoke(&self, caller: &Caller, id: ApiKeyId) -> Result<(), ApiKeyError> {
         caller.may(Permission::KeysManage)?;
         self.revoke_of(caller.user_id, caller.user_id, id).await
@@ -171,6 +186,8 @@ impl ApiKeyService {
     async fn revoke_of(&self, actor: UserId, owner: UserId, id: ApiKeyId) -> Result<(), ApiKeyError> {
         retry_conflicts::<_, ApiKeyError, _>(async || {
             let mut work = self.store.begin(Scope::on_order_of(actor)).await?;
+            // Whoever makes a key with this one at the same moment does so before it, and then that one ends too, or fails.
+            work.users().lock(owner).await?.ok_or(ApiKeyError::NotFound)?;
             let key = work.api_keys().lock(owner, id).await?.ok_or(ApiKeyError::NotFound)?;
             if key.revoked_at.is_none() {
                 work.api_keys().revoke(&key, self.clock.now()).await?;
@@ -201,11 +218,22 @@ impl ApiKeyService {
     }
 }
 
-/// Acting for others is passed on by an administrator in person, or by a key of theirs that may do so itself.
-fn may_pass_on_behalf(caller: &Caller, on_behalf: bool) -> Result<(), KeyRefused> {
+/// Nobody grants a permission that they do not have. Acting for others is passed on by an administrator in person, or by a key
+/// of theirs that may do so itself.
+fn may_grant(caller: &Caller, permissions: &PermissionSet, on_behalf: bool) -> Result<(), KeyRefused> {
+    if let Some(beyond) = caller.grantable().lacks(permissions) {
+        return Err(KeyRefused::BeyondCaller(beyond));
+    }
     let has_it = match &caller.credential {
         Credential::Token => true,
         Credential::Key { on_behalf, .. } => *on_behalf,
     };
     if !on_behalf || (caller.is_admin() && has_it) { Ok(()) } else { Err(KeyRefused::OnBehalfNeedsAdmin) }
+}
+
+/// The key that the caller uses, as the database knows it now; none where they ask in person.
+async fn used_key(work: &mut dyn UnitOfWork, caller: &Caller) -> Result<Option<KeyHolder>, ApiKeyError> {
+    let Credential::Key { id, .. } = &caller.credential else { return Ok(None) };
+    let holder = work.api_keys().find_holder(caller.user_id, ApiKeyId(*id)).await?;
+    Ok(Some(holder.ok_or(KeyRefused::CallerEnded)?))
 }

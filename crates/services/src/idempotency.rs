@@ -1,7 +1,8 @@
 //! Idempotency: what was asked for twice under one key is done once, and answered twice with the same bytes.
 //!
 //! The answer is kept in the transaction of the effect, so there is no moment in which one exists without the other.
-//! A refusal is not kept: it claims nothing, and the same key may succeed later. Costs two statements where the caller
+//! A refusal is not kept: it claims nothing, and the same key may succeed later. An answer goes only to callers whose
+//! rights cover those of whoever got it first, since it may hold a secret. Costs two statements where the caller
 //! sends a key, nothing where not.
 
 use std::sync::Arc;
@@ -41,6 +42,8 @@ pub enum KeyConflict {
     OtherBody,
     #[error("a request with this idempotency key is still at work")]
     InFlight,
+    #[error("this idempotency key was used by a credential that may do more than yours")]
+    BeyondRights,
 }
 
 impl<T> Once<T> {
@@ -51,6 +54,7 @@ impl<T> Once<T> {
             Claimed::Fresh => Ok(None),
             Claimed::Answered(answer) => Ok(Some(Performed::Replayed(answer))),
             Claimed::OtherBody => Err(KeyConflict::OtherBody),
+            Claimed::BeyondRights => Err(KeyConflict::BeyondRights),
             Claimed::InFlight => Err(KeyConflict::InFlight),
         })
     }

@@ -117,7 +117,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON public.idempotent_answers TO app_service
 
 -- @ api_keys
 GRANT SELECT (id, user_id, key_prefix, last_four, name, permissions, on_behalf, is_active, last_used_at, expires_at, rotated_to,
-    revoked_at, requests_per_minute, tokens_per_minute, monthly_cost_nano_usd, created_at, updated_at) ON public.api_keys TO authenticated;
+    revoked_at, requests_per_minute, tokens_per_minute, monthly_cost_nano_usd, lineage_id, makers, created_at, updated_at) ON public.api_keys TO authenticated;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.api_keys TO app_service;
 
 -- @ api_key_counters

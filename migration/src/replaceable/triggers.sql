@@ -94,6 +94,13 @@ CREATE OR REPLACE TRIGGER notify_api_keys AFTER UPDATE ON public.api_keys
             NEW.requests_per_minute, NEW.tokens_per_minute, NEW.monthly_cost_nano_usd)
     )
     EXECUTE FUNCTION public.notify_change('key', 'id');
+-- The keys that a key made are held to its limits too, so what is remembered of any key of the user is old.
+CREATE OR REPLACE TRIGGER notify_api_keys_limits AFTER UPDATE ON public.api_keys
+    FOR EACH ROW WHEN (
+        (OLD.requests_per_minute, OLD.tokens_per_minute, OLD.monthly_cost_nano_usd)
+        IS DISTINCT FROM (NEW.requests_per_minute, NEW.tokens_per_minute, NEW.monthly_cost_nano_usd)
+    )
+    EXECUTE FUNCTION public.notify_change('user', 'user_id');
 CREATE OR REPLACE TRIGGER audit_api_keys_limits AFTER UPDATE ON public.api_keys
     FOR EACH ROW WHEN (
         (OLD.name, OLD.requests_per_minute, OLD.tokens_per_minute, OLD.monthly_cost_nano_usd)

@@ -5,6 +5,7 @@ mod input;
 mod keys;
 mod leaving;
 mod limits;
+mod lineages;
 mod locked_rows;
 mod providers;
 mod sessions;

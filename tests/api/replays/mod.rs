@@ -2,5 +2,6 @@
 
 mod keys;
 mod processes;
+mod rights;
 mod sdks;
 mod stage;

@@ -80,7 +80,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use domain::api_keys::{ApiKeyId, KeyLimits};
+    use domain::api_keys::{ApiKeyId, KeyBudgets, KeyLimits};
     use domain::identity::PermissionSet;
     use ports::changes::ChangeListener;
     use uuid::Uuid;
@@ -97,7 +97,7 @@ mod tests {
             role: Role::User,
             permissions: Arc::new(PermissionSet::all()),
             on_behalf: false,
-            limits: KeyLimits { requests_per_minute: Some(7), ..KeyLimits::NONE },
+            budgets: KeyBudgets::alone(KEY, KeyLimits { requests_per_minute: Some(7), ..KeyLimits::NONE }),
             is_active: true,
             expires_at: None,
         }

@@ -76,6 +76,7 @@ fn bound_to(status: u16, content_type: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use domain::idempotency::IdempotencyKey;
+    use domain::identity::CallerRights;
     use domain::users::UserId;
     use uuid::Uuid;
 
@@ -87,6 +88,7 @@ mod tests {
             route: route.into(),
             key: IdempotencyKey::parse(key).unwrap(),
             fingerprint: vec![1],
+            rights: CallerRights::default(),
         }
     }
 

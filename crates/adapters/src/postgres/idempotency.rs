@@ -1,14 +1,16 @@
 //! Stored answers on Postgres, sealed (see `answer_sealing`).
 //!
-//! Costs: `claim` is two round trips, `record` one. A claim is an advisory lock that lives as long as the transaction:
-//! nobody waits for it, and through a pooler it cannot outlive its holder. Behind it the row is read in a statement
-//! of its own, which sees what the last holder committed.
+//! Costs: `claim` is two round trips, and one where the answer is there; `record` is one. A claim is an advisory lock that
+//! lives as long as the transaction: nobody waits for it, and through a pooler it cannot outlive its holder. Behind it the
+//! row is read in a statement of its own, which sees what the last holder committed.
 
 use async_trait::async_trait;
 use domain::idempotency::StoredAnswer;
+use domain::identity::CallerRights;
 use ports::idempotency::{AnswerClaim, AnswerRepository, Claimed};
 use ports::store::StoreError;
 use sea_orm::FromQueryResult;
+use sea_orm::prelude::Json;
 
 use super::answer_sealing::AnswerSealing;
 use super::rows::{inconsistent, limit};
@@ -16,30 +18,31 @@ use super::store::PgUnitOfWork;
 
 #[derive(FromQueryResult)]
 struct AnswerRow {
-    fingerprint: Vec<u8>,
+    fingerprint: Option<Vec<u8>>,
+    is_taken: bool,
     status: Option<i16>,
     content_type: Option<String>,
     sealed_body: Option<Vec<u8>>,
+    rights: Option<Json>,
 }
 
 #[async_trait]
 impl AnswerRepository for PgUnitOfWork {
     async fn claim(&mut self, claim: &AnswerClaim) -> Result<Claimed, StoreError> {
-        let digest = AnswerSealing::digest(claim);
-        let lock =
-            "SELECT pg_try_advisory_xact_lock(hashtextextended($1::uuid || ' ' || $2 || ' ' || encode($3, 'hex'), 0))";
-        let values = [claim.caller.0.into(), claim.route.as_str().into(), digest.clone().into()];
-        if self.read_value(lock, values).await? != Some(true) {
-            return Ok(Claimed::InFlight);
+        let values = || [claim.caller.0.into(), claim.route.as_str().into(), AnswerSealing::digest(claim).into()];
+        let sql = include_str!("sql/claim_answer.sql");
+        let mut found: Option<AnswerRow> = self.read_one(sql, values()).await?;
+        if found.as_ref().is_some_and(|row| row.is_taken) {
+            // It is ours: what the last holder committed is seen by a statement of its own.
+            found = self.read_one(sql, values()).await?;
         }
-        let find = "SELECT fingerprint, status, content_type, sealed_body FROM idempotent_answers \
-            WHERE user_id = $1 AND route = $2 AND key_digest = $3 AND expires_at > now()";
-        let values = [claim.caller.0.into(), claim.route.as_str().into(), digest.into()];
-        let row: Option<AnswerRow> = self.read_one(find, values).await?;
-        match row {
-            None => Ok(Claimed::Fresh),
-            Some(row) if row.fingerprint != claim.fingerprint => Ok(Claimed::OtherBody),
-            Some(row) => self.answer(claim, row).map(Claimed::Answered),
+        let row = found.ok_or_else(|| inconsistent("idempotent_answers", claim.caller))?;
+        match &row.fingerprint {
+            None if row.is_taken => Ok(Claimed::Fresh),
+            None => Ok(Claimed::InFlight),
+            Some(fingerprint) if *fingerprint != claim.fingerprint => Ok(Claimed::OtherBody),
+            Some(_) if !may_have(claim, row.rights.as_ref()) => Ok(Claimed::BeyondRights),
+            Some(_) => self.answer(claim, row).map(Claimed::Answered),
         }
     }
 
@@ -55,6 +58,7 @@ impl AnswerRepository for PgUnitOfWork {
             answer.content_type.as_str().into(),
             self.sealing.seal(claim, answer)?.into(),
             self.sealing.ttl_seconds().into(),
+            rights_json(claim)?.into(),
         ];
         // An expired row may still stand there; a live one may not, since the claim would have found it.
         if self.run(include_str!("sql/record_answer.sql"), values).await? == 0 {
@@ -66,6 +70,18 @@ impl AnswerRepository for PgUnitOfWork {
     async fn delete_expired(&mut self, rows_max: u64) -> Result<u64, StoreError> {
         self.run(include_str!("sql/delete_expired_answers.sql"), [limit(rows_max)]).await
     }
+}
+
+/// Whether what was stored with these rights may be given to whoever asks now. An answer of an earlier release has none; it
+/// goes to those who may do all that the caller's account may.
+pub(super) fn may_have(claim: &AnswerClaim, stored: Option<&Json>) -> bool {
+    let stored = stored.and_then(|rights| serde_json::from_value::<CallerRights>(rights.clone()).ok());
+    stored.map_or_else(|| claim.rights.are_a_persons(), |stored| claim.rights.cover(&stored))
+}
+
+pub(super) fn rights_json(claim: &AnswerClaim) -> Result<Json, StoreError> {
+    serde_json::to_value(&claim.rights)
+        .map_err(|_| StoreError::Unexpected("rights could not be written as JSON".into()))
 }
 
 impl PgUnitOfWork {

@@ -14,10 +14,12 @@ use domain::usage::{HoldId, HoldStatus};
 use ports::idempotency::AnswerClaim;
 use ports::replays::{CallEnd, FoundCall, KeptAnswer, ReplayRepository};
 use ports::store::StoreError;
+use sea_orm::prelude::Json;
 use sea_orm::{FromQueryResult, Value};
 use uuid::Uuid;
 
 use super::answer_sealing::AnswerSealing;
+use super::idempotency::{may_have, rights_json};
 use super::rows::{inconsistent, limit};
 use super::store::PgUnitOfWork;
 
@@ -33,6 +35,7 @@ struct CallRow {
     content_type: Option<String>,
     sealed_body: Option<Vec<u8>>,
     reservation_id: Option<Uuid>,
+    rights: Option<Json>,
     age: f64,
     hold_status: Option<String>,
     hold_since: Option<f64>,
@@ -56,6 +59,7 @@ impl ReplayRepository for PgUnitOfWork {
             hold_id.0.into(),
             seconds(keep).into(),
             anew.into(),
+            rights_json(claim)?.into(),
         ];
         Ok(self.run(include_str!("sql/claim_call.sql"), values).await? > 0)
     }
@@ -121,6 +125,9 @@ impl PgUnitOfWork {
         let may_go = row.status.is_none() && matches!(row.hold_status.as_deref(), None | Some("released"));
         if row.fingerprint != claim.fingerprint && !may_go {
             return Ok(FoundCall::OtherBody);
+        }
+        if !may_go && !may_have(claim, row.rights.as_ref()) {
+            return Ok(FoundCall::BeyondRights);
         }
         let Some(status) = row.status else {
             let hold_id = HoldId(row.reservation_id.ok_or_else(unfit)?);

@@ -7,7 +7,9 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::web::{Data, Json, Path};
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::api_keys::{ApiKey, ApiKeyDraft, ApiKeyId, KeyChanges, KeyLimits, KeyRefused, ROTATION_OVERLAP_MAX};
+use domain::api_keys::{
+    ApiKey, ApiKeyDraft, ApiKeyId, KeyChanges, KeyLimits, KeyOrigin, KeyRefused, ROTATION_OVERLAP_MAX,
+};
 use domain::identity::{Permission, PermissionSet};
 use serde::{Deserialize, Serialize};
 use services::api_keys::{ApiKeyError, ApiKeyService, CreatedKey};
@@ -51,7 +53,7 @@ pub struct NewKeyIn {
     #[validate(nested)]
     #[schema(nullable = true)]
     limits: Option<KeyLimitsIn>,
-    /// Never unless told.
+    /// Unless told never, or when the key ends that makes it.
     #[serde(default)]
     #[validate(custom(function = "in_calendar"))]
     expires_at: Option<DateTime<Utc>>,
@@ -119,6 +121,11 @@ pub struct ApiKeyView {
     /// The key that replaces it.
     #[schema(required = true)]
     pub rotated_to: Option<Uuid>,
+    /// The first key of the rotations that led to this one. All of them share limits and what is used of them.
+    pub lineage_id: Uuid,
+    /// The key that made it; null where its owner did in person.
+    #[schema(required = true)]
+    pub made_by: Option<Uuid>,
     #[schema(required = true)]
     pub revoked_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
@@ -155,6 +162,8 @@ impl From<&ApiKey> for ApiKeyView {
             last_used_at: key.last_used_at,
             expires_at: key.expires_at,
             rotated_to: key.rotated_to.map(|id| id.0),
+            lineage_id: key.lineage_id.0,
+            made_by: key.makers.first().map(|id| id.0),
             revoked_at: key.revoked_at,
             created_at: key.created_at,
         }
@@ -173,9 +182,12 @@ impl From<ApiKeyError> for Problem {
             ApiKeyError::Key(conflict) => conflict.into(),
             ApiKeyError::Store(error) => error.into(),
             ApiKeyError::Refused(why) => match why {
-                KeyRefused::BeyondCaller(_) | KeyRefused::BeyondCallersLimits | KeyRefused::OnBehalfNeedsAdmin => {
-                    Self::forbidden(&why)
-                }
+                KeyRefused::BeyondCaller(_)
+                | KeyRefused::BeyondCallersLimits
+                | KeyRefused::BeyondCallersLife
+                | KeyRefused::OnBehalfNeedsAdmin => Self::forbidden(&why),
+                KeyRefused::CallerEnded => Self::unauthorized(),
+                KeyRefused::TooManyMakers => Self::unprocessable("too_many_makers", &why),
                 KeyRefused::NoPermission => Self::invalid_field("permissions", "needs at least one"),
                 KeyRefused::AlreadyExpired => Self::invalid_field("expires_at", "lies in the past"),
                 KeyRefused::OverlapTooLong => Self::invalid_field("overlap_seconds", "is between 0 and 604800"),
@@ -199,12 +211,13 @@ pub async fn create_key(
     keys: Data<ApiKeyService>,
     input: Valid<NewKeyIn>,
 ) -> Result<HttpResponse, Problem> {
-    let once = key.once(me.caller.user_id, &input.bytes, StatusCode::CREATED, created_view);
+    let once = key.once(&me.caller, &input.bytes, StatusCode::CREATED, created_view);
     let NewKeyIn { name, permissions, on_behalf, limits, expires_at } = input.body;
     let limits = KeyLimits::NONE.changed(&limit_changes(limits.map(Some))?);
     let permissions =
         permissions.map_or_else(default_permissions, |names| names.into_iter().map(|name| name.0).collect());
-    let draft = ApiKeyDraft { name, permissions, on_behalf: on_behalf.unwrap_or(false), limits, expires_at };
+    let on_behalf = on_behalf.unwrap_or(false);
+    let draft = ApiKeyDraft { name, permissions, on_behalf, limits, expires_at, origin: KeyOrigin::default() };
     let keys = keys.into_inner();
     Ok(answer(detached(async move { keys.create(&me.caller, &draft, once).await }).await?))
 }
@@ -247,7 +260,7 @@ pub async fn read_key(
     Ok(Json(ApiKeyView::from(&key)))
 }
 
-/// Gives one of the own keys another name or other limits.
+/// Gives one of the own keys another name, or it and its successors other limits.
 #[utoipa::path(patch, path = "/api/keys/{key_id}", tag = "keys", operation_id = "change_key", request_body = KeyChangesIn,
     params(("key_id" = Uuid, Path, description = "Its id")), responses(
     (status = 200, description = "The key", body = ApiKeyView),
@@ -284,14 +297,14 @@ pub async fn rotate_key(
     input: Valid<RotateIn>,
 ) -> Result<HttpResponse, Problem> {
     let id = key_id(&id)?;
-    let once = key.once(me.caller.user_id, &input.bytes, StatusCode::CREATED, created_view);
+    let once = key.once(&me.caller, &input.bytes, StatusCode::CREATED, created_view);
     let overlap = TimeDelta::try_seconds(input.body.overlap_seconds.unwrap_or(DEFAULT_OVERLAP_SECONDS));
     let overlap = overlap.unwrap_or(ROTATION_OVERLAP_MAX);
     let keys = keys.into_inner();
     Ok(answer(detached(async move { keys.rotate(&me.caller, id, overlap, once).await }).await?))
 }
 
-/// Ends a key: at once here, within a second on every other process.
+/// Ends a key, and the keys that were made by it: at once here, within a second on every other process.
 #[utoipa::path(delete, path = "/api/keys/{key_id}", tag = "keys", operation_id = "revoke_key",
     params(("key_id" = Uuid, Path, description = "Its id")), responses(
     (status = 204, description = "It is revoked"),

@@ -176,7 +176,8 @@ pub async fn create_feature(
     input: Valid<FeatureIn>,
 ) -> Result<HttpResponse, Problem> {
     let actor = admin.caller.user_id;
-    let once = key.once(actor, &input.bytes, StatusCode::CREATED, |feature: &Feature| FeatureView::from(feature));
+    let once =
+        key.once(&admin.caller, &input.bytes, StatusCode::CREATED, |feature: &Feature| FeatureView::from(feature));
     let id = FeatureId::parse(&input.body.id);
     let FeatureIn { name, display_name, description, kind, unit, is_active, .. } = input.body;
     let draft = FeatureDraft {

@@ -4,6 +4,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, HeaderName};
 use actix_web::{FromRequest, HttpRequest, HttpResponse, HttpResponseBuilder, dev::Payload};
 use domain::idempotency::{IdempotencyKey, StoredAnswer};
+use domain::identity::{Caller, CallerRights};
 use domain::users::UserId;
 use ports::idempotency::AnswerClaim;
 use serde::Serialize;
@@ -69,16 +70,29 @@ impl RequestKey {
         Self { key: self.key.filter(|_| !nothing_is_done), ..self }
     }
 
-    /// Asks for the work to be done once for this caller, and its outcome to be answered with `status` and `view`.
+    /// Asks for the work to be done once for this caller, and its outcome to be answered with `status` and `view`. Whoever sends
+    /// the key again gets the answer only with rights that cover this caller's.
     pub fn once<T, V: Serialize>(
         self,
+        caller: &Caller,
+        body: &[u8],
+        status: StatusCode,
+        view: impl Fn(&T) -> V + Send + Sync + 'static,
+    ) -> Once<T> {
+        self.once_for(caller.user_id, CallerRights::of(caller), body, status, view)
+    }
+
+    /// The same for someone who may have no profile yet.
+    pub fn once_for<T, V: Serialize>(
+        self,
         caller: UserId,
+        rights: CallerRights,
         body: &[u8],
         status: StatusCode,
         view: impl Fn(&T) -> V + Send + Sync + 'static,
     ) -> Once<T> {
         let fingerprint = adapters::digest::fingerprint(body);
-        let claim = self.key.map(|key| AnswerClaim { caller, route: self.route, key, fingerprint });
+        let claim = self.key.map(|key| AnswerClaim { caller, route: self.route, key, fingerprint, rights });
         let render = move |outcome: &T| StoredAnswer {
             status: status.as_u16(),
             content_type: "application/json".to_owned(),

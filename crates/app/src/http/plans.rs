@@ -253,7 +253,7 @@ pub async fn create_plan(
     input: Valid<PlanIn>,
 ) -> Result<HttpResponse, Problem> {
     let actor = admin.caller.user_id;
-    let once = key.once(actor, &input.bytes, StatusCode::CREATED, |plan: &Plan| PlanView::from(plan));
+    let once = key.once(&admin.caller, &input.bytes, StatusCode::CREATED, |plan: &Plan| PlanView::from(plan));
     let draft = draft(input.body)?;
     let plans = plans.into_inner();
     Ok(answer(detached(async move { plans.create(actor, &draft, once).await }).await?))

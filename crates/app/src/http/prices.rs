@@ -313,7 +313,7 @@ pub async fn add_price(
     input: Valid<PriceIn>,
 ) -> Result<HttpResponse, Problem> {
     let actor = admin.caller.user_id;
-    let once = key.once(actor, &input.bytes, StatusCode::CREATED, |price: &ModelPrice| PriceView::from(price));
+    let once = key.once(&admin.caller, &input.bytes, StatusCode::CREATED, |price: &ModelPrice| PriceView::from(price));
     let draft = draft(input.body)?;
     let prices = prices.into_inner();
     Ok(answer(detached(async move { prices.add(actor, &draft, once).await }).await?))

@@ -196,6 +196,9 @@ impl From<KeyConflict> for Problem {
     fn from(why: KeyConflict) -> Self {
         match why {
             KeyConflict::OtherBody => Self::unprocessable("idempotency_key_reused", &why),
+            KeyConflict::BeyondRights => {
+                Self::new(StatusCode::FORBIDDEN, "idempotency_key_forbidden", sentence(&why.to_string()))
+            }
             KeyConflict::InFlight => Self::conflict("idempotency_key_in_flight", &why).with_retry_after(1),
         }
     }

@@ -14,7 +14,7 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use adapters::digest::fingerprint;
 use domain::api_keys::ApiKeyId;
 use domain::idempotency::IdempotencyKey;
-use domain::identity::{Caller, Credential};
+use domain::identity::{Caller, CallerRights, Credential};
 use domain::replays::{Repeat, Unkept as NotKept};
 use domain::usage::HoldId;
 use domain::users::UserId;
@@ -46,6 +46,7 @@ pub struct RepeatSigns {
     service: Option<Arc<ReplayService>>,
     repeat: Result<Option<Repeat>, Problem>,
     caller: UserId,
+    rights: CallerRights,
     api_key_id: Option<ApiKeyId>,
     route: String,
     /// What of the address besides the path decides on the answer.
@@ -70,6 +71,7 @@ impl RepeatSigns {
             service: request.app_data::<Data<ReplayService>>().map(|service| Arc::clone(service)),
             repeat,
             caller: caller.user_id,
+            rights: CallerRights::of(caller),
             api_key_id,
             route: route(request),
             query: query(request.query_string()),
@@ -84,7 +86,8 @@ impl RepeatSigns {
             Repeat::Keyed(key) => key.clone(),
             Repeat::OfSdk { .. } => key_of_sdk(self.api_key_id, &content)?,
         };
-        let claim = AnswerClaim { caller: self.caller, route: self.route, key, fingerprint: fingerprint(&content) };
+        let (caller, route, rights) = (self.caller, self.route, self.rights);
+        let claim = AnswerClaim { caller, route, key, fingerprint: fingerprint(&content), rights };
         Ok(Some((service, Asked { claim, repeat })))
     }
 }
@@ -224,6 +227,7 @@ impl From<ReplayError> for Problem {
         match error {
             ReplayError::OtherBody => KeyConflict::OtherBody.into(),
             ReplayError::InFlight => KeyConflict::InFlight.into(),
+            ReplayError::BeyondRights => KeyConflict::BeyondRights.into(),
             ReplayError::Unkept(NotKept::Lost) => no_retry(Self::new(StatusCode::CONFLICT, "answer_lost", told)),
             ReplayError::Unkept(NotKept::TooLong) => no_retry(Self::new(StatusCode::CONFLICT, "answer_too_long", told)),
             ReplayError::Busy => Self::unavailable("busy", format!("{told} Nothing was done; send it again.")),

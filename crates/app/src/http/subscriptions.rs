@@ -321,7 +321,7 @@ pub async fn change_own_plan(
     input: Valid<ChangePlanIn>,
 ) -> Result<HttpResponse, Problem> {
     let user_id = me.caller.user_id;
-    let once = key.ignored_if(query.0.preview).once(user_id, &input.bytes, StatusCode::OK, changed_view);
+    let once = key.ignored_if(query.0.preview).once(&me.caller, &input.bytes, StatusCode::OK, changed_view);
     let wish = PlanWish { plan_id: plan_id(&input.body.plan_id)?, when: input.body.when, preview: query.0.preview };
     let plans = plans.into_inner();
     Ok(answer(detached(async move { plans.change_plan(user_id, &wish, &once).await }).await?))
@@ -360,7 +360,7 @@ pub async fn grant_plan(
     input: Valid<GrantPlanIn>,
 ) -> Result<HttpResponse, Problem> {
     let (actor, user_id) = (admin.caller.user_id, user_id(&id)?);
-    let once = key.ignored_if(query.0.preview).once(actor, &input.bytes, StatusCode::OK, changed_view);
+    let once = key.ignored_if(query.0.preview).once(&admin.caller, &input.bytes, StatusCode::OK, changed_view);
     let GrantPlanIn { plan_id: target, when, reason } = input.body;
     let wish = PlanWish { plan_id: plan_id(&target)?, when, preview: query.0.preview };
     let plans = plans.into_inner();

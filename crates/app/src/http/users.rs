@@ -7,12 +7,13 @@ use actix_web::http::header::{CONTENT_DISPOSITION, ContentType};
 use actix_web::web::{Data, Json, Path};
 use actix_web::{HttpResponse, mime};
 use chrono::{DateTime, Utc};
-use domain::identity::{Email, Role};
+use domain::identity::{CallerRights, Email, Role};
 use domain::users::{User, UserChanges, UserId};
 use ports::users::ExportSection;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use services::identity::callers::Identified;
 use services::users::{NewProfile, UserError, UserService};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -143,7 +144,12 @@ pub async fn create_profile(
     let email = email.as_deref().map(Email::parse).transpose();
     let email = email.map_err(|why| Problem::invalid_field("email", format!("is refused: {why}")))?;
     let profile = NewProfile { user_id: user_id.map(UserId), name, email };
-    let once = key.once(who.0.user_id(), &input.bytes, StatusCode::CREATED, |user: &User| UserView::from(user));
+    let rights = match &who.0 {
+        Identified::Caller(caller) => CallerRights::of(caller),
+        Identified::Newcomer(_) => CallerRights::of_newcomer(),
+    };
+    let view = |user: &User| UserView::from(user);
+    let once = key.once_for(who.0.user_id(), rights, &input.bytes, StatusCode::CREATED, view);
     let users = users.into_inner();
     let performed = detached(async move { users.create_profile(&who.0, profile, once).await }).await?;
     Ok(answer(performed))

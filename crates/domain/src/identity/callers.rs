@@ -1,10 +1,11 @@
 //! Callers: someone with a profile who asks, and what they may do.
 
+use chrono::{DateTime, Utc};
 use thiserror::Error;
 use uuid::Uuid;
 
 use super::permissions::{Permission, PermissionSet, Role};
-use crate::api_keys::KeyLimits;
+use crate::api_keys::KeyBudgets;
 use crate::users::UserId;
 
 /// By what the caller showed who they are.
@@ -12,8 +13,14 @@ use crate::users::UserId;
 pub enum Credential {
     /// An access token: the user in person.
     Token,
-    /// An API key: the user, within the key's permissions and limits.
-    Key { id: Uuid, permissions: PermissionSet, on_behalf: bool, limits: KeyLimits },
+    /// An API key: the user, within the key's permissions, limits and life.
+    Key {
+        id: Uuid,
+        permissions: PermissionSet,
+        on_behalf: bool,
+        budgets: KeyBudgets,
+        expires_at: Option<DateTime<Utc>>,
+    },
 }
 
 /// Someone with a profile who asks for something.
@@ -102,10 +109,7 @@ impl Caller {
     pub fn grantable(&self) -> PermissionSet {
         match &self.credential {
             Credential::Token => self.role.permissions(),
-            Credential::Key { permissions, .. } => Permission::EVERY
-                .into_iter()
-                .filter(|one| permissions.allows(*one) && self.role.permissions().allows(*one))
-                .collect(),
+            Credential::Key { permissions, .. } => permissions.within(&self.role.permissions()),
         }
     }
 }
@@ -120,7 +124,8 @@ mod tests {
 
     fn key(permissions: &[Permission], on_behalf: bool) -> Credential {
         let permissions = permissions.iter().copied().collect();
-        Credential::Key { id: Uuid::from_u128(9), permissions, on_behalf, limits: KeyLimits::NONE }
+        let budgets = KeyBudgets::default();
+        Credential::Key { id: Uuid::from_u128(9), permissions, on_behalf, budgets, expires_at: None }
     }
 
     #[test]

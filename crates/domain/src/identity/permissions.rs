@@ -159,6 +159,12 @@ impl PermissionSet {
         wanted.iter().find(|permission| !self.allows(*permission))
     }
 
+    /// Those that both sets allow.
+    #[must_use]
+    pub fn within(&self, other: &Self) -> Self {
+        Permission::EVERY.into_iter().filter(|one| self.allows(*one) && other.allows(*one)).collect()
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = Permission> + '_ {
         self.0.iter().copied()
     }

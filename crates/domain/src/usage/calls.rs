@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::holds::{free, standing};
 use super::{Hold, HoldRefusal, HoldStatus, Holding, KeyShare};
 use crate::ai::{ModelId, Provider};
+use crate::api_keys::ApiKeyId;
 use crate::entitlements::{Decision, Entitlement, Overage, Reason, decide};
 
 /// How far a call has come; a sweep that finds its hold without its process goes by it.
@@ -76,6 +77,10 @@ pub struct CallTerms {
     /// What it holds of its API key's limits.
     #[serde(default)]
     pub on_key: Option<KeyShare>,
+    /// The lineages of API keys on which it counts: that of its key and those of the key's makers. A call that an earlier
+    /// release held names none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key_lineages: Vec<ApiKeyId>,
 }
 
 /// A call that a hold was made for.

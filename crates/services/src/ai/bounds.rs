@@ -162,7 +162,7 @@ pub fn whole(count: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use domain::ai::Tier;
-    use domain::api_keys::KeyLimits;
+    use domain::api_keys::KeyBudgets;
     use domain::prices::{ModelPrice, PriceId, PriceKey, PriceKind, PriceSource, UnitPrice};
     use domain::users::UserId;
     use ports::ai::CallContent;
@@ -174,7 +174,7 @@ mod tests {
 
     fn call(provider: Provider, asked: Option<u64>, streamed: bool) -> Call {
         Call {
-            asking: Asking { user_id: UserId(Uuid::nil()), api_key_id: None, limits: KeyLimits::NONE },
+            asking: Asking { user_id: UserId(Uuid::nil()), api_key_id: None, budgets: KeyBudgets::default() },
             target: Target {
                 provider,
                 model: ModelId::parse("m").unwrap(),

@@ -1,28 +1,28 @@
 //! Calls: what is asked of a model, by whom, and how large it may become.
 
 use domain::ai::{ModelId, Provider, Tier, ToolCalls};
-use domain::api_keys::{ApiKeyId, KeyLimits};
+use domain::api_keys::{ApiKeyId, KeyBudgets};
 use domain::chat::ChatSessionId;
 use domain::identity::{Caller, Credential};
 use domain::usage::HoldId;
 use domain::users::UserId;
 use ports::ai::CallContent;
 
-/// Who is charged, and the key by which it was asked, with the limits of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Who is charged, and the key by which it was asked, with the budgets that its use counts on.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asking {
     pub user_id: UserId,
     pub api_key_id: Option<ApiKeyId>,
-    pub limits: KeyLimits,
+    pub budgets: KeyBudgets,
 }
 
 impl From<&Caller> for Asking {
     fn from(caller: &Caller) -> Self {
-        let (api_key_id, limits) = match &caller.credential {
-            Credential::Key { id, limits, .. } => (Some(ApiKeyId(*id)), *limits),
-            Credential::Token => (None, KeyLimits::NONE),
+        let (api_key_id, budgets) = match &caller.credential {
+            Credential::Key { id, budgets, .. } => (Some(ApiKeyId(*id)), budgets.clone()),
+            Credential::Token => (None, KeyBudgets::default()),
         };
-        Self { user_id: caller.user_id, api_key_id, limits }
+        Self { user_id: caller.user_id, api_key_id, budgets }
     }
 }
 

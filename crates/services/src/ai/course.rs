@@ -285,15 +285,15 @@ impl Course {
     /// one ends by itself. Where a step is too much for the balance or the key, half of it is tried, until it is of no use.
     async fn is_used_up(&mut self) -> bool {
         let Bounds { output, output_most, input, .. } = self.bounds;
-        let limits = self.call.asking.limits;
-        let is_bounded = self.lies_on_tokens || limits.tokens_per_minute.is_some() || limits.monthly_cost.is_some();
+        let budgets = self.call.asking.budgets.clone();
+        let is_bounded = self.lies_on_tokens || budgets.limit_growth();
         if !is_bounded || output >= output_most || self.delivery.output_tokens + GROW_BEFORE < output {
             return false;
         }
         while self.step >= OUTPUT_LEAST {
             let grown = output.saturating_add(self.step).min(output_most);
             let tokens = whole(input.saturating_add(grown));
-            let growth = Growth { tokens, cost: self.cost_of(grown), limits };
+            let growth = Growth { tokens, cost: self.cost_of(grown), budgets: budgets.clone() };
             let action = self.marked(CallPhase::FirstByte, Some(growth));
             match self.service.change(self.hold_id, self.call.asking.user_id, action).await {
                 Ok(changed) if changed.decision.allowed => {

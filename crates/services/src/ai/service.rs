@@ -287,7 +287,7 @@ impl AiService {
         }
         let user = Subject::Oneself(call.asking.user_id);
         let decision = self.parts.entitlements.check(user, &FeatureId::ai_requests(), 1).await?;
-        if decision.limit.is_some() || call.asking.limits.monthly_cost.is_some() {
+        if decision.limit.is_some() || call.asking.budgets.limit_costs() {
             return Err(CallError::Unpriced(call.target.model.to_string()));
         }
         Ok(None)
@@ -305,6 +305,7 @@ impl AiService {
             began_at: now,
             session_id: call.keeping.as_ref().map(|keeping| keeping.session_id.0),
             on_key: None,
+            key_lineages: Vec::new(),
         };
         let tokens = bounds.tokens();
         Demand {
@@ -314,7 +315,12 @@ impl AiService {
             key: self.parts.usage.new_key(),
             api_key_id: call.asking.api_key_id.map(|key| key.0),
             hold_for: Some(self.parts.settings.hold_ttl),
-            call: Some(Box::new(CallDemand { hold_id: call.hold_id, terms, tokens, limits: call.asking.limits })),
+            call: Some(Box::new(CallDemand {
+                hold_id: call.hold_id,
+                terms,
+                tokens,
+                budgets: call.asking.budgets.clone(),
+            })),
         }
     }
 

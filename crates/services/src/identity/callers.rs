@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
-use domain::api_keys::ApiKeyId;
+use domain::api_keys::{ApiKeyId, KeyHolder};
 use domain::identity::{Caller, Credential, Role};
 use domain::users::UserId;
-use ports::api_keys::{KeyHolder, KeyMint, KnownKey};
+use ports::api_keys::{KeyMint, KnownKey};
 use ports::clock::Clock;
 use ports::identity::{CallerCache, TokenRefused, TokenVerifier};
 use ports::store::{Scope, Store, StoreError};
@@ -173,9 +173,10 @@ impl CallerService {
             return Err(NotIdentified::Refused("the key is revoked or expired".into()));
         }
         self.note_use(known.id, now);
-        let KnownKey { id, user_id, role, permissions, on_behalf, limits, .. } = known;
+        let KnownKey { id, user_id, role, permissions, on_behalf, budgets, expires_at, .. } = known;
         let permissions = Arc::unwrap_or_clone(permissions);
-        Ok(Caller { user_id, role, credential: Credential::Key { id: id.0, permissions, on_behalf, limits } })
+        let credential = Credential::Key { id: id.0, permissions, on_behalf, budgets, expires_at };
+        Ok(Caller { user_id, role, credential })
     }
 
     async fn read_key(&self, hash: &str) -> Result<KnownKey, NotIdentified> {
@@ -183,14 +184,15 @@ impl CallerService {
         let mut work = self.store.begin(Scope::SERVICE).await?;
         let found = work.api_keys().find_by_hash(hash).await?;
         work.commit().await?;
-        let KeyHolder { key, role } = found.ok_or_else(|| NotIdentified::Refused("the key is unknown".into()))?;
+        let KeyHolder { key, role, budgets } =
+            found.ok_or_else(|| NotIdentified::Refused("the key is unknown".into()))?;
         let known = KnownKey {
             id: key.id,
             user_id: key.user_id,
             role,
             permissions: Arc::new(key.permissions),
             on_behalf: key.on_behalf,
-            limits: key.limits,
+            budgets,
             is_active: key.is_active,
             expires_at: key.expires_at,
         };

@@ -8,6 +8,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use domain::identity::CallerRights;
 use domain::replays::{KEPT_BODY_MAX, Unkept};
 use ports::replays::KeptAnswer;
 use tokio::sync::watch;
@@ -69,15 +70,17 @@ struct Content {
 pub(super) struct RunningAnswer {
     /// Of the request that is answered.
     pub fingerprint: Vec<u8>,
+    /// Of whoever asked for it.
+    pub rights: CallerRights,
     content: Mutex<Content>,
     progress: watch::Sender<Progress>,
     room: Arc<Room>,
 }
 
 impl RunningAnswer {
-    pub fn new(fingerprint: Vec<u8>, room: Arc<Room>) -> Self {
+    pub fn new(fingerprint: Vec<u8>, rights: CallerRights, room: Arc<Room>) -> Self {
         let (progress, _) = watch::channel(Progress { chunks: 0, phase: Phase::Awaited });
-        Self { fingerprint, content: Mutex::default(), progress, room }
+        Self { fingerprint, rights, content: Mutex::default(), progress, room }
     }
 
     pub fn listen(self: &Arc<Self>) -> Listener {

@@ -75,6 +75,8 @@ pub enum ReplayError {
     OtherBody,
     #[error("the call with this idempotency key is still at work")]
     InFlight,
+    #[error("this idempotency key was used by a credential that may do more than yours")]
+    BeyondRights,
     #[error(transparent)]
     Unkept(#[from] Unkept),
     #[error("too many answers are running that have to be kept")]
@@ -117,6 +119,8 @@ enum Entered {
     Behind(Listener),
     /// Behind a call with another body.
     BehindAnother(Listener),
+    /// Behind a call of somebody who may do more.
+    BehindAStronger,
     Full,
 }
 
@@ -145,6 +149,7 @@ impl ReplayService {
                     Ok(Outset::Vacated) => continue,
                     Ok(Outset::Begun | Outset::Unkept(_)) | Err(_) => return Err(ReplayError::OtherBody),
                 },
+                Entered::BehindAStronger => return Err(ReplayError::BeyondRights),
                 Entered::Full if asked.repeat.is_keyed() => return Err(ReplayError::Busy),
                 Entered::Full => return Ok(Standing::NotKept),
                 Entered::Behind(mut listener) => match timeout_at(until, listener.outset()).await {
@@ -191,6 +196,7 @@ impl ReplayService {
                     Found::Ended(CallEnd::Answered(answer)) => Ok(Claimed::Kept(answer)),
                     Found::Ended(CallEnd::Unkept(why)) => Err(why.into()),
                     Found::OtherBody => Err(ReplayError::OtherBody),
+                    Found::BeyondRights => Err(ReplayError::BeyondRights),
                     Found::UnderWay => Ok(Claimed::Elsewhere(ticket)),
                 }
             }
@@ -211,6 +217,7 @@ impl ReplayService {
             // It was given back just now.
             None => Found::UnderWay,
             Some(FoundCall::OtherBody) => Found::OtherBody,
+            Some(FoundCall::BeyondRights) => Found::BeyondRights,
             Some(FoundCall::Ended(end)) => Found::Ended(end),
             Some(FoundCall::Awaited { hold_id, awaited }) => match awaited.prospect(call_time) {
                 Prospect::UnderWay => Found::UnderWay,
@@ -231,13 +238,17 @@ impl ReplayService {
         let mut running = self.running();
         if let Some(answer) = running.get(&place).filter(|_| !repeat.is_anew()) {
             let is_same = answer.fingerprint == claim.fingerprint;
+            if is_same && !claim.rights.cover(&answer.rights) {
+                return Entered::BehindAStronger;
+            }
             let listener = answer.listen();
             return if is_same { Entered::Behind(listener) } else { Entered::BehindAnother(listener) };
         }
         if running.len() >= self.settings.running {
             return Entered::Full;
         }
-        let answer = Arc::new(RunningAnswer::new(claim.fingerprint.clone(), Arc::clone(&self.room)));
+        let answer =
+            Arc::new(RunningAnswer::new(claim.fingerprint.clone(), claim.rights.clone(), Arc::clone(&self.room)));
         running.insert(place.clone(), Arc::clone(&answer));
         drop(running);
         Entered::First(Ticket::new(Entry {
@@ -294,6 +305,7 @@ impl ReplayService {
 /// What is in the place of a call that cannot be claimed.
 enum Found {
     OtherBody,
+    BeyondRights,
     Ended(CallEnd),
     UnderWay,
 }

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::ai::{ModelId, Provider};
-use domain::api_keys::KeyLimits;
+use domain::api_keys::KeyBudgets;
 use domain::entitlements::Decision;
 use domain::features::FeatureId;
 use domain::idempotency::IdempotencyKey;
@@ -39,8 +39,8 @@ pub struct CallDemand {
     pub terms: CallTerms,
     /// Model tokens, input and output: the most.
     pub tokens: i64,
-    /// The limits of the API key by which it is made.
-    pub limits: KeyLimits,
+    /// The budgets that the use of its API key counts on; empty where it is made by none.
+    pub budgets: KeyBudgets,
 }
 
 impl Demand {
@@ -93,14 +93,14 @@ pub enum HoldAction {
 }
 
 /// What a call that outgrows its hold can use from now on, in all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Growth {
     /// Model tokens, input and output.
     pub tokens: i64,
     /// Nano-dollars.
     pub cost: i64,
-    /// The limits of the API key by which it was made.
-    pub limits: KeyLimits,
+    /// The budgets that the use of its API key counts on.
+    pub budgets: KeyBudgets,
 }
 
 impl HoldAction {

@@ -3,27 +3,29 @@
 //! Each command is decided by the pure rules of `domain::usage` on what the one before it left. A key that was granted
 //! earlier in the same batch is answered like one that was granted long ago.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
+use chrono::{DateTime, Utc};
+use domain::api_keys::ApiKeyId;
 use domain::entitlements::Count;
 use domain::features::FeatureKind;
 use domain::idempotency::IdempotencyKey;
 use domain::usage::{
-    Consumption, Hold, HoldId, HoldStatus, Holding, KeyShare, KeyTally, Period, consume, hold, hold_call, needs_tokens,
+    Consumption, Hold, HoldId, HoldStatus, Holding, KeyShare, KeyTally, KeyWindows, Period, consume, hold, hold_call,
+    needs_tokens,
 };
 use domain::users::UserId;
 use ports::entitlements::Meter;
 use ports::randomness::Randomness;
 use ports::usage::{
-    BatchRecord, CallRecord, CounterChange, CounterKey, Entry, HoldChange, KeptHold, KeptOutcome, KeyChange,
-    TokenChange,
+    BatchRecord, CallRecord, CounterChange, CounterKey, Entry, HoldChange, KeptHold, KeptOutcome, KeyChange, KeyUse,
+    KeyWindow, TokenChange,
 };
-use uuid::Uuid;
 
 use super::commands::{
     Command, Course, Demand, Demanded, Fate, HoldAction, HoldCommand, Outcome, TokensAtHand, UsageError, Whose, ends_at,
 };
-use super::ground::{Counter, Ground, HoldCounter, HoldPlace, MeterPlace, counter_of, windows_of};
+use super::ground::{Counter, Ground, HoldCounter, HoldPlace, MeterPlace, counter_of, lineages_of, windows_of};
 use super::holding::{
     Effect, act, changed, growth_on_key, is_held, moves_tokens, no_room, pending, repeated, share_of, share_of_key,
     used_of,
@@ -47,6 +49,8 @@ pub struct Deciding<'a> {
     made: Vec<HoldChange>,
     moved: Vec<TokenChange>,
     calls: Vec<CallRecord>,
+    /// What calls by keys without limits used, by window, in the order in which the rows are written.
+    key_uses: BTreeMap<KeyWindow, KeyUse>,
     course: Course,
     randomness: &'a dyn Randomness,
 }
@@ -61,7 +65,8 @@ impl<'a> Deciding<'a> {
         let balance = |counter: &Counter| (counter.key.meter.user_id, counter.entitlement.tokens_available);
         let tokens = ground.counters.iter().map(balance).collect();
         let (granted, entries, made, moved) = (HashMap::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { ground, kept, granted, tokens, entries, made, moved, calls: Vec::new(), course, randomness }
+        let (calls, key_uses) = (Vec::new(), BTreeMap::new());
+        Self { ground, kept, granted, tokens, entries, made, moved, calls, key_uses, course, randomness }
     }
 
     pub fn decide(&mut self, place: usize, command: &Command) -> Fate {
@@ -74,7 +79,7 @@ impl<'a> Deciding<'a> {
 
     /// All that is to be written, and how the counters in force stand once it is.
     pub fn finish(self) -> Decided {
-        let Self { ground, made: mut holds, entries, tokens, moved, calls, .. } = self;
+        let Self { ground, made: mut holds, entries, tokens, moved, calls, key_uses, .. } = self;
         let Ground { counters, holds: locked, keys, .. } = ground;
         let counters: Vec<_> = counters.into_iter().filter(|counter| counter.changed).collect();
         let counts = counters.iter().filter(|counter| counter.is_in_force).map(|counter| {
@@ -95,7 +100,8 @@ impl<'a> Deciding<'a> {
         let keys = keys.into_iter().filter_map(|(window, counter)| {
             counter.filter(|counter| counter.changed).map(|counter| KeyChange { window, tally: counter.tally })
         });
-        let record = BatchRecord { counters, entries, holds, keys: keys.collect(), calls };
+        let key_uses = key_uses.into_values().collect();
+        let record = BatchRecord { counters, entries, holds, keys: keys.collect(), key_uses, calls };
         Decided { record, tokens: moved, counts }
     }
 
@@ -172,15 +178,17 @@ impl<'a> Deciding<'a> {
         }
         if let Some(made) = made {
             let mut hold = pending(&key, demand, made, *beyond, *tokens);
-            if let Some(call) = &mut hold.call {
+            if let (Some(call), Some(asked)) = (&mut hold.call, &demand.call) {
                 call.terms.began_at = decision.as_of;
                 call.terms.on_key = share;
+                call.terms.key_lineages = asked.budgets.iter().map(|budget| budget.lineage_id).collect();
             }
             let key = demand.call.is_none().then(|| demand.key.clone());
             self.made.push(HoldChange { hold, key, outcome: None });
         }
-        if let (Some(share), Some(api_key_id)) = (share, demand.api_key_id) {
-            self.on_key(demand.user_id, api_key_id, &share, KeyTally::hold);
+        if let (Some(share), Some(call)) = (share, &demand.call) {
+            let lineages: Vec<_> = call.budgets.iter().map(|budget| budget.lineage_id).collect();
+            self.on_key(demand.user_id, &lineages, &share, KeyTally::hold);
         }
         if demand.call.is_none() {
             let outcome = KeptOutcome { amount: demand.amount, decision: decision.clone(), hold: made };
@@ -283,32 +291,66 @@ impl<'a> Deciding<'a> {
             let (result, unpaid_tokens) = ((**result).clone(), effect.tokens_unpaid);
             self.calls.push(CallRecord { hold_id: hold.id, user_id, api_key_id, result, unpaid_tokens });
         }
-        let (Some((held_before, _)), Some((share, api_key_id))) = (share_of(before), share_of(hold)) else { return };
-        let used = used_of(action);
+        self.book_on_key(before, hold, used_of(action));
+    }
+
+    /// What a hold that was changed counts in the windows of its key's budgets.
+    fn book_on_key(&mut self, before: &Hold, hold: &Hold, used: Option<(i64, i64)>) {
+        let (user_id, lineages) = (hold.user_id, lineages_of(hold));
+        let (Some(held_before), Some(share)) = (share_of(before), share_of(hold)) else {
+            if let (Some(used), Some(call)) = (used, &hold.call) {
+                self.use_without_limits(user_id, &lineages, call.terms.began_at, used);
+            }
+            return;
+        };
         if share != held_before {
             let more = held_before.up_to(share.tokens, share.cost_nano_usd);
-            self.on_key(user_id, api_key_id, &more, KeyTally::hold_more);
+            self.on_key(user_id, &lineages, &more, KeyTally::hold_more);
         } else if before.status == HoldStatus::Pending && hold.status != HoldStatus::Pending {
-            self.on_key(user_id, api_key_id, &share, |tally, share| tally.settle(share, used));
+            self.on_key(user_id, &lineages, &share, |tally, share| tally.settle(share, used));
         } else if let Some(used) = used.filter(|_| before.status == HoldStatus::Expired) {
             // What it held was given back when it expired.
-            self.on_key(user_id, api_key_id, &share, |tally, _| tally.settle_late(used));
+            self.on_key(user_id, &lineages, &share, |tally, _| tally.settle_late(used));
         }
     }
 
-    /// Counts something in both windows of a key, which are locked.
+    /// Counts something in both windows of each lineage, which are locked.
     fn on_key(
         &mut self,
         user_id: UserId,
-        api_key_id: Uuid,
+        lineages: &[ApiKeyId],
         share: &KeyShare,
         count: impl Fn(&mut KeyTally, &KeyShare),
     ) {
-        for window in windows_of(user_id, api_key_id, &share.windows) {
+        let windows = lineages.iter().flat_map(|lineage_id| windows_of(user_id, *lineage_id, &share.windows));
+        for window in windows {
             if let Some(Some(counter)) = self.ground.keys.get_mut(&window) {
                 count(&mut counter.tally, share);
                 counter.changed = true;
             }
+        }
+    }
+
+    /// Counts what a call used that no limit was asked for, in the months of its lineages: a limit that is set later in
+    /// the month finds it there. Windows that are not locked are added to when the batch is written.
+    fn use_without_limits(
+        &mut self,
+        user_id: UserId,
+        lineages: &[ApiKeyId],
+        began_at: DateTime<Utc>,
+        used: (i64, i64),
+    ) {
+        for lineage_id in lineages {
+            let [_, window] = windows_of(user_id, *lineage_id, &KeyWindows::at(began_at));
+            if let Some(Some(counter)) = self.ground.keys.get_mut(&window) {
+                counter.tally.settle_late(used);
+                counter.changed = true;
+                continue;
+            }
+            let sum = self.key_uses.entry(window).or_insert(KeyUse { window, requests: 0, tokens: 0, cost: 0 });
+            sum.requests += 1;
+            sum.tokens = sum.tokens.saturating_add(used.0);
+            sum.cost = sum.cost.saturating_add(used.1);
         }
     }
 

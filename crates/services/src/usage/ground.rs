@@ -77,10 +77,25 @@ pub fn counter_of(hold: &Hold) -> CounterKey {
     CounterKey { meter, period_kind: hold.period_kind, period_start: hold.period_start }
 }
 
-/// The minute and the month of a key's call.
-pub fn windows_of(user_id: UserId, api_key_id: Uuid, windows: &KeyWindows) -> [KeyWindow; 2] {
-    let of = |kind, start| KeyWindow { user_id, api_key_id: ApiKeyId(api_key_id), kind, start };
+/// The minute and the month of a lineage in which a key's call counts.
+pub fn windows_of(user_id: UserId, lineage_id: ApiKeyId, windows: &KeyWindows) -> [KeyWindow; 2] {
+    let of = |kind, start| KeyWindow { user_id, api_key_id: lineage_id, kind, start };
     [of(WindowKind::Minute, windows.minute), of(WindowKind::Month, windows.month)]
+}
+
+/// The lineages in whose windows a call counts: its key's and those of the key's makers; none where no key made it.
+pub fn lineages_of(hold: &Hold) -> Vec<ApiKeyId> {
+    let named = hold.call.as_ref().map(|call| call.terms.key_lineages.clone()).unwrap_or_default();
+    match hold.api_key_id {
+        // An earlier release held it, under the key itself.
+        Some(api_key_id) if named.is_empty() => vec![ApiKeyId(api_key_id)],
+        Some(_) => named,
+        None => Vec::new(),
+    }
+}
+
+fn every_window(user_id: UserId, lineages: impl Iterator<Item = ApiKeyId>, windows: &KeyWindows) -> Vec<KeyWindow> {
+    lineages.flat_map(|lineage_id| windows_of(user_id, lineage_id, windows)).collect()
 }
 
 impl Ground {
@@ -173,17 +188,17 @@ impl Ground {
     pub fn key_windows(&self, commands: &[&Command]) -> Vec<KeyWindow> {
         let of_demand = |command: &&Command| match command {
             Command::Demand(demand) => {
-                let limited = demand.call.as_ref().is_some_and(|call| !call.limits.is_none());
+                let budgets = &demand.call.as_ref()?.budgets;
                 let MeterPlace::At(place) = self.place_of(&demand.meter()) else { return None };
                 let as_of = self.counters.get(*place)?.entitlement.as_of;
-                let key = demand.api_key_id.filter(|_| limited)?;
-                Some(windows_of(demand.user_id, key, &KeyWindows::at(as_of)))
+                let lineages = budgets.iter().filter(|_| !budgets.are_unlimited()).map(|budget| budget.lineage_id);
+                Some(every_window(demand.user_id, lineages, &KeyWindows::at(as_of)))
             }
             Command::Hold(_) => None,
         };
         let of_hold = |hold: &Hold| {
             let share = hold.call.as_ref()?.terms.on_key?;
-            Some(windows_of(hold.user_id, hold.api_key_id?, &share.windows))
+            Some(every_window(hold.user_id, lineages_of(hold).into_iter(), &share.windows))
         };
         let demanded = commands.iter().filter_map(of_demand);
         let mut windows: Vec<_> = demanded.chain(self.locked_holds().filter_map(of_hold)).flatten().collect();

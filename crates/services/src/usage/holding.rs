@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
+use domain::api_keys::ApiKeyId;
 use domain::entitlements::{Decision, Entitlement, Reason, decide};
 use domain::usage::{
     CallEnding, CallPhase, Ending, HeldCall, Hold, HoldRefusal, HoldStatus, Holding, KeyLimitReached, KeyShare,
@@ -11,10 +12,9 @@ use domain::usage::{
 };
 use domain::users::UserId;
 use ports::usage::{CallOutcome, CounterKey, KeptHold, KeyWindow};
-use uuid::Uuid;
 
 use super::commands::{CallDemand, Changed, Demand, Fate, HoldAction, Outcome, UsageError, ends_at};
-use super::ground::{KeyCounter, LockedHold, windows_of};
+use super::ground::{KeyCounter, LockedHold, lineages_of, windows_of};
 
 /// The numbers of the first answer, where the same was done to the hold before.
 pub fn repeated(locked: &LockedHold, entitlement: &Entitlement, action: &HoldAction) -> Option<Decision> {
@@ -64,7 +64,7 @@ pub fn act(held: &mut Hold, entitlement: &mut Entitlement, action: &HoldAction) 
             return Ok(Effect::holding(decision, tokens));
         }
         HoldAction::Mark { phase, provider, model, delivered_tokens, growth, ttl } => {
-            let more = extend_call(held, entitlement, growth.map_or(held.tokens, |growth| growth.tokens))?;
+            let more = extend_call(held, entitlement, growth.as_ref().map_or(held.tokens, |growth| growth.tokens))?;
             held.expires_at = held.expires_at.max(ends_at(entitlement.as_of, *ttl));
             if let Some(call) = &mut held.call {
                 // Marks are not waited for, so an earlier one may come later: it says nothing new.
@@ -100,7 +100,9 @@ pub fn moves_tokens(held: &Hold, entitlement: &Entitlement, action: &HoldAction)
         HoldAction::Settle(used) => held.moves_tokens(entitlement, *used),
         HoldAction::Release | HoldAction::ReleaseCall | HoldAction::Expire => held.moves_tokens(entitlement, 0),
         HoldAction::SettleCall(_) => held.moves_tokens(entitlement, 1),
-        HoldAction::Mark { growth, .. } => held.beyond > 0 && growth.is_some_and(|growth| growth.tokens > held.tokens),
+        HoldAction::Mark { growth, .. } => {
+            held.beyond > 0 && growth.as_ref().is_some_and(|growth| growth.tokens > held.tokens)
+        }
         HoldAction::Extend { amount, .. } => {
             amount.is_some_and(|amount| extending_needs_tokens(held, entitlement, amount))
         }
@@ -131,65 +133,73 @@ pub fn changed(hold: &Hold, decision: Decision, tokens_spent: i64, replayed: boo
     Fate::Settled(Ok(Outcome::Changed(Changed { hold: hold.clone(), decision, tokens_spent, replayed })))
 }
 
-/// What a call holds of its key's limits; `None` where the key has none. `Err` where it is refused or has to wait.
+/// What a call holds in the windows of each of its budgets; `None` where none of them has a limit. `Err` where one of them
+/// refuses it or it has to wait.
 pub fn share_of_key(
     keys: &HashMap<KeyWindow, Option<KeyCounter>>,
     demand: &Demand,
     call: &CallDemand,
     as_of: DateTime<Utc>,
 ) -> Result<Option<KeyShare>, Box<Fate>> {
-    let Some(api_key_id) = demand.api_key_id.filter(|_| !call.limits.is_none()) else { return Ok(None) };
+    if call.budgets.are_unlimited() {
+        return Ok(None);
+    }
     let windows = KeyWindows::at(as_of);
-    let Some([minute, month]) = locked_windows(keys, demand.user_id, api_key_id, &windows) else {
-        return Err(Box::new(Fate::Held));
-    };
     let cost_nano_usd = call.terms.max_cost_nano_usd.unwrap_or_default();
     let share = KeyShare { windows, tokens: call.tokens, cost_nano_usd };
-    match admit(&call.limits, minute, month, &share) {
-        Ok(()) => Ok(Some(share)),
-        Err(reached) => {
+    for budget in call.budgets.iter() {
+        let Some([minute, month]) = locked_windows(keys, demand.user_id, budget.lineage_id, &windows) else {
+            return Err(Box::new(Fate::Held));
+        };
+        if let Err(reached) = admit(&budget.limits, minute, month, &share) {
             let resets_at = reached.resets_at(&windows);
-            Err(Box::new(Fate::Settled(Err(UsageError::KeyLimit { reached, resets_at, as_of }))))
+            return Err(Box::new(Fate::Settled(Err(UsageError::KeyLimit { reached, resets_at, as_of }))));
         }
     }
+    Ok(Some(share))
 }
 
-/// What a call that grows holds more of its key's limits; `None` where that is nothing. `Err` where the key has no room for it.
+/// What a call that grows holds more of its key's limits; `None` where that is nothing. `Err` where one of its budgets has
+/// no room for it.
 pub fn growth_on_key(
     keys: &HashMap<KeyWindow, Option<KeyCounter>>,
     hold: &Hold,
     action: &HoldAction,
 ) -> Result<Option<KeyShare>, KeyLimitReached> {
-    let (HoldAction::Mark { growth: Some(growth), .. }, Some((share, api_key_id))) = (action, share_of(hold)) else {
+    let (HoldAction::Mark { growth: Some(growth), .. }, Some(share)) = (action, share_of(hold)) else {
         return Ok(None);
     };
-    // Whether somebody else holds them was asked before.
-    let locked = locked_windows(keys, hold.user_id, api_key_id, &share.windows);
-    let Some([minute, month]) = locked else { return Ok(None) };
     let more = share.up_to(growth.tokens, growth.cost);
-    admit_more(&growth.limits, minute, month, &more)?;
+    for budget in growth.budgets.iter() {
+        // Whether somebody else holds them was asked before.
+        let locked = locked_windows(keys, hold.user_id, budget.lineage_id, &share.windows);
+        let Some([minute, month]) = locked else { continue };
+        admit_more(&budget.limits, minute, month, &more)?;
+    }
     Ok(Some(more))
 }
 
-/// What a hold holds of its key's limits.
-pub fn share_of(hold: &Hold) -> Option<(KeyShare, Uuid)> {
-    hold.call.as_ref().and_then(|call| call.terms.on_key).zip(hold.api_key_id)
+/// What a hold holds in the windows of each of its key's budgets.
+pub fn share_of(hold: &Hold) -> Option<KeyShare> {
+    hold.api_key_id.and(hold.call.as_ref()).and_then(|call| call.terms.on_key)
 }
 
-/// Whether somebody else holds the counters of the key's windows that a hold counts in.
+/// Whether somebody else holds one of the windows that a hold counts in.
 pub fn is_held(keys: &HashMap<KeyWindow, Option<KeyCounter>>, hold: &Hold) -> bool {
-    share_of(hold)
-        .is_some_and(|(share, api_key_id)| locked_windows(keys, hold.user_id, api_key_id, &share.windows).is_none())
+    share_of(hold).is_some_and(|share| {
+        let is_held = |lineage_id| locked_windows(keys, hold.user_id, lineage_id, &share.windows).is_none();
+        lineages_of(hold).into_iter().any(is_held)
+    })
 }
 
-/// What stands in the minute and the month of a key. `None` where somebody else holds one of them.
+/// What stands in the minute and the month of a lineage. `None` where somebody else holds one of them.
 fn locked_windows<'a>(
     keys: &'a HashMap<KeyWindow, Option<KeyCounter>>,
     user_id: UserId,
-    api_key_id: Uuid,
+    lineage_id: ApiKeyId,
     windows: &KeyWindows,
 ) -> Option<[&'a KeyTally; 2]> {
-    let [minute, month] = windows_of(user_id, api_key_id, windows).map(|window| keys.get(&window)?.as_ref());
+    let [minute, month] = windows_of(user_id, lineage_id, windows).map(|window| keys.get(&window)?.as_ref());
     Some([&minute?.tally, &month?.tally])
 }
 
@@ -209,6 +219,7 @@ mod tests {
     use domain::usage::{CallTerms, HoldId, Period, PeriodKind, Tally};
     use domain::users::UserId;
     use ports::usage::CallResult;
+    use uuid::Uuid;
 
     use super::*;
 
@@ -240,6 +251,7 @@ mod tests {
             began_at: DateTime::UNIX_EPOCH,
             session_id: None,
             on_key: None,
+            key_lineages: Vec::new(),
         };
         let hold = Hold {
             id: HoldId(Uuid::nil()),

@@ -98,14 +98,19 @@ AS $$
         || coalesce(h.cost, 0)
     FROM public.api_key_counters k
     LEFT JOIN (
-        SELECT r.api_key_id, w.period, w.period_start, sum((r.detail #>> '{on_key,tokens}')::bigint) AS tokens,
+        SELECT l.lineage_id AS api_key_id, w.period, w.period_start, sum((r.detail #>> '{on_key,tokens}')::bigint) AS tokens,
             sum((r.detail #>> '{on_key,cost_nano_usd}')::bigint) AS cost
         FROM public.usage_reservations r
         CROSS JOIN LATERAL (VALUES
             ('minute', (r.detail #>> '{on_key,windows,minute}')::timestamptz),
             ('month', (r.detail #>> '{on_key,windows,month}')::timestamptz)) AS w (period, period_start)
+        -- A call counts on its key's lineage and on those of the key's makers; one of an earlier release on its key.
+        CROSS JOIN LATERAL (
+            SELECT n.lineage_id::uuid FROM pg_catalog.jsonb_array_elements_text(
+                coalesce(r.detail -> 'key_lineages', pg_catalog.jsonb_build_array(r.api_key_id))) AS n (lineage_id)
+        ) AS l
         WHERE r.status = 'pending' AND r.detail #>> '{on_key,tokens}' IS NOT NULL
-        GROUP BY r.api_key_id, w.period, w.period_start
+        GROUP BY l.lineage_id, w.period, w.period_start
     ) h ON h.api_key_id = k.api_key_id AND h.period = k.period AND h.period_start = k.period_start
     WHERE (k.tokens_reserved, k.cost_reserved_nano_usd) IS DISTINCT FROM (coalesce(h.tokens, 0), coalesce(h.cost, 0))
 

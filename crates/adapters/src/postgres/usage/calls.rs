@@ -4,7 +4,7 @@ use domain::ai::{CallUsage, ReportedUsage, Speaker};
 use domain::usage::{CallPhase, CallTerms, HeldCall, Hold, HoldId, KeyTally};
 use domain::users::UserId;
 use ports::store::StoreError;
-use ports::usage::{CallRecord, DueCall, KeyChange, KeyState, KeyWindow, Patience, SaidMessage, SessionState};
+use ports::usage::{CallRecord, DueCall, KeyChange, KeyState, KeyUse, KeyWindow, Patience, SaidMessage, SessionState};
 use sea_orm::prelude::{Decimal, Json};
 use sea_orm::{FromQueryResult, Value};
 use serde_json::json;
@@ -89,9 +89,16 @@ pub(super) async fn lock_keys(
 }
 
 pub(super) async fn open_keys(work: &PgUnitOfWork, windows: &[KeyWindow]) -> Result<(), StoreError> {
-    let users = column(windows, |window| window.user_id.0);
-    let values: Vec<Value> = [users].into_iter().chain(window_columns(windows)).collect();
-    work.run(include_str!("../sql/open_keys.sql"), values).await.map(drop)
+    work.run(include_str!("../sql/open_keys.sql"), window_columns(windows)).await.map(drop)
+}
+
+/// Goes with the commit, so it costs no message of its own.
+pub(super) async fn add_key_uses(work: &PgUnitOfWork, uses: &[KeyUse]) -> Result<(), StoreError> {
+    let windows: Vec<KeyWindow> = uses.iter().map(|used| used.window).collect();
+    let sums: [Value; 3] =
+        [column(uses, |used| used.requests), column(uses, |used| used.tokens), column(uses, |used| used.cost)];
+    let values: Vec<Value> = window_columns(&windows).into_iter().chain(sums).collect();
+    work.run_last(include_str!("../sql/add_key_use.sql"), values).await
 }
 
 pub(super) async fn save_keys(work: &PgUnitOfWork, keys: &[KeyChange]) -> Result<(), StoreError> {

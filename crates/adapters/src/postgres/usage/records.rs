@@ -143,6 +143,9 @@ pub(super) async fn record_batch(work: &PgUnitOfWork, record: &BatchRecord) -> R
     if !record.keys.is_empty() {
         calls::save_keys(work, &record.keys).await?;
     }
+    if !record.key_uses.is_empty() {
+        calls::add_key_uses(work, &record.key_uses).await?;
+    }
     if !record.calls.is_empty() {
         calls::record_calls(work, &record.calls).await?;
     }

@@ -164,7 +164,7 @@ pub async fn open_session(
     input: Valid<NewChatSessionIn>,
 ) -> Result<HttpResponse, Problem> {
     let view = |session: &ChatSession| CountedChatSessionView { messages: 0, described: session.into() };
-    let once = key.once(me.caller.user_id, &input.bytes, StatusCode::CREATED, view);
+    let once = key.once(&me.caller, &input.bytes, StatusCode::CREATED, view);
     let NewChatSessionIn { title, model, system } = input.body;
     let model = model.as_deref().map(ModelId::parse).transpose();
     let model = model.map_err(|_| Problem::invalid_field("model", "has characters that are not visible ASCII"))?;
