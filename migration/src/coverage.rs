@@ -84,6 +84,7 @@ fn secrets_are_nobodys_but_the_services() {
         "audit_logs",
         "outbox",
         "api_key_counters",
+        "address_digests",
     ];
     for (table, body) in sections(GRANTS) {
         let for_users: Vec<&str> =

@@ -24,6 +24,7 @@ mod m20261120_000010_create_ai_answers;
 mod m20261121_000011_carry_counters_and_settle_holds;
 mod m20261121_000012_find_refunds;
 mod m20261121_000013_chat_and_key_limits;
+mod m20261130_000016_address_digests;
 mod m20261201_000014_key_lineages;
 mod m20261201_000015_count_by_lineage;
 mod m20261201_000026_books_outlive_the_person;

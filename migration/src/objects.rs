@@ -100,7 +100,7 @@ mod tests {
         ] {
             assert!(tables.contains(&name), "no table {name}");
         }
-        assert_eq!(tables.len(), 41);
+        assert_eq!(tables.len(), 42);
         assert_eq!(views(), ["user_plan_summary", "user_feature_access", "ai_usage_monthly", "integrity_findings"]);
         for name in [
             "update_updated_at_column",

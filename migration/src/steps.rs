@@ -9,11 +9,11 @@ use crate::{
     m20261120_000006_create_learning, m20261120_000007_create_record, m20261120_000008_create_usage_rollups,
     m20261120_000009_create_model_prices, m20261120_000010_create_ai_answers,
     m20261121_000011_carry_counters_and_settle_holds, m20261121_000012_find_refunds,
-    m20261121_000013_chat_and_key_limits, m20261201_000014_key_lineages, m20261201_000015_count_by_lineage,
-    m20261201_000026_books_outlive_the_person,
+    m20261121_000013_chat_and_key_limits, m20261130_000016_address_digests, m20261201_000014_key_lineages,
+    m20261201_000015_count_by_lineage, m20261201_000026_books_outlive_the_person,
 };
 
-pub const STEPS: [Step; 16] = [
+pub const STEPS: [Step; 17] = [
     m20261120_000001_create_identity_and_catalogue::STEP,
     m20261120_000002_create_subscriptions_and_money::STEP,
     m20261120_000003_create_usage::STEP,
@@ -29,6 +29,7 @@ pub const STEPS: [Step; 16] = [
     m20261121_000013_chat_and_key_limits::STEP,
     m20261201_000014_key_lineages::STEP,
     m20261201_000015_count_by_lineage::STEP,
+    m20261130_000016_address_digests::STEP,
     m20261201_000026_books_outlive_the_person::STEP,
 ];
 

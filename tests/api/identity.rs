@@ -183,27 +183,6 @@ async fn a_refresh_token_is_exchanged_for_a_new_pair() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_that_comes_twice_ends_the_session() {
-    let app = TestApp::start().await;
-    let ada = app.signup("ada@example.com").await;
-    let other_session = app.login("ada@example.com").await;
-    let second = refresh(&app, &ada.refresh_token).await.expect_status(200);
-    refresh(&app, &ada.refresh_token).await.expect_problem(401, "refresh_refused");
-    let successor = second.text_at("/refresh_token");
-    refresh(&app, successor).await.expect_problem(401, "refresh_refused");
-    refresh(&app, &other_session.refresh_token).await.expect_status(200);
-}
-
-#[tokio::test]
-async fn of_two_exchanges_at_once_one_succeeds() {
-    let app = TestApp::start().await;
-    let ada = app.signup("ada@example.com").await;
-    let answers = join_all((0..4).map(|_| refresh(&app, &ada.refresh_token))).await;
-    let succeeded = answers.iter().filter(|answer| answer.status == 200).count();
-    assert_eq!(succeeded, 1, "{answers:?}");
-}
-
-#[tokio::test]
 async fn an_expired_or_made_up_refresh_token_is_refused() {
     let app = TestApp::start().await;
     let ada = app.signup("ada@example.com").await;

@@ -7,6 +7,9 @@
     reason = "test code: a panic is how a test fails, with its own words"
 )]
 
+mod account_lives;
+mod addresses;
+mod administrators;
 mod ai_calls;
 mod ai_usage;
 mod api_keys;
@@ -30,6 +33,8 @@ mod overrides;
 mod plan_changes;
 mod plans;
 mod prices;
+mod provider_states;
+mod refreshes;
 mod replays;
 mod reservations;
 mod subscriptions;

@@ -15,6 +15,7 @@ const EVE: &str = "e0000000-0000-4000-8000-00000000000e";
 /// With a shared secret, and with two identities that have no profile yet.
 async fn app() -> TestApp {
     let app = TestApp::with(|settings| settings.auth.supabase.jwt_secret = Secret::new(SECRET)).await;
+    app.database().sql("ALTER TABLE auth.users ADD COLUMN email_confirmed_at timestamptz").await;
     add_identity(&app, ADA, "ada@example.com").await;
     add_identity(&app, EVE, "eve@example.com").await;
     app
@@ -152,10 +153,16 @@ async fn of_many_profiles_at_once_one_is_made() {
     assert_eq!(statuses, [201, 409, 409, 409, 409, 409]);
 }
 
+/// An identity whose provider says that the address is confirmed.
+async fn add_confirmed(app: &TestApp, id: &str, email: &str) {
+    add_identity(app, id, email).await;
+    app.database().sql(&format!("UPDATE auth.users SET email_confirmed_at = now() WHERE id = '{id}'")).await;
+}
+
 #[tokio::test]
-async fn the_named_administrator_is_one_from_the_first_moment() {
+async fn who_owns_the_named_address_is_the_administrator_from_the_first_moment() {
     let app = app().await;
-    add_identity(&app, NOBODY, "Admin@example.com").await;
+    add_confirmed(&app, NOBODY, "Admin@example.com").await;
     let admin = token(NOBODY);
     let made = create(&app, &admin, json!({ "user_id": NOBODY, "name": "Root" })).await.expect_status(201);
     assert_eq!(made.text_at("/role"), "admin");
@@ -167,8 +174,51 @@ async fn the_named_administrator_is_one_from_the_first_moment() {
 }
 
 #[tokio::test]
+async fn an_address_that_is_not_proved_to_be_ones_own_gives_no_right() {
+    const OTHER: &str = "d0000000-0000-4000-8000-00000000000d";
+    let confirmed = "UPDATE auth.users SET email_confirmed_at = now()";
+    let cases = [
+        ("not confirmed", vec![(NOBODY, "admin@example.com")], ""),
+        (
+            "another case of another identity",
+            vec![(OTHER, "admin@example.com"), (NOBODY, "ADMIN@example.com")],
+            confirmed,
+        ),
+        ("a look-alike", vec![(NOBODY, "adm\u{131}n@example.com")], confirmed),
+        ("the Kelvin sign", vec![(NOBODY, "admin@example.com\u{212A}")], confirmed),
+        (
+            "an administrator is there",
+            vec![(NOBODY, "admin@example.com")],
+            "UPDATE auth.users SET email_confirmed_at = now();
+            INSERT INTO users (id, name, role) VALUES ('e0000000-0000-4000-8000-00000000000e', 'eve', 'admin')",
+        ),
+        (
+            "the provider does not tell",
+            vec![(NOBODY, "admin@example.com")],
+            "ALTER TABLE auth.users DROP COLUMN email_confirmed_at",
+        ),
+    ];
+    for (what, identities, sql) in cases {
+        let app = app().await;
+        app.database().sql("DROP INDEX auth.idx_auth_users_email").await;
+        for (id, email) in identities {
+            add_identity(&app, id, email).await;
+        }
+        app.database().sql(sql).await;
+        let token = token(NOBODY);
+        let made = create(&app, &token, json!({ "user_id": NOBODY, "name": "Nobody" })).await.expect_status(201);
+        assert_eq!(made.text_at("/role"), "user", "{what}");
+        let database = app.database().clone();
+        app.stop().await;
+        let app = TestApp::over(database, |settings| settings.auth.supabase.jwt_secret = Secret::new(SECRET)).await;
+        assert_eq!(app.get("/api/admin/users").bearer(&token).send().await.status, 403, "{what}");
+    }
+}
+
+#[tokio::test]
 async fn a_profile_that_is_there_already_is_made_administrator_at_the_start() {
     let app = app().await;
+    app.database().sql("UPDATE auth.users SET email_confirmed_at = now()").await;
     create(&app, &token(ADA), json!({ "user_id": ADA, "name": "Ada" })).await.expect_status(201);
     let database = app.database().clone();
     app.stop().await;
@@ -183,7 +233,7 @@ async fn a_profile_that_is_there_already_is_made_administrator_at_the_start() {
 #[tokio::test]
 async fn a_server_makes_profiles_with_a_key_that_acts_for_others() {
     let app = app().await;
-    add_identity(&app, NOBODY, "admin@example.com").await;
+    add_confirmed(&app, NOBODY, "admin@example.com").await;
     let admin = token(NOBODY);
     create(&app, &admin, json!({ "user_id": NOBODY, "name": "Root" })).await.expect_status(201);
     let make = async |on_behalf: bool| {

@@ -18,7 +18,11 @@ pub const MIGRATION: &str = "migration";
 pub const TESTS: &str = "tests";
 
 pub const IMPORTS: [Imports; 7] = [
-    Imports { package: DOMAIN, ours: &[], others: Some(&["chrono", "rust_decimal", "serde", "thiserror", "uuid"]) },
+    Imports {
+        package: DOMAIN,
+        ours: &[],
+        others: Some(&["chrono", "rust_decimal", "serde", "thiserror", "unicode-normalization", "uuid"]),
+    },
     Imports {
         package: PORTS,
         ours: &[DOMAIN],

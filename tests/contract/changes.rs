@@ -8,7 +8,7 @@ use adapters::memory::Memory;
 use adapters::postgres::ChangeFeed;
 use domain::api_keys::{ApiKeyDraft, KeyLimits, KeyOrigin};
 use domain::changes::Change;
-use domain::identity::{PermissionSet, Role};
+use domain::identity::{CallerFacts, IdentityState, PermissionSet, Role};
 use harness::{TestDatabase, eventually};
 use ports::api_keys::MintedKey;
 use ports::changes::ChangeListener;
@@ -133,6 +133,9 @@ async fn a_feed_vouches_again_and_again_while_nothing_happens() {
     eventually(AGAIN, || async { notes.is_hearing() }, |hearing| !hearing).await;
 }
 
+/// What is remembered of a user.
+const USER: CallerFacts = CallerFacts { role: Some(Role::User), state: IdentityState::Active, began_at: None };
+
 #[tokio::test]
 async fn a_killed_connection_is_noticed_and_what_was_read_before_is_forgotten() {
     let database = TestDatabase::new().await;
@@ -140,17 +143,17 @@ async fn a_killed_connection_is_noticed_and_what_was_read_before_is_forgotten() 
     let memory = Arc::new(Memory::new());
     let _feed = feed(&database, memory.clone()).await;
     for _ in 0..2 {
-        memory.remember_role(ada, Role::User, &memory.role_ticket(ada));
+        memory.remember_facts(ada, USER, &memory.facts_ticket(ada));
         tokio::time::sleep(Duration::from_millis(1_100)).await;
-        assert_eq!(memory.role(ada), Some(Role::User), "the feed vouches for it");
-        memory.remember_role(ada, Role::User, &memory.role_ticket(ada));
-        let asked_before = memory.role_ticket(ada);
+        assert_eq!(memory.facts(ada), Some(USER), "the feed vouches for it");
+        memory.remember_facts(ada, USER, &memory.facts_ticket(ada));
+        let asked_before = memory.facts_ticket(ada);
         kill_feeds(&database).await;
-        let told = eventually(SOON, || async { memory.role(ada).is_none() }, |gone| *gone);
+        let told = eventually(SOON, || async { memory.facts(ada).is_none() }, |gone| *gone);
         told.await;
         eventually(AGAIN, || async { memory.is_hearing() }, |hearing| *hearing).await;
-        memory.remember_role(ada, Role::User, &asked_before);
-        assert_eq!(memory.role(ada), None, "it was asked for before the loss");
+        memory.remember_facts(ada, USER, &asked_before);
+        assert_eq!(memory.facts(ada), None, "it was asked for before the loss");
     }
 }
 

@@ -1,7 +1,6 @@
 use std::time::Duration;
 
-use domain::identity::Role;
-use domain::users::{NewUser, UserId};
+use domain::users::UserId;
 use harness::TestDatabase;
 use ports::identity::{NewSession, RefreshToken};
 use ports::store::Store;
@@ -15,44 +14,54 @@ async fn an_identity_is_found_by_its_address_and_its_password_changes() {
     let store = database.store();
     let id = sign_up(&*store, "ann").await;
     let mut work = service(&*store).await;
-    let stored = work.identity().find_credentials(&email("ann")).await.unwrap().unwrap();
-    assert_eq!((stored.user_id, stored.email, stored.password_hash.as_str()), (id, email("ann"), "$argon2id$hash"));
+    let stored = work.identity().find_credentials("Ann@example.com").await.unwrap().unwrap();
+    assert_eq!(
+        (stored.user_id, stored.email, stored.password_hash.as_str()),
+        (id, email("ann").into(), "$argon2id$hash")
+    );
     work.identity().save_password(id, "$argon2id$other").await.unwrap();
-    let stored = work.identity().find_credentials(&email("ann")).await.unwrap().unwrap();
+    let stored = work.identity().find_credentials("Ann@example.com").await.unwrap().unwrap();
     assert_eq!(stored.password_hash, "$argon2id$other");
-    assert!(work.identity().find_credentials(&email("bob")).await.unwrap().is_none());
+    assert!(work.identity().find_credentials("bob@example.com").await.unwrap().is_none());
     assert!(work.identity().exists(id).await.unwrap());
     assert!(!work.identity().exists(UserId(new_id())).await.unwrap());
     assert_eq!(work.identity().find_by_email(&email("ann")).await.unwrap(), Some(id));
     assert_eq!(work.identity().find_by_email(&email("bob")).await.unwrap(), None);
-    assert_eq!(work.identity().find_email(id).await.unwrap(), Some(email("ann")));
+    assert_eq!(work.identity().find_email(id).await.unwrap(), Some(email("ann").into()));
+    assert!(!work.identity().owns_address(id, &email("ann")).await.unwrap(), "nobody has proved it");
     assert_eq!(work.identity().find_email(UserId(new_id())).await.unwrap(), None);
     let taken = work.identity().register(UserId(new_id()), &email("ann"), "hash").await;
     assert_eq!(constraint(taken), "idx_auth_users_email");
 }
 
 #[tokio::test]
-async fn signing_up_again_brings_back_the_old_id_and_no_new_bonus() {
+async fn an_id_is_given_once_and_an_address_brings_one_bonus() {
     let database = TestDatabase::new().await;
     let store = database.store();
-    let first = sign_up(&*store, "ann").await;
+    let mut gone = vec![sign_up(&*store, "ann").await];
     for profile_first in [true, false] {
+        let last = *gone.last().unwrap();
         let mut work = service(&*store).await;
         if profile_first {
-            assert!(work.users().delete(first).await.unwrap());
+            assert!(work.users().delete(last).await.unwrap());
         }
-        work.identity().delete(first).await.unwrap();
-        assert_eq!(work.users().find(first).await.unwrap(), None);
+        work.identity().delete(last).await.unwrap();
+        assert_eq!(work.users().find(last).await.unwrap(), None);
         work.commit().await.unwrap();
 
+        for old in &gone {
+            let mut work = service(&*store).await;
+            let again = work.identity().register(*old, &email("another"), "hash").await;
+            assert_eq!(constraint(again), "deleted_profiles_pkey");
+        }
+        let next = sign_up(&*store, "ann").await;
+        assert!(!gone.contains(&next));
         let mut work = service(&*store).await;
-        let id = work.identity().register(UserId(new_id()), &email("ann"), "hash").await.unwrap();
-        let user = work.users().insert(&NewUser { id, name: "ann".into(), role: Role::User }).await.unwrap();
-        work.commit().await.unwrap();
-        assert_eq!((user.id, user.token_balance), (first, 0));
+        assert_eq!(work.users().find(next).await.unwrap().unwrap().token_balance, 0);
+        gone.push(next);
     }
     let other = sign_up(&*store, "bob").await;
-    assert_ne!(other, first);
+    assert_eq!(service(&*store).await.users().find(other).await.unwrap().unwrap().token_balance, 100);
 }
 
 fn token(session_id: Uuid, user_id: UserId) -> RefreshToken {
@@ -81,6 +90,7 @@ async fn a_refresh_token_is_exchanged_once_and_its_session_can_be_ended() {
     let mut work = service(&*store).await;
     assert!(work.identity().lock_refresh_token(&b"unknown".to_vec()).await.unwrap().is_none());
     assert_eq!(work.identity().lock_refresh_token(&b"old".to_vec()).await.unwrap(), Some(old.clone()));
+    assert_eq!(work.identity().find_refresh_token(&b"old".to_vec()).await.unwrap(), Some(old.clone()));
     // Another exchange of the same token waits, and then sees that it was used.
     let waiting = tokio::spawn({
         let store = database.store();

@@ -38,7 +38,8 @@ pub async fn service(store: &dyn Store) -> Box<dyn UnitOfWork> {
 /// An identity with its profile.
 pub async fn sign_up(store: &dyn Store, name: &str) -> UserId {
     let mut work = service(store).await;
-    let id = work.identity().register(UserId(new_id()), &email(name), "$argon2id$hash").await.unwrap();
+    let id = UserId(new_id());
+    work.identity().register(id, &email(name), "$argon2id$hash").await.unwrap();
     work.users().insert(&NewUser { id, name: name.to_owned(), role: Role::User }).await.unwrap();
     work.commit().await.unwrap();
     id

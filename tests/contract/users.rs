@@ -1,4 +1,6 @@
-use domain::identity::Role;
+use std::collections::HashMap;
+
+use domain::identity::{IdentityState, Role};
 use domain::plans::PlanId;
 use domain::users::{NewUser, UserChanges, UserId};
 use harness::TestDatabase;
@@ -13,7 +15,7 @@ async fn a_profile_is_made_found_changed_and_deleted() {
     let id = sign_up(&*store, "ann").await;
     let mut work = service(&*store).await;
     let user = work.users().find(id).await.unwrap().unwrap();
-    assert_eq!((user.email, user.name.as_str(), user.role), (Some(email("ann")), "ann", Role::User));
+    assert_eq!((user.email, user.name.as_str(), user.role), (Some(email("ann").into()), "ann", Role::User));
     assert_eq!((user.plan_id, user.token_balance, user.wallet_address), (PlanId::free(), 100, None));
     assert_eq!(work.users().find_role(id).await.unwrap(), Some(Role::User));
     assert_eq!(work.users().find_role(UserId(new_id())).await.unwrap(), None);
@@ -27,7 +29,7 @@ async fn a_profile_is_made_found_changed_and_deleted() {
     let changes = UserChanges { name: Some("Ann".into()), wallet_address: Some(Some("0xabc".into())) };
     let saved = own.users().save(id, &changes).await.unwrap().unwrap();
     assert_eq!((saved.name.as_str(), saved.wallet_address.as_deref()), ("Ann", Some("0xabc")));
-    assert_eq!(saved.email, Some(email("ann")));
+    assert_eq!(saved.email, Some(email("ann").into()));
     let same = own.users().save(id, &UserChanges::default()).await.unwrap().unwrap();
     assert_eq!((same.name.as_str(), same.wallet_address.as_deref()), ("Ann", Some("0xabc")));
     let without = UserChanges { name: None, wallet_address: Some(None) };
@@ -128,14 +130,22 @@ async fn an_export_holds_everything_but_secrets() {
 }
 
 #[tokio::test]
-async fn the_roles_of_many_are_read_at_once() {
+async fn what_is_to_be_known_of_many_is_read_at_once() {
     let database = TestDatabase::new().await;
     let store = database.store();
     let (ann, bob, nobody) = (sign_up(&*store, "ann").await, sign_up(&*store, "bob").await, UserId(new_id()));
+    let gone = sign_up(&*store, "gone").await;
+    let mut work = service(&*store).await;
+    work.identity().delete(gone).await.unwrap();
+    work.commit().await.unwrap();
     let mut work = store.begin(Scope::Counting).await.unwrap();
     work.users().save_role(bob, Role::Admin).await.unwrap();
-    let mut roles = work.users().find_roles(&[ann, nobody, bob]).await.unwrap();
-    roles.sort_by_key(|(id, _)| *id != ann);
-    assert_eq!(roles, [(ann, Role::User), (bob, Role::Admin)]);
-    assert_eq!(work.users().find_roles(&[]).await.unwrap(), []);
+    let known: HashMap<_, _> =
+        work.users().find_callers(&[ann, nobody, bob, gone]).await.unwrap().into_iter().collect();
+    let told = |id: UserId| (known[&id].role, known[&id].state, known[&id].began_at.is_some());
+    assert_eq!(told(ann), (Some(Role::User), IdentityState::Active, true));
+    assert_eq!(told(bob), (Some(Role::Admin), IdentityState::Active, true));
+    assert_eq!(told(nobody), (None, IdentityState::Unknown, false));
+    assert_eq!(told(gone), (None, IdentityState::Deleted, false));
+    assert_eq!(work.users().find_callers(&[]).await.unwrap(), []);
 }

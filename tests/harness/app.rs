@@ -195,7 +195,8 @@ fn serve(settings: Settings, ready: oneshot::Sender<anyhow::Result<SocketAddr>>,
     });
 }
 
-fn test_settings() -> Settings {
+/// The settings of `config/test.toml`, without a database.
+pub fn test_settings() -> Settings {
     let variables = HashMap::from([("PB__ENVIRONMENT".to_owned(), "test".to_owned())]);
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config");
     load(&variables, &folder).expect("config/test.toml holds valid settings")

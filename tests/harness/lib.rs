@@ -27,7 +27,7 @@ mod requests;
 mod template;
 
 pub use answers::Answer;
-pub use app::{PASSWORD, SIGNING_KEY, TestApp, TestUser};
+pub use app::{PASSWORD, SIGNING_KEY, TestApp, TestUser, test_settings};
 pub use databases::TestDatabase;
 pub use eventually::eventually;
 pub use issuer::IssuerKey;

@@ -8,6 +8,7 @@
     reason = "test code: a panic is how a test fails, with its own words"
 )]
 
+mod address_digests;
 mod audit;
 mod catalogue;
 mod clusters;

@@ -71,6 +71,7 @@ INSERT INTO ai_answers (user_id, route, key_digest, fingerprint, expires_at) VAL
 /// What belongs to nobody. The catalogue is the seeds'.
 const NOBODYS: &str = "
 INSERT INTO deleted_profiles (user_id) VALUES (gen_random_uuid());
+INSERT INTO address_digests (digest, user_id) VALUES ('d', gen_random_uuid());
 INSERT INTO signing_keys (kid, algorithm, fingerprint) VALUES ('k', 'HS256', 'f');
 INSERT INTO stripe_events (id, type, created, payload) VALUES ('evt_1', 't', now(), '{}');
 INSERT INTO outbox (topic, payload) VALUES ('t', '{}');

@@ -30,8 +30,11 @@ async fn a_cluster_is_made_kept_and_started_again() {
     assert_eq!(text(&app_url, "select current_user::text").await, "app_user");
     let wrong = PgConnection::connect(&first.url_as("app_user", "wrong", "product_base")).await;
     assert!(wrong.is_err(), "a wrong password is refused");
+    let of_running = || EmbeddedPostgres::url_of_running(&durable(folder.path()), "app_user").unwrap();
+    assert_eq!(of_running(), Some(app_url), "a command beside a running service finds its database");
     let port = first.port();
     first.stop().await.unwrap();
+    assert_eq!(of_running(), None);
     assert_private(folder.path());
 
     let begun = Instant::now();

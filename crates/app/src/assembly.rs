@@ -8,8 +8,8 @@ use adapters::postgres::PgStore;
 use adapters::randomness::SystemRandomness;
 use adapters::secrets::access_tokens::BuiltInTokens;
 use adapters::secrets::api_keys::ApiKeys;
-use adapters::secrets::opaque::OpaqueSecrets;
 use adapters::secrets::passwords::{Argon2Passwords, CONCURRENCY};
+use adapters::secrets::refresh_tokens::RefreshTokens;
 use adapters::secrets::supabase::SupabaseTokens;
 use adapters::secrets::verified::CachedVerifier;
 use chrono::TimeDelta;
@@ -59,7 +59,12 @@ pub fn rooms(
     export: Option<Arc<CallExport>>,
 ) -> anyhow::Result<Rooms> {
     let store: Arc<dyn Store> = Arc::<PgStore>::clone(pg);
-    let memory = Arc::new(Memory::new());
+    let provider =
+        if settings.auth.supabase.is_provider() { IdentityProvider::Supabase } else { IdentityProvider::BuiltIn };
+    let memory = Arc::new(match provider {
+        IdentityProvider::BuiltIn => Memory::new(),
+        IdentityProvider::Supabase => Memory::for_identities_elsewhere(),
+    });
     let cache: Arc<dyn CallerCache> = Arc::<Memory>::clone(&memory);
     let changes: Arc<dyn ChangeListener> = Arc::<Memory>::clone(&memory);
     let readings = Arc::new(Readings::new(Arc::clone(&store), Arc::clone(&cache), Arc::<Memory>::clone(&memory) as _));
@@ -67,8 +72,6 @@ pub fn rooms(
     let randomness: Arc<dyn Randomness> = Arc::new(SystemRandomness);
     let Identities { verifier, accounts } = identities(settings, &store, clock, &randomness, &cache, signing_key)?;
     let prices = Arc::new(PriceService::new(&store, clock, &randomness, settings.ai.models.clone()));
-    let provider =
-        if settings.auth.supabase.is_provider() { IdentityProvider::Supabase } else { IdentityProvider::BuiltIn };
     let admin_email = admin_email(settings)?.filter(|_| provider == IdentityProvider::Supabase);
     let remembered = || Arc::<Memory>::clone(&memory) as Arc<dyn EntitlementCache>;
     let (hearing, reading) = (Arc::clone(&changes), Arc::clone(&readings));
@@ -87,6 +90,7 @@ pub fn rooms(
             Arc::clone(&mint),
             Arc::clone(&cache),
             Arc::clone(&readings),
+            provider,
         )),
         accounts,
         users: Arc::new(UserService { store: Arc::clone(&store), cache: Arc::clone(&cache), provider, admin_email }),
@@ -151,7 +155,7 @@ fn identities(
         randomness: Arc::clone(randomness),
         passwords: Arc::new(Argon2Passwords::new(CONCURRENCY)),
         tokens: Arc::new(built_in()?),
-        secrets: Arc::new(OpaqueSecrets),
+        secrets: Arc::new(RefreshTokens::new(signing_key.as_bytes())?),
         cache: Arc::clone(cache),
         session_ttl: TimeDelta::days(settings.auth.session_ttl_days.into()),
     };

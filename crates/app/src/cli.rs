@@ -1,4 +1,4 @@
-//! The command line: `serve`, `with-postgres`, `openapi`.
+//! The command line: `serve`, `admin`, `with-postgres`, `openapi`.
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -8,11 +8,13 @@ use std::process::ExitCode;
 use adapters::postgres::embedded::{EmbeddedPostgres, EmbeddedSettings, place_for_ephemeral};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use services::identity::accounts::FirstAdmin;
+use services::identity::first_admin::FirstAdmin;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::operators::{self, AdminCommand};
+use crate::preparation::not_made;
 use crate::settings::load::load;
-use crate::settings::shape::{Settings, given};
+use crate::settings::shape::{Secret, Settings, given};
 use crate::startup::{self, RunningApp};
 use crate::{http, telemetry};
 
@@ -33,6 +35,9 @@ enum Command {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
+    /// Says who is an administrator, and changes it: by whoever can reach the database.
+    #[command(subcommand)]
+    Admin(AdminCommand),
     /// Prints the `OpenAPI` document.
     Openapi,
 }
@@ -42,6 +47,7 @@ impl Cli {
         match self.command.unwrap_or(Command::Serve) {
             Command::Serve => serve(&variables).await,
             Command::WithPostgres { command } => with_postgres(&variables, &command).await,
+            Command::Admin(command) => admin(&variables, command).await,
             Command::Openapi => {
                 print!("{}", http::openapi::document()?);
                 Ok(ExitCode::SUCCESS)
@@ -79,14 +85,36 @@ async fn run_until_stopped(app: RunningApp, signals: &mut Signals) -> anyhow::Re
     }
 }
 
-/// Makes the private cluster, and puts its addresses where the settings have none.
-async fn start_embedded(settings: &mut Settings) -> anyhow::Result<EmbeddedPostgres> {
-    let wish = EmbeddedSettings {
+/// Works beside a running service as well, also on its private Postgres.
+async fn admin(variables: &HashMap<String, String>, command: AdminCommand) -> anyhow::Result<ExitCode> {
+    let mut settings = load(variables, Path::new("config"))?;
+    let mut embedded = None;
+    if !settings.database.url.is_set() {
+        match EmbeddedPostgres::url_of_running(&embedded_wish(&settings), startup::SERVICE_LOGIN)? {
+            Some(url) => settings.database.url = Secret::new(url),
+            None => embedded = Some(start_embedded(&mut settings).await?),
+        }
+    }
+    let operator = ["SUDO_USER", "USER"].iter().find_map(|name| variables.get(*name));
+    let outcome = operators::administer(&settings, command, operator.map(String::as_str)).await;
+    if let Some(postgres) = embedded {
+        postgres.stop().await.context("the private Postgres did not stop")?;
+    }
+    writeln!(std::io::stdout(), "{}", outcome?.join("\n")).ok();
+    Ok(ExitCode::SUCCESS)
+}
+
+fn embedded_wish(settings: &Settings) -> EmbeddedSettings {
+    EmbeddedSettings {
         data_dir: settings.database.embedded.dir.clone(),
         bin: given(&settings.database.embedded.bin).map(PathBuf::from),
         ..EmbeddedSettings::default()
-    };
-    let postgres = EmbeddedPostgres::start(&wish).await?;
+    }
+}
+
+/// Makes the private cluster, and puts its addresses where the settings have none.
+async fn start_embedded(settings: &mut Settings) -> anyhow::Result<EmbeddedPostgres> {
+    let postgres = EmbeddedPostgres::start(&embedded_wish(settings)).await?;
     for notice in postgres.notices() {
         println!("{notice}");
     }
@@ -113,8 +141,10 @@ fn print_welcome(app: &RunningApp) {
                 generated.as_ref().map(|password| format!("  Password        {password}   (shown once; keep it)")),
             );
         }
-        FirstAdmin::Promoted { email } => lines.push(format!("  Administrator   {email} (an existing account)")),
-        FirstAdmin::Present => {}
+        FirstAdmin::NotMade { email, user_id } => {
+            lines.push(format!("  Administrator   none ({email}): {}", not_made(*user_id)));
+        }
+        FirstAdmin::Present { .. } => {}
     }
     writeln!(std::io::stdout(), "{}", lines.join("\n")).ok();
 }

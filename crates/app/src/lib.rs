@@ -7,6 +7,7 @@ pub mod assembly;
 pub mod cli;
 pub mod http;
 pub mod jobs;
+pub mod operators;
 pub mod preparation;
 pub mod providers;
 pub mod settings;

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use domain::identity::Email;
+use domain::users::UserId;
 use ports::store::StoreError;
-use services::identity::accounts::{AccountService, FirstAdmin};
+use services::identity::accounts::AccountService;
+use services::identity::first_admin::{FirstAdmin, Unused};
 use services::plans::PlanService;
 use services::prices::PriceService;
-use services::users::UserService;
+use services::users::{NamedAdmin, UserService};
 use tracing::{info, warn};
 
 use crate::http::server::Rooms;
@@ -50,7 +52,7 @@ impl Preparation {
         match self.attempt().await {
             Err(error) if self.may_wait && is_away(&error) => {
                 tokio::spawn(self.run_later());
-                Ok(FirstAdmin::Present)
+                Ok(FirstAdmin::Present { unused: None })
             }
             settled => settled.context("the first administrator could not be seen to"),
         }
@@ -71,13 +73,52 @@ impl Preparation {
         self.plans.keep_grace_days(self.past_due_grace_days).await?;
         self.prices.keep_catalogue().await?;
         let Some(accounts) = &self.accounts else {
-            self.users.promote_named_admin().await?;
-            return Ok(FirstAdmin::Present);
+            if let NamedAdmin::NotPromoted(user_id) = self.users.promote_named_admin().await? {
+                warn!(
+                    %user_id,
+                    "the profile of admin.email is no administrator's: there is another administrator, or Supabase does not \
+                     say that the address is confirmed and this identity's alone; `product-base admin grant {user_id}` \
+                     makes it one"
+                );
+            }
+            return Ok(FirstAdmin::Present { unused: None });
         };
         accounts.record_signing_key().await?;
         let password = self.admin_password.expose().map(str::to_owned);
-        Ok(accounts.ensure_admin(self.admin_email.clone(), password).await?)
+        let first = accounts.ensure_admin(self.admin_email.clone(), password).await?;
+        self.tell(&first);
+        Ok(first)
     }
+
+    /// What the settings say of the administrator and the start did not do is never passed over in silence.
+    fn tell(&self, first: &FirstAdmin) {
+        match first {
+            FirstAdmin::Made { .. } => {}
+            FirstAdmin::NotMade { user_id, .. } => warn!(%user_id, "{}", not_made(*user_id)),
+            FirstAdmin::Present { unused: Some(Unused { user_id: Some(user_id), .. }) } => warn!(
+                %user_id,
+                "the account of admin.email is no administrator's, and admin.password is not used; \
+                 `product-base admin grant {user_id}` makes it one"
+            ),
+            FirstAdmin::Present { unused: Some(Unused { user_id: None, .. }) } => warn!(
+                "admin.email has no account: there is an administrator already, so none was made, and admin.password is \
+                 not used; `product-base admin list` shows who it is"
+            ),
+            FirstAdmin::Present { unused: None } => {
+                if self.admin_password.is_set() {
+                    info!("there is an administrator already; admin.password is not used");
+                }
+            }
+        }
+    }
+}
+
+/// What to do where somebody opened an account with the address of the first administrator.
+pub fn not_made(user_id: UserId) -> String {
+    format!(
+        "no administrator was made: somebody signed up with the address before, and admin.password is not used; if the \
+         account is yours, `product-base admin grant {user_id}` makes it an administrator's, else name another address"
+    )
 }
 
 pub fn admin_email(settings: &Settings) -> anyhow::Result<Option<Email>> {

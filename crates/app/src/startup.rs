@@ -15,7 +15,7 @@ use ports::clock::Clock;
 use ports::identity::SecretMint;
 use ports::store::{Scope, Store, StoreError};
 use services::ai::AiService;
-use services::identity::accounts::FirstAdmin;
+use services::identity::first_admin::FirstAdmin;
 use services::maintenance::MaintenanceService;
 use services::replays::ReplayService;
 use services::usage::UsageService;
@@ -31,7 +31,7 @@ use crate::settings::shape::{Environment, Pooler, Secret, Settings, given};
 use crate::telemetry::{self, export::CallExport};
 
 /// The login of the service on its private cluster.
-const SERVICE_LOGIN: &str = "app_user";
+pub(crate) const SERVICE_LOGIN: &str = "app_user";
 
 /// Where the private cluster keeps the signing key, in its folder (0600).
 const SIGNING_KEY_FILE: &str = "signing_key";
@@ -210,7 +210,7 @@ async fn signing_key(settings: &Settings, url: &str) -> anyhow::Result<String> {
     String::from_utf8(kept).context("the signing key in the database is not text")
 }
 
-fn pool_settings(settings: &Settings, url: &str, answer_secret: Vec<u8>) -> PoolSettings {
+pub(crate) fn pool_settings(settings: &Settings, url: &str, answer_secret: Vec<u8>) -> PoolSettings {
     let database = &settings.database;
     PoolSettings {
         url: url.to_owned(),

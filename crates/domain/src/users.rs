@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::identity::{Email, Role};
+use crate::identity::{Role, StoredEmail};
 use crate::plans::PlanId;
 
 /// The id of a user: the same value as the identity's (`auth.users.id`).
@@ -24,7 +24,7 @@ impl fmt::Display for UserId {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     pub id: UserId,
-    pub email: Option<Email>,
+    pub email: Option<StoredEmail>,
     pub name: String,
     pub role: Role,
     pub plan_id: PlanId,

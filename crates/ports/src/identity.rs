@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use domain::identity::{Email, Role};
+use domain::identity::{CallerFacts, Email, Role, StoredEmail};
 use domain::users::UserId;
 use thiserror::Error;
 use uuid::Uuid;
@@ -15,7 +15,7 @@ use crate::store::StoreError;
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoredCredentials {
     pub user_id: UserId,
-    pub email: Email,
+    pub email: StoredEmail,
     /// The argon2id hash in PHC form.
     pub password_hash: String,
 }
@@ -45,22 +45,28 @@ pub type SecretHash = Vec<u8>;
 
 #[async_trait]
 pub trait IdentityRepository: Send {
-    /// Makes a built-in identity, under the id of a deleted one with the same e-mail if there is a tombstone.
-    /// `Constraint` on the e-mail's unique index where it is taken.
-    async fn register(&mut self, id: UserId, email: &Email, password_hash: &str) -> Result<UserId, StoreError>;
-    async fn find_credentials(&mut self, email: &Email) -> Result<Option<StoredCredentials>, StoreError>;
+    /// Makes a built-in identity. `Constraint` on the e-mail's unique index where it is taken, and where the id belonged to
+    /// a deleted account: no id is given twice.
+    async fn register(&mut self, id: UserId, email: &Email, password_hash: &str) -> Result<(), StoreError>;
+    /// By the address as it is stored, whatever the case.
+    async fn find_credentials(&mut self, spelling: &str) -> Result<Option<StoredCredentials>, StoreError>;
     async fn save_password(&mut self, user_id: UserId, password_hash: &str) -> Result<(), StoreError>;
-    /// Removes the identity of a built-in account, keeping a digest of its e-mail in the tombstone.
+    /// Removes the identity of a built-in account.
     async fn delete(&mut self, user_id: UserId) -> Result<(), StoreError>;
     /// Whether the identity provider knows this id.
     async fn exists(&mut self, user_id: UserId) -> Result<bool, StoreError>;
     async fn find_by_email(&mut self, email: &Email) -> Result<Option<UserId>, StoreError>;
-    async fn find_email(&mut self, user_id: UserId) -> Result<Option<Email>, StoreError>;
+    async fn find_email(&mut self, user_id: UserId) -> Result<Option<StoredEmail>, StoreError>;
+    /// Whether the identity provider says that this identity, and no other, owns the address: it is confirmed. Never of a
+    /// built-in identity.
+    async fn owns_address(&mut self, user_id: UserId, email: &Email) -> Result<bool, StoreError>;
 
     async fn insert_session(&mut self, session: &NewSession) -> Result<(), StoreError>;
     async fn insert_refresh_token(&mut self, token: &RefreshToken, hash: &SecretHash) -> Result<(), StoreError>;
     /// FOR UPDATE: two exchanges of one token wait for each other, and the second sees the first.
     async fn lock_refresh_token(&mut self, hash: &SecretHash) -> Result<Option<RefreshToken>, StoreError>;
+    /// The same without waiting for anybody.
+    async fn find_refresh_token(&mut self, hash: &SecretHash) -> Result<Option<RefreshToken>, StoreError>;
     /// Marks a token as exchanged for another.
     async fn replace_refresh_token(&mut self, id: Uuid, successor: Uuid, at: DateTime<Utc>) -> Result<(), StoreError>;
     /// Ends a session and all of its refresh tokens.
@@ -78,16 +84,19 @@ pub trait IdentityRepository: Send {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedIdentity {
     pub user_id: UserId,
+    /// When the token was issued, where it says so.
+    pub issued_at: Option<DateTime<Utc>>,
     pub expires_at: DateTime<Utc>,
 }
 
 /// What is remembered of callers, so that not every request asks the database who they are. Nothing waits here. What is
-/// given is at most a second behind the database: young, or vouched for by a feed of changes (`ChangeListener`).
+/// given is at most a second behind the database: young, or vouched for by a feed of changes (`ChangeListener`). No feed
+/// vouches for identities that another service keeps.
 pub trait CallerCache: Send + Sync {
-    fn role(&self, user_id: UserId) -> Option<Role>;
-    /// To be taken before the role is read.
-    fn role_ticket(&self, user_id: UserId) -> Ticket;
-    fn remember_role(&self, user_id: UserId, role: Role, ticket: &Ticket);
+    fn facts(&self, user_id: UserId) -> Option<CallerFacts>;
+    /// To be taken before the facts are read.
+    fn facts_ticket(&self, user_id: UserId) -> Ticket;
+    fn remember_facts(&self, user_id: UserId, facts: CallerFacts, ticket: &Ticket);
     fn key(&self, hash: &str) -> Option<KnownKey>;
     /// To be taken before the key is read, when nobody knows yet whose it is.
     fn key_ticket(&self) -> Ticket;
@@ -121,7 +130,13 @@ pub struct AccessToken {
 
 /// Makes access tokens of the built-in identity.
 pub trait TokenIssuer: Send + Sync {
-    fn issue(&self, user_id: UserId, email: &Email, role: Role, session_id: Uuid) -> Result<AccessToken, SecretError>;
+    fn issue(
+        &self,
+        user_id: UserId,
+        email: &StoredEmail,
+        role: Role,
+        session_id: Uuid,
+    ) -> Result<AccessToken, SecretError>;
     /// The id of the key that signs, and its algorithm.
     fn key(&self) -> (String, &'static str);
 }
@@ -148,4 +163,10 @@ pub struct OpaqueSecret {
 pub trait SecretMint: Send + Sync {
     fn mint(&self) -> OpaqueSecret;
     fn hash(&self, secret: &str) -> SecretHash;
+}
+
+/// Makes refresh tokens. The successor of a token is the same whoever asks for it, and only its holder can: so two who
+/// exchange one token at once are given one successor, and none has to be stored.
+pub trait RefreshTokenMint: SecretMint {
+    fn successor(&self, token: &str) -> OpaqueSecret;
 }

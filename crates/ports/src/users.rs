@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use domain::identity::Role;
+use domain::identity::{CallerFacts, Role};
 use domain::users::{NewUser, User, UserChanges, UserId};
 use uuid::Uuid;
 
@@ -25,8 +25,8 @@ pub trait UserRepository: Send {
     async fn find(&mut self, id: UserId) -> Result<Option<User>, StoreError>;
     /// Role of a profile: all that is needed to know a caller.
     async fn find_role(&mut self, id: UserId) -> Result<Option<Role>, StoreError>;
-    /// The same for many at once, in one statement; who has no profile is absent.
-    async fn find_roles(&mut self, ids: &[UserId]) -> Result<Vec<(UserId, Role)>, StoreError>;
+    /// What is to be known of callers, for many at once in one statement: of every id, with a profile or without.
+    async fn find_callers(&mut self, ids: &[UserId]) -> Result<Vec<(UserId, CallerFacts)>, StoreError>;
     /// FOR NO KEY UPDATE: inserts of child rows go on meanwhile.
     async fn lock(&mut self, id: UserId) -> Result<Option<Locked<User>>, StoreError>;
     /// `Constraint { fk_users_auth }` without an identity, `Constraint { users_pkey }` where there is a profile.
@@ -35,6 +35,10 @@ pub trait UserRepository: Send {
     async fn save(&mut self, id: UserId, changes: &UserChanges) -> Result<Option<User>, StoreError>;
     /// Whether anybody is an administrator yet.
     async fn has_admin(&mut self) -> Result<bool, StoreError>;
+    /// Lets one process at a time see to the first administrator, until the end of the transaction.
+    async fn lock_first_admin(&mut self) -> Result<(), StoreError>;
+    /// The administrators, longest-standing first, at most `limit`.
+    async fn list_admins(&mut self, limit: u64) -> Result<Vec<User>, StoreError>;
     async fn save_role(&mut self, id: UserId, role: Role) -> Result<bool, StoreError>;
     /// Deletes the profile and what hangs on it; a tombstone stays. `false` where there was none.
     async fn delete(&mut self, id: UserId) -> Result<bool, StoreError>;

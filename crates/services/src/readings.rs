@@ -9,7 +9,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use domain::entitlements::Count;
-use domain::identity::Role;
+use domain::identity::{CallerFacts, IdentityState};
 use domain::usage::Period;
 use domain::users::UserId;
 use ports::entitlements::{EntitlementCache, Meter, Missing, Standing};
@@ -34,14 +34,14 @@ struct Desk {
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Question {
-    Role(UserId),
+    Caller(UserId),
     Standing(Meter),
     Count(Counted),
 }
 
 #[derive(Clone)]
 enum Finding {
-    Role(Option<Role>),
+    Caller(CallerFacts),
     Standing(Result<Standing, Missing>),
     Count(Option<Count>),
 }
@@ -67,10 +67,10 @@ impl Readings {
         }))
     }
 
-    /// `None` where there is no profile.
-    pub async fn role(&self, user_id: UserId) -> Result<Option<Role>, StoreError> {
-        match self.0.get(Question::Role(user_id)).await? {
-            Finding::Role(role) => Ok(role),
+    /// What is to be known of a caller, with a profile or without.
+    pub async fn caller(&self, user_id: UserId) -> Result<CallerFacts, StoreError> {
+        match self.0.get(Question::Caller(user_id)).await? {
+            Finding::Caller(facts) => Ok(facts),
             _ => Err(mixed_up()),
         }
     }
@@ -101,26 +101,28 @@ impl Desk {
         let (mut users, mut meters, mut counted) = (Vec::new(), Vec::new(), Vec::new());
         for question in &questions {
             match question {
-                Question::Role(user_id) => users.push(*user_id),
+                Question::Caller(user_id) => users.push(*user_id),
                 Question::Standing(meter) => meters.push(meter.clone()),
                 Question::Count(Counted(meter, period)) => counted.push((meter.clone(), *period)),
             }
         }
-        let role_tickets: Vec<_> = users.iter().map(|user_id| self.callers.role_ticket(*user_id)).collect();
+        let caller_tickets: Vec<_> = users.iter().map(|user_id| self.callers.facts_ticket(*user_id)).collect();
         let ticket = |meter: &Meter| self.entitlements.ticket(meter.user_id);
         let standing_tickets: Vec<_> = meters.iter().map(ticket).collect();
         let count_tickets: Vec<_> = counted.iter().map(|(meter, _)| ticket(meter)).collect();
 
         let mut work = self.store.begin(Scope::Reading).await?;
-        let roles = if users.is_empty() { Vec::new() } else { work.users().find_roles(&users).await? };
+        let callers = if users.is_empty() { Vec::new() } else { work.users().find_callers(&users).await? };
         let standings = if meters.is_empty() { Vec::new() } else { work.entitlements().find_many(&meters).await? };
         let counts = if counted.is_empty() { Vec::new() } else { work.entitlements().count_many(&counted).await? };
         work.commit().await?;
 
-        let roles: HashMap<_, _> = roles.into_iter().collect();
-        for (user_id, ticket) in users.iter().zip(&role_tickets) {
-            if let Some(role) = roles.get(user_id) {
-                self.callers.remember_role(*user_id, *role, ticket);
+        let callers: HashMap<_, _> = callers.into_iter().collect();
+        for (user_id, ticket) in users.iter().zip(&caller_tickets) {
+            // Who has no profile or may not act now is asked about again: it may be otherwise at any time.
+            let acts = |facts: &&CallerFacts| facts.role.is_some() && facts.state == IdentityState::Active;
+            if let Some(facts) = callers.get(user_id).filter(acts) {
+                self.callers.remember_facts(*user_id, *facts, ticket);
             }
         }
         for ((meter, ticket), standing) in meters.iter().zip(&standing_tickets).zip(&standings) {
@@ -135,7 +137,7 @@ impl Desk {
         }
         let (mut standings, mut counts) = (standings.into_iter(), counts.into_iter());
         let finding = |question| match question {
-            Question::Role(user_id) => Some(Finding::Role(roles.get(&user_id).copied())),
+            Question::Caller(user_id) => callers.get(&user_id).copied().map(Finding::Caller),
             Question::Standing(_) => standings.next().map(Finding::Standing),
             Question::Count(_) => counts.next().map(Finding::Count),
         };

@@ -32,6 +32,22 @@ pub struct NewProfile {
     pub email: Option<Email>,
 }
 
+/// Why the audit trail says that a start made an administrator.
+const STARTED: &str = "the start: admin.email is theirs by the identity provider's word";
+
+/// How many administrators a list shows at most.
+const ADMINS_LISTED: u64 = 1_000;
+
+/// What a start found of the administrator whom the settings name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NamedAdmin {
+    /// None is named, or there is no profile yet.
+    None,
+    Present,
+    /// There is another administrator, or the provider does not say that the address is theirs alone.
+    NotPromoted(UserId),
+}
+
 #[derive(Debug, Error)]
 pub enum UserError {
     #[error("the profile needs the id of the identity: send `user_id`, the `id` that sign-up gave")]
@@ -56,7 +72,8 @@ pub struct UserService {
     pub store: Arc<dyn Store>,
     pub cache: Arc<dyn CallerCache>,
     pub provider: IdentityProvider,
-    /// Whose profile is made an administrator's (`admin.email`).
+    /// Who is the first administrator where another service keeps the identities (`admin.email`): whoever owns the address
+    /// by that service's word.
     pub admin_email: Option<Email>,
 }
 
@@ -88,11 +105,13 @@ impl UserService {
             return Err(UserError::UnknownIdentity);
         }
         let email = work.identity().find_email(user_id).await?;
-        if profile.email.is_some() && profile.email != email {
+        let differs = |named: &Email| !email.as_ref().is_some_and(|stored| stored.is(named));
+        if profile.email.as_ref().is_some_and(differs) {
             return Err(UserError::EmailDiffers);
         }
-        let is_admin = email.is_some() && email == self.admin_email;
-        let role = if is_admin { Role::Admin } else { Role::User };
+        let is_named = self.admin_email.as_ref().is_some_and(|named| !differs(named));
+        let is_first_admin = is_named && self.may_be_first_admin(&mut *work, user_id).await?;
+        let role = if is_first_admin { Role::Admin } else { Role::User };
         let new = NewUser { id: user_id, name: profile.name.clone(), role };
         let user = work.users().insert(&new).await.map_err(|error| match error {
             StoreError::Constraint { constraint } if constraint == "fk_users_auth" => UserError::UnknownIdentity,
@@ -105,18 +124,35 @@ impl UserService {
         Ok(performed)
     }
 
-    /// Where Supabase keeps the identities, makes the named one's profile an administrator's if it is there already.
-    pub async fn promote_named_admin(&self) -> Result<bool, UserError> {
-        let Some(email) = &self.admin_email else { return Ok(false) };
-        let mut work = self.store.begin(Scope::SERVICE).await?;
-        let Some(user_id) = work.identity().find_by_email(email).await? else { return Ok(false) };
-        if work.users().find_role(user_id).await? != Some(Role::User) {
+    /// Whether nobody is an administrator and the identity's provider says that this one owns `admin.email`. What it holds
+    /// the lock for is the end of the transaction.
+    async fn may_be_first_admin(&self, work: &mut dyn UnitOfWork, user_id: UserId) -> Result<bool, UserError> {
+        let Some(named) = &self.admin_email else { return Ok(false) };
+        if !work.identity().owns_address(user_id, named).await? {
             return Ok(false);
+        }
+        work.users().lock_first_admin().await?;
+        Ok(!work.users().has_admin().await?)
+    }
+
+    /// Where Supabase keeps the identities, makes the profile of whoever owns `admin.email` an administrator's, if it is there
+    /// already and nobody is one.
+    pub async fn promote_named_admin(&self) -> Result<NamedAdmin, UserError> {
+        let Some(named) = &self.admin_email else { return Ok(NamedAdmin::None) };
+        let mut work = self.store.begin(Scope::Service { actor: None, reason: Some(STARTED.to_owned()) }).await?;
+        let Some(user_id) = work.identity().find_by_email(named).await? else { return Ok(NamedAdmin::None) };
+        match work.users().find_role(user_id).await? {
+            None => return Ok(NamedAdmin::None),
+            Some(Role::Admin) => return Ok(NamedAdmin::Present),
+            Some(Role::User) => {}
+        }
+        if !self.may_be_first_admin(&mut *work, user_id).await? {
+            return Ok(NamedAdmin::NotPromoted(user_id));
         }
         work.users().save_role(user_id, Role::Admin).await?;
         work.commit().await?;
         self.cache.forget(user_id);
-        Ok(true)
+        Ok(NamedAdmin::Present)
     }
 
     pub async fn find(&self, user_id: UserId) -> Result<User, UserError> {
@@ -178,15 +214,23 @@ impl UserService {
         Ok(users)
     }
 
-    /// For operators: makes someone an administrator, or no longer one.
+    /// For operators: who is an administrator.
+    pub async fn list_admins(&self) -> Result<Vec<User>, UserError> {
+        let mut work = self.store.begin(Scope::SERVICE).await?;
+        let admins = work.users().list_admins(ADMINS_LISTED).await?;
+        work.commit().await?;
+        Ok(admins)
+    }
+
+    /// For operators: makes someone an administrator, or no longer one. Without an actor, the reason says who asked.
     pub async fn change_role(
         &self,
-        actor: UserId,
+        actor: Option<UserId>,
         user_id: UserId,
         role: Role,
         reason: Option<String>,
     ) -> Result<User, UserError> {
-        let mut work = self.store.begin(Scope::Service { actor: Some(actor), reason }).await?;
+        let mut work = self.store.begin(Scope::Service { actor, reason }).await?;
         let user = change_role_in(&mut *work, user_id, role).await?;
         work.commit().await?;
         self.cache.forget(user_id);

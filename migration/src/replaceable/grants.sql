@@ -33,6 +33,10 @@ GRANT SELECT ON public.users TO readonly_user;
 -- @ deleted_profiles
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.deleted_profiles TO app_service;
 
+-- @ address_digests
+-- Its rows are written by a trigger on users.
+GRANT SELECT, DELETE ON public.address_digests TO app_service;
+
 -- @ organizations
 GRANT SELECT (id, name, owner_id, created_at) ON public.organizations TO authenticated;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.organizations TO app_service;

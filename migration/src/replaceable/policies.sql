@@ -35,6 +35,9 @@ CREATE POLICY users_readonly ON public.users FOR SELECT TO readonly_user USING (
 -- @ deleted_profiles
 CREATE POLICY deleted_profiles_service ON public.deleted_profiles TO app_service USING (true) WITH CHECK (true);
 
+-- @ address_digests
+CREATE POLICY address_digests_service ON public.address_digests TO app_service USING (true) WITH CHECK (true);
+
 -- @ organizations
 CREATE POLICY organizations_select_member ON public.organizations FOR SELECT TO authenticated
     USING (id IN (SELECT public.member_organizations()));

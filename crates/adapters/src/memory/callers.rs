@@ -1,9 +1,9 @@
-//! Callers in memory: roles by user, keys by hash.
+//! Callers in memory: what is to be known of users, and keys by hash.
 
 use std::time::Instant;
 
 use domain::changes::Change;
-use domain::identity::Role;
+use domain::identity::CallerFacts;
 use domain::users::UserId;
 use ports::api_keys::KnownKey;
 use ports::changes::Ticket;
@@ -26,8 +26,8 @@ impl Read {
     }
 }
 
-pub(super) struct RoleEntry {
-    role: Role,
+pub(super) struct CallerEntry {
+    facts: CallerFacts,
     read: Read,
 }
 
@@ -37,18 +37,20 @@ pub(super) struct KeyEntry {
 }
 
 impl CallerCache for Memory {
-    fn role(&self, user_id: UserId) -> Option<Role> {
-        let (role, read) = self.roles.look(&user_id, |entry| (entry.role, entry.read))?;
-        read.is_believed(&self.vintages, self.vintages.of_role(user_id)).then_some(role)
+    fn facts(&self, user_id: UserId) -> Option<CallerFacts> {
+        let (facts, read) = self.callers.look(&user_id, |entry| (entry.facts, entry.read))?;
+        // Nobody tells us when another service bans or deletes an identity.
+        let is_known = !self.identities_elsewhere || Vintages::is_young(read.asked_at, self.vintages.now());
+        (is_known && read.is_believed(&self.vintages, self.vintages.of_role(user_id))).then_some(facts)
     }
 
-    fn role_ticket(&self, user_id: UserId) -> Ticket {
+    fn facts_ticket(&self, user_id: UserId) -> Ticket {
         Ticket { facts: self.vintages.of_role(user_id), counts: 0, asked_at: Instant::now() }
     }
 
-    fn remember_role(&self, user_id: UserId, role: Role, ticket: &Ticket) {
+    fn remember_facts(&self, user_id: UserId, facts: CallerFacts, ticket: &Ticket) {
         let read = Read { asked_at: self.vintages.moment(ticket.asked_at), vintage: ticket.facts };
-        self.roles.put(user_id, RoleEntry { role, read });
+        self.callers.put(user_id, CallerEntry { facts, read });
     }
 
     fn key(&self, hash: &str) -> Option<KnownKey> {
@@ -81,13 +83,14 @@ mod tests {
     use std::time::Duration;
 
     use domain::api_keys::{ApiKeyId, KeyBudgets, KeyLimits};
-    use domain::identity::PermissionSet;
+    use domain::identity::{IdentityState, PermissionSet, Role};
     use ports::changes::ChangeListener;
     use uuid::Uuid;
 
     use super::*;
 
     const ADA: UserId = UserId(Uuid::from_u128(1));
+    const ADMIN: CallerFacts = CallerFacts { role: Some(Role::Admin), state: IdentityState::Active, began_at: None };
     const KEY: ApiKeyId = ApiKeyId(Uuid::from_u128(9));
 
     fn key() -> KnownKey {
@@ -118,25 +121,38 @@ mod tests {
     #[test]
     fn a_role_is_believed_for_a_second_and_longer_while_somebody_vouches() {
         let memory = old_memory();
-        memory.remember_role(ADA, Role::Admin, &memory.role_ticket(ADA));
-        assert_eq!(memory.role(ADA), Some(Role::Admin));
-        memory.remember_role(ADA, Role::Admin, &aged(memory.role_ticket(ADA), Duration::from_millis(1_001)));
-        assert_eq!(memory.role(ADA), None, "nobody vouches for what is a second old");
+        memory.remember_facts(ADA, ADMIN, &memory.facts_ticket(ADA));
+        assert_eq!(memory.facts(ADA), Some(ADMIN));
+        memory.remember_facts(ADA, ADMIN, &aged(memory.facts_ticket(ADA), Duration::from_millis(1_001)));
+        assert_eq!(memory.facts(ADA), None, "nobody vouches for what is a second old");
         memory.vouch(Instant::now());
-        assert_eq!(memory.role(ADA), Some(Role::Admin));
+        assert_eq!(memory.facts(ADA), Some(ADMIN));
         memory.lost();
-        assert_eq!(memory.role(ADA), None);
+        assert_eq!(memory.facts(ADA), None);
+    }
+
+    #[test]
+    fn nobody_vouches_for_an_identity_that_another_service_keeps() {
+        let memory = Memory::for_identities_elsewhere();
+        std::thread::sleep(Duration::from_millis(1_100));
+        memory.vouch(Instant::now());
+        memory.remember_facts(ADA, ADMIN, &memory.facts_ticket(ADA));
+        assert_eq!(memory.facts(ADA), Some(ADMIN));
+        memory.remember_facts(ADA, ADMIN, &aged(memory.facts_ticket(ADA), Duration::from_millis(1_001)));
+        assert_eq!(memory.facts(ADA), None);
+        memory.remember_key("hash", key(), &aged(memory.key_ticket(), Duration::from_millis(1_001)));
+        assert_eq!(memory.key("hash"), Some(key()), "the key itself is ours");
     }
 
     #[test]
     fn what_a_change_overtook_is_not_believed() {
         for change in [Change::User(ADA), Change::Everything] {
             let memory = Memory::new();
-            let (role, anything) = (memory.role_ticket(ADA), memory.key_ticket());
+            let (role, anything) = (memory.facts_ticket(ADA), memory.key_ticket());
             memory.heard(change);
-            memory.remember_role(ADA, Role::Admin, &role);
+            memory.remember_facts(ADA, ADMIN, &role);
             memory.remember_key("hash", key(), &anything);
-            assert_eq!((memory.role(ADA), memory.key("hash")), (None, None), "{change:?}");
+            assert_eq!((memory.facts(ADA), memory.key("hash")), (None, None), "{change:?}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! All that this process remembers of users, in one place, so that a change is heard by all of it.
 //!
-//! Bounds: 100,000 roles, 20,000 keys and 100,000 entitlements; some 40 MiB when all of it is full.
+//! Bounds: 100,000 callers, 20,000 keys and 100,000 entitlements; some 40 MiB when all of it is full.
 
 use std::time::Instant;
 
@@ -9,18 +9,20 @@ use domain::users::UserId;
 use ports::changes::ChangeListener;
 use ports::entitlements::Meter;
 
-use super::callers::{KeyEntry, RoleEntry};
+use super::callers::{CallerEntry, KeyEntry};
 use super::entitlements::{Names, StandingEntry};
 use super::shelf::Shelf;
 use super::vintages::Vintages;
 
-const ROLES_MAX: usize = 100_000;
+const CALLERS_MAX: usize = 100_000;
 const KEYS_MAX: usize = 20_000;
 const STANDINGS_MAX: usize = 100_000;
 
 pub struct Memory {
     pub(super) vintages: Vintages,
-    pub(super) roles: Shelf<UserId, RoleEntry>,
+    pub(super) callers: Shelf<UserId, CallerEntry>,
+    /// Whether another service keeps the identities, whose changes no feed tells.
+    pub(super) identities_elsewhere: bool,
     pub(super) keys: Shelf<Box<str>, KeyEntry>,
     pub(super) standings: Shelf<Meter, StandingEntry>,
     pub(super) names: Names,
@@ -30,11 +32,18 @@ impl Memory {
     pub fn new() -> Self {
         Self {
             vintages: Vintages::new(),
-            roles: Shelf::new(ROLES_MAX),
+            callers: Shelf::new(CALLERS_MAX),
+            identities_elsewhere: false,
             keys: Shelf::new(KEYS_MAX),
             standings: Shelf::new(STANDINGS_MAX),
             names: Names::default(),
         }
+    }
+
+    /// What is known of callers is believed for a second after it was read, whatever a feed says: the price of hearing of a
+    /// ban in time is that each active caller is read once a second.
+    pub fn for_identities_elsewhere() -> Self {
+        Self { identities_elsewhere: true, ..Self::new() }
     }
 }
 

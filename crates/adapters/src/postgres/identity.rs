@@ -1,11 +1,11 @@
 //! Identity on Postgres. The identities themselves are reached through definer functions only (`identity_*`): no SQL
 //! here names their table, which on Supabase is another's.
 //!
-//! Costs: one round trip a call, but `register` two and `delete` four. Locks: `lock_refresh_token` takes the token's row.
+//! Costs: one round trip a call. Locks: `lock_refresh_token` takes the token's row.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use domain::identity::Email;
+use domain::identity::{Email, StoredEmail};
 use domain::users::UserId;
 use ports::identity::{IdentityRepository, NewSession, RefreshToken, SecretHash, StoredCredentials};
 use ports::store::StoreError;
@@ -35,25 +35,18 @@ struct CredentialsRow {
 
 #[async_trait]
 impl IdentityRepository for PgUnitOfWork {
-    async fn register(&mut self, id: UserId, email: &Email, password_hash: &str) -> Result<UserId, StoreError> {
-        // Whoever deleted the account and comes again finds the old counters and no second starting balance.
-        let reuse = "UPDATE deleted_profiles SET email_digest = NULL WHERE email_digest = $1 RETURNING user_id";
-        let known: Option<Uuid> = self.read_value(reuse, [digest(email).into()]).await?;
-        let id = known.map_or(id, UserId);
+    async fn register(&mut self, id: UserId, email: &Email, password_hash: &str) -> Result<(), StoreError> {
         let values = [id.0.into(), email.as_str().into(), password_hash.into()];
-        self.run("SELECT identity_register($1, $2, $3)", values).await?;
-        Ok(id)
+        self.run("SELECT identity_register($1, $2, $3)", values).await.map(drop)
     }
 
-    async fn find_credentials(&mut self, email: &Email) -> Result<Option<StoredCredentials>, StoreError> {
+    async fn find_credentials(&mut self, spelling: &str) -> Result<Option<StoredCredentials>, StoreError> {
         let sql = "SELECT user_id, email, encrypted_password FROM identity_credentials($1)";
-        let Some(row) = self.read_one::<CredentialsRow>(sql, [email.as_str().into()]).await? else { return Ok(None) };
-        let stored = Email::parse(&row.email).map_err(|_| inconsistent("identities", row.user_id))?;
+        let row: Option<CredentialsRow> = self.read_one(sql, [spelling.into()]).await?;
         // An identity without a password cannot be logged in to by one.
-        Ok(row.encrypted_password.map(|password_hash| StoredCredentials {
-            user_id: UserId(row.user_id),
-            email: stored,
-            password_hash,
+        Ok(row.and_then(|row| {
+            let (email, password_hash) = (StoredEmail::new(&row.email)?, row.encrypted_password?);
+            Some(StoredCredentials { user_id: UserId(row.user_id), email, password_hash })
         }))
     }
 
@@ -63,15 +56,6 @@ impl IdentityRepository for PgUnitOfWork {
     }
 
     async fn delete(&mut self, user_id: UserId) -> Result<(), StoreError> {
-        if let Some(email) = self.find_email(user_id).await? {
-            let digest = digest(&email);
-            // The address may have been another's before, who is gone too: the last holder is the one to find.
-            let free = "UPDATE deleted_profiles SET email_digest = NULL WHERE email_digest = $2 AND user_id <> $1";
-            self.run(free, [user_id.0.into(), digest.clone().into()]).await?;
-            let keep = "INSERT INTO deleted_profiles (user_id, email_digest) VALUES ($1, $2) \
-                ON CONFLICT (user_id) DO UPDATE SET email_digest = excluded.email_digest, deleted_at = now()";
-            self.run(keep, [user_id.0.into(), digest.into()]).await?;
-        }
         self.run("SELECT identity_delete($1)", [user_id.0.into()]).await.map(drop)
     }
 
@@ -84,10 +68,14 @@ impl IdentityRepository for PgUnitOfWork {
         Ok(id.flatten().map(UserId))
     }
 
-    async fn find_email(&mut self, user_id: UserId) -> Result<Option<Email>, StoreError> {
+    async fn find_email(&mut self, user_id: UserId) -> Result<Option<StoredEmail>, StoreError> {
         let email: Option<Option<String>> = self.read_value("SELECT identity_email($1)", [user_id.0.into()]).await?;
-        let parse = |email: String| Email::parse(&email).map_err(|_| inconsistent("identities", user_id));
-        email.flatten().map(parse).transpose()
+        Ok(email.flatten().as_deref().and_then(StoredEmail::new))
+    }
+
+    async fn owns_address(&mut self, user_id: UserId, email: &Email) -> Result<bool, StoreError> {
+        let values = [user_id.0.into(), email.as_str().into()];
+        Ok(self.read_value("SELECT identity_owns_address($1, $2)", values).await?.unwrap_or_default())
     }
 
     async fn insert_session(&mut self, session: &NewSession) -> Result<(), StoreError> {
@@ -120,6 +108,14 @@ impl IdentityRepository for PgUnitOfWork {
         let row = refresh_tokens::Entity::find()
             .filter(Expr::cust_with_values("token_hash = $1", [hash.clone()]))
             .lock_exclusive()
+            .one(&self.transaction)
+            .await;
+        Ok(row.map_err(|error| store_error(&error))?.as_ref().map(refresh_token))
+    }
+
+    async fn find_refresh_token(&mut self, hash: &SecretHash) -> Result<Option<RefreshToken>, StoreError> {
+        let row = refresh_tokens::Entity::find()
+            .filter(Expr::cust_with_values("token_hash = $1", [hash.clone()]))
             .one(&self.transaction)
             .await;
         Ok(row.map_err(|error| store_error(&error))?.as_ref().map(refresh_token))
@@ -160,11 +156,6 @@ impl IdentityRepository for PgUnitOfWork {
     async fn delete_ended_sessions(&mut self, before: DateTime<Utc>, rows_max: u64) -> Result<u64, StoreError> {
         self.run(include_str!("sql/delete_ended_sessions.sql"), [before.into(), limit(rows_max)]).await
     }
-}
-
-/// By what a tombstone is found again. Addresses are in lower case by their type.
-fn digest(email: &Email) -> Vec<u8> {
-    Sha256::digest(email.as_str().as_bytes()).to_vec()
 }
 
 fn refresh_token(row: &refresh_tokens::Model) -> RefreshToken {

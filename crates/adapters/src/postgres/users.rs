@@ -5,7 +5,7 @@
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use domain::identity::{Email, Role};
+use domain::identity::{CallerFacts, Role, StoredEmail};
 use domain::plans::PlanId;
 use domain::users::{NewUser, User, UserChanges, UserId};
 use ports::store::{Locked, Page, StoreError};
@@ -34,9 +34,11 @@ struct UserRow {
 }
 
 #[derive(FromQueryResult)]
-struct RoleRow {
-    id: Uuid,
-    role: String,
+struct CallerRow {
+    user_id: Uuid,
+    role: Option<String>,
+    state: String,
+    began_at: Option<DateTime<Utc>>,
 }
 
 #[async_trait]
@@ -51,13 +53,15 @@ impl UserRepository for PgUnitOfWork {
         role.map(|role| role.parse().map_err(|_| inconsistent("users", id))).transpose()
     }
 
-    async fn find_roles(&mut self, ids: &[UserId]) -> Result<Vec<(UserId, Role)>, StoreError> {
+    async fn find_callers(&mut self, ids: &[UserId]) -> Result<Vec<(UserId, CallerFacts)>, StoreError> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-        let sql = "SELECT id, role FROM users WHERE id = ANY ($1)";
-        let rows: Vec<RoleRow> = self.read_all(sql, [ids.into()]).await?;
-        let known = |row: RoleRow| match row.role.parse() {
-            Ok(role) => Ok((UserId(row.id), role)),
-            Err(_) => Err(inconsistent("users", row.id)),
+        let sql = "SELECT s.user_id, u.role, s.state, s.began_at FROM identity_states($1) AS s \
+            LEFT JOIN users AS u ON u.id = s.user_id";
+        let rows: Vec<CallerRow> = self.read_all(sql, [ids.into()]).await?;
+        let known = |row: CallerRow| {
+            let role = row.role.map(|role| role.parse()).transpose().map_err(|_| inconsistent("users", row.user_id))?;
+            let state = row.state.parse().map_err(|_| inconsistent("identities", row.user_id))?;
+            Ok((UserId(row.user_id), CallerFacts { role, state, began_at: row.began_at }))
         };
         rows.into_iter().map(known).collect()
     }
@@ -87,6 +91,18 @@ impl UserRepository for PgUnitOfWork {
     async fn has_admin(&mut self) -> Result<bool, StoreError> {
         let sql = "SELECT EXISTS (SELECT FROM users WHERE role = 'admin')";
         Ok(self.read_value(sql, []).await?.unwrap_or_default())
+    }
+
+    async fn lock_first_admin(&mut self) -> Result<(), StoreError> {
+        // A row that is there once in every database. Nothing but a start writes it.
+        let sql = "SELECT name FROM runtime_settings WHERE name = 'past_due_grace_days' FOR UPDATE";
+        self.read_value::<String>(sql, []).await.map(drop)
+    }
+
+    async fn list_admins(&mut self, rows_max: u64) -> Result<Vec<User>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM users WHERE role = 'admin' ORDER BY created_at, id LIMIT $1");
+        let rows: Vec<UserRow> = self.read_all(&sql, [limit(rows_max)]).await?;
+        rows.into_iter().map(user).collect()
     }
 
     async fn save_role(&mut self, id: UserId, role: Role) -> Result<bool, StoreError> {
@@ -163,7 +179,7 @@ fn user(row: UserRow) -> Result<User, StoreError> {
     let unfit = || inconsistent("users", row.id);
     Ok(User {
         id: UserId(row.id),
-        email: row.email.as_deref().map(Email::parse).transpose().map_err(|_| unfit())?,
+        email: row.email.as_deref().and_then(StoredEmail::new),
         role: row.role.parse().map_err(|_| unfit())?,
         plan_id: PlanId::parse(&row.plan_id).map_err(|_| unfit())?,
         name: row.name,

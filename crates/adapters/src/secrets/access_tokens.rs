@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use domain::identity::{Email, Role};
+use domain::identity::{Role, StoredEmail};
 use domain::users::UserId;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use ports::clock::Clock;
@@ -45,7 +45,7 @@ struct IssuedClaims<'a> {
     role: &'static str,
     aud: &'static str,
     iss: &'static str,
-    email: &'a Email,
+    email: &'a str,
     iat: i64,
     exp: i64,
     sid: Uuid,
@@ -78,7 +78,13 @@ impl fmt::Debug for BuiltInTokens {
 
 impl TokenIssuer for BuiltInTokens {
     // The role of the product stays out of the token: a demoted administrator would keep it until the expiry.
-    fn issue(&self, user_id: UserId, email: &Email, _role: Role, session_id: Uuid) -> Result<AccessToken, SecretError> {
+    fn issue(
+        &self,
+        user_id: UserId,
+        email: &StoredEmail,
+        _role: Role,
+        session_id: Uuid,
+    ) -> Result<AccessToken, SecretError> {
         let issued_at = self.clock.now().timestamp();
         let expires_at = issued_at.saturating_add_unsigned(self.ttl_seconds);
         let header = Header { kid: Some(self.key_id.clone()), ..Header::new(ALGORITHM) };
@@ -87,7 +93,7 @@ impl TokenIssuer for BuiltInTokens {
             role: ROLE,
             aud: AUDIENCE,
             iss: ISSUER,
-            email,
+            email: email.as_str(),
             iat: issued_at,
             exp: expires_at,
             sid: session_id,
@@ -123,7 +129,7 @@ mod tests {
     use super::*;
 
     fn issue(tokens: &BuiltInTokens, user_id: Uuid) -> String {
-        let email = Email::parse("ada@example.com").unwrap();
+        let email = StoredEmail::new("ada@example.com").unwrap();
         tokens.issue(UserId(user_id), &email, Role::Admin, Uuid::max()).unwrap().token
     }
 
@@ -143,8 +149,11 @@ mod tests {
         let (tokens, clock) = built_in();
         let user_id = Uuid::from_u128(7);
         let token = issue(&tokens, user_id);
-        let expected =
-            VerifiedIdentity { user_id: UserId(user_id), expires_at: testing::now() + TimeDelta::seconds(900) };
+        let expected = VerifiedIdentity {
+            user_id: UserId(user_id),
+            issued_at: Some(testing::now()),
+            expires_at: testing::now() + TimeDelta::seconds(900),
+        };
         assert_eq!(tokens.verify(&token).await.unwrap(), expected);
         clock.advance(TimeDelta::seconds(929));
         assert_eq!(tokens.verify(&token).await.unwrap(), expected);
@@ -176,6 +185,7 @@ mod tests {
             ("exp", json!("never"), "it is malformed"),
             ("exp", json!(now - 31), "it is expired"),
             ("exp", json!(u64::MAX), "its `exp` is not a time"),
+            ("iat", json!(u64::MAX), "its `iat` is not a time"),
             ("nbf", json!(now + 31), "it is not valid yet"),
             ("sub", Value::Null, "a required claim is missing"),
             ("sub", json!("ada"), "its `sub` is not a UUID"),

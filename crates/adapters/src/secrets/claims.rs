@@ -7,7 +7,8 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
+use domain::identity::CLOCK_LEEWAY;
 use domain::users::UserId;
 use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
@@ -19,9 +20,6 @@ use uuid::Uuid;
 
 /// The longest token that is looked at.
 pub(super) const TOKEN_MAX_BYTES: usize = 8 * 1024;
-
-/// By how much the issuer's clock may differ from ours.
-const LEEWAY: TimeDelta = TimeDelta::seconds(30);
 
 /// The one role that speaks for a user. `service_role` and `anon` are refused.
 pub(super) const ROLE: &str = "authenticated";
@@ -36,6 +34,7 @@ struct Claims {
     sub: Option<String>,
     role: Option<String>,
     exp: Option<Number>,
+    iat: Option<Number>,
     nbf: Option<Number>,
 }
 
@@ -79,16 +78,20 @@ impl ClaimRules {
         let user_id = Uuid::try_parse(subject).map_err(|_| invalid("its `sub` is not a UUID"))?;
         let now = self.clock.now();
         let expires_at = claims.exp.as_ref().and_then(moment).ok_or_else(|| invalid("its `exp` is not a time"))?;
-        if now - LEEWAY >= expires_at {
+        if now - CLOCK_LEEWAY >= expires_at {
             return Err(invalid("it is expired"));
         }
         if let Some(not_before) = &claims.nbf {
             let not_before = moment(not_before).ok_or_else(|| invalid("its `nbf` is not a time"))?;
-            if now + LEEWAY < not_before {
+            if now + CLOCK_LEEWAY < not_before {
                 return Err(invalid("it is not valid yet"));
             }
         }
-        Ok(VerifiedIdentity { user_id: UserId(user_id), expires_at })
+        let issued_at = match &claims.iat {
+            Some(issued_at) => Some(moment(issued_at).ok_or_else(|| invalid("its `iat` is not a time"))?),
+            None => None,
+        };
+        Ok(VerifiedIdentity { user_id: UserId(user_id), issued_at, expires_at })
     }
 }
 

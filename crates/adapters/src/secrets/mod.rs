@@ -7,6 +7,7 @@ mod claims;
 mod jwks;
 pub mod opaque;
 pub mod passwords;
+pub mod refresh_tokens;
 pub mod supabase;
 #[cfg(test)]
 mod testing;

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::base62;
 
 /// By which a scanner, or an operator who finds one in a wrong place, knows what it is.
-const PREFIX: &str = "rt_";
+pub(super) const PREFIX: &str = "rt_";
 
 /// 43 characters of base62 carry 256.03 bits.
 const LENGTH: usize = 43;

@@ -110,13 +110,13 @@ mod tests {
             if token == "bad" {
                 return Err(TokenRefused::Invalid("it is bad".to_owned()));
             }
-            Ok(VerifiedIdentity { user_id: UserId(Uuid::nil()), expires_at: self.expires_at })
+            Ok(VerifiedIdentity { user_id: UserId(Uuid::nil()), issued_at: None, expires_at: self.expires_at })
         }
 
         fn verify_at_once(&self, token: &str) -> Option<VerifiedIdentity> {
             (token == "swift").then(|| {
                 self.asked.fetch_add(1, Ordering::SeqCst);
-                VerifiedIdentity { user_id: UserId(Uuid::nil()), expires_at: self.expires_at }
+                VerifiedIdentity { user_id: UserId(Uuid::nil()), issued_at: None, expires_at: self.expires_at }
             })
         }
     }

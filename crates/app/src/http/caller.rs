@@ -57,15 +57,15 @@ pub async fn identify(
     next.call(request).await
 }
 
-/// On this very thread where the memory knows the caller, and where all that is missing is a role, which is read by a
-/// fetch of its own. Everything else is detached.
+/// On this very thread where the memory knows the caller, and where all that is missing is read by a fetch of its own.
+/// Everything else is detached.
 async fn look_up(
     callers: Arc<CallerService>,
     presented: Presented<'_>,
 ) -> Result<Result<Identified, NotIdentified>, Problem> {
     match callers.identify_at_once(presented) {
         AtOnce::Known(identified) => Ok(Ok(identified)),
-        AtOnce::RoleMissing(user_id) => Ok(callers.identify_user(user_id).await),
+        AtOnce::FactsMissing(identity) => Ok(callers.identify_user(&identity).await),
         AtOnce::Unknown => {
             let presented = presented.keep();
             detached(async move { Ok::<_, Problem>(callers.identify(&presented).await) }).await
@@ -80,11 +80,26 @@ fn refusal(error: NotIdentified, count: impl FnOnce()) -> Problem {
             count();
             Problem::unauthorized()
         }
+        NotIdentified::Banned => {
+            let detail = "Your identity is banned. It may act again when its provider ends the ban.";
+            Problem::new(StatusCode::FORBIDDEN, "identity_banned", detail)
+        }
         NotIdentified::ProviderAway(why) => {
             tracing::error!(%why, "tokens cannot be checked");
             Problem::unavailable("identity_provider_away", "Tokens cannot be checked just now. Send the request again.")
         }
         NotIdentified::Store(error) => error.into(),
+    }
+}
+
+/// What is said where the user whom somebody acts for may not be served.
+pub fn not_served(error: NotIdentified) -> Problem {
+    match error {
+        NotIdentified::Banned | NotIdentified::Refused(_) => {
+            let detail = "The user's identity is banned or deleted by its provider.";
+            Problem::new(StatusCode::FORBIDDEN, "identity_banned", detail)
+        }
+        other => refusal(other, || {}),
     }
 }
 

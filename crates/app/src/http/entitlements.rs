@@ -9,11 +9,12 @@ use domain::identity::{Permission, Subject};
 use domain::users::UserId;
 use serde::{Deserialize, Serialize};
 use services::entitlements::{EntitlementError, EntitlementService};
+use services::identity::callers::CallerService;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 use validator::Validate;
 
-use super::caller::{CheckUsage, Permitted, ReadAnyUser, WriteAnyUser};
+use super::caller::{CheckUsage, Permitted, ReadAnyUser, WriteAnyUser, not_served};
 use super::detached::detached;
 use super::pages::ListView;
 use super::plans::feature_id;
@@ -211,10 +212,14 @@ pub async fn check_entitlement(
     asking: Permitted<CheckUsage>,
     query: ValidQuery<ConsistencyQuery>,
     entitlements: Data<EntitlementService>,
+    callers: Data<CallerService>,
     input: Valid<CheckIn>,
 ) -> Result<Json<DecisionView>, Problem> {
     let CheckIn { user_id, feature_id: id, amount, consistency } = input.body;
     let subject = asking.caller.acting_for(user_id.map(UserId), Permission::UsageCheck)?;
+    if let Subject::Another(user_id) = subject {
+        callers.admit_subject(user_id).await.map_err(not_served)?;
+    }
     // Said in the address or in the body: who says `strong` anywhere means it.
     let consistency = if query.0.consistency == Consistency::Strong { Consistency::Strong } else { consistency };
     decide(subject, feature_id(&id)?, amount.unwrap_or(1), consistency, entitlements).await

@@ -70,7 +70,7 @@ pub struct RefreshIn {
 #[derive(Serialize, ToSchema)]
 pub struct SignedInView {
     pub access_token: String,
-    /// Good for one exchange.
+    /// Good for one exchange; for 30 seconds after it, it is answered with the same successor.
     pub refresh_token: String,
     #[schema(example = "Bearer")]
     pub token_type: &'static str,
@@ -149,15 +149,16 @@ pub async fn log_in(
 ) -> Result<HttpResponse, Problem> {
     let accounts = accounts.service()?;
     let LogInIn { email, password } = input.body;
-    limits.check_login(limits.address_of(&request), &email.trim().to_lowercase())?;
     // An address that can belong to nobody is answered like one that belongs to nobody here.
-    let email = Email::parse(&email).map_err(|_| AccountError::WrongCredentials)?;
+    let spelling = Email::stored_spellings(&email).pop().unwrap_or_default();
+    limits.check_login(limits.address_of(&request), &spelling)?;
     let user_agent = user_agent(&request);
     let signed_in = detached(async move { accounts.log_in(&email, password, user_agent).await }).await?;
     Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(view(signed_in)))
 }
 
-/// Exchanges a refresh token for a new pair. A token that comes a second time ends its session.
+/// Exchanges a refresh token for a new pair. Within 30 seconds the same token gets the same successor once more, as two
+/// tabs of a browser need it; later, or after the successor was exchanged, it ends its session.
 #[utoipa::path(post, path = "/api/auth/refresh", tag = "identity", operation_id = "refresh", request_body = RefreshIn, responses(
     (status = 200, description = "A new pair of tokens", body = SignedInView),
     (status = 401, description = "The token is not valid any more", body = ProblemView),
@@ -195,7 +196,7 @@ fn view(signed_in: SignedIn) -> SignedInView {
         expires_in: access_token.expires_in_seconds,
         user: SignedInUserView {
             id: user.id.0,
-            email: user.email.map(String::from).unwrap_or_default(),
+            email: user.email.map(|email| email.to_string()).unwrap_or_default(),
             name: user.name,
             role: user.role,
             plan_id: user.plan_id.into(),

@@ -324,7 +324,7 @@ pub async fn change_role(
     let id = user_id(&id)?;
     let users = users.into_inner();
     let RoleIn { role, reason } = input.body;
-    let user = detached(async move { users.change_role(admin.caller.user_id, id, role, reason).await }).await?;
+    let user = detached(async move { users.change_role(Some(admin.caller.user_id), id, role, reason).await }).await?;
     Ok(Json(UserView::from(&user)))
 }
 

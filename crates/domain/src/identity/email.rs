@@ -1,18 +1,44 @@
-//! E-mail addresses and passwords: what an account is opened with.
+//! E-mail addresses: what is entered here is judged (`Email`), what an identity provider stores is not (`StoredEmail`).
+//!
+//! Promised: an `Email` is in one spelling (lower case, NFC, at most 254 bytes) and parsing it again gives the same; it
+//! has no character that nobody sees and none that only looks like ASCII. Costs a pass or two over at most 254 bytes.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use unicode_normalization::UnicodeNormalization;
 
-/// The shortest and longest password, in characters. The upper bound keeps one log-in
-/// from buying minutes of hashing.
-pub const PASSWORD_LENGTH: std::ops::RangeInclusive<usize> = 12..=128;
-
-/// The longest e-mail address that SMTP can carry (RFC 5321, section 4.5.3.1.3).
+/// The longest e-mail address that SMTP can carry, in bytes (RFC 5321, section 4.5.3.1.3).
 pub const EMAIL_MAX_LENGTH: usize = 254;
 
-/// An e-mail address, trimmed and in lower case, so that one mailbox is one identity.
+/// Characters that show nothing or change how their neighbours are shown: Unicode's default ignorable code points, the
+/// interlinear marks, the replacement characters and the Braille blank.
+const INVISIBLE: [(u32, u32); 21] = [
+    (0x00AD, 0x00AD),
+    (0x034F, 0x034F),
+    (0x061C, 0x061C),
+    (0x115F, 0x1160),
+    (0x17B4, 0x17B5),
+    (0x180B, 0x180F),
+    (0x200B, 0x200F),
+    (0x2028, 0x202E),
+    (0x2060, 0x206F),
+    (0x2800, 0x2800),
+    (0x3164, 0x3164),
+    (0xE000, 0xF8FF),
+    (0xFDD0, 0xFDEF),
+    (0xFE00, 0xFE0F),
+    (0xFEFF, 0xFEFF),
+    (0xFFA0, 0xFFA0),
+    (0xFFF0, 0xFFFF),
+    (0x1_BCA0, 0x1_BCA3),
+    (0x1_D173, 0x1_D17A),
+    (0xE_0000, 0xE_0FFF),
+    (0xF_0000, 0x10_FFFF),
+];
+
+/// An e-mail address as it is entered here, in one spelling, so that one mailbox is one identity.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Email(String);
@@ -21,32 +47,79 @@ pub struct Email(String);
 pub enum EmailRefused {
     #[error("an e-mail address has one @ between a name and a domain")]
     Malformed,
-    #[error("an e-mail address has at most 254 characters")]
+    #[error("an e-mail address has at most 254 bytes, in lower case and NFC")]
     TooLong,
+    #[error("an e-mail address has no invisible characters and none that only look like others")]
+    LookAlike,
 }
 
 impl Email {
     pub fn parse(text: &str) -> Result<Self, EmailRefused> {
         let text = text.trim();
+        // A spelling is at least a third of the bytes that were entered, so what is far longer is not looked at.
+        if text.len() > 4 * EMAIL_MAX_LENGTH {
+            return Err(EmailRefused::TooLong);
+        }
+        if text.chars().any(is_look_alike) {
+            return Err(EmailRefused::LookAlike);
+        }
+        // Everything else is judged on the one spelling: lower case may be longer, and other characters, than what was
+        // entered (a Turkish capital I with a dot becomes an i and a combining dot).
+        let text = spelling(text);
         if text.len() > EMAIL_MAX_LENGTH {
             return Err(EmailRefused::TooLong);
         }
-        let (name, domain) = text.split_once('@').ok_or(EmailRefused::Malformed)?;
-        let unfit = |character: char| {
-            character.is_whitespace() || character.is_control() || "<>()[],;:\\\"".contains(character)
-        };
-        let hyphens_inside = |label: &str| !label.starts_with('-') && !label.ends_with('-');
-        let fits = |label: &str| !label.is_empty() && label.chars().all(|one| one.is_alphanumeric() || one == '-');
-        let domain_is_one = domain.split('.').all(|label| fits(label) && hyphens_inside(label));
-        if name.is_empty() || domain.is_empty() || domain.contains('@') || text.contains(unfit) || !domain_is_one {
+        if spelling(&text) != text || !is_well_formed(&text) {
             return Err(EmailRefused::Malformed);
         }
-        Ok(Self(text.to_lowercase()))
+        Ok(Self(text))
     }
 
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The spellings under which an account may be stored that was opened with this text, the exact one first: accounts
+    /// of earlier releases were not brought to NFC. Empty for what can be nobody's.
+    pub fn stored_spellings(text: &str) -> Vec<String> {
+        let text = text.trim();
+        if text.is_empty() || text.len() > 4 * EMAIL_MAX_LENGTH || text.chars().any(char::is_control) {
+            return Vec::new();
+        }
+        let mut spellings = vec![text.to_lowercase()];
+        spellings.extend(Some(spelling(text)).filter(|one| spellings.first() != Some(one)));
+        spellings
+    }
+}
+
+/// Lower case and NFC.
+fn spelling(text: &str) -> String {
+    text.to_lowercase().nfc().collect()
+}
+
+fn is_well_formed(text: &str) -> bool {
+    let Some((name, domain)) = text.split_once('@') else { return false };
+    let unfit =
+        |character: char| character.is_whitespace() || character.is_control() || "<>()[],;:\\\"".contains(character);
+    let hyphens_inside = |label: &str| !label.starts_with('-') && !label.ends_with('-');
+    let fits = |label: &str| !label.is_empty() && label.chars().all(|one| one.is_alphanumeric() || one == '-');
+    let domain_is_one = domain.split('.').all(|label| fits(label) && hyphens_inside(label));
+    !name.is_empty() && domain_is_one && !text.contains(unfit)
+}
+
+/// Whether nobody sees the character, or whether it is taken for ASCII that it is not: a full-width or mathematical letter,
+/// a ligature, a superscript.
+fn is_look_alike(character: char) -> bool {
+    let code = u32::from(character);
+    let is_invisible = INVISIBLE.iter().any(|(first, last)| (*first..=*last).contains(&code));
+    let is_styled_ascii = || {
+        !character.is_ascii() && !character.is_whitespace() && {
+            // Canonical equivalence is no style: the Kelvin sign is a K, and NFC writes it so.
+            std::iter::once(character).nfc().any(|one| !one.is_ascii())
+                && std::iter::once(character).nfkc().all(|one| one.is_ascii())
+        }
+    };
+    is_invisible || is_styled_ascii()
 }
 
 impl TryFrom<String> for Email {
@@ -69,23 +142,132 @@ impl fmt::Display for Email {
     }
 }
 
-/// Whether a password is long enough to be worth guessing and short enough to be hashed.
-pub fn password_fits(password: &str) -> bool {
-    PASSWORD_LENGTH.contains(&password.chars().count())
+/// An address as the identity's provider keeps it: shown as it is, and never a reason to refuse a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredEmail(String);
+
+impl StoredEmail {
+    /// `None` where the provider keeps an empty text for no address.
+    pub fn new(text: &str) -> Option<Self> {
+        (!text.trim().is_empty()).then(|| Self(text.to_owned()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it is this address in some spelling.
+    pub fn is(&self, email: &Email) -> bool {
+        Self::from(email.clone()) == *self || spelling(self.0.trim()) == email.0
+    }
+}
+
+impl From<Email> for StoredEmail {
+    fn from(email: Email) -> Self {
+        Self(email.0)
+    }
+}
+
+impl fmt::Display for StoredEmail {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
+    fn parsed(text: &str) -> Result<String, EmailRefused> {
+        Email::parse(text).map(String::from)
+    }
+
     #[test]
-    fn an_email_is_trimmed_and_lower_case() {
-        assert_eq!(Email::parse("  Ada@Example.COM ").map(String::from), Ok("ada@example.com".to_owned()));
+    fn an_email_is_trimmed_and_in_one_spelling() {
+        assert_eq!(parsed("  Ada@Example.COM ").as_deref(), Ok("ada@example.com"));
+        assert_eq!(parsed("a\u{308}da@exa\u{308}mple.com").as_deref(), Ok("äda@exämple.com"), "NFC");
+        assert_eq!(parsed("AD\u{212A}@example.com").as_deref(), Ok("adk@example.com"), "the Kelvin sign is a K");
         for bad in
             ["", "ada", "@example.com", "ada@", "a@b@c", "a b@c.d", "a@b..c", "a\u{0}@b.c", "a@.c", "a@b*.c", "a@-b.c"]
         {
-            assert_eq!(Email::parse(bad), Err(EmailRefused::Malformed), "{bad:?}");
+            assert_eq!(parsed(bad), Err(EmailRefused::Malformed), "{bad:?}");
         }
-        assert_eq!(Email::parse(&format!("{}@example.com", "a".repeat(250))), Err(EmailRefused::TooLong));
+        assert_eq!(parsed(&format!("{}@example.com", "a".repeat(250))), Err(EmailRefused::TooLong));
+    }
+
+    #[test]
+    fn lower_case_is_judged_and_not_what_was_entered() {
+        assert_eq!(parsed("a@İstanbul.com"), Err(EmailRefused::Malformed));
+        assert_eq!(parsed(&format!("{}@example.com", "İ".repeat(110))), Err(EmailRefused::TooLong));
+        assert!(parsed("İ@example.com").is_ok_and(|text| text == "i\u{307}@example.com"));
+    }
+
+    #[test]
+    fn what_nobody_sees_or_what_is_taken_for_another_is_refused() {
+        for bad in [
+            '\u{200B}',
+            '\u{200D}',
+            '\u{AD}',
+            '\u{FEFF}',
+            '\u{202E}',
+            '\u{2066}',
+            '\u{200F}',
+            '\u{061C}',
+            '\u{2060}',
+            '\u{FE0F}',
+            '\u{E0041}',
+            '\u{3164}',
+            '\u{180E}',
+            'ａ',
+            'ﬁ',
+            '𝐚',
+            'ª',
+            '①',
+            'ſ',
+        ] {
+            for text in [format!("a{bad}da@example.com"), format!("ada@exa{bad}mple.com"), format!("{bad}@example.com")]
+            {
+                assert_eq!(parsed(&text), Err(EmailRefused::LookAlike), "{text:?}");
+            }
+        }
+        for good in ["пример@пример.рф", "用户@例子.公司", "o'neil+x@example.com", "ผู้นำ@example.com"]
+        {
+            assert!(parsed(good).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn what_is_stored_is_shown_as_it_is() {
+        let email = Email::parse("ada@example.com").unwrap();
+        for (stored, is_hers) in
+            [("Ada@Example.com", true), ("ada@example.com", true), ("q2V5GtL_hash", false), ("a@[127.0.0.1]", false)]
+        {
+            let shown = StoredEmail::new(stored).unwrap();
+            assert_eq!((shown.as_str(), shown.is(&email)), (stored, is_hers));
+        }
+        assert_eq!(StoredEmail::new(""), None);
+    }
+
+    #[test]
+    fn an_account_of_an_earlier_release_is_found_by_its_exact_spelling_first() {
+        assert_eq!(Email::stored_spellings(" Ada@Example.com"), ["ada@example.com"]);
+        assert_eq!(Email::stored_spellings("A\u{308}@x.y"), ["a\u{308}@x.y", "ä@x.y"]);
+        for nobodys in ["", "  ", "a\u{0}@b.c", &"a".repeat(2_000)] {
+            assert_eq!(Email::stored_spellings(nobodys), Vec::<String>::new());
+        }
+    }
+
+    proptest! {
+        /// Whatever is accepted is read back as the same, and fits where it is kept.
+        #[test]
+        fn an_accepted_address_is_accepted_again_as_it_is(name in "\\PC{1,60}", domain in "[a-zA-ZäÖİßſKå\u{308}.-]{1,20}") {
+            if let Ok(email) = Email::parse(&format!("{name}@{domain}")) {
+                prop_assert!(email.as_str().len() <= EMAIL_MAX_LENGTH);
+                prop_assert_eq!(Email::parse(email.as_str()), Ok(email.clone()));
+                prop_assert!(StoredEmail::from(email.clone()).is(&email));
+            }
+        }
     }
 }

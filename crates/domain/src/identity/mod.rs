@@ -1,12 +1,16 @@
-//! Identity: who asks (`email`, `callers`), in which role, what they may do to themselves and to others
-//! (`permissions`), and what they could do when an answer was stored for them (`rights`).
+//! Identity: who asks (`email`, `passwords`, `callers`, `states`), in which role, what they may do to themselves and to
+//! others (`permissions`), and what they could do when an answer was stored for them (`rights`).
 
 mod callers;
 mod email;
+mod passwords;
 mod permissions;
 mod rights;
+mod states;
 
 pub use callers::{Caller, Credential, Forbidden, Subject};
-pub use email::{EMAIL_MAX_LENGTH, Email, EmailRefused, PASSWORD_LENGTH, password_fits};
+pub use email::{EMAIL_MAX_LENGTH, Email, EmailRefused, StoredEmail};
+pub use passwords::{PASSWORD_LENGTH, new_password_fits, normal_password, password_fits};
 pub use permissions::{Permission, PermissionSet, Role, UnknownPermission, UnknownRole};
 pub use rights::CallerRights;
+pub use states::{CLOCK_LEEWAY, CallerFacts, IdentityState, NotAdmitted, UnknownIdentityState};

@@ -1,22 +1,31 @@
 //! Accounts: sign-up, log-in and sessions of the built-in identity. Off where Supabase is the identity provider.
 //!
 //! A password is hashed before a transaction is opened and compared after it is closed: a hash takes a thousand times
-//! as long as a statement. A refresh token is exchanged once; one that comes a second time was stolen from one of its
-//! two holders, so the whole session ends.
+//! as long as a statement. It is hashed in one spelling (NFKC); a hash of an earlier release may be of another.
+//!
+//! A refresh token is exchanged for one successor. Who shows it once more within `GRACE` is given the same successor: two
+//! tabs of one browser do so. Later, or after the successor was exchanged, it was stolen from one of its two holders, so
+//! the whole session ends.
 
 use std::sync::Arc;
 
-use chrono::TimeDelta;
-use domain::identity::{Email, Role, password_fits};
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::identity::{Email, Role, new_password_fits, normal_password, password_fits};
 use domain::users::{NewUser, User, UserId};
 use ports::clock::Clock;
 use ports::identity::{
-    AccessToken, CallerCache, NewSession, PasswordHasher, RefreshToken, SecretError, SecretMint, TokenIssuer,
+    AccessToken, CallerCache, NewSession, OpaqueSecret, PasswordHasher, RefreshToken, RefreshTokenMint, SecretError,
+    StoredCredentials, TokenIssuer,
 };
 use ports::randomness::Randomness;
 use ports::store::{Scope, Store, StoreError, UnitOfWork};
 use thiserror::Error;
 use tracing::warn;
+
+use crate::conflicts::{may_conflict, retry_conflicts};
+
+/// How long an exchanged refresh token is still answered with its successor.
+const GRACE: TimeDelta = TimeDelta::seconds(30);
 
 /// How many ended sessions one sweep removes at most.
 const SWEPT_AT_ONCE: u64 = 1_000;
@@ -54,17 +63,7 @@ pub enum AccountError {
     #[error(transparent)]
     Store(#[from] StoreError),
 }
-
-/// What became of the first administrator at a start.
-#[derive(Clone, PartialEq, Eq)]
-pub enum FirstAdmin {
-    /// There was one already.
-    Present,
-    /// The account was made now, with this password if it was generated.
-    Made { email: Email, generated: Option<String> },
-    /// An existing account was made administrator.
-    Promoted { email: Email },
-}
+may_conflict!(AccountError);
 
 pub struct AccountService {
     pub store: Arc<dyn Store>,
@@ -72,7 +71,7 @@ pub struct AccountService {
     pub randomness: Arc<dyn Randomness>,
     pub passwords: Arc<dyn PasswordHasher>,
     pub tokens: Arc<dyn TokenIssuer>,
-    pub secrets: Arc<dyn SecretMint>,
+    pub secrets: Arc<dyn RefreshTokenMint>,
     pub cache: Arc<dyn CallerCache>,
     /// How long a session lives after its last refresh.
     pub session_ttl: TimeDelta,
@@ -81,10 +80,7 @@ pub struct AccountService {
 impl AccountService {
     /// Makes the identity, its profile and a first session, all or nothing.
     pub async fn sign_up(&self, sign_up: SignUp) -> Result<SignedIn, AccountError> {
-        if !password_fits(&sign_up.password) {
-            return Err(AccountError::PasswordUnfit);
-        }
-        let hash = self.passwords.hash(sign_up.password).await?;
+        let hash = self.hash_password(&sign_up.password).await?;
         let mut work = self.store.begin(Scope::SERVICE).await?;
         let name = sign_up.name.unwrap_or_else(|| name_from(&sign_up.email));
         let user = self.register(&mut *work, &sign_up.email, &hash, name, Role::User).await?;
@@ -93,48 +89,121 @@ impl AccountService {
         self.signed_in(user, session)
     }
 
+    /// `email` is as it was entered: an account is found by each spelling under which it may be stored.
     pub async fn log_in(
         &self,
-        email: &Email,
+        email: &str,
         password: String,
         user_agent: Option<String>,
     ) -> Result<SignedIn, AccountError> {
-        let mut work = self.store.begin(Scope::SERVICE).await?;
-        let stored = work.identity().find_credentials(email).await?;
-        work.commit().await?;
-        // An over-long password is not worth hashing, but an unknown e-mail must cost what a known one costs.
-        let fits = password_fits(&password);
-        let presented = if fits { password } else { String::new() };
-        let hash = stored.as_ref().filter(|_| fits).map(|stored| stored.password_hash.clone());
-        let right = self.passwords.verify(presented, hash).await?;
-        let Some(stored) = stored.filter(|_| right) else { return Err(AccountError::WrongCredentials) };
+        let stored = self.find_credentials(email).await?;
+        let rehashed = self.check_password(&password, stored.as_ref()).await?;
+        let stored = stored.ok_or(AccountError::WrongCredentials)?;
         let mut work = self.store.begin(Scope::SERVICE).await?;
         let user = work.users().find(stored.user_id).await?.ok_or(AccountError::WrongCredentials)?;
+        if let Some(hash) = rehashed {
+            work.identity().save_password(user.id, &hash).await?;
+        }
         let session = self.open_session(&mut *work, user.id, user_agent).await?;
         work.commit().await?;
         self.signed_in(user, session)
     }
 
+    async fn find_credentials(&self, email: &str) -> Result<Option<StoredCredentials>, AccountError> {
+        let mut work = self.store.begin(Scope::SERVICE).await?;
+        let mut stored = None;
+        for spelling in Email::stored_spellings(email) {
+            stored = stored.or(work.identity().find_credentials(&spelling).await?);
+        }
+        work.commit().await?;
+        Ok(stored)
+    }
+
+    /// Compares the spelling that is hashed today, then the one that was entered. Where only the latter is right, the hash
+    /// of the former comes back, to be kept in its place. How much work it is depends on what was entered alone.
+    async fn check_password(
+        &self,
+        password: &str,
+        stored: Option<&StoredCredentials>,
+    ) -> Result<Option<String>, AccountError> {
+        let normal = normal_password(password);
+        // An over-long password is not worth hashing, but an unknown e-mail must cost what a known one costs.
+        let fits = password_fits(password);
+        let hash = || stored.filter(|_| fits).map(|stored| stored.password_hash.clone());
+        let presented = |text: &str| if fits { text.to_owned() } else { String::new() };
+        if self.passwords.verify(presented(&normal), hash()).await? {
+            return Ok(None);
+        }
+        if normal != password && self.passwords.verify(presented(password), hash()).await? {
+            return Ok(Some(self.passwords.hash(normal).await?));
+        }
+        Err(AccountError::WrongCredentials)
+    }
+
+    pub(super) async fn hash_password(&self, password: &str) -> Result<String, AccountError> {
+        if !new_password_fits(password) {
+            return Err(AccountError::PasswordUnfit);
+        }
+        Ok(self.passwords.hash(normal_password(password)).await?)
+    }
+
     /// Exchanges a refresh token for a new pair.
     pub async fn refresh(&self, refresh_token: &str) -> Result<SignedIn, AccountError> {
+        retry_conflicts(async || self.exchange(refresh_token).await).await
+    }
+
+    async fn exchange(&self, refresh_token: &str) -> Result<SignedIn, AccountError> {
         let now = self.clock.now();
+        let successor = self.secrets.successor(refresh_token);
         let mut work = self.store.begin(Scope::SERVICE).await?;
         let found = work.identity().lock_refresh_token(&self.secrets.hash(refresh_token)).await?;
-        let old = found.ok_or(AccountError::RefreshRefused)?;
-        if old.used_at.is_some() && old.revoked_at.is_none() {
-            work.identity().revoke_session(old.session_id, now).await?;
-            work.commit().await?;
-            warn!(user_id = %old.user_id, session_id = %old.session_id, "a refresh token came twice; its session was ended");
-            return Err(AccountError::RefreshRefused);
-        }
-        if old.revoked_at.is_some() || old.expires_at <= now {
-            return Err(AccountError::RefreshRefused);
-        }
+        let old = found.filter(|old| old.revoked_at.is_none()).ok_or(AccountError::RefreshRefused)?;
+        let issued = match old.used_at {
+            None if old.expires_at <= now => return Err(AccountError::RefreshRefused),
+            None => {
+                let issued = self.keep_refresh_token(&mut *work, successor, old.session_id, old.user_id).await?;
+                work.identity().replace_refresh_token(old.id, issued.token.id, now).await?;
+                issued
+            }
+            Some(used_at) => match self.find_successor(&mut *work, &old, successor, used_at, now).await? {
+                Some(issued) => issued,
+                None => return self.end_stolen_session(work, &old, now).await,
+            },
+        };
         let user = work.users().find(old.user_id).await?.ok_or(AccountError::RefreshRefused)?;
-        let successor = self.issue_refresh_token(&mut *work, old.session_id, old.user_id).await?;
-        work.identity().replace_refresh_token(old.id, successor.token.id, now).await?;
         work.commit().await?;
-        self.signed_in(user, successor)
+        self.signed_in(user, issued)
+    }
+
+    /// The successor that an exchanged token was given a moment ago, as long as nobody has exchanged it in turn.
+    async fn find_successor(
+        &self,
+        work: &mut dyn UnitOfWork,
+        old: &RefreshToken,
+        successor: OpaqueSecret,
+        used_at: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) -> Result<Option<IssuedRefreshToken>, AccountError> {
+        if used_at + GRACE <= now {
+            return Ok(None);
+        }
+        let found = work.identity().find_refresh_token(&successor.hash).await?;
+        let alive = found.filter(|token| {
+            token.session_id == old.session_id && token.used_at.is_none() && token.revoked_at.is_none()
+        });
+        Ok(alive.map(|token| IssuedRefreshToken { secret: successor.secret, token }))
+    }
+
+    async fn end_stolen_session(
+        &self,
+        mut work: Box<dyn UnitOfWork>,
+        old: &RefreshToken,
+        now: DateTime<Utc>,
+    ) -> Result<SignedIn, AccountError> {
+        work.identity().revoke_session(old.session_id, now).await?;
+        work.commit().await?;
+        warn!(user_id = %old.user_id, session_id = %old.session_id, "a refresh token came twice; its session was ended");
+        Err(AccountError::RefreshRefused)
     }
 
     /// Ends the session of a refresh token. An unknown token is no error: what was asked for is the case.
@@ -144,55 +213,6 @@ impl AccountService {
             work.identity().revoke_session(token.session_id, self.clock.now()).await?;
         }
         Ok(work.commit().await?)
-    }
-
-    /// Sees to it that there is an administrator: the one named in the settings, else a first one if there is none.
-    pub async fn ensure_admin(
-        &self,
-        named: Option<Email>,
-        password: Option<String>,
-    ) -> Result<FirstAdmin, AccountError> {
-        let mut work = self.store.begin(Scope::SERVICE).await?;
-        let email = match named {
-            Some(email) => email,
-            None if work.users().has_admin().await? => return Ok(FirstAdmin::Present),
-            None => default_admin(),
-        };
-        if let Some(user_id) = work.identity().find_by_email(&email).await? {
-            return self.promote(work, user_id, email).await;
-        }
-        drop(work);
-        let generated = password.is_none().then(|| self.generate_password());
-        let password = password.or_else(|| generated.clone()).unwrap_or_default();
-        if !password_fits(&password) {
-            return Err(AccountError::PasswordUnfit);
-        }
-        let hash = self.passwords.hash(password).await?;
-        let mut work = self.store.begin(Scope::SERVICE).await?;
-        self.register(&mut *work, &email, &hash, "Administrator".to_owned(), Role::Admin).await?;
-        work.commit().await?;
-        Ok(FirstAdmin::Made { email, generated })
-    }
-
-    /// As random as a refresh token, without the mark of one.
-    fn generate_password(&self) -> String {
-        let secret = self.secrets.mint().secret;
-        secret.split_once('_').map_or_else(|| secret.clone(), |(_, random)| random.to_owned())
-    }
-
-    async fn promote(
-        &self,
-        mut work: Box<dyn UnitOfWork>,
-        user_id: UserId,
-        email: Email,
-    ) -> Result<FirstAdmin, AccountError> {
-        if work.users().find_role(user_id).await? == Some(Role::Admin) {
-            return Ok(FirstAdmin::Present);
-        }
-        work.users().save_role(user_id, Role::Admin).await?;
-        work.commit().await?;
-        self.cache.forget(user_id);
-        Ok(FirstAdmin::Promoted { email })
     }
 
     /// Removes sessions that ended a month ago; says how many.
@@ -212,7 +232,7 @@ impl AccountService {
         work.commit().await
     }
 
-    async fn register(
+    pub(super) async fn register(
         &self,
         work: &mut dyn UnitOfWork,
         email: &Email,
@@ -225,7 +245,7 @@ impl AccountService {
             other => AccountError::Store(other),
         };
         let id = UserId(self.randomness.new_id());
-        let id = work.identity().register(id, email, password_hash).await.map_err(taken)?;
+        work.identity().register(id, email, password_hash).await.map_err(taken)?;
         Ok(work.users().insert(&NewUser { id, name, role }).await?)
     }
 
@@ -242,16 +262,16 @@ impl AccountService {
             expires_at: self.clock.now() + self.session_ttl,
         };
         work.identity().insert_session(&session).await?;
-        self.issue_refresh_token(work, session.id, user_id).await
+        self.keep_refresh_token(work, self.secrets.mint(), session.id, user_id).await
     }
 
-    async fn issue_refresh_token(
+    async fn keep_refresh_token(
         &self,
         work: &mut dyn UnitOfWork,
+        minted: OpaqueSecret,
         session_id: uuid::Uuid,
         user_id: UserId,
     ) -> Result<IssuedRefreshToken, AccountError> {
-        let minted = self.secrets.mint();
         let token = RefreshToken {
             id: self.randomness.new_id(),
             session_id,
@@ -278,21 +298,4 @@ struct IssuedRefreshToken {
 
 fn name_from(email: &Email) -> String {
     email.as_str().split('@').next().unwrap_or_default().chars().take(100).collect()
-}
-
-/// Who the first administrator is where no e-mail is set.
-fn default_admin() -> Email {
-    // The literal is an address by the rule that `parse` checks; a test holds it.
-    Email::parse("admin@example.com").unwrap_or_else(|_| unreachable!("the default address is well formed"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_default_administrator_has_an_address() {
-        assert_eq!(default_admin().as_str(), "admin@example.com");
-        assert_eq!(name_from(&default_admin()), "admin");
-    }
 }

@@ -1,22 +1,25 @@
 //! Callers: from a token or a key to the user behind it, their role and what they may do.
 //!
-//! A token's signature is checked by its verifier, a key by its hash. Role and key come out of the memory of this process
-//! wherever it has them (`CallerCache`), and then nobody waits. Roles that it has not are read together (`readings`).
+//! A token's signature is checked by its verifier, a key by its hash. What is to be known of the user and the key come out
+//! of the memory of this process wherever it has them (`CallerCache`), and then nobody waits. Users that it does not know
+//! are read together (`readings`). Nobody acts by an identity that is banned or deleted, nor by a token that is older than
+//! the identity.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
 use domain::api_keys::{ApiKeyId, KeyHolder};
-use domain::identity::{Caller, Credential, Role};
+use domain::identity::{Caller, CallerFacts, Credential, NotAdmitted};
 use domain::users::UserId;
 use ports::api_keys::{KeyMint, KnownKey};
 use ports::clock::Clock;
-use ports::identity::{CallerCache, TokenRefused, TokenVerifier};
+use ports::identity::{CallerCache, TokenRefused, TokenVerifier, VerifiedIdentity};
 use ports::store::{Scope, Store, StoreError};
 use thiserror::Error;
 
 use crate::readings::Readings;
+use crate::users::IdentityProvider;
 
 /// How many keys' last uses wait at most to be written down; beyond it, a use is not noted.
 const NOTED_AT_MOST: usize = 10_000;
@@ -57,8 +60,8 @@ impl Kept {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AtOnce {
     Known(Identified),
-    /// The identity is certain, the role has to be read (`identify_user`).
-    RoleMissing(UserId),
+    /// The identity is certain, what is to be known of it has to be read (`identify_user`).
+    FactsMissing(VerifiedIdentity),
     /// All of it has to be looked into (`identify`).
     Unknown,
 }
@@ -85,10 +88,22 @@ pub enum NotIdentified {
     /// Unknown, expired, revoked or malformed: the caller is not told which. The text is for the log.
     #[error("the credential was refused: {0}")]
     Refused(String),
+    /// The credential is good and its identity is banned.
+    #[error("the identity is banned")]
+    Banned,
     #[error("the identity provider cannot be asked: {0}")]
     ProviderAway(String),
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<NotAdmitted> for NotIdentified {
+    fn from(why: NotAdmitted) -> Self {
+        match why {
+            NotAdmitted::Banned => Self::Banned,
+            NotAdmitted::Deleted | NotAdmitted::OlderThanIdentity => Self::Refused(why.to_string()),
+        }
+    }
 }
 
 pub struct CallerService {
@@ -98,6 +113,7 @@ pub struct CallerService {
     keys: Arc<dyn KeyMint>,
     cache: Arc<dyn CallerCache>,
     readings: Arc<Readings>,
+    provider: IdentityProvider,
     uses: Mutex<HashMap<ApiKeyId, DateTime<Utc>>>,
 }
 
@@ -109,8 +125,9 @@ impl CallerService {
         keys: Arc<dyn KeyMint>,
         cache: Arc<dyn CallerCache>,
         readings: Arc<Readings>,
+        provider: IdentityProvider,
     ) -> Self {
-        Self { store, clock, verifier, keys, cache, readings, uses: Mutex::default() }
+        Self { store, clock, verifier, keys, cache, readings, provider, uses: Mutex::default() }
     }
 
     /// What is known without waiting for anybody: for most requests, all of it.
@@ -118,25 +135,50 @@ impl CallerService {
         match presented {
             Presented::Token(token) => {
                 let Some(identity) = self.verifier.verify_at_once(token) else { return AtOnce::Unknown };
-                let user_id = identity.user_id;
-                match self.cache.role(user_id) {
-                    Some(role) => AtOnce::Known(by_token(user_id, Some(role))),
-                    None => AtOnce::RoleMissing(user_id),
+                match self.cache.facts(identity.user_id) {
+                    // Who is not admitted is refused by `identify`, with the reason.
+                    Some(facts) => by_token(&identity, &facts).map_or(AtOnce::Unknown, AtOnce::Known),
+                    None => AtOnce::FactsMissing(identity),
                 }
             }
             Presented::Key(key) => {
                 let known = self.keys.recognise(key).and_then(|hash| self.cache.key(&hash));
                 // One that is no longer usable is refused by `identify`, with its reason.
-                let caller = known.and_then(|known| self.by_key(known).ok());
+                let admitted = known.filter(|known| self.owner_is_admitted(known.user_id));
+                let caller = admitted.and_then(|known| self.by_key(known).ok());
                 caller.map_or(AtOnce::Unknown, |caller| AtOnce::Known(Identified::Caller(caller)))
             }
         }
     }
 
-    /// Someone whose identity is certain and whose role has to be read. It waits for a fetch that runs elsewhere, so that
-    /// whoever stops waiting cuts nothing short.
-    pub async fn identify_user(&self, user_id: UserId) -> Result<Identified, NotIdentified> {
-        Ok(by_token(user_id, self.readings.role(user_id).await?))
+    /// Someone whose identity is certain and of whom the rest has to be read. It waits for a fetch that runs elsewhere, so
+    /// that whoever stops waiting cuts nothing short.
+    pub async fn identify_user(&self, identity: &VerifiedIdentity) -> Result<Identified, NotIdentified> {
+        by_token(identity, &self.readings.caller(identity.user_id).await?)
+    }
+
+    /// Whether somebody may be acted for now: not where their identity is banned or deleted. Nothing is read where the
+    /// identities are ours, which are there or gone with their profile.
+    pub async fn admit_subject(&self, user_id: UserId) -> Result<(), NotIdentified> {
+        if self.provider == IdentityProvider::BuiltIn {
+            return Ok(());
+        }
+        let facts = self.facts(user_id).await?;
+        // Whom nobody knows any more is told by what is asked about them.
+        if facts.role.is_some() { Ok(facts.state.admit()?) } else { Ok(()) }
+    }
+
+    async fn facts(&self, user_id: UserId) -> Result<CallerFacts, StoreError> {
+        match self.cache.facts(user_id) {
+            Some(facts) => Ok(facts),
+            None => self.readings.caller(user_id).await,
+        }
+    }
+
+    /// Whether the memory knows that the owner of a key may act now. Where the identities are ours, a key goes with its owner.
+    fn owner_is_admitted(&self, user_id: UserId) -> bool {
+        let knows = || self.cache.facts(user_id).is_some_and(|facts| facts.state.admit().is_ok());
+        self.provider == IdentityProvider::BuiltIn || knows()
     }
 
     pub async fn identify(&self, presented: &Kept) -> Result<Identified, NotIdentified> {
@@ -151,10 +193,7 @@ impl CallerService {
             TokenRefused::Invalid(why) => NotIdentified::Refused(why),
             TokenRefused::Unavailable(why) => NotIdentified::ProviderAway(why),
         })?;
-        match self.cache.role(identity.user_id) {
-            Some(role) => Ok(by_token(identity.user_id, Some(role))),
-            None => self.identify_user(identity.user_id).await,
-        }
+        by_token(&identity, &self.facts(identity.user_id).await?)
     }
 
     async fn identify_by_key(&self, presented: &str) -> Result<Caller, NotIdentified> {
@@ -164,6 +203,9 @@ impl CallerService {
             Some(known) => known,
             None => self.read_key(&hash).await?,
         };
+        if self.provider != IdentityProvider::BuiltIn {
+            self.facts(known.user_id).await?.state.admit()?;
+        }
         self.by_key(known)
     }
 
@@ -233,8 +275,9 @@ impl CallerService {
 }
 
 /// Without a role there is no profile yet.
-fn by_token(user_id: UserId, role: Option<Role>) -> Identified {
-    role.map_or(Identified::Newcomer(user_id), |role| {
+fn by_token(identity: &VerifiedIdentity, facts: &CallerFacts) -> Result<Identified, NotIdentified> {
+    let user_id = identity.user_id;
+    Ok(facts.admit(identity.issued_at)?.map_or(Identified::Newcomer(user_id), |role| {
         Identified::Caller(Caller { user_id, role, credential: Credential::Token })
-    })
+    }))
 }

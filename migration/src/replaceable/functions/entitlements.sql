@@ -224,17 +224,19 @@ AS $$
     ) l
 $$;
 
--- Whether the feature is open to the user at all, whatever was used of it.
+-- Whether the feature is open to the user at all, whatever was used of it; to nobody whose identity is banned or deleted.
 CREATE OR REPLACE FUNCTION public.check_feature_access(user_id uuid, feature_id text) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
 AS $$
     SELECT coalesce((
-        SELECT e.feature_active AND e.enabled FROM public.feature_entitlement($1, $2) e WHERE public.may_see_user($1)
+        SELECT e.feature_active AND e.enabled FROM public.feature_entitlement($1, $2) e
+        WHERE public.may_see_user($1)
+          AND NOT EXISTS (SELECT FROM public.identity_states(ARRAY[$1]) s WHERE s.state IN ('banned', 'deleted'))
     ), false)
 $$;
 
 -- Whether one more unit may be used. `current` is all that was used, overage included; what counts against the
--- limit is used - overage + reserved.
+-- limit is used - overage + reserved. No row for an identity that is banned or deleted.
 CREATE OR REPLACE FUNCTION public.check_usage_limit(user_id uuid, feature_id text)
 RETURNS TABLE (allowed boolean, current bigint, "limit" bigint, remaining bigint, resets_at timestamptz, reason text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
@@ -242,4 +244,5 @@ AS $$
     SELECT d.reason = 'ok', d.used, d.limit_value, d.remaining, d.period_end, d.reason
     FROM public.usage_decision($1, $2, 1) d
     WHERE public.may_see_user($1)
+      AND NOT EXISTS (SELECT FROM public.identity_states(ARRAY[$1]) s WHERE s.state IN ('banned', 'deleted'))
 $$;

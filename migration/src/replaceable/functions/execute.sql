@@ -20,7 +20,8 @@ GRANT EXECUTE ON FUNCTION public.feature_entitlement(uuid, text, timestamptz),
 -- What it calls to decide and to write is its owner's alone.
 GRANT EXECUTE ON FUNCTION public.consume_usage(uuid, text, bigint, text) TO authenticated, app_service, service_role;
 GRANT EXECUTE ON FUNCTION public.open_usage_counter(uuid, text, text, timestamptz, timestamptz) TO app_service;
-GRANT EXECUTE ON FUNCTION public.identity_find(text), public.identity_exists(uuid) TO app_service;
+GRANT EXECUTE ON FUNCTION public.identity_find(text), public.identity_exists(uuid), public.identity_states(uuid[]),
+    public.identity_owns_address(uuid, text) TO app_service;
 GRANT EXECUTE ON FUNCTION public.ledger_hash(bytea, uuid, uuid, bigint, bigint, text, bigint, text, uuid, text, timestamptz),
     public.roll_up_usage(), public.maintain_partitions(), public.integrity_findings()
     TO app_service;

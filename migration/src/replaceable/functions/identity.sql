@@ -21,3 +21,58 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
 AS $$
     SELECT EXISTS (SELECT FROM auth.users a WHERE a.id = p_user_id)
 $$;
+
+-- One spelling of an address: in lower case and NFC. Only UTF-8 knows NFC.
+CREATE OR REPLACE FUNCTION public.normal_address(p_address text) RETURNS text
+LANGUAGE sql STABLE
+AS $$
+    SELECT nullif(pg_catalog.lower(CASE WHEN pg_catalog.current_setting('server_encoding') = 'UTF8'
+        THEN normalize(pg_catalog.btrim(p_address), NFC) ELSE pg_catalog.btrim(p_address) END), '')
+$$;
+
+-- What the provider says of identities now: 'active', 'banned', 'deleted', or 'unknown' for an id that it never had. The
+-- identity began at began_at; NULL where the provider does not tell. A provider's table may lack any column but id and
+-- email, so the others are read out of the row's JSON, which costs some microseconds a row.
+CREATE OR REPLACE FUNCTION public.identity_states(p_user_ids uuid[])
+RETURNS TABLE (user_id uuid, state text, began_at timestamptz, is_anonymous boolean)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
+AS $$
+    SELECT w.id,
+        CASE
+            WHEN a.id IS NULL THEN CASE
+                WHEN EXISTS (SELECT FROM public.deleted_profiles d WHERE d.user_id = w.id) THEN 'deleted' ELSE 'unknown' END
+            WHEN a.fields ->> 'deleted_at' IS NOT NULL THEN 'deleted'
+            WHEN (a.fields ->> 'banned_until')::timestamptz > pg_catalog.clock_timestamp() THEN 'banned'
+            ELSE 'active'
+        END,
+        (a.fields ->> 'created_at')::timestamptz,
+        coalesce(a.fields ->> 'is_anonymous' = 'true', false)
+    FROM pg_catalog.unnest(p_user_ids) w (id)
+    LEFT JOIN LATERAL (SELECT i.id, pg_catalog.to_jsonb(i) AS fields FROM auth.users i WHERE i.id = w.id OFFSET 0) a ON true
+$$;
+
+-- By what the mailbox and the telephone of an identity are known again. See address_digests.
+CREATE OR REPLACE FUNCTION public.identity_digests(p_user_id uuid) RETURNS SETOF bytea
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
+AS $$
+    SELECT pg_catalog.sha256(pg_catalog.convert_to(w.address, 'UTF8'))
+    FROM auth.users a
+    CROSS JOIN LATERAL (VALUES
+        (public.normal_address(a.email::text)), ('tel:' || nullif(pg_catalog.to_jsonb(a) ->> 'phone', ''))
+    ) w (address)
+    WHERE a.id = p_user_id AND w.address IS NOT NULL
+$$;
+
+-- Whether the provider says that this identity, and no other, owns the address: it is confirmed, the identity is alive, and
+-- no second identity has it in any spelling. The comparison folds ASCII only, so that no look-alike passes. Where the
+-- provider's table does not tell what is confirmed, nothing is. Reads all identities: for the start and the making of one profile.
+CREATE OR REPLACE FUNCTION public.identity_owns_address(p_user_id uuid, p_email text) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
+AS $$
+    SELECT EXISTS (
+        SELECT FROM auth.users a CROSS JOIN public.identity_states(ARRAY[p_user_id]) s
+        WHERE a.id = p_user_id AND s.state = 'active' AND NOT s.is_anonymous
+          AND pg_catalog.lower(a.email::text COLLATE "C") = p_email
+          AND pg_catalog.to_jsonb(a) ->> 'email_confirmed_at' IS NOT NULL
+    ) AND (SELECT count(*) = 1 FROM auth.users b WHERE public.normal_address(b.email::text) = p_email)
+$$;

@@ -1,10 +1,17 @@
 -- The built-in identity. These exist only where auth.users is ours: an identity provider writes its own.
 
+-- An id is given once: that of a deleted account is refused, whoever asks for it.
 CREATE OR REPLACE FUNCTION public.identity_register(p_id uuid, p_email text, p_encrypted_password text) RETURNS void
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = ''
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = ''
 AS $$
+BEGIN
+    IF EXISTS (SELECT FROM public.deleted_profiles d WHERE d.user_id = p_id) THEN
+        RAISE EXCEPTION 'this id belonged to a deleted account'
+            USING ERRCODE = 'unique_violation', CONSTRAINT = 'deleted_profiles_pkey';
+    END IF;
     INSERT INTO auth.users (id, email, encrypted_password)
-    VALUES (coalesce(p_id, pg_catalog.gen_random_uuid()), p_email, p_encrypted_password)
+    VALUES (coalesce(p_id, pg_catalog.gen_random_uuid()), p_email, p_encrypted_password);
+END
 $$;
 
 CREATE OR REPLACE FUNCTION public.identity_credentials(p_email text)

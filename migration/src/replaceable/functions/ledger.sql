@@ -44,17 +44,58 @@ BEGIN
 END
 $$;
 
--- BEFORE INSERT on users: whoever had a profile before has had the starting balance.
+-- BEFORE INSERT on users. A profile starts with no tokens if its id, its mailbox or its telephone had a profile before, or
+-- if its identity is anonymous, banned or deleted. What an address used under an id that is gone counts for the new id.
 CREATE OR REPLACE FUNCTION public.apply_tombstone() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = ''
 AS $$
+DECLARE
+    digests bytea[] := ARRAY(SELECT d.digest FROM public.identity_digests(NEW.id) d (digest) ORDER BY 1);
+    had_before boolean := EXISTS (SELECT FROM public.deleted_profiles d WHERE d.user_id = NEW.id);
+    earlier uuid;
 BEGIN
-    IF EXISTS (SELECT FROM public.deleted_profiles d WHERE d.user_id = NEW.id) THEN
+    INSERT INTO public.address_digests (digest, user_id) SELECT d.digest, NEW.id FROM pg_catalog.unnest(digests) d (digest)
+    ON CONFLICT (digest) DO NOTHING;
+    FOR earlier IN
+        SELECT k.user_id FROM public.address_digests k
+        WHERE k.digest = ANY (digests) AND k.user_id <> NEW.id ORDER BY k.digest FOR UPDATE
+    LOOP
+        had_before := true;
+        IF NOT EXISTS (SELECT FROM public.users u WHERE u.id = earlier)
+           OR EXISTS (SELECT FROM public.identity_states(ARRAY[earlier]) s WHERE s.state <> 'active') THEN
+            PERFORM public.carry_usage(earlier, NEW.id);
+        END IF;
+    END LOOP;
+    UPDATE public.address_digests k SET user_id = NEW.id WHERE k.digest = ANY (digests) AND k.user_id <> NEW.id;
+    IF had_before
+       OR EXISTS (SELECT FROM public.identity_states(ARRAY[NEW.id]) s WHERE s.is_anonymous OR s.state IN ('banned', 'deleted')) THEN
         NEW.token_balance := 0;
         NEW.token_reserved := 0;
     END IF;
     RETURN NEW;
 END
+$$;
+
+-- Counts the use of one id's open periods for another id. What is held there counts as used: its call may still be charged,
+-- and nobody else will be asked for it. The rows are locked, so that a consumption under way is waited for.
+CREATE OR REPLACE FUNCTION public.carry_usage(p_from uuid, p_to uuid) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = ''
+AS $$
+    WITH counters AS (
+        SELECT n.feature_id, n.period, n.period_start, n.period_end, n.superseded,
+            least(n.used::numeric - n.overage + n.reserved, 9223372036854775807)::bigint AS counted
+        FROM public.usage_counters n
+        WHERE n.user_id = p_from AND n.period_start <= CURRENT_TIMESTAMP
+          AND coalesce(n.period_end, public.usage_period_end(n.period, n.period_start, n.period_start), 'infinity') > CURRENT_TIMESTAMP
+        ORDER BY n.feature_id, n.period, n.period_start
+        FOR NO KEY UPDATE
+    )
+    INSERT INTO public.usage_counters AS n
+        (user_id, feature_id, period, period_start, period_end, used, carried, superseded)
+    SELECT p_to, c.feature_id, c.period, c.period_start, c.period_end, c.counted, c.counted, c.superseded FROM counters c
+    ON CONFLICT (user_id, feature_id, period, period_start) DO UPDATE SET
+        used = n.used + greatest(0, excluded.used - (n.used - n.overage)),
+        carried = n.carried + greatest(0, excluded.used - (n.used - n.overage))
 $$;
 
 -- AFTER INSERT on users: the balance that a profile starts with is a row of the ledger, whoever inserted it.
@@ -68,13 +109,14 @@ BEGIN
 END
 $$;
 
--- AFTER DELETE on users.
+-- AFTER DELETE on users. Stored answers go too: a profile that is made again under this id must not be told them.
 CREATE OR REPLACE FUNCTION public.keep_tombstone() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = ''
 AS $$
 BEGIN
     INSERT INTO public.deleted_profiles (user_id) VALUES (OLD.id)
     ON CONFLICT (user_id) DO UPDATE SET deleted_at = CURRENT_TIMESTAMP;
+    DELETE FROM public.idempotent_answers k WHERE k.user_id = OLD.id;
     RETURN NULL;
 END
 $$;

@@ -99,6 +99,11 @@ BEGIN
     -- Before any word about the request, and the same whether there is such a user or not.
     IF NOT public.may_see_user(p_user_id) THEN
         RAISE EXCEPTION 'usage of another user cannot be consumed' USING ERRCODE = '42501';
+    ELSIF EXISTS (
+        SELECT FROM public.users u CROSS JOIN public.identity_states(ARRAY[p_user_id]) s
+        WHERE u.id = p_user_id AND s.state IN ('banned', 'deleted')
+    ) THEN
+        RAISE EXCEPTION 'the identity is banned or deleted' USING ERRCODE = '42501';
     ELSIF p_amount IS NULL OR p_amount < 1 THEN
         RAISE EXCEPTION 'amount must be 1 or more' USING ERRCODE = '22023';
     ELSIF p_key !~ '^[ -~]{1,255}$' COLLATE "C" THEN

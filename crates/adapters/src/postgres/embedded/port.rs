@@ -9,7 +9,7 @@ use super::files;
 
 pub fn choose(folder: &Path, notices: &mut Vec<String>) -> Result<u16, EmbeddedError> {
     let path = folder.join("port");
-    let kept: Option<u16> = fs::read_to_string(&path).ok().and_then(|kept| kept.trim().parse().ok());
+    let kept = kept(folder);
     if let Some(port) = kept.filter(|port| is_free(*port)) {
         return Ok(port);
     }
@@ -19,6 +19,11 @@ pub fn choose(folder: &Path, notices: &mut Vec<String>) -> Result<u16, EmbeddedE
         notices.push(format!("Another program took the database's port {kept}: it listens on {port} from now on."));
     }
     Ok(port)
+}
+
+/// The port of the last start, which a running cluster still has.
+pub fn kept(folder: &Path) -> Option<u16> {
+    fs::read_to_string(folder.join("port")).ok().and_then(|kept| kept.trim().parse().ok())
 }
 
 /// An adopted server may listen elsewhere than the file says.

@@ -10,6 +10,7 @@ use super::error::EmbeddedError;
 use super::files::{self, FolderLock};
 use super::home::Home;
 use super::log;
+use super::port;
 use super::probe::{self, Probe};
 use super::programs::Programs;
 use super::server::{self, Launch, Server};
@@ -74,6 +75,21 @@ impl EmbeddedPostgres {
         Ok(running)
     }
 
+    /// The address of the cluster that another program runs in this folder, for a login whose password is kept there.
+    /// `None` where nobody runs it.
+    pub fn url_of_running(settings: &EmbeddedSettings, role: &str) -> Result<Option<String>, EmbeddedError> {
+        let home = Home::prepare(settings, &mut Vec::new())?;
+        let in_use = match FolderLock::take(&home.folder) {
+            Ok(_free) => return Ok(None),
+            Err(error @ EmbeddedError::InUse { .. }) => error,
+            Err(error) => return Err(error),
+        };
+        let found = port::kept(&home.folder).zip(files::kept_password(&home.folder, role));
+        // It is just being made where they are not there yet.
+        let (port, password) = found.ok_or(in_use)?;
+        Ok(Some(url(role, &password, port, &settings.database)))
+    }
+
     /// The superuser of the private cluster, for migrations.
     pub fn owner_url(&self) -> &str {
         &self.owner_url
@@ -126,9 +142,7 @@ impl EmbeddedPostgres {
     }
 
     pub fn url_as(&self, role: &str, password: &str, database: &str) -> String {
-        let part = probe::percent_encode;
-        let (role, password, database) = (part(role), part(password), part(database));
-        format!("postgres://{role}:{password}@127.0.0.1:{}/{database}", self.port())
+        url(role, password, self.port(), database)
     }
 
     /// Stops the server, fast, and waits for it.
@@ -136,6 +150,12 @@ impl EmbeddedPostgres {
         self.rotation.0.abort();
         self.server.stop().await
     }
+}
+
+fn url(role: &str, password: &str, port: u16, database: &str) -> String {
+    let encoded = probe::percent_encode;
+    let (role, password, database) = (encoded(role), encoded(password), encoded(database));
+    format!("postgres://{role}:{password}@127.0.0.1:{port}/{database}")
 }
 
 /// Creates the database where the cluster is new.

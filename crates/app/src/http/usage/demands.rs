@@ -8,15 +8,17 @@ use domain::features::FeatureId;
 use domain::idempotency::IdempotencyKey;
 use domain::identity::{Caller, Credential, Permission};
 use domain::users::UserId;
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use services::identity::callers::CallerService;
 use services::usage::UsageService;
 use services::usage::commands::{Demand, Demanded};
 use utoipa::ToSchema;
 use uuid::Uuid;
 use validator::Validate;
 
-use super::super::caller::{Permitted, WriteUsage};
+use super::super::caller::{Permitted, WriteUsage, not_served};
 use super::super::entitlements::DecisionView;
 use super::super::once::{RequestKey, now_or_again, one_key};
 use super::super::plans::feature_id;
@@ -101,9 +103,11 @@ pub async fn consume(
     asking: Permitted<WriteUsage>,
     key: RequestKey,
     usage: Data<UsageService>,
+    callers: Data<CallerService>,
     input: Valid<ConsumeIn>,
 ) -> Result<HttpResponse, Problem> {
     let command = demand(&asking.caller, &input.body, key.into_key(), &usage, None)?;
+    admit(&callers, &asking.caller, command.user_id).await?;
     let key = command.key.as_str().to_owned();
     let consumed = usage.demand(command).await?;
     let replayed = consumed.replayed;
@@ -118,6 +122,7 @@ pub async fn consume(
 pub async fn consume_batch(
     asking: Permitted<WriteUsage>,
     usage: Data<UsageService>,
+    callers: Data<CallerService>,
     input: Valid<ConsumeBatchIn>,
 ) -> Result<Json<ConsumedBatchView>, Problem> {
     if !(1..=BATCH_MAX).contains(&input.body.items.len()) {
@@ -125,8 +130,16 @@ pub async fn consume_batch(
     }
     let mut refused = Vec::new();
     let mut commands = Vec::new();
-    for item in input.body.items {
-        match demand(&asking.caller, &item, None, &usage, None) {
+    let caller = &asking.caller;
+    let demands: Vec<_> = input.body.items.iter().map(|item| demand(caller, item, None, &usage, None)).collect();
+    // Together, so that those whom the memory does not know are read at once.
+    let admitted = join_all(demands.into_iter().map(async |demand| {
+        let command = demand?;
+        admit(&callers, caller, command.user_id).await?;
+        Ok(command)
+    }));
+    for command in admitted.await {
+        match command {
             Ok(command) => {
                 refused.push(None);
                 commands.push(command);
@@ -168,6 +181,11 @@ fn granted(consumed: Demanded, idempotency_key: String) -> Result<ConsumedView, 
         return Err(refusal(consumed.decision));
     }
     Ok(ConsumedView { decision: consumed.decision.into(), idempotency_key })
+}
+
+/// Whether the one who is acted for may be. Nobody who acts for oneself is asked about: `identify` did that.
+pub async fn admit(callers: &CallerService, caller: &Caller, subject: UserId) -> Result<(), Problem> {
+    if subject == caller.user_id { Ok(()) } else { callers.admit_subject(subject).await.map_err(not_served) }
 }
 
 /// What is asked for, and for whom. `hold_for` sets it aside instead of using it.

@@ -9,6 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use domain::identity::{Caller, Permission};
 use domain::usage::{Hold, HoldId, HoldStatus};
 use serde::{Deserialize, Serialize};
+use services::identity::callers::CallerService;
 use services::usage::UsageService;
 use services::usage::commands::{Changed, HoldAction, HoldCommand, Whose};
 use utoipa::ToSchema;
@@ -20,7 +21,7 @@ use super::super::entitlements::DecisionView;
 use super::super::once::{RequestKey, now_or_again};
 use super::super::problem::{Problem, ProblemView};
 use super::super::valid::Valid;
-use super::demands::{ConsumeIn, demand};
+use super::demands::{ConsumeIn, admit, demand};
 use super::refusals::refusal;
 
 /// How long a hold lasts unless told, in seconds.
@@ -134,11 +135,13 @@ pub async fn reserve(
     asking: Permitted<WriteUsage>,
     key: RequestKey,
     usage: Data<UsageService>,
+    callers: Data<CallerService>,
     input: Valid<ReserveIn>,
 ) -> Result<HttpResponse, Problem> {
     let ReserveIn { user_id, feature_id, amount, ttl_seconds, idempotency_key } = input.body;
     let input = ConsumeIn { user_id, feature_id, amount, idempotency_key };
     let demand = demand(&asking.caller, &input, key.into_key(), &usage, Some(ttl(ttl_seconds)))?;
+    admit(&callers, &asking.caller, demand.user_id).await?;
     let (amount, key) = (demand.amount, demand.key.as_str().to_owned());
     let demanded = usage.demand(demand).await?;
     let Some(hold) = demanded.hold else { return Err(refusal(demanded.decision)) };

@@ -1,0 +1,68 @@
+//! Refresh tokens: opaque secrets, of which each has one successor.
+//!
+//! Promised: the successor is an HMAC of the token under a key that nothing else uses, so that only who holds the token and
+//! the key can make it, and it is the same in every process with the signing key. Only hashes are kept. Costs an HMAC.
+
+use hmac::{Hmac, KeyInit, Mac};
+use ports::identity::{OpaqueSecret, RefreshTokenMint, SecretError, SecretHash, SecretMint};
+use sha2::Sha256;
+
+use super::opaque::{OpaqueSecrets, PREFIX};
+
+/// What the key is derived for: the signing key itself signs access tokens.
+const PURPOSE: &[u8] = b"product-base: successors of refresh tokens";
+
+/// One MAC for both uses of it.
+type Mac256 = Hmac<Sha256>;
+
+pub struct RefreshTokens {
+    keyed: Mac256,
+}
+
+impl RefreshTokens {
+    pub fn new(signing_key: &[u8]) -> Result<Self, SecretError> {
+        let unusable = |_| SecretError("the signing key cannot be used for refresh tokens".to_owned());
+        let mut derivation = Mac256::new_from_slice(signing_key).map_err(unusable)?;
+        derivation.update(PURPOSE);
+        let key = derivation.finalize().into_bytes();
+        Ok(Self { keyed: Mac256::new_from_slice(&key).map_err(unusable)? })
+    }
+}
+
+impl SecretMint for RefreshTokens {
+    fn mint(&self) -> OpaqueSecret {
+        OpaqueSecrets.mint()
+    }
+
+    fn hash(&self, secret: &str) -> SecretHash {
+        OpaqueSecrets.hash(secret)
+    }
+}
+
+impl RefreshTokenMint for RefreshTokens {
+    fn successor(&self, token: &str) -> OpaqueSecret {
+        let mut mac = self.keyed.clone();
+        mac.update(token.as_bytes());
+        let secret = format!("{PREFIX}{}", hex::encode(mac.finalize().into_bytes()));
+        let hash = self.hash(&secret);
+        OpaqueSecret { secret, hash }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_has_one_successor_and_another_key_makes_another() {
+        let (here, there) = (RefreshTokens::new(b"a signing key").unwrap(), RefreshTokens::new(b"another").unwrap());
+        let first = here.mint();
+        let second = here.successor(&first.secret);
+        let again = RefreshTokens::new(b"a signing key").unwrap().successor(&first.secret);
+        assert!(second == again && second.hash == here.hash(&second.secret));
+        let others =
+            [first.secret.clone(), here.successor(&second.secret).secret, there.successor(&first.secret).secret];
+        assert!(!others.contains(&second.secret));
+        assert!(second.secret.strip_prefix(PREFIX).is_some_and(|random| random.len() == 64));
+    }
+}
