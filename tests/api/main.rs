@@ -14,6 +14,7 @@ mod audit;
 mod chat;
 mod coverage;
 mod dialects;
+mod durability;
 mod entitlements;
 mod features;
 mod idempotency;

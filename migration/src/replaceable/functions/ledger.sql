@@ -8,18 +8,18 @@ CREATE OR REPLACE FUNCTION public.ledger_hash(
 ) RETURNS bytea
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
-    SELECT sha256(coalesce(p_prev_hash, ''::bytea) || convert_to(
-        p_id::text || '|' || p_user_id::text || '|' || p_seq::text || '|' || p_amount::text || '|' || quote_nullable(p_type)
-        || '|' || p_balance_after::text || '|' || quote_nullable(p_description) || '|' || quote_nullable(p_reference_id::text)
+    SELECT sha256(coalesce(p_prev_hash, ''::pg_catalog.bytea) || convert_to(
+        p_id::pg_catalog.text || '|' || p_user_id::pg_catalog.text || '|' || p_seq::pg_catalog.text || '|' || p_amount::pg_catalog.text || '|' || quote_nullable(p_type)
+        || '|' || p_balance_after::pg_catalog.text || '|' || quote_nullable(p_description) || '|' || quote_nullable(p_reference_id::pg_catalog.text)
         || '|' || quote_nullable(p_idempotency_key)
-        || '|' || trunc(extract(epoch FROM p_created_at AT TIME ZONE 'UTC') * 1000000)::text, 'UTF8'))
+        || '|' || trunc(extract(epoch FROM p_created_at AT TIME ZONE 'UTC') * 1000000)::pg_catalog.text, 'UTF8'))
 $$;
 
 -- BEFORE INSERT on token_transactions. The chain is the database's: what the caller sent for it is replaced.
 -- A missing balance_after is counted from the row before. Several rows of one statement chain too, since a
 -- volatile trigger function sees the rows that the statement has already written.
 CREATE OR REPLACE FUNCTION public.chain_token_transaction() RETURNS trigger
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = ''
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     head record;
@@ -37,7 +37,7 @@ $$;
 
 -- BEFORE UPDATE on what is append only. There is no such trigger for DELETE, so that the cascade from the identity works.
 CREATE OR REPLACE FUNCTION public.refuse_update() RETURNS trigger
-LANGUAGE plpgsql
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     RAISE EXCEPTION '% is append only', TG_TABLE_NAME USING ERRCODE = 'restrict_violation', HINT = 'Add a row that corrects it.';
@@ -46,7 +46,7 @@ $$;
 
 -- BEFORE INSERT on users: whoever had a profile before has had the starting balance.
 CREATE OR REPLACE FUNCTION public.apply_tombstone() RETURNS trigger
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = ''
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF EXISTS (SELECT FROM public.deleted_profiles d WHERE d.user_id = NEW.id) THEN
@@ -59,7 +59,7 @@ $$;
 
 -- AFTER INSERT on users: the balance that a profile starts with is a row of the ledger, whoever inserted it.
 CREATE OR REPLACE FUNCTION public.record_starting_balance() RETURNS trigger
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = ''
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     INSERT INTO public.token_transactions (user_id, amount, type, description, balance_after)
@@ -70,7 +70,7 @@ $$;
 
 -- AFTER DELETE on users.
 CREATE OR REPLACE FUNCTION public.keep_tombstone() RETURNS trigger
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = ''
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     INSERT INTO public.deleted_profiles (user_id) VALUES (OLD.id)
