@@ -1,21 +1,15 @@
-//! The way to the database: one connection to work on, and one that holds the lock.
+//! The way to the database.
 //!
-//! Promise: two runners on one database never work at the same time, and no error names a password.
-//! Cost: one connection more for as long as a run lasts. Both need the direct URL: behind a transaction
-//! pooler a session lock belongs to whichever client comes next.
+//! Promise: no error names a password. It needs the direct URL: a run keeps a transaction open on a connection of its own
+//! (`lock`), and what a session sets must stay with it.
 
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use sea_orm_migration::sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, QueryResult, RuntimeErr,
     Statement, sqlx,
 };
-
-/// Any number serves, as long as every release uses the same one.
-const LOCK_KEY: i64 = 0x7072_6f64_6261_7365;
-const LOCK_TRIES: u32 = 1200;
-const LOCK_PAUSE: Duration = Duration::from_millis(250);
 
 pub async fn connect(database_url: &str) -> anyhow::Result<DatabaseConnection> {
     let mut options = ConnectOptions::new(database_url);
@@ -37,30 +31,6 @@ pub async fn connect(database_url: &str) -> anyhow::Result<DatabaseConnection> {
              (PB__DATABASE__DIRECT_URL) and not a pooler's? {cause}"
         )
     })
-}
-
-/// Holds the lock until it is closed, or until its connection ends with the process.
-pub struct Lock(DatabaseConnection);
-
-impl Lock {
-    pub async fn acquire(database_url: &str) -> anyhow::Result<Self> {
-        let connection = connect(database_url).await?;
-        for attempt in 0..LOCK_TRIES {
-            let row = query_one(&connection, &format!("SELECT pg_try_advisory_lock({LOCK_KEY}) AS held")).await?;
-            if row.try_get::<bool>("", "held")? {
-                return Ok(Self(connection));
-            }
-            if attempt == 0 {
-                tracing::info!("another migration runs on this database: waiting for it");
-            }
-            tokio::time::sleep(LOCK_PAUSE).await;
-        }
-        bail!("another migration has held its lock for five minutes: see pg_locks where locktype = 'advisory'")
-    }
-
-    pub async fn release(self) -> anyhow::Result<()> {
-        self.0.close().await.context("the connection of the lock did not close")
-    }
 }
 
 pub async fn query_one<C: ConnectionTrait>(connection: &C, sql: &str) -> anyhow::Result<QueryResult> {
@@ -94,17 +64,24 @@ pub async fn table_exists<C: ConnectionTrait>(connection: &C, table: &str) -> an
 /// Whether the same statement may succeed when it is sent again: a busy table, a deadlock, or another runner
 /// that made the same role in the same moment.
 pub fn is_passing(error: &DbErr) -> bool {
-    let (DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause))) = error else {
-        return false;
-    };
-    let sqlx::Error::Database(answer) = &**cause else {
-        return false;
-    };
+    let Some(answer) = answer_of(error) else { return false };
     match answer.code().as_deref() {
         Some("55P03" | "40P01" | "40001" | "23505" | "42710") => true,
         Some("XX000") => answer.message().contains("tuple concurrently"),
         _ => false,
     }
+}
+
+/// Whether Postgres refused with one of these codes.
+pub fn has_code(error: &DbErr, codes: &[&str]) -> bool {
+    answer_of(error).and_then(|answer| answer.code()).is_some_and(|code| codes.contains(&code.as_ref()))
+}
+
+fn answer_of(error: &DbErr) -> Option<&dyn sqlx::error::DatabaseError> {
+    let (DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause))) = error else {
+        return None;
+    };
+    cause.as_database_error()
 }
 
 /// A SQL literal of a list of names.

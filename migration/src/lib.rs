@@ -11,6 +11,7 @@ use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseConnection};
 mod connection;
 #[cfg(test)]
 mod coverage;
+mod lock;
 mod m20261120_000001_create_identity_and_catalogue;
 mod m20261120_000002_create_subscriptions_and_money;
 mod m20261120_000003_create_usage;
@@ -27,6 +28,8 @@ mod m20261121_000013_chat_and_key_limits;
 mod m20261130_000016_address_digests;
 mod m20261201_000014_key_lineages;
 mod m20261201_000015_count_by_lineage;
+mod m20261201_000020_fence_of_sums;
+mod m20261201_000021_subscriptions_and_defaults;
 mod m20261201_000026_books_outlive_the_person;
 mod objects;
 mod replaceable;
@@ -43,9 +46,12 @@ pub use seed::{SeedSettings, seed, seed_with};
 pub use status::{StepStatus, status};
 pub use verify::{Finding, Severity, verify};
 
-use connection::{Lock, connect, query_all, table_exists};
-use objects::RECORD;
+use connection::{connect, query_all, query_one, table_exists};
+use lock::Lock;
+use objects::{LOCKS, RECORD};
 use steps::{Migrator, STEPS};
+
+const NO_TEMPORARY: &str = include_str!("temporary.sql");
 
 /// What a run did. Empty lists and zero: there was nothing to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,10 +73,8 @@ pub fn names() -> Vec<String> {
 pub async fn up(database_url: &str) -> anyhow::Result<Report> {
     let lock = Lock::acquire(database_url).await?;
     let connection = connect(database_url).await?;
-    let report = up_locked(&connection).await?;
-    connection.close().await?;
-    lock.release().await?;
-    Ok(report)
+    let report = up_locked(&connection).await;
+    lock.end(connection, report).await
 }
 
 async fn up_locked(connection: &DatabaseConnection) -> anyhow::Result<Report> {
@@ -87,6 +91,10 @@ async fn up_locked(connection: &DatabaseConnection) -> anyhow::Result<Report> {
             .context("a step could not be applied; what came before it stays, and the next `up` goes on from there")?;
     }
     let replaced = replaceable::apply(connection).await?;
+    connection
+        .execute_unprepared(NO_TEMPORARY)
+        .await
+        .context("the right to make temporary objects could not be taken from PUBLIC")?;
     for row in query_all(connection, "SELECT public.maintain_partitions() AS line").await? {
         tracing::info!("{}", row.try_get::<String>("", "line")?);
     }
@@ -122,10 +130,8 @@ async fn make_record(connection: &DatabaseConnection) -> anyhow::Result<()> {
 pub async fn down(database_url: &str, steps: Option<u32>) -> anyhow::Result<Vec<String>> {
     let lock = Lock::acquire(database_url).await?;
     let connection = connect(database_url).await?;
-    let undone = down_locked(&connection, steps).await?;
-    connection.close().await?;
-    lock.release().await?;
-    Ok(undone)
+    let undone = down_locked(&connection, steps).await;
+    lock.end(connection, undone).await
 }
 
 async fn down_locked(connection: &DatabaseConnection, steps: Option<u32>) -> anyhow::Result<Vec<String>> {
@@ -135,6 +141,7 @@ async fn down_locked(connection: &DatabaseConnection, steps: Option<u32>) -> any
     if let Some(steps) = steps {
         undone.truncate(usize::try_from(steps)?);
     }
+    let public_had_temporary = public_had_temporary(connection).await?;
     if !undone.is_empty() {
         replaceable::drop_all(connection).await?;
         Migrator::down(connection, steps).await.context(
@@ -143,9 +150,19 @@ async fn down_locked(connection: &DatabaseConnection, steps: Option<u32>) -> any
     }
     if table_exists(connection, RECORD).await? && status::applied(connection).await?.is_empty() {
         withdraw_rights(connection).await?;
+        if public_had_temporary {
+            let give_back = "DO $rights$ BEGIN EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO PUBLIC', current_database()); END $rights$";
+            connection.execute_unprepared(give_back).await?;
+        }
         connection.execute_unprepared(&format!("DROP TABLE public.{RECORD}")).await?;
     }
     Ok(undone)
+}
+
+/// Whether `temporary.sql` took from PUBLIC what a database gives by default.
+async fn public_had_temporary(connection: &DatabaseConnection) -> anyhow::Result<bool> {
+    let asked = format!("SELECT EXISTS (SELECT FROM public.{LOCKS} l WHERE l.name = 'public_had_temporary') AS it");
+    Ok(query_one(connection, &asked).await?.try_get("", "it")?)
 }
 
 /// What `schema_rights.sql` gave. Where an identity provider is, the last three roles are its own and keep their right.
@@ -170,25 +187,27 @@ async fn withdraw_rights(connection: &DatabaseConnection) -> anyhow::Result<()> 
 pub async fn repair(database_url: &str) -> anyhow::Result<Report> {
     let lock = Lock::acquire(database_url).await?;
     let connection = connect(database_url).await?;
+    let report = repair_locked(&connection).await;
+    lock.end(connection, report).await
+}
+
+async fn repair_locked(connection: &DatabaseConnection) -> anyhow::Result<Report> {
     let mut tables = objects::tables();
-    tables.push(RECORD);
-    if table_exists(&connection, "replaceable_checksums").await? {
+    tables.extend([RECORD, LOCKS]);
+    if table_exists(connection, "replaceable_checksums").await? {
         let forget = format!("{}; DELETE FROM public.replaceable_checksums", step::protect(&tables));
         connection.execute_unprepared(&forget).await?;
     }
-    let report = up_locked(&connection).await?;
-    connection.close().await?;
-    lock.release().await?;
-    Ok(report)
+    up_locked(connection).await
 }
 
 /// Everything of ours away and made again, in one lock. Tables of others stay.
 pub async fn fresh(database_url: &str) -> anyhow::Result<Report> {
     let lock = Lock::acquire(database_url).await?;
     let connection = connect(database_url).await?;
-    down_locked(&connection, None).await?;
-    let report = up_locked(&connection).await?;
-    connection.close().await?;
-    lock.release().await?;
-    Ok(report)
+    let report = match down_locked(&connection, None).await {
+        Ok(_) => up_locked(&connection).await,
+        Err(error) => Err(error),
+    };
+    lock.end(connection, report).await
 }

@@ -12,6 +12,8 @@ use crate::steps::STEPS;
 
 /// sea-orm's own record of the steps; made closed by `up` and dropped by the last `down`.
 pub const RECORD: &str = "seaql_migrations";
+/// One row for each work that is done once at a time; made by `Lock` and dropped by the last `down`.
+pub const LOCKS: &str = "product_base_locks";
 pub const MARK: &str = "product-base";
 
 /// The names between `before` and `after` in a text of SQL, in their order, each once.

@@ -23,7 +23,10 @@ pub const FUNCTIONS: [&str; 8] = [
     include_str!("replaceable/functions/maintenance.sql"),
     include_str!("replaceable/functions/integrity.sql"),
 ];
-pub const BUILTIN_FUNCTIONS: [&str; 1] = [include_str!("replaceable/functions/identity_builtin.sql")];
+pub const BUILTIN_FUNCTIONS: [&str; 2] = [
+    include_str!("replaceable/functions/claims_builtin.sql"),
+    include_str!("replaceable/functions/identity_builtin.sql"),
+];
 pub const VIEWS: &str = include_str!("replaceable/views.sql");
 pub const POLICIES: &str = include_str!("replaceable/policies.sql");
 pub const TRIGGERS: &str = include_str!("replaceable/triggers.sql");
@@ -130,7 +133,10 @@ fn grant_parts() -> impl Iterator<Item = Part> {
             "REVOKE ALL ON TABLE public.{table} FROM {OUR_ROLES};\n\
              DO $rights$ DECLARE target regclass; BEGIN FOR target IN \
                SELECT i.inhrelid::regclass FROM pg_catalog.pg_inherits i WHERE i.inhparent = 'public.{table}'::regclass \
-             LOOP EXECUTE format('REVOKE ALL ON TABLE %s FROM {OUR_ROLES}, service_role', target); END LOOP; END $rights$;\n{body}"
+             LOOP EXECUTE format('REVOKE ALL ON TABLE %s FROM {OUR_ROLES}, service_role', target); END LOOP; \
+             IF pg_catalog.current_setting('server_version_num')::integer >= 170000 THEN \
+               EXECUTE 'REVOKE MAINTAIN ON TABLE public.{table} FROM service_role'; END IF; END $rights$;\n\
+             REVOKE TRUNCATE, REFERENCES, TRIGGER ON TABLE public.{table} FROM service_role;\n{body}"
         ),
     })
 }

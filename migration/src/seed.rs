@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use anyhow::{Context, bail};
 use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement, TransactionTrait};
 
-use crate::connection::{Lock, connect, table_exists};
+use crate::connection::{connect, table_exists};
+use crate::lock::Lock;
 use crate::{Report, replaceable};
 
 const SEEDS: &str = include_str!("seeds.sql");
@@ -42,16 +43,15 @@ pub async fn seed(database_url: &str) -> anyhow::Result<Report> {
 pub async fn seed_with(database_url: &str, settings: &SeedSettings) -> anyhow::Result<Report> {
     let lock = Lock::acquire(database_url).await?;
     let connection = connect(database_url).await?;
-    if !table_exists(&connection, "plan_features").await? {
-        bail!("there is no table to seed yet: run `migration up` first");
-    }
-    let seeded = write(&connection, settings).await?;
-    connection.close().await?;
-    lock.release().await?;
+    let seeded = write(&connection, settings).await;
+    let seeded = lock.end(connection, seeded).await?;
     Ok(Report { seeded, ..Report::default() })
 }
 
 async fn write(connection: &DatabaseConnection, settings: &SeedSettings) -> anyhow::Result<u64> {
+    if !table_exists(connection, "plan_features").await? {
+        bail!("there is no table to seed yet: run `migration up` first");
+    }
     let transaction = connection.begin().await?;
     transaction.execute_unprepared("SELECT set_config('app.reason', 'seed', true)").await?;
     let mut rows = 0;

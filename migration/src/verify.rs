@@ -9,8 +9,9 @@ use std::fmt;
 use anyhow::Context;
 use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
 
-use crate::connection::{Lock, auth_is_ours, connect, name_array, query_all, table_exists};
-use crate::objects::{self, RECORD};
+use crate::connection::{auth_is_ours, connect, name_array, query_all, table_exists};
+use crate::lock::Lock;
+use crate::objects::{self, LOCKS, RECORD};
 use crate::{replaceable, status, steps};
 
 const CHECKS: &str = include_str!("verify.sql");
@@ -49,12 +50,13 @@ impl fmt::Display for Finding {
 
 /// Runs over the direct URL, as the login that migrates: only the owner may compare rights.
 pub async fn verify(database_url: &str) -> anyhow::Result<Vec<Finding>> {
-    let lock = Lock::acquire(database_url).await?;
+    let lock = Lock::acquire_if_there(database_url).await?;
     let connection = connect(database_url).await?;
-    let findings = findings(&connection).await?;
-    connection.close().await?;
-    lock.release().await?;
-    Ok(findings)
+    let findings = findings(&connection).await;
+    match lock {
+        Some(lock) => lock.end(connection, findings).await,
+        None => findings,
+    }
 }
 
 async fn findings(connection: &DatabaseConnection) -> anyhow::Result<Vec<Finding>> {
@@ -96,7 +98,7 @@ async fn pending_steps(connection: &DatabaseConnection) -> anyhow::Result<Vec<Fi
 async fn sql_checks(connection: &DatabaseConnection) -> anyhow::Result<Vec<Finding>> {
     let (policy_tables, policy_names): (Vec<_>, Vec<_>) = replaceable::policies().into_iter().unzip();
     let mut tables = objects::tables();
-    tables.push(RECORD);
+    tables.extend([RECORD, LOCKS]);
     let mut findings = Vec::new();
     for (title, query) in replaceable::sections(CHECKS) {
         let query = query
@@ -147,7 +149,7 @@ async fn compare_rights(connection: &DatabaseConnection) -> anyhow::Result<Vec<F
 /// Every right of the roles that the list speaks of, on our tables, partitions, views and functions.
 async fn rights<C: ConnectionTrait>(connection: &C) -> anyhow::Result<BTreeSet<String>> {
     let mut relations = objects::tables();
-    relations.push(RECORD);
+    relations.extend([RECORD, LOCKS]);
     relations.extend(objects::views());
     let relations = name_array(&relations);
     let sql = format!(
@@ -162,7 +164,7 @@ async fn rights<C: ConnectionTrait>(connection: &C) -> anyhow::Result<BTreeSet<S
              CROSS JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) x \
              WHERE p.pronamespace = 'public'::regnamespace AND p.proname = ANY ({functions})) \
          SELECT CASE WHEN r.grantee = 0 THEN 'PUBLIC' ELSE r.grantee::regrole::text END || ' ' || r.privilege || ' ' || r.object AS line FROM rights r \
-         WHERE r.grantee = 0 OR r.grantee::regrole::text IN ('anon', 'authenticated', 'app_service', 'app_user', 'readonly_user')",
+         WHERE r.grantee = 0 OR r.grantee::regrole::text IN ('anon', 'authenticated', 'service_role', 'app_service', 'app_user', 'readonly_user')",
         functions = name_array(&objects::functions()),
     );
     let mut lines = BTreeSet::new();

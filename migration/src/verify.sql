@@ -18,27 +18,61 @@ FULL JOIN (
 ) o ON o.tablename = ours.tab AND o.policyname = ours.pol
 WHERE o.policyname IS NULL OR ours.pol IS NULL
 
--- @ definer functions
-SELECT 'error', 'DEFINER_SEARCH_PATH', p.oid::regprocedure::text, 'a SECURITY DEFINER function without SET search_path: run repair'
-FROM pg_catalog.pg_proc p
-WHERE p.pronamespace = 'public'::regnamespace AND p.proname = ANY ({functions}) AND p.prosecdef
-  AND NOT EXISTS (SELECT FROM unnest(p.proconfig) setting WHERE setting LIKE 'search_path=%')
+-- @ functions that take nothing from their callers' path
+SELECT 'error', 'DEFINER_SEARCH_PATH', p.oid::regprocedure::text, 'a function of ours without SET search_path = pg_catalog, pg_temp: run repair'
+FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+WHERE p.pronamespace = 'public'::regnamespace AND p.proname = ANY ({functions})
+  AND (p.prosecdef OR l.lanname <> 'sql' OR p.prorettype = 'pg_catalog.trigger'::regtype
+    OR EXISTS (SELECT FROM unnest(p.proconfig) setting WHERE setting LIKE 'search_path=%'))
+  AND NOT coalesce(p.proconfig, '{}') @> ARRAY['search_path=pg_catalog, pg_temp']
+
+-- @ definer functions of nobody
+SELECT 'warning', 'FOREIGN_DEFINER', p.oid::regprocedure::text, 'runs as ' || o.rolname || ', who owns our tables, and a caller chooses where it finds its types'
+FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_roles o ON o.oid = p.proowner
+WHERE p.prosecdef AND p.proname <> ALL ({functions}) AND p.pronamespace::regnamespace::text NOT IN ('pg_catalog', 'information_schema')
+  AND p.proowner = (SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = 'public.users'::regclass)
+  AND NOT EXISTS (SELECT FROM unnest(p.proconfig) setting WHERE setting ~ '^search_path=.*pg_temp$')
+
+-- @ temporary objects
+SELECT 'warning', 'PUBLIC_TEMPORARY', d.datname::text, 'everybody may make temporary objects: run up'
+FROM pg_catalog.pg_database d
+WHERE d.datname = current_database() AND pg_catalog.pg_has_role(current_user, d.datdba, 'USAGE') AND EXISTS (
+    SELECT FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) x WHERE x.grantee = 0 AND x.privilege_type = 'TEMPORARY')
+
+-- @ who could hold the locks of our jobs
+SELECT 'error', 'LOCK_RIGHT', CASE WHEN x.grantee = 0 THEN 'PUBLIC' ELSE x.grantee::regrole::text END, 'has ' || x.privilege_type || ' on product_base_locks and could stop migrations and jobs: run up'
+FROM pg_catalog.pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) x
+WHERE c.oid = to_regclass('public.product_base_locks') AND x.grantee <> c.relowner
 
 -- @ views that read as their caller
 SELECT 'error', 'VIEW_AS_OWNER', c.oid::regclass::text, 'the view reads as its owner: security_invoker is off: run repair'
 FROM pg_catalog.pg_class c
-WHERE c.relnamespace = 'public'::regnamespace AND c.relname = ANY ({views}) AND NOT coalesce(c.reloptions, '{}') @> ARRAY['security_invoker=on']
+WHERE c.relnamespace = 'public'::regnamespace AND c.relname = ANY ({views})
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_options_to_table(c.reloptions) o WHERE o.option_name = 'security_invoker' AND o.option_value::boolean)
 
 -- @ roles
 SELECT 'error', 'ROLE_RIGHTS', r.rolname::text, concat_ws(', ',
     CASE WHEN r.rolsuper THEN 'is a superuser' END, CASE WHEN r.rolbypassrls THEN 'bypasses row-level security' END,
     CASE WHEN r.rolcreaterole THEN 'may make roles' END, CASE WHEN r.rolcreatedb THEN 'may make databases' END,
+    CASE WHEN r.rolreplication THEN 'may replicate' END,
+    CASE WHEN r.rolname = 'app_user' AND pg_catalog.pg_has_role(r.oid, 'app_service', 'USAGE') THEN 'has the rights of app_service without SET ROLE' END,
     CASE WHEN r.rolname = 'app_user' AND r.rolinherit THEN 'inherits the rights of its roles' END,
-    CASE WHEN r.rolname = 'app_service' AND r.rolcanlogin THEN 'may log in' END)
+    CASE WHEN r.rolname = 'app_service' AND r.rolcanlogin THEN 'may log in' END) || ': run up'
 FROM pg_catalog.pg_roles r
 WHERE r.rolname IN ('app_user', 'app_service', 'readonly_user', 'anon', 'authenticated')
-  AND (r.rolsuper OR r.rolbypassrls OR r.rolcreaterole OR r.rolcreatedb
-    OR (r.rolname = 'app_user' AND r.rolinherit) OR (r.rolname = 'app_service' AND r.rolcanlogin))
+  AND (r.rolsuper OR r.rolbypassrls OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication
+    OR (r.rolname = 'app_user' AND (r.rolinherit OR pg_catalog.pg_has_role(r.oid, 'app_service', 'USAGE')))
+    OR (r.rolname = 'app_service' AND r.rolcanlogin))
+
+-- @ whose member the service's login and roles are
+SELECT 'error', 'EXCESS_MEMBERSHIP', u.rolname::text, 'is a member of ' || g.rolname || ': REVOKE ' || g.rolname || ' FROM ' || u.rolname
+FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid JOIN pg_catalog.pg_roles u ON u.oid = m.member
+WHERE u.rolname IN ('app_user', 'app_service', 'readonly_user', 'anon', 'authenticated')
+  AND NOT (u.rolname = 'app_user' AND g.rolname IN ('authenticated', 'app_service'))
+
+-- @ login
+SELECT 'warning', 'LOGIN_CLOSED', r.rolname::text, 'may not log in, and the service logs in with it: run up, or ALTER ROLE app_user LOGIN'
+FROM pg_catalog.pg_roles r WHERE r.rolname = 'app_user' AND NOT r.rolcanlogin
 
 -- @ roles that are missing
 SELECT 'error', 'MISSING_ROLE', n.name, 'the role does not exist: run up'

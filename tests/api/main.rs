@@ -17,6 +17,7 @@ mod audit;
 mod chat;
 mod coverage;
 mod dialects;
+mod durability;
 mod entitlements;
 mod features;
 mod idempotency;

@@ -2,7 +2,6 @@
 
 use harness::TestDatabase;
 
-use crate::clusters::refusal;
 use crate::people::sign_up;
 
 /// What is done to the user (`$1`), and the plan and status that are in force then.
@@ -157,20 +156,4 @@ async fn the_plan_in_force_follows_trial_grace_end_and_schedule() {
 async fn nobody_has_no_plan_in_force() {
     let database = TestDatabase::new().await;
     assert_eq!(database.query_scalar::<i64>("SELECT count(*) FROM effective_plan(gen_random_uuid())").await, 0);
-}
-
-#[tokio::test]
-async fn at_most_one_subscription_is_live() {
-    let database = TestDatabase::new().await;
-    let user = sign_up(&database, "ann").await;
-    for status in ["trialing", "active", "past_due"] {
-        for other in ["trialing", "active", "past_due"] {
-            let both = format!(
-                "BEGIN; INSERT INTO user_subscriptions (user_id, plan_id, status) VALUES ('{user}', 'gold', '{status}');
-                 INSERT INTO user_subscriptions (user_id, plan_id, status) VALUES ('{user}', 'gold', '{other}'); COMMIT"
-            );
-            let (_, constraint) = refusal(&database.owner_url(), &both).await;
-            assert_eq!(constraint.as_deref(), Some("idx_user_subscriptions_live"));
-        }
-    }
 }

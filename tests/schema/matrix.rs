@@ -20,7 +20,7 @@ pub struct Role {
 }
 
 /// Anonymous, Ann, nobody in particular, the service, reports, the login before it takes a role, Supabase's own role.
-pub const MATRIX: [(&str, [&str; 7]); 47] = [
+pub const MATRIX: [(&str, [&str; 7]); 48] = [
     // The public catalogue.
     ("plans", ["S---", "S---", "S---", "SIUD", "S---", "0---", "----"]),
     ("features", ["S---", "S---", "S---", "SIUD", "S---", "0---", "----"]),
@@ -61,6 +61,7 @@ pub const MATRIX: [(&str, [&str; 7]); 47] = [
     ("ai_answers", ["----", "----", "----", "SIUD", "----", "----", "----"]),
     ("outbox", ["----", "----", "----", "SIUD", "----", "----", "----"]),
     ("audit_logs", ["----", "----", "----", "SI--", "----", "----", "----"]),
+    ("product_base_locks", ["----", "----", "----", "----", "----", "----", "----"]),
     ("rollup_watermarks", ["----", "----", "----", "SIUD", "----", "----", "----"]),
     ("api_key_counters", ["----", "----", "----", "SIUD", "----", "----", "----"]),
     ("model_prices", ["----", "----", "----", "SIUD", "----", "----", "----"]),
@@ -75,15 +76,19 @@ pub const MATRIX: [(&str, [&str; 7]); 47] = [
 ];
 
 /// The only columns that a user may change, in rows of one's own.
-pub const USER_UPDATES: [&str; 10] = [
+pub const USER_UPDATES: [&str; 14] = [
     "chat_sessions.ended_at",
     "chat_sessions.system",
     "chat_sessions.title",
     "learning_progress.completed_at",
+    "learning_progress.id",
+    "learning_progress.lesson_id",
     "learning_progress.started_at",
     "learning_progress.status",
     "tutorial_completion.completion_percentage",
+    "tutorial_completion.id",
     "tutorial_completion.last_accessed",
+    "tutorial_completion.tutorial_id",
     "users.name",
     "users.wallet_address",
 ];

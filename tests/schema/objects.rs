@@ -104,7 +104,7 @@ const INDEXES: [(&str, &str); 13] = [
     ),
     (
         "idx_user_subscriptions_live",
-        "user_subscriptions USING btree (user_id) WHERE ((status)::text = ANY (ARRAY['trialing', 'active', 'past_due']))",
+        "user_subscriptions USING btree (user_id) WHERE (((status)::text = ANY (ARRAY['trialing', 'active', 'past_due'])) AND (NOT is_duplicate))",
     ),
     ("idx_ai_usage_logs_user_id", "ONLY ai_usage_logs USING btree (user_id)"),
     ("idx_ai_usage_logs_created_at", "ONLY ai_usage_logs USING btree (created_at)"),

@@ -204,3 +204,35 @@ async fn the_views_show_what_their_reader_may_see() {
         assert_eq!(found, (people, people, people * 7), "{} {}", role.name, role.claims);
     }
 }
+
+/// One rule says who asks, to policies and to functions: the single claim first, then the document of all claims.
+#[tokio::test]
+async fn policies_and_functions_mean_the_same_user() {
+    let database = peopled().await;
+    let (ann, bob) = (crate::samples::ANN, crate::samples::BOB);
+    let claims = |sub: &str| format!(r#"{{"sub":"{sub}","role":"authenticated"}}"#);
+    for (single, document, meant) in [
+        (ann.to_owned(), String::new(), Some(ann)),
+        (ann.to_owned(), claims(bob), Some(ann)),
+        (String::new(), claims(bob), Some(bob)),
+        (ann.to_uppercase(), claims(bob), Some(ann)),
+        ("somebody".to_owned(), claims(bob), None),
+        (format!("{ann} "), claims(bob), None),
+        ("{}".to_owned(), claims(bob), None),
+        (String::new(), String::new(), None),
+        (String::new(), claims("somebody"), None),
+        (ann.to_owned(), "no document".to_owned(), Some(ann)),
+    ] {
+        let mut transaction = database.owner().begin().await.unwrap();
+        let opening = format!(
+            "SELECT set_config('request.jwt.claim.sub', '{single}', true), set_config('request.jwt.claims', '{document}', true);
+             SET LOCAL ROLE authenticated"
+        );
+        sqlx::raw_sql(AssertSqlSafe(opening)).execute(&mut *transaction).await.unwrap();
+        let asked = "SELECT auth.uid()::text, request_user_id()::text, request_actor()::text, (SELECT min(id::text) FROM users)";
+        let found: (Option<String>, Option<String>, Option<String>, Option<String>) =
+            sqlx::query_as(asked).persistent(false).fetch_one(&mut *transaction).await.unwrap();
+        let meant = meant.map(str::to_owned);
+        assert_eq!(found, (meant.clone(), meant.clone(), meant.clone(), meant), "{single:?} {document:?}");
+    }
+}

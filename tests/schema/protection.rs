@@ -101,7 +101,7 @@ async fn policies_name_their_role_and_ask_for_the_caller_once_a_statement() {
 async fn views_read_as_their_caller() {
     let database = TestDatabase::new().await;
     assert_none(&database, "security_invoker", "SELECT relname::text FROM pg_class
-        WHERE relkind = 'v' AND relnamespace = 'public'::regnamespace AND NOT coalesce(reloptions, '{}') @> '{security_invoker=on}'").await;
+        WHERE relkind = 'v' AND relnamespace = 'public'::regnamespace AND NOT coalesce(reloptions, '{}') @> '{security_invoker=true}'").await;
     assert_none(
         &database,
         "no view names auth.users",
@@ -122,10 +122,10 @@ async fn functions_that_run_as_their_owner_are_closed() {
     assert!(count >= 15, "{count}");
     assert_none(
         &database,
-        "SET search_path = ''",
+        "SET search_path = pg_catalog, pg_temp",
         &format!(
             "SELECT p.oid::regprocedure::text {definers}
-        AND NOT coalesce(p.proconfig, '{{}}') @> ARRAY['search_path=\"\"']"
+        AND NOT coalesce(p.proconfig, '{{}}') @> ARRAY['search_path=pg_catalog, pg_temp']"
         ),
     )
     .await;

@@ -126,6 +126,8 @@ async fn users_change_the_listed_columns_and_no_others() {
             .into_iter()
             .filter(|(_, verb, _, answer)| verb == "U" && *answer != -1)
             .map(|(relation, _, column, _)| format!("{relation}.{column}"))
+            // Granted for upserts, and held to the own id by the policy: who has no row does not meet it.
+            .filter(|column| !["learning_progress.user_id", "tutorial_completion.user_id"].contains(&column.as_str()))
             .collect();
         let expected: BTreeSet<String> =
             USER_UPDATES.iter().filter(|_| role.name == "authenticated").map(|column| (*column).to_owned()).collect();

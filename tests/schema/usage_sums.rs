@@ -78,6 +78,7 @@ async fn what_was_committed_late_is_in_the_sums_an_hour_later() {
     database
         .sql("UPDATE rollup_watermarks SET reached_at = date_trunc('hour', now() - interval '3 hours', 'UTC') + interval '1 hour'")
         .await;
+    database.sql("UPDATE rollup_watermarks SET final_at = reached_at").await;
     used(&database, &ann, "3 hours", 2, 0).await;
     assert!(findings(&database).await.iter().any(|(finding, _)| finding == "ROLLUP_MISMATCH"));
     assert_eq!(roll_up(&database).await, 0);

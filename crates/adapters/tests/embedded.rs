@@ -48,6 +48,36 @@ async fn a_cluster_is_made_kept_and_started_again() {
     assert!(took < Duration::from_secs(3), "the second start took {took:?}");
 }
 
+/// The role that migrations log in as, on a new cluster and on one whose superuser owned everything.
+#[tokio::test]
+async fn the_owner_of_the_schema_is_no_superuser_and_takes_over_what_an_older_version_made() {
+    let folder = private_folder();
+    let first = start(&EmbeddedSettings::ephemeral(folder.path())).await;
+    let made = "create role app_service; create schema auth; create table auth.users (id uuid primary key); \
+        create table public.kept (id bigint generated always as identity, word text) partition by list (word); \
+        create table public.kept_default partition of public.kept default; create view public.seen as select * from public.kept; \
+        create function public.ours() returns text language sql security definer as 'select current_user::text'; \
+        comment on function public.ours() is 'product-base'; \
+        create function public.theirs() returns text language sql security definer as 'select current_user::text'";
+    execute(first.owner_url(), made).await;
+    for _ in 0..2 {
+        let url = first.schema_owner_url().await.unwrap();
+        let mighty = "select (rolsuper or rolbypassrls or rolcreatedb or rolreplication)::text from pg_roles where rolname = current_user";
+        assert_eq!(text(&url, mighty).await, "false");
+        assert_eq!(text(&url, "select public.ours() || ' ' || public.theirs()").await, "product_base_owner postgres");
+        let others = "select count(*)::text from pg_class c where c.relnamespace::regnamespace::text in ('public', 'auth') \
+            and c.relowner <> current_user::regrole";
+        assert_eq!(text(&url, others).await, "0");
+        execute(
+            &url,
+            "alter table public.kept add column if not exists more text; create table if not exists auth.more (id int)",
+        )
+        .await;
+        execute(&url, "do $$ begin if not exists (select from pg_roles where rolname = 'made') then create role made; end if; grant app_service to made; end $$").await;
+    }
+    first.stop().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_folder_that_cannot_be_started_says_why_in_one_line() {
     let folder = private_folder();

@@ -86,7 +86,8 @@ impl RunningApp {
 
 /// Puts the private cluster's addresses and signing key where the settings have none.
 pub async fn prepare_embedded(settings: &mut Settings, postgres: &EmbeddedPostgres) -> anyhow::Result<()> {
-    let owner_url = postgres.owner_url().to_owned();
+    // No superuser: whoever found a way to act as the owner of the schema would have the schema and no more.
+    let owner_url = postgres.schema_owner_url().await?;
     // The service's login is made by the migration, so on a new cluster that comes first.
     migration::up(&owner_url).await.context("the schema could not be brought up to date")?;
     let password = postgres.set_password(SERVICE_LOGIN).await?;
@@ -254,7 +255,12 @@ async fn check_database(settings: &Settings, store: &Arc<PgStore>) -> anyhow::Re
         Err(error) => return Err(error).context("the self-test of the database connection failed"),
     }
     let maintenance = MaintenanceService { store: Arc::<PgStore>::clone(store) };
-    let excess = maintenance.state().await?.excess_rights;
+    let state = maintenance.state().await?;
+    if !state.unsafe_settings.is_empty() {
+        let settings = state.unsafe_settings.join(", ");
+        warn!(%settings, "a crash of the database's machine may lose what was answered, or the whole database");
+    }
+    let excess = state.excess_rights;
     if excess.is_empty() {
         return Ok(());
     }

@@ -10,8 +10,10 @@ use crate::store::StoreError;
 pub struct DatabaseState {
     /// Schema steps that were applied, oldest first.
     pub applied_steps: Vec<String>,
-    /// Rights of the login that it should not have: superuser, bypassing row-level security.
+    /// Rights of the login that it should not have, by its attributes, its memberships and what it owns.
     pub excess_rights: Vec<String>,
+    /// Settings of the server under which what was answered may be lost in a crash of the machine.
+    pub unsafe_settings: Vec<String>,
     pub size_bytes: i64,
     pub connections: i64,
     pub connections_max: i64,

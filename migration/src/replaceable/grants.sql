@@ -1,6 +1,9 @@
 -- Rights on tables, one section a table. The runner first revokes everything on the table and its partitions
 -- from PUBLIC, anon, authenticated and our own roles, in the same transaction, since Supabase's default privileges
--- give ALL on every new table to anon and authenticated. Columns are named one by one: a new column is nobody's
+-- give ALL on every new table to anon and authenticated. From service_role, which has ALL by them too, it revokes what is no
+-- business of a client: TRIGGER (its function would run as whoever writes the row, the owner's functions included),
+-- TRUNCATE (no trigger sees it), REFERENCES and MAINTAIN. What our own promises rest on, it may read and not write: see
+-- each section. A right that it has nowhere is taken away for nothing, so that plain Postgres ends the same. Columns are named one by one: a new column is nobody's
 -- until it is written here. app_user gets what the seeds give it; without a policy it sees no row before SET ROLE.
 
 -- @ plans
@@ -29,9 +32,17 @@ GRANT UPDATE (name, wallet_address) ON public.users TO authenticated;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.users TO app_service;
 GRANT SELECT, INSERT, UPDATE ON public.users TO app_user;
 GRANT SELECT ON public.users TO readonly_user;
+-- Balances belong to the ledger. The columns that stay are audited where they matter (plan_id and role).
+DO $rights$ BEGIN
+    IF pg_catalog.has_table_privilege('service_role', 'public.users', 'UPDATE') THEN
+        REVOKE UPDATE ON public.users FROM service_role;
+        GRANT UPDATE (name, role, plan_id, stripe_customer_id, wallet_address) ON public.users TO service_role;
+    END IF;
+END $rights$;
 
 -- @ deleted_profiles
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.deleted_profiles TO app_service;
+REVOKE INSERT, UPDATE, DELETE ON public.deleted_profiles FROM service_role;
 
 -- @ address_digests
 -- Its rows are written by a trigger on users.
@@ -56,9 +67,13 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON public.sessions TO app_service;
 
 -- @ refresh_tokens
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.refresh_tokens TO app_service;
+-- Secrets, or what a request was answered: nobody's but the service's.
+REVOKE ALL ON public.refresh_tokens FROM service_role;
 
 -- @ signing_keys
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.signing_keys TO app_service;
+-- Secrets, or what a request was answered: nobody's but the service's.
+REVOKE ALL ON public.signing_keys FROM service_role;
 
 -- @ runtime_settings
 GRANT SELECT (name, value, updated_at) ON public.runtime_settings TO authenticated;
@@ -67,13 +82,16 @@ GRANT SELECT ON public.runtime_settings TO readonly_user;
 
 -- @ replaceable_checksums
 GRANT SELECT ON public.replaceable_checksums TO app_service;
+REVOKE INSERT, UPDATE, DELETE ON public.replaceable_checksums FROM service_role;
 
 -- @ seaql_migrations
 GRANT SELECT ON public.seaql_migrations TO app_service;
+REVOKE INSERT, UPDATE, DELETE ON public.seaql_migrations FROM service_role;
 
 -- @ user_subscriptions
 GRANT SELECT (id, user_id, plan_id, stripe_subscription_id, stripe_price_id, billing_interval, status, trial_start, trial_end,
-    current_period_start, current_period_end, cancel_at_period_end, past_due_since, ended_at, created_at, updated_at) ON public.user_subscriptions TO authenticated;
+    current_period_start, current_period_end, cancel_at_period_end, past_due_since, ended_at, end_recorded_at, is_duplicate, created_at,
+    updated_at) ON public.user_subscriptions TO authenticated;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.user_subscriptions TO app_service;
 GRANT SELECT, INSERT, UPDATE ON public.user_subscriptions TO app_user;
 GRANT SELECT ON public.user_subscriptions TO readonly_user;
@@ -85,39 +103,47 @@ GRANT SELECT ON public.scheduled_plan_changes TO readonly_user;
 
 -- @ stripe_events
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.stripe_events TO app_service;
+REVOKE INSERT, UPDATE, DELETE ON public.stripe_events FROM service_role;
 
 -- @ token_transactions
 GRANT SELECT (id, user_id, amount, type, description, reference_id, balance_after, idempotency_key, seq, prev_hash, hash,
     created_at) ON public.token_transactions TO authenticated;
 GRANT SELECT, INSERT ON public.token_transactions TO app_service;
--- Append only for Supabase's service_role too, which default privileges gave everything.
-REVOKE UPDATE, DELETE, TRUNCATE ON public.token_transactions FROM service_role;
+-- The ledger is written by this product alone.
+REVOKE INSERT, UPDATE, DELETE ON public.token_transactions FROM service_role;
 
 -- @ billing_records
 GRANT SELECT (id, user_id, amount, currency, transaction_hash, kind, status, created_at) ON public.billing_records TO authenticated;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.billing_records TO app_service;
+REVOKE INSERT, UPDATE, DELETE ON public.billing_records FROM service_role;
 
 -- @ usage_counters
 GRANT SELECT (user_id, feature_id, period, period_start, used, reserved, overage, carried, period_end, superseded)
     ON public.usage_counters TO authenticated;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.usage_counters TO app_service;
 GRANT SELECT ON public.usage_counters TO readonly_user;
+REVOKE INSERT, UPDATE, DELETE ON public.usage_counters FROM service_role;
 
 -- @ usage_events
 GRANT SELECT (id, user_id, feature_id, period, period_start, amount, overage, idempotency_key, api_key_id, reservation_id,
     created_at) ON public.usage_events TO authenticated;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.usage_events TO app_service;
+REVOKE INSERT, UPDATE, DELETE ON public.usage_events FROM service_role;
 
 -- @ usage_reservations
 GRANT SELECT (id, user_id, feature_id, period, period_start, amount, beyond, tokens_reserved, settled_amount, overage, outcome,
     status, phase, idempotency_key, api_key_id, expires_at, settled_at, created_at, updated_at) ON public.usage_reservations TO authenticated;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.usage_reservations TO app_service;
+REVOKE INSERT, UPDATE, DELETE ON public.usage_reservations FROM service_role;
 
 -- @ idempotency_keys
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.idempotency_keys TO app_service;
+REVOKE INSERT, UPDATE, DELETE ON public.idempotency_keys FROM service_role;
 
 -- @ idempotent_answers
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.idempotent_answers TO app_service;
+-- Secrets, or what a request was answered: nobody's but the service's.
+REVOKE ALL ON public.idempotent_answers FROM service_role;
 
 -- @ api_keys
 GRANT SELECT (id, user_id, key_prefix, last_four, name, permissions, on_behalf, is_active, last_used_at, expires_at, rotated_to,
@@ -126,6 +152,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON public.api_keys TO app_service;
 
 -- @ api_key_counters
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.api_key_counters TO app_service;
+REVOKE INSERT, UPDATE, DELETE ON public.api_key_counters FROM service_role;
 
 -- @ generated_apis
 GRANT SELECT (id, user_id, name, description, code, endpoint, is_active, created_at, updated_at) ON public.generated_apis TO authenticated;
@@ -142,6 +169,7 @@ GRANT SELECT (id, user_id, provider, model, tokens_used, cost, input_tokens, out
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.ai_usage_logs TO app_service;
 GRANT SELECT, INSERT ON public.ai_usage_logs TO app_user;
 GRANT SELECT ON public.ai_usage_logs TO readonly_user;
+REVOKE INSERT, UPDATE, DELETE ON public.ai_usage_logs FROM service_role;
 
 -- @ chat_sessions
 GRANT SELECT (id, user_id, api_key_id, title, system, tokens_used, cost_nano_usd, model, created_at, updated_at, ended_at)
@@ -154,29 +182,31 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON public.chat_sessions TO app_service;
 GRANT SELECT (id, session_id, role, content, tokens, cost_nano_usd, model, usage_log_id, seq, created_at) ON public.chat_messages TO authenticated;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.chat_messages TO app_service;
 -- An identity column needs no right on its sequence; Supabase's default privileges give one.
-REVOKE ALL ON SEQUENCE public.chat_messages_seq_seq FROM PUBLIC, anon, authenticated;
+REVOKE ALL ON SEQUENCE public.chat_messages_seq_seq FROM PUBLIC, anon, authenticated, service_role;
 
 -- @ learning_progress
 GRANT SELECT (id, user_id, lesson_id, status, started_at, completed_at) ON public.learning_progress TO authenticated;
 GRANT INSERT (id, user_id, lesson_id, status, started_at, completed_at) ON public.learning_progress TO authenticated;
-GRANT UPDATE (status, started_at, completed_at) ON public.learning_progress TO authenticated;
+-- The keys too, since an upsert of PostgREST writes every column that it was sent; the policy keeps the row the user's own.
+GRANT UPDATE (id, user_id, lesson_id, status, started_at, completed_at) ON public.learning_progress TO authenticated;
 GRANT DELETE ON public.learning_progress TO authenticated;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.learning_progress TO app_service;
 
 -- @ tutorial_completion
 GRANT SELECT (id, user_id, tutorial_id, completion_percentage, last_accessed) ON public.tutorial_completion TO authenticated;
 GRANT INSERT (id, user_id, tutorial_id, completion_percentage, last_accessed) ON public.tutorial_completion TO authenticated;
-GRANT UPDATE (completion_percentage, last_accessed) ON public.tutorial_completion TO authenticated;
+GRANT UPDATE (id, user_id, tutorial_id, completion_percentage, last_accessed) ON public.tutorial_completion TO authenticated;
 GRANT DELETE ON public.tutorial_completion TO authenticated;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.tutorial_completion TO app_service;
 
 -- @ audit_logs
 GRANT SELECT, INSERT ON public.audit_logs TO app_service;
--- Append only for Supabase's service_role too, which default privileges gave everything.
-REVOKE UPDATE, DELETE, TRUNCATE ON public.audit_logs FROM service_role;
+-- The trail is written by its triggers alone.
+REVOKE INSERT, UPDATE, DELETE ON public.audit_logs FROM service_role;
 
 -- @ outbox
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.outbox TO app_service;
+REVOKE INSERT, UPDATE, DELETE ON public.outbox FROM service_role;
 
 -- @ usage_alerts
 GRANT SELECT (id, user_id, feature_id, period, period_start, threshold_percent, used, limit_value, acknowledged_at, created_at) ON public.usage_alerts TO authenticated;
@@ -195,12 +225,17 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON public.webhook_deliveries TO app_service
 GRANT SELECT (user_id, feature_id, period, period_start, bucket, amount, overage, events) ON public.usage_rollups TO authenticated;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.usage_rollups TO app_service;
 GRANT SELECT ON public.usage_rollups TO readonly_user;
+REVOKE INSERT, UPDATE, DELETE ON public.usage_rollups FROM service_role;
 
 -- @ rollup_watermarks
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.rollup_watermarks TO app_service;
+REVOKE INSERT, UPDATE, DELETE ON public.rollup_watermarks FROM service_role;
 
 -- @ model_prices
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.model_prices TO app_service;
+REVOKE INSERT, UPDATE, DELETE ON public.model_prices FROM service_role;
 
 -- @ ai_answers
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.ai_answers TO app_service;
+-- Secrets, or what a request was answered: nobody's but the service's.
+REVOKE ALL ON public.ai_answers FROM service_role;

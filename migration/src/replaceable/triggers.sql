@@ -65,6 +65,18 @@ CREATE OR REPLACE TRIGGER update_user_subscriptions_updated_at BEFORE UPDATE ON 
     FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();
 CREATE OR REPLACE TRIGGER set_user_subscriptions_times BEFORE INSERT OR UPDATE ON public.user_subscriptions
     FOR EACH ROW EXECUTE FUNCTION public.set_subscription_times();
+-- An end, a deletion, or a user who is another now leaves the place to the next. Inserted or kept live, nothing is to do.
+CREATE OR REPLACE TRIGGER promote_user_subscriptions AFTER UPDATE OF status ON public.user_subscriptions
+    FOR EACH ROW WHEN (OLD.status IN ('trialing', 'active', 'past_due') AND NOT OLD.is_duplicate
+        AND NEW.status NOT IN ('trialing', 'active', 'past_due'))
+    EXECUTE FUNCTION public.promote_subscription();
+CREATE OR REPLACE TRIGGER promote_user_subscriptions_deleted AFTER DELETE ON public.user_subscriptions
+    FOR EACH ROW WHEN (OLD.status IN ('trialing', 'active', 'past_due') AND NOT OLD.is_duplicate)
+    EXECUTE FUNCTION public.promote_subscription();
+-- Stripe goes on charging for a subscription whose row went with its user: the trail keeps which one it was.
+CREATE OR REPLACE TRIGGER audit_user_subscriptions_deleted AFTER DELETE ON public.user_subscriptions
+    FOR EACH ROW WHEN (OLD.stripe_subscription_id IS NOT NULL AND OLD.status IN ('trialing', 'active', 'past_due'))
+    EXECUTE FUNCTION public.audit_row('id', 'user_id,plan_id,stripe_subscription_id,status,current_period_end');
 CREATE OR REPLACE TRIGGER notify_user_subscriptions AFTER INSERT OR UPDATE OR DELETE ON public.user_subscriptions
     FOR EACH ROW EXECUTE FUNCTION public.notify_change('user', 'user_id');
 
@@ -121,6 +133,8 @@ CREATE OR REPLACE TRIGGER update_chat_sessions_updated_at BEFORE UPDATE ON publi
 -- @ model_prices
 -- What the catalogue of a release adds is in the release, some hundred rows of it: what is ended, and everything that is
 -- not the catalogue's, is kept.
+CREATE OR REPLACE TRIGGER price_model_anywhere BEFORE INSERT ON public.model_prices
+    FOR EACH ROW EXECUTE FUNCTION public.price_anywhere();
 CREATE OR REPLACE TRIGGER audit_model_prices_added AFTER INSERT ON public.model_prices
     FOR EACH ROW WHEN (NEW.source IS DISTINCT FROM 'catalogue')
     EXECUTE FUNCTION public.audit_row('id');
@@ -130,6 +144,8 @@ CREATE OR REPLACE TRIGGER notify_model_prices AFTER INSERT OR UPDATE OR DELETE O
     FOR EACH ROW EXECUTE FUNCTION public.notify_change('catalogue');
 
 -- @ audit_logs
+CREATE OR REPLACE TRIGGER name_audit_logs_actor BEFORE INSERT ON public.audit_logs
+    FOR EACH ROW EXECUTE FUNCTION public.name_the_actor();
 CREATE OR REPLACE TRIGGER refuse_audit_logs_update BEFORE UPDATE ON public.audit_logs
     FOR EACH ROW EXECUTE FUNCTION public.refuse_update();
 

@@ -3,7 +3,7 @@
 -- column can change; their rights, in view_rights.sql, are given again in the same transaction.
 
 DROP VIEW IF EXISTS public.user_plan_summary;
-CREATE VIEW public.user_plan_summary WITH (security_invoker = on) AS
+CREATE VIEW public.user_plan_summary WITH (security_invoker = true) AS
 SELECT
     u.id,
     public.identity_email(u.id) AS email,
@@ -18,11 +18,11 @@ SELECT
     us.cancel_at_period_end
 FROM public.users u
 LEFT JOIN public.plans p ON p.id = u.plan_id
-LEFT JOIN public.user_subscriptions us ON us.user_id = u.id AND us.status IN ('active', 'trialing', 'past_due');
+LEFT JOIN public.user_subscriptions us ON us.user_id = u.id AND us.status IN ('active', 'trialing', 'past_due') AND NOT us.is_duplicate;
 
 -- What holds for each user: the plan in force and the user's exceptions.
 DROP VIEW IF EXISTS public.user_feature_access;
-CREATE VIEW public.user_feature_access WITH (security_invoker = on) AS
+CREATE VIEW public.user_feature_access WITH (security_invoker = true) AS
 SELECT
     u.id AS user_id,
     public.identity_email(u.id) AS email,
@@ -40,7 +40,7 @@ WHERE f.is_active = true;
 
 -- Sums are made of nano-dollars; `cost` stands in for a row that was written without them.
 DROP VIEW IF EXISTS public.ai_usage_monthly;
-CREATE VIEW public.ai_usage_monthly WITH (security_invoker = on) AS
+CREATE VIEW public.ai_usage_monthly WITH (security_invoker = true) AS
 SELECT
     l.user_id,
     date_trunc('month', l.created_at, 'UTC') AS usage_month,
@@ -52,5 +52,5 @@ FROM public.ai_usage_logs l
 GROUP BY l.user_id, date_trunc('month', l.created_at, 'UTC'), l.provider;
 
 DROP VIEW IF EXISTS public.integrity_findings;
-CREATE VIEW public.integrity_findings WITH (security_invoker = on) AS
+CREATE VIEW public.integrity_findings WITH (security_invoker = true) AS
 SELECT f.finding, f.subject, f.detail FROM public.integrity_findings() f;

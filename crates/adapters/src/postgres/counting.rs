@@ -148,8 +148,8 @@ impl CountingConnections {
             }
             Err(error) => return Err(error),
         };
-        let asked = "SELECT current_setting('role'), current_setting('plan_cache_mode')";
-        let answer: (String, String) = sqlx::query_as(asked).persistent(false).fetch_one(&mut connection).await?;
+        let asked = sqlx::query_as(opening::COUNTING_CHECK).persistent(false);
+        let answer: (String, String, String) = asked.fetch_one(&mut connection).await?;
         if answer.0 != opening::COUNTING_ROLE || answer.1 != opening::COUNTING_PLANS {
             return Ok(self.give_up());
         }

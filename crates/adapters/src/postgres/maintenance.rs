@@ -28,8 +28,8 @@ struct FindingRow {
 
 #[derive(FromQueryResult)]
 struct StateRow {
-    is_superuser: bool,
-    bypasses_rls: bool,
+    excess_rights: Vec<String>,
+    unsafe_settings: Vec<String>,
     size_bytes: i64,
     connections: i64,
     connections_max: i64,
@@ -51,13 +51,10 @@ impl MaintenanceRepository for PgUnitOfWork {
         let applied_steps = self.read_values(steps, [limit(STEPS_MAX)]).await?;
         let row: Option<StateRow> = self.read_one(include_str!("sql/database_state.sql"), []).await?;
         let row = row.ok_or_else(|| StoreError::Unexpected("the database does not know its own login".into()))?;
-        let rights = [
-            (row.is_superuser, "the login is a superuser"),
-            (row.bypasses_rls, "the login bypasses row-level security"),
-        ];
         Ok(DatabaseState {
             applied_steps,
-            excess_rights: rights.into_iter().filter(|(has, _)| *has).map(|(_, right)| right.to_owned()).collect(),
+            excess_rights: row.excess_rights,
+            unsafe_settings: row.unsafe_settings,
             size_bytes: row.size_bytes,
             connections: row.connections,
             connections_max: row.connections_max,

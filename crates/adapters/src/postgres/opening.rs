@@ -2,7 +2,7 @@
 //!
 //! It travels by the simple protocol, in one round trip, and so has no parameters: all that is written into it are
 //! UUIDs, numbers, and the reason, which is quoted here. Every setting is local to the transaction (`true`), so that
-//! a pooled connection never carries an identity over.
+//! a pooled connection never carries an identity over. A commit is durable whatever the database says: `off` is raised to `on`.
 
 use std::fmt::Write;
 
@@ -31,13 +31,35 @@ const BATCH_LOCK_MS: u64 = 200;
 pub(super) const COUNTING_ROLE: &str = "app_service";
 pub(super) const COUNTING_PLANS: &str = "force_generic_plan";
 
+/// What was answered must survive a crash. Where the database, the login or the session says `off`, a commit would be
+/// answered before it is on the disk, so that is raised to `on`. Every other level waits for the own disk at least, and how
+/// far to wait for standbys is the operator's choice. `$local` says whether it ends with the transaction.
+macro_rules! durable_commit {
+    ($local:literal) => {
+        concat!(
+            "set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ",
+            "ELSE current_setting('synchronous_commit') END, ",
+            $local,
+            ")"
+        )
+    };
+}
+
+const DURABLE_COMMIT: &str = concat!(", ", durable_commit!("true"));
+
+/// What a session that counts is asked before it serves: its role and plans, and with that its commits are made durable for
+/// as long as it lives, since the first packet cannot say "at least".
+pub(super) const COUNTING_CHECK: &str =
+    concat!("SELECT current_setting('role'), current_setting('plan_cache_mode'), ", durable_commit!("false"));
+
 /// The same for a session that does nothing but count: said in its first packet, and then in force for all that it does.
-pub(super) fn session(limits: Milliseconds) -> [(&'static str, String); 12] {
+pub(super) fn session(limits: Milliseconds) -> [(&'static str, String); 13] {
     let Milliseconds { statement, lock, idle } = limits;
     let off = || String::from("off");
     [
         ("role", COUNTING_ROLE.into()),
         ("request.jwt.claims", String::new()),
+        ("request.jwt.claim.sub", String::new()),
         ("app.actor_id", String::new()),
         ("app.reason", String::new()),
         ("default_transaction_isolation", String::from("read committed")),
@@ -53,13 +75,8 @@ pub(super) fn session(limits: Milliseconds) -> [(&'static str, String); 12] {
 
 /// The whole message for one scope.
 pub(super) fn opening(scope: &Scope, limits: Milliseconds) -> Result<String, StoreError> {
-    let (role, claims, actor, reason) = match scope {
-        Scope::User(user_id) => (
-            "authenticated",
-            format!(r#"{{"sub":"{user_id}","role":"authenticated"}}"#),
-            user_id.to_string(),
-            String::from("''"),
-        ),
+    let (role, subject, actor, reason) = match scope {
+        Scope::User(user_id) => ("authenticated", user_id.to_string(), user_id.to_string(), String::from("''")),
         // The login may set no other role; without claims, the policies show it the public catalogue alone.
         Scope::Anonymous => ("authenticated", String::new(), String::new(), String::from("''")),
         Scope::Counting | Scope::Reading => ("app_service", String::new(), String::new(), String::from("''")),
@@ -70,6 +87,10 @@ pub(super) fn opening(scope: &Scope, limits: Milliseconds) -> Result<String, Sto
             quoted(reason.as_deref().unwrap_or_default())?,
         ),
     };
+    let claims = match scope {
+        Scope::User(_) => format!(r#"{{"sub":"{subject}","role":"authenticated"}}"#),
+        _ => String::new(),
+    };
     let Milliseconds { statement, lock, idle } = limits;
     let lock = if *scope == Scope::Counting { lock.min(BATCH_LOCK_MS) } else { lock };
     // READ COMMITTED is said outright: locks and advisory locks rely on each statement seeing what was committed.
@@ -77,6 +98,8 @@ pub(super) fn opening(scope: &Scope, limits: Milliseconds) -> Result<String, Sto
     for (name, value) in [
         ("role", format!("'{role}'")),
         ("request.jwt.claims", format!("'{claims}'")),
+        // auth.uid() reads this one first, so that a value that the session had would win.
+        ("request.jwt.claim.sub", format!("'{subject}'")),
         ("app.actor_id", format!("'{actor}'")),
         ("app.reason", reason),
         ("statement_timeout", format!("'{statement}'")),
@@ -86,6 +109,7 @@ pub(super) fn opening(scope: &Scope, limits: Milliseconds) -> Result<String, Sto
         message.push_str(", ");
     }
     write_setting(&mut message, "idle_in_transaction_session_timeout", &format!("'{idle}'"));
+    message.push_str(DURABLE_COMMIT);
     if matches!(scope, Scope::Counting | Scope::Reading) {
         message.push_str(THROUGH_KEYS);
     }
@@ -133,6 +157,7 @@ mod tests {
         assert!(message.contains(
             r#"set_config('request.jwt.claims', '{"sub":"00000000-0000-0000-0000-000000000000","role":"authenticated"}', true)"#
         ));
+        assert!(message.contains("set_config('request.jwt.claim.sub', '00000000-0000-0000-0000-000000000000', true)"));
     }
 
     #[test]
@@ -147,5 +172,15 @@ mod tests {
         let counting = opening(&Scope::Counting, LIMITS).unwrap();
         assert!(counting.contains("'app_service'") && counting.contains("set_config('enable_seqscan', 'off', true)"));
         assert!(opening(&Scope::Anonymous, LIMITS).unwrap().contains("set_config('role', 'authenticated', true)"));
+    }
+
+    #[test]
+    fn every_transaction_is_durable_and_carries_no_subject_but_its_own() {
+        for scope in [Scope::SERVICE, Scope::Counting, Scope::Reading, Scope::Anonymous] {
+            let message = opening(&scope, LIMITS).unwrap();
+            assert!(message.contains(DURABLE_COMMIT), "{message}");
+            assert!(message.contains("set_config('request.jwt.claim.sub', '', true)"), "{message}");
+        }
+        assert!(COUNTING_CHECK.ends_with("current_setting('synchronous_commit') END, false)"));
     }
 }

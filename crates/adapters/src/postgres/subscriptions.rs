@@ -52,7 +52,7 @@ impl SubscriptionRepository for PgUnitOfWork {
             return Ok(None);
         }
         let lock_subscription = "SELECT id FROM user_subscriptions \
-            WHERE user_id = $1 AND status IN ('trialing', 'active', 'past_due') FOR NO KEY UPDATE";
+            WHERE user_id = $1 AND status IN ('trialing', 'active', 'past_due') AND NOT is_duplicate FOR NO KEY UPDATE";
         self.read_value::<Uuid>(lock_subscription, [user_id.0.into()]).await?;
         SubscriptionRepository::find(self, user_id).await
     }

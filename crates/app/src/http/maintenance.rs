@@ -238,11 +238,14 @@ fn ready_view(seen: &Seen, steps: &[String], stopping: bool) -> ReadyView {
 }
 
 fn warnings(state: &DatabaseState) -> Vec<String> {
-    if state.excess_rights.is_empty() {
-        return Vec::new();
-    }
-    let rights = state.excess_rights.join(", ");
-    vec![format!("The service's login in the database has rights that it should not have: {rights}.")]
+    let named = |what: &str, found: &[String]| (!found.is_empty()).then(|| format!("{what}: {}.", found.join(", ")));
+    [
+        named("The service's login in the database has rights that it should not have", &state.excess_rights),
+        named("A crash of the database's machine may lose what was answered", &state.unsafe_settings),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 #[cfg(test)]
@@ -253,6 +256,7 @@ mod tests {
         DatabaseState {
             applied_steps: applied.iter().map(|step| (*step).to_owned()).collect(),
             excess_rights: excess.iter().map(|right| (*right).to_owned()).collect(),
+            unsafe_settings: vec!["fsync is off".to_owned()],
             size_bytes: 1,
             connections: 1,
             connections_max: 1,
@@ -270,6 +274,7 @@ mod tests {
         assert_eq!(view["checks"]["database"], serde_json::json!({ "ok": true }));
         assert_eq!(view["checks"]["migrations"], serde_json::json!({ "ok": true, "pending": [] }));
         assert!(view["warnings"][0].as_str().unwrap().contains("superuser"));
+        assert!(view["warnings"][1].as_str().unwrap().contains("fsync is off"));
     }
 
     #[test]

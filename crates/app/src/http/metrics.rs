@@ -281,6 +281,7 @@ mod tests {
         let state = DatabaseState {
             applied_steps: Vec::new(),
             excess_rights: Vec::new(),
+            unsafe_settings: Vec::new(),
             size_bytes: 7,
             connections: 3,
             connections_max: 100,

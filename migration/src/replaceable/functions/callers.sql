@@ -1,16 +1,25 @@
 -- Who asks. Nothing here names the schema auth: on Supabase app_service has no right in it.
+--
+-- For all files of this folder: a definer function, a trigger function and everything in PL/pgSQL says
+-- SET search_path = pg_catalog, pg_temp. Without pg_temp named last, Postgres looks there first for types and tables, so
+-- that a caller's temporary domain "text" with a CHECK would run the caller's code as the owner. SQL functions that must
+-- stay inlinable have no SET, which would prevent that; they name their types with the schema instead.
 
 -- The caller's id out of the claims; NULL without claims and for a subject that is no UUID, so that no claims see no rows.
+-- The single claim comes first, as in GoTrue's auth.uid(): policies and functions must mean the same user.
 CREATE OR REPLACE FUNCTION public.request_user_id() RETURNS uuid
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE WHEN c.sub ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' THEN c.sub::uuid END
-    FROM (SELECT nullif(pg_catalog.current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub' AS sub) c
+    FROM (SELECT coalesce(
+        nullif(pg_catalog.current_setting('request.jwt.claim.sub', true), ''),
+        nullif(pg_catalog.current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub'
+    ) AS sub) c
 $$;
 
 -- The role that the caller took on. Inside a definer function current_user is its owner; this setting still tells the caller's.
 CREATE OR REPLACE FUNCTION public.caller_role() RETURNS name
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE WHEN r.role IN ('none', '') THEN session_user ELSE r.role::name END
     FROM (SELECT coalesce(pg_catalog.current_setting('role', true), 'none') AS role) r
@@ -19,7 +28,7 @@ $$;
 -- Whether a definer function may answer about this user: to the user, to the service's roles and to the owner.
 -- To be called from definer functions only, where current_user is the owner.
 CREATE OR REPLACE FUNCTION public.may_see_user(p_user_id uuid) RETURNS boolean
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT coalesce(p_user_id = public.request_user_id(), false) OR EXISTS (
         SELECT FROM pg_catalog.pg_roles r
@@ -32,7 +41,7 @@ $$;
 
 -- For the audit trail: the setting of the unit of work, else the subject of the claims, else nobody.
 CREATE OR REPLACE FUNCTION public.request_actor() RETURNS uuid
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT coalesce(
         CASE WHEN a.actor ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' THEN a.actor::uuid END,
@@ -44,7 +53,7 @@ $$;
 -- The organizations that the caller owns or belongs to. A definer function, because a policy on the members
 -- that reads the members would recurse.
 CREATE OR REPLACE FUNCTION public.member_organizations() RETURNS SETOF uuid
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT m.organization_id FROM public.organization_members m WHERE m.user_id = public.request_user_id()
     UNION

@@ -4,7 +4,7 @@
 -- Boundaries are computed in UTC, away from the session's time zone, which makes these immutable.
 -- The n-th boundary is always the anchor + n months: from the 31st it gives the last of February and then March 31st.
 CREATE OR REPLACE FUNCTION public.usage_period_index(p_anchor timestamptz, p_at timestamptz) RETURNS integer
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT m.months - CASE WHEN m.anchor + make_interval(months => m.months) > m.at THEN 1 ELSE 0 END
     FROM (
@@ -42,7 +42,8 @@ $$;
 --   A due scheduled change wins, unless Stripe holds the live subscription and decides by itself.
 --   A trial counts until its end, a past-due subscription until the grace is over; after that the plan is 'free'.
 --   Without a live one the user's plan holds, unless the subscription that paid for it has ended since it was set: nobody
---   paid for 'free', so that what has ended is looked for only where it can matter.
+--   paid for 'free', so that what has ended is looked for only where it can matter. It has ended since where we were told of
+--   the end since, of a subscription that was here when the plan was set: both by our own clock, whenever Stripe says it was.
 CREATE OR REPLACE FUNCTION public.plan_in_force(p_user_id uuid, p_plan_id varchar, p_plan_changed_at timestamptz, p_at timestamptz)
 RETURNS TABLE (
     plan_id varchar, status text, subscription_id uuid, current_period_start timestamptz,
@@ -59,16 +60,18 @@ AS $$
                 (SELECT (r.value #>> '{}')::integer FROM public.runtime_settings r WHERE r.name = 'past_due_grace_days'), 7)) THEN s.plan_id
             WHEN s.id IS NOT NULL OR p_plan_id = 'free' THEN 'free'
             WHEN (
-                SELECT e.plan_id = p_plan_id AND e.ended_at >= p_plan_changed_at FROM public.user_subscriptions e
+                SELECT e.plan_id = p_plan_id AND p_plan_changed_at
+                    <= CASE WHEN e.created_at <= p_plan_changed_at THEN coalesce(e.end_recorded_at, e.ended_at) ELSE e.ended_at END
+                FROM public.user_subscriptions e
                 WHERE e.user_id = p_user_id AND e.status IN ('canceled', 'unpaid', 'incomplete_expired')
                 ORDER BY e.ended_at DESC NULLS LAST LIMIT 1
             ) THEN 'free'
             ELSE p_plan_id
         END)::varchar,
-        coalesce(s.status, 'active')::text,
+        coalesce(s.status, 'active')::pg_catalog.text,
         s.id, s.current_period_start, s.current_period_end, s.trial_end, coalesce(s.cancel_at_period_end, false)
     FROM (SELECT) one
-    LEFT JOIN public.user_subscriptions s ON s.user_id = p_user_id AND s.status IN ('trialing', 'active', 'past_due')
+    LEFT JOIN public.user_subscriptions s ON s.user_id = p_user_id AND s.status IN ('trialing', 'active', 'past_due') AND NOT s.is_duplicate
     LEFT JOIN public.scheduled_plan_changes c ON c.user_id = p_user_id AND c.effective_at <= p_at
 $$;
 
@@ -117,7 +120,7 @@ AS $$
         c.effective_at, o.expires_at
     )
     FROM (SELECT) one
-    LEFT JOIN public.user_subscriptions s ON s.user_id = p_user_id AND s.status IN ('trialing', 'past_due')
+    LEFT JOIN public.user_subscriptions s ON s.user_id = p_user_id AND s.status IN ('trialing', 'past_due') AND NOT s.is_duplicate
     LEFT JOIN LATERAL (
         SELECT make_interval(hours => 24 * coalesce(
             (SELECT (r.value #>> '{}')::integer FROM public.runtime_settings r WHERE r.name = 'past_due_grace_days'), 7)) AS grace
@@ -185,7 +188,7 @@ AS $$
     FROM (
         SELECT s.plan_id, s.status FROM public.user_subscriptions s
         WHERE s.user_id = p_user_id AND s.status <> 'incomplete'
-        ORDER BY s.status IN ('trialing', 'active', 'past_due') DESC, s.ended_at DESC NULLS LAST, s.created_at DESC
+        ORDER BY s.status IN ('trialing', 'active', 'past_due') AND NOT s.is_duplicate DESC, s.ended_at DESC NULLS LAST, s.created_at DESC
         LIMIT 1
     ) latest
     JOIN public.plan_features paid_for ON paid_for.plan_id = latest.plan_id AND paid_for.feature_id = p_feature_id
@@ -226,7 +229,7 @@ $$;
 
 -- Whether the feature is open to the user at all, whatever was used of it; to nobody whose identity is banned or deleted.
 CREATE OR REPLACE FUNCTION public.check_feature_access(user_id uuid, feature_id text) RETURNS boolean
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT coalesce((
         SELECT e.feature_active AND e.enabled FROM public.feature_entitlement($1, $2) e
@@ -239,7 +242,7 @@ $$;
 -- limit is used - overage + reserved. No row for an identity that is banned or deleted.
 CREATE OR REPLACE FUNCTION public.check_usage_limit(user_id uuid, feature_id text)
 RETURNS TABLE (allowed boolean, current bigint, "limit" bigint, remaining bigint, resets_at timestamptz, reason text)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT d.reason = 'ok', d.used, d.limit_value, d.remaining, d.period_end, d.reason
     FROM public.usage_decision($1, $2, 1) d

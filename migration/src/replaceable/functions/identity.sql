@@ -3,7 +3,7 @@
 
 -- The address for oneself, the service's roles, the reports' role and the owner; NULL for everybody else.
 CREATE OR REPLACE FUNCTION public.identity_email(p_user_id uuid) RETURNS text
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT a.email::text FROM auth.users a
     WHERE a.id = p_user_id
@@ -11,13 +11,13 @@ AS $$
 $$;
 
 CREATE OR REPLACE FUNCTION public.identity_find(p_email text) RETURNS uuid
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT a.id FROM auth.users a WHERE pg_catalog.lower(a.email) = pg_catalog.lower(p_email) ORDER BY a.created_at LIMIT 1
 $$;
 
 CREATE OR REPLACE FUNCTION public.identity_exists(p_user_id uuid) RETURNS boolean
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT EXISTS (SELECT FROM auth.users a WHERE a.id = p_user_id)
 $$;
@@ -35,7 +35,7 @@ $$;
 -- email, so the others are read out of the row's JSON, which costs some microseconds a row.
 CREATE OR REPLACE FUNCTION public.identity_states(p_user_ids uuid[])
 RETURNS TABLE (user_id uuid, state text, began_at timestamptz, is_anonymous boolean)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT w.id,
         CASE
@@ -53,7 +53,7 @@ $$;
 
 -- By what the mailbox and the telephone of an identity are known again. See address_digests.
 CREATE OR REPLACE FUNCTION public.identity_digests(p_user_id uuid) RETURNS SETOF bytea
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT pg_catalog.sha256(pg_catalog.convert_to(w.address, 'UTF8'))
     FROM auth.users a
@@ -67,7 +67,7 @@ $$;
 -- no second identity has it in any spelling. The comparison folds ASCII only, so that no look-alike passes. Where the
 -- provider's table does not tell what is confirmed, nothing is. Reads all identities: for the start and the making of one profile.
 CREATE OR REPLACE FUNCTION public.identity_owns_address(p_user_id uuid, p_email text) RETURNS boolean
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT EXISTS (
         SELECT FROM auth.users a CROSS JOIN public.identity_states(ARRAY[p_user_id]) s

@@ -2,7 +2,7 @@
 
 -- An id is given once: that of a deleted account is refused, whoever asks for it.
 CREATE OR REPLACE FUNCTION public.identity_register(p_id uuid, p_email text, p_encrypted_password text) RETURNS void
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = ''
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF EXISTS (SELECT FROM public.deleted_profiles d WHERE d.user_id = p_id) THEN
@@ -16,21 +16,21 @@ $$;
 
 CREATE OR REPLACE FUNCTION public.identity_credentials(p_email text)
 RETURNS TABLE (user_id uuid, email text, encrypted_password text)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT a.id, a.email::text, a.encrypted_password::text FROM auth.users a
     WHERE pg_catalog.lower(a.email) = pg_catalog.lower(p_email)
 $$;
 
 CREATE OR REPLACE FUNCTION public.identity_set_password(p_user_id uuid, p_encrypted_password text) RETURNS void
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = ''
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     UPDATE auth.users SET encrypted_password = p_encrypted_password, updated_at = CURRENT_TIMESTAMP WHERE id = p_user_id
 $$;
 
 -- The profile and everything of it goes by the cascade; the trigger keep_tombstone remembers that it was.
 CREATE OR REPLACE FUNCTION public.identity_delete(p_user_id uuid) RETURNS void
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = ''
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     DELETE FROM auth.users WHERE id = p_user_id
 $$;

@@ -1,7 +1,7 @@
 -- What must hold between tables and is not held by a foreign key. Every check is one query over whole tables:
 -- a job's work and an operator's, not a request's.
 CREATE OR REPLACE FUNCTION public.integrity_findings() RETURNS TABLE (finding text, subject text, detail text)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT 'MISSING_AUTH_USER', u.id::text, 'the profile has no identity in auth.users'
     FROM public.users u WHERE NOT EXISTS (SELECT FROM auth.users a WHERE a.id = u.id)
@@ -38,6 +38,10 @@ AS $$
        OR c.hash <> public.ledger_hash(c.prev_hash, c.id, c.user_id, c.seq, c.amount, c.type, c.balance_after,
             c.description, c.reference_id, c.idempotency_key, c.created_at)
     GROUP BY c.user_id
+
+    UNION ALL
+    SELECT 'DOUBLE_SUBSCRIPTION', s.user_id::text, 'a second live subscription is charged: ' || coalesce(s.stripe_subscription_id, s.id::text)
+    FROM public.user_subscriptions s WHERE s.is_duplicate
 
     UNION ALL
     SELECT 'ORPHAN_COUNTER', n.user_id::text, count(*) || ' counters of neither a user nor a deleted profile'
@@ -136,7 +140,7 @@ AS $$
     WHERE (n.used - n.carried, n.overage) IS DISTINCT FROM (coalesce(s.amount, 0), coalesce(s.overage, 0))
 
     UNION ALL
-    -- The last two days that were summed. Sums without events are right where their month was dropped.
+    -- The last two days that get no event any more. Sums without events are right where their month was dropped.
     SELECT 'ROLLUP_MISMATCH', coalesce(r.user_id, e.user_id) || ':' || coalesce(r.feature_id, e.feature_id),
         'the hour from ' || coalesce(r.bucket, e.bucket) || ', ' || coalesce(r.period, e.period) || ' from '
         || coalesce(r.period_start, e.period_start) || ', says ' || coalesce(r.amount, 0) || ', overage ' || coalesce(r.overage, 0)
@@ -144,13 +148,13 @@ AS $$
         || coalesce(e.overage, 0) || ', and are ' || coalesce(e.events, 0)
     FROM (
         SELECT s.* FROM public.usage_rollups s JOIN public.rollup_watermarks w ON w.name = 'usage_events'
-        WHERE s.bucket >= w.reached_at - interval '48 hours' AND s.bucket < w.reached_at
+        WHERE s.bucket >= coalesce(w.final_at, w.reached_at) - interval '48 hours' AND s.bucket < coalesce(w.final_at, w.reached_at)
     ) r
     FULL JOIN (
         SELECT v.user_id, v.feature_id, v.period, v.period_start, pg_catalog.date_trunc('hour', v.created_at, 'UTC') AS bucket,
             sum(v.amount) AS amount, sum(v.overage) AS overage, count(*) AS events
         FROM public.usage_events v JOIN public.rollup_watermarks w ON w.name = 'usage_events'
-        WHERE v.created_at >= w.reached_at - interval '48 hours' AND v.created_at < w.reached_at
+        WHERE v.created_at >= coalesce(w.final_at, w.reached_at) - interval '48 hours' AND v.created_at < coalesce(w.final_at, w.reached_at)
         GROUP BY 1, 2, 3, 4, 5
     ) e ON e.user_id = r.user_id AND e.feature_id = r.feature_id AND e.period = r.period
         AND e.period_start = r.period_start AND e.bucket = r.bucket

@@ -8,18 +8,18 @@ CREATE OR REPLACE FUNCTION public.ledger_hash(
 ) RETURNS bytea
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
-    SELECT sha256(coalesce(p_prev_hash, ''::bytea) || convert_to(
-        p_id::text || '|' || p_user_id::text || '|' || p_seq::text || '|' || p_amount::text || '|' || quote_nullable(p_type)
-        || '|' || p_balance_after::text || '|' || quote_nullable(p_description) || '|' || quote_nullable(p_reference_id::text)
+    SELECT sha256(coalesce(p_prev_hash, ''::pg_catalog.bytea) || convert_to(
+        p_id::pg_catalog.text || '|' || p_user_id::pg_catalog.text || '|' || p_seq::pg_catalog.text || '|' || p_amount::pg_catalog.text || '|' || quote_nullable(p_type)
+        || '|' || p_balance_after::pg_catalog.text || '|' || quote_nullable(p_description) || '|' || quote_nullable(p_reference_id::pg_catalog.text)
         || '|' || quote_nullable(p_idempotency_key)
-        || '|' || trunc(extract(epoch FROM p_created_at AT TIME ZONE 'UTC') * 1000000)::text, 'UTF8'))
+        || '|' || trunc(extract(epoch FROM p_created_at AT TIME ZONE 'UTC') * 1000000)::pg_catalog.text, 'UTF8'))
 $$;
 
 -- BEFORE INSERT on token_transactions. The chain is the database's: what the caller sent for it is replaced.
 -- A missing balance_after is counted from the row before. Several rows of one statement chain too, since a
 -- volatile trigger function sees the rows that the statement has already written.
 CREATE OR REPLACE FUNCTION public.chain_token_transaction() RETURNS trigger
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = ''
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     head record;
@@ -37,7 +37,7 @@ $$;
 
 -- BEFORE UPDATE on what is append only. There is no such trigger for DELETE, so that the cascade from the identity works.
 CREATE OR REPLACE FUNCTION public.refuse_update() RETURNS trigger
-LANGUAGE plpgsql
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     RAISE EXCEPTION '% is append only', TG_TABLE_NAME USING ERRCODE = 'restrict_violation', HINT = 'Add a row that corrects it.';
@@ -47,7 +47,7 @@ $$;
 -- BEFORE INSERT on users. A profile starts with no tokens if its id, its mailbox or its telephone had a profile before, or
 -- if its identity is anonymous, banned or deleted. What an address used under an id that is gone counts for the new id.
 CREATE OR REPLACE FUNCTION public.apply_tombstone() RETURNS trigger
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = ''
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     digests bytea[] := ARRAY(SELECT d.digest FROM public.identity_digests(NEW.id) d (digest) ORDER BY 1);
@@ -79,7 +79,7 @@ $$;
 -- Counts the use of one id's open periods for another id. What is held there counts as used: its call may still be charged,
 -- and nobody else will be asked for it. The rows are locked, so that a consumption under way is waited for.
 CREATE OR REPLACE FUNCTION public.carry_usage(p_from uuid, p_to uuid) RETURNS void
-LANGUAGE sql VOLATILE SET search_path = ''
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH counters AS (
         SELECT n.feature_id, n.period, n.period_start, n.period_end, n.superseded,
@@ -100,7 +100,7 @@ $$;
 
 -- AFTER INSERT on users: the balance that a profile starts with is a row of the ledger, whoever inserted it.
 CREATE OR REPLACE FUNCTION public.record_starting_balance() RETURNS trigger
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = ''
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     INSERT INTO public.token_transactions (user_id, amount, type, description, balance_after)
@@ -111,7 +111,7 @@ $$;
 
 -- AFTER DELETE on users. Stored answers go too: a profile that is made again under this id must not be told them.
 CREATE OR REPLACE FUNCTION public.keep_tombstone() RETURNS trigger
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = ''
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     INSERT INTO public.deleted_profiles (user_id) VALUES (OLD.id)

@@ -2,7 +2,7 @@
 
 -- The months of usage_events that are there.
 CREATE OR REPLACE FUNCTION public.usage_months() RETURNS TABLE (month_start timestamptz, partition text)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT pg_catalog.to_date(pg_catalog.right(c.relname, 7), 'YYYY_MM')::timestamp AT TIME ZONE 'UTC', c.relname::text
     FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
@@ -12,7 +12,7 @@ $$;
 -- A whole hour before which there is no event at or after p_from; NULL where there is no event any more. Months are
 -- asked in their order whether they hold one, so that a stretch without any costs a look and not a walk through it.
 CREATE OR REPLACE FUNCTION public.first_usage_hour(p_from timestamptz) RETURNS timestamptz
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = ''
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     -- What was in no month is in no order either, and little: it is read whole.
@@ -32,50 +32,106 @@ BEGIN
 END
 $$;
 
--- Sums whole hours of usage_events into usage_rollups, from the watermark up to the last hour that ended five
--- minutes ago (a transaction that began in an hour may commit after it; the hour before the watermark is summed once
--- more). An hour is always summed as a whole, so doing it again changes nothing. One call covers 24 hours at most, or
--- goes on to the next event where there is none in between. Answers how many hours are left; also 0 where another
--- call is at it.
-CREATE OR REPLACE FUNCTION public.roll_up_usage() RETURNS bigint
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = ''
+-- Sums whole hours of usage_events into usage_rollups, from one hour up to another. An hour is always summed as a whole,
+-- so doing it again changes nothing.
+CREATE OR REPLACE FUNCTION public.sum_usage_hours(p_from timestamptz, p_to timestamptz) RETURNS void
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    reached timestamptz;
-    until_hour timestamptz := pg_catalog.date_trunc('hour', CURRENT_TIMESTAMP - interval '5 minutes', 'UTC');
-    summed_to timestamptz;
-BEGIN
-    IF NOT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended('product-base:roll_up_usage', 0)) THEN
-        RETURN 0;
-    END IF;
-    SELECT w.reached_at INTO reached FROM public.rollup_watermarks w WHERE w.name = 'usage_events';
-    IF reached >= until_hour THEN
-        RETURN 0;
-    END IF;
-    reached := coalesce(reached, public.first_usage_hour('-infinity'), until_hour);
-    summed_to := least(reached + interval '24 hours', until_hour);
     INSERT INTO public.usage_rollups AS r (user_id, feature_id, period, period_start, bucket, amount, overage, events)
     SELECT e.user_id, e.feature_id, e.period, e.period_start, pg_catalog.date_trunc('hour', e.created_at, 'UTC'),
         sum(e.amount), sum(e.overage), count(*)
     FROM public.usage_events e
-    WHERE e.created_at >= reached - interval '1 hour' AND e.created_at < summed_to
+    WHERE e.created_at >= p_from AND e.created_at < p_to
     GROUP BY 1, 2, 3, 4, 5
     ON CONFLICT (user_id, feature_id, period, period_start, bucket)
         DO UPDATE SET amount = EXCLUDED.amount, overage = EXCLUDED.overage, events = EXCLUDED.events
-        WHERE (r.amount, r.overage, r.events) IS DISTINCT FROM (EXCLUDED.amount, EXCLUDED.overage, EXCLUDED.events);
-    IF summed_to < until_hour THEN
-        summed_to := least(coalesce(public.first_usage_hour(summed_to), until_hour), until_hour);
+        WHERE (r.amount, r.overage, r.events) IS DISTINCT FROM (EXCLUDED.amount, EXCLUDED.overage, EXCLUDED.events)
+$$;
+
+-- Sums the hours of use that are over, up to the last one that ended five minutes ago. One call covers 24 hours at most,
+-- or goes on to the next event where there is none in between. Answers how many hours are left; also 0 where another call
+-- is at it. Whoever reads takes the sums up to reached_at, and the events after it.
+--
+-- A transaction may commit its event long after the hour was summed. Hours before final_at can get no event any more; those
+-- between final_at and reached_at are summed once more when the fence has fallen: the fence is a moment with an id that
+-- no other transaction had by then. Once every id below it has ended, no event from before that moment can still come,
+-- since an event is no older than its transaction's id (those of the service are older by its time limits at most, which
+-- the margin of an hour covers). A transaction that stays open keeps hours from being final, and nothing else.
+-- The row of product_base_locks is the lock: nobody but the owner can take it.
+CREATE OR REPLACE FUNCTION public.roll_up_usage() RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    seen pg_snapshot := pg_catalog.pg_current_snapshot();
+    -- The transaction of the caller writes no event.
+    ended_below xid8 := coalesce((SELECT x.id FROM pg_catalog.pg_snapshot_xip(seen) AS x (id)
+        WHERE x.id IS DISTINCT FROM pg_catalog.pg_current_xact_id_if_assigned() ORDER BY x.id LIMIT 1), pg_catalog.pg_snapshot_xmax(seen));
+    begun_below xid8;
+    this_hour timestamptz := pg_catalog.date_trunc('hour', CURRENT_TIMESTAMP, 'UTC');
+    until_hour timestamptz := pg_catalog.date_trunc('hour', CURRENT_TIMESTAMP - interval '5 minutes', 'UTC');
+    old public.rollup_watermarks;
+    mark public.rollup_watermarks;
+    has_fallen boolean;
+    final_to timestamptz;
+    again_to timestamptz;
+BEGIN
+    PERFORM FROM public.product_base_locks l WHERE l.name = 'roll_up_usage' FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN 0;
     END IF;
-    INSERT INTO public.rollup_watermarks AS w (name, reached_at) VALUES ('usage_events', summed_to)
-    ON CONFLICT (name) DO UPDATE SET reached_at = greatest(w.reached_at, EXCLUDED.reached_at);
-    RETURN pg_catalog.ceil(extract(epoch FROM until_hour - summed_to) / 3600);
+    -- Its own id: who has none yet gets a later one. The end of a snapshot would not do, since it is the first id after the
+    -- last one that has ended.
+    begun_below := pg_catalog.pg_current_xact_id();
+    SELECT w.* INTO old FROM public.rollup_watermarks w WHERE w.name = 'usage_events';
+    old.reached_at := coalesce(old.reached_at, public.first_usage_hour('-infinity'), until_hour);
+    -- Before there was a fence, the hour before the watermark was summed once more.
+    old.final_at := least(coalesce(old.final_at, old.reached_at - interval '1 hour'), old.reached_at);
+    mark := old;
+    -- An id that no transaction of this cluster has had came with a copy of another cluster, whose transactions are over.
+    has_fallen := ended_below >= old.fence_xid OR old.fence_xid > begun_below;
+
+    IF old.reached_at < until_hour THEN
+        mark.reached_at := least(old.reached_at + interval '24 hours', until_hour);
+        PERFORM public.sum_usage_hours(
+            CASE WHEN has_fallen THEN old.reached_at ELSE greatest(old.final_at - interval '1 hour', old.reached_at - interval '24 hours') END,
+            mark.reached_at);
+        IF mark.reached_at < until_hour THEN
+            mark.reached_at := least(coalesce(public.first_usage_hour(mark.reached_at), until_hour), until_hour);
+        END IF;
+    END IF;
+
+    IF has_fallen THEN
+        final_to := least(pg_catalog.date_trunc('hour', old.fence_at, 'UTC'), mark.reached_at);
+        -- What was summed just now needs no second time.
+        again_to := least(final_to, old.reached_at, old.final_at + interval '24 hours');
+        IF again_to > old.final_at - interval '1 hour' AND final_to > old.final_at THEN
+            PERFORM public.sum_usage_hours(old.final_at - interval '1 hour', again_to);
+            IF again_to < least(final_to, old.reached_at) THEN
+                again_to := least(coalesce(public.first_usage_hour(again_to), final_to), final_to, old.reached_at);
+            END IF;
+        END IF;
+        mark.final_at := greatest(old.final_at, CASE
+            WHEN again_to < least(final_to, old.reached_at) THEN again_to ELSE final_to END);
+    END IF;
+    IF old.fence_xid IS NULL OR (has_fallen AND mark.final_at >= final_to AND old.fence_at < this_hour) THEN
+        mark.fence_at := CURRENT_TIMESTAMP;
+        mark.fence_xid := begun_below;
+    END IF;
+
+    INSERT INTO public.rollup_watermarks AS w (name, reached_at, final_at, fence_at, fence_xid)
+    VALUES ('usage_events', mark.reached_at, mark.final_at, mark.fence_at, mark.fence_xid)
+    ON CONFLICT (name) DO UPDATE SET reached_at = greatest(w.reached_at, EXCLUDED.reached_at), final_at = EXCLUDED.final_at,
+        fence_at = EXCLUDED.fence_at, fence_xid = EXCLUDED.fence_xid
+    WHERE (w.reached_at, w.final_at, w.fence_at, w.fence_xid)
+        IS DISTINCT FROM (EXCLUDED.reached_at, EXCLUDED.final_at, EXCLUDED.fence_at, EXCLUDED.fence_xid);
+    RETURN pg_catalog.ceil(extract(epoch FROM until_hour - mark.reached_at) / 3600);
 END
 $$;
 
 -- Makes one month, moving out of the default partition what belongs to it. It is attached only when it is
 -- filled and closed: row-level security on, no right granted. Attaching takes no exclusive lock on the parent.
 CREATE OR REPLACE FUNCTION public.make_partition(p_parent text, p_month timestamp) RETURNS text
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '2s'
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s'
 AS $$
 DECLARE
     partition text := p_parent || pg_catalog.to_char(p_month, '"_"YYYY"_"MM');
@@ -101,7 +157,7 @@ $$;
 -- Drops one month. The sums of its events are kept first, and the watermark is not left before its end: whoever reads
 -- takes the sums up to the watermark, and the events, which are gone, after it.
 CREATE OR REPLACE FUNCTION public.drop_partition(p_parent text, p_partition text) RETURNS text
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '2s'
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s'
 AS $$
 DECLARE
     month_end timestamptz := (pg_catalog.to_date(pg_catalog.right(p_partition, 7), 'YYYY_MM') + interval '1 month') AT TIME ZONE 'UTC';
@@ -127,7 +183,7 @@ $$;
 -- that ended more than six months ago goes. A table that is busy is left for the next call and named.
 -- Answers one line for each thing done.
 CREATE OR REPLACE FUNCTION public.maintain_partitions() RETURNS SETOF text
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = ''
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     parent text;
@@ -137,7 +193,8 @@ DECLARE
     done text;
     this_month timestamp := pg_catalog.date_trunc('month', CURRENT_TIMESTAMP AT TIME ZONE 'UTC');
 BEGIN
-    PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('product-base:maintain_partitions', 0));
+    -- Nobody but the owner can take this lock; an advisory lock would be anybody's.
+    PERFORM FROM public.product_base_locks l WHERE l.name = 'maintain_partitions' FOR UPDATE;
     FOREACH parent IN ARRAY ARRAY['usage_events', 'ai_usage_logs'] LOOP
         EXECUTE pg_catalog.format(
             'SELECT array(SELECT $1 + pg_catalog.make_interval(months => n) FROM pg_catalog.generate_series(0, 3) n

@@ -1,7 +1,7 @@
 -- What happens to a row by itself: its times, its audit trail, and the word that it changed.
 
 CREATE OR REPLACE FUNCTION public.update_updated_at_column() RETURNS trigger
-LANGUAGE plpgsql
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     NEW.updated_at = CURRENT_TIMESTAMP;
@@ -12,7 +12,7 @@ $$;
 -- BEFORE UPDATE on users, when the plan changes: the one audit row of a plan change, and the time that
 -- effective_plan compares with the end of the subscription that paid for the plan.
 CREATE OR REPLACE FUNCTION public.check_plan_change_consistency() RETURNS trigger
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = ''
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF NEW.plan_changed_at IS NOT DISTINCT FROM OLD.plan_changed_at THEN
@@ -30,7 +30,7 @@ $$;
 -- AFTER INSERT, UPDATE, DELETE on the catalogue, and on users for `role`. The first argument names the columns of
 -- the record's id, joined by ':'; the second, where given, the only columns that are copied.
 CREATE OR REPLACE FUNCTION public.audit_row() RETURNS trigger
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = ''
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     before jsonb := CASE WHEN TG_OP <> 'INSERT' THEN pg_catalog.to_jsonb(OLD) END;
@@ -55,28 +55,72 @@ BEGIN
 END
 $$;
 
--- BEFORE INSERT OR UPDATE on user_subscriptions: when it fell behind and when it ended. A time that the writer
--- brings (Stripe's) is kept; a live status clears what no longer holds.
+-- BEFORE INSERT OR UPDATE on user_subscriptions: when it fell behind, when it ended, and whether it is the one that counts.
+-- A time that the writer brings (Stripe's) is kept; a live status clears what no longer holds. Where none is brought, it fell
+-- behind when its period began, for which the unpaid invoice is; the moment at which we are told may be days later.
+-- end_recorded_at is by our own clock: only that may be compared with users.plan_changed_at.
+-- A second live subscription is kept beside the first, which goes on to count: refusing it would refuse its event for ever.
 CREATE OR REPLACE FUNCTION public.set_subscription_times() RETURNS trigger
-LANGUAGE plpgsql
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     old_since timestamptz := CASE WHEN TG_OP = 'UPDATE' THEN OLD.past_due_since END;
     old_ended timestamptz := CASE WHEN TG_OP = 'UPDATE' THEN OLD.ended_at END;
+    old_recorded timestamptz := CASE WHEN TG_OP = 'UPDATE' THEN OLD.end_recorded_at END;
     entered boolean := TG_OP = 'INSERT' OR OLD.status IS DISTINCT FROM NEW.status;
 BEGIN
     IF NEW.status = 'past_due' THEN
         IF NEW.past_due_since IS NULL OR (entered AND NEW.past_due_since IS NOT DISTINCT FROM old_since) THEN
-            NEW.past_due_since := CASE WHEN entered THEN CURRENT_TIMESTAMP ELSE coalesce(old_since, CURRENT_TIMESTAMP) END;
+            NEW.past_due_since := CASE WHEN NOT entered THEN old_since END;
+            NEW.past_due_since := coalesce(NEW.past_due_since, least(NEW.current_period_start, CURRENT_TIMESTAMP));
         END IF;
         NEW.ended_at := NULL;
+        NEW.end_recorded_at := NULL;
     ELSIF NEW.status IN ('canceled', 'unpaid', 'incomplete_expired') THEN
         -- From one dead status to another (unpaid, then canceled) it ended only once.
         NEW.ended_at := coalesce(NEW.ended_at, old_ended, clock_timestamp());
+        NEW.end_recorded_at := coalesce(old_recorded, clock_timestamp());
     ELSE
         NEW.past_due_since := NULL;
         NEW.ended_at := NULL;
+        NEW.end_recorded_at := NULL;
     END IF;
+    NEW.is_duplicate := NEW.status IN ('trialing', 'active', 'past_due') AND EXISTS (
+        SELECT FROM public.user_subscriptions o
+        WHERE o.user_id = NEW.user_id AND o.id <> NEW.id AND o.status IN ('trialing', 'active', 'past_due') AND NOT o.is_duplicate);
+    RETURN NEW;
+END
+$$;
+
+-- AFTER the subscription that counted ended or went: the best of those beside it counts from now on.
+CREATE OR REPLACE FUNCTION public.promote_subscription() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    UPDATE public.user_subscriptions u SET is_duplicate = false
+    WHERE u.id = (
+        SELECT s.id FROM public.user_subscriptions s
+        WHERE s.user_id = OLD.user_id AND s.is_duplicate AND s.status IN ('trialing', 'active', 'past_due')
+        ORDER BY s.status = 'active' DESC, s.status = 'trialing' DESC, s.created_at, s.id LIMIT 1);
+    RETURN NULL;
+END
+$$;
+
+-- BEFORE INSERT on audit_logs and model_prices: what a DEFAULT would say, if tools could read it.
+CREATE OR REPLACE FUNCTION public.name_the_actor() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    NEW.actor_name := coalesce(NEW.actor_name, session_user);
+    RETURN NEW;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION public.price_anywhere() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    NEW.geo := coalesce(NEW.geo, '');
     RETURN NEW;
 END
 $$;
@@ -85,7 +129,7 @@ $$;
 -- 'key:<id>'; Postgres folds equal ones of a transaction. The arguments are the kind and the column of the id.
 -- Counters send nothing: a NOTIFY takes a global lock at commit, which the hot path must not.
 CREATE OR REPLACE FUNCTION public.notify_change() RETURNS trigger
-LANGUAGE plpgsql
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     changed jsonb := CASE WHEN TG_OP = 'DELETE' THEN pg_catalog.to_jsonb(OLD) ELSE pg_catalog.to_jsonb(NEW) END;

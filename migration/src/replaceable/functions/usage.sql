@@ -9,7 +9,7 @@
 CREATE OR REPLACE FUNCTION public.open_usage_counter(
     p_user_id uuid, p_feature_id text, p_period text, p_period_start timestamptz, p_period_end timestamptz
 ) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = ''
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     standing bigint := 0;
@@ -43,11 +43,16 @@ $$;
 -- Writes a granted outcome: its key, the counter, the event, and the tokens that it costs. The rows are those of the
 -- service's record_usage_batch.sql and spend_tokens. False: the key was taken meanwhile, and nothing was written.
 CREATE OR REPLACE FUNCTION public.record_consumption(p_outcome public.idempotency_keys) RETURNS boolean
-LANGUAGE plpgsql VOLATILE SET search_path = ''
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     balance bigint;
 BEGIN
+    -- A use that was acknowledged must survive a crash, whatever the database, the login or the session says. A stronger or
+    -- a chosen weaker level of waiting for standbys is left as it is. It holds until the caller's transaction ends.
+    IF pg_catalog.current_setting('synchronous_commit') = 'off' THEN
+        PERFORM pg_catalog.set_config('synchronous_commit', 'on', true);
+    END IF;
     -- It waits for whoever is writing the same key. Under REPEATABLE READ a key that the snapshot lacks raises 40001.
     INSERT INTO public.idempotency_keys (user_id, key, digest, feature_id, amount, allowed, current, limit_value, remaining,
         reserved, reason, plan_id, source, period, period_start, resets_at, overage)
@@ -61,9 +66,11 @@ BEGIN
     UPDATE public.usage_counters n SET used = n.used + p_outcome.amount, overage = n.overage + p_outcome.overage
     WHERE n.user_id = p_outcome.user_id AND n.feature_id = p_outcome.feature_id
       AND n.period = p_outcome.period AND n.period_start = p_outcome.period_start;
-    INSERT INTO public.usage_events (user_id, feature_id, period, period_start, amount, overage, idempotency_key)
+    -- By the clock: the transaction may have begun hours ago, and roll_up_usage relies on an event being no older than its
+    -- transaction's id.
+    INSERT INTO public.usage_events (user_id, feature_id, period, period_start, amount, overage, idempotency_key, created_at)
     VALUES (p_outcome.user_id, p_outcome.feature_id, p_outcome.period, p_outcome.period_start, p_outcome.amount,
-        p_outcome.overage, p_outcome.key);
+        p_outcome.overage, p_outcome.key, pg_catalog.clock_timestamp());
     IF p_outcome.overage > 0 THEN
         UPDATE public.users u SET token_balance = u.token_balance - p_outcome.overage
         WHERE u.id = p_outcome.user_id RETURNING u.token_balance INTO STRICT balance;
@@ -87,7 +94,7 @@ $$;
 CREATE OR REPLACE FUNCTION public.count_consumption(
     p_user_id uuid, p_feature_id text, p_amount bigint, p_key text, OUT outcome public.idempotency_keys, OUT replayed boolean
 )
-LANGUAGE plpgsql VOLATILE SET search_path = ''
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
@@ -190,7 +197,7 @@ CREATE OR REPLACE FUNCTION public.consume_usage(
     plan_id text, source text, period_start timestamptz, resets_at timestamptz, as_of timestamptz, replayed boolean,
     idempotency_key text
 )
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = ''
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT (c.outcome).allowed, (c.outcome).current, (c.outcome).limit_value, (c.outcome).remaining, (c.outcome).reserved,
         (c.outcome).reason::text, (c.outcome).feature_id::text, (c.outcome).plan_id::text, (c.outcome).source::text,

@@ -13,7 +13,7 @@ use super::home::Home;
 use super::log;
 use super::programs::Programs;
 
-/// The superuser of the private cluster: it owns the schema, and only migrations log in with it.
+/// The superuser of the private cluster. It makes the database and the role that owns the schema.
 pub const OWNER: &str = "postgres";
 const INITDB_LIMIT: Duration = Duration::from_mins(1);
 

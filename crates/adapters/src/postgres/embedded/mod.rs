@@ -20,6 +20,7 @@ mod port;
 mod probe;
 mod programs;
 mod running;
+mod schema_owner;
 mod server;
 mod settings;
 

@@ -90,7 +90,7 @@ impl EmbeddedPostgres {
         Ok(Some(url(role, &password, port, &settings.database)))
     }
 
-    /// The superuser of the private cluster, for migrations.
+    /// The superuser of the private cluster, for tests and for an administrator. Migrations use `schema_owner_url`.
     pub fn owner_url(&self) -> &str {
         &self.owner_url
     }
@@ -131,14 +131,18 @@ impl EmbeddedPostgres {
             return Err(EmbeddedError::Statement(format!("{role:?} is not a role whose password may be set.")));
         }
         let password = files::kept_password(&self.home.folder, role).unwrap_or_else(files::new_password);
+        let literal = password.replace('\'', "''");
+        self.execute(format!("ALTER ROLE {} PASSWORD '{literal}'", probe::quote_name(role))).await?;
+        files::write_private(&files::password_file(&self.home.folder, role), &password)?;
+        Ok(password)
+    }
+
+    /// Runs statements as the superuser, in one transaction.
+    pub(super) async fn execute(&self, statements: String) -> Result<(), EmbeddedError> {
         let Probe::Ready(connection) = probe::connect(self.port(), &self.password, &self.database).await else {
             return Err(EmbeddedError::Statement("the connection was refused.".to_owned()));
         };
-        let literal = password.replace('\'', "''");
-        let statement = format!("ALTER ROLE {} PASSWORD '{literal}'", probe::quote_name(role));
-        probe::execute_and_close(*connection, statement).await?;
-        files::write_private(&files::password_file(&self.home.folder, role), &password)?;
-        Ok(password)
+        probe::execute_and_close(*connection, statements).await
     }
 
     pub fn url_as(&self, role: &str, password: &str, database: &str) -> String {

@@ -1,0 +1,9 @@
+//! Subscriptions: by whose clock one ended, and a second live one. Defaults that tools cannot read.
+
+use crate::step::Step;
+
+pub const STEP: Step = Step {
+    name: "m20261201_000021_subscriptions_and_defaults",
+    up: include_str!("steps/000021_subscriptions_and_defaults.up.sql"),
+    down: include_str!("steps/000021_subscriptions_and_defaults.down.sql"),
+};

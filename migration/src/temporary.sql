@@ -1,0 +1,14 @@
+-- Nobody needs temporary objects here, and they are what a caller could try to confuse functions with. Where the database is
+-- ours, PUBLIC loses the right to make any; a role that needs it is given it by name. The last `down` gives it back if it was
+-- taken here. Asked at each `up`, since a copy of a database has the rights of a new one.
+DO $rights$
+BEGIN
+    IF pg_catalog.pg_has_role(current_user, (SELECT d.datdba FROM pg_catalog.pg_database d WHERE d.datname = current_database()), 'USAGE')
+        AND EXISTS (SELECT FROM pg_catalog.pg_database d
+            CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(d.datacl, pg_catalog.acldefault('d', d.datdba))) x
+            WHERE d.datname = current_database() AND x.grantee = 0 AND x.privilege_type = 'TEMPORARY') THEN
+        EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
+        INSERT INTO public.product_base_locks (name) VALUES ('public_had_temporary') ON CONFLICT (name) DO NOTHING;
+    END IF;
+END
+$rights$
