@@ -81,8 +81,8 @@ async fn no_route_gives_a_stored_answer_to_who_may_less() {
         json!({ "provider": "openai", "model": "gpt-one", "kind": "input", "usd_per_million": "1", "version": "v" });
     let nothing = key(&app, &admin, json!({ "name": "n", "permissions": ["users:read"] })).await;
     let credit = json!({ "user_id": ada.id, "amount": 5 });
-    let used = json!({ "feature_id": "api_access", "amount": 1 });
-    let held = json!({ "feature_id": "api_access", "amount": 1, "ttl_seconds": 60 });
+    let used = json!({ "feature_id": "ai_requests", "amount": 1 });
+    let held = json!({ "feature_id": "ai_requests", "amount": 1, "ttl_seconds": 60 });
     let told = json!({ "message": "hi", "model": "gpt-6-sol" });
     for (path, body, permission, is_bound) in [
         ("/api/plans", named("silver"), "plans:write", true),
