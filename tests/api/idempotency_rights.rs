@@ -15,9 +15,9 @@ async fn send(app: &TestApp, path: &str, who: &(impl Bearer + ?Sized), body: &Va
 async fn a_weak_key_gets_no_secret_of_a_strong_one() {
     let app = TestApp::start().await;
     let ada = app.signup("ada@example.com").await;
-    let manager = |more: Value| {
+    let manager = |mut more: Value| {
         let mut body = json!({ "name": "m", "permissions": ["keys:manage"] });
-        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body.as_object_mut().unwrap().append(more.as_object_mut().unwrap());
         body
     };
     let all = json!({ "permissions": ["keys:manage", "users:read", "usage:write"] });

@@ -12,9 +12,9 @@ async fn create(app: &TestApp, maker: &(impl Bearer + ?Sized), body: Value) -> A
     app.post("/api/keys").bearer(maker).json(body).send().await
 }
 
-fn managing(more: Value) -> Value {
+fn managing(mut more: Value) -> Value {
     let mut body = json!({ "name": "m", "permissions": ["keys:manage", "users:read"] });
-    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body.as_object_mut().unwrap().append(more.as_object_mut().unwrap());
     body
 }
 

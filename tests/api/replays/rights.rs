@@ -6,9 +6,9 @@ use testkit::upstream::{Fault, Script};
 use super::stage::{Stage, asked, expect_replay, openai, ours};
 
 /// A key of Ada's for calls, with more in its draft.
-async fn key(stage: &Stage, more: Value) -> String {
+async fn key(stage: &Stage, mut more: Value) -> String {
     let mut body = json!({ "name": "k", "permissions": ["ai:chat"] });
-    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body.as_object_mut().unwrap().append(more.as_object_mut().unwrap());
     let made = stage.app.post("/api/keys").bearer(&stage.ada).json(body).send().await.expect_status(201);
     made.text_at("/key").to_owned()
 }
