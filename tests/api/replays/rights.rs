@@ -42,6 +42,7 @@ async fn a_weaker_key_gets_nothing_of_a_call_while_it_runs_or_afterwards_on_any_
         assert_eq!(again.text, text);
     }
     stage.expect_calls(1).await;
+    stage.stub.script("gpt-6-sol", Script::words(3));
     let by_the_limited = asked(&stage.app, &openai(false), &limited).idempotency_key("l").send().await;
     stage.written().await;
     expect_replay(&by_the_limited, &stage.keyed(&openai(false), "l").await);
