@@ -1,4 +1,15 @@
--- Fills what 000014 added, without a lock that keeps anybody from reading keys or counting.
+-- Fills what 000014 added, without a lock that keeps anybody from reading keys or counting. What takes long comes first, while
+-- nothing is locked yet.
+
+-- The month of every key with calls, limited or not: it is kept from now on, so that a limit set later sums nothing. A month that
+-- is there already began with this sum.
+INSERT INTO public.api_key_counters (api_key_id, period, period_start, requests, tokens, cost_nano_usd)
+SELECT g.api_key_id, 'month', m.start, count(*), coalesce(sum(g.input_tokens + g.output_tokens), 0), coalesce(sum(g.cost_nano_usd), 0)
+FROM (SELECT pg_catalog.date_trunc('month', now(), 'UTC') AS start) m
+JOIN public.ai_usage_logs g ON g.created_at >= m.start
+WHERE EXISTS (SELECT FROM public.api_keys k WHERE k.id = g.api_key_id)
+GROUP BY g.api_key_id, m.start
+ON CONFLICT DO NOTHING;
 
 -- Successors get the first key of their rotations. UNION ends where somebody made the rotations a ring by hand.
 WITH RECURSIVE chain AS (
@@ -11,16 +22,6 @@ UPDATE public.api_keys k SET lineage_id = c.first FROM chain c WHERE k.id = c.ne
 
 ALTER TABLE public.api_keys VALIDATE CONSTRAINT fk_api_keys_lineage;
 ALTER TABLE public.api_keys VALIDATE CONSTRAINT check_api_key_makers;
-
--- The month of every key with calls, limited or not: it is kept from now on, so that a limit set later sums nothing. A month that
--- is there already began with this sum.
-INSERT INTO public.api_key_counters (api_key_id, period, period_start, requests, tokens, cost_nano_usd)
-SELECT g.api_key_id, 'month', m.start, count(*), coalesce(sum(g.input_tokens + g.output_tokens), 0), coalesce(sum(g.cost_nano_usd), 0)
-FROM (SELECT pg_catalog.date_trunc('month', now(), 'UTC') AS start) m
-JOIN public.ai_usage_logs g ON g.created_at >= m.start
-WHERE EXISTS (SELECT FROM public.api_keys k WHERE k.id = g.api_key_id)
-GROUP BY g.api_key_id, m.start
-ON CONFLICT DO NOTHING;
 
 -- The windows of successors go to their lineage, with what calls under way hold of them.
 INSERT INTO public.api_key_counters AS n
