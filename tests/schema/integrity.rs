@@ -54,9 +54,18 @@ const DAMAGES: [(&str, &str); 28] = [
     ("COUNTER_MISMATCH", "UPDATE usage_counters SET used = used + 1 WHERE user_id = $1"),
     ("COUNTER_MISMATCH", "UPDATE usage_counters SET carried = 0 WHERE user_id = $1"),
     ("COUNTER_MISMATCH", "UPDATE usage_counters SET overage = 0 WHERE user_id = $1"),
-    ("ROLLUP_MISMATCH", "UPDATE usage_rollups SET amount = amount - 1 WHERE user_id = $1"),
-    ("ROLLUP_MISMATCH", "UPDATE usage_rollups SET events = events + 1 WHERE user_id = $1"),
-    ("ROLLUP_MISMATCH", "DELETE FROM usage_rollups WHERE user_id = $1"),
+    (
+        "ROLLUP_MISMATCH",
+        "UPDATE rollup_watermarks SET final_at = reached_at; UPDATE usage_rollups SET amount = amount - 1 WHERE user_id = $1",
+    ),
+    (
+        "ROLLUP_MISMATCH",
+        "UPDATE rollup_watermarks SET final_at = reached_at; UPDATE usage_rollups SET events = events + 1 WHERE user_id = $1",
+    ),
+    (
+        "ROLLUP_MISMATCH",
+        "UPDATE rollup_watermarks SET final_at = reached_at; DELETE FROM usage_rollups WHERE user_id = $1",
+    ),
 ];
 
 /// Use with its sums, holds and a ledger of three rows, all in order.
