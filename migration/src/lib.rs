@@ -24,6 +24,7 @@ mod m20261120_000010_create_ai_answers;
 mod m20261121_000011_carry_counters_and_settle_holds;
 mod m20261121_000012_find_refunds;
 mod m20261121_000013_chat_and_key_limits;
+mod m20261130_000029_answers_left_behind;
 mod objects;
 mod replaceable;
 mod roles;

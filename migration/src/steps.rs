@@ -9,10 +9,10 @@ use crate::{
     m20261120_000006_create_learning, m20261120_000007_create_record, m20261120_000008_create_usage_rollups,
     m20261120_000009_create_model_prices, m20261120_000010_create_ai_answers,
     m20261121_000011_carry_counters_and_settle_holds, m20261121_000012_find_refunds,
-    m20261121_000013_chat_and_key_limits,
+    m20261121_000013_chat_and_key_limits, m20261130_000029_answers_left_behind,
 };
 
-pub const STEPS: [Step; 13] = [
+pub const STEPS: [Step; 14] = [
     m20261120_000001_create_identity_and_catalogue::STEP,
     m20261120_000002_create_subscriptions_and_money::STEP,
     m20261120_000003_create_usage::STEP,
@@ -26,6 +26,7 @@ pub const STEPS: [Step; 13] = [
     m20261121_000011_carry_counters_and_settle_holds::STEP,
     m20261121_000012_find_refunds::STEP,
     m20261121_000013_chat_and_key_limits::STEP,
+    m20261130_000029_answers_left_behind::STEP,
 ];
 
 pub struct Migrator;
