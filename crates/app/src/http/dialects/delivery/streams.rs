@@ -56,7 +56,7 @@ pub(super) async fn begin(
     started: StartedCall,
     writing: Writing,
     pace: StreamPace,
-    place: SemaphorePermit<'static>,
+    permit: SemaphorePermit<'static>,
 ) -> Result<Begun, Unanswered> {
     let StartedCall { expected, mut head, comments, mut pieces } = started;
     let Writing { renderer, mut sink, native, .. } = writing;
@@ -91,7 +91,7 @@ pub(super) async fn begin(
         unwritten: Vec::new(),
     };
     let work = async move {
-        let _place = place;
+        let _permit = permit;
         rendering.run(source).await;
     };
     tokio::spawn(work.in_current_span());
