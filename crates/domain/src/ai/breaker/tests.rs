@@ -186,7 +186,7 @@ fn of_a_minute_each_caller_counts_once() {
     let mut calls = 0_u32;
     while calls < 100 && breaker.state(at(10)) == BreakerState::Closed {
         let of = caller(u128::from(calls % 4 + 2));
-        call_of(&mut breaker, of, if calls % 2 == 0 { Failed } else { Answered }, 10);
+        call_of(&mut breaker, of, if calls.is_multiple_of(2) { Failed } else { Answered }, 10);
         calls += 1;
     }
     assert_eq!(calls, 21, "half of the callers, with calls enough to tell");
