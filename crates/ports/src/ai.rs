@@ -4,6 +4,7 @@
 //! goes in by value and comes back with the reply or the fault, so that it is settled or given back exactly once.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -155,9 +156,12 @@ pub enum ProviderFault {
     Unreachable(String),
     #[error("the provider did not send {} in time", .0.as_str())]
     TimedOut(Wait),
-    /// It sent what is no answer, or broke off.
+    /// The connection broke, or the answer ended before its end.
     #[error("the answer of the provider broke: {0}")]
     Broken(String),
+    /// It sent what we cannot read. That may be our fault, so it tells nothing of the provider's health.
+    #[error("the answer of the provider was not understood: {0}")]
+    NotUnderstood(String),
 }
 
 impl ProviderFault {
@@ -173,6 +177,7 @@ impl ProviderFault {
             Self::Unreachable(_) => "unreachable",
             Self::TimedOut(_) => "timed_out",
             Self::Broken(_) => "broken",
+            Self::NotUnderstood(_) => "not_understood",
         }
     }
 
@@ -184,7 +189,11 @@ impl ProviderFault {
             | Self::SpendLimit(refusal)
             | Self::TooFast { refusal, .. }
             | Self::Failed { refusal, .. } => Some(refusal),
-            Self::NoKey { .. } | Self::Unreachable(_) | Self::TimedOut(_) | Self::Broken(_) => None,
+            Self::NoKey { .. }
+            | Self::Unreachable(_)
+            | Self::TimedOut(_)
+            | Self::Broken(_)
+            | Self::NotUnderstood(_) => None,
         }
     }
 
@@ -206,7 +215,8 @@ impl ProviderFault {
             | Self::Failed { .. }
             | Self::Unreachable(_)
             | Self::TimedOut(_)
-            | Self::Broken(_) => true,
+            | Self::Broken(_)
+            | Self::NotUnderstood(_) => true,
         }
     }
 
@@ -219,10 +229,26 @@ impl ProviderFault {
 /// A hold and why the call came to nothing.
 pub type Unanswered = (CallHold, ProviderFault);
 
+/// Hears the comments of a native stream that come before its first piece. They promise nothing, so the call can still be
+/// sent again after them. It must not block, and may drop what it has no room for.
+pub trait CommentSink: Send + Sync {
+    fn comment(&self, bytes: Vec<u8>);
+}
+
 #[async_trait]
 pub trait AiProvider: Send + Sync {
     /// Sends the call once and waits for the first piece of its answer.
     async fn send(&self, hold: CallHold, call: &ProviderCall) -> Result<Reply, Unanswered>;
+
+    /// The same, and hands on the comments that come before. A provider without comments has none to hand on.
+    async fn send_with_comments(
+        &self,
+        hold: CallHold,
+        call: &ProviderCall,
+        _comments: Arc<dyn CommentSink>,
+    ) -> Result<Reply, Unanswered> {
+        self.send(hold, call).await
+    }
 
     /// Whether it is the built-in one, which takes conversations only and bills nobody.
     fn is_sandbox(&self) -> bool;

@@ -3,6 +3,9 @@
 mod asking;
 mod calls;
 mod doors;
+mod fallbacks;
+mod health;
 mod models;
 mod refusals;
+mod silence;
 mod upstream;

@@ -34,7 +34,7 @@ pub(super) fn fault(status: u16, headers: &HeaderMap, body: Vec<u8>, told: Told,
         // 402 is the provider's own bill, which a caller of ours neither knows nor pays.
         (400..=499, Means::SpendLimit) | (402, _) => ProviderFault::SpendLimit(refusal),
         (429, _) => ProviderFault::TooFast { refusal, retry_after },
-        (408 | 409 | 500.., _) => ProviderFault::Failed { refusal, retry_after },
+        (408 | 500.., _) => ProviderFault::Failed { refusal, retry_after },
         (400..=499, _) => ProviderFault::Refused(refusal),
         (other, _) => ProviderFault::Broken(format!("its status is {other}")),
     }
@@ -121,7 +121,7 @@ mod tests {
             (403, "key"),
             (404, "refused"),
             (408, "failed"),
-            (409, "failed"),
+            (409, "refused"),
             (413, "refused"),
             (422, "refused"),
             (429, "fast"),

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use domain::ai::Provider;
 use futures_util::stream::once;
 use ports::ai::{
-    AiProvider, CallContent, CallHold, Framing, ProviderCall, ProviderFault, Reply, ReplyPiece, ReplyPieces, Unanswered,
+    AiProvider, CallContent, CallHold, CommentSink, Framing, ProviderCall, ProviderFault, Reply, ReplyPiece,
+    ReplyPieces, Unanswered,
 };
 use ports::clock::Clock;
 use reqwest::Url;
@@ -22,7 +23,7 @@ use super::dialect::{Awaited, Dialect, Shown};
 use super::faults;
 use super::gemini::Gemini;
 use super::openai::OpenAi;
-use super::streaming::{Streaming, fault_of};
+use super::streaming::{Comments, Streaming, fault_of};
 use super::wire::{Answered, Timeouts, Wire};
 use crate::addresses::leaves_unsealed;
 
@@ -85,7 +86,7 @@ impl HttpProvider {
         Ok(Self { dialect, wire, clock })
     }
 
-    async fn attempt(&self, call: &ProviderCall) -> Result<Begun, ProviderFault> {
+    async fn attempt(&self, call: &ProviderCall, comments: Comments) -> Result<Begun, ProviderFault> {
         let outgoing = self.dialect.outgoing(call)?;
         let awaited = outgoing.awaited;
         let answered = self.wire.send(outgoing).await?;
@@ -96,9 +97,18 @@ impl HttpProvider {
         let named = self.dialect.request_id_header().and_then(|name| text_of(&answered.headers, name));
         let begun = match awaited {
             Awaited::Whole => self.whole(call, answered, content_type).await?,
-            Awaited::Stream(framing) => self.streamed(call, answered, content_type, framing).await?,
+            Awaited::Stream(framing) => self.streamed(call, answered, content_type, framing, comments).await?,
         };
         Ok(Begun { request_id: named.or(begun.request_id), ..begun })
+    }
+
+    async fn send_once(&self, hold: CallHold, call: &ProviderCall, comments: Comments) -> Result<Reply, Unanswered> {
+        match self.attempt(call, comments).await {
+            Ok(Begun { request_id, model, content_type, pieces }) => {
+                Ok(Reply { hold, request_id, model, content_type, pieces })
+            }
+            Err(fault) => Err((hold, fault)),
+        }
     }
 
     async fn refused(&self, answered: Answered) -> ProviderFault {
@@ -135,6 +145,7 @@ impl HttpProvider {
         answered: Answered,
         content_type: String,
         framing: Framing,
+        comments: Comments,
     ) -> Result<Begun, ProviderFault> {
         let expected = match framing {
             Framing::ServerSentEvents => "text/event-stream",
@@ -144,7 +155,7 @@ impl HttpProvider {
             return Err(self.no_stream(call, answered, &content_type).await);
         }
         let mut streaming =
-            Streaming::begin(answered.body, framing, self.dialect.speech(call), is_native(call)).await?;
+            Streaming::begin(answered.body, framing, self.dialect.speech(call), is_native(call), comments).await?;
         let (request_id, model) = (streaming.request_id.take(), streaming.model.take());
         Ok(Begun { request_id, model, content_type, pieces: streaming.pieces() })
     }
@@ -167,12 +178,16 @@ impl HttpProvider {
 #[async_trait]
 impl AiProvider for HttpProvider {
     async fn send(&self, hold: CallHold, call: &ProviderCall) -> Result<Reply, Unanswered> {
-        match self.attempt(call).await {
-            Ok(Begun { request_id, model, content_type, pieces }) => {
-                Ok(Reply { hold, request_id, model, content_type, pieces })
-            }
-            Err(fault) => Err((hold, fault)),
-        }
+        self.send_once(hold, call, None).await
+    }
+
+    async fn send_with_comments(
+        &self,
+        hold: CallHold,
+        call: &ProviderCall,
+        comments: Arc<dyn CommentSink>,
+    ) -> Result<Reply, Unanswered> {
+        self.send_once(hold, call, Some(comments)).await
     }
 
     fn is_sandbox(&self) -> bool {
@@ -196,5 +211,5 @@ fn is_of(content_type: &str, expected: &str) -> bool {
 
 fn wrong_type(content_type: &str) -> ProviderFault {
     let shown: String = content_type.chars().take(100).collect();
-    ProviderFault::Broken(format!("its content type is `{shown}`"))
+    ProviderFault::NotUnderstood(format!("its content type is `{shown}`"))
 }

@@ -3,14 +3,17 @@
 //! It holds one frame and what the network brought with it. Whoever does not take the pieces holds the provider back.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use futures_util::stream::unfold;
-use ports::ai::{Framing, ProviderFault, ReplyPiece, ReplyPieces};
+use ports::ai::{CommentSink, Framing, ProviderFault, ReplyPiece, ReplyPieces};
 
 use super::dialect::{End, Heard, Misheard, Shown, Speech};
 use super::faults;
 use super::frames::{Cut, Frame, Splitter};
 use super::wire::Body;
+
+pub(super) type Comments = Option<Arc<dyn CommentSink>>;
 
 pub(super) struct Streaming {
     /// `None` once nothing more is read.
@@ -20,7 +23,8 @@ pub(super) struct Streaming {
     /// Whether the caller is shown the frames.
     is_native: bool,
     has_begun: bool,
-    /// Comments before the first piece: they promise nothing, so they go with it.
+    /// Who hears the comments before the first piece, which promise nothing; where nobody does, they go with that piece.
+    heard_by: Comments,
     comments: Vec<u8>,
     /// The model has finished. From here on a piece waits for the next one, to know whether it is the last.
     has_finished: bool,
@@ -37,6 +41,7 @@ impl Streaming {
         framing: Framing,
         speech: Box<dyn Speech>,
         is_native: bool,
+        heard_by: Comments,
     ) -> Result<Self, ProviderFault> {
         let mut streaming = Self {
             body: Some(body),
@@ -44,6 +49,7 @@ impl Streaming {
             speech,
             is_native,
             has_begun: false,
+            heard_by,
             comments: Vec::new(),
             has_finished: false,
             held: None,
@@ -96,7 +102,7 @@ impl Streaming {
                 }
                 if self.body.is_some() { self.end() } else { Ok(()) }
             }
-            Err(refused) => Err(ProviderFault::Broken(refused.as_str().to_owned())),
+            Err(refused) => Err(ProviderFault::NotUnderstood(refused.as_str().to_owned())),
         }
     }
 
@@ -135,7 +141,10 @@ impl Streaming {
         match &mut self.held {
             Some(held) => held.frame.extend(raw),
             None if self.has_begun => self.ready.push_back(Ok(ReplyPiece { frame: raw, ..ReplyPiece::default() })),
-            None => self.comments.extend(raw),
+            None => match &self.heard_by {
+                Some(heard_by) => heard_by.comment(raw),
+                None => self.comments.extend(raw),
+            },
         }
     }
 
@@ -163,7 +172,7 @@ pub(super) fn fault_of(misheard: Misheard, data: &[u8]) -> ProviderFault {
         Misheard::Error(refusal) => ProviderFault::Failed { refusal, retry_after: None },
         Misheard::Nonsense(why) => {
             tracing::warn!(bytes = data.len(), why, "a provider sent what is no answer");
-            ProviderFault::Broken(why.to_owned())
+            ProviderFault::NotUnderstood(why.to_owned())
         }
     }
 }

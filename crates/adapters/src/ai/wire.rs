@@ -36,6 +36,7 @@ pub struct Timeouts {
     pub first_byte: Duration,
     /// Between two pieces of a reply.
     pub idle: Duration,
+    /// Of a reply that comes whole. A stream may last for as long as it flows.
     pub total: Duration,
 }
 
@@ -57,7 +58,7 @@ pub(super) struct Body {
     response: Response,
     /// By when its first byte has to be there.
     begins_by: Instant,
-    ends_by: Instant,
+    ends_by: Option<Instant>,
     idle: Duration,
     has_begun: bool,
 }
@@ -90,10 +91,10 @@ impl Wire {
             segments.pop_if_empty().extend(outgoing.path);
         }
         url.set_query(outgoing.query);
-        let ends_by = Instant::now() + self.timeouts.total;
-        let begins_by = match outgoing.awaited {
-            Awaited::Whole => ends_by,
-            Awaited::Stream(_) => ends_by.min(Instant::now() + self.timeouts.first_byte),
+        let now = Instant::now();
+        let (begins_by, ends_by) = match outgoing.awaited {
+            Awaited::Whole => (now + self.timeouts.total, Some(now + self.timeouts.total)),
+            Awaited::Stream(_) => (now + self.timeouts.first_byte, None),
         };
         let mut request = self.client.post(url).header(CONTENT_TYPE, "application/json").body(outgoing.body);
         for (name, value) in outgoing.headers {
@@ -113,7 +114,8 @@ impl Body {
     /// What comes next, or `None` at the orderly end.
     pub(super) async fn chunk(&mut self) -> Result<Option<impl AsRef<[u8]> + use<>>, ProviderFault> {
         let (until, wait) = if self.has_begun {
-            (self.ends_by.min(Instant::now() + self.idle), Wait::Rest)
+            let idle = Instant::now() + self.idle;
+            (self.ends_by.map_or(idle, |ends_by| ends_by.min(idle)), Wait::Rest)
         } else {
             (self.begins_by, Wait::FirstByte)
         };
@@ -126,7 +128,7 @@ impl Body {
         let mut bytes = Vec::new();
         while let Some(chunk) = self.chunk().await? {
             if bytes.len() + chunk.as_ref().len() > REPLY_BYTES_MAX {
-                return Err(ProviderFault::Broken("it is larger than 32 MiB".to_owned()));
+                return Err(ProviderFault::NotUnderstood("it is larger than 32 MiB".to_owned()));
             }
             bytes.extend_from_slice(chunk.as_ref());
         }

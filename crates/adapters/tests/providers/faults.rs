@@ -20,7 +20,7 @@ fn kind(fault: &ProviderFault) -> &'static str {
         ProviderFault::Failed { .. } => "failed",
         ProviderFault::Unreachable(_) => "unreachable",
         ProviderFault::TimedOut(_) => "timed out",
-        ProviderFault::Broken(_) => "broken",
+        ProviderFault::Broken(_) | ProviderFault::NotUnderstood(_) => "broken",
     }
 }
 
@@ -67,7 +67,7 @@ async fn a_refusal_says_what_can_be_done() {
             (Why::Proxy(502), "failed", 502),
             (Why::Proxy(404), "refused", 404),
             (Why::Proxy(408), "failed", 408),
-            (Why::Proxy(409), "failed", 409),
+            (Why::Proxy(409), "refused", 409),
             (Why::Proxy(302), "broken", 302),
         ] {
             for streamed in BOTH {

@@ -15,7 +15,6 @@ use actix_web::web::{self, Data};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use adapters::postgres::{PgStore, PoolState};
 use anyhow::Context;
-use domain::ai::BreakerState;
 use metrics_exporter_prometheus::PrometheusHandle;
 use ports::changes::ChangeListener;
 use ports::maintenance::DatabaseState;
@@ -188,8 +187,8 @@ fn attempt_lines(statistics: &AttemptStatistics) -> String {
     family("ai_failures_total", "counter", "Calls that failed by the provider's fault.", &|of| of.failures);
     let help = "Calls that were not sent, since the provider failed too often just before.";
     family("ai_held_back_total", "counter", help, &|of| of.held_back);
-    let help = "Whether a provider is left alone for a while: 1 or 0.";
-    family("ai_breaker_open", "gauge", help, &|of| u64::from(of.breaker == BreakerState::Open));
+    let help = "How many models of a provider are left alone for a while.";
+    family("ai_breaker_open", "gauge", help, &|of| of.resting_models);
     lines
 }
 

@@ -185,7 +185,9 @@ pub enum LogFormat {
 pub struct Ai {
     pub sandbox: Sandbox,
     pub retry_budget_ms: u64,
+    pub resend_after_timeout: bool,
     pub breaker_failures: u32,
+    pub breaker_callers: u32,
     pub breaker_open_seconds: u64,
     /// By the name of a model, those that answer in its place where it fails, in this order.
     pub fallbacks: BTreeMap<String, Vec<String>>,
@@ -206,6 +208,8 @@ pub struct AiCalls {
     pub assumed_output_tokens: u32,
     pub lower_max_tokens: bool,
     pub drain_seconds: u16,
+    pub head_wait_ms: u32,
+    pub ping_ms: u32,
     pub context_messages: u16,
     pub default_model: String,
 }

@@ -189,6 +189,8 @@ mod tests {
             tier: Tier::Standard,
             hold_id: None,
             keeping: None,
+            retried_by_caller: false,
+            translation: None,
         }
     }
 

@@ -8,6 +8,8 @@ use domain::usage::HoldId;
 use domain::users::UserId;
 use ports::ai::CallContent;
 
+use super::fallbacks::Translation;
+
 /// Who is charged, and the key by which it was asked, with the budgets that its use counts on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asking {
@@ -91,4 +93,9 @@ pub struct Call {
     pub hold_id: Option<HoldId>,
     /// The conversation to which it belongs, where it does.
     pub keeping: Option<Keeping>,
+    /// Whether whoever asks tries again by itself: then each provider is sent the call once, so that retries do not
+    /// multiply.
+    pub retried_by_caller: bool,
+    /// For a native call: how it is asked of another provider.
+    pub translation: Option<Translation>,
 }

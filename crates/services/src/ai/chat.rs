@@ -77,6 +77,8 @@ impl AiService {
             tier: Tier::Standard,
             hold_id: None,
             keeping,
+            retried_by_caller: false,
+            translation: None,
         })
     }
 

@@ -14,12 +14,15 @@ use domain::usage::{CallPhase, HoldId};
 use futures_util::StreamExt;
 use ports::ai::{CallContent, CallHold, Operation, ProviderCall, Reply, ReplyPiece};
 use ports::usage::CallOutcome;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::answers::{AnswerHead, AnswerPiece, BreakOff};
+use super::asker::{Asker, PassedComments, Reader};
+use super::attempts::{AttemptTerms, Sent};
 use super::bounds::{Bounds, OUTPUT_LEAST, whole};
-use super::calls::Call;
+use super::breakers::may_be_billed;
+use super::calls::{Asking, Call};
 use super::errors::CallError;
 use super::service::{AiService, HeldCall, hold_of};
 use crate::usage::commands::{Growth, HoldAction, UsageError};
@@ -27,8 +30,8 @@ use crate::usage::commands::{Growth, HoldAction, UsageError};
 /// From when on the hold of a call says how far it has come.
 const MARK_AFTER: Duration = Duration::from_millis(20);
 
-/// How long a reader may not read until it counts as gone.
-const STALLED: Duration = Duration::from_secs(30);
+/// What a stream is expected to be.
+const EVENTS: &str = "text/event-stream";
 
 /// How much text of an answer is kept in a conversation, in bytes.
 const KEPT_MAX: usize = 1024 * 1024;
@@ -54,6 +57,10 @@ pub(super) struct Course {
     pub delivery: Delivery,
     /// The text of the answer, where it is kept.
     pub text: String,
+    /// Attempts that came to nothing and may be billed by their provider, beside the one that is followed.
+    pub unanswered: u64,
+    /// Whether it may be billed though nothing came.
+    pub may_be_billed: bool,
     calls: Vec<ProviderCall>,
     ending: watch::Receiver<Option<BreakOff>>,
     next_mark: Instant,
@@ -69,27 +76,6 @@ pub(super) struct End {
     pub told: Option<AnswerPiece>,
     /// The provider's last piece, which the reader sees once the call is settled.
     pub last: Option<ReplyPiece>,
-}
-
-/// Whoever reads the answer, until they are gone.
-pub(super) struct Reader(Option<mpsc::Sender<AnswerPiece>>);
-
-impl Reader {
-    pub async fn send(&mut self, piece: AnswerPiece) {
-        if let Some(pieces) = &self.0
-            && pieces.send_timeout(piece, STALLED).await.is_err()
-        {
-            self.0 = None;
-        }
-    }
-
-    /// Comes back once the reader is gone; never where they were gone before.
-    async fn left(&self) {
-        match &self.0 {
-            Some(pieces) => pieces.closed().await,
-            None => std::future::pending().await,
-        }
-    }
 }
 
 /// A call that runs, until its task ends, in whichever way.
@@ -124,6 +110,8 @@ impl Course {
             model: call.target.model.clone(),
             delivery: Delivery::of_input(bounds.likely_input),
             text: String::new(),
+            unanswered: 0,
+            may_be_billed: false,
             next_mark: Instant::now() + MARK_AFTER,
             step: bounds.output,
             was_refused: false,
@@ -138,14 +126,10 @@ impl Course {
         Ok((course, hold))
     }
 
-    pub async fn run(
-        mut self,
-        hold: CallHold,
-        head: oneshot::Sender<Result<AnswerHead, CallError>>,
-        pieces: mpsc::Sender<AnswerPiece>,
-    ) {
+    pub async fn run(mut self, hold: CallHold, asker: Asker) {
+        let Asker { head, comments, pieces } = asker;
         let _running = Running { service: Arc::clone(&self.service), hold_id: self.hold_id };
-        match self.send(hold).await {
+        match self.send(hold, comments).await {
             Ok((reply, which)) => {
                 let answering = self.head(&reply, which);
                 let gone = head.send(Ok(answering)).is_err();
@@ -154,8 +138,12 @@ impl Course {
                 self.settle(end, reader).await;
             }
             Err(error) => {
-                self.release().await;
-                self.report(None, None, Some(error.word()));
+                if self.unanswered > 0 {
+                    self.book_unanswered(error.word()).await;
+                } else {
+                    self.release().await;
+                    self.report(None, None, Some(error.word()));
+                }
                 // Nobody may be waiting any more.
                 head.send(Err(error)).ok();
             }
@@ -163,10 +151,12 @@ impl Course {
     }
 
     /// Sends the call and waits for the first piece of its answer.
-    async fn send(&mut self, hold: CallHold) -> Result<(Reply, usize), CallError> {
+    async fn send(&mut self, hold: CallHold, comments: Arc<PassedComments>) -> Result<(Reply, usize), CallError> {
         let service = Arc::clone(&self.service);
         let calls = std::mem::take(&mut self.calls);
-        let sending = service.parts.attempts.call(hold, &calls);
+        let Asking { user_id, .. } = self.call.asking;
+        let terms = AttemptTerms { user_id, retried_by_caller: self.call.retried_by_caller, comments };
+        let sending = service.parts.attempts.call(hold, &calls, &terms);
         tokio::pin!(sending);
         let sent = loop {
             tokio::select! {
@@ -176,7 +166,14 @@ impl Course {
                 () = sleep_until(self.next_mark) => self.mark(CallPhase::Dispatched),
             }
         };
-        let (reply, which) = sent.map_err(|(_hold, failure)| CallError::from(failure))?;
+        if !matches!(&sent, Ok(Sent { place: 0, .. })) {
+            service.tell_passed_over(&self.call).await;
+        }
+        let Sent { reply, place: which, unanswered } = sent.map_err(|unsent| {
+            self.unanswered = unsent.unanswered;
+            CallError::from(unsent.failure)
+        })?;
+        self.unanswered = unanswered;
         if let Some(answered) = calls.get(which) {
             (self.provider, self.model) = (answered.provider, answered.model.clone());
         }
@@ -190,12 +187,21 @@ impl Course {
             tracing::info!(provider = %self.provider, model = %self.model, "a fallback answers");
         }
         AnswerHead {
+            request_id: reply.request_id.clone(),
+            content_type: reply.content_type.clone(),
+            ..self.expected_head()
+        }
+    }
+
+    /// The head before anything of the answer is there.
+    pub fn expected_head(&self) -> AnswerHead {
+        AnswerHead {
             call_id: self.hold_id.0,
             provider: self.provider,
             model: self.model.clone(),
             is_sandbox: self.call.target.is_sandbox,
-            request_id: reply.request_id.clone(),
-            content_type: reply.content_type.clone(),
+            request_id: None,
+            content_type: EVENTS.to_owned(),
             lowered_to: self.bounds.lowered_to(),
         }
     }
@@ -231,6 +237,7 @@ impl Course {
             let piece = match piece {
                 Some(Ok(piece)) => piece,
                 Some(Err(fault)) => {
+                    self.may_be_billed = may_be_billed(&fault);
                     return End::told(CallOutcome::Broken, AnswerPiece::Broken(BreakOff::Provider(fault)));
                 }
                 None => {

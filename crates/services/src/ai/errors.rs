@@ -39,7 +39,7 @@ pub enum CallError {
     #[error("{reached}")]
     KeyLimit { reached: KeyLimitReached, resets_at: DateTime<Utc>, as_of: DateTime<Utc> },
     /// The provider failed too often just now and is left alone until then.
-    #[error("{provider} failed too often just now and is not called for {} s", .retry_after.as_secs())]
+    #[error("{provider} failed too often just now with this model and is not called for {} s", .retry_after.as_secs())]
     CircuitOpen { provider: Provider, retry_after: Duration },
     #[error("{provider}: {fault}")]
     Provider { provider: Provider, fault: ProviderFault },
@@ -57,6 +57,11 @@ pub enum CallError {
 }
 
 impl CallError {
+    /// Of a call whose task ended without a word.
+    pub fn lost() -> Self {
+        Self::Usage(UsageError::Fault("a call ended without a word".to_owned()))
+    }
+
     /// One word for it, in metrics.
     pub const fn word(&self) -> &'static str {
         match self {

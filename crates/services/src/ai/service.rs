@@ -17,18 +17,20 @@ use domain::features::FeatureId;
 use domain::identity::Subject;
 use domain::prices::{ModelPurpose, NanoUsd, PriceList};
 use domain::usage::{CallTerms, HoldId};
-use ports::ai::{CallContent, CallHold, CallObserver, ProviderCall, TokenCounter};
+use ports::ai::{CallHold, CallObserver, ProviderCall, TokenCounter};
 use ports::clock::Clock;
 use ports::store::Store;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::answers::Answer;
+use super::answers::StartedCall;
+use super::asker::{Asker, PassedComments};
 use super::attempts::{AttemptStatistics, Attempts};
 use super::bounds::{Bounds, whole};
 use super::calls::{Call, Target};
 use super::course::Course;
 use super::errors::{CallError, KeyLimitReached};
+use super::fallbacks::provider_call;
 use super::registry::Registry;
 use crate::ai_usage::AiUsageService;
 use crate::chat::ChatService;
@@ -45,8 +47,20 @@ const NEAR_NAMES: usize = 3;
 /// How often a call is lowered at most before it is refused: its room can shrink while it is asked for.
 const LOWERINGS: usize = 3;
 
+/// How many comments may wait before the answer; what is beyond is dropped.
+const COMMENTS_AHEAD: usize = 64;
+
 /// How many pieces may wait for a slow reader before the provider is not read any more.
 const PIECES_AHEAD: usize = 32;
+
+/// How a stream is kept alive while nothing of it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamPace {
+    /// For so long the head waits for the answer to begin, so that what fails until then has a status of its own.
+    pub head_wait: Duration,
+    /// After so long a silence a ping goes out.
+    pub ping_every: Duration,
+}
 
 #[derive(Clone, Debug)]
 pub struct AiSettings {
@@ -58,6 +72,7 @@ pub struct AiSettings {
     pub may_lower: bool,
     /// For how long an answer that nobody reads any more is drained before the call is cancelled.
     pub drain: Duration,
+    pub stream_pace: StreamPace,
     /// How many messages of a session go along as context, at most.
     pub context_messages: u64,
     /// The model of our own route where nobody names one.
@@ -165,19 +180,24 @@ impl AiService {
         Ok(Target { provider, model, max_input_tokens, max_output_tokens, is_sandbox })
     }
 
-    /// Holds the most that the call can use, sends it and answers as the provider does; settles once it is over, whoever
-    /// still listens.
-    pub async fn call(self: &Arc<Self>, call: Call) -> Result<Answer, CallError> {
+    /// Holds the most that the call can use and sends it; settles once it is over, whoever still listens.
+    pub async fn start(self: &Arc<Self>, call: Call) -> Result<StartedCall, CallError> {
         let began = Instant::now();
         let granted = self.hold(&call).await.inspect_err(|error| {
             self.parts.observer.refused(call.target.provider, &call.target.model, error.word());
         })?;
         let (pieces, read) = mpsc::channel(PIECES_AHEAD);
         let (head, answering) = oneshot::channel();
+        let (passed, comments) = mpsc::channel(COMMENTS_AHEAD);
         let (course, hold) = Course::new(Arc::clone(self), call, granted, began)?;
-        tokio::spawn(course.run(hold, head, pieces));
-        let lost = |_| CallError::Usage(UsageError::Fault("a call ended without a word".to_owned()));
-        Ok(Answer { head: answering.await.map_err(lost)??, pieces: read })
+        let expected = course.expected_head();
+        tokio::spawn(course.run(hold, Asker { head, comments: Arc::new(PassedComments(passed)), pieces }));
+        Ok(StartedCall { expected, head: answering, comments, pieces: read })
+    }
+
+    /// When the head of a stream goes out at the latest, and how long a stream is silent at most.
+    pub const fn stream_pace(&self) -> StreamPace {
+        self.parts.settings.stream_pace
     }
 
     /// The same path without the call: nothing is held.
@@ -211,26 +231,10 @@ impl AiService {
         }
     }
 
-    /// The call, and the others that are made where it fails. What is in a provider's own words falls back to models of that
-    /// provider only.
+    /// The call, and the others that are made where it fails.
     async fn calls(&self, call: &Call) -> Result<Vec<ProviderCall>, CallError> {
-        let of = |target: &Target| ProviderCall {
-            provider: target.provider,
-            model: target.model.clone(),
-            content: call.content.clone(),
-            streamed: call.streamed,
-            max_output_tokens: None,
-        };
-        let mut calls = vec![of(&call.target)];
-        let fallbacks = self.parts.settings.fallbacks.get(call.target.model.as_str());
-        for name in fallbacks.into_iter().flatten() {
-            let Ok(target) = self.target(name, None, ModelPurpose::Chat).await else { continue };
-            let speaks =
-                matches!(call.content, CallContent::Conversation(_)) || target.provider == call.target.provider;
-            if speaks && target.is_sandbox == call.target.is_sandbox {
-                calls.push(of(&target));
-            }
-        }
+        let mut calls = vec![provider_call(call, &call.target, call.content.clone())];
+        calls.extend(self.fallbacks(call).await);
         Ok(calls)
     }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use domain::ai::{CallUsage, FinishReason, Speaker, TokenUsage, ToolCalls};
+use domain::ai::{CallUsage, FinishReason, Speaker, TokenUsage, ToolCalls, UsageSource};
 use domain::prices::{Cost, NanoUsd};
 use domain::usage::HoldId;
 use domain::users::UserId;
@@ -12,8 +12,9 @@ use ports::usage::{CallOutcome, CallResult, SaidMessage};
 use tracing::{error, warn};
 
 use super::answers::{AnswerPiece, Receipt};
+use super::asker::Reader;
 use super::bounds::whole;
-use super::course::{Course, End, Reader};
+use super::course::{Course, End};
 use super::service::AiService;
 use crate::usage::commands::{Changed, HoldAction, HoldCommand, UsageError, Whose};
 
@@ -78,7 +79,8 @@ impl Course {
 
     /// Gives everything back or books what was used, and says so. `None` where the books could not be written.
     async fn close(&mut self, outcome: CallOutcome) -> Option<Receipt> {
-        let came_to_nothing = outcome == CallOutcome::Broken && !self.delivery.has_output();
+        let may_be_billed = self.may_be_billed || self.unanswered > 0;
+        let came_to_nothing = outcome == CallOutcome::Broken && !self.delivery.has_output() && !may_be_billed;
         let receipt = if came_to_nothing || self.is_free() {
             self.release().await;
             Some(self.receipt(CallUsage::standard(TokenUsage::default()), None, 0))
@@ -94,9 +96,31 @@ impl Course {
         receipt.map(|(_, receipt)| receipt)
     }
 
+    /// Books a call that no provider answered and one may bill: at the estimate of what went in.
+    pub async fn book_unanswered(&mut self, error: &'static str) {
+        // The estimate is of one attempt.
+        self.unanswered -= 1;
+        let booked = if self.is_free() { None } else { self.book(CallOutcome::Broken).await };
+        if self.is_free() {
+            self.release().await;
+        }
+        let (usage, cost) = booked.map_or((None, None), |(usage, receipt)| (Some(usage), receipt.cost));
+        self.report(usage, cost, Some(error));
+    }
+
+    /// What attempts that came to nothing may cost is the estimate of what went in, once for each.
+    fn with_unanswered(&self, mut usage: CallUsage) -> CallUsage {
+        if self.unanswered > 0 {
+            let input = self.delivery.input_tokens.saturating_mul(self.unanswered);
+            usage.tokens.uncached_input = usage.tokens.uncached_input.saturating_add(input);
+            usage.source = if self.call.target.is_sandbox { UsageSource::Sandbox } else { UsageSource::Partial };
+        }
+        usage
+    }
+
     /// Prices and books what was used. `None` where the books could not be written.
     async fn book(&mut self, outcome: CallOutcome) -> Option<(CallUsage, Receipt)> {
-        let usage = self.delivery.billed(self.call.target.is_sandbox);
+        let usage = self.with_unanswered(self.delivery.billed(self.call.target.is_sandbox));
         let cost = self.cost(&usage);
         let result = CallResult {
             provider: self.provider,

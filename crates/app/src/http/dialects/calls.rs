@@ -18,9 +18,9 @@ use tokio::task::spawn_blocking;
 use super::asked::{Asked, Form, object, refused};
 use super::delivery::{Unkept, Writing};
 use super::dialect::{ANTHROPIC_VERSION, Dialect};
+use super::fallbacks::{ByWhom, translate, translation};
 use super::reading::Reader;
-use super::rendering::Frame;
-use super::{anthropic, gemini, openai};
+use super::rendering::{Frame, Renderer};
 use crate::http::finish::RequestId;
 use crate::http::problem::Problem;
 use crate::http::replays::RepeatSigns;
@@ -82,6 +82,8 @@ impl Knock {
         // Embeddings are no conversation: the sandbox too takes them in its provider's words.
         let is_native =
             target.takes_natively(provider) || (self.operation == Operation::Embeddings && target.provider == provider);
+        // Whether another provider may come to answer.
+        let may_change = is_native && self.operation == Operation::Chat;
         let frame = Frame {
             dialect: self.dialect,
             is_native,
@@ -111,9 +113,12 @@ impl Knock {
             tier: asked.tier,
             hold_id: None,
             keeping: None,
+            retried_by_caller: false,
+            translation: may_change.then(|| translation(self.dialect, asked.answers)),
         };
+        let renderer: Box<dyn Renderer> = if may_change { Box::new(ByWhom::new(frame)) } else { frame.renderer() };
         let writing = Writing {
-            renderer: frame.renderer(),
+            renderer,
             is_streamed: call.streamed,
             native: is_native.then_some(provider),
             sink: Box::new(Unkept),
@@ -136,15 +141,7 @@ impl Knock {
         }
         let reader =
             if target.provider == self.dialect.provider() { Reader::Sandbox } else { Reader::Other(target.provider) };
-        if let (Reader::Other(_), true) = (reader, asked.answers > 1) {
-            let field = if self.dialect == Dialect::Gemini { "generationConfig.candidateCount" } else { "n" };
-            return Err(super::reading::foreign(field, target.provider));
-        }
-        match self.dialect {
-            Dialect::OpenAi => openai::conversation::translate(text, reader),
-            Dialect::Anthropic => anthropic::conversation::translate(text, reader),
-            Dialect::Gemini => gemini::conversation::translate(text, reader),
-        }
+        translate(self.dialect, text, reader, asked.answers)
     }
 }
 

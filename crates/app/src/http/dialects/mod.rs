@@ -16,6 +16,7 @@ pub mod calls;
 pub mod delivery;
 pub mod dialect;
 pub mod doors;
+mod fallbacks;
 pub mod gemini;
 pub mod models;
 pub mod openai;

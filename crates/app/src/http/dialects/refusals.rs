@@ -10,7 +10,7 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 use chrono::{DateTime, Utc};
 use domain::ai::Provider;
 use domain::entitlements::{Decision, Reason};
-use ports::ai::{ProviderFault, Refusal};
+use ports::ai::{ProviderFault, Refusal, Wait};
 use serde_json::Value;
 use services::ai::answers::BreakOff;
 use services::ai::errors::{CallError, KeyLimitReached};
@@ -198,9 +198,11 @@ fn of_fault(provider: &str, fault: &ProviderFault) -> Problem {
         ProviderFault::TimedOut(wait) => {
             warn!(provider, waited_for = wait.as_str(), "the provider took too long");
             let detail = format!("{provider} did not send {} in time.", wait.as_str());
-            Problem::new(StatusCode::GATEWAY_TIMEOUT, "provider_timeout", detail)
+            let problem = Problem::new(StatusCode::GATEWAY_TIMEOUT, "provider_timeout", detail);
+            // It has the call and may bill it; what went in is charged, and would be again.
+            if *wait == Wait::Connection { problem } else { no_retry(problem) }
         }
-        ProviderFault::Broken(why) => {
+        ProviderFault::Broken(why) | ProviderFault::NotUnderstood(why) => {
             warn!(provider, %why, "the answer of the provider broke");
             gateway("provider_broke", format!("The answer of {provider} broke off or is none."))
         }

@@ -100,8 +100,11 @@ fn a_retry_that_cannot_help_is_told_so() {
         ),
         (of(ProviderFault::Failed { refusal: their(529), retry_after: None }), (502, "provider_failed", None, None)),
         (of(ProviderFault::Unreachable("x".to_owned())), (502, "provider_unreachable", None, None)),
-        (of(ProviderFault::TimedOut(Wait::FirstByte)), (504, "provider_timeout", None, None)),
+        (of(ProviderFault::TimedOut(Wait::Connection)), (504, "provider_timeout", None, None)),
+        (of(ProviderFault::TimedOut(Wait::FirstByte)), (504, "provider_timeout", None, some("false"))),
+        (of(ProviderFault::TimedOut(Wait::Rest)), (504, "provider_timeout", None, some("false"))),
         (of(ProviderFault::Broken("x".to_owned())), (502, "provider_broke", None, None)),
+        (of(ProviderFault::NotUnderstood("x".to_owned())), (502, "provider_broke", None, None)),
     ] {
         let name = format!("{error:?}");
         assert_eq!(told(error), expected, "{name}");
