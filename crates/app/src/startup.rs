@@ -133,6 +133,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<RunningApp> {
     let stopping = Stopping::default();
     let delay = Duration::from_secs(settings.server.shutdown_delay_seconds);
     let metrics = telemetry::install_metrics()?;
+    telemetry::start_at_zero::register_models(&settings.ai.models);
     let jobs = Jobs::start(JobsContext {
         callers: Arc::clone(&rooms.callers),
         accounts: rooms.accounts.clone(),

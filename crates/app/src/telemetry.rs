@@ -5,6 +5,7 @@
 
 pub mod calls;
 pub mod export;
+pub mod start_at_zero;
 
 use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
@@ -26,6 +27,11 @@ pub const FINDINGS: &str = "integrity_findings";
 pub const ROLLUP_LAG_SECONDS: &str = "usage_rollup_lag_seconds";
 /// Runs of jobs that failed, by job.
 pub const JOB_FAILURES: &str = "job_failures_total";
+
+/// Connections that were turned away, by reason.
+pub const CONNECTIONS_REFUSED: &str = "http_connections_refused_total";
+/// Requests that were turned away since bodies took all memory that they may take, by bound.
+pub const BODIES_REFUSED: &str = "http_bodies_refused_total";
 
 /// The bounds of every histogram of seconds: from a cached read to the deadline of a request.
 const SECONDS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -66,7 +72,10 @@ pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
     describe_gauge!(FINDINGS, "What the last integrity check of this process found.");
     describe_gauge!(ROLLUP_LAG_SECONDS, Unit::Seconds, "How far the hourly sums of use are behind.");
     describe_counter!(JOB_FAILURES, "Runs of jobs that failed, by job.");
+    describe_counter!(CONNECTIONS_REFUSED, "Connections that were turned away, by reason.");
+    describe_counter!(BODIES_REFUSED, "Requests turned away for want of memory for bodies, by bound.");
     calls::describe();
+    start_at_zero::register();
     *installed = Some(handle.clone());
     Ok(handle)
 }
