@@ -89,7 +89,7 @@ async fn metrics_count_requests_by_route_and_show_pool_and_database() {
     app.get("/api/plans/free?secret=1").send().await.expect_status(200);
     app.get("/api/plans-of-nobody").send().await.expect_status(404);
     app.request(Method::from_bytes(b"BREW").unwrap(), "/api/plans").send().await.expect_status(405);
-    let page = app.get("/metrics").send().await.expect_status(200);
+    let page = app.metrics().send().await.expect_status(200);
     assert!(page.header("content-type").unwrap().starts_with("text/plain; version=0.0.4"), "{page}");
     for line in [
         r#"http_requests_total{method="GET",route="/api/plans/{plan_id}",status="200"} "#,
@@ -117,7 +117,7 @@ async fn metrics_count_what_was_consumed_and_in_how_many_batches() {
     app.post("/api/usage").bearer(&ada).json(one()).send().await.expect_status(200);
     let both = json!({ "items": [one(), one()] });
     app.post("/api/usage/batch").bearer(&ada).json(both).send().await.expect_status(200);
-    let page = app.get("/metrics").send().await.expect_status(200);
+    let page = app.metrics().send().await.expect_status(200);
     for line in ["# TYPE usage_batches_total counter\n", "usage_commands_total 3\n", "usage_commands_waiting 0\n"] {
         assert!(page.text.contains(line), "expected {line}in {page}");
     }
@@ -127,9 +127,9 @@ async fn metrics_count_what_was_consumed_and_in_how_many_batches() {
 }
 
 #[tokio::test]
-async fn metrics_are_for_this_machine_or_for_who_has_the_token() {
-    let app = TestApp::start().await;
-    app.get("/metrics").header("x-forwarded-for", "192.0.2.1").send().await.expect_problem(404, "not_found");
+async fn metrics_are_for_who_has_the_token_and_not_for_whoever_is_on_this_machine() {
+    let app = TestApp::with(|settings| settings.metrics.token = Secret::new("")).await;
+    app.get("/metrics").send().await.expect_problem(404, "not_found");
     let app = TestApp::with(|settings| settings.metrics.token = Secret::new("scrape-me")).await;
     app.get("/metrics").send().await.expect_problem(404, "not_found");
     app.get("/metrics").bearer("another").send().await.expect_problem(404, "not_found");

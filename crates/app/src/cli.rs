@@ -65,6 +65,7 @@ fn print_all(text: &str) -> std::io::Result<()> {
 
 async fn serve(variables: &HashMap<String, String>) -> anyhow::Result<ExitCode> {
     let mut settings = load(variables, Path::new("config"))?;
+    telemetry::keep_out_secrets(&settings);
     telemetry::init_logs(&settings.log)?;
     raise_descriptors();
     // Signals are caught from here on, so that a Ctrl-C during the start stops the private Postgres too.

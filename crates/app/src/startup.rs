@@ -114,12 +114,14 @@ fn kept_signing_key(path: &std::path::Path) -> anyhow::Result<String> {
 
 /// Starts the service. `settings.database.url` is set.
 pub async fn start(settings: Settings) -> anyhow::Result<RunningApp> {
+    telemetry::keep_out_secrets(&settings);
     let url = settings.database.url.expose().context("database.url is not set")?.to_owned();
     if settings.database.migrate_on_start {
         migrate(&settings, &url).await?;
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let signing_key = signing_key(&settings, &url).await?;
+    telemetry::redaction::keep_out(&signing_key);
     let store = Arc::new(PgStore::connect(pool_settings(&settings, &url, signing_key.clone().into_bytes()))?);
     check_database(&settings, &store).await?;
     let export = given(&settings.telemetry.otlp_endpoint).map(|endpoint| {

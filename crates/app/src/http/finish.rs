@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::future::{Ready, ready};
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::body::{BoxBody, EitherBody, MessageBody};
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
 use actix_web::http::header::{
     ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HeaderMap, HeaderName,
@@ -26,7 +27,7 @@ use actix_web::http::header::{
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
-use actix_web::{Error, HttpMessage, ResponseError};
+use actix_web::{Error, FromRequest, HttpMessage, HttpRequest, ResponseError};
 use domain::users::UserId;
 use futures_util::FutureExt;
 use metrics::{counter, histogram};
@@ -100,6 +101,20 @@ pub struct Who {
 impl Who {
     pub fn is(&self, user: UserId) {
         self.user.set(Some(user));
+    }
+
+    pub fn address_text(&self) -> Option<String> {
+        self.address.map(|address| address.to_string())
+    }
+}
+
+impl FromRequest for Who {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let known = request.extensions().get::<Self>().cloned();
+        ready(Ok(known.unwrap_or_else(|| Self { address: None, user: Rc::default() })))
     }
 }
 
@@ -339,7 +354,7 @@ impl Asked {
         let is_refusal =
             matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS);
         if is_refusal {
-            let address = self.who.address.map(|address| address.to_string());
+            let address = self.who.address_text();
             let user = self.who.user.get().map(|user| user.to_string());
             info!(status = status.as_u16(), milliseconds, address, user, "refused");
         } else if status.is_server_error() {

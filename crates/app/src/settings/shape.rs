@@ -29,6 +29,27 @@ pub struct Settings {
     pub stripe: Stripe,
 }
 
+impl Settings {
+    /// Every secret that is set, for whoever keeps them out of the logs.
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+        let Self { database, auth, admin, metrics, ai, stripe, .. } = self;
+        let all = [
+            &database.url,
+            &database.direct_url,
+            &auth.signing_key,
+            &auth.supabase.jwt_secret,
+            &admin.password,
+            &metrics.token,
+            &ai.openai.api_key,
+            &ai.claude.api_key,
+            &ai.gemini.api_key,
+            &stripe.secret_key,
+            &stripe.webhook_secret,
+        ];
+        all.into_iter().filter_map(Secret::expose)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Environment {
