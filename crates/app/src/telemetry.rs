@@ -50,8 +50,8 @@ static RECORDER: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
 
 /// Sends log lines to stderr from now on. A second call changes nothing.
 pub fn init_logs(log: &Log) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter_text(&log.filter))
-        .with_context(|| format!("log.filter is `{}`", log.filter))?;
+    let filter =
+        EnvFilter::try_new(filter_text(&log.filter)).with_context(|| format!("log.filter is `{}`", log.filter))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(Redacting)

@@ -17,9 +17,30 @@ const WELL_KNOWN: [&str; 4] =
 
 /// What people write where a secret belongs. The longer ones stand first, so that they are taken out whole.
 const WORDS: [&str; 24] = [
-    "characters", "password", "passphrase", "changeme", "supabase", "production", "product", "example", "default",
-    "signing", "secret", "change", "minimum", "super", "please", "admin", "token", "least", "your", "test", "base",
-    "long", "jwt", "key",
+    "characters",
+    "password",
+    "passphrase",
+    "changeme",
+    "supabase",
+    "production",
+    "product",
+    "example",
+    "default",
+    "signing",
+    "secret",
+    "change",
+    "minimum",
+    "super",
+    "please",
+    "admin",
+    "token",
+    "least",
+    "your",
+    "test",
+    "base",
+    "long",
+    "jwt",
+    "key",
 ];
 
 /// What has to be left of a secret without such words.
@@ -46,9 +67,10 @@ pub fn check(settings: &Settings) -> anyhow::Result<()> {
             bail!("{name} is a secret that everybody knows; choose another for production");
         }
     }
-    for (name, secret) in
-        [("auth.signing_key", &settings.auth.signing_key), ("auth.supabase.jwt_secret", &settings.auth.supabase.jwt_secret)]
-    {
+    for (name, secret) in [
+        ("auth.signing_key", &settings.auth.signing_key),
+        ("auth.supabase.jwt_secret", &settings.auth.supabase.jwt_secret),
+    ] {
         refuse_guessable(name, secret)?;
     }
     refuse_guessable("metrics.token", &settings.metrics.token)?;
@@ -110,7 +132,8 @@ fn check_proxies(proxies: &[String]) -> anyhow::Result<()> {
 }
 
 fn check_providers(ai: &Ai) -> anyhow::Result<()> {
-    for (name, AiProvider { base_url, .. }) in [("openai", &ai.openai), ("claude", &ai.claude), ("gemini", &ai.gemini)] {
+    for (name, AiProvider { base_url, .. }) in [("openai", &ai.openai), ("claude", &ai.claude), ("gemini", &ai.gemini)]
+    {
         if !ai.allow_plain_http && goes_in_clear(base_url) {
             bail!(
                 "ai.{name}.base_url begins with http://, so the provider's key would go in clear. Use https://, or set \
@@ -128,7 +151,8 @@ fn goes_in_clear(url: &str) -> bool {
         return false;
     }
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    let is_here = host.parse::<std::net::IpAddr>().map_or(host.eq_ignore_ascii_case("localhost"), |ip| ip.is_loopback());
+    let is_here =
+        host.parse::<std::net::IpAddr>().map_or(host.eq_ignore_ascii_case("localhost"), |ip| ip.is_loopback());
     !is_here
 }
 

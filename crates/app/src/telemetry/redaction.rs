@@ -116,7 +116,8 @@ mod tests {
         keep_out_keys("sk_live_");
         let key = format!("sk_live_{}", "a1B2c3".repeat(8));
         let token = format!("eyJhbGciOiJIUzI1NiJ9.{}.x-y_z", "eyJzdWIiOiIxIn0".repeat(3));
-        for secret in ["postgres://app:hunter2%21x@db:5432/base", "hunter2%21x", "the provider's own key", &key, &token] {
+        for secret in ["postgres://app:hunter2%21x@db:5432/base", "hunter2%21x", "the provider's own key", &key, &token]
+        {
             let line = redact(&format!("connect url=\"{secret}\" abc\n"));
             assert!(!line.contains(secret) && line.contains(REDACTED), "{line}");
             assert!(line.starts_with("connect url=\"") && line.ends_with("\" abc\n"), "{line}");
