@@ -47,7 +47,8 @@ async fn all_bodies_together_are_bounded_and_the_bound_is_free_again() {
     let refused = app.post("/v1/messages").bearer(&bob).json(large()).send().await.expect_status(503);
     assert!(refused.header("retry-after").is_some(), "{refused}");
     // One caller has not all of it, so small bodies of others still fit.
-    app.post("/api/usage").bearer(&bob).json(json!({ "feature_id": "ai_requests" })).send().await.expect_status(200);
+    let small = app.post("/api/usage").bearer(&bob).json(json!({ "feature_id": "ai_requests" }));
+    small.send().await.expect_problem(403, "feature_not_in_plan");
     drop(held);
     eventually(Duration::from_secs(5), || app.metrics().send(), |page| body_bytes(&page.text) == 0).await;
 }

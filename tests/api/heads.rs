@@ -36,7 +36,7 @@ async fn a_host_is_one_host() {
     }
     for bad in ["Host: a b@c/\r\n", "Host: a/b\r\n", "Host: a:b\r\n", "Host: a\r\nHost: b\r\n", "Host: a@b\r\n", ""] {
         let answer = asked(bad).await;
-        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains(r#""code":"malformed""#), "{bad}: {answer}");
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{bad}: {answer}");
     }
 }
 
@@ -88,7 +88,7 @@ async fn a_body_is_asked_for_only_where_it_is_read() {
         assert_eq!(read_some(&mut connection).await, "HTTP/1.1 100 Continue\r\n\r\n");
         connection.write_all(body.as_bytes()).await.unwrap();
         let answer = read_some(&mut connection).await;
-        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("feature_not_in_plan"), "{answer}");
     }
 }
 

@@ -15,6 +15,9 @@ use crate::telemetry::CONNECTIONS_REFUSED;
 /// Descriptors that the process needs for itself: files, listeners, the threads' pollers.
 const OWN_DESCRIPTORS: usize = 64;
 
+/// So many connections may be about to close at once.
+const MARGIN_AT_LEAST: usize = 32;
+
 /// How many connections there may be.
 #[derive(Clone, Debug)]
 pub struct Bounds {
@@ -27,10 +30,10 @@ pub struct Bounds {
 
 impl Bounds {
     /// At most `wanted` connections: a request may need a descriptor for the database or a provider too, so clients get
-    /// half of what the process may open.
+    /// half of what the process may open, and some of it is for those that are about to close.
     pub fn all_within(wanted: usize, descriptors: usize, of_the_database: usize) -> usize {
         let free = descriptors.saturating_sub(OWN_DESCRIPTORS).saturating_sub(of_the_database);
-        wanted.min(free / 2).max(1)
+        wanted.min(free / 2 - free / 16).max(1)
     }
 }
 
@@ -73,8 +76,8 @@ impl Admission {
         let address = self.take_of_address(peer)?;
         let admitted = Admitted { admission: Arc::clone(self), address };
         let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
-        // Those that were told to make room close a moment later, which is what the margin is for.
-        let margin = self.bounds.all / 16 + 1;
+        // Those that were told to make room close in their next turn, which is what the margin is for.
+        let margin = self.bounds.all / 4 + MARGIN_AT_LEAST;
         if open > self.bounds.all && (open > self.bounds.all + margin || !make_room()) {
             counter!(CONNECTIONS_REFUSED, "reason" => "full").increment(1);
             return Err(Refused::Full);
@@ -154,7 +157,7 @@ mod tests {
 
     #[test]
     fn half_of_the_descriptors_are_the_database_s_and_the_providers() {
-        assert_eq!(Bounds::all_within(10_000, 1_024, 20), 470);
+        assert_eq!(Bounds::all_within(10_000, 1_024, 20), 412);
         assert_eq!(Bounds::all_within(10_000, 1_048_576, 20), 10_000);
         assert_eq!(Bounds::all_within(10_000, 10, 20), 1);
     }

@@ -145,6 +145,10 @@ impl AsyncRead for Guarded {
 impl AsyncWrite for Guarded {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.connection.is_evicted() {
+            // What its reader has not taken by now goes with it.
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         if let Continue::Next { wanted } = this.connection.expectation.get() {
             let is_it = bytes.starts_with(CONTINUE);
             let next = if is_it && !wanted { Continue::Held } else { Continue::None };
