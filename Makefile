@@ -49,6 +49,11 @@ sdks: ## Install the providers' Python SDKs into .sdks, so that `make test` driv
 	@test -x .sdks/bin/python || python3 -m venv .sdks
 	@.sdks/bin/python -m pip install --quiet --upgrade openai anthropic google-genai
 
+.PHONY: openapi-tools
+openapi-tools: ## Install a validator of OpenAPI and schemathesis into .openapi, so that `make test` holds the document with them
+	@test -x .openapi/bin/python || python3 -m venv .openapi
+	@.openapi/bin/python -m pip install --quiet --upgrade openapi-spec-validator schemathesis
+
 .PHONY: lint
 lint: fmt-check ## Check the format, and let clippy accept no warning
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
@@ -100,4 +105,4 @@ docs: postgres ## Write docs/openapi.json and docs/schema.sql anew (a test holds
 .PHONY: clean
 clean: ## Remove what was built and installed here; the data in .data stays
 	$(CARGO) clean
-	rm -rf .postgres .sdks
+	rm -rf .postgres .sdks .openapi

@@ -1,9 +1,11 @@
 //! Refinements: what the document says beyond what can be derived from the types: that one of two fields is given, and what
 //! the gateway itself needs of a body in a provider's dialect (the rest of it is the provider's to judge).
 
+use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::path::Operation;
+use utoipa::openapi::request_body::RequestBody;
 use utoipa::openapi::schema::{AllOfBuilder, ArrayBuilder, OneOfBuilder, Schema, SchemaType, Type};
-use utoipa::openapi::{ContentBuilder, ObjectBuilder, RefOr, RequestBody};
+use utoipa::openapi::{ObjectBuilder, RefOr};
 
 const CHAT: &str = "ChatIn";
 
@@ -39,7 +41,7 @@ pub fn refine_dialect(operation: &mut Operation) {
         Some("call_gemini_model" | "call_gemini_model_stable") => ObjectBuilder::new().schema_type(Type::Object),
         _ => return,
     };
-    if let Some(RequestBody { content, required, .. }) = operation.request_body.as_mut() {
+    if let Some(RefOr::T(RequestBody { content, required, .. })) = operation.request_body.as_mut() {
         content.insert("application/json".to_owned(), ContentBuilder::new().schema(Some(schema)).build().into());
         *required = Some(utoipa::openapi::Required::True);
     }
