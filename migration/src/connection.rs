@@ -147,7 +147,7 @@ pub fn without_password(database_url: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{name_array, without_password};
+    use super::{name_array, tls_trouble, without_password};
 
     #[test]
     fn an_error_message_keeps_the_host_and_loses_the_password() {

@@ -110,6 +110,24 @@ async fn metrics_count_requests_by_route_and_show_pool_and_database() {
 }
 
 #[tokio::test]
+async fn counters_of_failures_are_there_before_the_first_failure() {
+    let app = TestApp::start().await;
+    let is_there = |page: &Answer| page.text.contains(r#"job_failures_total{job="integrity"}"#);
+    let page = harness::eventually(Duration::from_secs(5), || app.metrics().send(), is_there).await;
+    for line in [
+        r#"job_failures_total{job="partitions"} "#,
+        r#"http_requests_total{method="POST",route="/api/usage",status="500"} "#,
+        r#"http_requests_total{method="POST",route="/v1/messages",status="504"} "#,
+        r#"http_connections_refused_total{reason="full"} "#,
+        r#"http_bodies_refused_total{bound="all"} "#,
+        "ai_sdk_retries_total ",
+        r#"gen_ai_refusals_total{gen_ai_provider_name="anthropic",gen_ai_request_model="claude-sonnet-5",reason="limit_reached"} "#,
+    ] {
+        assert!(page.text.contains(line), "expected {line}in {page}");
+    }
+}
+
+#[tokio::test]
 async fn metrics_count_what_was_consumed_and_in_how_many_batches() {
     let app = TestApp::start().await;
     let ada = limited(&app, 9).await;
