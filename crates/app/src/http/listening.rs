@@ -27,6 +27,9 @@ const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const FAREWELL: Duration = Duration::from_millis(500);
 const FAREWELLS_MAX: usize = 32;
 
+/// How often a new connection lets those close that make room for it, before it is turned away.
+const TURNS_MAX: usize = 64;
+
 /// The server over a listener; it serves once it is polled.
 pub fn server<F, I, S, B>(
     listener: TcpListener,
@@ -97,12 +100,23 @@ impl Door {
     ) -> Result<(Guarded, Option<std::net::SocketAddr>), DispatchError> {
         // One without a peer is gone already.
         let peer = stream.peer_addr().map_err(DispatchError::Io)?;
-        match self.admission.admit(peer.ip(), || self.waiting.evict_longest()) {
+        let admit = || self.admission.admit(peer.ip(), || self.waiting.evict_longest());
+        let mut outcome = admit();
+        // Those that make room close on this very thread.
+        for _ in 0..TURNS_MAX {
+            if outcome.as_ref().err() != Some(&Refused::Closing) {
+                break;
+            }
+            tokio::task::yield_now().await;
+            outcome = admit();
+        }
+        match outcome {
             Ok(place) => {
                 let connection = Connection::new(self.admission.bounds().timeouts, Rc::clone(&self.waiting));
                 Ok((Guarded::new(stream, connection, place), Some(peer)))
             }
             Err(why) => {
+                why.count();
                 if self.farewells.get() < FAREWELLS_MAX {
                     self.farewells.set(self.farewells.get() + 1);
                     // Nothing depends on whether they hear it.
@@ -118,7 +132,9 @@ impl Door {
 /// Answers 503, whatever was asked, and closes.
 async fn turn_away(mut stream: TcpStream, why: Refused) -> std::io::Result<()> {
     let (code, detail) = match why {
-        Refused::Full => ("too_many_connections", "The service has as many connections as it takes."),
+        Refused::Full | Refused::Closing => {
+            ("too_many_connections", "The service has as many connections as it takes.")
+        }
         Refused::Address => ("too_many_connections", "Your address has as many connections as one may have."),
     };
     let body =

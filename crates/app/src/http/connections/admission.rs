@@ -42,8 +42,18 @@ impl Bounds {
 pub enum Refused {
     /// There are as many as there may be, and all have requests.
     Full,
+    /// There are too many that were told to make room and have not closed yet: ask again in the next turn.
+    Closing,
     /// Its address has as many as one may have.
     Address,
+}
+
+impl Refused {
+    /// Counts that a connection was turned away for this.
+    pub fn count(self) {
+        let reason = if self == Self::Address { "address" } else { "full" };
+        counter!(CONNECTIONS_REFUSED, "reason" => reason).increment(1);
+    }
 }
 
 pub struct Admission {
@@ -78,8 +88,10 @@ impl Admission {
         let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
         // Those that were told to make room close in their next turn, which is what the margin is for.
         let margin = self.bounds.all / 4 + MARGIN_AT_LEAST;
-        if open > self.bounds.all && (open > self.bounds.all + margin || !make_room()) {
-            counter!(CONNECTIONS_REFUSED, "reason" => "full").increment(1);
+        if open > self.bounds.all + margin {
+            return Err(Refused::Closing);
+        }
+        if open > self.bounds.all && !make_room() {
             return Err(Refused::Full);
         }
         Ok(admitted)
@@ -95,7 +107,6 @@ impl Admission {
         let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
         let open = by_address.entry(address).or_default();
         if *open >= self.bounds.per_address {
-            counter!(CONNECTIONS_REFUSED, "reason" => "address").increment(1);
             return Err(Refused::Address);
         }
         *open += 1;

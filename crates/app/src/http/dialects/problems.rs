@@ -175,7 +175,7 @@ mod tests {
         let told = body(Dialect::Gemini, &problem, "r1");
         assert_eq!(told["error"]["details"][2]["fieldViolations"][0]["field"], "messages[1].role");
         assert_eq!(body(Dialect::Anthropic, &problem, "r1")["error"]["type"], "invalid_request_error");
-        for status_of_the_house in [413, 415, 422] {
+        for status_of_the_house in [415, 422] {
             let status_of_the_house = StatusCode::from_u16(status_of_the_house).unwrap();
             assert_eq!(status(&Problem::new(status_of_the_house, "x", "y")), StatusCode::BAD_REQUEST);
         }
