@@ -86,7 +86,8 @@ async fn requests_made_of_the_document_are_answered_as_it_says() {
     let folder = tempfile::tempdir().expect("a folder");
     for (who, header) in credentials {
         let mut command = Command::new(&schemathesis);
-        command.current_dir(folder.path()).arg("run").arg(document.path());
+        command.current_dir(folder.path()).arg("--config-file").arg(root().join("tests/openapi/schemathesis.toml"));
+        command.arg("run").arg(document.path());
         command.args(["--url", &app.url(""), "--header", &header, "--max-time", SECONDS]);
         command.args(["--phases", "examples,coverage,fuzzing", "--generation-deterministic", "--seed", "9"]);
         command.args(["--workers", "2", "--no-color", "--warnings", "off", "--request-timeout", "20"]);

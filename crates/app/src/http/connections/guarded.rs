@@ -129,8 +129,9 @@ impl AsyncRead for Guarded {
             this.connection.received(buffer.filled().get(before..).unwrap_or_default());
             return Poll::Ready(read);
         }
-        // A whole head becomes a request in this very turn; if not, `poll_flush` sets the alarm.
-        if this.connection.has_whole_head() && this.connection.deadline().is_some_and(|end| Instant::now() < end) {
+        // A whole head becomes a request in this very turn, however late it is read; if not, `poll_flush` sees to it.
+        if this.connection.has_whole_head() {
+            this.connection.keep_waker(context.waker());
             return Poll::Pending;
         }
         if this.is_overdue(context) {
@@ -168,7 +169,8 @@ impl AsyncWrite for Guarded {
         this.write_deadline = None;
         ready!(this.poll_owed(context))?;
         if this.is_overdue(context) {
-            context.waker().wake_by_ref();
+            this.tell_too_slow(context);
+            this.connection.evict();
         }
         Pin::new(&mut this.stream).poll_flush(context)
     }
