@@ -80,7 +80,7 @@ async fn requests_made_of_the_document_are_answered_as_it_says() {
     let credentials = [
         ("an administrator", format!("Authorization: Bearer {}", admin.access_token)),
         ("a user", format!("Authorization: Bearer {}", ada.access_token)),
-        ("a key", format!("X-API-Key: {}", key.text_at("/key"))),
+        ("a key", format!("Authorization: Bearer {}", key.text_at("/key"))),
     ];
     let document = document();
     let folder = tempfile::tempdir().expect("a folder");

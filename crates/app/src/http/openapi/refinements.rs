@@ -33,7 +33,11 @@ pub fn refine_schema(name: &str, schema: &mut RefOr<Schema>) {
 /// The body that an operation of a dialect needs.
 pub fn refine_dialect(operation: &mut Operation) {
     let schema = match operation.operation_id.as_deref() {
-        Some("create_chat_completion" | "create_message" | "count_message_tokens") => conversation(),
+        Some("create_chat_completion" | "count_message_tokens") => conversation(),
+        Some("create_message") => {
+            let most = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0));
+            conversation().property("max_tokens", most).required("max_tokens")
+        }
         Some("create_embeddings") => {
             named_object().property("input", ObjectBuilder::new().schema_type(SchemaType::AnyValue)).required("input")
         }
