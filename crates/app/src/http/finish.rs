@@ -7,17 +7,13 @@
 //! which is detached.
 
 use std::borrow::Cow;
-use std::cell::Cell;
-use std::future::{Ready, ready};
-use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::body::{BoxBody, EitherBody, MessageBody};
-use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
 use actix_web::http::header::{
     ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HeaderMap, HeaderName,
@@ -27,8 +23,7 @@ use actix_web::http::header::{
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
-use actix_web::{Error, FromRequest, HttpMessage, HttpRequest, ResponseError};
-use domain::users::UserId;
+use actix_web::{Error, HttpMessage, ResponseError};
 use futures_util::FutureExt;
 use metrics::{counter, histogram};
 use ports::randomness::Randomness;
@@ -39,16 +34,18 @@ use super::cors::Cors;
 use super::dialects::dialect::Dialect;
 use super::dialects::problems;
 use super::host;
-use super::limits::RateLimits;
 use super::problem::{self, Problem};
 mod body_watch;
 mod ending;
 mod refusals;
 #[cfg(test)]
 mod tests;
+mod who;
 
 use body_watch::{BodyWatch, WatchedBody};
 use ending::{Ending, begin};
+pub use who::Who;
+
 use refusals::{of_error, problem_of, too_late};
 
 use crate::settings::shape::Server;
@@ -90,33 +87,6 @@ impl Finishing {
 /// The id of a request, for whoever wants to hand it on (in the request's extensions).
 #[derive(Clone, Debug)]
 pub struct RequestId(pub String);
-
-/// Whose request it is and where it came from, for the log (in the request's extensions).
-#[derive(Clone, Debug)]
-pub struct Who {
-    address: Option<IpAddr>,
-    user: Rc<Cell<Option<UserId>>>,
-}
-
-impl Who {
-    pub fn is(&self, user: UserId) {
-        self.user.set(Some(user));
-    }
-
-    pub fn address_text(&self) -> Option<String> {
-        self.address.map(|address| address.to_string())
-    }
-}
-
-impl FromRequest for Who {
-    type Error = Problem;
-    type Future = Ready<Result<Self, Problem>>;
-
-    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let known = request.extensions().get::<Self>().cloned();
-        ready(Ok(known.unwrap_or_else(|| Self { address: None, user: Rc::default() })))
-    }
-}
 
 /// What is kept of a request while it is away in the router.
 struct Asked {
@@ -316,7 +286,7 @@ impl Asked {
             // In a dialect the credential may stand in other headers, and in the address.
             with_credentials: dialect.is_some()
                 || [&AUTHORIZATION, &COOKIE, &API_KEY].iter().any(|name| headers.contains_key(*name)),
-            who: Who { address: address_of(request), user: Rc::default() },
+            who: Who::of(request),
             since: Instant::now(),
         }
     }
@@ -355,7 +325,7 @@ impl Asked {
             matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS);
         if is_refusal {
             let address = self.who.address_text();
-            let user = self.who.user.get().map(|user| user.to_string());
+            let user = self.who.user_text();
             info!(status = status.as_u16(), milliseconds, address, user, "refused");
         } else if status.is_server_error() {
             error!(status = status.as_u16(), milliseconds, "answered");
@@ -370,11 +340,6 @@ fn with_head(allow: &HeaderValue) -> Option<HeaderValue> {
     let methods: Vec<_> = allow.to_str().ok()?.split(',').map(str::trim).collect();
     let lacks_head = methods.contains(&"GET") && !methods.contains(&"HEAD");
     if lacks_head { HeaderValue::from_str(&format!("{}, HEAD", methods.join(", "))).ok() } else { None }
-}
-
-fn address_of(request: &ServiceRequest) -> Option<IpAddr> {
-    let limits = request.app_data::<Data<RateLimits>>()?;
-    Some(limits.address_of(request.request()))
 }
 
 fn is_request_id(text: &str) -> bool {
