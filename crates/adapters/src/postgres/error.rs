@@ -33,7 +33,9 @@ pub(super) fn driver_error(error: &sqlx::Error) -> StoreError {
             None => StoreError::Unexpected("an error of another database".into()),
         },
         // What a certificate is refused for comes as an error of the connection.
-        sqlx::Error::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
+        sqlx::Error::Io(error)
+            if error.get_ref().is_some_and(|inner| inner.downcast_ref::<rustls::Error>().is_some()) =>
+        {
             StoreError::Unavailable(format!("the TLS of the database cannot be used: {error}"))
         }
         sqlx::Error::Io(error) => StoreError::Unavailable(format!("the connection broke: {error}")),
