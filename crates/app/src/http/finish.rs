@@ -174,7 +174,7 @@ async fn answer<B: MessageBody + 'static>(
         }
         Ok(Ok(Err(error))) => of_error(&error, None),
         Ok(Err(_)) => Problem::internal(&"a handler panicked"),
-        Err(_) => too_late(finishing.deadline, body.is_awaited()),
+        Err(()) => too_late(finishing.deadline, body.is_awaited()),
     };
     // The request went down with the handler, so the answer travels as an error, which the server writes as it is.
     let written = asked.written(&problem);

@@ -40,7 +40,7 @@ const IPV6_CLIENT_BITS: u32 = 64;
 const HOPS_MAX: usize = 32;
 
 /// For how long a key that was good is looked up again, whatever its address does; and how many such keys are known.
-const GOOD_FOR: Duration = Duration::from_secs(3_600);
+const GOOD_FOR: Duration = Duration::from_hours(1);
 const GOOD_MAX: usize = 65_536;
 
 type Place = u64;

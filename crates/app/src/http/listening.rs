@@ -112,7 +112,7 @@ impl Door {
         }
         match outcome {
             Ok(place) => {
-                let connection = Connection::new(self.admission.bounds().timeouts, Rc::clone(&self.waiting));
+                let connection = Connection::new(self.admission.bounds().timeouts, &self.waiting);
                 Ok((Guarded::new(stream, connection, place), Some(peer)))
             }
             Err(why) => {

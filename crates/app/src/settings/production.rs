@@ -50,7 +50,7 @@ const DIFFERENT_AT_LEAST: usize = 10;
 /// How long a token of the metrics is.
 const METRICS_TOKEN_LENGTH: usize = 16;
 
-/// The widest network of proxies, in bits of the prefix: a private one (10.0.0.0/8, fc00::/7).
+/// The widest network of proxies, in bits of the prefix: a private one (`10.0.0.0/8`, `fc00::/7`).
 const PROXY_BITS_V4: u8 = 8;
 const PROXY_BITS_V6: u8 = 7;
 

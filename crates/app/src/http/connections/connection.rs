@@ -75,10 +75,10 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn new(timeouts: Timeouts, waiting: Rc<Waiting>) -> Rc<Self> {
+    pub fn new(timeouts: Timeouts, waiting: &Rc<Waiting>) -> Rc<Self> {
         let connection = Rc::new(Self {
             timeouts,
-            waiting: Rc::clone(&waiting),
+            waiting: Rc::clone(waiting),
             phase: Cell::new(Phase::Head),
             deadline: Cell::new(Instant::now() + timeouts.head),
             turn: Cell::new(0),
@@ -253,7 +253,7 @@ mod tests {
     fn connection() -> Rc<Connection> {
         let second = Duration::from_secs(1);
         let timeouts = Timeouts { head: 5 * second, idle: 75 * second, write: 30 * second };
-        Connection::new(timeouts, Rc::new(Waiting::default()))
+        Connection::new(timeouts, &Rc::new(Waiting::default()))
     }
 
     const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";

@@ -73,7 +73,7 @@ mod tests {
         let waiting = Rc::new(Waiting::default());
         let second = Duration::from_secs(1);
         let timeouts = Timeouts { head: second, idle: second, write: second };
-        let open = || Connection::new(timeouts, Rc::clone(&waiting));
+        let open = || Connection::new(timeouts, &waiting);
         let (first, second, third) = (open(), open(), open());
         let request = second.begin(BodyLength::None);
         drop(first.begin(BodyLength::None));
