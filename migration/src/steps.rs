@@ -4,7 +4,14 @@ use sea_orm_migration::prelude::*;
 
 use crate::step::Step;
 use crate::{
-    m20261120_000001_create_identity_and_catalogue, m20261120_000002_create_subscriptions_and_money, m20261120_000003_create_usage, m20261120_000004_create_keys_and_products, m20261120_000005_create_ai, m20261120_000006_create_learning, m20261120_000007_create_record, m20261120_000008_create_usage_rollups, m20261120_000009_create_model_prices, m20261120_000010_create_ai_answers, m20261121_000011_carry_counters_and_settle_holds, m20261121_000012_find_refunds, m20261121_000013_chat_and_key_limits, m20261201_000014_key_lineages, m20261201_000015_count_by_lineage, m20261201_000016_address_digests, m20261201_000020_fence_of_sums, m20261201_000021_subscriptions_and_defaults, m20261201_000026_books_outlive_the_person, m20261201_000029_answers_left_behind,
+    m20261120_000001_create_identity_and_catalogue, m20261120_000002_create_subscriptions_and_money,
+    m20261120_000003_create_usage, m20261120_000004_create_keys_and_products, m20261120_000005_create_ai,
+    m20261120_000006_create_learning, m20261120_000007_create_record, m20261120_000008_create_usage_rollups,
+    m20261120_000009_create_model_prices, m20261120_000010_create_ai_answers,
+    m20261121_000011_carry_counters_and_settle_holds, m20261121_000012_find_refunds,
+    m20261121_000013_chat_and_key_limits, m20261201_000014_key_lineages, m20261201_000015_count_by_lineage,
+    m20261201_000016_address_digests, m20261201_000020_fence_of_sums, m20261201_000021_subscriptions_and_defaults,
+    m20261201_000026_books_outlive_the_person, m20261201_000029_answers_left_behind,
 };
 
 pub const STEPS: [Step; 20] = [

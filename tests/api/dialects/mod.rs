@@ -1,6 +1,6 @@
 //! The providers' own dialects over HTTP.
 
-mod asking;
+pub mod asking;
 mod calls;
 mod doors;
 mod fallbacks;

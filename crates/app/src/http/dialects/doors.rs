@@ -1,6 +1,6 @@
 //! Doors: the routes of the three dialects. Each takes an API key or a token with `ai:chat`.
 
-use actix_web::web::{Bytes, Data, Path};
+use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use domain::prices::ModelPurpose;
 use ports::ai::{Framing, Operation};
@@ -9,6 +9,7 @@ use services::ai::AiService;
 use services::ai::calls::InputSize;
 
 use super::asked::{Asked, Form, model};
+use super::body::DialectBody;
 use super::calls::{Count, Knock, sized};
 use super::delivery::deliver;
 use super::dialect::Dialect;
@@ -18,8 +19,6 @@ use crate::http::detached::detached;
 use crate::http::problem::Problem;
 use crate::http::replays::once;
 
-/// How large a body may be here: conversations are long, and pictures go along.
-pub const BODY_LIMIT: usize = 2 * 1_024 * 1_024;
 /// What a message has beside its text, in tokens.
 const OF_A_MESSAGE: u64 = 4;
 /// About what a picture comes to where tokens are only counted.
@@ -37,7 +36,7 @@ pub async fn create_chat_completion(
     asking: Permitted<Chat>,
     ai: Data<AiService>,
     request: HttpRequest,
-    body: Bytes,
+    body: DialectBody,
 ) -> Answered {
     let knock = Knock::of(&request, &asking.caller, Dialect::OpenAi, Operation::Chat);
     answered(knock, ai, body, openai::request::read).await
@@ -53,7 +52,7 @@ pub async fn create_embeddings(
     asking: Permitted<Chat>,
     ai: Data<AiService>,
     request: HttpRequest,
-    body: Bytes,
+    body: DialectBody,
 ) -> Answered {
     let knock = Knock::of(&request, &asking.caller, Dialect::OpenAi, Operation::Embeddings);
     answered(knock, ai, body, openai::request::read_embeddings).await
@@ -69,7 +68,7 @@ pub async fn create_message(
     asking: Permitted<Chat>,
     ai: Data<AiService>,
     request: HttpRequest,
-    body: Bytes,
+    body: DialectBody,
 ) -> Answered {
     let knock = Knock::of(&request, &asking.caller, Dialect::Anthropic, Operation::Chat);
     answered(knock, ai, body, anthropic::request::read).await
@@ -80,7 +79,7 @@ pub async fn create_message(
     request_body(content = Object, description = "A message as Anthropic takes it"), responses(
     (status = 200, description = "`{input_tokens}`", body = Object),
 ), security(("token" = []), ("key" = [])))]
-pub async fn count_message_tokens(_asking: Permitted<Chat>, ai: Data<AiService>, body: Bytes) -> Answered {
+pub async fn count_message_tokens(_asking: Permitted<Chat>, ai: Data<AiService>, body: DialectBody) -> Answered {
     let read = |body: &Value, count: Count<'_>| Ok((model(body)?, anthropic::request::input(body, count)?));
     let tokens = counted(ai, body, read).await?;
     Ok(HttpResponse::Ok().json(json!({ "input_tokens": tokens })))
@@ -101,7 +100,7 @@ pub async fn call_gemini_model(
     ai: Data<AiService>,
     request: HttpRequest,
     path: Path<(String, String)>,
-    body: Bytes,
+    body: DialectBody,
 ) -> Answered {
     let (model, verb) = path.into_inner();
     let knock = |operation| Knock::of(&request, &asking.caller, Dialect::Gemini, operation);
@@ -150,29 +149,38 @@ pub async fn call_gemini_model_stable(
     ai: Data<AiService>,
     request: HttpRequest,
     path: Path<(String, String)>,
-    body: Bytes,
+    body: DialectBody,
 ) -> Answered {
     call_gemini_model(asking, ai, request, path, body).await
 }
 
-async fn answered<R>(knock: Knock, ai: Data<AiService>, body: Bytes, read: R) -> Answered
+async fn answered<R>(knock: Knock, ai: Data<AiService>, body: DialectBody, read: R) -> Answered
 where
     R: FnOnce(&Value, Count<'_>) -> Result<Asked, Problem> + Send + 'static,
 {
     let ai = ai.into_inner();
     let signs = knock.signs.clone();
-    let prepare = knock.prepare(std::sync::Arc::clone(&ai), body.clone(), read);
-    once(signs, &body, |keeping| deliver(ai, keeping.of(prepare))).await
+    let bytes = body.bytes.clone();
+    let prepare = {
+        let ai = std::sync::Arc::clone(&ai);
+        async move {
+            let _turn = body.turn().await?;
+            knock.prepare(ai, body.bytes, read).await
+        }
+    };
+    once(signs, &bytes, |keeping| deliver(ai, keeping.of(prepare))).await
 }
 
 /// About how many tokens would go in, of a model that there is.
-async fn counted<R>(ai: Data<AiService>, body: Bytes, read: R) -> Result<u64, Problem>
+async fn counted<R>(ai: Data<AiService>, body: DialectBody, read: R) -> Result<u64, Problem>
 where
     R: FnOnce(&Value, Count<'_>) -> Result<(String, InputSize), Problem> + Send + 'static,
 {
     let ai = ai.into_inner();
     detached(async move {
-        let (_, (model, input)) = sized(&ai, body, read).await?;
+        let turn = body.turn().await?;
+        let (_, (model, input)) = sized(&ai, body.bytes, read).await?;
+        drop(turn);
         let found = ai.target(&model, None, ModelPurpose::Chat).await;
         found?;
         let beside =

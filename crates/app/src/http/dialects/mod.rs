@@ -12,6 +12,7 @@
 
 pub mod anthropic;
 pub mod asked;
+pub mod body;
 pub mod calls;
 pub mod delivery;
 pub mod dialect;

@@ -21,9 +21,7 @@ const KEY_REUSED: &str = "idempotency_key_reused";
 pub fn status(problem: &Problem) -> StatusCode {
     match problem.status {
         status if problem.code == KEY_REUSED => status,
-        StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNSUPPORTED_MEDIA_TYPE | StatusCode::UNPROCESSABLE_ENTITY => {
-            StatusCode::BAD_REQUEST
-        }
+        StatusCode::UNSUPPORTED_MEDIA_TYPE | StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
         status => status,
     }
 }
@@ -69,6 +67,7 @@ fn anthropic(problem: &Problem, request_id: &str) -> Value {
         403 => "permission_error",
         404 => "not_found_error",
         409 => "conflict_error",
+        413 => "request_too_large",
         429 => "rate_limit_error",
         408 | 504 => "timeout_error",
         400..500 => "invalid_request_error",
@@ -176,7 +175,7 @@ mod tests {
         let told = body(Dialect::Gemini, &problem, "r1");
         assert_eq!(told["error"]["details"][2]["fieldViolations"][0]["field"], "messages[1].role");
         assert_eq!(body(Dialect::Anthropic, &problem, "r1")["error"]["type"], "invalid_request_error");
-        for status_of_the_house in [413, 415, 422] {
+        for status_of_the_house in [415, 422] {
             let status_of_the_house = StatusCode::from_u16(status_of_the_house).unwrap();
             assert_eq!(status(&Problem::new(status_of_the_house, "x", "y")), StatusCode::BAD_REQUEST);
         }
