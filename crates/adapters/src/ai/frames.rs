@@ -58,6 +58,8 @@ enum Form {
         has_lines: bool,
         /// The lines of data of this frame, joined.
         data: Option<Vec<u8>>,
+        /// Whether a lone CR was seen to end a line: then one at the end of what came needs no next byte to be told.
+        ends_with_cr: bool,
     },
     Array {
         place: Place,
@@ -83,7 +85,7 @@ enum Place {
 impl Splitter {
     pub(super) fn new(framing: Framing) -> Self {
         let form = match framing {
-            Framing::ServerSentEvents => Form::Events { line: 0, has_lines: false, data: None },
+            Framing::ServerSentEvents => Form::Events { line: 0, has_lines: false, data: None, ends_with_cr: false },
             Framing::JsonArray => Form::Array { place: Place::BeforeArray },
         };
         Self { form, bytes: Vec::new(), start: 0, seen: 0 }
@@ -113,11 +115,28 @@ impl Splitter {
         Ok(cut)
     }
 
+    /// Whether it cuts a stream of events.
+    pub(super) const fn cuts_events(&self) -> bool {
+        matches!(self.form, Form::Events { .. })
+    }
+
+    /// Everything that is there, of a stream of events: a frame that is too long to be understood. What follows of it is
+    /// read as further lines.
+    pub(super) fn surrender(&mut self) -> Vec<u8> {
+        let raw = self.bytes.split_off(self.start);
+        self.bytes.clear();
+        (self.start, self.seen) = (0, 0);
+        if let Form::Events { line, has_lines, data, .. } = &mut self.form {
+            (*line, *has_lines, *data) = (0, true, None);
+        }
+        raw
+    }
+
     /// What stands there when the body has ended: an event whose last line end was never sent.
     pub(super) fn rest(&mut self) -> Option<Frame> {
         let Form::Events { line, data, .. } = &mut self.form else { return None };
         let last = self.bytes.get(*line..).unwrap_or_default();
-        take_line(last, data);
+        take_line(last.strip_suffix(b"\r").unwrap_or(last), data);
         let raw = self.bytes.get(self.start..).unwrap_or_default().to_vec();
         let frame = Frame { raw, data: data.take() };
         (self.start, self.seen) = (self.bytes.len(), self.bytes.len());
@@ -125,15 +144,29 @@ impl Splitter {
         frame.data.is_some().then_some(frame)
     }
 
+    /// Lines end with LF, CRLF or CR.
     fn next_event(&mut self) -> Cut {
-        let Form::Events { line, has_lines, data } = &mut self.form else { return Cut::More };
-        while let Some(length) = self.bytes.get(self.seen..).and_then(|rest| rest.iter().position(|b| *b == b'\n')) {
+        let Form::Events { line, has_lines, data, ends_with_cr } = &mut self.form else { return Cut::More };
+        let is_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
+        while let Some(length) = self.bytes.get(self.seen..).and_then(|rest| rest.iter().position(is_end)) {
             let end = self.seen + length;
+            let next = match (self.bytes.get(end), self.bytes.get(end + 1)) {
+                (Some(b'\n'), _) => end + 1,
+                (_, Some(b'\n')) => end + 2,
+                // Half of a CRLF, perhaps.
+                (_, None) if !*ends_with_cr => {
+                    self.seen = end;
+                    return Cut::More;
+                }
+                (_, _) => {
+                    *ends_with_cr = true;
+                    end + 1
+                }
+            };
             let text = self.bytes.get(*line..end).unwrap_or_default();
-            let text = text.strip_suffix(b"\r").unwrap_or(text);
             let is_blank = text.is_empty();
             take_line(text, data);
-            (self.seen, *line) = (end + 1, end + 1);
+            (self.seen, *line) = (next, next);
             // Blank lines before the first line belong to the frame that follows.
             if is_blank && *has_lines {
                 let raw = self.bytes.get(self.start..self.seen).unwrap_or_default().to_vec();
@@ -274,6 +307,30 @@ mod tests {
         for size in 1..=body.len() {
             assert_eq!(cut(Framing::ServerSentEvents, &body, size), (parts.to_vec(), false), "in pieces of {size}");
         }
+    }
+
+    #[test]
+    fn lines_that_end_with_cr_alone_are_lines() {
+        let parts = [frame("data: a\rdata:b\r\r", Some("a\nb")), frame(": c\r\r", None), frame("data: d\r\r", Some("d"))];
+        let body: Vec<u8> = parts.iter().flat_map(|frame| frame.raw.clone()).collect();
+        for size in 1..=body.len() {
+            assert_eq!(cut(Framing::ServerSentEvents, &body, size), (parts.to_vec(), false), "in pieces of {size}");
+        }
+        let mut splitter = Splitter::new(Framing::ServerSentEvents);
+        splitter.push(b"data: a\r\r");
+        assert_eq!(splitter.next(), Ok(Cut::Frame(frame("data: a\r\r", Some("a")))), "nothing is waited for");
+    }
+
+    #[test]
+    fn a_frame_that_is_too_long_is_surrendered_and_the_next_one_is_read() {
+        let mut splitter = Splitter::new(Framing::ServerSentEvents);
+        splitter.push(b"data: a\n\ndata: long");
+        assert_eq!(splitter.next(), Ok(Cut::Frame(frame("data: a\n\n", Some("a")))));
+        assert_eq!(splitter.next(), Ok(Cut::More));
+        assert_eq!(splitter.surrender(), b"data: long");
+        splitter.push(b"er\n\ndata: b\n\n");
+        assert_eq!(splitter.next(), Ok(Cut::Frame(frame("er\n\n", None))));
+        assert_eq!(splitter.next(), Ok(Cut::Frame(frame("data: b\n\n", Some("b")))));
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub(super) struct Course {
     pub provider: Provider,
     pub model: ModelId,
     pub delivery: Delivery,
+    /// How many events of the answer were not understood.
+    pub unread: u64,
     /// The text of the answer, where it is kept.
     pub text: String,
     calls: Vec<ProviderCall>,
@@ -123,6 +125,7 @@ impl Course {
             provider: call.target.provider,
             model: call.target.model.clone(),
             delivery: Delivery::of_input(bounds.likely_input),
+            unread: 0,
             text: String::new(),
             next_mark: Instant::now() + MARK_AFTER,
             step: bounds.output,
@@ -196,6 +199,7 @@ impl Course {
             is_sandbox: self.call.target.is_sandbox,
             request_id: reply.request_id.clone(),
             content_type: reply.content_type.clone(),
+            headers: reply.headers.clone(),
             lowered_to: self.bounds.lowered_to(),
         }
     }
@@ -267,6 +271,7 @@ impl Course {
     }
 
     fn take(&mut self, piece: &ReplyPiece) {
+        self.unread = self.unread.saturating_add(piece.unread);
         let texts = piece.deltas.iter().map(domain::ai::Delta::text).filter(|text| !text.is_empty());
         let tokens = texts.map(|text| self.service.count(text)).fold(0, u64::saturating_add);
         self.delivery.add(&piece.deltas, tokens, piece.usage.clone());
