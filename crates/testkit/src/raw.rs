@@ -72,7 +72,10 @@ impl RawReply {
     fn write(&self, stream: &mut TcpStream) -> std::io::Result<()> {
         let headers: String = self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let status = self.status;
-        write!(stream, "HTTP/1.1 {status} Scripted\r\n{headers}transfer-encoding: chunked\r\nconnection: close\r\n\r\n")?;
+        write!(
+            stream,
+            "HTTP/1.1 {status} Scripted\r\n{headers}transfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+        )?;
         for piece in self.pieces.iter().filter(|piece| !piece.is_empty()) {
             let chunk = [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat();
             stream.write_all(&chunk)?;

@@ -3,6 +3,8 @@
 mod asking;
 mod calls;
 mod doors;
+mod lenient;
 mod models;
+mod passing;
 mod refusals;
 mod upstream;

@@ -311,7 +311,8 @@ mod tests {
 
     #[test]
     fn lines_that_end_with_cr_alone_are_lines() {
-        let parts = [frame("data: a\rdata:b\r\r", Some("a\nb")), frame(": c\r\r", None), frame("data: d\r\r", Some("d"))];
+        let parts =
+            [frame("data: a\rdata:b\r\r", Some("a\nb")), frame(": c\r\r", None), frame("data: d\r\r", Some("d"))];
         let body: Vec<u8> = parts.iter().flat_map(|frame| frame.raw.clone()).collect();
         for size in 1..=body.len() {
             assert_eq!(cut(Framing::ServerSentEvents, &body, size), (parts.to_vec(), false), "in pieces of {size}");

@@ -63,9 +63,7 @@ pub(super) fn text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>,
 pub(super) fn text_of(raw: &RawValue) -> Option<String> {
     let json = raw.get();
     match json.as_bytes().first() {
-        Some(b'"') => {
-            serde_json::from_str(json).or_else(|_| serde_json::from_str(&repaired(json.as_bytes()))).ok()
-        }
+        Some(b'"') => serde_json::from_str(json).or_else(|_| serde_json::from_str(&repaired(json.as_bytes()))).ok(),
         Some(b'[' | b'{') => Some(text_within(json)).filter(|text| !text.is_empty()),
         _ => None,
     }

@@ -194,7 +194,8 @@ mod tests {
                 assert!(!text.contains("Zk8"), "{text}");
             }
         }
-        for header in [KEY.to_owned(), format!("user:{KEY}"), format!("{KEY}:"), format!("x{KEY}"), format!("xy{KEY}z")] {
+        for header in [KEY.to_owned(), format!("user:{KEY}"), format!("{KEY}:"), format!("x{KEY}"), format!("xy{KEY}z")]
+        {
             for encoded in [STANDARD.encode(&header), URL_SAFE.encode(&header)] {
                 let mut text = format!("Basic {encoded}.");
                 redactor.text(&mut text);

@@ -166,9 +166,7 @@ async fn what_goes_wrong_in_mid_stream_comes_after_what_was_said() {
             Provider::Gemini => 0,
         };
         let events = before + 3;
-        for (fault, expected) in [
-            (Fault::ErrorAfter { events, refusal: error.clone() }, "failed"),
-        ] {
+        for (fault, expected) in [(Fault::ErrorAfter { events, refusal: error.clone() }, "failed")] {
             stub.script("m", Script::says("one two three four five").with_fault(fault.clone()));
             let got = ask(&provider(&stub, of), &call).await;
             assert_eq!(got.deltas(), [Delta::Text("one two three".to_owned())], "{of} {fault:?}");

@@ -43,7 +43,8 @@ fn said(got: &Got) -> String {
     got.deltas().iter().map(text).collect()
 }
 
-const SAYS: &str = "data: {\"id\":\"c\",\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"one\"}}]}\n\n";
+const SAYS: &str =
+    "data: {\"id\":\"c\",\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"one\"}}]}\n\n";
 const FINISHES: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
 const USES: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":2}}\n\n";
 const DONE: &str = "data: [DONE]\n\n";
@@ -61,7 +62,12 @@ async fn odd_chunks_of_openai_pass_and_end_well() {
             "x",
             false,
         ),
-        ("choices null", vec![SAYS, FINISHES, "data: {\"choices\":null,\"usage\":{\"prompt_tokens\":7}}\n\n", DONE], "one", false),
+        (
+            "choices null",
+            vec![SAYS, FINISHES, "data: {\"choices\":null,\"usage\":{\"prompt_tokens\":7}}\n\n", DONE],
+            "one",
+            false,
+        ),
         ("no choices", vec![SAYS, FINISHES, "data: {\"usage\":{\"prompt_tokens\":7}}\n\n", DONE], "one", false),
         ("no end", vec![SAYS, FINISHES, USES], "one", false),
         ("no end and no usage", vec![SAYS, FINISHES], "one", false),
@@ -81,17 +87,57 @@ async fn odd_chunks_of_openai_pass_and_end_well() {
             false,
         ),
         ("CR", vec!["data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\r\r", "data: [DONE]\r\r"], "x", false),
-        ("CRLF and comments", vec![": hi\r\n\r\n", "data:{\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\r\n\r\n", DONE], "x", false),
+        (
+            "CRLF and comments",
+            vec![": hi\r\n\r\n", "data:{\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\r\n\r\n", DONE],
+            "x",
+            false,
+        ),
         ("data in lines", vec!["data: {\"choices\":\ndata: [{\"delta\":{\"content\":\"x\"}}]}\n\n", DONE], "x", false),
         ("two ends", vec![SAYS, FINISHES, FINISHES, DONE], "one", false),
-        ("members twice", vec!["data: {\"id\":1,\"id\":\"c\",\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n", DONE], "x", false),
-        ("numbers as fractions", vec!["data: {\"created\":1.5,\"choices\":[{\"index\":0.0,\"delta\":{\"content\":\"x\"}}]}\n\n", DONE], "x", false),
-        ("content in parts", vec!["data: {\"choices\":[{\"delta\":{\"content\":[{\"type\":\"text\",\"text\":\"x\"}]}}]}\n\n", DONE], "x", false),
+        (
+            "members twice",
+            vec!["data: {\"id\":1,\"id\":\"c\",\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n", DONE],
+            "x",
+            false,
+        ),
+        (
+            "numbers as fractions",
+            vec!["data: {\"created\":1.5,\"choices\":[{\"index\":0.0,\"delta\":{\"content\":\"x\"}}]}\n\n", DONE],
+            "x",
+            false,
+        ),
+        (
+            "content in parts",
+            vec!["data: {\"choices\":[{\"delta\":{\"content\":[{\"type\":\"text\",\"text\":\"x\"}]}}]}\n\n", DONE],
+            "x",
+            false,
+        ),
         ("no list of choices", vec!["data: {\"choices\":{\"a\":1}}\n\n", SAYS, DONE], "one", false),
-        ("an error that is none", vec!["data: {\"error\":null,\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n", DONE], "x", false),
-        ("an unknown reason", vec![SAYS, "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"tired\"}]}\n\n", DONE], "one", false),
-        ("an unknown delta", vec!["data: {\"choices\":[{\"delta\":{\"verse\":\"roses\"}}]}\n\n", SAYS, DONE], "one", true),
-        ("a call of an odd kind", vec!["data: {\"choices\":[{\"delta\":{\"tool_calls\":{\"id\":1}}}]}\n\n", SAYS, DONE], "one", false),
+        (
+            "an error that is none",
+            vec!["data: {\"error\":null,\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n", DONE],
+            "x",
+            false,
+        ),
+        (
+            "an unknown reason",
+            vec![SAYS, "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"tired\"}]}\n\n", DONE],
+            "one",
+            false,
+        ),
+        (
+            "an unknown delta",
+            vec!["data: {\"choices\":[{\"delta\":{\"verse\":\"roses\"}}]}\n\n", SAYS, DONE],
+            "one",
+            true,
+        ),
+        (
+            "a call of an odd kind",
+            vec!["data: {\"choices\":[{\"delta\":{\"tool_calls\":{\"id\":1}}}]}\n\n", SAYS, DONE],
+            "one",
+            false,
+        ),
         ("usage everywhere", vec![USES, SAYS, USES, FINISHES, USES, DONE], "one", false),
     ] {
         let reply = RawReply::events(&frames);
@@ -151,8 +197,10 @@ async fn a_stream_is_told_by_how_it_begins() {
 #[tokio::test]
 async fn odd_events_of_claude_pass_and_end_well() {
     const START: &str = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"usage\":{\"input_tokens\":7,\"output_tokens\":1}}}\n\n";
-    const BLOCK: &str = "data: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n";
-    const TEXT: &str = "data: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"one\"}}\n\n";
+    const BLOCK: &str =
+        "data: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n";
+    const TEXT: &str =
+        "data: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"one\"}}\n\n";
     const ENDS: &str = "data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":3}}\n\n";
     const STOP: &str = "data: {\"type\":\"message_stop\"}\n\n";
     for (name, frames, is_unread) in [
@@ -162,13 +210,28 @@ async fn odd_events_of_claude_pass_and_end_well() {
         ("an event without a type", vec![START, "data: {}\n\n", TEXT, ENDS, STOP], true),
         (
             "an unknown delta",
-            vec![START, "data: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"x_delta\",\"x\":\"y\"}}\n\n", TEXT, ENDS, STOP],
+            vec![
+                START,
+                "data: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"x_delta\",\"x\":\"y\"}}\n\n",
+                TEXT,
+                ENDS,
+                STOP,
+            ],
             true,
         ),
         ("a start without a message", vec!["data: {\"type\":\"message_start\"}\n\n", TEXT, ENDS, STOP], false),
         ("two reasons", vec![START, TEXT, ENDS, ENDS, STOP], false),
         ("an end of OpenAI's", vec![START, TEXT, ENDS, "data: [DONE]\n\n"], true),
-        ("numbers as fractions", vec![START, "data: {\"type\":\"content_block_delta\",\"index\":0.0,\"delta\":{\"text\":\"one\"}}\n\n", ENDS, STOP], false),
+        (
+            "numbers as fractions",
+            vec![
+                START,
+                "data: {\"type\":\"content_block_delta\",\"index\":0.0,\"delta\":{\"text\":\"one\"}}\n\n",
+                ENDS,
+                STOP,
+            ],
+            false,
+        ),
     ] {
         let reply = RawReply::events(&frames);
         let got = streamed(Provider::Claude, &reply).await;
@@ -186,7 +249,11 @@ async fn odd_chunks_of_gemini_pass_and_end_well() {
         ("no reason to finish", vec![TEXT], false),
         ("an empty chunk", vec!["{}", TEXT], true),
         ("no list of candidates", vec![r#"{"candidates":{}}"#, TEXT], false),
-        ("a part of an unknown kind", vec![TEXT, r#"{"candidates":[{"content":{"parts":[{"verse":"roses"}]}}]}"#], true),
+        (
+            "a part of an unknown kind",
+            vec![TEXT, r#"{"candidates":[{"content":{"parts":[{"verse":"roses"}]}}]}"#],
+            true,
+        ),
         ("numbers as text", vec![TEXT, r#"{"usageMetadata":{"promptTokenCount":"7"}}"#], false),
     ] {
         let frames: Vec<String> = chunks.iter().map(|chunk| format!("data: {chunk}\r\n\r\n")).collect();

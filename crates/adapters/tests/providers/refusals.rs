@@ -51,7 +51,8 @@ async fn the_headers_of_rates_and_names_go_along() {
     for headers in [refused.refusal().unwrap().headers.clone(), got.headers] {
         let mut names: Vec<&str> = headers.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
-        let expected = ["anthropic-ratelimit-tokens-limit", "request-id", "retry-after", "x-ratelimit-remaining-requests"];
+        let expected =
+            ["anthropic-ratelimit-tokens-limit", "request-id", "retry-after", "x-ratelimit-remaining-requests"];
         assert_eq!(names, expected);
     }
 }

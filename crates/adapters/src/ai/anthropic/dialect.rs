@@ -11,6 +11,9 @@ use crate::ai::members::{self, NotAnObject};
 
 const VERSION_HEADER: &str = "anthropic-version";
 
+/// Who calls and who pays is ours to say.
+const OWN_HEADERS: [&str; 2] = ["anthropic-organization-id", "anthropic-workspace-id"];
+
 /// What we speak where the caller names no version.
 const VERSION: &str = "2023-06-01";
 
@@ -22,9 +25,11 @@ pub(in crate::ai) struct Anthropic;
 impl Dialect for Anthropic {
     fn outgoing(&self, call: &ProviderCall) -> Result<Outgoing, ProviderFault> {
         let (operation, body, mut headers) = match &call.content {
-            CallContent::Native(native) => {
-                (native.operation, native_body(native, call)?, passed_on(&native.headers, &["anthropic-"], &[]))
-            }
+            CallContent::Native(native) => (
+                native.operation,
+                native_body(native, call)?,
+                passed_on(&native.headers, &["anthropic-"], &OWN_HEADERS),
+            ),
             CallContent::Conversation(conversation) => {
                 (Operation::Chat, request::written(conversation, call)?, Vec::new())
             }

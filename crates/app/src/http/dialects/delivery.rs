@@ -2,14 +2,13 @@
 //!
 //! Promises: a call runs in a task of its own, so a client that hangs up never leaves one half made. The head of the
 //! answer is sent once the first piece is there: what fails before is an error with its own status. A stream is rendered in
-//! that task and read from a bounded channel. When the client has gone, the answer is let go too, and the service drains
+//! that task and read from a bounded channel; one that is left unread is cut, and never ends as if it were whole. When the client has gone, the answer is let go too, and the service drains
 //! and bills it; a sink that wants the rest has it rendered to its end all the same. An answer in one piece is collected
 //! to its end, whoever waits.
 //!
 //! Costs: a task and a channel a call. Calls under way are bounded, and so is the time that a client may leave a stream
 //! unread.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,10 +24,12 @@ use services::ai::calls::Call;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tracing::Instrument;
 
+use super::provider_headers::shown;
 use super::refusals::{Unanswered, not_in_the_books, of_break_off, unanswered};
 use super::rendering::{End, Renderer};
 use crate::http::detached::runtime;
 use crate::http::problem::Problem;
+use client::{ClientReader, ClientWriter};
 
 /// How many calls may be under way in this process, answers that are being read included.
 const CALLS_AT_MOST: usize = 4_000;
@@ -44,6 +45,8 @@ static MAX_TOKENS: HeaderName = HeaderName::from_static("x-product-base-max-toke
 static COST_USD: HeaderName = HeaderName::from_static("x-product-base-cost-usd");
 /// Tells a proxy not to gather a stream.
 static BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+mod client;
 
 /// Everything of an answer before its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +97,7 @@ struct Begun {
 
 enum Body {
     Whole(Bytes),
-    Stream(mpsc::Receiver<Bytes>),
+    Stream(ClientReader),
 }
 
 /// Makes the call that `prepare` comes to, in a task of its own, and answers with what comes back.
@@ -114,7 +117,11 @@ where
         Ok(Err(Unanswered::Problem(problem))) => Err(problem),
         Ok(Err(Unanswered::InItsWords(refusal))) => {
             let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
-            Ok(HttpResponse::build(status).content_type("application/json").body(refusal.body))
+            let mut response = HttpResponse::build(status);
+            for header in shown(&refusal.headers, None) {
+                response.append_header(header);
+            }
+            Ok(response.content_type("application/json").body(refusal.body))
         }
         Err(broken) => Err(Problem::internal(&broken)),
     }
@@ -172,19 +179,19 @@ async fn stream(answer: Answer, writing: Writing, place: SemaphorePermit<'static
     let mut heading = heading(&head, &renderer.content_type(&head));
     heading.headers.push((BUFFERING.clone(), HeaderValue::from_static("no")));
     sink.begin(&heading);
-    let (sender, receiver) = mpsc::channel(UNREAD_AT_MOST);
-    let output = Output { client: Some(sender), sink };
+    let (writer, reader) = client::channel(UNREAD_AT_MOST);
+    let output = Output { client: Some(writer), sink };
     let rendering = async move {
         let _place = place;
         render(&head, renderer, first, pieces, output).await;
     };
     tokio::spawn(rendering.in_current_span());
-    Ok(Begun { heading, body: Body::Stream(receiver) })
+    Ok(Begun { heading, body: Body::Stream(reader) })
 }
 
 /// Where rendered bytes go.
 struct Output {
-    client: Option<mpsc::Sender<Bytes>>,
+    client: Option<ClientWriter>,
     sink: Box<dyn RenderedSink>,
 }
 
@@ -195,12 +202,19 @@ impl Output {
         if !bytes.is_empty() {
             self.sink.write(&bytes);
             if let Some(client) = &self.client
-                && client.send_timeout(bytes, UNREAD_PATIENCE).await.is_err()
+                && client.send(bytes, UNREAD_PATIENCE).await.is_err()
             {
                 self.client = None;
             }
         }
         self.client.is_some() || self.sink.wants_the_rest()
+    }
+
+    /// The client has everything, and an end in order.
+    fn finish(&mut self) {
+        if let Some(client) = self.client.take() {
+            client.finish();
+        }
     }
 
     /// Nobody listens, and the client has not even been written to.
@@ -233,6 +247,7 @@ async fn render(
             AnswerPiece::Broken(why) => {
                 let problem = of_break_off(head.provider.as_str(), &why);
                 output.write([opening, renderer.end(End::Broken(&problem))].concat()).await;
+                output.finish();
                 return output.sink.end(false);
             }
             AnswerPiece::Settled(settled) => receipt = Some(settled),
@@ -249,6 +264,7 @@ async fn render(
         (false, None) => End::Broken(&not_written),
     };
     output.write([opening, renderer.end(end)].concat()).await;
+    output.finish();
     output.sink.end(receipt.is_some());
 }
 
@@ -257,6 +273,8 @@ fn heading(head: &AnswerHead, content_type: &str) -> Heading {
     let mut headers = vec![(CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     headers.extend(text(content_type).map(|value| (CONTENT_TYPE, value)));
     headers.extend(text(&head.call_id.to_string()).map(|value| (CALL_ID.clone(), value)));
+    let named = head.request_id.as_deref().filter(|_| !head.is_sandbox);
+    headers.extend(shown(&head.headers, named));
     headers.extend(head.lowered_to.map(|most| (MAX_TOKENS.clone(), HeaderValue::from(most))));
     Heading { status: StatusCode::OK.as_u16(), headers }
 }
@@ -270,7 +288,7 @@ impl Begun {
         match self.body {
             Body::Whole(bytes) => response.body(bytes),
             Body::Stream(pieces) => response.streaming(unfold(pieces, |mut pieces| async move {
-                pieces.recv().await.map(|bytes| (Ok::<_, Infallible>(bytes), pieces))
+                pieces.next().await.map(|bytes| (bytes.map_err(std::io::Error::other), pieces))
             })),
         }
     }

@@ -1,6 +1,6 @@
 //! Doors: the routes of the three dialects. Each takes an API key or a token with `ai:chat`.
 
-use actix_web::web::{Bytes, Data, Path};
+use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use domain::prices::ModelPurpose;
 use ports::ai::{Framing, Operation};
@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use services::ai::AiService;
 use services::ai::calls::InputSize;
 
-use super::asked::{Asked, Form, model};
+use super::asked::{Asked, Form, filled_list, model};
+use super::body::DialectBody;
 use super::calls::{Count, Knock, sized};
 use super::delivery::deliver;
 use super::dialect::Dialect;
@@ -37,7 +38,7 @@ pub async fn create_chat_completion(
     asking: Permitted<Chat>,
     ai: Data<AiService>,
     request: HttpRequest,
-    body: Bytes,
+    body: DialectBody,
 ) -> Answered {
     let knock = Knock::of(&request, &asking.caller, Dialect::OpenAi, Operation::Chat);
     answered(knock, ai, body, openai::request::read).await
@@ -53,7 +54,7 @@ pub async fn create_embeddings(
     asking: Permitted<Chat>,
     ai: Data<AiService>,
     request: HttpRequest,
-    body: Bytes,
+    body: DialectBody,
 ) -> Answered {
     let knock = Knock::of(&request, &asking.caller, Dialect::OpenAi, Operation::Embeddings);
     answered(knock, ai, body, openai::request::read_embeddings).await
@@ -69,7 +70,7 @@ pub async fn create_message(
     asking: Permitted<Chat>,
     ai: Data<AiService>,
     request: HttpRequest,
-    body: Bytes,
+    body: DialectBody,
 ) -> Answered {
     let knock = Knock::of(&request, &asking.caller, Dialect::Anthropic, Operation::Chat);
     answered(knock, ai, body, anthropic::request::read).await
@@ -80,8 +81,11 @@ pub async fn create_message(
     request_body(content = Object, description = "A message as Anthropic takes it"), responses(
     (status = 200, description = "`{input_tokens}`", body = Object),
 ), security(("token" = []), ("key" = [])))]
-pub async fn count_message_tokens(_asking: Permitted<Chat>, ai: Data<AiService>, body: Bytes) -> Answered {
-    let read = |body: &Value, count: Count<'_>| Ok((model(body)?, anthropic::request::input(body, count)?));
+pub async fn count_message_tokens(_asking: Permitted<Chat>, ai: Data<AiService>, body: DialectBody) -> Answered {
+    let read = |body: &Value, count: Count<'_>| {
+        filled_list(body, "messages")?;
+        Ok((model(body)?, anthropic::request::input(body, count)?))
+    };
     let tokens = counted(ai, body, read).await?;
     Ok(HttpResponse::Ok().json(json!({ "input_tokens": tokens })))
 }
@@ -101,7 +105,7 @@ pub async fn call_gemini_model(
     ai: Data<AiService>,
     request: HttpRequest,
     path: Path<(String, String)>,
-    body: Bytes,
+    body: DialectBody,
 ) -> Answered {
     let (model, verb) = path.into_inner();
     let knock = |operation| Knock::of(&request, &asking.caller, Dialect::Gemini, operation);
@@ -127,6 +131,7 @@ pub async fn call_gemini_model(
             let read = move |body: &Value, count: Count<'_>| {
                 // The SDK sends the contents alone, or the whole of what it would ask.
                 let asked = body.get("generateContentRequest").unwrap_or(body);
+                filled_list(asked, "contents")?;
                 Ok((model, gemini::request::input(asked, count)?))
             };
             let tokens = counted(ai, body, read).await?;
@@ -150,29 +155,29 @@ pub async fn call_gemini_model_stable(
     ai: Data<AiService>,
     request: HttpRequest,
     path: Path<(String, String)>,
-    body: Bytes,
+    body: DialectBody,
 ) -> Answered {
     call_gemini_model(asking, ai, request, path, body).await
 }
 
-async fn answered<R>(knock: Knock, ai: Data<AiService>, body: Bytes, read: R) -> Answered
+async fn answered<R>(knock: Knock, ai: Data<AiService>, body: DialectBody, read: R) -> Answered
 where
     R: FnOnce(&Value, Count<'_>) -> Result<Asked, Problem> + Send + 'static,
 {
     let ai = ai.into_inner();
     let signs = knock.signs.clone();
-    let prepare = knock.prepare(std::sync::Arc::clone(&ai), body.clone(), read);
-    once(signs, &body, |keeping| deliver(ai, keeping.of(prepare))).await
+    let prepare = knock.prepare(std::sync::Arc::clone(&ai), body.bytes.clone(), read);
+    once(signs, &body.bytes, |keeping| deliver(ai, keeping.of(prepare))).await
 }
 
 /// About how many tokens would go in, of a model that there is.
-async fn counted<R>(ai: Data<AiService>, body: Bytes, read: R) -> Result<u64, Problem>
+async fn counted<R>(ai: Data<AiService>, body: DialectBody, read: R) -> Result<u64, Problem>
 where
     R: FnOnce(&Value, Count<'_>) -> Result<(String, InputSize), Problem> + Send + 'static,
 {
     let ai = ai.into_inner();
     detached(async move {
-        let (_, (model, input)) = sized(&ai, body, read).await?;
+        let (_, (model, input)) = sized(&ai, body.bytes, read).await?;
         let found = ai.target(&model, None, ModelPurpose::Chat).await;
         found?;
         let beside =
