@@ -49,102 +49,102 @@ const FINISHES: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_r
 const USES: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":2}}\n\n";
 const DONE: &str = "data: [DONE]\n\n";
 
+/// What it is, the frames, the text in them, and whether something of it is not understood.
+type Odd = (&'static str, &'static [&'static str], &'static str, bool);
+
+const ODD_CHUNKS: &[Odd] = &[
+    (
+        "both names of the thoughts",
+        &[
+            "data: {\"choices\":[{\"delta\":{\"reasoning\":\"a\",\"reasoning_content\":\"a\",\"content\":\"x\"}}]}\n\n",
+            FINISHES,
+            DONE,
+        ],
+        "x",
+        false,
+    ),
+    (
+        "choices null",
+        &[SAYS, FINISHES, "data: {\"choices\":null,\"usage\":{\"prompt_tokens\":7}}\n\n", DONE],
+        "one",
+        false,
+    ),
+    ("no choices", &[SAYS, FINISHES, "data: {\"usage\":{\"prompt_tokens\":7}}\n\n", DONE], "one", false),
+    ("no end", &[SAYS, FINISHES, USES], "one", false),
+    ("no end and no usage", &[SAYS, FINISHES], "one", false),
+    ("neither end nor finish", &[SAYS], "one", false),
+    ("empty object", &["data: {}\n\n", SAYS, "data: {}\n\n", FINISHES, DONE], "one", true),
+    ("ping", &["event: ping\ndata: {\"type\":\"ping\"}\n\n", SAYS, FINISHES, DONE], "one", true),
+    ("no JSON", &[SAYS, "data: hello\n\n", FINISHES, DONE], "one", true),
+    (
+        "a pair in two halves",
+        &[
+            "data: {\"choices\":[{\"delta\":{\"content\":\"x\\ud83d\"}}]}\n\n",
+            "data: {\"choices\":[{\"delta\":{\"content\":\"\\ude00y\"}}]}\n\n",
+            FINISHES,
+            DONE,
+        ],
+        "x\u{fffd}\u{fffd}y",
+        false,
+    ),
+    ("CR", &["data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\r\r", "data: [DONE]\r\r"], "x", false),
+    (
+        "CRLF and comments",
+        &[": hi\r\n\r\n", "data:{\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\r\n\r\n", DONE],
+        "x",
+        false,
+    ),
+    ("data in lines", &["data: {\"choices\":\ndata: [{\"delta\":{\"content\":\"x\"}}]}\n\n", DONE], "x", false),
+    ("two ends", &[SAYS, FINISHES, FINISHES, DONE], "one", false),
+    (
+        "members twice",
+        &["data: {\"id\":1,\"id\":\"c\",\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n", DONE],
+        "x",
+        false,
+    ),
+    (
+        "numbers as fractions",
+        &["data: {\"created\":1.5,\"choices\":[{\"index\":0.0,\"delta\":{\"content\":\"x\"}}]}\n\n", DONE],
+        "x",
+        false,
+    ),
+    (
+        "content in parts",
+        &["data: {\"choices\":[{\"delta\":{\"content\":[{\"type\":\"text\",\"text\":\"x\"}]}}]}\n\n", DONE],
+        "x",
+        false,
+    ),
+    ("no list of choices", &["data: {\"choices\":{\"a\":1}}\n\n", SAYS, DONE], "one", false),
+    (
+        "an error that is none",
+        &["data: {\"error\":null,\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n", DONE],
+        "x",
+        false,
+    ),
+    (
+        "an unknown reason",
+        &[SAYS, "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"tired\"}]}\n\n", DONE],
+        "one",
+        false,
+    ),
+    ("an unknown delta", &["data: {\"choices\":[{\"delta\":{\"verse\":\"roses\"}}]}\n\n", SAYS, DONE], "one", true),
+    (
+        "a call of an odd kind",
+        &["data: {\"choices\":[{\"delta\":{\"tool_calls\":{\"id\":1}}}]}\n\n", SAYS, DONE],
+        "one",
+        false,
+    ),
+    ("usage everywhere", &[USES, SAYS, USES, FINISHES, USES, DONE], "one", false),
+];
+
 #[tokio::test]
 async fn odd_chunks_of_openai_pass_and_end_well() {
-    for (name, frames, text, is_unread) in [
-        (
-            "both names of the thoughts",
-            vec![
-                "data: {\"choices\":[{\"delta\":{\"reasoning\":\"a\",\"reasoning_content\":\"a\",\"content\":\"x\"}}]}\n\n",
-                FINISHES,
-                DONE,
-            ],
-            "x",
-            false,
-        ),
-        (
-            "choices null",
-            vec![SAYS, FINISHES, "data: {\"choices\":null,\"usage\":{\"prompt_tokens\":7}}\n\n", DONE],
-            "one",
-            false,
-        ),
-        ("no choices", vec![SAYS, FINISHES, "data: {\"usage\":{\"prompt_tokens\":7}}\n\n", DONE], "one", false),
-        ("no end", vec![SAYS, FINISHES, USES], "one", false),
-        ("no end and no usage", vec![SAYS, FINISHES], "one", false),
-        ("neither end nor finish", vec![SAYS], "one", false),
-        ("empty object", vec!["data: {}\n\n", SAYS, "data: {}\n\n", FINISHES, DONE], "one", true),
-        ("ping", vec!["event: ping\ndata: {\"type\":\"ping\"}\n\n", SAYS, FINISHES, DONE], "one", true),
-        ("no JSON", vec![SAYS, "data: hello\n\n", FINISHES, DONE], "one", true),
-        (
-            "a pair in two halves",
-            vec![
-                "data: {\"choices\":[{\"delta\":{\"content\":\"x\\ud83d\"}}]}\n\n",
-                "data: {\"choices\":[{\"delta\":{\"content\":\"\\ude00y\"}}]}\n\n",
-                FINISHES,
-                DONE,
-            ],
-            "x\u{fffd}\u{fffd}y",
-            false,
-        ),
-        ("CR", vec!["data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\r\r", "data: [DONE]\r\r"], "x", false),
-        (
-            "CRLF and comments",
-            vec![": hi\r\n\r\n", "data:{\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\r\n\r\n", DONE],
-            "x",
-            false,
-        ),
-        ("data in lines", vec!["data: {\"choices\":\ndata: [{\"delta\":{\"content\":\"x\"}}]}\n\n", DONE], "x", false),
-        ("two ends", vec![SAYS, FINISHES, FINISHES, DONE], "one", false),
-        (
-            "members twice",
-            vec!["data: {\"id\":1,\"id\":\"c\",\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n", DONE],
-            "x",
-            false,
-        ),
-        (
-            "numbers as fractions",
-            vec!["data: {\"created\":1.5,\"choices\":[{\"index\":0.0,\"delta\":{\"content\":\"x\"}}]}\n\n", DONE],
-            "x",
-            false,
-        ),
-        (
-            "content in parts",
-            vec!["data: {\"choices\":[{\"delta\":{\"content\":[{\"type\":\"text\",\"text\":\"x\"}]}}]}\n\n", DONE],
-            "x",
-            false,
-        ),
-        ("no list of choices", vec!["data: {\"choices\":{\"a\":1}}\n\n", SAYS, DONE], "one", false),
-        (
-            "an error that is none",
-            vec!["data: {\"error\":null,\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n", DONE],
-            "x",
-            false,
-        ),
-        (
-            "an unknown reason",
-            vec![SAYS, "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"tired\"}]}\n\n", DONE],
-            "one",
-            false,
-        ),
-        (
-            "an unknown delta",
-            vec!["data: {\"choices\":[{\"delta\":{\"verse\":\"roses\"}}]}\n\n", SAYS, DONE],
-            "one",
-            true,
-        ),
-        (
-            "a call of an odd kind",
-            vec!["data: {\"choices\":[{\"delta\":{\"tool_calls\":{\"id\":1}}}]}\n\n", SAYS, DONE],
-            "one",
-            false,
-        ),
-        ("usage everywhere", vec![USES, SAYS, USES, FINISHES, USES, DONE], "one", false),
-    ] {
-        let reply = RawReply::events(&frames);
+    for (name, frames, text, is_unread) in ODD_CHUNKS {
+        let reply = RawReply::events(frames);
         let got = streamed(Provider::OpenAi, &reply).await;
         assert_eq!(got.fault, None, "{name}");
         assert_eq!(String::from_utf8_lossy(&bytes(&got)), String::from_utf8_lossy(&reply.body()), "{name}");
-        assert_eq!((said(&got).as_str(), unread(&got) > 0), (text, is_unread), "{name}");
+        assert_eq!((said(&got).as_str(), unread(&got) > 0), (*text, *is_unread), "{name}");
     }
 }
 
