@@ -94,9 +94,9 @@ pub(super) fn fault(status: u16, headers: &HeaderMap, body: Vec<u8>, told: Told,
 /// The fault of an error with this status, wherever it stands: in an answer of its own, or within one.
 pub(super) fn fault_of(status: u16, told: Told, body: Vec<u8>, retry_after: Option<Duration>) -> ProviderFault {
     let means = match told.means {
-        Means::WhatTheStatusSays if status == 403 && told.speaks_of(&OF_ACCESS) => Means::KeyRefused,
+        Means::WhatTheStatusSays if status == 403 && told.speaks_of(&OF_ACCESS, &body) => Means::KeyRefused,
         // A bill that nobody explains is ours.
-        Means::WhatTheStatusSays if status == 402 && (told.message.is_none() || told.speaks_of(&OF_BILLS)) => {
+        Means::WhatTheStatusSays if status == 402 && (told.message.is_none() || told.speaks_of(&OF_BILLS, &body)) => {
             Means::SpendLimit
         }
         means => means,
@@ -113,9 +113,10 @@ pub(super) fn fault_of(status: u16, told: Told, body: Vec<u8>, retry_after: Opti
 }
 
 impl Told {
-    /// Whether the message or the code has one of these words.
-    fn speaks_of(&self, words: &[&str]) -> bool {
-        let said = self.message.iter().chain(&self.code);
+    /// Whether the message or the code has one of these words; where there is no message, whether the body has.
+    fn speaks_of(&self, words: &[&str], body: &[u8]) -> bool {
+        let unread = self.message.is_none().then(|| String::from_utf8_lossy(body).into_owned());
+        let said = self.message.iter().chain(&self.code).chain(&unread);
         said.flat_map(|text| text.split(|character: char| !character.is_ascii_alphanumeric()))
             .any(|word| words.iter().any(|known| word.eq_ignore_ascii_case(known)))
     }
@@ -245,5 +246,8 @@ mod tests {
         ] {
             assert_eq!(kind(status, message, code), expected, "{status} {message}");
         }
+        let unread = |body: &[u8]| fault_of(403, Told::default(), body.to_vec(), None);
+        assert!(matches!(unread(b"{\"detail\":\"bad API key\"}"), ProviderFault::KeyRefused(_)));
+        assert!(matches!(unread(b"<html>no</html>"), ProviderFault::Refused(_)));
     }
 }

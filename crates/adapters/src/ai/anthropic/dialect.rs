@@ -7,6 +7,7 @@ use super::request;
 use super::speech::AnthropicSpeech;
 use crate::ai::dialect::{Awaited, Dialect, Outgoing, Speech, malformed, passed_on};
 use crate::ai::faults::{Means, Told};
+use crate::ai::lenient;
 use crate::ai::members::{self, NotAnObject};
 
 const VERSION_HEADER: &str = "anthropic-version";
@@ -97,9 +98,11 @@ struct ErrorBody {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ErrorObject {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "lenient::text")]
     kind: Option<String>,
+    #[serde(deserialize_with = "lenient::text")]
     message: Option<String>,
+    #[serde(deserialize_with = "lenient::field")]
     details: Option<Details>,
 }
 
