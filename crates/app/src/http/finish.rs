@@ -244,7 +244,8 @@ impl Finishing {
 
     fn dress(&self, asked: &Asked, status: StatusCode, headers: &mut HeaderMap) {
         if let Ok(id) = HeaderValue::from_str(&asked.id) {
-            if asked.dialect == Some(Dialect::Anthropic) {
+            // A provider that answered in its own words has named the request itself.
+            if asked.dialect == Some(Dialect::Anthropic) && !headers.contains_key(&ANTHROPIC_REQUEST_ID) {
                 headers.insert(ANTHROPIC_REQUEST_ID.clone(), id.clone());
             }
             headers.insert(REQUEST_ID.clone(), id);
@@ -300,7 +301,7 @@ impl Asked {
                 body: problem.body(&self.path, &self.id).to_string(),
             },
             Some(dialect) => Written {
-                status: problems::status(problem),
+                status: problems::status(dialect, problem),
                 content_type: "application/json",
                 body: problems::body(dialect, problem, &self.id).to_string(),
             },

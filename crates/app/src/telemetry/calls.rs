@@ -22,6 +22,9 @@ pub const COST: &str = "gen_ai_cost_nano_usd_total";
 /// Calls that were refused before they were made, by reason.
 pub const REFUSALS: &str = "gen_ai_refusals_total";
 
+/// Events of providers that were not understood; they were passed on and billed by their text.
+pub const UNREAD: &str = "ai_unread_events_total";
+
 /// Requests that an SDK sent once more by itself.
 pub const SDK_RETRIES: &str = "ai_sdk_retries_total";
 
@@ -49,6 +52,10 @@ pub fn describe() {
     describe_histogram!(FIRST_TOKEN, Unit::Seconds, "How long the first piece of an answer took.");
     describe_counter!(COST, "What calls of models cost, in billionths of a dollar.");
     describe_counter!(SDK_RETRIES, "Requests that an SDK sent once more by itself, as it says.");
+    describe_counter!(UNREAD, "Events of providers that were not understood, by provider.");
+    for provider in Provider::ALL {
+        counter!(UNREAD, "gen_ai_provider_name" => provider_name(provider)).increment(0);
+    }
     describe_counter!(REFUSALS, "Calls of models that were refused before they were made, by reason.");
 }
 
@@ -83,6 +90,9 @@ impl CallObserver for CallMetrics {
         if let Some(cost) = report.cost {
             counter!(COST, &labels).increment(u64::try_from(cost.0).unwrap_or_default());
         }
+        if report.unread > 0 {
+            counter!(UNREAD, "gen_ai_provider_name" => provider_name(report.provider)).increment(report.unread);
+        }
         tracing::info!(
             operation = operation_name(report.operation),
             provider = provider_name(report.provider),
@@ -97,6 +107,7 @@ impl CallObserver for CallMetrics {
             first_piece_ms = report.first_piece.map(millis),
             duration_ms = millis(report.whole),
             error = report.error,
+            unread_events = report.unread,
             "a call of a model ended"
         );
     }
@@ -165,6 +176,7 @@ mod tests {
             first_piece: Some(Duration::from_millis(30)),
             whole: Duration::from_millis(300),
             error: None,
+            unread: 3,
         });
         observer.refused(Provider::Claude, &model, "limit_reached");
         let text = handle.render();
@@ -177,6 +189,10 @@ mod tests {
         of("gen_ai_server_time_to_first_token_seconds_bucket", ",le=\"0.05\"} 1");
         of("gen_ai_server_request_duration_seconds_count", ",error_type=\"\"} 1");
         of("gen_ai_cost_nano_usd_total", "} 1234");
+        for (provider, unread) in [("anthropic", 3), ("openai", 0), ("gcp.gemini", 0)] {
+            let line = format!("ai_unread_events_total{{gen_ai_provider_name=\"{provider}\"}} {unread}");
+            assert!(text.contains(&line), "{line} in {text}");
+        }
         assert!(text.contains("observed-model\",reason=\"limit_reached\"} 1"), "{text}");
     }
 }

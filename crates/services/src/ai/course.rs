@@ -55,6 +55,8 @@ pub(super) struct Course {
     pub provider: Provider,
     pub model: ModelId,
     pub delivery: Delivery,
+    /// How many events of the answer were not understood.
+    pub unread: u64,
     /// The text of the answer, where it is kept.
     pub text: String,
     /// Attempts that came to nothing and may be billed by their provider, beside the one that is followed.
@@ -109,6 +111,7 @@ impl Course {
             provider: call.target.provider,
             model: call.target.model.clone(),
             delivery: Delivery::of_input(bounds.likely_input),
+            unread: 0,
             text: String::new(),
             unanswered: 0,
             may_be_billed: false,
@@ -189,6 +192,7 @@ impl Course {
         AnswerHead {
             request_id: reply.request_id.clone(),
             content_type: reply.content_type.clone(),
+            headers: reply.headers.clone(),
             ..self.expected_head()
         }
     }
@@ -202,6 +206,7 @@ impl Course {
             is_sandbox: self.call.target.is_sandbox,
             request_id: None,
             content_type: EVENTS.to_owned(),
+            headers: Vec::new(),
             lowered_to: self.bounds.lowered_to(),
         }
     }
@@ -274,6 +279,7 @@ impl Course {
     }
 
     fn take(&mut self, piece: &ReplyPiece) {
+        self.unread = self.unread.saturating_add(piece.unread);
         let texts = piece.deltas.iter().map(domain::ai::Delta::text).filter(|text| !text.is_empty());
         let tokens = texts.map(|text| self.service.count(text)).fold(0, u64::saturating_add);
         self.delivery.add(&piece.deltas, tokens, piece.usage.clone());

@@ -228,6 +228,7 @@ impl Course {
             first_piece: self.first_piece,
             whole: self.began.elapsed(),
             error,
+            unread: self.unread,
         });
     }
 }

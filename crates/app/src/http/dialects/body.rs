@@ -1,4 +1,4 @@
-//! The body of a request in a dialect: as large as the provider itself takes, and accounted for with its copy.
+//! The body of a request in a dialect: JSON, packed or not, as large as the provider itself takes, and accounted for with its copy.
 
 use actix_web::dev::Payload;
 use actix_web::web::{Bytes, Data};
@@ -8,6 +8,7 @@ use futures_util::future::LocalBoxFuture;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::decoding;
 use super::dialect::Dialect;
 use crate::http::bodies::{self, BodyMemory, Reading};
 use crate::http::caller::user_of;
@@ -42,12 +43,14 @@ impl FromRequest for DialectBody {
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let (request, payload) = (request.clone(), payload.take());
         Box::pin(async move {
+            let declared = decoding::declared(request.headers())?;
             let settings = request.app_data::<Data<Settings>>();
             let limit = settings.map_or(0, |settings| limit(&request, &settings.ai.body_limits));
             let memory = request.app_data::<Data<BodyMemory>>().map(|memory| Arc::clone(memory));
             let memory = memory.ok_or_else(|| Problem::internal(&"no memory for bodies is set up"))?;
             let reading = Reading { limit, caller: user_of(&request), copies: COPIES };
-            Ok(Self { bytes: bodies::read(request, payload, reading).await?, memory })
+            let bytes = bodies::read(request, payload, reading).await?;
+            Ok(Self { bytes: declared.unpack(bytes, limit).await?, memory })
         })
     }
 }

@@ -1,9 +1,11 @@
 //! Calls: from a body in a dialect to a call of the service, and how its answer is written.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use actix_web::HttpRequest;
-use actix_web::http::header::HeaderMap;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::web::{Bytes, Data};
 use domain::ai::Conversation;
 use domain::identity::Caller;
@@ -17,9 +19,9 @@ use tokio::task::spawn_blocking;
 
 use super::asked::{Asked, Form, object, refused};
 use super::delivery::{Unkept, Writing};
-use super::dialect::{ANTHROPIC_VERSION, Dialect};
+use super::dialect::{Dialect, GOOGLE_KEY};
 use super::fallbacks::{ByWhom, translate, translation};
-use super::reading::Reader;
+use super::leniency;
 use super::rendering::{Frame, Renderer};
 use crate::http::finish::RequestId;
 use crate::http::problem::Problem;
@@ -27,10 +29,11 @@ use crate::http::replays::RepeatSigns;
 
 /// Asks for a bound to be lowered to what can be paid, rather than the call to be refused.
 const LOWER_MAX_TOKENS: &str = "x-product-base-lower-max-tokens";
-/// Headers of the providers' own that go along with a call in their words.
-const PASSED: [&str; 3] = [ANTHROPIC_VERSION, "anthropic-beta", "openai-beta"];
-/// How long such a header may be.
-const PASSED_LENGTH_MAX: usize = 1_024;
+/// How long a header of the provider's own may be that goes along, and how many there may be.
+const PASSED_LENGTH_MAX: usize = 16 * 1_024;
+const PASSED_MAX: usize = 32;
+/// How many answers a stream of ours ends at most, where a provider has cut it.
+const ANSWERS_ENDED: u64 = 128;
 /// A body longer than this is read and counted beside the runtime, which it would hold up.
 const LONG_BODY: usize = 64 * 1_024;
 
@@ -44,7 +47,7 @@ pub struct Knock {
     /// By what the call is known when it comes again.
     pub signs: RepeatSigns,
     asking: Asking,
-    headers: Vec<(String, String)>,
+    headers: Result<Vec<(String, String)>, Problem>,
     may_be_lowered: bool,
     request_id: String,
     /// When it came, in seconds since 1970.
@@ -72,6 +75,7 @@ impl Knock {
     where
         R: FnOnce(&Value, Count<'_>) -> Result<Asked, Problem> + Send + 'static,
     {
+        let headers = self.headers.clone()?;
         let (text, asked) = sized(&ai, body, read).await?;
         let purpose = match self.operation {
             Operation::Embeddings => ModelPurpose::Embedding,
@@ -89,13 +93,13 @@ impl Knock {
             is_native,
             form: asked.form,
             include_usage: asked.include_usage,
-            answers: asked.answers,
+            answers: asked.answers.min(ANSWERS_ENDED),
             created: self.created,
             input_tokens: asked.input.text_tokens,
             request_id: self.request_id.clone(),
         };
         let content = if is_native {
-            CallContent::Native(self.native(text, asked.form))
+            CallContent::Native(self.native(text, asked.form, headers))
         } else {
             CallContent::Conversation(self.translated(&text, &asked, &target)?)
         };
@@ -126,12 +130,12 @@ impl Knock {
         Ok((call, writing))
     }
 
-    fn native(&self, body: String, form: Form) -> NativeCall {
+    fn native(&self, body: String, form: Form, headers: Vec<(String, String)>) -> NativeCall {
         let framing = match form {
             Form::Whole => Framing::ServerSentEvents,
             Form::Stream(framing) => framing,
         };
-        NativeCall { operation: self.operation, body, headers: self.headers.clone(), framing }
+        NativeCall { operation: self.operation, body, headers, framing }
     }
 
     fn translated(&self, text: &str, asked: &Asked, target: &Target) -> Result<Conversation, Problem> {
@@ -139,9 +143,11 @@ impl Knock {
             let why = format!("is {}'s, and embeddings are not translated; ask in its own dialect", target.provider);
             return Err(refused("model", why));
         }
-        let reader =
-            if target.provider == self.dialect.provider() { Reader::Sandbox } else { Reader::Other(target.provider) };
-        translate(self.dialect, text, reader, asked.answers)
+        let provider = target.provider;
+        if provider == self.dialect.provider() {
+            return leniency::conversation(self.dialect, &object(text)?);
+        }
+        translate(self.dialect, text, provider, asked.answers)
     }
 }
 
@@ -164,19 +170,37 @@ where
     spawn_blocking(work).await.unwrap_or_else(|broken| Err(Problem::internal(&broken)))
 }
 
-fn passed(headers: &HeaderMap, dialect: Dialect) -> Vec<(String, String)> {
+/// The headers of the dialect's own provider. None is dropped without a word, but for those that say who pays: they are ours
+/// to say.
+fn passed(headers: &HeaderMap, dialect: Dialect) -> Result<Vec<(String, String)>, Problem> {
     let prefix = match dialect {
         Dialect::OpenAi => "openai-",
         Dialect::Anthropic => "anthropic-",
-        Dialect::Gemini => return Vec::new(),
+        Dialect::Gemini => "x-goog-",
     };
-    let own = PASSED.iter().filter(|name| name.starts_with(prefix));
-    own.filter_map(|name| {
-        let values: Vec<&str> = headers.get_all(*name).filter_map(|value| value.to_str().ok()).collect();
-        let value = values.join(",");
-        (!value.is_empty() && value.len() <= PASSED_LENGTH_MAX).then(|| ((*name).to_owned(), value))
-    })
-    .collect()
+    let own = headers.keys().map(HeaderName::as_str);
+    let own: BTreeSet<&str> = own.filter(|name| name.starts_with(prefix) && *name != GOOGLE_KEY).collect();
+    if own.len() > PASSED_MAX {
+        return Err(too_large(format!("There are more than {PASSED_MAX} headers that begin with `{prefix}`.")));
+    }
+    let mut passed = Vec::with_capacity(own.len());
+    for name in own {
+        let values: Result<Vec<&str>, _> = headers.get_all(name).map(HeaderValue::to_str).collect();
+        let value = values.map(|values| values.join(","));
+        let value = value
+            .map_err(|_| Problem::malformed(format!("The header `{name}` has characters that cannot be passed on.")))?;
+        if value.len() > PASSED_LENGTH_MAX {
+            return Err(too_large(format!("The header `{name}` is longer than {PASSED_LENGTH_MAX} characters.")));
+        }
+        if !value.is_empty() {
+            passed.push((name.to_owned(), value));
+        }
+    }
+    Ok(passed)
+}
+
+fn too_large(detail: String) -> Problem {
+    Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "header_too_large", detail)
 }
 
 fn request_id(request: &HttpRequest) -> String {

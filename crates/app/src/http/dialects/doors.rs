@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use services::ai::AiService;
 use services::ai::calls::InputSize;
 
-use super::asked::{Asked, Form, model};
+use super::asked::{Asked, Form, filled_list, model};
 use super::body::DialectBody;
 use super::calls::{Count, Knock, sized};
 use super::delivery::deliver;
@@ -80,7 +80,10 @@ pub async fn create_message(
     (status = 200, description = "`{input_tokens}`", body = Object),
 ), security(("token" = []), ("key" = [])))]
 pub async fn count_message_tokens(_asking: Permitted<Chat>, ai: Data<AiService>, body: DialectBody) -> Answered {
-    let read = |body: &Value, count: Count<'_>| Ok((model(body)?, anthropic::request::input(body, count)?));
+    let read = |body: &Value, count: Count<'_>| {
+        filled_list(body, "messages")?;
+        Ok((model(body)?, anthropic::request::input(body, count)?))
+    };
     let tokens = counted(ai, body, read).await?;
     Ok(HttpResponse::Ok().json(json!({ "input_tokens": tokens })))
 }
@@ -126,6 +129,7 @@ pub async fn call_gemini_model(
             let read = move |body: &Value, count: Count<'_>| {
                 // The SDK sends the contents alone, or the whole of what it would ask.
                 let asked = body.get("generateContentRequest").unwrap_or(body);
+                filled_list(asked, "contents")?;
                 Ok((model, gemini::request::input(asked, count)?))
             };
             let tokens = counted(ai, body, read).await?;

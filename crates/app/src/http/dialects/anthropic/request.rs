@@ -1,27 +1,27 @@
 //! What a message asks for.
 
-use domain::ai::{Tier, ToolCalls};
+use domain::ai::{TOKENS_MAX, Tier, ToolCalls};
 use ports::ai::Framing;
 use serde_json::Value;
 use services::ai::calls::InputSize;
 
-use crate::http::dialects::asked::{Asked, Form, check_roles, filled_list, flag, model, present, refused, tokens};
+use crate::http::dialects::asked::{Asked, Form, bound, model, present, refused, says_true};
 use crate::http::dialects::sizing::Scale;
 use crate::http::problem::Problem;
 
-const ROLES: [&str; 2] = ["user", "assistant"];
 /// How often a tool of the provider's may be called where the call does not say.
 const TOOL_CALLS: u64 = 5;
 
 pub fn read(body: &Value, count: &dyn Fn(&str) -> u64) -> Result<Asked, Problem> {
-    let most = tokens(body.get("max_tokens"), "max_tokens")?.ok_or_else(|| refused("max_tokens", "is missing"))?;
-    let form = if flag(body, "stream")? { Form::Stream(Framing::ServerSentEvents) } else { Form::Whole };
+    let most = present(body, "max_tokens").ok_or_else(|| refused("max_tokens", "is missing"))?;
+    let form = if says_true(body, "stream") { Form::Stream(Framing::ServerSentEvents) } else { Form::Whole };
     Ok(Asked {
         model: model(body)?,
         form,
         include_usage: true,
         input: input(body, count)?,
-        max_output_tokens: Some(most),
+        // What is no bound goes on as it came, and as much is held as the model may say.
+        max_output_tokens: Some(bound(Some(most)).unwrap_or(TOKENS_MAX)),
         answers: 1,
         tier: tier(body),
     })
@@ -29,15 +29,14 @@ pub fn read(body: &Value, count: &dyn Fn(&str) -> u64) -> Result<Asked, Problem>
 
 /// What goes in, which is all that the counting of tokens asks for.
 pub fn input(body: &Value, count: &dyn Fn(&str) -> u64) -> Result<InputSize, Problem> {
-    let messages = filled_list(body, "messages")?;
-    check_roles(messages, "messages", &ROLES, false)?;
+    let messages = present(body, "messages").and_then(Value::as_array).map_or(0, Vec::len);
     let mut scale = Scale::new(count);
     scale.weigh(body, "system")?;
     scale.weigh(body, "messages")?;
     for name in ["tools", "output_format", "output_config"] {
         scale.weigh_json(body, name);
     }
-    let messages = u64::try_from(messages.len()).unwrap_or(u64::MAX);
+    let messages = u64::try_from(messages).unwrap_or(u64::MAX);
     Ok(InputSize { messages, tool_calls: tool_calls(body), ..scale.size })
 }
 
@@ -96,13 +95,26 @@ mod tests {
         let user = json!([{ "role": "user", "content": "x" }]);
         for (body, name) in [
             (json!({ "model": "m", "messages": user }), "max_tokens"),
-            (json!({ "model": "m", "messages": user, "max_tokens": -1 }), "max_tokens"),
             (json!({ "messages": user, "max_tokens": 1 }), "model"),
-            (json!({ "model": "m", "messages": [], "max_tokens": 1 }), "messages"),
-            (json!({ "model": "m", "messages": [{ "role": "system" }], "max_tokens": 1 }), "messages[0].role"),
         ] {
             let refused = read(&body, &words).unwrap_err();
             assert_eq!(refused.fields["errors"][0]["field"], name, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_the_hold_does_not_need_is_the_providers_to_refuse() {
+        for (bound, expected) in [
+            (json!(0), Some(0)),
+            (json!(10.0), Some(10)),
+            (json!(-1), Some(TOKENS_MAX)),
+            (json!("x"), Some(TOKENS_MAX)),
+        ] {
+            for messages in [json!([]), json!("x"), json!([{ "role": "system" }, { "role": "robot" }, 5])] {
+                let body = json!({ "model": "m", "messages": messages, "max_tokens": bound, "stream": 1 });
+                let asked = read(&body, &words).unwrap();
+                assert_eq!((asked.max_output_tokens, asked.form), (expected, Form::Whole), "{body}");
+            }
         }
     }
 }

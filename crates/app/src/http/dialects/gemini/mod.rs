@@ -6,7 +6,7 @@ mod framing;
 mod golden;
 pub mod native;
 pub mod request;
-mod schemas;
+pub mod schemas;
 pub mod stream;
 pub mod whole;
 mod words;

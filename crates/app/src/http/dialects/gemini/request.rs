@@ -4,13 +4,10 @@ use domain::ai::{Tier, ToolCalls};
 use serde_json::Value;
 use services::ai::calls::InputSize;
 
-use crate::http::dialects::asked::{Asked, Form, check_roles, filled_list, number, present, refused, tokens};
+use crate::http::dialects::asked::{Asked, Form, answers, bound, filled_list, present, refused};
 use crate::http::dialects::sizing::Scale;
 use crate::http::problem::Problem;
 
-const ROLES: [&str; 3] = ["user", "model", "function"];
-/// How many answers one call may ask for.
-const ANSWERS_MAX: u64 = 8;
 /// How many texts one call may embed.
 const INPUTS_MAX: usize = 100;
 /// How often a tool of the provider's may be called, which a call cannot say here.
@@ -22,24 +19,35 @@ fn either<'a>(body: &'a Value, name: &str, other: &str) -> Option<&'a Value> {
 }
 
 pub fn read(model: String, form: Form, body: &Value, count: &dyn Fn(&str) -> u64) -> Result<Asked, Problem> {
-    let config = either(body, "generationConfig", "generation_config").unwrap_or(&Value::Null);
-    let most = either(config, "maxOutputTokens", "max_output_tokens");
-    let answers = either(config, "candidateCount", "candidate_count");
     Ok(Asked {
         model,
         form,
         include_usage: true,
         input: input(body, count)?,
-        max_output_tokens: tokens(most, "generationConfig.maxOutputTokens")?,
-        answers: number(answers, "generationConfig.candidateCount", ANSWERS_MAX)?.unwrap_or(1),
+        max_output_tokens: most(body),
+        answers: configured(body, ["candidateCount", "candidate_count"])
+            .map(|value| answers(Some(value)))
+            .max()
+            .unwrap_or(1),
         tier: Tier::Standard,
     })
 }
 
+/// The field under each of its names that is there: Google reads all of them.
+fn configured<'a>(body: &'a Value, names: [&'static str; 2]) -> impl Iterator<Item = &'a Value> {
+    let configs = ["generationConfig", "generation_config"].into_iter().filter_map(|name| present(body, name));
+    configs.flat_map(move |config| names.into_iter().filter_map(|name| present(config, name)))
+}
+
+/// The largest bound of the output; none where one of them is not understood.
+fn most(body: &Value) -> Option<u64> {
+    let bounds = configured(body, ["maxOutputTokens", "max_output_tokens"]).map(|value| bound(Some(value)));
+    bounds.collect::<Option<Vec<u64>>>()?.into_iter().max()
+}
+
 /// What goes in, which is all that the counting of tokens asks for.
 pub fn input(body: &Value, count: &dyn Fn(&str) -> u64) -> Result<InputSize, Problem> {
-    let contents = filled_list(body, "contents")?;
-    check_roles(contents, "contents", &ROLES, true)?;
+    let contents = present(body, "contents").and_then(Value::as_array).map_or(1, Vec::len);
     let mut scale = Scale::new(count);
     for name in ["systemInstruction", "system_instruction", "contents"] {
         scale.weigh(body, name)?;
@@ -50,7 +58,7 @@ pub fn input(body: &Value, count: &dyn Fn(&str) -> u64) -> Result<InputSize, Pro
             scale.weigh_json(config, name);
         }
     }
-    let messages = u64::try_from(contents.len()).unwrap_or(u64::MAX);
+    let messages = u64::try_from(contents).unwrap_or(u64::MAX);
     Ok(InputSize { messages, tool_calls: tool_calls(body), ..scale.size })
 }
 
@@ -143,23 +151,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
-        let contents = json!([{ "parts": [{ "text": "x" }] }]);
-        for (body, name) in [
-            (json!({}), "contents"),
-            (json!({ "contents": [] }), "contents"),
-            (json!({ "contents": [{ "role": "assistant" }] }), "contents[0].role"),
+    fn what_the_hold_does_not_need_is_the_providers_to_refuse() {
+        for (body, most, answers) in [
+            (json!({}), None, 1),
+            (json!({ "contents": [{ "role": "tool" }, { "role": "robot" }, 5] }), None, 1),
+            (json!({ "contents": "x", "generationConfig": { "maxOutputTokens": 0 } }), Some(0), 1),
+            (json!({ "generation_config": { "max_output_tokens": 10.0, "candidate_count": 9 } }), Some(10), 9),
+            (json!({ "generationConfig": { "maxOutputTokens": "9" } }), None, 1),
             (
-                json!({ "contents": contents, "generationConfig": { "maxOutputTokens": "9" } }),
-                "generationConfig.maxOutputTokens",
-            ),
-            (
-                json!({ "contents": contents, "generation_config": { "candidate_count": 9 } }),
-                "generationConfig.candidateCount",
+                json!({ "generationConfig": { "maxOutputTokens": 9 }, "generation_config": { "max_output_tokens": 90 } }),
+                Some(90),
+                1,
             ),
         ] {
-            let refused = read("m".to_owned(), Form::Whole, &body, &words).unwrap_err();
-            assert_eq!(refused.fields["errors"][0]["field"], name, "{body}");
+            let asked = read("m".to_owned(), Form::Whole, &body, &words).unwrap();
+            assert_eq!((asked.max_output_tokens, asked.answers), (most, answers), "{body}");
         }
     }
 

@@ -4,51 +4,33 @@ use domain::ai::{Tier, ToolCalls};
 use ports::ai::Framing;
 use serde_json::Value;
 
-use crate::http::dialects::asked::{
-    Asked, Form, check_roles, filled_list, flag, model, number, present, refused, tokens,
-};
+use crate::http::dialects::asked::{Asked, Form, answers, bound, model, present, refused, says_true};
 use crate::http::dialects::sizing::Scale;
 use crate::http::problem::Problem;
 
-const ROLES: [&str; 6] = ["system", "developer", "user", "assistant", "tool", "function"];
-/// How many answers one call may ask for.
-const ANSWERS_MAX: u64 = 128;
 /// How many texts one call may embed.
 const INPUTS_MAX: usize = 2_048;
 /// A search model searches once for each answer.
 const SEARCHES: u64 = 1;
 
 pub fn read(body: &Value, count: &dyn Fn(&str) -> u64) -> Result<Asked, Problem> {
-    let messages = filled_list(body, "messages")?;
-    check_roles(messages, "messages", &ROLES, false)?;
-    let most = tokens(body.get("max_completion_tokens"), "max_completion_tokens")?;
-    let legacy = tokens(body.get("max_tokens"), "max_tokens")?;
-    let answers = number(body.get("n"), "n", ANSWERS_MAX)?.unwrap_or(1);
+    let messages = present(body, "messages").and_then(Value::as_array).map_or(0, Vec::len);
+    let answers = answers(body.get("n"));
     let mut scale = Scale::new(count);
     scale.weigh(body, "messages")?;
     for name in ["tools", "functions", "response_format", "prediction"] {
         scale.weigh_json(body, name);
     }
-    let searches = if present(body, "web_search_options").is_some() { SEARCHES * answers } else { 0 };
+    let searches = if present(body, "web_search_options").is_some() { SEARCHES.saturating_mul(answers) } else { 0 };
     let input = services::ai::calls::InputSize {
-        messages: u64::try_from(messages.len()).unwrap_or(u64::MAX),
+        messages: u64::try_from(messages).unwrap_or(u64::MAX),
         tool_calls: ToolCalls { web_search: searches, ..ToolCalls::default() },
         ..scale.size
     };
-    let options = present(body, "stream_options");
-    let include_usage = options.map_or(Ok(false), |options| {
-        flag(options, "include_usage").map_err(|_| refused("stream_options.include_usage", "is true or false"))
-    })?;
-    let form = if flag(body, "stream")? { Form::Stream(Framing::ServerSentEvents) } else { Form::Whole };
-    Ok(Asked {
-        model: model(body)?,
-        form,
-        include_usage,
-        input,
-        max_output_tokens: most.or(legacy),
-        answers,
-        tier: tier(body),
-    })
+    let include_usage = present(body, "stream_options").is_some_and(|options| says_true(options, "include_usage"));
+    let form = if says_true(body, "stream") { Form::Stream(Framing::ServerSentEvents) } else { Form::Whole };
+    let most = bound(body.get("max_completion_tokens")).or_else(|| bound(body.get("max_tokens")));
+    Ok(Asked { model: model(body)?, form, include_usage, input, max_output_tokens: most, answers, tier: tier(body) })
 }
 
 pub fn read_embeddings(body: &Value, count: &dyn Fn(&str) -> u64) -> Result<Asked, Problem> {
@@ -137,25 +119,26 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         let user = json!([{ "role": "user", "content": "x" }]);
-        for (body, name) in [
-            (json!({ "messages": user }), "model"),
-            (json!({ "model": 1, "messages": user }), "model"),
-            (json!({ "model": "m" }), "messages"),
-            (json!({ "model": "m", "messages": [] }), "messages"),
-            (json!({ "model": "m", "messages": {} }), "messages"),
-            (json!({ "model": "m", "messages": ["x"] }), "messages[0]"),
-            (json!({ "model": "m", "messages": [{ "role": "user" }, { "role": "robot" }] }), "messages[1].role"),
-            (json!({ "model": "m", "messages": [{ "content": "x" }] }), "messages[0].role"),
-            (json!({ "model": "m", "messages": user, "max_tokens": 0 }), "max_tokens"),
-            (json!({ "model": "m", "messages": user, "max_completion_tokens": 1.5 }), "max_completion_tokens"),
-            (json!({ "model": "m", "messages": user, "n": 129 }), "n"),
-            (json!({ "model": "m", "messages": user, "stream": "yes" }), "stream"),
-            (
-                json!({ "model": "m", "messages": user, "stream_options": { "include_usage": 1 } }),
-                "stream_options.include_usage",
-            ),
-        ] {
+        for (body, name) in [(json!({ "messages": user }), "model"), (json!({ "model": 1, "messages": user }), "model")]
+        {
             assert_eq!(field(&read(&body, &words).unwrap_err()), name, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_the_hold_does_not_need_is_the_providers_to_refuse() {
+        for (change, most, answers) in [
+            (json!({}), None, 1),
+            (json!({ "messages": [{ "role": "user" }, { "role": "robot" }, "x"] }), None, 1),
+            (json!({ "messages": "x", "stream": "yes", "stream_options": { "include_usage": 1 } }), None, 1),
+            (json!({ "max_tokens": 0, "n": 0 }), Some(0), 1),
+            (json!({ "max_completion_tokens": 10.0, "max_tokens": 5, "n": 2.0 }), Some(10), 2),
+            (json!({ "max_completion_tokens": "many", "max_tokens": -1, "n": 129 }), None, 129),
+        ] {
+            let mut body = json!({ "model": "m" });
+            body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            let asked = read(&body, &words).unwrap();
+            assert_eq!((asked.max_output_tokens, asked.answers, asked.form), (most, answers, Form::Whole), "{body}");
         }
     }
 
