@@ -8,6 +8,7 @@ mod claude;
 mod conversation;
 mod delivery;
 mod gemini;
+mod input;
 mod models;
 mod openai;
 mod reports;
@@ -20,6 +21,7 @@ pub use conversation::{
 };
 pub use delivery::Delivery;
 pub use gemini::GeminiUsage;
+pub use input::{BYTES_A_TOKEN, BYTES_A_TOKEN_HELD, InputSize};
 pub use models::{CLAUDE_OUTPUT_UNASKED, ModelId, ModelRefused, Provider, UnknownProvider};
 pub use openai::OpenAiUsage;
 pub use reports::{ReportedUsage, UsageRefused};

@@ -1,22 +1,13 @@
 //! Bounds: the most that a call can use and cost, estimated before it is made. What is held rests on it.
 //!
-//! The counter's tokens are those of `OpenAI`'s newest models. The others count up to a half more for the same text, so much is
-//! added for them. Pictures and sound are taken at the most that a request of our size can hold of them.
+//! What goes in is weighed by the rules of `InputSize`, and is never more than the model's input window. What cannot be seen
+//! in a request is held at that window.
 
 use chrono::{DateTime, Utc};
 use domain::ai::{CLAUDE_OUTPUT_UNASKED, ModelId, Provider};
 use domain::prices::{CallEstimate, CostError, NanoUsd, PriceList};
 
-use super::calls::{Call, InputSize, OutputBound};
-
-/// What every message costs beside its text, and the request once more.
-const TOKENS_A_MESSAGE: u64 = 8;
-
-/// The most that one picture comes to, at the highest resolution that any of the providers takes.
-const TOKENS_AN_IMAGE: u64 = 5_000;
-
-/// More than the sound that fits into a request comes to.
-const TOKENS_OF_AUDIO: u64 = 30_000;
+use super::calls::{Call, OutputBound};
 
 /// What a model may say of which nobody knows its limit.
 const OUTPUT_MAX_UNKNOWN: u64 = 16_384;
@@ -35,6 +26,8 @@ pub struct Bounds {
     /// Up to where a stream may grow beyond that.
     pub output_most: u64,
     pub answers: u64,
+    /// Whether something goes in that nobody sees, at a model of which nobody knows how much it takes.
+    pub is_unbounded: bool,
     /// Whether less than was asked is held.
     is_lowered: bool,
     /// Whether nobody asked for a bound, and the provider demands one.
@@ -44,10 +37,11 @@ pub struct Bounds {
 impl Bounds {
     /// At any of `providers`, who may come to answer. `assumed` is what is held at first for a streamed answer to which the
     /// caller set no bound: it grows as it goes.
-    pub fn of(call: &Call, assumed: u64, providers: impl IntoIterator<Item = Provider>) -> Self {
-        let likely_input = likely_input(&call.input);
-        let counts_more = providers.into_iter().any(|provider| provider != Provider::OpenAi);
-        let input = if counts_more { likely_input.saturating_add(likely_input / 2) } else { likely_input };
+    pub fn of<'a>(call: &Call, assumed: u64, models: impl IntoIterator<Item = (Provider, &'a ModelId)>) -> Self {
+        let likely_input = call.input.likely();
+        let at =
+            |(provider, model): (Provider, &ModelId)| call.input.most(model.as_str(), provider == Provider::OpenAi);
+        let input = models.into_iter().map(at).max().unwrap_or(likely_input);
         let OutputBound { asked, answers, .. } = call.output;
         let answers = answers.max(1);
         let is_unasked = asked.is_none() && call.target.provider == Provider::Claude;
@@ -60,7 +54,15 @@ impl Bounds {
         };
         let output_most = asked.map_or(most, |asked| asked.min(most)).saturating_mul(answers);
         let output = each.saturating_mul(answers);
-        Self { likely_input, input, output, output_most, answers, is_lowered: false, is_unasked }
+        Self { likely_input, input, output, output_most, answers, is_unbounded: false, is_lowered: false, is_unasked }
+    }
+
+    /// Held to the input window of the models, where it is known of all: no call takes in more than that, and one that takes in
+    /// what cannot be seen may take in all of it.
+    #[must_use]
+    pub fn within(self, window: Option<u64>, is_unseen: bool) -> Self {
+        let input = window.map_or(self.input, |window| if is_unseen { window } else { self.input.min(window) });
+        Self { input, is_unbounded: is_unseen && window.is_none(), ..self }
     }
 
     /// What of the output each answer may have, where less than was asked is held.
@@ -97,6 +99,7 @@ impl Bounds {
     fn estimate(&self, call: &Call, output: u64) -> CallEstimate {
         CallEstimate {
             audio_input: call.input.has_audio,
+            audio_output: call.input.answers_in_sound,
             tool_calls: call.input.tool_calls,
             tier: call.tier,
             ..CallEstimate::text(self.input, output)
@@ -143,17 +146,6 @@ impl Bounds {
     }
 }
 
-fn likely_input(input: &InputSize) -> u64 {
-    let audio = if input.has_audio { TOKENS_OF_AUDIO } else { 0 };
-    let parts = [
-        input.text_tokens,
-        TOKENS_A_MESSAGE.saturating_mul(input.messages.saturating_add(1)),
-        TOKENS_AN_IMAGE.saturating_mul(input.images),
-        audio,
-    ];
-    parts.into_iter().fold(0, u64::saturating_add)
-}
-
 /// A count as the tables hold it.
 pub fn whole(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
@@ -169,7 +161,7 @@ mod tests {
     use rust_decimal::Decimal;
     use uuid::Uuid;
 
-    use super::super::calls::{Asking, Target};
+    use super::super::calls::{Asking, InputSize, Target};
     use super::*;
 
     fn call(provider: Provider, asked: Option<u64>, streamed: bool) -> Call {
@@ -193,7 +185,7 @@ mod tests {
     }
 
     fn bounds(call: &Call) -> Bounds {
-        Bounds::of(call, 300, [call.target.provider])
+        Bounds::of(call, 300, [(call.target.provider, &call.target.model)])
     }
 
     #[test]
@@ -209,8 +201,23 @@ mod tests {
     #[test]
     fn the_input_is_what_the_fallback_that_counts_most_may_count() {
         let of_openai = call(Provider::OpenAi, None, false);
-        assert_eq!(Bounds::of(&of_openai, 300, [Provider::OpenAi, Provider::Gemini]).input, 150);
-        assert_eq!(Bounds::of(&of_openai, 300, [Provider::OpenAi, Provider::OpenAi]).input, 100);
+        let model = &of_openai.target.model;
+        let with = |other| Bounds::of(&of_openai, 300, [(Provider::OpenAi, model), (other, model)]);
+        assert_eq!((with(Provider::Gemini).input, with(Provider::OpenAi).input), (150, 100));
+    }
+
+    #[test]
+    fn the_input_is_held_to_the_window_and_what_is_unseen_at_it() {
+        let bounds = || bounds(&call(Provider::OpenAi, None, false));
+        for (window, is_unseen, input) in [
+            (Some(80), false, 80),
+            (Some(900), false, 100),
+            (Some(900), true, 900),
+            (None, false, 100),
+            (None, true, 100),
+        ] {
+            assert_eq!(bounds().within(window, is_unseen).input, input, "{window:?} {is_unseen}");
+        }
     }
 
     #[test]

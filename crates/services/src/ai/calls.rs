@@ -1,6 +1,7 @@
 //! Calls: what is asked of a model, by whom, and how large it may become.
 
-use domain::ai::{ModelId, Provider, Tier, ToolCalls};
+pub use domain::ai::InputSize;
+use domain::ai::{ModelId, Provider, Tier};
 use domain::api_keys::{ApiKeyId, KeyLimits};
 use domain::chat::ChatSessionId;
 use domain::identity::{Caller, Credential};
@@ -42,18 +43,6 @@ impl Target {
     pub fn takes_natively(&self, dialect: Provider) -> bool {
         self.provider == dialect && !self.is_sandbox
     }
-}
-
-/// What goes in, as far as its price depends on it; counted before the call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct InputSize {
-    /// Of all text, by the token counter, tools and system prompt included.
-    pub text_tokens: u64,
-    pub messages: u64,
-    pub images: u64,
-    pub has_audio: bool,
-    /// How often each of the provider's own tools may be called, where the call offers them.
-    pub tool_calls: ToolCalls,
 }
 
 /// How much may come out.

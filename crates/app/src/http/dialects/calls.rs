@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix_web::HttpRequest;
 use actix_web::http::header::HeaderMap;
 use actix_web::web::{Bytes, Data};
-use domain::ai::Conversation;
+use domain::ai::{Conversation, InputSize};
 use domain::identity::Caller;
 use domain::prices::ModelPurpose;
 use ports::ai::{CallContent, Framing, NativeCall, Operation};
@@ -20,6 +20,7 @@ use super::delivery::{Unkept, Writing};
 use super::dialect::{ANTHROPIC_VERSION, Dialect};
 use super::reading::Reader;
 use super::rendering::Frame;
+use super::sizing::weigh;
 use super::{anthropic, gemini, openai};
 use crate::http::finish::RequestId;
 use crate::http::problem::Problem;
@@ -70,9 +71,9 @@ impl Knock {
     /// The call that the body asks for, and how its answer is written.
     pub async fn prepare<R>(self, ai: Arc<AiService>, body: Bytes, read: R) -> Result<(Call, Writing), Problem>
     where
-        R: FnOnce(&Value, Count<'_>) -> Result<Asked, Problem> + Send + 'static,
+        R: FnOnce(&Value) -> Result<Asked, Problem> + Send + 'static,
     {
-        let (text, asked) = sized(&ai, body, read).await?;
+        let (text, asked, input) = sized(&ai, self.dialect, body, read).await?;
         let purpose = match self.operation {
             Operation::Embeddings => ModelPurpose::Embedding,
             Operation::Chat | Operation::CountTokens => ModelPurpose::Chat,
@@ -89,7 +90,7 @@ impl Knock {
             include_usage: asked.include_usage,
             answers: asked.answers,
             created: self.created,
-            input_tokens: asked.input.text_tokens,
+            input_tokens: input.likely(),
             request_id: self.request_id.clone(),
         };
         let content = if is_native {
@@ -102,7 +103,7 @@ impl Knock {
             target,
             content,
             streamed: asked.form != Form::Whole,
-            input: asked.input,
+            input,
             output: OutputBound {
                 asked: asked.max_output_tokens,
                 answers: asked.answers,
@@ -148,18 +149,25 @@ impl Knock {
     }
 }
 
-/// The text of a body, and what it asks for.
-pub async fn sized<T, R>(ai: &Arc<AiService>, body: Bytes, read: R) -> Result<(String, T), Problem>
+/// The text of a body, what it asks for, and how large it is.
+pub async fn sized<T, R>(
+    ai: &Arc<AiService>,
+    dialect: Dialect,
+    body: Bytes,
+    read: R,
+) -> Result<(String, T, InputSize), Problem>
 where
     T: Send + 'static,
-    R: FnOnce(&Value, Count<'_>) -> Result<T, Problem> + Send + 'static,
+    R: FnOnce(&Value) -> Result<T, Problem> + Send + 'static,
 {
     let ai = Arc::clone(ai);
     let is_long = body.len() > LONG_BODY;
     let work = move || {
         let text = String::from_utf8(body.into()).map_err(|_| Problem::malformed("The body is not UTF-8."))?;
-        let asked = read(&object(&text)?, &|text| ai.count(text))?;
-        Ok((text, asked))
+        let value = object(&text)?;
+        let asked = read(&value)?;
+        let input = weigh(dialect, &text, &value, &|text| ai.count(text))?;
+        Ok((text, asked, input))
     };
     if !is_long {
         return work();

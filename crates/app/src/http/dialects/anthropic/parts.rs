@@ -1,0 +1,94 @@
+//! Where a message has media, and what it reads that does not stand in it.
+
+use serde_json::Value;
+
+use crate::http::dialects::sizing::media::Found;
+use crate::http::dialects::sizing::{check_picture, items, refers, says, text};
+use crate::http::problem::Problem;
+
+/// How often a tool of the provider's may be called where the call does not say.
+const TOOL_CALLS: u64 = 5;
+/// Tools of Anthropic's that run at the caller's side.
+const AT_THE_CALLERS: [&str; 5] = ["custom", "bash_", "text_editor_", "computer_", "memory_"];
+
+pub fn find<'a>(body: &'a Value, found: &mut Found<'a>) -> Result<(), Problem> {
+    for (index, block) in items(body, "system") {
+        read_block(block, found, &|| format!("system[{index}]"))?;
+    }
+    for (index, message) in items(body, "messages") {
+        for (place, block) in items(message, "content") {
+            read_block(block, found, &|| format!("messages[{index}].content[{place}]"))?;
+        }
+    }
+    for (_, tool) in items(body, "tools") {
+        found.size.has_tools = true;
+        read_tool(tool, found);
+    }
+    if items(body, "mcp_servers").next().is_some() || says(body, "container") {
+        found.unseen();
+    }
+    Ok(())
+}
+
+fn read_block<'a>(block: &'a Value, found: &mut Found<'a>, place: &dyn Fn() -> String) -> Result<(), Problem> {
+    let kind = text(block, "type").unwrap_or_default();
+    match kind {
+        "image" => return read_image(block, found, place),
+        "document" => read_document(block, found),
+        "thinking" => text(block, "signature").into_iter().for_each(|signature| found.opaque(signature)),
+        "redacted_thinking" => text(block, "data").into_iter().for_each(|data| found.opaque(data)),
+        "web_search_result" => text(block, "encrypted_content").into_iter().for_each(|content| found.opaque(content)),
+        "text" | "tool_use" | "server_tool_use" | "mcp_tool_use" | "search_result" | "tool_reference" => {}
+        _ if kind.ends_with("tool_result") => {}
+        _ if refers(block) => found.unseen(),
+        _ => {}
+    }
+    // Results of tools and documents have blocks of their own, in a list or alone.
+    let inner = if kind == "document" { block.get("source").unwrap_or(block) } else { block };
+    for (index, nested) in items(inner, "content") {
+        read_block(nested, found, &|| format!("{}.content[{index}]", place()))?;
+    }
+    match inner.get("content") {
+        Some(nested @ Value::Object(_)) => read_block(nested, found, &|| format!("{}.content", place())),
+        _ => Ok(()),
+    }
+}
+
+fn read_image<'a>(block: &'a Value, found: &mut Found<'a>, place: &dyn Fn() -> String) -> Result<(), Problem> {
+    let source = block.get("source").unwrap_or(&Value::Null);
+    let data = text(source, "data");
+    let bytes = data.or_else(|| text(source, "url")).unwrap_or_default();
+    check_picture(found, bytes, || format!("{}.source", place()))?;
+    match (text(source, "type"), data) {
+        (Some("base64"), Some(data)) => found.inline("image/", data),
+        _ => found.picture_unseen(),
+    }
+    Ok(())
+}
+
+fn read_document<'a>(block: &'a Value, found: &mut Found<'a>) {
+    let source = block.get("source").unwrap_or(&Value::Null);
+    match (text(source, "type"), text(source, "data")) {
+        (Some("text" | "content"), _) => {}
+        (Some("base64"), Some(data)) => found.inline("application/pdf", data),
+        _ => found.unseen_document(),
+    }
+}
+
+/// A tool that does not surely run at the caller's side runs at the provider's, and brings in what nobody sees.
+fn read_tool(tool: &Value, found: &mut Found<'_>) {
+    let kind = text(tool, "type").unwrap_or("custom");
+    if AT_THE_CALLERS.iter().any(|prefix| kind.starts_with(prefix)) {
+        return;
+    }
+    found.unseen();
+    let uses = tool.get("max_uses").and_then(Value::as_u64).unwrap_or(TOOL_CALLS);
+    let calls = &mut found.size.tool_calls;
+    let place = match kind {
+        _ if kind.starts_with("web_search") => &mut calls.web_search,
+        _ if kind.starts_with("web_fetch") => &mut calls.web_fetch,
+        _ if kind.starts_with("code_execution") => &mut calls.code_execution,
+        _ => return,
+    };
+    *place = place.saturating_add(uses);
+}

@@ -1,0 +1,103 @@
+//! Holding: the most that a call can use is set aside before it is sent, less where that may be and is all that can be paid.
+//!
+//! Promises: what is granted covers what goes in, as far as anybody can say. A call that takes in what cannot be seen in it is
+//! held at its model's input window; where nobody knows that window, it is refused under a limit of tokens or of costs.
+//!
+//! Costs: one command of the lanes, and one more for each time that it is lowered.
+
+use domain::entitlements::Reason;
+use domain::prices::NanoUsd;
+use domain::usage::HoldId;
+use ports::ai::ProviderCall;
+
+use super::bounds::{Bounds, whole};
+use super::calls::Call;
+use super::errors::{CallError, KeyLimitReached};
+use super::service::{AiService, HeldCall, models};
+use crate::usage::commands::{Demanded, HoldAction, UsageError};
+
+/// How often a call is lowered at most before it is refused: its room can shrink while it is asked for.
+const LOWERINGS: usize = 3;
+
+impl AiService {
+    /// Holds the most that it can use; less where that may be and is all that can be paid.
+    pub(super) async fn hold(&self, call: &Call) -> Result<HeldCall, CallError> {
+        let (prices, now) = (self.parts.prices.current().await?, self.parts.clock.now());
+        let may_lower = call.output.may_be_lowered || self.parts.settings.may_lower;
+        let mut calls = self.calls(call).await?;
+        let mut bounds = self.bounds(call, &calls).await?;
+        let is_unbounded = bounds.is_unbounded;
+        let limits = call.asking.limits;
+        if is_unbounded && (limits.tokens_per_minute.is_some() || limits.monthly_cost.is_some()) {
+            return Err(CallError::Unbounded(call.target.model.to_string()));
+        }
+        let mut lowerings = if may_lower { LOWERINGS } else { 0 };
+        loop {
+            let cost = self.max_cost(call, &bounds, &calls, &prices, now).await?;
+            let (error, room) = match self.parts.usage.demand(self.demand(call, &bounds, cost, now)).await {
+                Ok(demanded) if is_unbounded && demanded.tokens.held > 0 => {
+                    return Err(self.refuse_unbounded(call, &demanded).await);
+                }
+                Ok(demanded) if demanded.hold.is_some() => {
+                    for call in &mut calls {
+                        call.max_output_tokens = bounds.told();
+                    }
+                    return Ok(HeldCall { bounds, demanded, calls, prices });
+                }
+                Ok(demanded) => refused(&demanded, &bounds),
+                Err(UsageError::KeyLimit { reached, resets_at, as_of }) => {
+                    let room = match reached {
+                        KeyLimitReached::Requests { .. } => None,
+                        KeyLimitReached::Tokens { limit, used, .. } => left(limit - used, &bounds),
+                        KeyLimitReached::Cost { limit, used, .. } => {
+                            let room = NanoUsd((limit.0 - used.0).max(0));
+                            let models: Vec<_> = models(&calls).collect();
+                            Some(bounds.output_for(call, &models, room, &prices, now))
+                        }
+                    };
+                    (CallError::KeyLimit { reached, resets_at, as_of }, room)
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let Some(lowered) = room.filter(|_| lowerings > 0).and_then(|room| bounds.lowered(room)) else {
+                return Err(error);
+            };
+            (bounds, lowerings) = (lowered, lowerings - 1);
+        }
+    }
+
+    /// How many tokens go into a call at most, where that is known of all models that may answer.
+    pub(super) async fn window(&self, call: &Call, calls: &[ProviderCall]) -> Result<Option<u64>, CallError> {
+        let mut widest = call.target.max_input_tokens;
+        for other in calls.iter().skip(1) {
+            let known = self.parts.prices.find(Some(other.provider), &other.model).await?;
+            widest = widest.zip(known.and_then(|known| known.max_input_tokens)).map(|(one, other)| one.max(other));
+        }
+        Ok(widest)
+    }
+
+    /// Gives back a hold that nobody can say is enough.
+    async fn refuse_unbounded(&self, call: &Call, demanded: &Demanded) -> CallError {
+        if let Some(hold) = demanded.hold
+            && let Err(error) = self.change(HoldId(hold.id.0), call.asking.user_id, HoldAction::ReleaseCall).await
+        {
+            tracing::warn!(%error, call = %hold.id.0, "a hold that was not needed could not be given back; the sweep does");
+        }
+        CallError::Unbounded(call.target.model.to_string())
+    }
+}
+
+/// Why it was not held, and how much output there would be room for.
+fn refused(demanded: &Demanded, bounds: &Bounds) -> (CallError, Option<u64>) {
+    let decision = Box::new(demanded.decision.clone());
+    if decision.reason != Reason::InsufficientTokens {
+        return (CallError::NotAllowed(decision), None);
+    }
+    let available = demanded.tokens.available;
+    (CallError::Unaffordable { needed: bounds.tokens(), available, decision }, left(available, bounds))
+}
+
+/// The output for which so many tokens leave room beside the input.
+fn left(tokens: i64, bounds: &Bounds) -> Option<u64> {
+    u64::try_from(tokens.saturating_sub(whole(bounds.input))).ok()
+}
