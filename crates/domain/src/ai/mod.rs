@@ -12,6 +12,7 @@ mod input;
 mod models;
 mod openai;
 mod reports;
+mod told;
 mod usage;
 
 pub use breaker::{Admission, AttemptOutcome, Breaker, BreakerRules, BreakerState};
@@ -24,7 +25,7 @@ pub use gemini::GeminiUsage;
 pub use input::{BYTES_A_TOKEN, BYTES_A_TOKEN_HELD, InputSize};
 pub use models::{CLAUDE_OUTPUT_UNASKED, ModelId, ModelRefused, Provider, UnknownProvider};
 pub use openai::OpenAiUsage;
-pub use reports::{ReportedUsage, UsageRefused};
+pub use reports::{ReportedUsage, UsageReading};
 pub use usage::{
     CallUsage, Geo, GeoRefused, TOKENS_MAX, Tier, TokenUsage, ToolCalls, UnknownSource, UnknownTier, UsageSource,
 };
