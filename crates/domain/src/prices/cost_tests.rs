@@ -142,9 +142,10 @@ fn golden_costs_of_openai() {
     assert_eq!(standard(&sol(), text(272_000, 10)), 544_100_000);
     // 272,001 x 4,000 + 10 x 15,000: one more token, and the whole request is a long one
     assert_eq!(standard(&sol(), text(272_001, 10)), 1_088_154_000);
-    // 100,000 x 4,000 + 200,000 x 200 + 1,000 x 2,500: what was cached makes it long; a write has no long price
+    // 100,000 x 4,000 + 200,000 x 200 + 1,000 x 4,000: what was cached makes it long; a write has no long price, and its own
+    // is below what a plain token costs there
     let long = TokenUsage { cache_read: 200_000, cache_write_short: 1_000, ..text(100_000, 0) };
-    assert_eq!(standard(&sol(), long), 442_500_000);
+    assert_eq!(standard(&sol(), long), 444_000_000);
     // 7 x 4,000 + 3 x 20,000
     assert_eq!(placed(&sol(), text(7, 3), Tier::Priority, ANY), 88_000);
     // 7 x 2,000 + 3 x 10,000: no row for flex, so the standard ones hold
@@ -200,29 +201,71 @@ fn golden_costs_of_gemini() {
     assert_eq!(placed(&flash(), TokenUsage { cache_read: 5, ..TokenUsage::default() }, Tier::Flex, ANY), 188);
 }
 
+fn assumed(list: &PriceList, tokens: TokenUsage) -> (i64, Vec<PriceKind>) {
+    let provider = list.priced_models(at(0))[0].0;
+    let cost = list.cost(provider, &model("m"), &CallUsage::standard(tokens), at(0)).unwrap();
+    (cost.amount.0, cost.assumed)
+}
+
 #[test]
-fn what_has_no_price_is_named() {
-    let unpriced = |kind| CostError::UnpricedKind { provider: Provider::Gemini, model: model("m"), kind };
-    for (usage, kind) in [
-        (TokenUsage { audio_input: 1, ..text(5, 5) }, PriceKind::AudioInput),
-        (TokenUsage { audio_output: 1, ..text(5, 5) }, PriceKind::AudioOutput),
-        (TokenUsage { image_output: 1, ..text(5, 5) }, PriceKind::ImageOutput),
-        (TokenUsage { cache_write_short: 1, ..text(5, 5) }, PriceKind::CacheWriteShort),
-        (TokenUsage { cache_write_long: 1, ..text(5, 5) }, PriceKind::CacheWriteLong),
+fn what_has_no_price_costs_what_a_plain_token_costs_and_is_named() {
+    let plain = text(5, 5);
+    let base = standard(&flash(), plain);
+    let searched = ToolCalls { web_search: 1, web_fetch: 1, code_execution: 1 };
+    for (usage, more, kinds) in [
+        (TokenUsage { audio_input: 2, ..plain }, 600, vec![PriceKind::AudioInput]),
+        (TokenUsage { audio_output: 2, ..plain }, 5_000, vec![PriceKind::AudioOutput]),
+        (TokenUsage { image_output: 2, ..plain }, 5_000, vec![PriceKind::ImageOutput]),
+        (TokenUsage { reasoning_output: 2, ..plain }, 5_000, vec![PriceKind::Reasoning]),
+        (TokenUsage { cache_write_short: 2, ..plain }, 600, vec![PriceKind::CacheWriteShort]),
+        (TokenUsage { cache_write_long: 2, ..plain }, 600, vec![PriceKind::CacheWriteLong]),
         (
-            TokenUsage { tool_calls: ToolCalls { web_fetch: 1, ..ToolCalls::default() }, ..text(5, 5) },
-            PriceKind::FetchCall,
+            TokenUsage { tool_calls: searched, ..plain },
+            95_000_000,
+            vec![PriceKind::SearchCall, PriceKind::FetchCall, PriceKind::CodeCall],
         ),
+        (plain, 0, vec![]),
     ] {
-        assert_eq!(nano(&flash(), &CallUsage::standard(usage)), Err(unpriced(kind)));
+        assert_eq!(assumed(&flash(), usage), (base + more, kinds));
     }
+    // A long write costs no less than a short one, and output no less than input where that is all that has a price.
+    let long = TokenUsage { cache_write_long: 1, ..text(0, 0) };
+    let rows = [
+        (PriceKind::Input, Tier::Standard, ANY, 0, dec!(2)),
+        (PriceKind::CacheWriteShort, Tier::Standard, ANY, 0, dec!(2.5)),
+    ];
+    assert_eq!(assumed(&list(Provider::Claude, "m", &rows), long), (2_500, vec![PriceKind::CacheWriteLong]));
+    assert_eq!(assumed(&list(Provider::Claude, "m", &rows), text(0, 3)), (6_000, vec![PriceKind::Output]));
     let other = flash().cost(Provider::Gemini, &model("n"), &CallUsage::standard(text(0, 0)), at(0));
     assert_eq!(other, Err(CostError::UnpricedModel { provider: Provider::Gemini, model: model("n") }));
     let elsewhere = flash().cost(Provider::Claude, &model("m"), &CallUsage::standard(text(1, 0)), at(0));
     assert_eq!(elsewhere, Err(CostError::UnpricedModel { provider: Provider::Claude, model: model("m") }));
     assert_eq!(standard(&flash(), text(0, 0)), 0, "a priced model that used nothing costs nothing");
-    let audio = CallEstimate { audio_input: true, ..CallEstimate::text(1, 1) };
-    assert_eq!(flash().most(Provider::Gemini, &model("m"), &audio, at(0)), Err(unpriced(PriceKind::AudioInput)));
+}
+
+#[test]
+fn what_is_held_needs_a_price_for_text_alone() {
+    let audio = CallEstimate { audio_input: true, audio_output: true, ..CallEstimate::text(2, 3) };
+    let most = |list: &PriceList, call: &CallEstimate| {
+        list.most(Provider::Gemini, &model("m"), call, at(0)).map(|cost| cost.amount.0)
+    };
+    assert_eq!(most(&flash(), &audio), Ok(600 + 7_500));
+    let searching = CallEstimate { tool_calls: ToolCalls { web_search: 2, ..ToolCalls::default() }, ..audio.clone() };
+    assert_eq!(most(&flash(), &searching), Ok(600 + 7_500 + 70_000_000));
+    let input = list(Provider::Gemini, "m", &[(PriceKind::Input, Tier::Standard, ANY, 0, dec!(2))]);
+    let lacks = CostError::UnpricedKind { provider: Provider::Gemini, model: model("m"), kind: PriceKind::Output };
+    assert_eq!(most(&input, &CallEstimate::text(2, 3)), Err(lacks));
+    assert_eq!(most(&input, &CallEstimate::text(2, 0)), Ok(4_000));
+}
+
+#[test]
+fn a_tier_or_a_size_without_a_price_for_a_kind_costs_no_less_than_its_plain_tokens() {
+    // Priority has no price for writing: its input costs 4,000, which is more than a standard write's 2,500.
+    let write = TokenUsage { cache_write_short: 1, ..TokenUsage::default() };
+    assert_eq!(placed(&sol(), write, Tier::Priority, ANY), 4_000);
+    // A long write costs 5,000 at the standard tier, which is more.
+    let long = TokenUsage { cache_write_long: 1, ..TokenUsage::default() };
+    assert_eq!(placed(&sol(), long, Tier::Priority, ANY), 5_000);
 }
 
 #[test]
@@ -331,7 +374,84 @@ fn with_part(tokens: TokenUsage, kind: PriceKind, count: u64) -> TokenUsage {
     tokens
 }
 
+/// Prices for some kinds, input and output among them, at some tiers and above some thresholds.
+fn some_prices() -> impl Strategy<Value = PriceList> {
+    let tiers = prop_oneof![Just(Tier::Standard), Just(Tier::Priority), Just(Tier::Batch)];
+    let one = (0_usize..PriceKind::ALL.len(), tiers, prop_oneof![Just(0_u64), 1_u64..1_000_000], 1_i64..50_000_000);
+    let base = prop::array::uniform2(1_i64..50_000_000);
+    (prop::collection::vec(one, 0..20), base).prop_map(|(more, [input, output])| {
+        let usd = |micro| Decimal::new(micro, 6);
+        let base = [(PriceKind::Input, input), (PriceKind::Output, output)];
+        let mut rows: Vec<Row> =
+            base.into_iter().map(|(kind, micro)| (kind, Tier::Standard, ANY, 0, usd(micro))).collect();
+        for (kind, tier, threshold, micro) in more {
+            let row = (PriceKind::ALL[kind], tier, ANY, threshold, usd(micro));
+            let is_new = |known: &Row| (known.0, known.1, known.3) != (row.0, row.1, row.3);
+            if rows.iter().all(is_new) {
+                rows.push(row);
+            }
+        }
+        list(Provider::Claude, "m", &rows)
+    })
+}
+
 proptest! {
+    /// A token of a kind that has no price costs at least what a plain one costs.
+    #[test]
+    fn no_kind_without_a_price_is_cheaper_than_plain_tokens(
+        list in some_prices(), tokens in any_tokens(), tier in 0_usize..5,
+    ) {
+        let tier = Tier::ALL[tier];
+        let rates = list.rates(Provider::Claude, &model("m"), at(0));
+        let bill = |tokens: TokenUsage| {
+            let usage = CallUsage { tier, ..CallUsage::standard(tokens) };
+            list.cost(Provider::Claude, &model("m"), &usage, at(0)).unwrap()
+        };
+        let is_token = |kind: &PriceKind| !kind.substitutes().is_empty();
+        let is_unpriced = |kind: &PriceKind| rates.rows().all(|row| row.key.kind != *kind);
+        let mut plain = tokens;
+        for kind in PriceKind::ALL.into_iter().filter(is_token).filter(is_unpriced) {
+            let came_out = matches!(kind, PriceKind::Reasoning | PriceKind::AudioOutput | PriceKind::ImageOutput);
+            let into = if came_out { PriceKind::Output } else { PriceKind::Input };
+            let count = kind.count_in(&plain);
+            plain = with_part(with_part(plain, kind, 0), into, into.count_in(&plain) + count);
+            prop_assert!(count == 0 || bill(tokens).assumed.contains(&kind));
+        }
+        prop_assert!(bill(tokens).amount >= bill(plain).amount);
+    }
+
+    /// What was written to a cache, sound and pictures never cost less than plain tokens because a tier or a size has no price.
+    #[test]
+    fn a_price_that_is_found_late_is_no_way_around_the_plain_one(
+        list in some_prices(), count in 1_u64..900_000, kind in 0_usize..10, tier in 0_usize..5,
+    ) {
+        let (kind, tier) = (PriceKind::ALL[kind], Tier::ALL[tier]);
+        let rates = list.rates(Provider::Claude, &model("m"), at(0));
+        let bill = |kind| {
+            let tokens = with_part(TokenUsage::default(), kind, count);
+            let usage = CallUsage { tier, ..CallUsage::standard(tokens) };
+            list.cost(Provider::Claude, &model("m"), &usage, at(0)).unwrap().amount
+        };
+        let has = |kind, tier| rates.rows().any(|row| row.key.kind == kind && row.key.tier == tier);
+        let has_for_all = |kind| rates.rows().any(|row| (row.key.kind, row.key.tier, row.key.threshold_tokens) == (kind, tier, 0));
+        let came_out =
+            matches!(kind, PriceKind::Output | PriceKind::Reasoning | PriceKind::AudioOutput | PriceKind::ImageOutput);
+        let plain = if came_out { PriceKind::Output } else { PriceKind::Input };
+        // A price of its own that stands where the plain one stands is the administrator's word.
+        prop_assume!(kind != PriceKind::CacheRead && !has(kind, tier) && has_for_all(plain));
+        prop_assert!(bill(kind) >= bill(plain));
+    }
+
+    #[test]
+    fn what_is_held_covers_every_usage_within_it(list in some_prices(), tokens in any_tokens(), spare in 0_u64..1_000_000) {
+        let call = CallEstimate {
+            audio_input: true, audio_output: true, image_output: true, tool_calls: tokens.tool_calls,
+            ..CallEstimate::text(tokens.input() + spare, tokens.output())
+        };
+        let most = list.most(Provider::Claude, &model("m"), &call, at(0)).unwrap();
+        prop_assert!(NanoUsd(standard(&list, tokens)) <= most.amount);
+    }
+
     #[test]
     fn more_never_costs_less(list in any_prices(), tokens in any_tokens(), part in 0_usize..13, more in 1_u64..400_000) {
         let kind = PriceKind::ALL[part];

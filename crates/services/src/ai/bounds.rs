@@ -98,7 +98,9 @@ impl Bounds {
 
     fn estimate(&self, call: &Call, output: u64) -> CallEstimate {
         CallEstimate {
-            audio_input: call.input.has_audio,
+            // What nobody sees may be sound.
+            audio_input: call.input.has_audio || call.input.is_unseen,
+            image_output: true,
             audio_output: call.input.answers_in_sound,
             tool_calls: call.input.tool_calls,
             tier: call.tier,

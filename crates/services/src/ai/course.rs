@@ -323,7 +323,7 @@ impl Course {
     }
 
     /// The most that it costs with so much output, at whoever answers; nothing without a price.
-    fn cost_of(&self, output: u64) -> i64 {
+    pub(super) fn cost_of(&self, output: u64) -> i64 {
         let models = [(self.provider, &self.model)];
         let most = self.bounds.grown_to(output).cost(&self.call, models, &self.prices, self.began_at);
         most.map_or(0, |cost| cost.0)

@@ -208,7 +208,7 @@ mod tests {
     use domain::plans::PlanId;
     use domain::usage::{CallTerms, HoldId, Period, PeriodKind, Tally};
     use domain::users::UserId;
-    use ports::usage::CallResult;
+    use ports::usage::{BeyondHold, CallResult};
 
     use super::*;
 
@@ -271,6 +271,7 @@ mod tests {
             latency_ms: None,
             session_id: None,
             messages: Vec::new(),
+            beyond: BeyondHold::default(),
         }))
     }
 
