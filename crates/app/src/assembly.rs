@@ -165,6 +165,7 @@ fn ai_settings(settings: &Settings) -> AiSettings {
         hold_ttl: TimeDelta::seconds(calls.hold_seconds.max(3).into()),
         assumed_output_tokens: calls.assumed_output_tokens.max(1).into(),
         may_lower: calls.lower_max_tokens,
+        strict_holds: calls.strict_holds,
         drain: Duration::from_secs(calls.drain_seconds.into()),
         context_messages: calls.context_messages.into(),
         default_model: calls.default_model.clone(),

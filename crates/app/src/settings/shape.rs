@@ -205,6 +205,7 @@ pub struct AiCalls {
     pub hold_seconds: u16,
     pub assumed_output_tokens: u32,
     pub lower_max_tokens: bool,
+    pub strict_holds: bool,
     pub drain_seconds: u16,
     pub context_messages: u16,
     pub default_model: String,

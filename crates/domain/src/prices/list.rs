@@ -7,7 +7,7 @@
 //! knows a dearer price adds it.
 //!
 //! A kind without a row has the dearest of its substitutes. A row that is found later than its substitute's (of another tier or
-//! place, or, for all but what was read from a cache, for smaller requests) holds only where it is the dearer one.
+//! place, or, for all but what was read from a cache, for requests of any size where its substitute's is for large ones) holds only where it is the dearer one.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -159,9 +159,17 @@ impl<'a> Rates<'a> {
         let Some(other) = others.max_by_key(|(_, row)| row.price) else { return own.map(|(_, row)| row) };
         let Some((order, row)) = own else { return Some(other.1) };
         let is_plain = matches!(kind, PriceKind::Input | PriceKind::Output);
-        let is_of_smaller = kind.is_no_cheaper() && row.key.threshold_tokens < other.1.key.threshold_tokens;
+        let is_of_smaller = kind.is_no_cheaper()
+            && row.key.threshold_tokens < other.1.key.threshold_tokens
+            && !self.has_sizes(&row.key);
         let comes_later = !is_plain && (order > other.0 || is_of_smaller);
         Some(if comes_later && other.1.price > row.price { other.1 } else { row })
+    }
+
+    /// Whether a kind has prices for larger requests where this one of it stands.
+    fn has_sizes(&self, of: &PriceKey) -> bool {
+        let stands_there = |key: &PriceKey| (key.kind, key.tier, &key.geo) == (of.kind, of.tier, &of.geo);
+        self.rows().any(|row| stands_there(&row.key) && row.key.threshold_tokens > 0)
     }
 
     /// The row of a kind itself, and in which order it was found.

@@ -35,9 +35,14 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// At any of `providers`, who may come to answer. `assumed` is what is held at first for a streamed answer to which the
-    /// caller set no bound: it grows as it goes.
-    pub fn of<'a>(call: &Call, assumed: u64, models: impl IntoIterator<Item = (Provider, &'a ModelId)>) -> Self {
+    /// At any of `models`, which may come to answer. `assumed` is what is held at first for a streamed answer to which the
+    /// caller set no bound, and where it `is_elastic` for one with a bound too: it grows as it goes.
+    pub fn of<'a>(
+        call: &Call,
+        assumed: u64,
+        is_elastic: bool,
+        models: impl IntoIterator<Item = (Provider, &'a ModelId)>,
+    ) -> Self {
         let likely_input = call.input.likely();
         let at =
             |(provider, model): (Provider, &ModelId)| call.input.most(model.as_str(), provider == Provider::OpenAi);
@@ -48,6 +53,7 @@ impl Bounds {
         let demanded = if is_unasked { CLAUDE_OUTPUT_UNASKED } else { u64::MAX };
         let most = call.target.max_output_tokens.unwrap_or(OUTPUT_MAX_UNKNOWN).min(demanded);
         let each = match asked {
+            Some(asked) if is_elastic => asked.min(most).min(assumed),
             Some(asked) => asked.min(most),
             None if call.streamed => assumed.min(most),
             None => most,
@@ -89,6 +95,16 @@ impl Bounds {
         let of_use = OUTPUT_LEAST.saturating_mul(self.answers);
         let fits = output >= of_use && output < self.output;
         fits.then(|| Self { output, output_most: output, is_lowered: true, ..self.clone() })
+    }
+
+    /// With a bound of so much output in all, up to which it may grow; never below what is held.
+    #[must_use]
+    pub fn capped(self, output: u64) -> Self {
+        let output_most = output.max(self.output);
+        if output_most >= self.output_most {
+            return self;
+        }
+        Self { output_most, is_lowered: true, ..self }
     }
 
     /// The same with so much output in all.
@@ -179,7 +195,7 @@ mod tests {
             content: CallContent::Conversation(domain::ai::Conversation::default()),
             streamed,
             input: InputSize { text_tokens: 84, messages: 1, ..InputSize::default() },
-            output: OutputBound { asked, answers: 2, may_be_lowered: true },
+            output: OutputBound { asked, answers: 2, may_be_lowered: true, is_strict: false },
             tier: Tier::Standard,
             hold_id: None,
             keeping: None,
@@ -187,7 +203,7 @@ mod tests {
     }
 
     fn bounds(call: &Call) -> Bounds {
-        Bounds::of(call, 300, [(call.target.provider, &call.target.model)])
+        Bounds::of(call, 300, false, [(call.target.provider, &call.target.model)])
     }
 
     #[test]
@@ -204,7 +220,7 @@ mod tests {
     fn the_input_is_what_the_fallback_that_counts_most_may_count() {
         let of_openai = call(Provider::OpenAi, None, false);
         let model = &of_openai.target.model;
-        let with = |other| Bounds::of(&of_openai, 300, [(Provider::OpenAi, model), (other, model)]);
+        let with = |other| Bounds::of(&of_openai, 300, false, [(Provider::OpenAi, model), (other, model)]);
         assert_eq!((with(Provider::Gemini).input, with(Provider::OpenAi).input), (150, 100));
     }
 
@@ -239,6 +255,22 @@ mod tests {
         assert_eq!((streamed.output, streamed.output_most, streamed.told()), (300, 4_096, Some(4_096)));
         assert_eq!(large(Some(9_000), false).told(), None);
         assert_eq!(whole.lowered(64).map(|lowered| (lowered.told(), lowered.lowered_to())), Some((Some(64), Some(64))));
+    }
+
+    #[test]
+    fn a_stream_holds_a_first_part_of_its_bound_and_is_told_no_more_than_can_be_paid() {
+        let call = call(Provider::Claude, Some(900), true);
+        let models = || [(call.target.provider, &call.target.model)];
+        let elastic = Bounds::of(&call, 300, true, models());
+        assert_eq!((elastic.output, elastic.output_most, elastic.told()), (600, 1_800, None));
+        let strict = Bounds::of(&call, 300, false, models());
+        assert_eq!((strict.output, strict.output_most, strict.told()), (1_800, 1_800, None));
+        for (room, most, told) in [(1_000, 1_000, Some(500)), (100, 600, Some(300)), (5_000, 1_800, None)] {
+            let capped = elastic.clone().capped(room);
+            assert_eq!((capped.output, capped.output_most, capped.told()), (600, most, told), "{room}");
+        }
+        let short = elastic.lowered(40).unwrap();
+        assert_eq!((short.output, short.output_most, short.told()), (40, 40, Some(20)));
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub struct OutputBound {
     pub answers: u64,
     /// Whether the bound may be lowered to what can be paid, rather than the call refused.
     pub may_be_lowered: bool,
+    /// Whether all of the bound is held before a streamed call too, rather than a first part that grows with the answer.
+    pub is_strict: bool,
 }
 
 /// What of a conversation is kept with the call.

@@ -3,10 +3,13 @@
 //! Promises: what is granted covers what goes in, as far as anybody can say. A call that takes in what cannot be seen in it is
 //! held at its model's input window; where nobody knows that window, it is refused under a limit of tokens or of costs.
 //!
+//! A stream holds a first part of what may come out, and `course.rs` holds more as it grows; where the limits leave less than that
+//! part, all that they leave. The whole bound is held where the caller or the settings ask for it.
+//!
 //! Costs: one command of the lanes, and one more for each time that it is lowered.
 
 use domain::entitlements::Reason;
-use domain::prices::NanoUsd;
+use domain::prices::{NanoUsd, PriceList};
 use domain::usage::HoldId;
 use ports::ai::ProviderCall;
 
@@ -23,7 +26,8 @@ impl AiService {
     /// Holds the most that it can use; less where that may be and is all that can be paid.
     pub(super) async fn hold(&self, call: &Call) -> Result<HeldCall, CallError> {
         let (prices, now) = (self.parts.prices.current().await?, self.parts.clock.now());
-        let may_lower = call.output.may_be_lowered || self.parts.settings.may_lower;
+        let is_elastic = call.streamed && !call.output.is_strict && !self.parts.settings.strict_holds;
+        let may_lower = call.output.may_be_lowered || self.parts.settings.may_lower || is_elastic;
         let mut calls = self.calls(call).await?;
         let mut bounds = self.bounds(call, &calls).await?;
         let is_unbounded = bounds.is_unbounded;
@@ -39,6 +43,7 @@ impl AiService {
                     return Err(self.refuse_unbounded(call, &demanded).await);
                 }
                 Ok(demanded) if demanded.hold.is_some() => {
+                    let bounds = self.told_what_can_be_paid(call, bounds, &demanded, &calls, &prices);
                     for call in &mut calls {
                         call.max_output_tokens = bounds.told();
                     }
@@ -64,6 +69,34 @@ impl AiService {
             };
             (bounds, lowerings) = (lowered, lowerings - 1);
         }
+    }
+
+    /// A stream whose bound is asked for is told no more than there is room for, so that it cannot use more than the limits allow
+    /// before anybody has seen it. One without a bound is cut where no more can be held.
+    fn told_what_can_be_paid(
+        &self,
+        call: &Call,
+        bounds: Bounds,
+        demanded: &Demanded,
+        calls: &[ProviderCall],
+        prices: &PriceList,
+    ) -> Bounds {
+        if call.output.asked.is_none() || bounds.output >= bounds.output_most {
+            return bounds;
+        }
+        let at_hand = &demanded.tokens;
+        let balance = (at_hand.held > 0).then_some(at_hand.available);
+        let tokens = at_hand.key_tokens.into_iter().chain(balance).min();
+        let beside = |more: i64| bounds.output.saturating_add(u64::try_from(more).unwrap_or_default());
+        let by_tokens = tokens.map_or(u64::MAX, beside);
+        let by_cost = at_hand.key_cost.map_or(u64::MAX, |more| {
+            let models: Vec<_> = models(calls).collect();
+            let at = demanded.decision.as_of;
+            let held = bounds.cost(call, models.iter().copied(), prices, at).map_or(0, |cost| cost.0);
+            let room = NanoUsd(held.saturating_add(more));
+            bounds.grown_to(bounds.output_most).output_for(call, &models, room, prices, at)
+        });
+        bounds.capped(by_tokens.min(by_cost))
     }
 
     /// How many tokens go into a call at most, where that is known of all models that may answer.

@@ -10,6 +10,7 @@ pub mod calls;
 pub mod chat;
 mod course;
 pub mod errors;
+mod growing;
 mod holding;
 mod registry;
 mod service;

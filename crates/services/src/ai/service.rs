@@ -52,6 +52,8 @@ pub struct AiSettings {
     pub assumed_output_tokens: u64,
     /// Whether every call may be lowered to what can be paid, without asking for it.
     pub may_lower: bool,
+    /// Whether all of a stream's bound is held before the call.
+    pub strict_holds: bool,
     /// For how long an answer that nobody reads any more is drained before the call is cancelled.
     pub drain: Duration,
     /// How many messages of a session go along as context, at most.
@@ -198,7 +200,8 @@ impl AiService {
 
     pub(super) async fn bounds(&self, call: &Call, calls: &[ProviderCall]) -> Result<Bounds, CallError> {
         let assumed = self.parts.settings.assumed_output_tokens;
-        let bounds = Bounds::of(call, assumed, models(calls));
+        let is_elastic = call.streamed && !call.output.is_strict && !self.parts.settings.strict_holds;
+        let bounds = Bounds::of(call, assumed, is_elastic, models(calls));
         let least = call.input.least();
         if let Some(limit) = call.target.max_input_tokens.filter(|limit| least > *limit) {
             return Err(CallError::InputTooLong { tokens: bounds.likely_input, limit });

@@ -149,8 +149,10 @@ impl Course {
 
     /// What was used that was not held, which happens where a provider counts more than anybody could say before.
     fn beyond_hold(&self, usage: &CallUsage, cost: Option<&Cost>) -> BeyondHold {
-        let tokens = (whole(usage.tokens.total()) - self.bounds.tokens()).max(0);
-        let held = || self.cost_of(self.bounds.output);
+        // Where no limit stands in its way, no more is held for an answer that grows.
+        let output = if self.is_limited() { self.bounds.output } else { self.bounds.output_most };
+        let tokens = (whole(usage.tokens.total()) - self.bounds.grown_to(output).tokens()).max(0);
+        let held = || self.cost_of(output);
         let beyond = BeyondHold { tokens, cost_nano_usd: cost.map_or(0, |cost| (cost.amount.0 - held()).max(0)) };
         if !beyond.is_nothing() {
             let BeyondHold { tokens, cost_nano_usd } = beyond;

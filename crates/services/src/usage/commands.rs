@@ -167,6 +167,9 @@ impl Command {
 pub struct TokensAtHand {
     pub held: i64,
     pub available: i64,
+    /// What the limits of a call's API key leave beside what was held: model tokens, and nano-dollars. `None` where it has none.
+    pub key_tokens: Option<i64>,
+    pub key_cost: Option<i64>,
 }
 
 /// What a demand came to. A refusal is an answer, not an error: it has a decision too.

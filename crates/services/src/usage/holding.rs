@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use domain::entitlements::{Decision, Entitlement, Reason, decide};
+use domain::prices::NanoUsd;
 use domain::usage::{
     CallEnding, CallPhase, Ending, HeldCall, Hold, HoldRefusal, HoldStatus, Holding, KeyLimitReached, KeyShare,
     KeyTally, KeyWindows, admit, admit_more, expire, extend, extend_call, extending_needs_tokens, release, settle,
@@ -152,6 +153,21 @@ pub fn share_of_key(
             Err(Box::new(Fate::Settled(Err(UsageError::KeyLimit { reached, resets_at, as_of }))))
         }
     }
+}
+
+/// What the limits of a key leave beside what was used, what is held, and this share: model tokens and nano-dollars.
+pub fn room_beside(
+    keys: &HashMap<KeyWindow, Option<KeyCounter>>,
+    demand: &Demand,
+    call: &CallDemand,
+    share: &KeyShare,
+) -> (Option<i64>, Option<i64>) {
+    let windows = demand.api_key_id.and_then(|key| locked_windows(keys, demand.user_id, key, &share.windows));
+    let Some([minute, month]) = windows else { return (None, None) };
+    let left = |limit: i64, parts: [i64; 3]| parts.into_iter().fold(limit, i64::saturating_sub).max(0);
+    let tokens = |limit| left(limit, [minute.tokens, minute.tokens_held, share.tokens]);
+    let cost = |limit: NanoUsd| left(limit.0, [month.cost, month.cost_held, share.cost_nano_usd]);
+    (call.limits.tokens_per_minute.map(tokens), call.limits.monthly_cost.map(cost))
 }
 
 /// What a call that grows holds more of its key's limits; `None` where that is nothing. `Err` where the key has no room for it.

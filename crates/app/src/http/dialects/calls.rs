@@ -28,6 +28,8 @@ use crate::http::replays::RepeatSigns;
 
 /// Asks for a bound to be lowered to what can be paid, rather than the call to be refused.
 const LOWER_MAX_TOKENS: &str = "x-product-base-lower-max-tokens";
+/// Asks for all of the bound of a stream to be held before the call, rather than as the answer grows.
+const STRICT_HOLD: &str = "x-product-base-strict-hold";
 /// Headers of the providers' own that go along with a call in their words.
 const PASSED: [&str; 3] = [ANTHROPIC_VERSION, "anthropic-beta", "openai-beta"];
 /// How long such a header may be.
@@ -47,6 +49,7 @@ pub struct Knock {
     asking: Asking,
     headers: Vec<(String, String)>,
     may_be_lowered: bool,
+    is_strict: bool,
     request_id: String,
     /// When it came, in seconds since 1970.
     created: i64,
@@ -55,14 +58,14 @@ pub struct Knock {
 impl Knock {
     pub fn of(request: &HttpRequest, caller: &Caller, dialect: Dialect, operation: Operation) -> Self {
         let headers = request.headers();
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         Self {
             dialect,
             operation,
             signs: RepeatSigns::of(request, caller),
             asking: caller.into(),
             headers: passed(headers, dialect),
-            may_be_lowered: text(LOWER_MAX_TOKENS).is_some_and(|value| value.eq_ignore_ascii_case("true")),
+            may_be_lowered: is_asked(headers, LOWER_MAX_TOKENS),
+            is_strict: asks_for_strict_hold(headers),
             request_id: request_id(request),
             created: request.app_data::<Data<dyn Clock>>().map_or(0, |clock| clock.now().timestamp()),
         }
@@ -108,6 +111,7 @@ impl Knock {
                 asked: asked.max_output_tokens,
                 answers: asked.answers,
                 may_be_lowered: self.may_be_lowered,
+                is_strict: self.is_strict,
             },
             tier: asked.tier,
             hold_id: None,
@@ -173,6 +177,16 @@ where
         return work();
     }
     spawn_blocking(work).await.unwrap_or_else(|broken| Err(Problem::internal(&broken)))
+}
+
+/// Whether a request asks for all of its bound to be held before the call.
+pub fn asks_for_strict_hold(headers: &HeaderMap) -> bool {
+    is_asked(headers, STRICT_HOLD)
+}
+
+fn is_asked(headers: &HeaderMap, name: &str) -> bool {
+    let value = headers.get(name).and_then(|value| value.to_str().ok());
+    value.is_some_and(|value| value.eq_ignore_ascii_case("true"))
 }
 
 fn passed(headers: &HeaderMap, dialect: Dialect) -> Vec<(String, String)> {
