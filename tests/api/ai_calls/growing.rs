@@ -87,6 +87,24 @@ async fn a_bound_that_cannot_be_paid_whole_is_no_reason_to_refuse_a_stream() {
     stage.expect_bill(6).await;
 }
 
+/// Claude refuses a bound that is not larger than what the model is told to think with.
+#[tokio::test]
+async fn a_bound_is_not_lowered_below_what_is_thought_with() {
+    let stage = stage(|_| {}).await;
+    stage.upstream.script_others(Script::words(3).priced(prices()));
+    let key = stage.key(json!({ "monthly_cost_usd": "0.5" })).await;
+    let mut body = json!({ "model": "claude-one", "max_tokens": 64_000, "stream": true,
+        "messages": [{ "role": "user", "content": "Hello" }] });
+    for (budget, status) in [(40_000, 200), (60_000, 429)] {
+        body["thinking"] = json!({ "type": "enabled", "budget_tokens": budget });
+        let answer = stage.app.post("/v1/messages").bearer(key.text_at("/key")).json(&body).send().await;
+        assert_eq!(answer.status, status, "{answer}");
+        assert!(status == 200 || answer.text.contains("can cost 0.6"), "{answer}");
+    }
+    assert!(told(&stage) > 40_000);
+    stage.expect_bill(1).await;
+}
+
 #[tokio::test]
 async fn an_operator_can_have_all_bounds_held_whole() {
     let stage = stage(|settings| settings.ai.calls.strict_holds = true).await;

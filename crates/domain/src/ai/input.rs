@@ -44,6 +44,7 @@ pub struct InputSize {
     pub opaque_bytes: u64,
     /// How many digits the text has.
     pub digits: u64,
+    /// Messages whose own JSON is not weighed, of which nothing but the text is.
     pub messages: u64,
     pub images: u64,
     /// Pages of documents, by their length.
@@ -56,6 +57,8 @@ pub struct InputSize {
     pub is_unseen: bool,
     /// Whether the answer may be spoken.
     pub answers_in_sound: bool,
+    /// How many tokens the model is told to think with: the bound of its answer has to be larger.
+    pub thinking_budget: u64,
     /// How often each of the provider's own tools may be called, where the call offers them.
     pub tool_calls: ToolCalls,
 }

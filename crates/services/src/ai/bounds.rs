@@ -26,6 +26,8 @@ pub struct Bounds {
     /// Up to where a stream may grow beyond that.
     pub output_most: u64,
     pub answers: u64,
+    /// The least that each answer may be bounded to, to be of any use.
+    least: u64,
     /// Whether something goes in that nobody sees, at a model of which nobody knows how much it takes.
     pub is_unbounded: bool,
     /// Whether less than was asked is held.
@@ -60,7 +62,18 @@ impl Bounds {
         };
         let output_most = asked.map_or(most, |asked| asked.min(most)).saturating_mul(answers);
         let output = each.saturating_mul(answers);
-        Self { likely_input, input, output, output_most, answers, is_unbounded: false, is_lowered: false, is_unasked }
+        let least = OUTPUT_LEAST.max(call.input.thinking_budget.saturating_add(1));
+        Self {
+            likely_input,
+            input,
+            output,
+            output_most,
+            answers,
+            least,
+            is_unbounded: false,
+            is_lowered: false,
+            is_unasked,
+        }
     }
 
     /// Held to the input window of the models, where it is known of all: no call takes in more than that, and one that takes in
@@ -92,9 +105,13 @@ impl Bounds {
 
     /// With so much output in all, if that is less and of any use.
     pub fn lowered(&self, output: u64) -> Option<Self> {
-        let of_use = OUTPUT_LEAST.saturating_mul(self.answers);
-        let fits = output >= of_use && output < self.output;
+        let fits = output >= self.of_use() && output < self.output;
         fits.then(|| Self { output, output_most: output, is_lowered: true, ..self.clone() })
+    }
+
+    /// The least output in all that is of any use.
+    pub const fn of_use(&self) -> u64 {
+        self.least.saturating_mul(self.answers)
     }
 
     /// With a bound of so much output in all, up to which it may grow; never below what is held.

@@ -10,7 +10,7 @@
 
 use domain::entitlements::Reason;
 use domain::prices::{NanoUsd, PriceList};
-use domain::usage::HoldId;
+use domain::usage::KeyWindows;
 use ports::ai::ProviderCall;
 
 use super::bounds::{Bounds, whole};
@@ -37,13 +37,22 @@ impl AiService {
         }
         let mut lowerings = if may_lower { LOWERINGS } else { 0 };
         loop {
-            let cost = self.max_cost(call, &bounds, &calls, &prices, now).await?;
-            let (error, room) = match self.parts.usage.demand(self.demand(call, &bounds, cost, now)).await {
+            let demand_cost = self.max_cost(call, &bounds, &calls, &prices, now).await?;
+            let (error, room) = match self.parts.usage.demand(self.demand(call, &bounds, demand_cost, now)).await {
                 Ok(demanded) if is_unbounded && demanded.tokens.held > 0 => {
-                    return Err(self.refuse_unbounded(call, &demanded).await);
+                    self.give_back(call, &demanded).await;
+                    return Err(CallError::Unbounded(call.target.model.to_string()));
                 }
                 Ok(demanded) if demanded.hold.is_some() => {
-                    let bounds = self.told_what_can_be_paid(call, bounds, &demanded, &calls, &prices);
+                    let told = told_what_can_be_paid(call, &bounds, &demanded, &calls, &prices);
+                    let of_use = bounds.of_use().min(bounds.output_most);
+                    if told.output_most < of_use {
+                        self.give_back(call, &demanded).await;
+                        let needed = bounds.grown_to(of_use);
+                        let cost = self.max_cost(call, &needed, &calls, &prices, now).await?;
+                        return Err(too_little_room(call, &demanded, cost.zip(demand_cost), &bounds, &needed));
+                    }
+                    let bounds = told;
                     for call in &mut calls {
                         call.max_output_tokens = bounds.told();
                     }
@@ -71,34 +80,6 @@ impl AiService {
         }
     }
 
-    /// A stream whose bound is asked for is told no more than there is room for, so that it cannot use more than the limits allow
-    /// before anybody has seen it. One without a bound is cut where no more can be held.
-    fn told_what_can_be_paid(
-        &self,
-        call: &Call,
-        bounds: Bounds,
-        demanded: &Demanded,
-        calls: &[ProviderCall],
-        prices: &PriceList,
-    ) -> Bounds {
-        if call.output.asked.is_none() || bounds.output >= bounds.output_most {
-            return bounds;
-        }
-        let at_hand = &demanded.tokens;
-        let balance = (at_hand.held > 0).then_some(at_hand.available);
-        let tokens = at_hand.key_tokens.into_iter().chain(balance).min();
-        let beside = |more: i64| bounds.output.saturating_add(u64::try_from(more).unwrap_or_default());
-        let by_tokens = tokens.map_or(u64::MAX, beside);
-        let by_cost = at_hand.key_cost.map_or(u64::MAX, |more| {
-            let models: Vec<_> = models(calls).collect();
-            let at = demanded.decision.as_of;
-            let held = bounds.cost(call, models.iter().copied(), prices, at).map_or(0, |cost| cost.0);
-            let room = NanoUsd(held.saturating_add(more));
-            bounds.grown_to(bounds.output_most).output_for(call, &models, room, prices, at)
-        });
-        bounds.capped(by_tokens.min(by_cost))
-    }
-
     /// How many tokens go into a call at most, where that is known of all models that may answer.
     pub(super) async fn window(&self, call: &Call, calls: &[ProviderCall]) -> Result<Option<u64>, CallError> {
         let mut widest = call.target.max_input_tokens;
@@ -109,15 +90,74 @@ impl AiService {
         Ok(widest)
     }
 
-    /// Gives back a hold that nobody can say is enough.
-    async fn refuse_unbounded(&self, call: &Call, demanded: &Demanded) -> CallError {
+    /// Gives back a hold that is not enough, or that nobody can say is enough.
+    async fn give_back(&self, call: &Call, demanded: &Demanded) {
         if let Some(hold) = demanded.hold
-            && let Err(error) = self.change(HoldId(hold.id.0), call.asking.user_id, HoldAction::ReleaseCall).await
+            && let Err(error) = self.change(hold.id, call.asking.user_id, HoldAction::ReleaseCall).await
         {
-            tracing::warn!(%error, call = %hold.id.0, "a hold that was not needed could not be given back; the sweep does");
+            tracing::warn!(%error, call = %hold.id.0, "a hold that was not enough could not be given back; the sweep does");
         }
-        CallError::Unbounded(call.target.model.to_string())
     }
+}
+
+/// A stream whose bound is asked for is told no more than there is room for, so that it cannot use more than the limits allow
+/// before anybody has seen it. One without a bound is cut where no more can be held.
+fn told_what_can_be_paid(
+    call: &Call,
+    bounds: &Bounds,
+    demanded: &Demanded,
+    calls: &[ProviderCall],
+    prices: &PriceList,
+) -> Bounds {
+    if call.output.asked.is_none() || bounds.output >= bounds.output_most {
+        return bounds.clone();
+    }
+    let at_hand = &demanded.tokens;
+    let balance = (at_hand.held > 0).then_some(at_hand.available);
+    let tokens = at_hand.key_tokens.into_iter().chain(balance).min();
+    let beside = |more: i64| bounds.output.saturating_add(u64::try_from(more).unwrap_or_default());
+    let by_tokens = tokens.map_or(u64::MAX, beside);
+    let by_cost = at_hand.key_cost.map_or(u64::MAX, |more| {
+        let models: Vec<_> = models(calls).collect();
+        let at = demanded.decision.as_of;
+        let held = bounds.cost(call, models.iter().copied(), prices, at).map_or(0, |cost| cost.0);
+        let room = NanoUsd(held.saturating_add(more));
+        bounds.grown_to(bounds.output_most).output_for(call, &models, room, prices, at)
+    });
+    bounds.clone().capped(by_tokens.min(by_cost))
+}
+
+/// The limit that leaves a call that was held less than what would be of use to it; `costs` are those of what it needs and of what
+/// was held.
+fn too_little_room(
+    call: &Call,
+    demanded: &Demanded,
+    costs: Option<(NanoUsd, NanoUsd)>,
+    held: &Bounds,
+    needed: &Bounds,
+) -> CallError {
+    let (limits, at_hand) = (&call.asking.limits, &demanded.tokens);
+    let decision = demanded.decision.clone();
+    let as_of = decision.as_of;
+    let needed = needed.tokens();
+    let of_key = |reached: KeyLimitReached| {
+        let resets_at = reached.resets_at(&KeyWindows::at(as_of));
+        CallError::KeyLimit { reached, resets_at, as_of }
+    };
+    if let Some((limit, left)) = limits.tokens_per_minute.zip(at_hand.key_tokens)
+        && needed > left.saturating_add(held.tokens())
+    {
+        let used = limit.saturating_sub(left).saturating_sub(held.tokens());
+        return of_key(KeyLimitReached::Tokens { limit, used, needed });
+    }
+    if let (Some((limit, left)), Some((cost, held))) = (limits.monthly_cost.zip(at_hand.key_cost), costs)
+        && cost.0 > left.saturating_add(held.0)
+    {
+        let used = NanoUsd(limit.0.saturating_sub(left).saturating_sub(held.0));
+        return of_key(KeyLimitReached::Cost { limit, used, needed: cost });
+    }
+    let available = at_hand.available.saturating_add(at_hand.held);
+    CallError::Unaffordable { needed, available, decision: Box::new(decision) }
 }
 
 /// Why it was not held, and how much output there would be room for.

@@ -24,6 +24,8 @@ pub fn find<'a>(body: &'a Value, found: &mut Found<'a>) -> Result<(), Problem> {
         found.size.has_tools = true;
         read_tool(tool, found);
     }
+    let budget = body.pointer("/thinking/budget_tokens").and_then(Value::as_u64);
+    found.size.thinking_budget = budget.unwrap_or_default();
     if items(body, "mcp_servers").next().is_some() || says(body, "container") {
         found.unseen();
     }

@@ -10,8 +10,6 @@ use crate::http::problem::Problem;
 const SEARCHES: u64 = 1;
 /// How often a tool of the provider's may be called, which a call cannot say here.
 const TOOL_CALLS: u64 = 5;
-/// How many answers a call may ask for.
-const ANSWERS_MAX: u64 = 128;
 /// Fields that name what stands elsewhere.
 const ELSEWHERE: [&str; 4] = ["previous_response_id", "conversation", "prompt", "container"];
 
@@ -30,9 +28,10 @@ pub fn find<'a>(body: &'a Value, found: &mut Found<'a>) -> Result<(), Problem> {
         read_tool(tool, found);
     }
     if says(body, "web_search_options") {
-        let answers = body.get("n").and_then(Value::as_u64).unwrap_or(1).clamp(1, ANSWERS_MAX);
+        let answers = body.get("n").and_then(Value::as_u64).unwrap_or(1).max(1);
         found.unseen();
-        found.size.tool_calls.web_search = found.size.tool_calls.web_search.saturating_add(SEARCHES * answers);
+        let searches = SEARCHES.saturating_mul(answers);
+        found.size.tool_calls.web_search = found.size.tool_calls.web_search.saturating_add(searches);
     }
     if ELSEWHERE.iter().any(|name| says(body, name)) {
         found.unseen();

@@ -213,6 +213,22 @@ fn the_providers_tools_are_counted_by_their_most_uses() {
     assert_eq!((calls.web_search, calls.web_fetch, calls.code_execution), (5, 0, 5));
 }
 
+/// The counter takes 35 ms a megabyte at worst.
+#[test]
+fn of_a_large_body_a_bounded_part_is_counted_and_all_is_weighed() {
+    let counted = std::cell::Cell::new(0_usize);
+    let count = |text: &str| {
+        counted.set(counted.get() + text.len());
+        0
+    };
+    let body = json!({ "messages": [{ "role": "user", "content": "é".repeat(16 * 1_024 * 1_024) }] });
+    let text = body.to_string();
+    let size = weigh(Anthropic, &text, &body, &count).unwrap();
+    assert!(counted.get() <= COUNTED_MAX);
+    assert!(size.text_tokens >= 28 * 1_024 * 1_024 / BYTES_A_TOKEN_HELD, "more than any model takes");
+    assert_eq!(size.text_bytes, u64::try_from(text.len()).unwrap());
+}
+
 #[test]
 fn what_is_too_much_is_named() {
     let image = json!({ "type": "image_url", "image_url": { "url": format!("data:image/png;base64,{PNG}") } });
