@@ -19,7 +19,8 @@ use super::usage::ToolCalls;
 pub const BYTES_A_TOKEN: u64 = 4;
 /// The same for what is held.
 pub const BYTES_A_TOKEN_HELD: u64 = 3;
-/// What every message costs beside its text, and the request once more.
+/// What every message costs beside its text, and the request once more. Where the JSON of the messages is weighed, it stands for
+/// that.
 const TOKENS_A_MESSAGE: u64 = 8;
 /// The most that one picture comes to, at the highest resolution that any of the providers takes.
 const TOKENS_AN_IMAGE: u64 = 5_000;
@@ -117,7 +118,10 @@ impl InputSize {
     }
 
     const fn of_messages(&self) -> u64 {
-        TOKENS_A_MESSAGE.saturating_mul(self.messages.saturating_add(1))
+        match self.messages {
+            0 => 0,
+            messages => TOKENS_A_MESSAGE.saturating_mul(messages.saturating_add(1)),
+        }
     }
 }
 
@@ -134,15 +138,15 @@ mod tests {
     #[test]
     fn a_picture_has_what_its_model_counts() {
         let size = InputSize { images: 2, ..InputSize::default() };
-        assert_eq!((size.likely(), size.most("gpt-5", true)), (3_008, 10_008));
-        assert_eq!(size.most("gpt-4o-mini-2024", true), 2 * 48_200 + 8);
+        assert_eq!((size.likely(), size.most("gpt-5", true)), (3_000, 10_000));
+        assert_eq!(size.most("gpt-4o-mini-2024", true), 2 * 48_200);
     }
 
     #[test]
     fn others_count_each_digit() {
         let digits = InputSize { text_tokens: 1_000, text_bytes: 3_000, digits: 3_000, ..InputSize::default() };
-        assert_eq!(digits.most("m", true), 1_008);
-        assert_eq!(digits.most("m", false), 3_008);
+        assert_eq!(digits.most("m", true), 1_000);
+        assert_eq!(digits.most("m", false), 3_000);
     }
 
     proptest! {
