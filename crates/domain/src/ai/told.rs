@@ -180,7 +180,7 @@ mod tests {
 
     use super::*;
 
-    fn number(value: serde_json::Value) -> Option<i64> {
+    fn number(value: &serde_json::Value) -> Option<i64> {
         serde_json::from_value::<Told>(json!({ "n": value })).unwrap().number(&["n"])
     }
 
@@ -203,7 +203,7 @@ mod tests {
             (json!({}), None),
             (json!([5]), None),
         ] {
-            assert_eq!(number(value.clone()), expected, "{value}");
+            assert_eq!(number(&value), expected, "{value}");
         }
         let twice: Told = serde_json::from_str(r#"{"n":3,"n":7,"n":"x"}"#).unwrap();
         assert_eq!(twice.number(&["n"]), Some(7));

@@ -37,9 +37,9 @@ fn read_block<'a>(block: &'a Value, found: &mut Found<'a>, place: &dyn Fn() -> S
     match kind {
         "image" => return read_image(block, found, place),
         "document" => read_document(block, found),
-        "thinking" => text(block, "signature").into_iter().for_each(|signature| found.opaque(signature)),
-        "redacted_thinking" => text(block, "data").into_iter().for_each(|data| found.opaque(data)),
-        "web_search_result" => text(block, "encrypted_content").into_iter().for_each(|content| found.opaque(content)),
+        "thinking" => found.opaque(text(block, "signature").unwrap_or_default()),
+        "redacted_thinking" => found.opaque(text(block, "data").unwrap_or_default()),
+        "web_search_result" => found.opaque(text(block, "encrypted_content").unwrap_or_default()),
         "text" | "tool_use" | "server_tool_use" | "mcp_tool_use" | "search_result" | "tool_reference" => {}
         _ if kind.ends_with("tool_result") => {}
         _ if refers(block) => found.unseen(),

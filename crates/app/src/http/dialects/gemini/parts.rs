@@ -70,7 +70,9 @@ fn read_content<'a>(content: &'a Value, found: &mut Found<'a>, place: &dyn Fn() 
 
 fn read_part<'a>(part: &'a Value, found: &mut Found<'a>, place: &dyn Fn() -> String) -> Result<(), Problem> {
     for name in ["thoughtSignature", "thought_signature"] {
-        text(part, name).into_iter().for_each(|signature| found.opaque(signature));
+        if let Some(signature) = text(part, name) {
+            found.opaque(signature);
+        }
     }
     if let Some(inline) = either(part, "inlineData", "inline_data") {
         let media_type = text(inline, "mimeType").or_else(|| text(inline, "mime_type")).unwrap_or_default();

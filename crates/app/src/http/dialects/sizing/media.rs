@@ -95,9 +95,7 @@ impl<'a> Found<'a> {
     /// A document as a data URI, or as base64 alone.
     pub fn file_data(&mut self, data: &'a str) {
         match data_uri(data) {
-            Some((media_type, inner)) if media_type == "application/pdf" => {
-                self.medium_in(Kind::Document, inner, data);
-            }
+            Some(("application/pdf", inner)) => self.medium_in(Kind::Document, inner, data),
             Some((media_type, _)) if media_type.starts_with("text/") => {}
             Some(_) => self.unseen_document(),
             None => self.medium(Kind::Document, data),
@@ -222,7 +220,7 @@ fn head(base64: &str) -> Vec<u8> {
     bytes
 }
 
-const fn value(digit: u8) -> u32 {
+fn value(digit: u8) -> u32 {
     let number = match digit {
         b'A'..=b'Z' => digit - b'A',
         b'a'..=b'z' => digit - b'a' + 26,
@@ -230,7 +228,7 @@ const fn value(digit: u8) -> u32 {
         b'+' | b'-' => 62,
         _ => 63,
     };
-    number as u32
+    u32::from(number)
 }
 
 #[cfg(test)]

@@ -155,7 +155,7 @@ mod tests {
         fn a_string_is_what_a_parser_reads(text: String) {
             let written = serde_json::to_string(&text).unwrap();
             prop_assert_eq!(plain(&written), format!("\"{text}\""));
-            let ascii: String = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+            let ascii: String = text.encode_utf16().fold(String::new(), |text, unit| text + &format!("\\u{unit:04x}"));
             let read: Value = serde_json::from_str(&format!("\"{ascii}\"")).unwrap();
             prop_assert_eq!(plain(&format!("\"{ascii}\"")), format!("\"{}\"", read.as_str().unwrap()));
         }

@@ -128,7 +128,8 @@ fn text_counts_wherever_it_stands() {
 fn what_is_given_twice_and_what_is_escaped_counts() {
     let many = "word ".repeat(500);
     let twice = format!(r#"{{"messages":[{{"role":"user","content":"{many}"}}],"messages":[]}}"#);
-    let escaped: String = many.chars().map(|character| format!("\\u{:04x}", u32::from(character))).collect();
+    let escape = |text: String, unit: u16| text + &format!("\\u{unit:04x}");
+    let escaped = many.encode_utf16().fold(String::new(), escape);
     let escaped = format!(r#"{{"messages":[{{"role":"user","content":"{escaped}"}}]}}"#);
     for body in [twice, escaped] {
         assert!(weighed(Anthropic, &body).text_tokens >= 500);
