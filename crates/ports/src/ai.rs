@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::ai::{CallUsage, Conversation, Delta, FinishReason, ModelId, Provider, ReportedUsage};
-use domain::prices::NanoUsd;
+use domain::prices::{NanoUsd, PriceKind};
 use domain::usage::HoldId;
 use futures_core::Stream;
 use thiserror::Error;
@@ -308,4 +308,8 @@ pub trait CallObserver: Send + Sync {
     fn ended(&self, report: &CallReport);
     /// By a word for why: `limit`, `tokens`, `key_limit`, ..
     fn refused(&self, provider: Provider, model: &ModelId, why: &'static str);
+    /// Kinds of tokens that a call used and that have no price, so that another kind's was taken.
+    fn assumed_prices(&self, provider: Provider, kinds: &[PriceKind]);
+    /// A call used more than was held for it.
+    fn beyond_hold(&self, provider: Provider);
 }

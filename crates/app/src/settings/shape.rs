@@ -248,6 +248,7 @@ pub struct AiCalls {
     pub hold_seconds: u16,
     pub assumed_output_tokens: u32,
     pub lower_max_tokens: bool,
+    pub strict_holds: bool,
     pub drain_seconds: u16,
     pub head_wait_ms: u32,
     pub ping_ms: u32,

@@ -7,7 +7,6 @@
 use domain::ai::{TOKENS_MAX, Tier};
 use ports::ai::Framing;
 use serde_json::Value;
-use services::ai::calls::InputSize;
 
 use actix_web::http::StatusCode;
 use adapters::json_repair::repaired;
@@ -35,7 +34,6 @@ pub struct Asked {
     pub form: Form,
     /// Of a stream in `OpenAI`'s dialect: whether it ends with the usage.
     pub include_usage: bool,
-    pub input: InputSize,
     /// The most that each answer may have.
     pub max_output_tokens: Option<u64>,
     pub answers: u64,

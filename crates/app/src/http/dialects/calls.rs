@@ -7,7 +7,7 @@ use actix_web::HttpRequest;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::web::{Bytes, Data};
-use domain::ai::Conversation;
+use domain::ai::{Conversation, InputSize};
 use domain::identity::Caller;
 use domain::prices::ModelPurpose;
 use ports::ai::{CallContent, Framing, NativeCall, Operation};
@@ -23,12 +23,15 @@ use super::dialect::{Dialect, GOOGLE_KEY};
 use super::fallbacks::{ByWhom, translate, translation};
 use super::leniency;
 use super::rendering::{Frame, Renderer};
+use super::sizing::weigh;
 use crate::http::finish::RequestId;
 use crate::http::problem::Problem;
 use crate::http::replays::RepeatSigns;
 
 /// Asks for a bound to be lowered to what can be paid, rather than the call to be refused.
 const LOWER_MAX_TOKENS: &str = "x-product-base-lower-max-tokens";
+/// Asks for all of the bound of a stream to be held before the call, rather than as the answer grows.
+const STRICT_HOLD: &str = "x-product-base-strict-hold";
 /// How long a header of the provider's own may be that goes along, and how many there may be.
 const PASSED_LENGTH_MAX: usize = 16 * 1_024;
 const PASSED_MAX: usize = 32;
@@ -49,6 +52,7 @@ pub struct Knock {
     asking: Asking,
     headers: Result<Vec<(String, String)>, Problem>,
     may_be_lowered: bool,
+    is_strict: bool,
     request_id: String,
     /// When it came, in seconds since 1970.
     created: i64,
@@ -57,14 +61,14 @@ pub struct Knock {
 impl Knock {
     pub fn of(request: &HttpRequest, caller: &Caller, dialect: Dialect, operation: Operation) -> Self {
         let headers = request.headers();
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         Self {
             dialect,
             operation,
             signs: RepeatSigns::of(request, caller),
             asking: caller.into(),
             headers: passed(headers, dialect),
-            may_be_lowered: text(LOWER_MAX_TOKENS).is_some_and(|value| value.eq_ignore_ascii_case("true")),
+            may_be_lowered: is_asked(headers, LOWER_MAX_TOKENS),
+            is_strict: asks_for_strict_hold(headers),
             request_id: request_id(request),
             created: request.app_data::<Data<dyn Clock>>().map_or(0, |clock| clock.now().timestamp()),
         }
@@ -73,10 +77,10 @@ impl Knock {
     /// The call that the body asks for, and how its answer is written.
     pub async fn prepare<R>(self, ai: Arc<AiService>, body: Bytes, read: R) -> Result<(Call, Writing), Problem>
     where
-        R: FnOnce(&Value, Count<'_>) -> Result<Asked, Problem> + Send + 'static,
+        R: FnOnce(&Value) -> Result<Asked, Problem> + Send + 'static,
     {
         let headers = self.headers.clone()?;
-        let (text, asked) = sized(&ai, body, read).await?;
+        let (text, asked, input) = sized(&ai, self.dialect, body, read).await?;
         let purpose = match self.operation {
             Operation::Embeddings => ModelPurpose::Embedding,
             Operation::Chat | Operation::CountTokens => ModelPurpose::Chat,
@@ -95,7 +99,7 @@ impl Knock {
             include_usage: asked.include_usage,
             answers: asked.answers.min(ANSWERS_ENDED),
             created: self.created,
-            input_tokens: asked.input.text_tokens,
+            input_tokens: input.likely(),
             request_id: self.request_id.clone(),
         };
         let content = if is_native {
@@ -108,11 +112,12 @@ impl Knock {
             target,
             content,
             streamed: asked.form != Form::Whole,
-            input: asked.input,
+            input,
             output: OutputBound {
                 asked: asked.max_output_tokens,
                 answers: asked.answers,
                 may_be_lowered: self.may_be_lowered,
+                is_strict: self.is_strict,
             },
             tier: asked.tier,
             hold_id: None,
@@ -151,23 +156,40 @@ impl Knock {
     }
 }
 
-/// The text of a body, and what it asks for.
-pub async fn sized<T, R>(ai: &Arc<AiService>, body: Bytes, read: R) -> Result<(String, T), Problem>
+/// The text of a body, what it asks for, and how large it is.
+pub async fn sized<T, R>(
+    ai: &Arc<AiService>,
+    dialect: Dialect,
+    body: Bytes,
+    read: R,
+) -> Result<(String, T, InputSize), Problem>
 where
     T: Send + 'static,
-    R: FnOnce(&Value, Count<'_>) -> Result<T, Problem> + Send + 'static,
+    R: FnOnce(&Value) -> Result<T, Problem> + Send + 'static,
 {
     let ai = Arc::clone(ai);
     let is_long = body.len() > LONG_BODY;
     let work = move || {
         let text = String::from_utf8(body.into()).map_err(|_| Problem::malformed("The body is not UTF-8."))?;
-        let asked = read(&object(&text)?, &|text| ai.count(text))?;
-        Ok((text, asked))
+        let value = object(&text)?;
+        let asked = read(&value)?;
+        let input = weigh(dialect, &text, &value, &|text| ai.count(text));
+        Ok((text, asked, input))
     };
     if !is_long {
         return work();
     }
     spawn_blocking(work).await.unwrap_or_else(|broken| Err(Problem::internal(&broken)))
+}
+
+/// Whether a request asks for all of its bound to be held before the call.
+pub fn asks_for_strict_hold(headers: &HeaderMap) -> bool {
+    is_asked(headers, STRICT_HOLD)
+}
+
+fn is_asked(headers: &HeaderMap, name: &str) -> bool {
+    let value = headers.get(name).and_then(|value| value.to_str().ok());
+    value.is_some_and(|value| value.eq_ignore_ascii_case("true"))
 }
 
 /// The headers of the dialect's own provider. None is dropped without a word, but for those that say who pays: they are ours

@@ -6,11 +6,10 @@ use domain::prices::ModelPurpose;
 use ports::ai::{Framing, Operation};
 use serde_json::{Value, json};
 use services::ai::AiService;
-use services::ai::calls::InputSize;
 
 use super::asked::{Asked, Form, filled_list, model};
 use super::body::DialectBody;
-use super::calls::{Count, Knock, sized};
+use super::calls::{Knock, sized};
 use super::delivery::deliver;
 use super::dialect::Dialect;
 use super::{anthropic, gemini, openai};
@@ -18,11 +17,6 @@ use crate::http::caller::{Chat, Permitted};
 use crate::http::detached::detached;
 use crate::http::problem::Problem;
 use crate::http::replays::once;
-
-/// What a message has beside its text, in tokens.
-const OF_A_MESSAGE: u64 = 4;
-/// About what a picture comes to where tokens are only counted.
-const OF_A_PICTURE: u64 = 1_500;
 
 type Answered = Result<HttpResponse, Problem>;
 
@@ -80,11 +74,11 @@ pub async fn create_message(
     (status = 200, description = "`{input_tokens}`", body = Object),
 ), security(("token" = []), ("key" = [])))]
 pub async fn count_message_tokens(_asking: Permitted<Chat>, ai: Data<AiService>, body: DialectBody) -> Answered {
-    let read = |body: &Value, count: Count<'_>| {
+    let read = |body: &Value| {
         filled_list(body, "messages")?;
-        Ok((model(body)?, anthropic::request::input(body, count)?))
+        model(body)
     };
-    let tokens = counted(ai, body, read).await?;
+    let tokens = counted(ai, Dialect::Anthropic, body, read).await?;
     Ok(HttpResponse::Ok().json(json!({ "input_tokens": tokens })))
 }
 
@@ -109,7 +103,7 @@ pub async fn call_gemini_model(
     let knock = |operation| Knock::of(&request, &asking.caller, Dialect::Gemini, operation);
     let converse = |form| {
         let model = model.clone();
-        move |body: &Value, count: Count<'_>| gemini::request::read(model, form, body, count)
+        move |body: &Value| gemini::request::read(model, form, body)
     };
     match verb.as_str() {
         "generateContent" => answered(knock(Operation::Chat), ai, body, converse(Form::Whole)).await,
@@ -118,21 +112,21 @@ pub async fn call_gemini_model(
             answered(knock(Operation::Chat), ai, body, converse(form)).await
         }
         "embedContent" => {
-            let read = move |body: &Value, count: Count<'_>| gemini::request::read_embedding(model, body, count);
+            let read = move |body: &Value| gemini::request::read_embedding(model, body);
             answered(knock(Operation::Embeddings), ai, body, read).await
         }
         "batchEmbedContents" => {
-            let read = move |body: &Value, count: Count<'_>| gemini::request::read_embeddings(model, body, count);
+            let read = move |body: &Value| gemini::request::read_embeddings(model, body);
             answered(knock(Operation::Embeddings), ai, body, read).await
         }
         "countTokens" => {
-            let read = move |body: &Value, count: Count<'_>| {
+            let read = move |body: &Value| {
                 // The SDK sends the contents alone, or the whole of what it would ask.
                 let asked = body.get("generateContentRequest").unwrap_or(body);
                 filled_list(asked, "contents")?;
-                Ok((model, gemini::request::input(asked, count)?))
+                Ok(model)
             };
-            let tokens = counted(ai, body, read).await?;
+            let tokens = counted(ai, Dialect::Gemini, body, read).await?;
             Ok(HttpResponse::Ok().json(json!({ "totalTokens": tokens })))
         }
         other => Err(Problem::not_found(format!("There is no verb `{other}` of a model here."))),
@@ -160,7 +154,7 @@ pub async fn call_gemini_model_stable(
 
 async fn answered<R>(knock: Knock, ai: Data<AiService>, body: DialectBody, read: R) -> Answered
 where
-    R: FnOnce(&Value, Count<'_>) -> Result<Asked, Problem> + Send + 'static,
+    R: FnOnce(&Value) -> Result<Asked, Problem> + Send + 'static,
 {
     let ai = ai.into_inner();
     let signs = knock.signs.clone();
@@ -176,20 +170,17 @@ where
 }
 
 /// About how many tokens would go in, of a model that there is.
-async fn counted<R>(ai: Data<AiService>, body: DialectBody, read: R) -> Result<u64, Problem>
+async fn counted<R>(ai: Data<AiService>, dialect: Dialect, body: DialectBody, read: R) -> Result<u64, Problem>
 where
-    R: FnOnce(&Value, Count<'_>) -> Result<(String, InputSize), Problem> + Send + 'static,
+    R: FnOnce(&Value) -> Result<String, Problem> + Send + 'static,
 {
     let ai = ai.into_inner();
     detached(async move {
         let turn = body.turn().await?;
-        let (_, (model, input)) = sized(&ai, body.bytes, read).await?;
+        let (_, model, input) = sized(&ai, dialect, body.bytes, read).await?;
         drop(turn);
-        let found = ai.target(&model, None, ModelPurpose::Chat).await;
-        found?;
-        let beside =
-            input.messages.saturating_mul(OF_A_MESSAGE).saturating_add(input.images.saturating_mul(OF_A_PICTURE));
-        Ok::<_, Problem>(input.text_tokens.saturating_add(beside))
+        ai.target(&model, None, ModelPurpose::Chat).await?;
+        Ok::<_, Problem>(input.likely())
     })
     .await
 }

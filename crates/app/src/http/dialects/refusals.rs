@@ -79,6 +79,7 @@ fn problem(error: CallError) -> Problem {
         }
         CallError::WrongPurpose(_) => Problem::new(StatusCode::BAD_REQUEST, "wrong_purpose", told),
         CallError::Unpriced(_) => Problem::new(StatusCode::FORBIDDEN, "unpriced_model", told),
+        CallError::Unbounded(_) => Problem::new(StatusCode::FORBIDDEN, "unbounded_input", told),
         CallError::InputTooLong { tokens, limit } => Problem::new(StatusCode::BAD_REQUEST, "input_too_long", told)
             .with_field("tokens", tokens.into())
             .with_field("limit", limit.into()),

@@ -5,7 +5,7 @@ use ports::ai::{ProviderFault, ReplyPiece, Wait};
 use services::ai::StreamPace;
 use services::ai::answers::{BreakOff, StartedCall};
 use services::ai::errors::CallError;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::*;
 use crate::http::dialects::asked::Form;
@@ -239,10 +239,10 @@ fn of(dialect: Dialect, form: Form, sink: &Kept) -> Writing {
 const HURRIED: StreamPace = StreamPace { head_wait: Duration::from_millis(20), ping_every: Duration::from_millis(10) };
 
 /// Reads on until so many of these stand there.
-async fn until(body: &mut mpsc::Receiver<Bytes>, text: &mut String, needle: &str, times: usize) {
+async fn until(body: &mut ClientReader, text: &mut String, needle: &str, times: usize) {
     while text.matches(needle).count() < times {
-        let bytes = body.recv().await.unwrap_or_else(|| panic!("it ended without {needle:?}: {text}"));
-        text.push_str(std::str::from_utf8(&bytes).unwrap());
+        let bytes = body.next().await.unwrap_or_else(|| panic!("it ended without {needle:?}: {text}"));
+        text.push_str(std::str::from_utf8(&bytes.unwrap()).unwrap());
     }
 }
 

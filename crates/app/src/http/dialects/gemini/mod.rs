@@ -5,6 +5,7 @@ mod framing;
 #[cfg(test)]
 mod golden;
 pub mod native;
+pub mod parts;
 pub mod request;
 pub mod schemas;
 pub mod stream;
