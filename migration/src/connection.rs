@@ -58,6 +58,11 @@ impl Lock {
         bail!("another migration has held its lock for five minutes: see pg_locks where locktype = 'advisory'")
     }
 
+    /// It has nothing else to do while the lock is held.
+    pub const fn connection(&self) -> &DatabaseConnection {
+        &self.0
+    }
+
     pub async fn release(self) -> anyhow::Result<()> {
         self.0.close().await.context("the connection of the lock did not close")
     }
@@ -94,17 +99,26 @@ pub async fn table_exists<C: ConnectionTrait>(connection: &C, table: &str) -> an
 /// Whether the same statement may succeed when it is sent again: a busy table, a deadlock, or another runner
 /// that made the same role in the same moment.
 pub fn is_passing(error: &DbErr) -> bool {
-    let (DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause))) = error else {
-        return false;
-    };
-    let sqlx::Error::Database(answer) = &**cause else {
-        return false;
-    };
-    match answer.code().as_deref() {
-        Some("55P03" | "40P01" | "40001" | "23505" | "42710") => true,
-        Some("XX000") => answer.message().contains("tuple concurrently"),
+    is_busy(error) || matches!(state(error).as_deref(), Some("23505" | "42710"))
+}
+
+/// Whether somebody else has locked or just changed what the statement needs.
+pub fn is_busy(error: &DbErr) -> bool {
+    match state(error).as_deref() {
+        Some("55P03" | "40P01" | "40001") => true,
+        Some("XX000") => error.to_string().contains("tuple concurrently"),
         _ => false,
     }
+}
+
+fn state(error: &DbErr) -> Option<String> {
+    let (DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause))) = error else {
+        return None;
+    };
+    let sqlx::Error::Database(answer) = &**cause else {
+        return None;
+    };
+    answer.code().map(std::borrow::Cow::into_owned)
 }
 
 /// A SQL literal of a list of names.

@@ -22,7 +22,9 @@ fn steps_are_in_order_and_named_as_their_files() {
     assert!(names.is_sorted());
     for (position, name) in names.iter().enumerate() {
         let (day, rest) = name.split_at("m20261120".len());
-        assert!(day.starts_with('m') && rest.starts_with(&format!("_{:06}_", position + 1)), "{name}");
+        // The numbers rise; steps of branches that were merged late may leave gaps.
+        let number: usize = rest.get(1..7).and_then(|number| number.parse().ok()).unwrap_or_default();
+        assert!(day.starts_with('m') && number > position, "{name}");
     }
 }
 

@@ -1,12 +1,13 @@
 //! The schema of Product Base: its steps, what is replaced in place, its seeds and its checks.
 //!
-//! Promise: `up` twice is once; a run that was killed is finished by the next; two runners wait for each other;
+//! Promise: `up` twice is once; a run that was killed is finished by the next; two runners wait for each other; nobody who
+//! uses the database waits longer than 300 ms for a run (`runner.rs`); a run that cannot begin changes nothing (`refusal.rs`);
 //! `down` leaves nothing of ours but the roles, and touches nothing of anybody else's (`auth` of Supabase included).
 //! Cost of an `up` with nothing to do: two connections and about fifteen statements.
 
+use std::time::Duration;
+
 use anyhow::{Context, bail};
-use sea_orm_migration::MigratorTrait;
-use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseConnection};
 
 mod connection;
 #[cfg(test)]
@@ -24,9 +25,15 @@ mod m20261120_000010_create_ai_answers;
 mod m20261121_000011_carry_counters_and_settle_holds;
 mod m20261121_000012_find_refunds;
 mod m20261121_000013_chat_and_key_limits;
+mod m20261130_000022_totals_and_proofs;
+mod m20261130_000023_indexes_of_lists;
+mod m20261130_000024_organizations_outlive_owners;
 mod objects;
+mod record;
+mod refusal;
 mod replaceable;
 mod roles;
+mod runner;
 mod schema_dump;
 mod seed;
 mod status;
@@ -34,14 +41,16 @@ mod step;
 mod steps;
 mod verify;
 
+pub use runner::LOCK_PATIENCE;
 pub use schema_dump::schema_sql;
 pub use seed::{SeedSettings, seed, seed_with};
 pub use status::{StepStatus, status};
 pub use verify::{Finding, Severity, verify};
 
-use connection::{Lock, connect, query_all, table_exists};
-use objects::RECORD;
-use steps::{Migrator, STEPS};
+use connection::{query_all, table_exists};
+use record::RECORD;
+use runner::Runner;
+use steps::STEPS;
 
 /// What a run did. Empty lists and zero: there was nothing to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,130 +70,121 @@ pub fn names() -> Vec<String> {
 
 /// Brings the database to this schema: roles, steps, replaceable objects whose text has changed, partitions.
 pub async fn up(database_url: &str) -> anyhow::Result<Report> {
-    let lock = Lock::acquire(database_url).await?;
-    let connection = connect(database_url).await?;
-    let report = up_locked(&connection).await?;
-    connection.close().await?;
-    lock.release().await?;
+    up_within(database_url, LOCK_PATIENCE).await
+}
+
+/// The same, waiting for locks no longer than `patience` in all.
+pub async fn up_within(database_url: &str, patience: Duration) -> anyhow::Result<Report> {
+    let runner = Runner::start(database_url, patience).await?;
+    let report = up_locked(&runner).await?;
+    runner.end().await?;
     Ok(report)
 }
 
-async fn up_locked(connection: &DatabaseConnection) -> anyhow::Result<Report> {
+async fn up_locked(runner: &Runner) -> anyhow::Result<Report> {
+    let connection = &runner.connection;
+    let before = record::read(connection).await?;
+    refusal::check(connection, &before).await?;
     roles::ensure(connection).await?;
-    let before = status::applied(connection).await?;
-    refuse_older_binary(&before)?;
-    let pending: Vec<_> = STEPS.iter().filter(|step| !before.iter().any(|name| name == step.name)).collect();
-    let pending_tables: Vec<&str> = pending.iter().flat_map(|step| step.tables()).collect();
-    objects::refuse_foreign(connection, &pending_tables).await?;
-    if !pending.is_empty() {
-        make_record(connection).await?;
-        Migrator::up(connection, None)
+    record::make(runner).await?;
+    let mut applied = Vec::new();
+    for step in STEPS.iter().filter(|step| !before.has(step.name)) {
+        let parts_done = before.parts_done(step.name).unwrap_or_default();
+        step.apply(runner, parts_done)
             .await
             .context("a step could not be applied; what came before it stays, and the next `up` goes on from there")?;
+        applied.push(step.name.to_owned());
     }
-    let replaced = replaceable::apply(connection).await?;
-    for row in query_all(connection, "SELECT public.maintain_partitions() AS line").await? {
-        tracing::info!("{}", row.try_get::<String>("", "line")?);
-    }
-    Ok(Report { applied: pending.iter().map(|step| step.name.to_owned()).collect(), replaced, seeded: 0 })
+    let replaced = replaceable::apply(runner).await?;
+    maintain_partitions(runner).await?;
+    Ok(Report { applied, replaced, seeded: 0 })
 }
 
-/// An older binary would put older texts over newer functions, and cannot undo what it does not know.
-fn refuse_older_binary(applied: &[String]) -> anyhow::Result<()> {
-    match applied.iter().find(|name| !STEPS.iter().any(|step| step.name == name.as_str())) {
-        Some(unknown) => {
-            bail!("the database has the step {unknown}, which this binary does not know: migrate with the newer one")
-        }
-        None => Ok(()),
+/// The months that are missing. Old ones are dropped by the service's job, and not by a start.
+async fn maintain_partitions(runner: &Runner) -> anyhow::Result<()> {
+    for row in query_all(&runner.connection, "SELECT w.parent, w.month::text AS month FROM public.partitions_to_make() w").await? {
+        let (parent, month): (String, String) = (row.try_get("", "parent")?, row.try_get("", "month")?);
+        let make = format!("SELECT public.make_partition('{parent}', '{month}')");
+        runner.transaction(&format!("the month {month} of {parent}"), &[&make]).await?;
+        tracing::info!("made the month {month} of {parent}");
     }
-}
-
-/// The table is sea-orm's; it is made here, closed from its first moment, because Supabase gives new tables to everybody.
-async fn make_record(connection: &DatabaseConnection) -> anyhow::Result<()> {
-    if table_exists(connection, RECORD).await? {
-        return Ok(());
-    }
-    let create = format!(
-        "CREATE TABLE IF NOT EXISTS public.{RECORD} (version varchar NOT NULL, applied_at bigint NOT NULL, \
-         CONSTRAINT {RECORD}_pkey PRIMARY KEY (version)); {}",
-        step::close(&[RECORD])
-    );
-    connection.execute_unprepared(&create).await?;
     Ok(())
 }
 
 /// Undoes the last `steps`, or all of them, and answers their names. With all of them gone, our rights in this
 /// database go too; the roles stay, since they belong to the whole cluster.
 pub async fn down(database_url: &str, steps: Option<u32>) -> anyhow::Result<Vec<String>> {
-    let lock = Lock::acquire(database_url).await?;
-    let connection = connect(database_url).await?;
-    let undone = down_locked(&connection, steps).await?;
-    connection.close().await?;
-    lock.release().await?;
+    let runner = Runner::start(database_url, LOCK_PATIENCE).await?;
+    let undone = down_locked(&runner, steps).await?;
+    runner.end().await?;
     Ok(undone)
 }
 
-async fn down_locked(connection: &DatabaseConnection, steps: Option<u32>) -> anyhow::Result<Vec<String>> {
-    let mut undone = status::applied(connection).await?;
-    refuse_older_binary(&undone)?;
+async fn down_locked(runner: &Runner, steps: Option<u32>) -> anyhow::Result<Vec<String>> {
+    let recorded = record::read(&runner.connection).await?;
+    refusal::refuse_older_binary(&recorded)?;
+    if let Some((step, _)) = recorded.unfinished.first() {
+        bail!("the step {step} was begun and is not whole: run `up` first, and undo it then");
+    }
+    let mut undone = recorded.applied;
     undone.reverse();
     if let Some(steps) = steps {
         undone.truncate(usize::try_from(steps)?);
     }
     if !undone.is_empty() {
-        replaceable::drop_all(connection).await?;
-        Migrator::down(connection, steps).await.context(
-            "a step could not be undone; what came after it is gone, and the next `down` goes on from there",
-        )?;
+        record::make(runner).await?;
+        replaceable::drop_all(runner).await?;
+        for step in STEPS.iter().rev().filter(|step| undone.iter().any(|name| name == step.name)) {
+            step.undo(runner).await.context(
+                "a step could not be undone; what came after it is gone, and the next `down` goes on from there",
+            )?;
+        }
     }
-    if table_exists(connection, RECORD).await? && status::applied(connection).await?.is_empty() {
-        withdraw_rights(connection).await?;
-        connection.execute_unprepared(&format!("DROP TABLE public.{RECORD}")).await?;
+    if table_exists(&runner.connection, RECORD).await? && record::read(&runner.connection).await?.applied.is_empty() {
+        runner.transaction("the rights in this database", &[WITHDRAW_RIGHTS, &record::drop_all()]).await?;
     }
     Ok(undone)
 }
 
 /// What `schema_rights.sql` gave. Where an identity provider is, the last three roles are its own and keep their right.
-async fn withdraw_rights(connection: &DatabaseConnection) -> anyhow::Result<()> {
-    connection
-        .execute_unprepared(
-            "DO $rights$ BEGIN \
-             PERFORM set_config('client_min_messages', 'error', true); \
-             EXECUTE format('REVOKE CONNECT ON DATABASE %I FROM app_user, readonly_user', current_database()); \
-             REVOKE USAGE ON SCHEMA public FROM app_service, app_user, readonly_user; \
-             IF NOT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-                 WHERE n.nspname = 'auth' AND c.relname = 'users') THEN \
-               REVOKE USAGE ON SCHEMA public FROM anon, authenticated, service_role; \
-             END IF; END $rights$",
-        )
-        .await?;
-    Ok(())
-}
+const WITHDRAW_RIGHTS: &str = "DO $rights$ BEGIN \
+     PERFORM set_config('client_min_messages', 'error', true); \
+     EXECUTE format('REVOKE CONNECT ON DATABASE %I FROM app_user, readonly_user', current_database()); \
+     REVOKE USAGE ON SCHEMA public FROM app_service, app_user, readonly_user; \
+     IF NOT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = 'auth' AND c.relname = 'users') THEN \
+       REVOKE USAGE ON SCHEMA public FROM anon, authenticated, service_role; \
+     END IF; END $rights$";
 
 /// Puts row-level security on wherever it is off, and applies every replaceable object, whatever was applied last: for a
 /// database in which somebody changed by hand what `verify` now finds. Rows and tables stay as they are.
 pub async fn repair(database_url: &str) -> anyhow::Result<Report> {
-    let lock = Lock::acquire(database_url).await?;
-    let connection = connect(database_url).await?;
+    repair_within(database_url, LOCK_PATIENCE).await
+}
+
+/// The same, waiting for locks no longer than `patience` in all.
+pub async fn repair_within(database_url: &str, patience: Duration) -> anyhow::Result<Report> {
+    let runner = Runner::start(database_url, patience).await?;
     let mut tables = objects::tables();
     tables.push(RECORD);
-    if table_exists(&connection, "replaceable_checksums").await? {
-        let forget = format!("{}; DELETE FROM public.replaceable_checksums", step::protect(&tables));
-        connection.execute_unprepared(&forget).await?;
+    if table_exists(&runner.connection, "replaceable_checksums").await? {
+        for row in query_all(&runner.connection, &step::unprotected(&tables)).await? {
+            let name = row.try_get::<String>("", "name")?;
+            let protect = format!("ALTER TABLE {name} ENABLE ROW LEVEL SECURITY");
+            runner.transaction(&format!("row-level security of {name}"), &[&protect]).await?;
+        }
+        runner.transaction("replaceable_checksums", &["DELETE FROM public.replaceable_checksums"]).await?;
     }
-    let report = up_locked(&connection).await?;
-    connection.close().await?;
-    lock.release().await?;
+    let report = up_locked(&runner).await?;
+    runner.end().await?;
     Ok(report)
 }
 
 /// Everything of ours away and made again, in one lock. Tables of others stay.
 pub async fn fresh(database_url: &str) -> anyhow::Result<Report> {
-    let lock = Lock::acquire(database_url).await?;
-    let connection = connect(database_url).await?;
-    down_locked(&connection, None).await?;
-    let report = up_locked(&connection).await?;
-    connection.close().await?;
-    lock.release().await?;
+    let runner = Runner::start(database_url, LOCK_PATIENCE).await?;
+    down_locked(&runner, None).await?;
+    let report = up_locked(&runner).await?;
+    runner.end().await?;
     Ok(report)
 }

@@ -1,6 +1,11 @@
 //! All steps, in their order. A step that was released is never edited: what comes later is a new one.
-
-use sea_orm_migration::prelude::*;
+//!
+//! Rules for a new step, held by `coverage.rs` and by squawk in `tests/schema/steps_lint.rs`:
+//! - A transaction changes one table that rows are in, and nothing in it reads or rewrites the rows of that table.
+//!   Open the next by a line `-- @ transaction`. Tables that the step makes may be together in one.
+//! - An index on a table that rows are in: a part `-- @ concurrently`.
+//! - A CHECK or foreign key on such a table: NOT VALID in one part, VALIDATE CONSTRAINT in the next.
+//! - Rows are changed in a part `-- @ batches`.
 
 use crate::step::Step;
 use crate::{
@@ -9,10 +14,11 @@ use crate::{
     m20261120_000006_create_learning, m20261120_000007_create_record, m20261120_000008_create_usage_rollups,
     m20261120_000009_create_model_prices, m20261120_000010_create_ai_answers,
     m20261121_000011_carry_counters_and_settle_holds, m20261121_000012_find_refunds,
-    m20261121_000013_chat_and_key_limits,
+    m20261121_000013_chat_and_key_limits, m20261130_000022_totals_and_proofs, m20261130_000023_indexes_of_lists,
+    m20261130_000024_organizations_outlive_owners,
 };
 
-pub const STEPS: [Step; 13] = [
+pub const STEPS: [Step; 16] = [
     m20261120_000001_create_identity_and_catalogue::STEP,
     m20261120_000002_create_subscriptions_and_money::STEP,
     m20261120_000003_create_usage::STEP,
@@ -26,12 +32,7 @@ pub const STEPS: [Step; 13] = [
     m20261121_000011_carry_counters_and_settle_holds::STEP,
     m20261121_000012_find_refunds::STEP,
     m20261121_000013_chat_and_key_limits::STEP,
+    m20261130_000022_totals_and_proofs::STEP,
+    m20261130_000023_indexes_of_lists::STEP,
+    m20261130_000024_organizations_outlive_owners::STEP,
 ];
-
-pub struct Migrator;
-
-impl MigratorTrait for Migrator {
-    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        STEPS.into_iter().map(|step| Box::new(step) as Box<dyn MigrationTrait>).collect()
-    }
-}

@@ -11,7 +11,7 @@ use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseConnection, Transactio
 
 use crate::connection::{Lock, auth_is_ours, connect, name_array, query_all, table_exists};
 use crate::objects::{self, RECORD};
-use crate::{replaceable, status, steps};
+use crate::{record, replaceable, steps};
 
 const CHECKS: &str = include_str!("verify.sql");
 
@@ -75,7 +75,7 @@ async fn findings(connection: &DatabaseConnection) -> anyhow::Result<Vec<Finding
 }
 
 async fn pending_steps(connection: &DatabaseConnection) -> anyhow::Result<Vec<Finding>> {
-    let applied = status::applied(connection).await?;
+    let applied = record::read(connection).await?.applied;
     let mut findings = Vec::new();
     for step in steps::STEPS {
         if !applied.iter().any(|name| name == step.name) {

@@ -64,8 +64,8 @@ GRANT SELECT ON public.runtime_settings TO readonly_user;
 -- @ replaceable_checksums
 GRANT SELECT ON public.replaceable_checksums TO app_service;
 
--- @ seaql_migrations
-GRANT SELECT ON public.seaql_migrations TO app_service;
+-- @ product_base_migrations
+GRANT SELECT ON public.product_base_migrations TO app_service;
 
 -- @ user_subscriptions
 GRANT SELECT (id, user_id, plan_id, stripe_subscription_id, stripe_price_id, billing_interval, status, trial_start, trial_end,
@@ -200,3 +200,18 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON public.model_prices TO app_service;
 
 -- @ ai_answers
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.ai_answers TO app_service;
+
+-- @ usage_totals
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.usage_totals TO app_service;
+
+-- @ ai_usage_totals
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.ai_usage_totals TO app_service;
+
+-- @ usage_seals
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.usage_seals TO app_service;
+
+-- @ sealed_usage
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.sealed_usage TO app_service;
+
+-- @ integrity_pieces
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.integrity_pieces TO app_service;

@@ -22,5 +22,7 @@ GRANT EXECUTE ON FUNCTION public.consume_usage(uuid, text, bigint, text) TO auth
 GRANT EXECUTE ON FUNCTION public.open_usage_counter(uuid, text, text, timestamptz, timestamptz) TO app_service;
 GRANT EXECUTE ON FUNCTION public.identity_find(text), public.identity_exists(uuid) TO app_service;
 GRANT EXECUTE ON FUNCTION public.ledger_hash(bytea, uuid, uuid, bigint, bigint, text, bigint, text, uuid, text, timestamptz),
-    public.roll_up_usage(), public.maintain_partitions(), public.integrity_findings()
+    public.roll_up_usage(), public.roll_up_ai_usage(), public.maintain_partitions(), public.integrity_findings(),
+    public.claim_integrity_piece(timestamptz), public.check_integrity_piece(text, interval),
+    public.delete_usage_keys(interval, bigint)
     TO app_service;
