@@ -43,7 +43,7 @@ const BESIDE_AT_MOST: usize = 4;
 /// How many holds one sweep gives back at most: they take the places of waiting commands.
 const HOLDS_SWEPT_AT_ONCE: u64 = 500;
 
-/// How many kept outcomes one sweep removes at most.
+/// How many kept outcomes (of each partition of their table) or ended reservations one sweep removes at most.
 const SWEPT_AT_ONCE: u64 = 5_000;
 
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +56,8 @@ pub struct LaneSettings {
     pub batch: usize,
     /// How long an outcome is kept under its key.
     pub keep: TimeDelta,
+    /// How long a reservation is kept after its end.
+    pub keep_reservations: TimeDelta,
 }
 
 /// What the lanes did so far, for the metrics.
@@ -79,6 +81,7 @@ struct Shared {
     memory: Arc<dyn EntitlementCache>,
     beside: Semaphore,
     keep: TimeDelta,
+    keep_reservations: TimeDelta,
     batches: AtomicU64,
     commands: AtomicU64,
     unanswered: AtomicUsize,
@@ -106,6 +109,7 @@ impl UsageService {
             memory,
             beside: Semaphore::new(BESIDE_AT_MOST),
             keep: settings.keep,
+            keep_reservations: settings.keep_reservations,
             batches: AtomicU64::new(0),
             commands: AtomicU64::new(0),
             unanswered: AtomicUsize::new(0),
@@ -166,6 +170,14 @@ impl UsageService {
     pub async fn sweep_outcomes(&self) -> Result<u64, StoreError> {
         let mut work = self.shared.store.begin(Scope::SERVICE).await?;
         let swept = work.usage().delete_outcomes(self.shared.keep, SWEPT_AT_ONCE).await?;
+        work.commit().await?;
+        Ok(swept)
+    }
+
+    /// Forgets reservations that ended long enough ago, a bounded number of them; says how many.
+    pub async fn sweep_reservations(&self) -> Result<u64, StoreError> {
+        let mut work = self.shared.store.begin(Scope::SERVICE).await?;
+        let swept = work.usage().delete_ended_reservations(self.shared.keep_reservations, SWEPT_AT_ONCE).await?;
         work.commit().await?;
         Ok(swept)
     }
