@@ -102,7 +102,10 @@ async fn up_locked(runner: &Runner) -> anyhow::Result<Report> {
 
 /// The months that are missing. Old ones are dropped by the service's job, and not by a start.
 async fn maintain_partitions(runner: &Runner) -> anyhow::Result<()> {
-    for row in query_all(&runner.connection, "SELECT w.parent, w.month::text AS month FROM public.partitions_to_make() w").await? {
+    for row in
+        query_all(&runner.connection, "SELECT w.parent, w.month::text AS month FROM public.partitions_to_make() w")
+            .await?
+    {
         let (parent, month): (String, String) = (row.try_get("", "parent")?, row.try_get("", "month")?);
         let make = format!("SELECT public.make_partition('{parent}', '{month}')");
         runner.transaction(&format!("the month {month} of {parent}"), &[&make]).await?;

@@ -44,7 +44,9 @@ pub async fn read(connection: &DatabaseConnection) -> anyhow::Result<Recorded> {
     let transaction = connection.begin().await?;
     let may_read = query_one(
         &transaction,
-        &format!("SELECT has_table_privilege('public.{table}', 'SELECT') AND NOT row_security_active('public.{table}') AS it"),
+        &format!(
+            "SELECT has_table_privilege('public.{table}', 'SELECT') AND NOT row_security_active('public.{table}') AS it"
+        ),
     )
     .await?
     .try_get::<bool>("", "it")?;
@@ -55,7 +57,9 @@ pub async fn read(connection: &DatabaseConnection) -> anyhow::Result<Recorded> {
         format!("SELECT version::text AS version, parts_done FROM public.{RECORD} ORDER BY version")
     } else {
         let ours = name_array(&crate::names());
-        format!("SELECT version::text AS version, NULL::integer AS parts_done FROM public.{RECORD_OF_BEFORE} WHERE version = ANY ({ours}) ORDER BY version")
+        format!(
+            "SELECT version::text AS version, NULL::integer AS parts_done FROM public.{RECORD_OF_BEFORE} WHERE version = ANY ({ours}) ORDER BY version"
+        )
     };
     let mut recorded = Recorded::default();
     for row in query_all(&transaction, &sql).await? {
@@ -103,7 +107,9 @@ pub fn note(step: &str, parts_done: usize, parts: usize) -> String {
     if !is_whole {
         return note;
     }
-    let mirror = format!("INSERT INTO public.{RECORD_OF_BEFORE} (version, applied_at) VALUES ('{step}', extract(epoch FROM now())::bigint) ON CONFLICT DO NOTHING");
+    let mirror = format!(
+        "INSERT INTO public.{RECORD_OF_BEFORE} (version, applied_at) VALUES ('{step}', extract(epoch FROM now())::bigint) ON CONFLICT DO NOTHING"
+    );
     format!("{note}; {}", where_before_is_ours(&mirror))
 }
 

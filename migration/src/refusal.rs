@@ -59,7 +59,9 @@ async fn refuse_identity<C: ConnectionTrait>(connection: &C) -> anyhow::Result<(
              policy calls it. Whoever provides auth.users provides auth.uid() too; without auth.users both are made here"
         ),
         (false, Some(functions)) => {
-            bail!("{functions} exist without a table auth.users, so nothing was changed: drop them, or use another database")
+            bail!(
+                "{functions} exist without a table auth.users, so nothing was changed: drop them, or use another database"
+            )
         }
         _ => Ok(()),
     }
@@ -129,7 +131,14 @@ mod tests {
     #[test]
     fn every_kind_of_name_is_known_before_it_is_given() {
         let named: Vec<&str> = STEPS.iter().flat_map(|step| relations(step.up)).collect();
-        for name in ["plans", "plans_pkey", "api_keys_key_hash_key", "idx_plans_active", "usage_events_default", "idx_users_stripe_customer_id"] {
+        for name in [
+            "plans",
+            "plans_pkey",
+            "api_keys_key_hash_key",
+            "idx_plans_active",
+            "usage_events_default",
+            "idx_users_stripe_customer_id",
+        ] {
             assert!(named.contains(&name), "{name}");
         }
         let parents: Vec<&str> = STEPS.iter().flat_map(|step| partitioned(step.up)).collect();

@@ -168,7 +168,10 @@ impl<'a> Wait<'a> {
                 self.blocker.as_deref().unwrap_or("a transaction that has ended since")
             );
         }
-        tracing::info!("{what} is in use and is tried again: {}", self.blocker.as_deref().unwrap_or("its lock is taken"));
+        tracing::info!(
+            "{what} is in use and is tried again: {}",
+            self.blocker.as_deref().unwrap_or("its lock is taken")
+        );
         tokio::time::sleep(self.pause).await;
         self.pause = (self.pause * 2).min(PAUSE_MAX);
         self.tried_at = Instant::now();

@@ -30,6 +30,8 @@ mod races;
 mod rights;
 mod samples;
 mod steps;
+mod steps_lint;
 mod supabase;
 mod supabase_imitation;
+mod upgrades;
 mod usage_sums;

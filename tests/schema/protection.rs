@@ -125,7 +125,7 @@ async fn functions_that_run_as_their_owner_are_closed() {
         "SET search_path = ''",
         &format!(
             "SELECT p.oid::regprocedure::text {definers}
-        AND NOT coalesce(p.proconfig, '{{}}') @> ARRAY['search_path=\"\"']"
+        AND NOT coalesce(p.proconfig, '{{}}') && ARRAY['search_path=\"\"', 'search_path=pg_catalog, pg_temp']"
         ),
     )
     .await;

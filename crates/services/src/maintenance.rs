@@ -26,7 +26,11 @@ pub struct MaintenanceService {
 impl MaintenanceService {
     /// Checks the pieces that no process has tried for `due_after`, until `patience` is over, and says what stands of all of
     /// them. A piece that fails is logged, and is due again with the others.
-    pub async fn check_integrity(&self, due_after: TimeDelta, patience: Duration) -> Result<IntegrityReport, StoreError> {
+    pub async fn check_integrity(
+        &self,
+        due_after: TimeDelta,
+        patience: Duration,
+    ) -> Result<IntegrityReport, StoreError> {
         let began = Instant::now();
         let mut work = self.store.begin(Scope::SERVICE).await?;
         let before = work.usage_history().now().await? - due_after;

@@ -23,16 +23,20 @@ pub(super) struct Milliseconds {
 const THROUGH_KEYS: &str = ", set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true), \
     set_config('enable_mergejoin', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true)";
 
+/// Where names are looked up, whatever the login or the database says; what is temporary comes last.
+const SEARCH_PATH: &str = "public, pg_temp";
+
 /// The role and the planner's habit of a session that counts, by which it is known.
 pub(super) const COUNTING_ROLE: &str = "app_service";
 pub(super) const COUNTING_PLANS: &str = "force_generic_plan";
 
 /// The same for a session that does nothing but count: said in its first packet, and then in force for all that it does.
-pub(super) fn session(limits: Milliseconds) -> [(&'static str, String); 12] {
+pub(super) fn session(limits: Milliseconds) -> [(&'static str, String); 13] {
     let Milliseconds { statement, lock, idle } = limits;
     let off = || String::from("off");
     [
         ("role", COUNTING_ROLE.into()),
+        ("search_path", SEARCH_PATH.into()),
         ("request.jwt.claims", String::new()),
         ("app.actor_id", String::new()),
         ("app.reason", String::new()),
@@ -71,6 +75,7 @@ pub(super) fn opening(scope: &Scope, limits: Milliseconds) -> Result<String, Sto
     let mut message = String::from("BEGIN ISOLATION LEVEL READ COMMITTED; SELECT ");
     for (name, value) in [
         ("role", format!("'{role}'")),
+        ("search_path", format!("'{SEARCH_PATH}'")),
         ("request.jwt.claims", format!("'{claims}'")),
         ("app.actor_id", format!("'{actor}'")),
         ("app.reason", reason),

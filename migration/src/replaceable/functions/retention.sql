@@ -33,8 +33,10 @@ AS $$
     SELECT p.name, c.relname::text, m.first AT TIME ZONE 'UTC', (m.first + interval '1 month') AT TIME ZONE 'UTC'
     FROM unnest(ARRAY['usage_events', 'ai_usage_logs']) AS p (name)
     JOIN pg_inherits i ON i.inhparent = to_regclass('public.' || p.name)
-    JOIN pg_class c ON c.oid = i.inhrelid AND c.relname ~ ('^' || p.name || '_\d{4}_\d{2}$')
-    CROSS JOIN LATERAL (SELECT to_date(right(c.relname::text, 7), 'YYYY_MM')::timestamp AS first) m
+    JOIN pg_class c ON c.oid = i.inhrelid
+    -- The default partition has no month.
+    CROSS JOIN LATERAL (SELECT CASE WHEN c.relname ~ ('^' || p.name || '_\d{4}_\d{2}$')
+        THEN to_date(right(c.relname::text, 7), 'YYYY_MM')::timestamp END AS first) m
     WHERE m.first + interval '7 months' < CURRENT_TIMESTAMP AT TIME ZONE 'UTC'
     ORDER BY 3, 1
 $$;
