@@ -25,8 +25,8 @@ BEGIN
     IF NOT EXISTS (SELECT FROM public.usage_rollups r WHERE r.bucket >= seal_from AND r.bucket < seal_to)
         AND NOT EXISTS (SELECT FROM public.usage_events e WHERE e.created_at >= seal_from AND e.created_at < seal_to) THEN
         -- Nothing was used for a day: on to where something was.
-        seal_to := least(until_hour, coalesce(least((SELECT min(r.bucket) FROM public.usage_rollups r WHERE r.bucket >= seal_from),
-            public.first_usage_hour(seal_from)), until_hour));
+        seal_to := greatest(seal_to, least(until_hour, coalesce(least((SELECT min(r.bucket) FROM public.usage_rollups r WHERE r.bucket >= seal_from),
+            public.first_usage_hour(seal_from)), until_hour)));
     END IF;
     SELECT coalesce(jsonb_agg(jsonb_build_object('finding', 'ROLLUP_MISMATCH', 'subject', d.user_id || ':' || d.feature_id, 'detail',
         'the hour from ' || d.bucket || ' cannot be sealed: its sum says ' || d.summed || ', its events ' || d.used)), '[]') INTO findings
