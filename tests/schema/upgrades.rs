@@ -25,10 +25,7 @@ async fn at_step(number: usize) -> TestDatabase {
 /// A transaction that has read and does nothing more, as a forgotten one does.
 async fn idle_reader(database: &TestDatabase, tables: &[&str]) -> PgConnection {
     let mut reader = PgConnection::connect(&database.owner_url()).await.unwrap();
-    sqlx::raw_sql("SET application_name = 'forgotten'; BEGIN ISOLATION LEVEL REPEATABLE READ")
-        .execute(&mut reader)
-        .await
-        .unwrap();
+    sqlx::raw_sql("SET application_name = 'forgotten'; BEGIN").execute(&mut reader).await.unwrap();
     for table in tables {
         let look = format!("SELECT count(*) FROM {table}");
         sqlx::raw_sql(AssertSqlSafe(look)).execute(&mut reader).await.unwrap();
@@ -36,7 +33,7 @@ async fn idle_reader(database: &TestDatabase, tables: &[&str]) -> PgConnection {
     reader
 }
 
-/// How often a migration was seen to wait for a lock.
+/// Waits until a migration was seen to wait for a lock and to give up, so many times.
 async fn waits_of_migration(database: &TestDatabase, times: usize) {
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
         AND application_name = 'product-base-migration' AND wait_event_type = 'Lock'";
@@ -160,6 +157,8 @@ async fn a_run_that_is_killed_within_a_step_goes_on_from_the_part_where_it_stopp
     let database = at_step(22).await;
     // An index that is made concurrently waits for older transactions, whatever they have read.
     let mut reader = idle_reader(&database, &["model_prices"]).await;
+    let snapshot = "COMMIT; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM model_prices";
+    sqlx::raw_sql(snapshot).execute(&mut reader).await.unwrap();
     let url = database.owner_url();
     let upgrade = tokio::spawn(async move { migration::up(&url).await });
     let invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid";
@@ -193,12 +192,7 @@ async fn a_repair_beside_an_idle_reader_stops_no_consumption_and_ends_by_naming_
     let app = TestApp::start().await;
     let ada = app.signup("ada@example.com").await;
     let consume = async || {
-        app.post("/api/usage")
-            .bearer(&ada)
-            .json(json!({ "feature_id": "api_access", "amount": 1 }))
-            .send()
-            .await
-            .status
+        app.post("/api/usage").bearer(&ada).json(json!({ "feature_id": "api_access", "amount": 1 })).send().await.status
     };
     let first = consume().await;
     assert!(first < 500, "{first}");

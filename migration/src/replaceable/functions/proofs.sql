@@ -17,7 +17,7 @@ DECLARE
 BEGIN
     sealed := false;
     findings := '[]';
-    seal_from := coalesce(seal_from, least((SELECT min(r.bucket) FROM public.usage_rollups r), public.first_usage_hour('-infinity')));
+    seal_from := coalesce(seal_from, (SELECT min(r.bucket) FROM public.usage_rollups r));
     IF until_hour IS NULL OR seal_from IS NULL OR seal_from >= until_hour THEN
         RETURN;
     END IF;
