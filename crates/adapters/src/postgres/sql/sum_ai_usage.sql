@@ -1,5 +1,5 @@
 -- $1 from, $2 up to and not including, $3 provider, $4 model, $5 session (each null for any), $6 how many models are told
--- apart; {calls} are one user's calls ($7), or everybody's with the hours that are summed. The rows are read once, whichever
+-- apart; the calls are one user's ($7), or everybody's with the hours that are summed. The rows are read once, whichever
 -- way they are divided.
 -- Sums are numeric, so that they cannot overflow, and are told as far as a bigint goes.
 WITH sums AS (
