@@ -1,3 +1,4 @@
+DELETE FROM public.rollup_watermarks WHERE name IN ('partitions', 'ai_usage_logs') OR name LIKE 'sums of %';
 DROP TABLE public.integrity_pieces;
 DROP TABLE public.sealed_usage;
 DROP TABLE public.usage_seals;

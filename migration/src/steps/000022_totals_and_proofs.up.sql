@@ -60,3 +60,6 @@ CREATE TABLE public.integrity_pieces (
     attempted_at timestamptz,
     CONSTRAINT integrity_pieces_pkey PRIMARY KEY (name)
 );
+
+-- The row that is the claim of whoever works on the partitions.
+INSERT INTO public.rollup_watermarks (name, reached_at) VALUES ('partitions', CURRENT_TIMESTAMP) ON CONFLICT (name) DO NOTHING;
