@@ -8,7 +8,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     come text := 'SELECT bucket, feature_id, period, period_start, amount, overage, events FROM come';
-    gone text := 'SELECT bucket, feature_id, period, period_start, -amount, -overage, -events FROM gone';
+    gone text := 'SELECT bucket, feature_id, period, period_start, -amount AS amount, -overage AS overage, -events AS events FROM gone';
     changes text := CASE TG_OP WHEN 'INSERT' THEN come WHEN 'DELETE' THEN gone ELSE come || ' UNION ALL ' || gone END;
 BEGIN
     EXECUTE 'INSERT INTO public.usage_totals AS t (bucket, feature_id, period, period_start, amount, overage, events)
