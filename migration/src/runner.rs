@@ -87,13 +87,13 @@ impl Runner {
     async fn attempt_index(&self, name: &str, statement: &str) -> Result<(), DbErr> {
         let left = self.patience.saturating_sub(self.waited()).as_millis().max(u128::from(LOCK_TIMEOUT_MS));
         self.connection.execute_unprepared(&format!("SET lock_timeout = {left}")).await?;
-        let drop = format!("DROP INDEX CONCURRENTLY IF EXISTS public.{name}");
-        let mut outcome = self.connection.execute_unprepared(&drop).await;
+        let undo = format!("DROP INDEX CONCURRENTLY IF EXISTS public.{name}");
+        let mut outcome = self.connection.execute_unprepared(&undo).await;
         if outcome.is_ok() {
             outcome = self.connection.execute_unprepared(statement).await;
         }
         self.connection.execute_unprepared("RESET lock_timeout").await?;
-        outcome.map(drop_result)
+        outcome.map(drop)
     }
 
     fn waited(&self) -> Duration {
@@ -136,8 +136,6 @@ impl Runner {
         Ok((!lines.is_empty()).then(|| lines.join("; ")))
     }
 }
-
-fn drop_result<T>(_: T) {}
 
 /// The tries of one piece of work.
 struct Wait<'a> {
