@@ -31,7 +31,7 @@ pub fn refuse_older_binary(recorded: &Recorded) -> anyhow::Result<()> {
     }
 }
 
-/// Policies call auth.uid(). Whoever brings auth.users brings that too; without auth.users the first step makes both.
+/// Policies call `auth.uid()`. Whoever brings auth.users brings that too; without auth.users the first step makes both.
 async fn refuse_identity<C: ConnectionTrait>(connection: &C) -> anyhow::Result<()> {
     let row = query_one(
         connection,
@@ -47,14 +47,14 @@ async fn refuse_identity<C: ConnectionTrait>(connection: &C) -> anyhow::Result<(
              WHERE p.proname IN ('uid', 'jwt', 'role') AND p.pronargs = 0) AS functions",
     )
     .await?;
-    let (has_users, has_id, has_uid): (bool, bool, bool) =
+    let (has_users, has_key, answers_uuid): (bool, bool, bool) =
         (row.try_get("", "has_users")?, row.try_get("", "has_id")?, row.try_get("", "has_uid")?);
     match (has_users, row.try_get::<Option<String>>("", "functions")?) {
-        (true, _) if !has_id => bail!(
+        (true, _) if !has_key => bail!(
             "the table auth.users has no column id of the type uuid with a primary or unique key, so nothing was changed: \
              profiles refer to it"
         ),
-        (true, _) if !has_uid => bail!(
+        (true, _) if !answers_uuid => bail!(
             "the table auth.users is there without a function auth.uid() that answers a uuid, so nothing was changed: every \
              policy calls it. Whoever provides auth.users provides auth.uid() too; without auth.users both are made here"
         ),
@@ -68,7 +68,7 @@ async fn refuse_identity<C: ConnectionTrait>(connection: &C) -> anyhow::Result<(
 }
 
 /// The steps that have not been begun: what they will name must be free.
-fn untouched<'a>(recorded: &'a Recorded) -> impl Iterator<Item = &'static Step> + 'a {
+fn untouched(recorded: &Recorded) -> impl Iterator<Item = &'static Step> {
     STEPS.iter().filter(|step| !recorded.has(step.name) && recorded.parts_done(step.name).is_none())
 }
 

@@ -196,7 +196,9 @@ fn literal(text: &str) -> String {
 /// Takes all of it away in one transaction, before steps are undone. Tables that stay are closed to everybody
 /// but their owner until the next `up`. Nothing is dropped by CASCADE: what another team built on ours stops it.
 pub async fn drop_all(runner: &Runner) -> anyhow::Result<()> {
-    let views: String = objects::views().iter().map(|view| format!("DROP VIEW IF EXISTS public.{view};")).collect();
+    let views: Vec<String> =
+        objects::views().iter().map(|view| format!("DROP VIEW IF EXISTS public.{view};")).collect();
+    let views = views.concat();
     let (policy_tables, policy_names): (Vec<_>, Vec<_>) = policies().into_iter().unzip();
     let sql = format!(
         "DO $drop$ DECLARE target record; BEGIN \
