@@ -219,6 +219,7 @@ async fn the_lag_is_how_far_the_watermark_is_behind_now() {
     let lag = work.usage_history().lag_seconds().await.unwrap().unwrap();
     assert!((300..=3_905).contains(&lag), "an hour and five minutes at most: {lag}");
     let now = work.usage_history().now().await.unwrap();
-    let reached: DateTime<Utc> = database.query_scalar("SELECT reached_at FROM rollup_watermarks").await;
+    let reached: DateTime<Utc> =
+        database.query_scalar("SELECT reached_at FROM rollup_watermarks WHERE name = 'usage_events'").await;
     assert!((now - reached - TimeDelta::seconds(lag)).abs() < TimeDelta::seconds(10), "{now} {reached} {lag}");
 }
