@@ -186,7 +186,7 @@ async fn pages_neither_repeat_nor_skip() {
 async fn a_page_sums_no_more_buckets_than_it_shows() {
     let database = TestDatabase::new().await;
     let mut sql = include_str!("../../crates/adapters/src/postgres/sql/list_usage_sums.sql")
-        .replace("{rollups_of}", "true")
+        .replace("{sums_of}", "usage_totals AS r WHERE true")
         .replace("{events_of}", "true");
     for (parameter, value) in [
         ("$11", "21"),

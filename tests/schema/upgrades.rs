@@ -273,10 +273,10 @@ async fn the_record_of_an_earlier_release_is_carried_over_and_kept_for_it() {
     database
         .sql(
             "CREATE TABLE seaql_migrations (version varchar NOT NULL PRIMARY KEY, applied_at bigint NOT NULL);
-             ALTER TABLE seaql_migrations ENABLE ROW LEVEL SECURITY; GRANT SELECT ON seaql_migrations TO app_service;
+             ALTER TABLE seaql_migrations ENABLE ROW LEVEL SECURITY; GRANT SELECT ON seaql_migrations TO app_service; GRANT ALL ON seaql_migrations TO service_role;
              CREATE POLICY seaql_migrations_service ON seaql_migrations FOR SELECT TO app_service USING (true);
              INSERT INTO seaql_migrations SELECT version, applied_at FROM product_base_migrations;
-             DROP TABLE product_base_migrations",
+             DROP TABLE product_base_migrations, product_base_locks",
         )
         .await;
     let pending = migration::status(&database.service_url()).await.unwrap();
@@ -290,9 +290,15 @@ async fn the_record_of_an_earlier_release_is_carried_over_and_kept_for_it() {
         .query_scalar("SELECT (SELECT array_agg(version ORDER BY version) FROM seaql_migrations) = (SELECT array_agg(version ORDER BY version) FROM product_base_migrations)")
         .await;
     assert!(same, "a process of the earlier release reads there that it is too old to migrate");
+    let may_write: bool = database
+        .query_scalar(
+            "SELECT has_table_privilege('service_role', 'seaql_migrations', 'INSERT, UPDATE, DELETE, TRUNCATE')",
+        )
+        .await;
+    assert!(!may_write);
     migration::down(&database.owner_url(), None).await.unwrap();
     let left: i64 = database
-        .query_scalar("SELECT count(*) FROM pg_class WHERE relname IN ('seaql_migrations', 'product_base_migrations')")
+        .query_scalar("SELECT count(*) FROM pg_class WHERE relname IN ('seaql_migrations', 'product_base_migrations', 'product_base_locks')")
         .await;
     assert_eq!(left, 0);
 }

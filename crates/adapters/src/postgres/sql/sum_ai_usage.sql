@@ -4,7 +4,7 @@
 -- Sums are numeric, so that they cannot overflow, and are told as far as a bigint goes.
 WITH sums AS (
     SELECT grouping(c.provider, c.model, c.day, c.month) AS left_out, c.provider, c.model, c.day, c.month,
-        sum(c.requests)::numeric AS requests, sum(c.input_tokens) AS input_tokens, sum(c.output_tokens) AS output_tokens,
+        coalesce(sum(c.requests), 0) AS requests, sum(c.input_tokens) AS input_tokens, sum(c.output_tokens) AS output_tokens,
         sum(c.cached_tokens) AS cached_tokens, sum(c.total_tokens) AS total_tokens, sum(c.cost_nano_usd) AS cost_nano_usd
     FROM (
         SELECT a.provider, a.model, a.requests, a.input_tokens, a.output_tokens, a.cached_tokens, a.cost_nano_usd, a.total_tokens,
