@@ -169,6 +169,7 @@ fn ai_settings(settings: &Settings) -> AiSettings {
         hold_ttl: TimeDelta::seconds(calls.hold_seconds.max(3).into()),
         assumed_output_tokens: calls.assumed_output_tokens.max(1).into(),
         may_lower: calls.lower_max_tokens,
+        strict_holds: calls.strict_holds,
         drain: Duration::from_secs(calls.drain_seconds.into()),
         stream_pace: StreamPace {
             head_wait: Duration::from_millis(calls.head_wait_ms.into()),

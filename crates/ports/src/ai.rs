@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::ai::{CallUsage, Conversation, Delta, FinishReason, ModelId, Provider, ReportedUsage};
-use domain::prices::NanoUsd;
+use domain::prices::{NanoUsd, PriceKind};
 use domain::usage::HoldId;
 use futures_core::Stream;
 use thiserror::Error;
@@ -86,6 +86,8 @@ pub struct ReplyPiece {
     pub usage: Option<ReportedUsage>,
     /// Whether the provider says that nothing follows. The caller sees it only once the call is settled.
     pub is_last: bool,
+    /// How many events of it are not understood. They are passed on all the same, and billed by their text.
+    pub unread: u64,
 }
 
 pub type ReplyPieces = Pin<Box<dyn Stream<Item = Result<ReplyPiece, ProviderFault>> + Send>>;
@@ -98,12 +100,14 @@ pub struct Reply {
     /// The model that answers, where the provider says it.
     pub model: Option<String>,
     pub content_type: String,
+    /// Headers of the provider's that the caller is shown; names in lower case.
+    pub headers: Vec<(String, String)>,
     /// Ends after the piece that is the last. Dropping it closes the connection, which cancels the call at the provider.
     pub pieces: ReplyPieces,
 }
 
-/// What the provider refused, in its own words.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What the provider refused, in its own words. Our key for the provider is in none of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Refusal {
     pub status: u16,
     /// Of the provider's error object.
@@ -111,6 +115,8 @@ pub struct Refusal {
     pub code: Option<String>,
     /// The whole body, for a caller who speaks the provider's language.
     pub body: Vec<u8>,
+    /// Headers of the provider's that the caller is shown; names in lower case.
+    pub headers: Vec<(String, String)>,
 }
 
 /// What a call was waiting for when its time was over.
@@ -183,6 +189,21 @@ impl ProviderFault {
 
     /// What the provider said, where it answered at all.
     pub const fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Refused(refusal)
+            | Self::KeyRefused(refusal)
+            | Self::SpendLimit(refusal)
+            | Self::TooFast { refusal, .. }
+            | Self::Failed { refusal, .. } => Some(refusal),
+            Self::NoKey { .. }
+            | Self::Unreachable(_)
+            | Self::TimedOut(_)
+            | Self::Broken(_)
+            | Self::NotUnderstood(_) => None,
+        }
+    }
+
+    pub const fn refusal_mut(&mut self) -> Option<&mut Refusal> {
         match self {
             Self::Refused(refusal)
             | Self::KeyRefused(refusal)
@@ -278,6 +299,8 @@ pub struct CallReport {
     pub whole: Duration,
     /// A word for what went wrong, where something did.
     pub error: Option<&'static str>,
+    /// How many events of the answer were not understood.
+    pub unread: u64,
 }
 
 /// Hears of calls as they end, and of those that were refused before they were made. It must not block.
@@ -285,4 +308,8 @@ pub trait CallObserver: Send + Sync {
     fn ended(&self, report: &CallReport);
     /// By a word for why: `limit`, `tokens`, `key_limit`, ..
     fn refused(&self, provider: Provider, model: &ModelId, why: &'static str);
+    /// Kinds of tokens that a call used and that have no price, so that another kind's was taken.
+    fn assumed_prices(&self, provider: Provider, kinds: &[PriceKind]);
+    /// A call used more than was held for it.
+    fn beyond_hold(&self, provider: Provider);
 }

@@ -239,6 +239,20 @@ pub struct CallResult {
     pub session_id: Option<Uuid>,
     /// In the order in which they were said.
     pub messages: Vec<SaidMessage>,
+    pub beyond: BeyondHold,
+}
+
+/// What a call used beyond what was held for it: overage, which no limit stood in the way of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BeyondHold {
+    pub tokens: i64,
+    pub cost_nano_usd: i64,
+}
+
+impl BeyondHold {
+    pub const fn is_nothing(&self) -> bool {
+        self.tokens == 0 && self.cost_nano_usd == 0
+    }
 }
 
 /// A message of a conversation that is kept.

@@ -117,7 +117,7 @@ async fn a_second_attempt_and_a_fallback_answer_at_their_own_price() {
     assert_eq!(models[1], ("gemini".to_owned(), "gemini-one".to_owned()), "{models:?}");
     stage.upstream.script("gpt-one", refuses(Why::Invalid("no".to_owned())));
     stage.chat(hello("gpt-one")).await.expect_problem(400, "provider_refused");
-    let page = stage.app.get("/metrics").send().await.expect_status(200);
+    let page = stage.app.metrics().send().await.expect_status(200);
     for line in [
         "ai_fallbacks_total 2\n",
         "ai_retries_total{gen_ai_provider_name=\"openai\"} 3\n",

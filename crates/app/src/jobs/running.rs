@@ -146,6 +146,8 @@ where
 }
 
 async fn repeat(name: &'static str, interval: Duration, job: Job, mut stopping: watch::Receiver<bool>) {
+    // An alarm on its increase needs it to be there before the first failure.
+    counter!(JOB_FAILURES, "job" => name).increment(0);
     let mut pause = interval.min(FIRST_RUN_WITHIN).mul_f64(share());
     loop {
         tokio::select! {

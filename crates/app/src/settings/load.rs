@@ -11,6 +11,7 @@ use config::{Config, File, FileFormat};
 use domain::ai::ModelId;
 
 use super::models;
+use super::production;
 use super::shape::{Ai, AiProvider, Environment, Settings};
 
 const BASE: &str = include_str!("../../../../config/base.toml");
@@ -20,10 +21,6 @@ const TEST: &str = include_str!("../../../../config/test.toml");
 
 /// Keys whose text is a list; every other text stays one.
 const LISTS: [&str; 2] = ["server.trusted_proxies", "server.cors_origins"];
-
-/// Secrets that tutorials print. Nobody's production may rest on one.
-const WELL_KNOWN: [&str; 4] =
-    ["super-secret-jwt-token-with-at-least-32-characters-long", "secret", "changeme", "your-super-secret-jwt-token"];
 
 /// Of a call at one provider, and of providers for one call: what is tried longer is waited for in vain.
 const ATTEMPTS_MAX: u32 = 10;
@@ -122,20 +119,8 @@ fn check(settings: &Settings) -> anyhow::Result<()> {
         bail!("auth.signing_key is shorter than 32 characters");
     }
     check_ai(&settings.ai)?;
-    if settings.environment != Environment::Production {
-        return Ok(());
-    }
-    if !settings.auth.signing_key.is_set() {
-        bail!("auth.signing_key is not set; in production it must be (PB__AUTH__SIGNING_KEY, at least 32 characters)");
-    }
-    for (name, secret) in [
-        ("auth.signing_key", &settings.auth.signing_key),
-        ("auth.supabase.jwt_secret", &settings.auth.supabase.jwt_secret),
-        ("admin.password", &settings.admin.password),
-    ] {
-        if secret.expose().is_some_and(|text| WELL_KNOWN.contains(&text)) {
-            bail!("{name} is a secret that everybody knows; choose another for production");
-        }
+    if settings.environment == Environment::Production {
+        production::check(settings)?;
     }
     Ok(())
 }

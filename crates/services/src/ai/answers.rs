@@ -20,6 +20,8 @@ pub struct AnswerHead {
     /// The provider's own name of the request.
     pub request_id: Option<String>,
     pub content_type: String,
+    /// Headers of the provider's that the caller is shown; names in lower case.
+    pub headers: Vec<(String, String)>,
     /// What the bound of the output was lowered to, since no more can be paid.
     pub lowered_to: Option<u64>,
 }

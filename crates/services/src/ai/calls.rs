@@ -1,6 +1,7 @@
 //! Calls: what is asked of a model, by whom, and how large it may become.
 
-use domain::ai::{ModelId, Provider, Tier, ToolCalls};
+pub use domain::ai::InputSize;
+use domain::ai::{ModelId, Provider, Tier};
 use domain::api_keys::{ApiKeyId, KeyBudgets};
 use domain::chat::ChatSessionId;
 use domain::identity::{Caller, Credential};
@@ -46,18 +47,6 @@ impl Target {
     }
 }
 
-/// What goes in, as far as its price depends on it; counted before the call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct InputSize {
-    /// Of all text, by the token counter, tools and system prompt included.
-    pub text_tokens: u64,
-    pub messages: u64,
-    pub images: u64,
-    pub has_audio: bool,
-    /// How often each of the provider's own tools may be called, where the call offers them.
-    pub tool_calls: ToolCalls,
-}
-
 /// How much may come out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutputBound {
@@ -67,6 +56,8 @@ pub struct OutputBound {
     pub answers: u64,
     /// Whether the bound may be lowered to what can be paid, rather than the call refused.
     pub may_be_lowered: bool,
+    /// Whether all of the bound is held before a streamed call too, rather than a first part that grows with the answer.
+    pub is_strict: bool,
 }
 
 /// What of a conversation is kept with the call.

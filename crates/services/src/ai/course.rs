@@ -20,10 +20,11 @@ use tokio::time::{Instant, sleep_until};
 use super::answers::{AnswerHead, AnswerPiece, BreakOff};
 use super::asker::{Asker, PassedComments, Reader};
 use super::attempts::{AttemptTerms, Sent};
-use super::bounds::{Bounds, OUTPUT_LEAST, whole};
+use super::bounds::Bounds;
 use super::breakers::may_be_billed;
 use super::calls::{Asking, Call};
 use super::errors::CallError;
+use super::growing::Growing;
 use super::service::{AiService, HeldCall, hold_of};
 use crate::usage::commands::{Growth, HoldAction, UsageError};
 
@@ -35,9 +36,6 @@ const EVENTS: &str = "text/event-stream";
 
 /// How much text of an answer is kept in a conversation, in bytes.
 const KEPT_MAX: usize = 1024 * 1024;
-
-/// How many tokens before the end of what is held more is asked for.
-const GROW_BEFORE: u64 = 64;
 
 pub(super) struct Course {
     pub service: Arc<AiService>,
@@ -55,6 +53,8 @@ pub(super) struct Course {
     pub provider: Provider,
     pub model: ModelId,
     pub delivery: Delivery,
+    /// How many events of the answer were not understood.
+    pub unread: u64,
     /// The text of the answer, where it is kept.
     pub text: String,
     /// Attempts that came to nothing and may be billed by their provider, beside the one that is followed.
@@ -64,9 +64,7 @@ pub(super) struct Course {
     calls: Vec<ProviderCall>,
     ending: watch::Receiver<Option<BreakOff>>,
     next_mark: Instant,
-    /// How much more output is held when what is held is used up; it doubles until it is refused.
-    step: u64,
-    was_refused: bool,
+    pub(super) growing: Growing,
 }
 
 /// How the following of a reply ended.
@@ -109,12 +107,12 @@ impl Course {
             provider: call.target.provider,
             model: call.target.model.clone(),
             delivery: Delivery::of_input(bounds.likely_input),
+            unread: 0,
             text: String::new(),
             unanswered: 0,
             may_be_billed: false,
             next_mark: Instant::now() + MARK_AFTER,
-            step: bounds.output,
-            was_refused: false,
+            growing: Growing::of(&bounds),
             service,
             call,
             bounds,
@@ -164,6 +162,7 @@ impl Course {
                 sent = &mut sending => break sent,
                 broken = broken_off(&mut self.ending) => return Err(CallError::BrokenOff(broken)),
                 () = sleep_until(self.next_mark) => self.mark(CallPhase::Dispatched),
+                () = sleep_until(self.growing.next_look) => self.grow_in_silence(CallPhase::Dispatched).await,
             }
         };
         if !matches!(&sent, Ok(Sent { place: 0, .. })) {
@@ -189,6 +188,7 @@ impl Course {
         AnswerHead {
             request_id: reply.request_id.clone(),
             content_type: reply.content_type.clone(),
+            headers: reply.headers.clone(),
             ..self.expected_head()
         }
     }
@@ -202,6 +202,7 @@ impl Course {
             is_sandbox: self.call.target.is_sandbox,
             request_id: None,
             content_type: EVENTS.to_owned(),
+            headers: Vec::new(),
             lowered_to: self.bounds.lowered_to(),
         }
     }
@@ -229,6 +230,10 @@ impl Course {
                     continue;
                 }
                 piece = reply.pieces.next() => piece,
+                () = sleep_until(self.growing.next_look) => {
+                    self.grow_in_silence(CallPhase::FirstByte).await;
+                    continue;
+                }
                 () = reader.left() => {
                     reader.0 = None;
                     continue;
@@ -274,6 +279,8 @@ impl Course {
     }
 
     fn take(&mut self, piece: &ReplyPiece) {
+        self.unread = self.unread.saturating_add(piece.unread);
+        self.growing.heard_at(Instant::now());
         let texts = piece.deltas.iter().map(domain::ai::Delta::text).filter(|text| !text.is_empty());
         let tokens = texts.map(|text| self.service.count(text)).fold(0, u64::saturating_add);
         self.delivery.add(&piece.deltas, tokens, piece.usage.clone());
@@ -286,34 +293,6 @@ impl Course {
                 }
             }
         }
-    }
-
-    /// Whether what is held is used up and no more can be held. Only a streamed answer without a bound gets here: any other
-    /// one ends by itself. Where a step is too much for the balance or the key, half of it is tried, until it is of no use.
-    async fn is_used_up(&mut self) -> bool {
-        let Bounds { output, output_most, input, .. } = self.bounds;
-        let budgets = self.call.asking.budgets.clone();
-        let is_bounded = self.lies_on_tokens || budgets.limit_growth();
-        if !is_bounded || output >= output_most || self.delivery.output_tokens + GROW_BEFORE < output {
-            return false;
-        }
-        while self.step >= OUTPUT_LEAST {
-            let grown = output.saturating_add(self.step).min(output_most);
-            let tokens = whole(input.saturating_add(grown));
-            let growth = Growth { tokens, cost: self.cost_of(grown), budgets: budgets.clone() };
-            let action = self.marked(CallPhase::FirstByte, Some(growth));
-            match self.service.change(self.hold_id, self.call.asking.user_id, action).await {
-                Ok(changed) if changed.decision.allowed => {
-                    self.bounds.output = grown;
-                    self.step = if self.was_refused { self.step } else { grown };
-                    return false;
-                }
-                Ok(_) => (self.step, self.was_refused) = (self.step / 2, true),
-                // Nobody can say. What is held still covers what comes until then, and the next piece asks again.
-                Err(_) => break,
-            }
-        }
-        self.delivery.output_tokens >= output
     }
 
     /// Says in the hold how far the call has come, and that it goes on. Nobody waits for it.
@@ -330,13 +309,13 @@ impl Course {
     }
 
     /// The most that it costs with so much output, at whoever answers; nothing without a price.
-    fn cost_of(&self, output: u64) -> i64 {
+    pub(super) fn cost_of(&self, output: u64) -> i64 {
         let models = [(self.provider, &self.model)];
         let most = self.bounds.grown_to(output).cost(&self.call, models, &self.prices, self.began_at);
         most.map_or(0, |cost| cost.0)
     }
 
-    fn marked(&self, phase: CallPhase, growth: Option<Growth>) -> HoldAction {
+    pub(super) fn marked(&self, phase: CallPhase, growth: Option<Growth>) -> HoldAction {
         HoldAction::Mark {
             phase,
             provider: self.provider,

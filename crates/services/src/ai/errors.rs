@@ -24,6 +24,12 @@ pub enum CallError {
     /// A user with a limit cannot be charged for what has no price.
     #[error("the model `{0}` has no price, so it cannot be used under a limit; an administrator can add one")]
     Unpriced(String),
+    /// It takes in what nobody sees, and nobody knows how much its model takes.
+    #[error(
+        "the call takes in what cannot be seen in it (a file, an address, a cache or a tool of the provider's), and nobody \
+         knows how much `{0}` takes in, so it cannot be held under a limit of tokens or of costs"
+    )]
+    Unbounded(String),
     #[error("the input is about {tokens} tokens, and the model takes {limit}")]
     InputTooLong { tokens: u64, limit: u64 },
     /// 402, 403 or 429, by its reason.
@@ -68,6 +74,7 @@ impl CallError {
             Self::UnknownModel { .. } => "unknown_model",
             Self::WrongPurpose(_) => "wrong_purpose",
             Self::Unpriced(_) => "unpriced",
+            Self::Unbounded(_) => "unbounded_input",
             Self::InputTooLong { .. } => "input_too_long",
             Self::NotAllowed(decision) => match decision.reason {
                 Reason::Ok | Reason::LimitReached => "limit_reached",

@@ -12,6 +12,8 @@ pub mod chat;
 mod course;
 pub mod errors;
 pub mod fallbacks;
+mod growing;
+mod holding;
 mod registry;
 mod service;
 mod settling;

@@ -26,10 +26,10 @@ use tokio::time::Instant;
 use super::answers::StartedCall;
 use super::asker::{Asker, PassedComments};
 use super::attempts::{AttemptStatistics, Attempts};
-use super::bounds::{Bounds, whole};
+use super::bounds::Bounds;
 use super::calls::{Call, Target};
 use super::course::Course;
-use super::errors::{CallError, KeyLimitReached};
+use super::errors::CallError;
 use super::fallbacks::provider_call;
 use super::registry::Registry;
 use crate::ai_usage::AiUsageService;
@@ -39,13 +39,10 @@ use crate::postponed::Postponed;
 use crate::prices::{OfferedModel, PriceService, PricedModel};
 use crate::tokens::TokenService;
 use crate::usage::UsageService;
-use crate::usage::commands::{CallDemand, Demand, Demanded, UsageError};
+use crate::usage::commands::{CallDemand, Demand, Demanded};
 
 /// How many near names an unknown model is told with.
 const NEAR_NAMES: usize = 3;
-
-/// How often a call is lowered at most before it is refused: its room can shrink while it is asked for.
-const LOWERINGS: usize = 3;
 
 /// How many comments may wait before the answer; what is beyond is dropped.
 const COMMENTS_AHEAD: usize = 64;
@@ -70,6 +67,8 @@ pub struct AiSettings {
     pub assumed_output_tokens: u64,
     /// Whether every call may be lowered to what can be paid, without asking for it.
     pub may_lower: bool,
+    /// Whether all of a stream's bound is held before the call.
+    pub strict_holds: bool,
     /// For how long an answer that nobody reads any more is drained before the call is cancelled.
     pub drain: Duration,
     pub stream_pace: StreamPace,
@@ -203,7 +202,7 @@ impl AiService {
     /// The same path without the call: nothing is held.
     pub async fn quote(&self, call: &Call) -> Result<Quote, CallError> {
         let calls = self.calls(call).await?;
-        let bounds = self.bounds(call, &calls)?;
+        let bounds = self.bounds(call, &calls).await?;
         let (prices, now) = (self.parts.prices.current().await?, self.parts.clock.now());
         let max_cost = self.max_cost(call, &bounds, &calls, &prices, now).await?;
         let user_id = call.asking.user_id;
@@ -222,63 +221,27 @@ impl AiService {
         })
     }
 
-    fn bounds(&self, call: &Call, calls: &[ProviderCall]) -> Result<Bounds, CallError> {
+    pub(super) async fn bounds(&self, call: &Call, calls: &[ProviderCall]) -> Result<Bounds, CallError> {
         let assumed = self.parts.settings.assumed_output_tokens;
-        let bounds = Bounds::of(call, assumed, calls.iter().map(|call| call.provider));
-        match call.target.max_input_tokens.filter(|limit| bounds.likely_input > *limit) {
-            Some(limit) => Err(CallError::InputTooLong { tokens: bounds.likely_input, limit }),
-            None => Ok(bounds),
+        let is_elastic = call.streamed && !call.output.is_strict && !self.parts.settings.strict_holds;
+        let bounds = Bounds::of(call, assumed, is_elastic, models(calls));
+        let least = call.input.least();
+        if let Some(limit) = call.target.max_input_tokens.filter(|limit| least > *limit) {
+            return Err(CallError::InputTooLong { tokens: bounds.likely_input, limit });
         }
+        Ok(bounds.within(self.window(call, calls).await?, call.input.is_unseen))
     }
 
     /// The call, and the others that are made where it fails.
-    async fn calls(&self, call: &Call) -> Result<Vec<ProviderCall>, CallError> {
+    pub(super) async fn calls(&self, call: &Call) -> Result<Vec<ProviderCall>, CallError> {
         let mut calls = vec![provider_call(call, &call.target, call.content.clone())];
         calls.extend(self.fallbacks(call).await);
         Ok(calls)
     }
 
-    /// Holds the most that it can use; less where that may be and is all that can be paid.
-    async fn hold(&self, call: &Call) -> Result<HeldCall, CallError> {
-        let (prices, now) = (self.parts.prices.current().await?, self.parts.clock.now());
-        let may_lower = call.output.may_be_lowered || self.parts.settings.may_lower;
-        let mut calls = self.calls(call).await?;
-        let mut bounds = self.bounds(call, &calls)?;
-        let mut lowerings = if may_lower { LOWERINGS } else { 0 };
-        loop {
-            let cost = self.max_cost(call, &bounds, &calls, &prices, now).await?;
-            let (error, room) = match self.parts.usage.demand(self.demand(call, &bounds, cost, now)).await {
-                Ok(demanded) if demanded.hold.is_some() => {
-                    for call in &mut calls {
-                        call.max_output_tokens = bounds.told();
-                    }
-                    return Ok(HeldCall { bounds, demanded, calls, prices });
-                }
-                Ok(demanded) => refused(&demanded, &bounds),
-                Err(UsageError::KeyLimit { reached, resets_at, as_of }) => {
-                    let room = match reached {
-                        KeyLimitReached::Requests { .. } => None,
-                        KeyLimitReached::Tokens { limit, used, .. } => left(limit - used, &bounds),
-                        KeyLimitReached::Cost { limit, used, .. } => {
-                            let room = NanoUsd((limit.0 - used.0).max(0));
-                            let models: Vec<_> = models(&calls).collect();
-                            Some(bounds.output_for(call, &models, room, &prices, now))
-                        }
-                    };
-                    (CallError::KeyLimit { reached, resets_at, as_of }, room)
-                }
-                Err(error) => return Err(error.into()),
-            };
-            let Some(lowered) = room.filter(|_| lowerings > 0).and_then(|room| bounds.lowered(room)) else {
-                return Err(error);
-            };
-            (bounds, lowerings) = (lowered, lowerings - 1);
-        }
-    }
-
     /// The most that it costs. `None` where a model has no price, and neither the user nor the key has a limit for which one
     /// would be needed.
-    async fn max_cost(
+    pub(super) async fn max_cost(
         &self,
         call: &Call,
         bounds: &Bounds,
@@ -297,7 +260,7 @@ impl AiService {
         Ok(None)
     }
 
-    fn demand(&self, call: &Call, bounds: &Bounds, cost: Option<NanoUsd>, now: DateTime<Utc>) -> Demand {
+    pub(super) fn demand(&self, call: &Call, bounds: &Bounds, cost: Option<NanoUsd>, now: DateTime<Utc>) -> Demand {
         let terms = CallTerms {
             provider: call.target.provider,
             model: call.target.model.clone(),
@@ -354,22 +317,7 @@ pub(super) fn hold_of(demanded: &Demanded) -> Option<CallHold> {
     demanded.hold.map(|hold| CallHold::granted(hold.id))
 }
 
-/// Why it was not held, and how much output there would be room for.
-fn refused(demanded: &Demanded, bounds: &Bounds) -> (CallError, Option<u64>) {
-    let decision = Box::new(demanded.decision.clone());
-    if decision.reason != Reason::InsufficientTokens {
-        return (CallError::NotAllowed(decision), None);
-    }
-    let available = demanded.tokens.available;
-    (CallError::Unaffordable { needed: bounds.tokens(), available, decision }, left(available, bounds))
-}
-
-/// The output for which so many tokens leave room beside the input.
-fn left(tokens: i64, bounds: &Bounds) -> Option<u64> {
-    u64::try_from(tokens.saturating_sub(whole(bounds.input))).ok()
-}
-
-fn models(calls: &[ProviderCall]) -> impl Iterator<Item = (Provider, &ModelId)> {
+pub(super) fn models(calls: &[ProviderCall]) -> impl Iterator<Item = (Provider, &ModelId)> {
     calls.iter().map(|call| (call.provider, &call.model))
 }
 

@@ -2,14 +2,14 @@
 //!
 //! Promises: a call runs in a task of its own, so a client that hangs up never leaves one half made. What fails before the
 //! head of the answer goes out is an error with its own status; how long the head of a stream waits is in `streams`. A
-//! stream is rendered in a task and read from a bounded channel. When the client has gone, the answer is let go too, and the service drains
+//! stream is rendered in a task and read from a bounded channel; one that is left unread is cut, and never ends as if it were
+//! whole. When the client has gone, the answer is let go too, and the service drains
 //! and bills it; a sink that wants the rest has it rendered to its end all the same. An answer in one piece is collected
 //! to its end, whoever waits.
 //!
 //! Costs: a task and a channel a call. Calls under way are bounded, and so is the time that a client may leave a stream
 //! unread.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use actix_web::HttpResponse;
@@ -21,13 +21,15 @@ use futures_util::stream::unfold;
 use services::ai::AiService;
 use services::ai::answers::{Answer, AnswerHead, AnswerPiece};
 use services::ai::calls::Call;
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::Instrument;
 
+use super::provider_headers::shown;
 use super::refusals::{Unanswered, not_in_the_books, of_break_off, unanswered};
 use super::rendering::{End, Renderer};
 use crate::http::detached::runtime;
 use crate::http::problem::Problem;
+use client::ClientReader;
 
 /// How many calls may be under way in this process, answers that are being read included.
 const CALLS_AT_MOST: usize = 4_000;
@@ -36,6 +38,8 @@ static PLACES: Semaphore = Semaphore::const_new(CALLS_AT_MOST);
 static CALL_ID: HeaderName = HeaderName::from_static("x-product-base-call-id");
 static MAX_TOKENS: HeaderName = HeaderName::from_static("x-product-base-max-tokens");
 static COST_USD: HeaderName = HeaderName::from_static("x-product-base-cost-usd");
+
+mod client;
 
 /// Everything of an answer before its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +90,7 @@ struct Begun {
 
 enum Body {
     Whole(Bytes),
-    Stream(mpsc::Receiver<Bytes>),
+    Stream(ClientReader),
 }
 
 /// Makes the call that `prepare` comes to, in a task of its own, and answers with what comes back.
@@ -106,7 +110,11 @@ where
         Ok(Err(Unanswered::Problem(problem))) => Err(problem),
         Ok(Err(Unanswered::InItsWords(refusal))) => {
             let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
-            Ok(HttpResponse::build(status).content_type("application/json").body(refusal.body))
+            let mut response = HttpResponse::build(status);
+            for header in shown(&refusal.headers, None) {
+                response.append_header(header);
+            }
+            Ok(response.content_type("application/json").body(refusal.body))
         }
         Err(broken) => Err(Problem::internal(&broken)),
     }
@@ -159,6 +167,8 @@ fn heading(head: &AnswerHead, content_type: &str) -> Heading {
     let mut headers = vec![(CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     headers.extend(text(content_type).map(|value| (CONTENT_TYPE, value)));
     headers.extend(text(&head.call_id.to_string()).map(|value| (CALL_ID.clone(), value)));
+    let named = head.request_id.as_deref().filter(|_| !head.is_sandbox);
+    headers.extend(shown(&head.headers, named));
     headers.extend(head.lowered_to.map(|most| (MAX_TOKENS.clone(), HeaderValue::from(most))));
     Heading { status: StatusCode::OK.as_u16(), headers }
 }
@@ -172,7 +182,7 @@ impl Begun {
         match self.body {
             Body::Whole(bytes) => response.body(bytes),
             Body::Stream(pieces) => response.streaming(unfold(pieces, |mut pieces| async move {
-                pieces.recv().await.map(|bytes| (Ok::<_, Infallible>(bytes), pieces))
+                pieces.next().await.map(|bytes| (bytes.map_err(std::io::Error::other), pieces))
             })),
         }
     }

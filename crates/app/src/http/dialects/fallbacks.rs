@@ -1,12 +1,12 @@
 //! Fallbacks of native calls: a call in the words of one provider that another one may come to answer.
 
-use domain::ai::Provider;
+use domain::ai::{Conversation, Provider};
 use ports::ai::ReplyPiece;
 use services::ai::answers::AnswerHead;
 use services::ai::fallbacks::Translation;
 
 use super::dialect::Dialect;
-use super::reading::{Reader, foreign};
+use super::reading::foreign;
 use super::rendering::{End, Frame, Renderer};
 use super::{anthropic, gemini, openai};
 use crate::http::problem::Problem;
@@ -17,25 +17,20 @@ const FIELD_MAX: usize = 100;
 /// Makes a conversation of a body in this dialect. `answers` is how many it asks for.
 pub fn translation(dialect: Dialect, answers: u64) -> Translation {
     Translation::by(move |body, provider| {
-        translate(dialect, body, Reader::Other(provider), answers).map_err(|problem| named_field(&problem))
+        translate(dialect, body, provider, answers).map_err(|problem| named_field(&problem))
     })
 }
 
-/// The conversation of a body, for whoever reads it.
-pub fn translate(
-    dialect: Dialect,
-    body: &str,
-    reader: Reader,
-    answers: u64,
-) -> Result<domain::ai::Conversation, Problem> {
-    if let (Reader::Other(provider), true) = (reader, answers > 1) {
+/// The conversation of a body, for a model of another provider.
+pub fn translate(dialect: Dialect, body: &str, provider: Provider, answers: u64) -> Result<Conversation, Problem> {
+    if answers > 1 {
         let field = if dialect == Dialect::Gemini { "generationConfig.candidateCount" } else { "n" };
         return Err(foreign(field, provider));
     }
     match dialect {
-        Dialect::OpenAi => openai::conversation::translate(body, reader),
-        Dialect::Anthropic => anthropic::conversation::translate(body, reader),
-        Dialect::Gemini => gemini::conversation::translate(body, reader),
+        Dialect::OpenAi => openai::conversation::translate(body, provider),
+        Dialect::Anthropic => anthropic::conversation::translate(body, provider),
+        Dialect::Gemini => gemini::conversation::translate(body, provider),
     }
 }
 

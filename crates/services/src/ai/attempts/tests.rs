@@ -53,7 +53,7 @@ impl AiProvider for Scripted {
             Comes::BreaksOff => vec![Ok(ReplyPiece::default()), Err(ProviderFault::Broken("off".to_owned()))],
         };
         let pieces: ReplyPieces = Box::pin(iter(pieces));
-        Ok(Reply { hold, request_id: None, model: None, content_type: String::new(), pieces })
+        Ok(Reply { hold, request_id: None, model: None, content_type: String::new(), headers: Vec::new(), pieces })
     }
 
     fn is_sandbox(&self) -> bool {
@@ -139,7 +139,7 @@ fn ada() -> AttemptTerms {
 }
 
 fn refusal(status: u16) -> Refusal {
-    Refusal { status, message: String::new(), code: None, body: Vec::new() }
+    Refusal { status, ..Refusal::default() }
 }
 
 fn failed() -> ProviderFault {

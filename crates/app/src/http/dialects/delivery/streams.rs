@@ -20,6 +20,7 @@ use tracing::Instrument;
 
 use super::super::refusals::{Unanswered, not_in_the_books, of_break_off, unanswered};
 use super::super::rendering::{End, Renderer};
+use super::client::{self, ClientWriter};
 use super::{Begun, Body, RenderedSink, Writing, heading};
 use crate::http::problem::Problem;
 
@@ -80,12 +81,12 @@ pub(super) async fn begin(
     let mut heading = heading(shown, &renderer.content_type(shown));
     heading.headers.push((BUFFERING.clone(), HeaderValue::from_static("no")));
     sink.begin(&heading);
-    let (sender, receiver) = mpsc::channel(UNREAD_AT_MOST);
+    let (writer, reader) = client::channel(UNREAD_AT_MOST);
     let source = Source { head: known.is_none().then_some(head), comments, pieces, first };
     let rendering = Rendering {
         head: known.unwrap_or(expected),
         renderer,
-        output: Output { client: Some(sender), sink },
+        output: Output { client: Some(writer), sink },
         ping_every: pace.ping_every,
         next_ping: Instant::now() + pace.ping_every,
         unwritten: Vec::new(),
@@ -95,12 +96,12 @@ pub(super) async fn begin(
         rendering.run(source).await;
     };
     tokio::spawn(work.in_current_span());
-    Ok(Begun { heading, body: Body::Stream(receiver) })
+    Ok(Begun { heading, body: Body::Stream(reader) })
 }
 
 /// Where rendered bytes go.
 struct Output {
-    client: Option<mpsc::Sender<Bytes>>,
+    client: Option<ClientWriter>,
     sink: Box<dyn RenderedSink>,
 }
 
@@ -111,7 +112,7 @@ impl Output {
         if !bytes.is_empty() {
             self.sink.write(&bytes);
             if let Some(client) = &self.client
-                && client.send_timeout(bytes, UNREAD_PATIENCE).await.is_err()
+                && client.send(bytes, UNREAD_PATIENCE).await.is_err()
             {
                 self.client = None;
             }
@@ -122,7 +123,14 @@ impl Output {
     /// For the client alone. One that has yet to read what is there needs no ping.
     fn ping(&self, bytes: Vec<u8>) {
         if let Some(client) = &self.client {
-            client.try_send(Bytes::from(bytes)).ok();
+            client.try_send(Bytes::from(bytes));
+        }
+    }
+
+    /// The client has everything, and an end in order.
+    fn finish(&mut self) {
+        if let Some(client) = self.client.take() {
+            client.finish();
         }
     }
 
@@ -196,6 +204,7 @@ impl Rendering {
         };
         let bytes = [std::mem::take(&mut self.unwritten), self.renderer.end(end)].concat();
         self.write(bytes).await;
+        self.output.finish();
         self.output.sink.end(receipt.is_some());
     }
 
@@ -242,6 +251,7 @@ impl Rendering {
     async fn break_off(mut self, problem: &Problem) {
         let bytes = self.renderer.end(End::Broken(problem));
         self.write(bytes).await;
+        self.output.finish();
         self.output.sink.end(false);
     }
 }

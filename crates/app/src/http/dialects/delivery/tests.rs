@@ -5,7 +5,7 @@ use ports::ai::{ProviderFault, ReplyPiece, Wait};
 use services::ai::StreamPace;
 use services::ai::answers::{BreakOff, StartedCall};
 use services::ai::errors::CallError;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::*;
 use crate::http::dialects::asked::Form;
@@ -100,8 +100,8 @@ async fn read(body: Body) -> String {
         Body::Whole(bytes) => bytes.to_vec(),
         Body::Stream(mut pieces) => {
             let mut all = Vec::new();
-            while let Some(bytes) = pieces.recv().await {
-                all.extend_from_slice(&bytes);
+            while let Some(bytes) = pieces.next().await {
+                all.extend_from_slice(&bytes.unwrap());
             }
             all
         }
@@ -159,7 +159,7 @@ async fn a_stream_is_written_piece_by_piece() {
     assert_eq!(header(&begun.heading, "content-type"), Some("text/event-stream"));
     assert_eq!(header(&begun.heading, "x-product-base-cost-usd"), None, "it is not known yet");
     let Body::Stream(mut body) = begun.body else { panic!("it is a stream") };
-    let first = String::from_utf8(body.recv().await.unwrap().to_vec()).unwrap();
+    let first = String::from_utf8(body.next().await.unwrap().unwrap().to_vec()).unwrap();
     assert!(first.contains("\"role\"") && first.contains("\"one\""), "{first}");
     sender.send(AnswerPiece::Cut).await.unwrap();
     sender.send(AnswerPiece::Settled(receipt())).await.unwrap();
@@ -239,10 +239,10 @@ fn of(dialect: Dialect, form: Form, sink: &Kept) -> Writing {
 const HURRIED: StreamPace = StreamPace { head_wait: Duration::from_millis(20), ping_every: Duration::from_millis(10) };
 
 /// Reads on until so many of these stand there.
-async fn until(body: &mut mpsc::Receiver<Bytes>, text: &mut String, needle: &str, times: usize) {
+async fn until(body: &mut ClientReader, text: &mut String, needle: &str, times: usize) {
     while text.matches(needle).count() < times {
-        let bytes = body.recv().await.unwrap_or_else(|| panic!("it ended without {needle:?}: {text}"));
-        text.push_str(std::str::from_utf8(&bytes).unwrap());
+        let bytes = body.next().await.unwrap_or_else(|| panic!("it ended without {needle:?}: {text}"));
+        text.push_str(std::str::from_utf8(&bytes.unwrap()).unwrap());
     }
 }
 
@@ -324,4 +324,21 @@ async fn comments_pass_before_the_answer_as_they_come() {
     feed.pieces.send(says("one")).await.unwrap();
     until(&mut body, &mut text, "one", 1).await;
     assert!(text.find(": last").unwrap() < text.find("one").unwrap(), "{text}");
+}
+
+/// Whoever takes a part for the whole is told that it is none: the connection is cut.
+#[tokio::test]
+async fn a_stream_that_was_not_written_to_its_end_ends_with_a_fault() {
+    for is_whole in [true, false] {
+        let (writer, reader) = client::channel(2);
+        writer.send(Bytes::from_static(b"one"), Duration::from_secs(1)).await.unwrap();
+        if is_whole {
+            writer.finish();
+        } else {
+            drop(writer);
+        }
+        let begun = Begun { heading: Heading { status: 200, headers: Vec::new() }, body: Body::Stream(reader) };
+        let read = actix_web::body::to_bytes(begun.answer().into_body()).await;
+        assert_eq!(read.is_ok(), is_whole);
+    }
 }
