@@ -80,9 +80,14 @@ pub async fn table_exists<C: ConnectionTrait>(connection: &C, table: &str) -> an
 /// Whether the same statement may succeed when it is sent again: a busy table, a deadlock, or another runner
 /// that made the same role in the same moment.
 pub fn is_passing(error: &DbErr) -> bool {
+    is_busy(error) || has_code(error, &["23505", "42710"])
+}
+
+/// Whether somebody else has locked or just changed what the statement needs.
+pub fn is_busy(error: &DbErr) -> bool {
     let Some(answer) = answer_of(error) else { return false };
     match answer.code().as_deref() {
-        Some("55P03" | "40P01" | "40001" | "23505" | "42710") => true,
+        Some("55P03" | "40P01" | "40001") => true,
         Some("XX000") => answer.message().contains("tuple concurrently"),
         _ => false,
     }
@@ -90,7 +95,8 @@ pub fn is_passing(error: &DbErr) -> bool {
 
 /// Whether Postgres refused with one of these codes.
 pub fn has_code(error: &DbErr, codes: &[&str]) -> bool {
-    answer_of(error).and_then(|answer| answer.code()).is_some_and(|code| codes.contains(&code.as_ref()))
+    let Some(answer) = answer_of(error) else { return false };
+    answer.code().is_some_and(|code| codes.contains(&code.as_ref()))
 }
 
 fn answer_of(error: &DbErr) -> Option<&dyn sqlx::error::DatabaseError> {

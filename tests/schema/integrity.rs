@@ -154,7 +154,7 @@ async fn rights_that_were_changed_by_hand_are_found_and_repaired() {
     for (finding, damage) in [
         ("RLS_DISABLED", "ALTER TABLE users DISABLE ROW LEVEL SECURITY"),
         ("RLS_DISABLED", "ALTER TABLE usage_events_default DISABLE ROW LEVEL SECURITY"),
-        ("RLS_DISABLED", "ALTER TABLE seaql_migrations DISABLE ROW LEVEL SECURITY"),
+        ("RLS_DISABLED", "ALTER TABLE product_base_migrations DISABLE ROW LEVEL SECURITY"),
         ("MISSING_POLICY", "DROP POLICY users_select_own ON users"),
         ("EXCESS_RIGHT", "GRANT UPDATE (plan_id) ON users TO authenticated"),
         ("EXCESS_RIGHT", "GRANT SELECT ON idempotency_keys_3 TO anon"),

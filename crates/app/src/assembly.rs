@@ -200,7 +200,8 @@ fn replay_settings(settings: &Settings) -> ReplaySettings {
 fn lane_settings(settings: &Settings) -> LaneSettings {
     let usage = &settings.usage;
     let keep = TimeDelta::days(usage.keep_keys_days.into());
-    LaneSettings { lanes: usage.lanes, queue: usage.queue, batch: usage.batch, keep }
+    let keep_reservations = TimeDelta::days(usage.keep_reservations_days.into());
+    LaneSettings { lanes: usage.lanes, queue: usage.queue, batch: usage.batch, keep, keep_reservations }
 }
 
 fn supabase_tokens(settings: &Settings, clock: &Arc<dyn Clock>) -> anyhow::Result<SupabaseTokens> {

@@ -338,6 +338,8 @@ pub trait UsageRepository: Send {
     /// Holds whose time is over and for which nothing was sent, the longest overdue first, at most `limit`, with their users,
     /// without those in `excluded`.
     async fn list_due_holds(&mut self, excluded: &[HoldId], limit: u64) -> Result<Vec<(HoldId, UserId)>, StoreError>;
-    /// Deletes outcomes older than `age` by the database's clock, at most `limit`; says how many.
+    /// Deletes outcomes older than `age` by the database's clock, at most `limit` of each partition; says how many.
     async fn delete_outcomes(&mut self, age: TimeDelta, limit: u64) -> Result<u64, StoreError>;
+    /// Deletes reservations that ended longer than `age` ago by the database's clock, at most `limit`; says how many.
+    async fn delete_ended_reservations(&mut self, age: TimeDelta, limit: u64) -> Result<u64, StoreError>;
 }

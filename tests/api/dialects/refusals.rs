@@ -73,7 +73,9 @@ fn picture(padding: usize) -> String {
 /// A session of a coding agent brings all of its pictures again with every turn.
 #[tokio::test]
 async fn pictures_have_no_bounds_but_the_size_of_the_body() {
-    let (app, _, key) = started().await;
+    let (app, ada, key) = started().await;
+    let plan = json!({ "plan_id": "platinum" });
+    app.post("/api/users/me/plan").bearer(&ada).json(plan).send().await.expect_status(200);
     let image = json!({ "type": "image_url", "image_url": { "url": format!("data:image/png;base64,{}", picture(0)) } });
     let mut body = Dialect::OpenAi.body("gpt-6-sol", "x");
     body["messages"][0]["content"] = json!(vec![image; 60]);

@@ -169,6 +169,7 @@ pub struct Usage {
     pub queue: usize,
     pub batch: usize,
     pub keep_keys_days: u16,
+    pub keep_reservations_days: u16,
 }
 
 #[derive(Clone, Debug, Deserialize)]
