@@ -158,6 +158,7 @@ fn identities(
         secrets: Arc::new(RefreshTokens::new(signing_key.as_bytes())?),
         cache: Arc::clone(cache),
         session_ttl: TimeDelta::days(settings.auth.session_ttl_days.into()),
+        session_life: TimeDelta::days(settings.auth.session_max_days.max(1).into()),
     };
     let verifier = Arc::new(CachedVerifier::new(built_in()?, Arc::clone(clock)));
     Ok(Identities { verifier, accounts: Some(Arc::new(accounts)) })

@@ -62,7 +62,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON public.feature_overrides TO app_service;
 GRANT SELECT ON public.feature_overrides TO readonly_user;
 
 -- @ sessions
-GRANT SELECT (id, user_id, kind, user_agent, created_at, last_seen_at, expires_at, revoked_at) ON public.sessions TO authenticated;
+GRANT SELECT (id, user_id, kind, user_agent, created_at, last_seen_at, authenticated_at, network_mark,
+    expires_at, revoked_at) ON public.sessions TO authenticated;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.sessions TO app_service;
 
 -- @ refresh_tokens

@@ -152,6 +152,8 @@ mod tests {
         let expected = VerifiedIdentity {
             user_id: UserId(user_id),
             issued_at: Some(testing::now()),
+            authenticated_at: None,
+            session_id: Some(Uuid::max()),
             expires_at: testing::now() + TimeDelta::seconds(900),
         };
         assert_eq!(tokens.verify(&token).await.unwrap(), expected);

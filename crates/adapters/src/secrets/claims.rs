@@ -15,7 +15,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
 use ports::clock::Clock;
 use ports::identity::{TokenRefused, VerifiedIdentity};
 use serde::Deserialize;
-use serde_json::Number;
+use serde_json::{Number, Value};
 use uuid::Uuid;
 
 /// The longest token that is looked at.
@@ -36,6 +36,28 @@ struct Claims {
     exp: Option<Number>,
     iat: Option<Number>,
     nbf: Option<Number>,
+    auth_time: Option<Value>,
+    /// Supabase's list of how and when the session's holder proved who they are.
+    #[serde(default)]
+    amr: Value,
+    sid: Option<Value>,
+}
+
+/// The method of Supabase's list that proves nothing.
+const REFRESHED: &str = "token_refresh";
+
+impl Claims {
+    /// The latest proof, where the token tells of any. What is malformed is as if it were not there.
+    fn authenticated_at(&self) -> Option<DateTime<Utc>> {
+        let proofs = self.amr.as_array().into_iter().flatten();
+        let proofs = proofs.filter(|proof| proof["method"].as_str().is_some_and(|method| method != REFRESHED));
+        let proven = proofs.filter_map(|proof| proof["timestamp"].as_number().and_then(moment)).max();
+        proven.or_else(|| self.auth_time.as_ref()?.as_number().and_then(moment))
+    }
+
+    fn session_id(&self) -> Option<Uuid> {
+        Uuid::try_parse(self.sid.as_ref()?.as_str()?).ok()
+    }
 }
 
 impl ClaimRules {
@@ -91,7 +113,8 @@ impl ClaimRules {
             Some(issued_at) => Some(moment(issued_at).ok_or_else(|| invalid("its `iat` is not a time"))?),
             None => None,
         };
-        Ok(VerifiedIdentity { user_id: UserId(user_id), issued_at, expires_at })
+        let (authenticated_at, session_id) = (claims.authenticated_at(), claims.session_id());
+        Ok(VerifiedIdentity { user_id: UserId(user_id), issued_at, authenticated_at, session_id, expires_at })
     }
 }
 

@@ -27,7 +27,8 @@ use crate::settings::shape::Settings;
 const API_KEY_HEADER: &str = "x-api-key";
 
 /// Routes that know no caller: those for machines, whose token is their own, and those by which one becomes a caller.
-const NAMELESS: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/api/auth/"];
+const NAMELESS: [&str; 7] =
+    ["/healthz", "/readyz", "/metrics", "/api/auth/signup", "/api/auth/login", "/api/auth/refresh", "/api/auth/logout"];
 
 /// What the middleware found out, for the extractors.
 #[derive(Clone)]
@@ -136,7 +137,15 @@ fn asking(request: &HttpRequest) -> Result<Identified, Problem> {
     found.map_or_else(|| Err(Problem::unauthorized()), |asking| asking.0)
 }
 
-fn caller(request: &HttpRequest) -> Result<Caller, Problem> {
+/// The access token of a request that has one.
+pub(super) fn shown_token(request: &HttpRequest, key_prefix: &str) -> Option<String> {
+    match presented(request, key_prefix, None)? {
+        Presented::Token(token) => Some(token.to_owned()),
+        Presented::Key(_) => None,
+    }
+}
+
+pub(super) fn caller(request: &HttpRequest) -> Result<Caller, Problem> {
     match asking(request)? {
         Identified::Caller(caller) => Ok(caller),
         Identified::Newcomer(_) => {
