@@ -63,6 +63,7 @@ fn body_of(operation: &str) -> Value {
     match operation {
         "sign_up" | "log_in" => json!({ "email": "ada@example.com", "password": "correct horse battery" }),
         "change_password" => json!({ "current": "correct horse battery", "password": "a staple of old batteries" }),
+        "confirm_totp" | "remove_totp" => json!({ "code": "000000" }),
         "reauthenticate" => json!({ "password": "correct horse battery" }),
         "refresh" | "log_out" => json!({ "refresh_token": "x" }),
         "create_profile" => json!({ "user_id": NOBODY, "name": "x" }),

@@ -41,6 +41,7 @@ mod provider_states;
 mod refreshes;
 mod replays;
 mod reservations;
+mod second_factors;
 mod subscriptions;
 mod supabase;
 mod tokens;

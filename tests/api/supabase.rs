@@ -60,6 +60,7 @@ fn claims_of(stub: &StubJwks, subject: &str) -> Value {
 #[tokio::test]
 async fn a_recent_proof_is_what_the_token_says_of_it() {
     let app = app().await;
+    app.database().sql("UPDATE auth.users SET created_at = now() - interval '1 day'").await;
     create(&app, &token(ADA), json!({ "user_id": ADA, "name": "Ada" })).await.expect_status(201);
     let at = |minutes: i64| now().timestamp() - minutes * 60;
     let log_in = |minutes: i64| json!([{ "method": "password", "timestamp": at(minutes) }]);

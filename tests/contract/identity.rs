@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use domain::users::UserId;
 use harness::TestDatabase;
-use ports::identity::{NewSession, RefreshToken};
+use ports::identity::{NewSession, RefreshToken, SecondFactor};
 use ports::store::{Page, Store};
 use uuid::Uuid;
 
@@ -182,6 +182,35 @@ async fn sessions_are_listed_proven_and_ended_but_one() {
     assert!(!waiting.is_finished());
     holder.commit().await.unwrap();
     waiting.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_second_factor_is_offered_confirmed_used_and_taken_away() {
+    let database = TestDatabase::new().await;
+    let store = database.store();
+    let (ann, bob) = (sign_up(&*store, "ann").await, sign_up(&*store, "bob").await);
+    let mut work = service(&*store).await;
+    assert!(work.identity().find_second_factor(ann).await.unwrap().is_none());
+    for sealed in [b"first".as_slice(), b"second"] {
+        work.identity().offer_second_factor(ann, sealed).await.unwrap();
+    }
+    let offered = SecondFactor { sealed_secret: b"second".to_vec(), confirmed_at: None, last_step: None };
+    assert_eq!(work.identity().find_second_factor(ann).await.unwrap(), Some(offered));
+    let marks = ["one".to_owned(), "two".to_owned()];
+    work.identity().confirm_second_factor(ann, at(3), 77, &marks).await.unwrap();
+    work.identity().offer_second_factor(ann, b"third").await.unwrap();
+    work.identity().save_totp_step(ann, 78).await.unwrap();
+    let kept = SecondFactor { sealed_secret: b"second".to_vec(), confirmed_at: Some(at(3)), last_step: Some(78) };
+    assert_eq!(work.identity().find_second_factor(ann).await.unwrap(), Some(kept));
+    for (user_id, mark, is_taken) in [(bob, "one", false), (ann, "one", true), (ann, "one", false), (ann, "two", true)]
+    {
+        assert_eq!(work.identity().use_recovery_code(user_id, mark).await.unwrap(), is_taken, "{mark}");
+    }
+    work.identity().delete_second_factor(ann).await.unwrap();
+    assert!(work.identity().find_second_factor(ann).await.unwrap().is_none());
+    work.identity().offer_second_factor(bob, b"of bob").await.unwrap();
+    assert!(work.users().delete(bob).await.unwrap());
+    assert!(work.identity().find_second_factor(bob).await.unwrap().is_none());
 }
 
 #[tokio::test]

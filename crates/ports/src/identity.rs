@@ -46,6 +46,16 @@ pub struct Session {
     pub revoked_at: Option<DateTime<Utc>>,
 }
 
+/// A second factor as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecondFactor {
+    pub sealed_secret: Vec<u8>,
+    /// `None` until somebody showed a code of it: until then no log-in asks for it.
+    pub confirmed_at: Option<DateTime<Utc>>,
+    /// The last step of time whose code was used.
+    pub last_step: Option<i64>,
+}
+
 /// A position in the list of sessions.
 pub type SessionPosition = (DateTime<Utc>, Uuid);
 
@@ -83,6 +93,22 @@ pub trait IdentityRepository: Send {
     /// Whether the identity provider says that this identity, and no other, owns the address: it is confirmed. Never of a
     /// built-in identity.
     async fn owns_address(&mut self, user_id: UserId, email: &Email) -> Result<bool, StoreError>;
+
+    async fn find_second_factor(&mut self, user_id: UserId) -> Result<Option<SecondFactor>, StoreError>;
+    /// Keeps a secret that nobody has shown a code of yet, in place of one of which the same is true.
+    async fn offer_second_factor(&mut self, user_id: UserId, sealed: &[u8]) -> Result<(), StoreError>;
+    /// From now on log-ins ask for it.
+    async fn confirm_second_factor(
+        &mut self,
+        user_id: UserId,
+        at: DateTime<Utc>,
+        step: i64,
+        recovery_marks: &[String],
+    ) -> Result<(), StoreError>;
+    async fn save_totp_step(&mut self, user_id: UserId, step: i64) -> Result<(), StoreError>;
+    /// Takes a recovery code away, if it is there.
+    async fn use_recovery_code(&mut self, user_id: UserId, mark: &str) -> Result<bool, StoreError>;
+    async fn delete_second_factor(&mut self, user_id: UserId) -> Result<(), StoreError>;
 
     async fn insert_session(&mut self, session: &NewSession) -> Result<(), StoreError>;
     async fn find_session(&mut self, id: Uuid) -> Result<Option<Session>, StoreError>;
@@ -132,6 +158,7 @@ pub struct VerifiedIdentity {
     pub authenticated_at: Option<DateTime<Utc>>,
     /// The session that the token was issued for, where it is one of ours.
     pub session_id: Option<Uuid>,
+    pub scope: TokenScope,
     pub expires_at: DateTime<Utc>,
 }
 
@@ -174,6 +201,14 @@ pub struct AccessToken {
     pub expires_in_seconds: u64,
 }
 
+/// What an access token is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenScope {
+    Everything,
+    /// The own account's routes: an administrator has to set up a second factor first.
+    OwnAccount,
+}
+
 /// Makes access tokens of the built-in identity.
 pub trait TokenIssuer: Send + Sync {
     fn issue(
@@ -182,9 +217,31 @@ pub trait TokenIssuer: Send + Sync {
         email: &StoredEmail,
         role: Role,
         session_id: Uuid,
+        scope: TokenScope,
     ) -> Result<AccessToken, SecretError>;
     /// The id of the key that signs, and its algorithm.
     fn key(&self) -> (String, &'static str);
+}
+
+/// The secret of a second factor: as it is shown once, in base32, and as it is stored.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NewTotpSecret {
+    pub secret: String,
+    pub sealed: Vec<u8>,
+}
+
+/// Makes the secrets of second factors and asks them for their codes.
+pub trait TotpSecrets: Send + Sync {
+    fn mint(&self, user_id: UserId) -> Result<NewTotpSecret, SecretError>;
+    /// The first of these steps whose code it is.
+    fn matching_step(
+        &self,
+        user_id: UserId,
+        sealed: &[u8],
+        code: &str,
+        steps: &[i64],
+    ) -> Result<Option<i64>, SecretError>;
+    fn mint_recovery_codes(&self) -> Vec<String>;
 }
 
 #[derive(Debug, Error)]

@@ -71,6 +71,11 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON public.refresh_tokens TO app_service;
 -- Secrets, or what a request was answered: nobody's but the service's.
 REVOKE ALL ON public.refresh_tokens FROM service_role;
 
+-- @ second_factors
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.second_factors TO app_service;
+-- Secrets, or what a request was answered: nobody's but the service's.
+REVOKE ALL ON public.second_factors FROM service_role;
+
 -- @ signing_keys
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.signing_keys TO app_service;
 -- Secrets, or what a request was answered: nobody's but the service's.

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use domain::identity::{Email, StoredEmail};
 use domain::users::UserId;
 use ports::identity::{
-    IdentityRepository, NewSession, RefreshToken, SecretHash, Session, SessionPosition, StoredCredentials,
+    IdentityRepository, NewSession, RefreshToken, SecondFactor, SecretHash, Session, SessionPosition, StoredCredentials,
 };
 use ports::store::{Page, StoreError};
 use sea_orm::ActiveValue::{NotSet, Set};
@@ -33,6 +33,13 @@ struct CredentialsRow {
     user_id: Uuid,
     email: String,
     encrypted_password: Option<String>,
+}
+
+#[derive(FromQueryResult)]
+struct SecondFactorRow {
+    sealed_secret: Vec<u8>,
+    confirmed_at: Option<DateTime<Utc>>,
+    last_step: Option<i64>,
 }
 
 #[derive(FromQueryResult)]
@@ -125,6 +132,49 @@ impl IdentityRepository for PgUnitOfWork {
         };
         let insert = sessions::Entity::insert(row).exec_without_returning(&self.transaction);
         insert.await.map(drop).map_err(|error| store_error(&error))
+    }
+
+    async fn find_second_factor(&mut self, user_id: UserId) -> Result<Option<SecondFactor>, StoreError> {
+        let sql = "SELECT sealed_secret, confirmed_at, last_step FROM second_factors WHERE user_id = $1";
+        let row: Option<SecondFactorRow> = self.read_one(sql, [user_id.0.into()]).await?;
+        Ok(row.map(|SecondFactorRow { sealed_secret, confirmed_at, last_step }| SecondFactor {
+            sealed_secret,
+            confirmed_at,
+            last_step,
+        }))
+    }
+
+    async fn offer_second_factor(&mut self, user_id: UserId, sealed: &[u8]) -> Result<(), StoreError> {
+        let sql = "INSERT INTO second_factors AS f (user_id, sealed_secret) VALUES ($1, $2) ON CONFLICT (user_id) \
+            DO UPDATE SET sealed_secret = $2, created_at = now() WHERE f.confirmed_at IS NULL";
+        self.run(sql, [user_id.0.into(), sealed.to_vec().into()]).await.map(drop)
+    }
+
+    async fn confirm_second_factor(
+        &mut self,
+        user_id: UserId,
+        at: DateTime<Utc>,
+        step: i64,
+        recovery_marks: &[String],
+    ) -> Result<(), StoreError> {
+        let sql = "UPDATE second_factors SET confirmed_at = $2, last_step = $3, recovery_marks = $4 WHERE user_id = $1";
+        let values = [user_id.0.into(), at.into(), step.into(), recovery_marks.to_vec().into()];
+        self.run(sql, values).await.map(drop)
+    }
+
+    async fn save_totp_step(&mut self, user_id: UserId, step: i64) -> Result<(), StoreError> {
+        let sql = "UPDATE second_factors SET last_step = $2 WHERE user_id = $1";
+        self.run(sql, [user_id.0.into(), step.into()]).await.map(drop)
+    }
+
+    async fn use_recovery_code(&mut self, user_id: UserId, mark: &str) -> Result<bool, StoreError> {
+        let sql = "UPDATE second_factors SET recovery_marks = array_remove(recovery_marks, $2::text) \
+            WHERE user_id = $1 AND $2::text = ANY (recovery_marks)";
+        Ok(self.run(sql, [user_id.0.into(), mark.into()]).await? == 1)
+    }
+
+    async fn delete_second_factor(&mut self, user_id: UserId) -> Result<(), StoreError> {
+        self.run("DELETE FROM second_factors WHERE user_id = $1", [user_id.0.into()]).await.map(drop)
     }
 
     async fn find_session(&mut self, id: Uuid) -> Result<Option<Session>, StoreError> {

@@ -13,7 +13,7 @@ use domain::users::UserId;
 use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
 use ports::clock::Clock;
-use ports::identity::{TokenRefused, VerifiedIdentity};
+use ports::identity::{TokenRefused, TokenScope, VerifiedIdentity};
 use serde::Deserialize;
 use serde_json::{Number, Value};
 use uuid::Uuid;
@@ -41,7 +41,11 @@ struct Claims {
     #[serde(default)]
     amr: Value,
     sid: Option<Value>,
+    scope: Option<Value>,
 }
+
+/// The scope of a token that is good for the own account's routes alone.
+pub(super) const OWN_ACCOUNT: &str = "own_account";
 
 /// The method of Supabase's list that proves nothing.
 const REFRESHED: &str = "token_refresh";
@@ -53,6 +57,12 @@ impl Claims {
         let proofs = proofs.filter(|proof| proof["method"].as_str().is_some_and(|method| method != REFRESHED));
         let proven = proofs.filter_map(|proof| proof["timestamp"].as_number().and_then(moment)).max();
         proven.or_else(|| self.auth_time.as_ref()?.as_number().and_then(moment))
+    }
+
+    /// A scope of another's making means nothing here.
+    fn scope(&self) -> TokenScope {
+        let said = self.scope.as_ref().and_then(Value::as_str);
+        if said == Some(OWN_ACCOUNT) { TokenScope::OwnAccount } else { TokenScope::Everything }
     }
 
     fn session_id(&self) -> Option<Uuid> {
@@ -114,7 +124,14 @@ impl ClaimRules {
             None => None,
         };
         let (authenticated_at, session_id) = (claims.authenticated_at(), claims.session_id());
-        Ok(VerifiedIdentity { user_id: UserId(user_id), issued_at, authenticated_at, session_id, expires_at })
+        Ok(VerifiedIdentity {
+            user_id: UserId(user_id),
+            issued_at,
+            authenticated_at,
+            session_id,
+            scope: claims.scope(),
+            expires_at,
+        })
     }
 }
 

@@ -110,6 +110,7 @@ mod tests {
                 issued_at: None,
                 authenticated_at: None,
                 session_id: None,
+                scope: ports::identity::TokenScope::Everything,
                 expires_at: self.expires_at,
             }
         }

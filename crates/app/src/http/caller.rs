@@ -30,6 +30,15 @@ const API_KEY_HEADER: &str = "x-api-key";
 const NAMELESS: [&str; 7] =
     ["/healthz", "/readyz", "/metrics", "/api/auth/signup", "/api/auth/login", "/api/auth/refresh", "/api/auth/logout"];
 
+/// Where the routes of the own account begin.
+const OWN_ACCOUNT: &str = "/api/auth/";
+
+fn enrolment_required() -> Problem {
+    let detail = "Administrators need a second factor here: set one up by POST /api/auth/totp/enroll and .../confirm, then \
+        refresh your token.";
+    Problem::new(StatusCode::FORBIDDEN, "totp_enrollment_required", detail)
+}
+
 /// What the middleware found out, for the extractors.
 #[derive(Clone)]
 struct Asking(Result<Identified, Problem>);
@@ -152,6 +161,8 @@ pub(super) fn caller(request: &HttpRequest) -> Result<Caller, Problem> {
             let detail = "Your identity has no profile yet: make one with POST /api/users.";
             Err(Problem::new(StatusCode::FORBIDDEN, "profile_missing", detail))
         }
+        Identified::Enrolling(caller) if request.path().starts_with(OWN_ACCOUNT) => Ok(caller),
+        Identified::Enrolling(_) => Err(enrolment_required()),
     }
 }
 
@@ -163,7 +174,10 @@ impl FromRequest for Anyone {
     type Future = std::future::Ready<Result<Self, Problem>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        std::future::ready(asking(request).map(Self))
+        std::future::ready(asking(request).and_then(|identified| match identified {
+            Identified::Enrolling(_) => Err(enrolment_required()),
+            identified => Ok(Self(identified)),
+        }))
     }
 }
 
@@ -188,7 +202,7 @@ impl FromRequest for Perhaps {
         }
         let found = asking(request).map(|identified| match identified {
             Identified::Caller(caller) => Some(caller),
-            Identified::Newcomer(_) => None,
+            Identified::Newcomer(_) | Identified::Enrolling(_) => None,
         });
         std::future::ready(found.map(Self))
     }

@@ -61,6 +61,11 @@ pub struct LogInIn {
     #[validate(length(min = 1, max = 1024))]
     #[schema(format = "password", min_length = 1, max_length = 1024)]
     password: String,
+    /// A code of the second factor, or a recovery code, where the account has one.
+    #[serde(default)]
+    #[validate(length(min = 1, max = 64))]
+    #[schema(min_length = 1, max_length = 64)]
+    totp: Option<String>,
 }
 
 #[derive(Deserialize, Validate, ToSchema)]
@@ -101,6 +106,17 @@ impl From<AccountError> for Problem {
             AccountError::PasswordUnfit => Self::invalid_field("password", "has 12 to 128 characters"),
             AccountError::PasswordCommon(why) => Self::invalid_field("password", why.to_string()),
             AccountError::PasswordUnchanged => Self::invalid_field("password", "is the one that is in use"),
+            AccountError::TotpRequired => {
+                let detail =
+                    "The account has a second factor: send the `totp` of your device, or a recovery code, too.";
+                Self::new(StatusCode::UNAUTHORIZED, "totp_required", detail)
+            }
+            AccountError::TotpWrong => {
+                let detail = "The code is wrong, or was used before: wait for the next one.";
+                Self::new(StatusCode::UNAUTHORIZED, "totp_wrong", detail)
+            }
+            AccountError::TotpEnrolled => Self::conflict("totp_enrolled", &error),
+            AccountError::TotpMissing => Self::not_found("The account has no second factor."),
             AccountError::SessionNotFound => Self::not_found("There is no such session."),
             AccountError::WrongCredentials => {
                 Self::new(StatusCode::UNAUTHORIZED, "wrong_credentials", "The e-mail or the password is wrong.")
@@ -143,7 +159,7 @@ pub async fn sign_up(
 /// Exchanges e-mail and password for tokens.
 #[utoipa::path(post, path = "/api/auth/login", tag = "identity", operation_id = "log_in", request_body = LogInIn, responses(
     (status = 200, description = "Logged in", body = SignedInView),
-    (status = 401, description = "Wrong e-mail or password", body = ProblemView),
+    (status = 401, description = "Wrong e-mail or password, or a code is missing (`totp_required`) or wrong (`totp_wrong`)", body = ProblemView),
     (status = 404, description = "Accounts are kept by Supabase here", body = ProblemView),
     (status = 429, description = "Too many attempts", body = ProblemView),
 ))]
@@ -154,7 +170,7 @@ pub async fn log_in(
     input: Valid<LogInIn>,
 ) -> Result<HttpResponse, Problem> {
     let accounts = accounts.service()?;
-    let LogInIn { email, password } = input.body;
+    let LogInIn { email, password, totp } = input.body;
     // An address that can belong to nobody is answered like one that belongs to nobody here.
     let spelling = Email::stored_spellings(&email).pop().unwrap_or_default();
     let (address, origin) = (limits.address_of(&request), origin(&request, &limits));
@@ -162,7 +178,7 @@ pub async fn log_in(
     let counted = Counted { limits: limits.into_inner(), accounts: Arc::clone(&accounts), address };
     let signed_in = detached(async move {
         let attempt = counted.begin(&spelling).await?;
-        counted.end(attempt, accounts.log_in(&email, password, origin).await)
+        counted.end(attempt, accounts.log_in(&email, password, totp, origin).await)
     })
     .await?;
     Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(view(signed_in)))
@@ -240,7 +256,7 @@ impl Counted {
     pub(super) fn end<T>(&self, attempt: Attempt, outcome: Result<T, AccountError>) -> Result<T, Problem> {
         let verdict = match &outcome {
             Ok(_) => Verdict::Right,
-            Err(AccountError::WrongCredentials) => Verdict::Wrong,
+            Err(AccountError::WrongCredentials | AccountError::TotpWrong) => Verdict::Wrong,
             Err(_) => Verdict::Undecided,
         };
         self.limits.end_attempt(attempt, verdict);

@@ -25,6 +25,7 @@ pub mod problem;
 pub mod recent;
 pub mod replays;
 pub mod routes;
+pub mod second_factors;
 pub mod server;
 pub mod subscriptions;
 pub mod tokens;

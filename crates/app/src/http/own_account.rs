@@ -55,6 +55,11 @@ pub struct ReauthenticationIn {
     #[validate(length(min = 1, max = 1024))]
     #[schema(format = "password", min_length = 1, max_length = 1024)]
     password: String,
+    /// A code of the second factor, or a recovery code, where the account has one.
+    #[serde(default)]
+    #[validate(length(min = 1, max = 64))]
+    #[schema(min_length = 1, max_length = 64)]
+    totp: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -95,7 +100,8 @@ pub async fn change_password(
     prove(accounts, me, &request, limits, async move |accounts: Arc<AccountService>| {
         accounts.change_password(user_id, session_id, current, password).await
     })
-    .await
+    .await?;
+    Ok(HttpResponse::NoContent().finish())
 }
 
 /// Proves anew that one is there, by the password: for what asks for a recent proof.
@@ -113,26 +119,28 @@ pub async fn reauthenticate(
     limits: Data<RateLimits>,
     input: Valid<ReauthenticationIn>,
 ) -> Result<HttpResponse, Problem> {
-    let password = input.body.password;
+    let ReauthenticationIn { password, totp } = input.body;
     let (user_id, session_id) = (me.caller.user_id, me.session_id);
     prove(accounts, me, &request, limits, async move |accounts: Arc<AccountService>| {
-        accounts.reauthenticate(user_id, session_id, password).await
+        accounts.reauthenticate(user_id, session_id, password, totp).await
     })
     .await
-    .map_err(|problem| if problem.code == "not_found" { reauthentication_required() } else { problem })
+    .map_err(|problem| if problem.code == "not_found" { reauthentication_required() } else { problem })?;
+    Ok(HttpResponse::NoContent().finish())
 }
 
-/// Does what takes the password, counted like a log-in.
-async fn prove<W, F>(
+/// Does what takes a password or a code, counted like a log-in.
+pub async fn prove<T, W, F>(
     accounts: OwnAccounts,
     me: InPerson,
     request: &HttpRequest,
     limits: Data<RateLimits>,
     work: W,
-) -> Result<HttpResponse, Problem>
+) -> Result<T, Problem>
 where
+    T: Send + 'static,
     W: FnOnce(Arc<AccountService>) -> F + Send + 'static,
-    F: Future<Output = Result<(), AccountError>> + Send + 'static,
+    F: Future<Output = Result<T, AccountError>> + Send + 'static,
 {
     let (accounts, address, user_id) = (accounts.0, limits.address_of(request), me.caller.user_id);
     limits.check_login(address)?;
@@ -142,8 +150,7 @@ where
         let attempt = counted.begin(account.as_str()).await?;
         counted.end(attempt, work(accounts).await)
     })
-    .await?;
-    Ok(HttpResponse::NoContent().finish())
+    .await
 }
 
 /// The own open sessions, newest first.

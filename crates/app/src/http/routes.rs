@@ -9,7 +9,7 @@ use super::problem::Problem;
 use super::usage::{demands, reservations};
 use super::{
     ai_usage, api_keys, audit, entitlements, features, identity, maintenance, metrics, openapi, own_account, plans,
-    prices, subscriptions, tokens, usage_history, users,
+    prices, second_factors, subscriptions, tokens, usage_history, users,
 };
 
 /// Every route of the service.
@@ -47,6 +47,9 @@ fn accounts(config: &mut ServiceConfig) {
         .service(resource("/api/auth/refresh").post(identity::refresh))
         .service(resource("/api/auth/logout").post(identity::log_out))
         .service(resource("/api/auth/password/change").post(own_account::change_password))
+        .service(resource("/api/auth/totp").delete(second_factors::remove_totp))
+        .service(resource("/api/auth/totp/enroll").post(second_factors::enroll_totp))
+        .service(resource("/api/auth/totp/confirm").post(second_factors::confirm_totp))
         .service(resource("/api/auth/reauthenticate").post(own_account::reauthenticate))
         .service(
             resource("/api/auth/sessions").get(own_account::list_own_sessions).delete(own_account::end_other_sessions),

@@ -147,7 +147,7 @@ pub async fn create_profile(
     let profile = NewProfile { user_id: user_id.map(UserId), name, email };
     let rights = match &who.0 {
         Identified::Caller(caller) => CallerRights::of(caller),
-        Identified::Newcomer(_) => CallerRights::of_newcomer(),
+        Identified::Newcomer(_) | Identified::Enrolling(_) => CallerRights::of_newcomer(),
     };
     let view = |user: &User| UserView::from(user);
     let once = key.once_for(who.0.user_id(), rights, &input.bytes, StatusCode::CREATED, view);

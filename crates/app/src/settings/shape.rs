@@ -90,6 +90,7 @@ pub struct Auth {
     pub session_ttl_days: u16,
     pub session_max_days: u16,
     pub reauthentication_minutes: u32,
+    pub require_admin_totp: bool,
     pub supabase: Supabase,
 }
 

@@ -10,6 +10,7 @@ mod permissions;
 mod recency;
 mod rights;
 mod states;
+pub mod totp;
 
 pub use callers::{Caller, Credential, Forbidden, Subject};
 pub use common_passwords::{CommonPassword, common_password};

@@ -17,7 +17,7 @@ use domain::users::{NewUser, User, UserId};
 use ports::clock::Clock;
 use ports::identity::{
     AccessToken, CallerCache, NewSession, OpaqueSecret, PasswordHasher, RefreshToken, RefreshTokenMint, SecretError,
-    StoredCredentials, TokenIssuer,
+    StoredCredentials, TokenIssuer, TokenScope, TotpSecrets,
 };
 use ports::randomness::Randomness;
 use ports::store::{Scope, Store, StoreError, UnitOfWork};
@@ -67,6 +67,14 @@ pub enum AccountError {
     PasswordCommon(CommonPassword),
     #[error("the new password is the one that is in use")]
     PasswordUnchanged,
+    #[error("the account has a second factor: send a code of it too")]
+    TotpRequired,
+    #[error("the code is wrong, or was used before")]
+    TotpWrong,
+    #[error("the account has a second factor already")]
+    TotpEnrolled,
+    #[error("the account has no second factor")]
+    TotpMissing,
     #[error("there is no such session")]
     SessionNotFound,
     /// Unknown e-mail or wrong password: the caller is not told which.
@@ -91,6 +99,9 @@ pub struct AccountService {
     pub cache: Arc<dyn CallerCache>,
     /// How long a session lives after its last refresh.
     pub session_ttl: TimeDelta,
+    pub second_factors: Arc<dyn TotpSecrets>,
+    /// Whether an administrator without a second factor may do nothing but set one up.
+    pub require_admin_totp: bool,
     /// How long a session lives at most, whatever it is used for.
     pub session_life: TimeDelta,
 }
@@ -105,11 +116,17 @@ impl AccountService {
         let user = self.register(&mut *work, &sign_up.email, &hash, name, Role::User).await?;
         let session = self.open_session(&mut *work, user.id, sign_up.origin).await?;
         work.commit().await?;
-        self.signed_in(user, session)
+        self.signed_in(user, session, TokenScope::Everything)
     }
 
     /// `email` is as it was entered: an account is found by each spelling under which it may be stored.
-    pub async fn log_in(&self, email: &str, password: String, origin: Origin) -> Result<SignedIn, AccountError> {
+    pub async fn log_in(
+        &self,
+        email: &str,
+        password: String,
+        code: Option<String>,
+        origin: Origin,
+    ) -> Result<SignedIn, AccountError> {
         let stored = self.find_credentials(email).await?;
         let rehashed = self.check_password(&password, stored.as_ref()).await?;
         let stored = stored.ok_or(AccountError::WrongCredentials)?;
@@ -119,9 +136,11 @@ impl AccountService {
         if let Some(hash) = rehashed {
             work.identity().save_password(user.id, &hash).await?;
         }
+        self.check_second_factor(&mut *work, user.id, code.as_deref()).await?;
         let session = self.open_session(&mut *work, user.id, origin).await?;
+        let scope = self.scope_of(&mut *work, &user).await?;
         work.commit().await?;
-        self.signed_in(user, session)
+        self.signed_in(user, session, scope)
     }
 
     pub(super) async fn find_credentials(&self, email: &str) -> Result<Option<StoredCredentials>, AccountError> {
@@ -193,8 +212,9 @@ impl AccountService {
             },
         };
         let user = work.users().find(old.user_id).await?.ok_or(AccountError::RefreshRefused)?;
+        let scope = self.scope_of(&mut *work, &user).await?;
         work.commit().await?;
-        self.signed_in(user, issued)
+        self.signed_in(user, issued, scope)
     }
 
     /// The successor that an exchanged token was given a moment ago, as long as nobody has exchanged it in turn.
@@ -316,9 +336,9 @@ impl AccountService {
         Ok(IssuedRefreshToken { secret: minted.secret, token })
     }
 
-    fn signed_in(&self, user: User, refresh: IssuedRefreshToken) -> Result<SignedIn, AccountError> {
+    fn signed_in(&self, user: User, refresh: IssuedRefreshToken, scope: TokenScope) -> Result<SignedIn, AccountError> {
         let email = user.email.clone().ok_or(AccountError::WrongCredentials)?;
-        let access_token = self.tokens.issue(user.id, &email, user.role, refresh.token.session_id)?;
+        let access_token = self.tokens.issue(user.id, &email, user.role, refresh.token.session_id, scope)?;
         Ok(SignedIn { access_token, refresh_token: refresh.secret, user })
     }
 }

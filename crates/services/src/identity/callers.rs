@@ -14,7 +14,7 @@ use domain::identity::{Caller, CallerFacts, Credential, NotAdmitted};
 use domain::users::UserId;
 use ports::api_keys::{KeyMint, KnownKey};
 use ports::clock::Clock;
-use ports::identity::{CallerCache, Session, TokenRefused, TokenVerifier, VerifiedIdentity};
+use ports::identity::{CallerCache, Session, TokenRefused, TokenScope, TokenVerifier, VerifiedIdentity};
 use ports::store::{Scope, Store, StoreError};
 use thiserror::Error;
 
@@ -72,12 +72,14 @@ pub enum Identified {
     Caller(Caller),
     /// An identity without a profile: all that it can do is to make one.
     Newcomer(UserId),
+    /// An administrator who has to set up a second factor first: the own account's routes are all that is open.
+    Enrolling(Caller),
 }
 
 impl Identified {
     pub const fn user_id(&self) -> UserId {
         match self {
-            Self::Caller(caller) => caller.user_id,
+            Self::Caller(caller) | Self::Enrolling(caller) => caller.user_id,
             Self::Newcomer(user_id) => *user_id,
         }
     }
@@ -309,6 +311,10 @@ fn not_verified(refused: TokenRefused) -> NotIdentified {
 fn by_token(identity: &VerifiedIdentity, facts: &CallerFacts) -> Result<Identified, NotIdentified> {
     let user_id = identity.user_id;
     Ok(facts.admit(identity.issued_at)?.map_or(Identified::Newcomer(user_id), |role| {
-        Identified::Caller(Caller { user_id, role, credential: Credential::Token })
+        let caller = Caller { user_id, role, credential: Credential::Token };
+        match identity.scope {
+            TokenScope::Everything => Identified::Caller(caller),
+            TokenScope::OwnAccount => Identified::Enrolling(caller),
+        }
     }))
 }

@@ -4,3 +4,4 @@ pub mod accounts;
 pub mod callers;
 pub mod first_admin;
 mod own_account;
+pub mod second_factors;

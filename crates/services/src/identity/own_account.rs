@@ -61,12 +61,13 @@ impl AccountService {
         Ok(())
     }
 
-    /// Proves anew that the holder of a session is there, by the password.
+    /// Proves anew that the holder of a session is there, by the password and the second factor where there is one.
     pub async fn reauthenticate(
         &self,
         user_id: UserId,
         session_id: Option<Uuid>,
         password: String,
+        code: Option<String>,
     ) -> Result<(), AccountError> {
         let session_id = session_id.ok_or(AccountError::SessionNotFound)?;
         let stored = self.find_own_credentials(user_id).await?;
@@ -79,6 +80,7 @@ impl AccountService {
         if !is_open {
             return Err(AccountError::SessionNotFound);
         }
+        self.check_second_factor(&mut *work, user_id, code.as_deref()).await?;
         work.identity().save_authenticated_at(session_id, now).await?;
         Ok(work.commit().await?)
     }
