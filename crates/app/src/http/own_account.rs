@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use ports::identity::Session;
 use serde::{Deserialize, Serialize};
 use services::identity::accounts::{AccountError, AccountService};
+use services::identity::own_account::PasswordChange;
 use utoipa::ToSchema;
 use uuid::Uuid;
 use validator::Validate;
@@ -47,6 +48,11 @@ pub struct PasswordChangeIn {
     #[validate(length(min = 12, max = 128))]
     #[schema(format = "password", min_length = 12, max_length = 128)]
     password: String,
+    /// A code of the second factor, or a recovery code, where the account has one.
+    #[serde(default)]
+    #[validate(length(min = 1, max = 64))]
+    #[schema(min_length = 1, max_length = 64)]
+    totp: Option<String>,
 }
 
 #[derive(Deserialize, Validate, ToSchema)]
@@ -84,7 +90,7 @@ pub struct SessionView {
 #[utoipa::path(post, path = "/api/auth/password/change", tag = "identity", operation_id = "change_password",
     request_body = PasswordChangeIn, responses(
     (status = 204, description = "It is changed, and the other sessions are over"),
-    (status = 401, description = "No or bad credentials, or the current password is wrong (`wrong_credentials`)", body = ProblemView),
+    (status = 401, description = "No or bad credentials, or the current password or the code is wrong (`wrong_credentials`, `totp_required`, `totp_wrong`)", body = ProblemView),
     (status = 404, description = "Accounts are kept by Supabase here", body = ProblemView),
     (status = 429, description = "Too many attempts", body = ProblemView),
 ), security(("token" = [])))]
@@ -95,10 +101,11 @@ pub async fn change_password(
     limits: Data<RateLimits>,
     input: Valid<PasswordChangeIn>,
 ) -> Result<HttpResponse, Problem> {
-    let PasswordChangeIn { current, password } = input.body;
+    let PasswordChangeIn { current, password, totp } = input.body;
+    let change = PasswordChange { current, password, code: totp };
     let (user_id, session_id) = (me.caller.user_id, me.session_id);
     prove(accounts, me, &request, limits, async move |accounts: Arc<AccountService>| {
-        accounts.change_password(user_id, session_id, current, password).await
+        accounts.change_password(user_id, session_id, change).await
     })
     .await?;
     Ok(HttpResponse::NoContent().finish())

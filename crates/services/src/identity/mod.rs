@@ -3,5 +3,5 @@
 pub mod accounts;
 pub mod callers;
 pub mod first_admin;
-mod own_account;
+pub mod own_account;
 pub mod second_factors;

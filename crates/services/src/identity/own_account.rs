@@ -12,6 +12,15 @@ use uuid::Uuid;
 
 use super::accounts::{AccountError, AccountService, judge_password, keep_credentials};
 
+/// What a change of the password brings.
+pub struct PasswordChange {
+    /// The one that is in use.
+    pub current: String,
+    pub password: String,
+    /// A code of the second factor, where there is one: the session is proven anew by the change.
+    pub code: Option<String>,
+}
+
 impl AccountService {
     /// The address under which an account logs in, as failed attempts are counted by.
     pub async fn address_of(&self, user_id: UserId) -> Result<StoredEmail, AccountError> {
@@ -38,9 +47,9 @@ impl AccountService {
         &self,
         user_id: UserId,
         session_id: Option<Uuid>,
-        current: String,
-        password: String,
+        change: PasswordChange,
     ) -> Result<(), AccountError> {
+        let PasswordChange { current, password, code } = change;
         let stored = self.find_own_credentials(user_id).await?;
         self.check_password(&current, Some(&stored)).await?;
         judge_password(&password, stored.email.as_str())?;
@@ -51,6 +60,7 @@ impl AccountService {
         let now = self.clock.now();
         let mut work = self.store.begin(Scope::on_order_of(user_id)).await?;
         keep_credentials(&mut *work, &stored).await?;
+        self.check_second_factor(&mut *work, user_id, code.as_deref()).await?;
         work.identity().save_password(user_id, &hash).await?;
         let ended = work.identity().revoke_other_sessions(user_id, session_id, now).await?;
         if let Some(session_id) = session_id {
