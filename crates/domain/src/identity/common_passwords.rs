@@ -17,7 +17,7 @@ static PASSWORDS: LazyLock<HashSet<String>> =
 static WORDS: LazyLock<HashSet<&'static str>> = LazyLock::new(|| include_str!("common_words.txt").lines().collect());
 
 /// What fingers and memory run along.
-const SEQUENCES: [&str; 9] = [
+const SEQUENCES: [&str; 10] = [
     "abcdefghijklmnopqrstuvwxyz",
     "01234567890123456789",
     "qwertyuiop",
@@ -27,6 +27,7 @@ const SEQUENCES: [&str; 9] = [
     "azertyuiop",
     "qazwsxedcrfvtgbyhnujmikolp",
     "1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik9ol0p",
+    "1q2w3e4r5t6y7u8i9o0p",
 ];
 
 /// The shortest part of a sequence that counts as one.
@@ -214,7 +215,17 @@ mod tests {
             "ProductBase1",
             "product-base-2026",
             "monkeymonkeymonkey",
-            "correcthorsebatterystaple",
+            "iloveyou2026!",
+            "adminadmin12",
+            "letmein!!!!!",
+            "Pa55word2026",
+            "test12345678",
+            "changeme!234",
+            "liverpool2026",
+            "Company2026!",
+            "superman1234",
+            "asdfghjkl123",
+            "!@#$%^&*()_+",
             "ｐａｓｓｗｏｒｄ１２３４",
         ] {
             assert_eq!(why(password), Some(CommonPassword::Listed), "{password}");
@@ -231,6 +242,9 @@ mod tests {
             "xy12xy12xy12",
             "xy12zxy12zxy",
             "abcdefghijkl",
+            "1q2w3e4r5t6y7u8i",
+            "3edc4rfv5tgb",
+            "poiuytrewqlkj",
             "zyxwvutsrqpon",
             "123456789012",
             "098765432109",
@@ -258,6 +272,7 @@ mod tests {
     fn what_nobody_guesses_is_taken() {
         for password in [
             "correct horse battery",
+            "correct horse battery staple",
             "another password",
             "twelve chars",
             "パスワードは十二文字です",
