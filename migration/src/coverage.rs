@@ -139,6 +139,7 @@ fn secrets_are_nobodys_but_the_services() {
         "outbox",
         "api_key_counters",
         "address_digests",
+        "second_factors",
     ];
     for (table, body) in sections(GRANTS) {
         let for_users: Vec<&str> =

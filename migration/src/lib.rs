@@ -31,6 +31,8 @@ mod m20261121_000013_chat_and_key_limits;
 mod m20261201_000014_key_lineages;
 mod m20261201_000015_count_by_lineage;
 mod m20261201_000016_address_digests;
+mod m20261201_000018_proofs_of_sessions;
+mod m20261201_000019_second_factors;
 mod m20261201_000020_fence_of_sums;
 mod m20261201_000021_subscriptions_and_defaults;
 mod m20261201_000022_totals_and_proofs;

@@ -15,13 +15,13 @@ use crate::{
     m20261120_000009_create_model_prices, m20261120_000010_create_ai_answers,
     m20261121_000011_carry_counters_and_settle_holds, m20261121_000012_find_refunds,
     m20261121_000013_chat_and_key_limits, m20261201_000014_key_lineages, m20261201_000015_count_by_lineage,
-    m20261201_000016_address_digests, m20261201_000020_fence_of_sums, m20261201_000021_subscriptions_and_defaults,
-    m20261201_000022_totals_and_proofs, m20261201_000023_indexes_of_lists,
-    m20261201_000024_organizations_outlive_owners, m20261201_000026_books_outlive_the_person,
-    m20261201_000029_answers_left_behind,
+    m20261201_000016_address_digests, m20261201_000018_proofs_of_sessions, m20261201_000019_second_factors,
+    m20261201_000020_fence_of_sums, m20261201_000021_subscriptions_and_defaults, m20261201_000022_totals_and_proofs,
+    m20261201_000023_indexes_of_lists, m20261201_000024_organizations_outlive_owners,
+    m20261201_000026_books_outlive_the_person, m20261201_000029_answers_left_behind,
 };
 
-pub const STEPS: [Step; 23] = [
+pub const STEPS: [Step; 25] = [
     m20261120_000001_create_identity_and_catalogue::STEP,
     m20261120_000002_create_subscriptions_and_money::STEP,
     m20261120_000003_create_usage::STEP,
@@ -38,6 +38,8 @@ pub const STEPS: [Step; 23] = [
     m20261201_000014_key_lineages::STEP,
     m20261201_000015_count_by_lineage::STEP,
     m20261201_000016_address_digests::STEP,
+    m20261201_000018_proofs_of_sessions::STEP,
+    m20261201_000019_second_factors::STEP,
     m20261201_000020_fence_of_sums::STEP,
     m20261201_000021_subscriptions_and_defaults::STEP,
     m20261201_000022_totals_and_proofs::STEP,

@@ -62,6 +62,9 @@ pub fn body_of(operation: &str) -> Value {
     let named = |id: &str| json!({ "id": id, "name": "x", "display_name": "x" });
     match operation {
         "sign_up" | "log_in" => json!({ "email": "ada@example.com", "password": "correct horse battery" }),
+        "change_password" => json!({ "current": "correct horse battery", "password": "a staple of old batteries" }),
+        "confirm_totp" | "remove_totp" => json!({ "code": "000000" }),
+        "reauthenticate" => json!({ "password": "correct horse battery" }),
         "refresh" | "log_out" => json!({ "refresh_token": "x" }),
         "create_profile" => json!({ "user_id": NOBODY, "name": "x" }),
         "change_profile" | "change_plan_description" | "change_feature" | "create_key" => json!({ "name": "x" }),

@@ -26,7 +26,7 @@ async fn add_identity(app: &TestApp, id: &str, email: &str) {
 }
 
 fn claims(subject: &str) -> Value {
-    json!({ "sub": subject, "role": "authenticated", "aud": "authenticated", "exp": now().timestamp() + 900,
+    json!({ "sub": subject, "role": "authenticated", "aud": "authenticated", "iat": now().timestamp(), "exp": now().timestamp() + 900,
         "iss": "https://project.supabase.co/auth/v1", "session_id": NOBODY, "is_anonymous": false })
 }
 
@@ -56,6 +56,47 @@ fn claims_of(stub: &StubJwks, subject: &str) -> Value {
     claims
 }
 
+/// A token's own log-in proves, else its issue: where the list of log-ins is there, no refresh makes it younger.
+#[tokio::test]
+async fn a_recent_proof_is_what_the_token_says_of_it() {
+    let app = app().await;
+    app.database().sql("UPDATE auth.users SET created_at = now() - interval '1 day'").await;
+    create(&app, &token(ADA), json!({ "user_id": ADA, "name": "Ada" })).await.expect_status(201);
+    let at = |minutes: i64| now().timestamp() - minutes * 60;
+    let log_in = |minutes: i64| json!([{ "method": "password", "timestamp": at(minutes) }]);
+    let with = |pairs: &[(&str, Value)]| {
+        let mut claims = claims(ADA);
+        for (claim, value) in pairs {
+            claims[*claim] = value.clone();
+        }
+        sign(&claims)
+    };
+    for (what, token, is_recent) in [
+        ("issued now", with(&[]), true),
+        ("issued before", with(&[("iat", json!(at(11)))]), false),
+        ("says nothing", with(&[("iat", Value::Null)]), false),
+        ("refreshed now", with(&[("amr", log_in(60))]), false),
+        (
+            "refresh in the list",
+            with(&[("amr", json!([log_in(60)[0], { "method": "token_refresh", "timestamp": at(0) }]))]),
+            false,
+        ),
+        ("logged in now", with(&[("amr", log_in(1))]), true),
+        ("second factor now", with(&[("amr", json!([log_in(60)[0], { "method": "totp", "timestamp": at(2) }]))]), true),
+        ("auth_time", with(&[("auth_time", json!(at(60)))]), false),
+        ("methods by name", with(&[("amr", json!(["password"]))]), true),
+        ("a time ahead", with(&[("amr", log_in(-60))]), false),
+        ("no list", with(&[("amr", json!("password")), ("auth_time", json!("now"))]), true),
+    ] {
+        let answer = app.post("/api/keys").bearer(&token).json(json!({ "name": what })).send().await;
+        if is_recent {
+            answer.expect_status(201);
+        } else {
+            answer.expect_problem(403, "reauthentication_required");
+        }
+    }
+}
+
 #[tokio::test]
 async fn accounts_are_kept_elsewhere() {
     let app = app().await;
@@ -68,6 +109,16 @@ async fn accounts_are_kept_elsewhere() {
     ] {
         let answer = app.post(&format!("/api/auth/{path}")).json(body).send().await;
         answer.expect_problem(404, "identity_elsewhere");
+    }
+    let change = json!({ "current": "correct horse battery", "password": "a staple of old batteries" });
+    for request in [
+        app.post("/api/auth/password/change").json(change),
+        app.post("/api/auth/reauthenticate").json(json!({ "password": "correct horse battery" })),
+        app.get("/api/auth/sessions"),
+        app.delete("/api/auth/sessions"),
+        app.delete(&format!("/api/auth/sessions/{NOBODY}")),
+    ] {
+        request.bearer(&token(ADA)).send().await.expect_problem(404, "identity_elsewhere");
     }
     let identities: i64 = app.database().query_scalar("SELECT count(*) FROM auth.users").await;
     assert_eq!(identities, 2, "no administrator is made");

@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 
 use crate::{NOBODY, expect_field};
 
+/// With the checksum of EIP-55.
+const WALLET: &str = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
+
 async fn profile(app: &TestApp, user: &TestUser) -> Value {
     app.get("/api/users/me").bearer(user).send().await.expect_status(200).body
 }
@@ -28,10 +31,10 @@ async fn name_and_wallet_can_be_changed_and_the_wallet_taken_away() {
     let app = TestApp::start().await;
     let ada = app.signup("ada@example.com").await;
     let patch = async |body: Value| app.patch("/api/users/me").bearer(&ada).json(body).send().await.expect_status(200);
-    let named = patch(json!({ "name": "Ada 👩‍💻 Lovelace", "wallet_address": "0xabc" })).await;
-    assert_eq!((named.text_at("/name"), named.text_at("/wallet_address")), ("Ada 👩‍💻 Lovelace", "0xabc"));
+    let named = patch(json!({ "name": "Ada 👩‍💻 Lovelace", "wallet_address": WALLET })).await;
+    assert_eq!((named.text_at("/name"), named.text_at("/wallet_address")), ("Ada 👩‍💻 Lovelace", WALLET));
     let untouched = patch(json!({})).await;
-    assert_eq!(untouched.text_at("/wallet_address"), "0xabc");
+    assert_eq!(untouched.text_at("/wallet_address"), WALLET);
     let taken_away = patch(json!({ "wallet_address": null })).await;
     assert!(taken_away.at("/wallet_address").is_null());
     assert_eq!(profile(&app, &ada).await["name"], "Ada 👩‍💻 Lovelace");
@@ -55,6 +58,13 @@ async fn nobody_assigns_themselves_what_is_not_theirs_to_set() {
         ("name", json!(7)),
         ("wallet_address", json!("w".repeat(101))),
         ("wallet_address", json!("")),
+        ("wallet_address", json!("0xabc")),
+        ("wallet_address", json!("somebody's wallet")),
+        ("wallet_address", json!(format!(" {WALLET}"))),
+        ("wallet_address", json!(format!("{WALLET} "))),
+        ("wallet_address", json!(WALLET.replace("0x5a", "0x5A"))),
+        ("wallet_address", json!(WALLET.replace("0x", ""))),
+        ("wallet_address", json!(7)),
     ] {
         let body = json!({ field: value });
         expect_field(app.patch("/api/users/me").bearer(&ada).json(body).send().await, field);
@@ -154,4 +164,18 @@ async fn a_key_reads_and_changes_the_profile_with_the_permission_for_it() {
         .await
         .expect_problem(403, "forbidden");
     app.delete("/api/users/me").bearer(reader).send().await.expect_problem(403, "forbidden");
+}
+
+#[tokio::test]
+async fn no_key_deletes_the_account_of_its_owner() {
+    let app = TestApp::start().await;
+    let ada = app.signup("ada@example.com").await;
+    for permissions in [json!(["users:write"]), json!(["users:read", "users:write", "keys:manage", "billing:manage"])] {
+        let key = json!({ "name": "writer", "permissions": permissions });
+        let key = app.post("/api/keys").bearer(&ada).json(key).send().await.expect_status(201);
+        let key = key.text_at("/key");
+        app.delete("/api/users/me").bearer(key).send().await.expect_problem(403, "person_required");
+        app.patch("/api/users/me").bearer(key).json(json!({ "name": "x" })).send().await.expect_status(200);
+    }
+    app.delete("/api/users/me").bearer(&ada).send().await.expect_status(204);
 }

@@ -67,6 +67,7 @@ pub const OWNERS: [(&[&str], &[&str]); 6] = [
             "reqwest",
             "sea-orm",
             "sea-query*",
+            "sha1",
             "sha2",
             "sqlx*",
         ],

@@ -49,7 +49,17 @@ pub async fn sign_tokens(owner: &mut PgConnection, key: &str, file: &Path) -> an
     let mut tokens = Vec::with_capacity(users.len());
     for (id, email) in &users {
         let session = SystemRandomness.new_id();
-        tokens.push(issuer.issue(UserId(*id), &Email::parse(email)?.into(), Role::User, session)?.token);
+        tokens.push(
+            issuer
+                .issue(
+                    UserId(*id),
+                    &Email::parse(email)?.into(),
+                    Role::User,
+                    session,
+                    ports::identity::TokenScope::Everything,
+                )?
+                .token,
+        );
     }
     keep_tokens(&tokens, file)
 }

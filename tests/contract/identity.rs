@@ -1,9 +1,10 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use domain::users::UserId;
 use harness::TestDatabase;
-use ports::identity::{NewSession, RefreshToken};
-use ports::store::Store;
+use ports::identity::{NewSession, RefreshToken, SecondFactor};
+use ports::store::{Page, Store};
 use uuid::Uuid;
 
 use crate::people::{at, constraint, email, new_id, service, sign_up};
@@ -70,7 +71,14 @@ fn token(session_id: Uuid, user_id: UserId) -> RefreshToken {
 
 async fn session(store: &dyn Store, user_id: UserId) -> Uuid {
     let mut work = service(store).await;
-    let session = NewSession { id: new_id(), user_id, user_agent: Some("a".repeat(300)), expires_at: at(1000) };
+    let session = NewSession {
+        id: new_id(),
+        user_id,
+        user_agent: Some("a".repeat(300)),
+        network_mark: Some(b"home".to_vec()),
+        authenticated_at: at(1),
+        expires_at: at(1000),
+    };
     work.identity().insert_session(&session).await.unwrap();
     work.commit().await.unwrap();
     session.id
@@ -113,6 +121,96 @@ async fn a_refresh_token_is_exchanged_once_and_its_session_can_be_ended() {
     assert_eq!(revoked.revoked_at, Some(at(2)));
     let again = work.identity().insert_refresh_token(&token(session_id, user_id), &b"new".to_vec()).await;
     assert_eq!(constraint(again), "refresh_tokens_token_hash_key");
+}
+
+#[tokio::test]
+async fn sessions_are_listed_proven_and_ended_but_one() {
+    let database = TestDatabase::new().await;
+    let store = database.store();
+    let (ann, bob) = (sign_up(&*store, "ann").await, sign_up(&*store, "bob").await);
+    let (first, second, third) =
+        (session(&*store, ann).await, session(&*store, ann).await, session(&*store, ann).await);
+    let of_bob = session(&*store, bob).await;
+    let mut work = service(&*store).await;
+    for (session_id, user_id, hash) in [(first, ann, b"1"), (second, ann, b"2"), (of_bob, bob, b"3")] {
+        work.identity().insert_refresh_token(&token(session_id, user_id), &hash.to_vec()).await.unwrap();
+    }
+    let found = work.identity().find_session(first).await.unwrap().unwrap();
+    assert_eq!((found.user_id, found.authenticated_at, found.expires_at), (ann, at(1), at(1000)));
+    assert_eq!(found.user_agent.as_deref().map(str::len), Some(255));
+    work.identity().save_authenticated_at(first, at(7)).await.unwrap();
+    assert_eq!(work.identity().find_session(first).await.unwrap().unwrap().authenticated_at, at(7));
+    assert!(work.identity().find_session(new_id()).await.unwrap().is_none());
+    for (address, mark, is_known) in [
+        ("Ann@example.com", b"home".as_slice(), true),
+        ("ann@example.com", b"away", false),
+        ("nobody@example.com", b"home", false),
+    ] {
+        assert_eq!(work.identity().knows_network(address, mark).await.unwrap(), is_known, "{address}");
+    }
+    work.identity().revoke_session(third, at(8)).await.unwrap();
+    let page = |after, limit| Page { after, limit };
+    let long_ago = at(-10_000_000);
+    let open = work.identity().list_sessions(ann, at(10), long_ago, &page(None, 10)).await.unwrap();
+    assert_eq!(open.iter().map(|session| session.id).collect::<BTreeSet<_>>(), BTreeSet::from([first, second]));
+    let position = (open[0].created_at, open[0].id);
+    let rest = work.identity().list_sessions(ann, at(10), long_ago, &page(Some(position), 10)).await.unwrap();
+    assert_eq!(rest, open[1..]);
+    assert!(work.identity().list_sessions(ann, at(1000), long_ago, &page(None, 10)).await.unwrap().is_empty());
+    assert!(work.identity().list_sessions(ann, at(10), open[0].created_at, &page(None, 10)).await.unwrap().is_empty());
+
+    assert_eq!(work.identity().revoke_other_sessions(ann, Some(first), at(20)).await.unwrap(), 1);
+    for (hash, revoked_at) in [(b"1", None), (b"2", Some(at(20))), (b"3", None)] {
+        let token = work.identity().find_refresh_token(&hash.to_vec()).await.unwrap().unwrap();
+        assert_eq!(token.revoked_at, revoked_at);
+    }
+    assert_eq!(work.identity().find_session(third).await.unwrap().unwrap().revoked_at, Some(at(8)));
+    assert_eq!(work.identity().revoke_other_sessions(ann, None, at(30)).await.unwrap(), 1);
+    work.commit().await.unwrap();
+
+    let mut holder = service(&*store).await;
+    holder.identity().lock_credentials(ann).await.unwrap();
+    let waiting = tokio::spawn({
+        let store = database.store();
+        async move {
+            let mut work = service(&*store).await;
+            work.identity().lock_credentials(bob).await.unwrap();
+            work.identity().lock_credentials(ann).await.unwrap();
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert!(!waiting.is_finished());
+    holder.commit().await.unwrap();
+    waiting.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_second_factor_is_offered_confirmed_used_and_taken_away() {
+    let database = TestDatabase::new().await;
+    let store = database.store();
+    let (ann, bob) = (sign_up(&*store, "ann").await, sign_up(&*store, "bob").await);
+    let mut work = service(&*store).await;
+    assert!(work.identity().find_second_factor(ann).await.unwrap().is_none());
+    for sealed in [b"first".as_slice(), b"second"] {
+        work.identity().offer_second_factor(ann, sealed).await.unwrap();
+    }
+    let offered = SecondFactor { sealed_secret: b"second".to_vec(), confirmed_at: None, last_step: None };
+    assert_eq!(work.identity().find_second_factor(ann).await.unwrap(), Some(offered));
+    let marks = ["one".to_owned(), "two".to_owned()];
+    work.identity().confirm_second_factor(ann, at(3), 77, &marks).await.unwrap();
+    work.identity().offer_second_factor(ann, b"third").await.unwrap();
+    work.identity().save_totp_step(ann, 78).await.unwrap();
+    let kept = SecondFactor { sealed_secret: b"second".to_vec(), confirmed_at: Some(at(3)), last_step: Some(78) };
+    assert_eq!(work.identity().find_second_factor(ann).await.unwrap(), Some(kept));
+    for (user_id, mark, is_taken) in [(bob, "one", false), (ann, "one", true), (ann, "one", false), (ann, "two", true)]
+    {
+        assert_eq!(work.identity().use_recovery_code(user_id, mark).await.unwrap(), is_taken, "{mark}");
+    }
+    work.identity().delete_second_factor(ann).await.unwrap();
+    assert!(work.identity().find_second_factor(ann).await.unwrap().is_none());
+    work.identity().offer_second_factor(bob, b"of bob").await.unwrap();
+    assert!(work.users().delete(bob).await.unwrap());
+    assert!(work.identity().find_second_factor(bob).await.unwrap().is_none());
 }
 
 #[tokio::test]

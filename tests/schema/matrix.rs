@@ -20,7 +20,7 @@ pub struct Role {
 }
 
 /// Anonymous, Ann, nobody in particular, the service, reports, the login before it takes a role, Supabase's own role.
-pub const MATRIX: [(&str, [&str; 7]); 53] = [
+pub const MATRIX: [(&str, [&str; 7]); 54] = [
     // The public catalogue.
     ("plans", ["S---", "S---", "S---", "SIUD", "S---", "0---", "----"]),
     ("features", ["S---", "S---", "S---", "SIUD", "S---", "0---", "----"]),
@@ -54,6 +54,7 @@ pub const MATRIX: [(&str, [&str; 7]); 53] = [
     ("deleted_profiles", ["----", "----", "----", "SIUD", "----", "----", "----"]),
     ("address_digests", ["----", "----", "----", "S--D", "----", "----", "----"]),
     ("refresh_tokens", ["----", "----", "----", "SIUD", "----", "----", "----"]),
+    ("second_factors", ["----", "----", "----", "SIUD", "----", "----", "----"]),
     ("signing_keys", ["----", "----", "----", "SIUD", "----", "----", "----"]),
     ("stripe_events", ["----", "----", "----", "SIUD", "----", "----", "----"]),
     ("idempotency_keys", ["----", "----", "----", "SIUD", "----", "----", "----"]),

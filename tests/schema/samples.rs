@@ -40,6 +40,7 @@ INSERT INTO organizations (id, name, owner_id) VALUES ($1, 'o', $1);
 INSERT INTO organization_members (organization_id, user_id, role) VALUES ($1, $1, 'owner');
 INSERT INTO feature_overrides (user_id, feature_id, enabled) VALUES ($1, 'api_access', true);
 INSERT INTO sessions (id, user_id, kind, expires_at) VALUES ($1, $1, 'api', now());
+INSERT INTO second_factors (user_id, sealed_secret) VALUES ($1, 's');
 INSERT INTO refresh_tokens (session_id, user_id, family, token_hash, expires_at) VALUES ($1, $1, $1, convert_to($1::text, 'UTF8'), now());
 INSERT INTO user_subscriptions (id, user_id, plan_id, status, stripe_subscription_id) VALUES ($1, $1, 'gold', 'active', $1::text);
 INSERT INTO scheduled_plan_changes (user_id, plan_id, effective_at) VALUES ($1, 'free', now() + interval '1 day');

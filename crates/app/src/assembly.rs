@@ -11,6 +11,7 @@ use adapters::secrets::api_keys::ApiKeys;
 use adapters::secrets::passwords::{Argon2Passwords, CONCURRENCY};
 use adapters::secrets::refresh_tokens::RefreshTokens;
 use adapters::secrets::supabase::SupabaseTokens;
+use adapters::secrets::totp::SealedTotp;
 use adapters::secrets::verified::CachedVerifier;
 use chrono::TimeDelta;
 use ports::api_keys::KeyMint;
@@ -158,6 +159,9 @@ fn identities(
         secrets: Arc::new(RefreshTokens::new(signing_key.as_bytes())?),
         cache: Arc::clone(cache),
         session_ttl: TimeDelta::days(settings.auth.session_ttl_days.into()),
+        second_factors: Arc::new(SealedTotp::new(signing_key.as_bytes())?),
+        require_admin_totp: settings.auth.require_admin_totp,
+        session_life: TimeDelta::days(settings.auth.session_max_days.max(1).into()),
     };
     let verifier = Arc::new(CachedVerifier::new(built_in()?, Arc::clone(clock)));
     Ok(Identities { verifier, accounts: Some(Arc::new(accounts)) })

@@ -1,5 +1,8 @@
 //! Users: the profile that belongs to an identity.
 
+mod keccak;
+mod wallets;
+
 use std::fmt;
 
 use chrono::{DateTime, Utc};
@@ -8,6 +11,8 @@ use uuid::Uuid;
 
 use crate::identity::{Role, StoredEmail};
 use crate::plans::PlanId;
+
+pub use wallets::{WalletRefused, check_wallet};
 
 /// The id of a user: the same value as the identity's (`auth.users.id`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::api_keys::KnownKey;
 use crate::changes::Ticket;
-use crate::store::StoreError;
+use crate::store::{Page, StoreError};
 
 /// What a log-in is checked against.
 #[derive(Clone, PartialEq, Eq)]
@@ -25,8 +25,39 @@ pub struct NewSession {
     pub id: Uuid,
     pub user_id: UserId,
     pub user_agent: Option<String>,
+    /// By which the network is known again that it was opened from (`RefreshTokenMint::mark`).
+    pub network_mark: Option<Vec<u8>>,
+    pub authenticated_at: DateTime<Utc>,
     pub expires_at: DateTime<Utc>,
 }
+
+/// A session as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    pub id: Uuid,
+    pub user_id: UserId,
+    pub user_agent: Option<String>,
+    pub created_at: DateTime<Utc>,
+    /// When it was opened or its tokens were refreshed last.
+    pub last_used_at: DateTime<Utc>,
+    /// When its holder last proved who they are: by the log-in, or by the password again. No refresh does.
+    pub authenticated_at: DateTime<Utc>,
+    pub expires_at: DateTime<Utc>,
+    pub revoked_at: Option<DateTime<Utc>>,
+}
+
+/// A second factor as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecondFactor {
+    pub sealed_secret: Vec<u8>,
+    /// `None` until somebody showed a code of it: until then no log-in asks for it.
+    pub confirmed_at: Option<DateTime<Utc>>,
+    /// The last step of time whose code was used.
+    pub last_step: Option<i64>,
+}
+
+/// A position in the list of sessions.
+pub type SessionPosition = (DateTime<Utc>, Uuid);
 
 /// A refresh token as it is stored: by hash, in the session that is its family.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +82,8 @@ pub trait IdentityRepository: Send {
     /// By the address as it is stored, whatever the case.
     async fn find_credentials(&mut self, spelling: &str) -> Result<Option<StoredCredentials>, StoreError>;
     async fn save_password(&mut self, user_id: UserId, password_hash: &str) -> Result<(), StoreError>;
+    /// From here to the end of the transaction nobody else logs in to this account or changes how one does.
+    async fn lock_credentials(&mut self, user_id: UserId) -> Result<(), StoreError>;
     /// Removes the identity of a built-in account.
     async fn delete(&mut self, user_id: UserId) -> Result<(), StoreError>;
     /// Whether the identity provider knows this id.
@@ -61,7 +94,42 @@ pub trait IdentityRepository: Send {
     /// built-in identity.
     async fn owns_address(&mut self, user_id: UserId, email: &Email) -> Result<bool, StoreError>;
 
+    async fn find_second_factor(&mut self, user_id: UserId) -> Result<Option<SecondFactor>, StoreError>;
+    /// Keeps a secret that nobody has shown a code of yet, in place of one of which the same is true.
+    async fn offer_second_factor(&mut self, user_id: UserId, sealed: &[u8]) -> Result<(), StoreError>;
+    /// From now on log-ins ask for it.
+    async fn confirm_second_factor(
+        &mut self,
+        user_id: UserId,
+        at: DateTime<Utc>,
+        step: i64,
+        recovery_marks: &[String],
+    ) -> Result<(), StoreError>;
+    async fn save_totp_step(&mut self, user_id: UserId, step: i64) -> Result<(), StoreError>;
+    /// Takes a recovery code away, if it is there.
+    async fn use_recovery_code(&mut self, user_id: UserId, mark: &str) -> Result<bool, StoreError>;
+    async fn delete_second_factor(&mut self, user_id: UserId) -> Result<(), StoreError>;
+
     async fn insert_session(&mut self, session: &NewSession) -> Result<(), StoreError>;
+    async fn find_session(&mut self, id: Uuid) -> Result<Option<Session>, StoreError>;
+    /// Those of a user that are neither revoked nor expired and were opened after `opened_after`, newest first.
+    async fn list_sessions(
+        &mut self,
+        user_id: UserId,
+        now: DateTime<Utc>,
+        opened_after: DateTime<Utc>,
+        page: &Page<SessionPosition>,
+    ) -> Result<Vec<Session>, StoreError>;
+    async fn save_authenticated_at(&mut self, session_id: Uuid, at: DateTime<Utc>) -> Result<(), StoreError>;
+    /// Whether a session of the account with this address was opened from the network, and is still stored.
+    async fn knows_network(&mut self, spelling: &str, network_mark: &[u8]) -> Result<bool, StoreError>;
+    /// Ends all sessions of a user but this one, and their refresh tokens; says how many sessions.
+    async fn revoke_other_sessions(
+        &mut self,
+        user_id: UserId,
+        kept: Option<Uuid>,
+        at: DateTime<Utc>,
+    ) -> Result<u64, StoreError>;
     async fn insert_refresh_token(&mut self, token: &RefreshToken, hash: &SecretHash) -> Result<(), StoreError>;
     /// FOR UPDATE: two exchanges of one token wait for each other, and the second sees the first.
     async fn lock_refresh_token(&mut self, hash: &SecretHash) -> Result<Option<RefreshToken>, StoreError>;
@@ -86,6 +154,11 @@ pub struct VerifiedIdentity {
     pub user_id: UserId,
     /// When the token was issued, where it says so.
     pub issued_at: Option<DateTime<Utc>>,
+    /// When the issuer last saw them prove who they are, where the token says so.
+    pub authenticated_at: Option<DateTime<Utc>>,
+    /// The session that the token was issued for, where it is one of ours.
+    pub session_id: Option<Uuid>,
+    pub scope: TokenScope,
     pub expires_at: DateTime<Utc>,
 }
 
@@ -128,6 +201,14 @@ pub struct AccessToken {
     pub expires_in_seconds: u64,
 }
 
+/// What an access token is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenScope {
+    Everything,
+    /// The own account's routes: an administrator has to set up a second factor first.
+    OwnAccount,
+}
+
 /// Makes access tokens of the built-in identity.
 pub trait TokenIssuer: Send + Sync {
     fn issue(
@@ -136,9 +217,31 @@ pub trait TokenIssuer: Send + Sync {
         email: &StoredEmail,
         role: Role,
         session_id: Uuid,
+        scope: TokenScope,
     ) -> Result<AccessToken, SecretError>;
     /// The id of the key that signs, and its algorithm.
     fn key(&self) -> (String, &'static str);
+}
+
+/// The secret of a second factor: as it is shown once, in base32, and as it is stored.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NewTotpSecret {
+    pub secret: String,
+    pub sealed: Vec<u8>,
+}
+
+/// Makes the secrets of second factors and asks them for their codes.
+pub trait TotpSecrets: Send + Sync {
+    fn mint(&self, user_id: UserId) -> Result<NewTotpSecret, SecretError>;
+    /// The first of these steps whose code it is.
+    fn matching_step(
+        &self,
+        user_id: UserId,
+        sealed: &[u8],
+        code: &str,
+        steps: &[i64],
+    ) -> Result<Option<i64>, SecretError>;
+    fn mint_recovery_codes(&self) -> Vec<String>;
 }
 
 #[derive(Debug, Error)]
@@ -169,4 +272,6 @@ pub trait SecretMint: Send + Sync {
 /// exchange one token at once are given one successor, and none has to be stored.
 pub trait RefreshTokenMint: SecretMint {
     fn successor(&self, token: &str) -> OpaqueSecret;
+    /// A mark by which a text is known again and that nobody can read: a keyed hash.
+    fn mark(&self, text: &str) -> Vec<u8>;
 }

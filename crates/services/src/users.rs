@@ -255,7 +255,7 @@ fn subject_of(who: &Identified, named: Option<UserId>) -> Result<UserId, UserErr
     let named = named.ok_or(UserError::IdMissing)?;
     match who {
         Identified::Newcomer(user_id) if *user_id == named => Ok(named),
-        Identified::Newcomer(_) => Err(UserError::NotFound),
+        Identified::Newcomer(_) | Identified::Enrolling(_) => Err(UserError::NotFound),
         Identified::Caller(caller) => caller
             .acting_for(Some(named), Permission::UsersWrite)
             .map(Subject::user_id)

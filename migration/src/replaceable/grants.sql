@@ -63,13 +63,19 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON public.feature_overrides TO app_service;
 GRANT SELECT ON public.feature_overrides TO readonly_user;
 
 -- @ sessions
-GRANT SELECT (id, user_id, kind, user_agent, created_at, last_seen_at, expires_at, revoked_at) ON public.sessions TO authenticated;
+GRANT SELECT (id, user_id, kind, user_agent, created_at, last_seen_at, authenticated_at, network_mark,
+    expires_at, revoked_at) ON public.sessions TO authenticated;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.sessions TO app_service;
 
 -- @ refresh_tokens
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.refresh_tokens TO app_service;
 -- Secrets, or what a request was answered: nobody's but the service's.
 REVOKE ALL ON public.refresh_tokens FROM service_role;
+
+-- @ second_factors
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.second_factors TO app_service;
+-- Secrets, or what a request was answered: nobody's but the service's.
+REVOKE ALL ON public.second_factors FROM service_role;
 
 -- @ signing_keys
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.signing_keys TO app_service;

@@ -61,6 +61,9 @@ CREATE POLICY sessions_service ON public.sessions TO app_service USING (true) WI
 -- @ refresh_tokens
 CREATE POLICY refresh_tokens_service ON public.refresh_tokens TO app_service USING (true) WITH CHECK (true);
 
+-- @ second_factors
+CREATE POLICY second_factors_service ON public.second_factors TO app_service USING (true) WITH CHECK (true);
+
 -- @ signing_keys
 CREATE POLICY signing_keys_service ON public.signing_keys TO app_service USING (true) WITH CHECK (true);
 

@@ -109,5 +109,8 @@ pub fn limit_of(number: u32, feature: &str) -> i64 {
 
 fn token(issuer: &BuiltInTokens, number: u32) -> String {
     let email = Email::parse(&format!("person{number}@example.com")).unwrap();
-    issuer.issue(UserId(id(number)), &email.into(), Role::User, id(number)).unwrap().token
+    issuer
+        .issue(UserId(id(number)), &email.into(), Role::User, id(number), ports::identity::TokenScope::Everything)
+        .unwrap()
+        .token
 }

@@ -7,8 +7,10 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use domain::identity::{Email, StoredEmail};
 use domain::users::UserId;
-use ports::identity::{IdentityRepository, NewSession, RefreshToken, SecretHash, StoredCredentials};
-use ports::store::StoreError;
+use ports::identity::{
+    IdentityRepository, NewSession, RefreshToken, SecondFactor, SecretHash, Session, SessionPosition, StoredCredentials,
+};
+use ports::store::{Page, StoreError};
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QuerySelect};
@@ -33,6 +35,40 @@ struct CredentialsRow {
     encrypted_password: Option<String>,
 }
 
+#[derive(FromQueryResult)]
+struct SecondFactorRow {
+    sealed_secret: Vec<u8>,
+    confirmed_at: Option<DateTime<Utc>>,
+    last_step: Option<i64>,
+}
+
+#[derive(FromQueryResult)]
+struct SessionRow {
+    id: Uuid,
+    user_id: Uuid,
+    user_agent: Option<String>,
+    created_at: DateTime<Utc>,
+    last_seen_at: DateTime<Utc>,
+    authenticated_at: DateTime<Utc>,
+    expires_at: DateTime<Utc>,
+    revoked_at: Option<DateTime<Utc>>,
+}
+
+impl From<SessionRow> for Session {
+    fn from(row: SessionRow) -> Self {
+        Self {
+            id: row.id,
+            user_id: UserId(row.user_id),
+            user_agent: row.user_agent,
+            created_at: row.created_at,
+            last_used_at: row.last_seen_at,
+            authenticated_at: row.authenticated_at,
+            expires_at: row.expires_at,
+            revoked_at: row.revoked_at,
+        }
+    }
+}
+
 #[async_trait]
 impl IdentityRepository for PgUnitOfWork {
     async fn register(&mut self, id: UserId, email: &Email, password_hash: &str) -> Result<(), StoreError> {
@@ -53,6 +89,11 @@ impl IdentityRepository for PgUnitOfWork {
     async fn save_password(&mut self, user_id: UserId, password_hash: &str) -> Result<(), StoreError> {
         let sql = "SELECT identity_set_password($1, $2)";
         self.run(sql, [user_id.0.into(), password_hash.into()]).await.map(drop)
+    }
+
+    async fn lock_credentials(&mut self, user_id: UserId) -> Result<(), StoreError> {
+        let sql = "SELECT pg_advisory_xact_lock(hashtextextended('credentials ' || $1::uuid, 0))";
+        self.run(sql, [user_id.0.into()]).await.map(drop)
     }
 
     async fn delete(&mut self, user_id: UserId) -> Result<(), StoreError> {
@@ -84,11 +125,93 @@ impl IdentityRepository for PgUnitOfWork {
             user_id: Set(session.user_id.0),
             kind: Set("api".to_owned()),
             user_agent: Set(session.user_agent.as_deref().map(|agent| agent.chars().take(USER_AGENT_MAX).collect())),
+            network_mark: Set(session.network_mark.clone()),
+            authenticated_at: Set(Some(session.authenticated_at)),
             expires_at: Set(session.expires_at),
             revoked_at: NotSet,
         };
         let insert = sessions::Entity::insert(row).exec_without_returning(&self.transaction);
         insert.await.map(drop).map_err(|error| store_error(&error))
+    }
+
+    async fn find_second_factor(&mut self, user_id: UserId) -> Result<Option<SecondFactor>, StoreError> {
+        let sql = "SELECT sealed_secret, confirmed_at, last_step FROM second_factors WHERE user_id = $1";
+        let row: Option<SecondFactorRow> = self.read_one(sql, [user_id.0.into()]).await?;
+        Ok(row.map(|SecondFactorRow { sealed_secret, confirmed_at, last_step }| SecondFactor {
+            sealed_secret,
+            confirmed_at,
+            last_step,
+        }))
+    }
+
+    async fn offer_second_factor(&mut self, user_id: UserId, sealed: &[u8]) -> Result<(), StoreError> {
+        let sql = "INSERT INTO second_factors AS f (user_id, sealed_secret) VALUES ($1, $2) ON CONFLICT (user_id) \
+            DO UPDATE SET sealed_secret = $2, created_at = now() WHERE f.confirmed_at IS NULL";
+        self.run(sql, [user_id.0.into(), sealed.to_vec().into()]).await.map(drop)
+    }
+
+    async fn confirm_second_factor(
+        &mut self,
+        user_id: UserId,
+        at: DateTime<Utc>,
+        step: i64,
+        recovery_marks: &[String],
+    ) -> Result<(), StoreError> {
+        let sql = "UPDATE second_factors SET confirmed_at = $2, last_step = $3, recovery_marks = $4 WHERE user_id = $1";
+        let values = [user_id.0.into(), at.into(), step.into(), recovery_marks.to_vec().into()];
+        self.run(sql, values).await.map(drop)
+    }
+
+    async fn save_totp_step(&mut self, user_id: UserId, step: i64) -> Result<(), StoreError> {
+        let sql = "UPDATE second_factors SET last_step = $2 WHERE user_id = $1";
+        self.run(sql, [user_id.0.into(), step.into()]).await.map(drop)
+    }
+
+    async fn use_recovery_code(&mut self, user_id: UserId, mark: &str) -> Result<bool, StoreError> {
+        let sql = "UPDATE second_factors SET recovery_marks = array_remove(recovery_marks, $2::text) \
+            WHERE user_id = $1 AND $2::text = ANY (recovery_marks)";
+        Ok(self.run(sql, [user_id.0.into(), mark.into()]).await? == 1)
+    }
+
+    async fn delete_second_factor(&mut self, user_id: UserId) -> Result<(), StoreError> {
+        self.run("DELETE FROM second_factors WHERE user_id = $1", [user_id.0.into()]).await.map(drop)
+    }
+
+    async fn find_session(&mut self, id: Uuid) -> Result<Option<Session>, StoreError> {
+        let row: Option<SessionRow> = self.read_one(include_str!("sql/find_session.sql"), [id.into()]).await?;
+        Ok(row.map(Session::from))
+    }
+
+    async fn list_sessions(
+        &mut self,
+        user_id: UserId,
+        now: DateTime<Utc>,
+        opened_after: DateTime<Utc>,
+        page: &Page<SessionPosition>,
+    ) -> Result<Vec<Session>, StoreError> {
+        let (at, id) = page.after.unzip();
+        let values = [user_id.0.into(), now.into(), opened_after.into(), at.into(), id.into(), limit(page.limit)];
+        let rows: Vec<SessionRow> = self.read_all(include_str!("sql/list_open_sessions.sql"), values).await?;
+        Ok(rows.into_iter().map(Session::from).collect())
+    }
+
+    async fn save_authenticated_at(&mut self, session_id: Uuid, at: DateTime<Utc>) -> Result<(), StoreError> {
+        let sql = "UPDATE sessions SET authenticated_at = $2 WHERE id = $1";
+        self.run(sql, [session_id.into(), at.into()]).await.map(drop)
+    }
+
+    async fn knows_network(&mut self, spelling: &str, network_mark: &[u8]) -> Result<bool, StoreError> {
+        let values = [spelling.into(), network_mark.to_vec().into()];
+        Ok(self.read_value(include_str!("sql/knows_network.sql"), values).await?.unwrap_or_default())
+    }
+
+    async fn revoke_other_sessions(
+        &mut self,
+        user_id: UserId,
+        kept: Option<Uuid>,
+        at: DateTime<Utc>,
+    ) -> Result<u64, StoreError> {
+        self.run(include_str!("sql/revoke_other_sessions.sql"), [user_id.0.into(), kept.into(), at.into()]).await
     }
 
     async fn insert_refresh_token(&mut self, token: &RefreshToken, hash: &SecretHash) -> Result<(), StoreError> {

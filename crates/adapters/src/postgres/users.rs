@@ -172,7 +172,11 @@ const EXPORTED: [(&str, &str); 20] = [
     ("generated_apis", "SELECT * FROM generated_apis WHERE user_id = $1 ORDER BY created_at DESC, id DESC"),
     ("learning_progress", "SELECT * FROM learning_progress WHERE user_id = $1 ORDER BY lesson_id"),
     ("tutorial_completion", "SELECT * FROM tutorial_completion WHERE user_id = $1 ORDER BY tutorial_id"),
-    ("sessions", "SELECT * FROM sessions WHERE user_id = $1 ORDER BY created_at DESC, id DESC"),
+    (
+        "sessions",
+        "SELECT id, user_id, kind, user_agent, created_at, last_seen_at, authenticated_at, expires_at, revoked_at
+        FROM sessions WHERE user_id = $1 ORDER BY created_at DESC, id DESC",
+    ),
 ];
 
 fn user(row: UserRow) -> Result<User, StoreError> {

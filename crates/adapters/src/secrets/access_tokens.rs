@@ -13,12 +13,14 @@ use domain::identity::{Role, StoredEmail};
 use domain::users::UserId;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use ports::clock::Clock;
-use ports::identity::{AccessToken, SecretError, TokenIssuer, TokenRefused, TokenVerifier, VerifiedIdentity};
+use ports::identity::{
+    AccessToken, SecretError, TokenIssuer, TokenRefused, TokenScope, TokenVerifier, VerifiedIdentity,
+};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::claims::{ClaimRules, ROLE};
+use super::claims::{ClaimRules, OWN_ACCOUNT, ROLE};
 
 const ISSUER: &str = "product-base";
 const AUDIENCE: &str = "authenticated";
@@ -49,6 +51,8 @@ struct IssuedClaims<'a> {
     iat: i64,
     exp: i64,
     sid: Uuid,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<&'static str>,
 }
 
 impl BuiltInTokens {
@@ -84,6 +88,7 @@ impl TokenIssuer for BuiltInTokens {
         email: &StoredEmail,
         _role: Role,
         session_id: Uuid,
+        scope: TokenScope,
     ) -> Result<AccessToken, SecretError> {
         let issued_at = self.clock.now().timestamp();
         let expires_at = issued_at.saturating_add_unsigned(self.ttl_seconds);
@@ -97,6 +102,7 @@ impl TokenIssuer for BuiltInTokens {
             iat: issued_at,
             exp: expires_at,
             sid: session_id,
+            scope: (scope == TokenScope::OwnAccount).then_some(OWN_ACCOUNT),
         };
         let token = jsonwebtoken::encode(&header, &claims, &self.signing)
             .map_err(|error| SecretError(format!("a token could not be signed: {error}")))?;
@@ -130,7 +136,7 @@ mod tests {
 
     fn issue(tokens: &BuiltInTokens, user_id: Uuid) -> String {
         let email = StoredEmail::new("ada@example.com").unwrap();
-        tokens.issue(UserId(user_id), &email, Role::Admin, Uuid::max()).unwrap().token
+        tokens.issue(UserId(user_id), &email, Role::Admin, Uuid::max(), TokenScope::Everything).unwrap().token
     }
 
     fn claims() -> Value {
@@ -152,6 +158,9 @@ mod tests {
         let expected = VerifiedIdentity {
             user_id: UserId(user_id),
             issued_at: Some(testing::now()),
+            authenticated_at: None,
+            session_id: Some(Uuid::max()),
+            scope: TokenScope::Everything,
             expires_at: testing::now() + TimeDelta::seconds(900),
         };
         assert_eq!(tokens.verify(&token).await.unwrap(), expected);

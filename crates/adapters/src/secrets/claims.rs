@@ -13,9 +13,9 @@ use domain::users::UserId;
 use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
 use ports::clock::Clock;
-use ports::identity::{TokenRefused, VerifiedIdentity};
+use ports::identity::{TokenRefused, TokenScope, VerifiedIdentity};
 use serde::Deserialize;
-use serde_json::Number;
+use serde_json::{Number, Value};
 use uuid::Uuid;
 
 /// The longest token that is looked at.
@@ -36,6 +36,38 @@ struct Claims {
     exp: Option<Number>,
     iat: Option<Number>,
     nbf: Option<Number>,
+    auth_time: Option<Value>,
+    /// Supabase's list of how and when the session's holder proved who they are.
+    #[serde(default)]
+    amr: Value,
+    sid: Option<Value>,
+    scope: Option<Value>,
+}
+
+/// The scope of a token that is good for the own account's routes alone.
+pub(super) const OWN_ACCOUNT: &str = "own_account";
+
+/// The method of Supabase's list that proves nothing.
+const REFRESHED: &str = "token_refresh";
+
+impl Claims {
+    /// The latest proof, where the token tells of any. What is malformed is as if it were not there.
+    fn authenticated_at(&self) -> Option<DateTime<Utc>> {
+        let proofs = self.amr.as_array().into_iter().flatten();
+        let proofs = proofs.filter(|proof| proof["method"].as_str().is_some_and(|method| method != REFRESHED));
+        let proven = proofs.filter_map(|proof| proof["timestamp"].as_number().and_then(moment)).max();
+        proven.or_else(|| self.auth_time.as_ref()?.as_number().and_then(moment))
+    }
+
+    /// A scope of another's making means nothing here.
+    fn scope(&self) -> TokenScope {
+        let said = self.scope.as_ref().and_then(Value::as_str);
+        if said == Some(OWN_ACCOUNT) { TokenScope::OwnAccount } else { TokenScope::Everything }
+    }
+
+    fn session_id(&self) -> Option<Uuid> {
+        Uuid::try_parse(self.sid.as_ref()?.as_str()?).ok()
+    }
 }
 
 impl ClaimRules {
@@ -91,7 +123,15 @@ impl ClaimRules {
             Some(issued_at) => Some(moment(issued_at).ok_or_else(|| invalid("its `iat` is not a time"))?),
             None => None,
         };
-        Ok(VerifiedIdentity { user_id: UserId(user_id), issued_at, expires_at })
+        let (authenticated_at, session_id) = (claims.authenticated_at(), claims.session_id());
+        Ok(VerifiedIdentity {
+            user_id: UserId(user_id),
+            issued_at,
+            authenticated_at,
+            session_id,
+            scope: claims.scope(),
+            expires_at,
+        })
     }
 }
 

@@ -11,4 +11,5 @@ pub mod refresh_tokens;
 pub mod supabase;
 #[cfg(test)]
 mod testing;
+pub mod totp;
 pub mod verified;

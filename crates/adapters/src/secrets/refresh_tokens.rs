@@ -12,7 +12,10 @@ use super::opaque::{OpaqueSecrets, PREFIX};
 /// What the key is derived for: the signing key itself signs access tokens.
 const PURPOSE: &[u8] = b"product-base: successors of refresh tokens";
 
-/// One MAC for both uses of it.
+/// Stands before what is marked. No refresh token begins so.
+const MARK: &[u8] = b"mark:";
+
+/// One MAC for all uses of it.
 type Mac256 = Hmac<Sha256>;
 
 pub struct RefreshTokens {
@@ -47,6 +50,13 @@ impl RefreshTokenMint for RefreshTokens {
         let hash = self.hash(&secret);
         OpaqueSecret { secret, hash }
     }
+
+    fn mark(&self, text: &str) -> Vec<u8> {
+        let mut mac = self.keyed.clone();
+        mac.update(MARK);
+        mac.update(text.as_bytes());
+        mac.finalize().into_bytes().to_vec()
+    }
 }
 
 #[cfg(test)]
@@ -63,6 +73,9 @@ mod tests {
         let others =
             [first.secret.clone(), here.successor(&second.secret).secret, there.successor(&first.secret).secret];
         assert!(!others.contains(&second.secret));
+        assert!(
+            here.mark("a") == here.mark("a") && here.mark("a") != here.mark("b") && here.mark("a") != there.mark("a")
+        );
         assert!(second.secret.strip_prefix(PREFIX).is_some_and(|random| random.len() == 64));
     }
 }

@@ -103,6 +103,19 @@ mod tests {
         expires_at: DateTime<Utc>,
     }
 
+    impl Counting {
+        fn identity(&self) -> VerifiedIdentity {
+            VerifiedIdentity {
+                user_id: UserId(Uuid::nil()),
+                issued_at: None,
+                authenticated_at: None,
+                session_id: None,
+                scope: ports::identity::TokenScope::Everything,
+                expires_at: self.expires_at,
+            }
+        }
+    }
+
     #[async_trait]
     impl TokenVerifier for Counting {
         async fn verify(&self, token: &str) -> Result<VerifiedIdentity, TokenRefused> {
@@ -110,13 +123,13 @@ mod tests {
             if token == "bad" {
                 return Err(TokenRefused::Invalid("it is bad".to_owned()));
             }
-            Ok(VerifiedIdentity { user_id: UserId(Uuid::nil()), issued_at: None, expires_at: self.expires_at })
+            Ok(self.identity())
         }
 
         fn verify_at_once(&self, token: &str) -> Option<VerifiedIdentity> {
             (token == "swift").then(|| {
                 self.asked.fetch_add(1, Ordering::SeqCst);
-                VerifiedIdentity { user_id: UserId(Uuid::nil()), issued_at: None, expires_at: self.expires_at }
+                self.identity()
             })
         }
     }

@@ -24,6 +24,7 @@ use super::detached::detached;
 use super::once::{RequestKey, answer};
 use super::pages::{PageQuery, PageView};
 use super::problem::{Problem, ProblemView, sentence};
+use super::recent::Recently;
 use super::users::user_id;
 use super::valid::{Valid, ValidQuery, in_calendar, one_line};
 
@@ -206,7 +207,7 @@ impl From<ApiKeyError> for Problem {
     responses((status = 201, description = "The key", body = CreatedKeyView)),
     security(("token" = []), ("key" = [])))]
 pub async fn create_key(
-    me: Permitted<ManageOwnKeys>,
+    me: Recently<ManageOwnKeys>,
     key: RequestKey,
     keys: Data<ApiKeyService>,
     input: Valid<NewKeyIn>,
@@ -290,7 +291,7 @@ pub async fn change_key(
     (status = 409, description = "It is revoked, expired or already rotated", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn rotate_key(
-    me: Permitted<ManageOwnKeys>,
+    me: Recently<ManageOwnKeys>,
     id: Path<String>,
     key: RequestKey,
     keys: Data<ApiKeyService>,

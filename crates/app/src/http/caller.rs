@@ -30,7 +30,17 @@ use crate::settings::shape::Settings;
 const API_KEY_HEADER: &str = "x-api-key";
 
 /// Routes that know no caller: those for machines, whose token is their own, and those by which one becomes a caller.
-const NAMELESS: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/api/auth/"];
+const NAMELESS: [&str; 7] =
+    ["/healthz", "/readyz", "/metrics", "/api/auth/signup", "/api/auth/login", "/api/auth/refresh", "/api/auth/logout"];
+
+/// Where the routes of the own account begin.
+const OWN_ACCOUNT: &str = "/api/auth/";
+
+fn enrolment_required() -> Problem {
+    let detail = "Administrators need a second factor here: set one up by POST /api/auth/totp/enroll and .../confirm, then \
+        refresh your token.";
+    Problem::new(StatusCode::FORBIDDEN, "totp_enrollment_required", detail)
+}
 
 /// What the middleware found out, for the extractors.
 #[derive(Clone)]
@@ -158,13 +168,23 @@ fn asking(request: &HttpRequest) -> Result<Identified, Problem> {
     found.map_or_else(|| Err(Problem::unauthorized()), |asking| asking.0)
 }
 
-fn caller(request: &HttpRequest) -> Result<Caller, Problem> {
+/// The access token of a request that has one.
+pub(super) fn shown_token(request: &HttpRequest, key_prefix: &str) -> Option<String> {
+    match presented(request, key_prefix, None)? {
+        Presented::Token(token) => Some(token.to_owned()),
+        Presented::Key(_) => None,
+    }
+}
+
+pub(super) fn caller(request: &HttpRequest) -> Result<Caller, Problem> {
     match asking(request)? {
         Identified::Caller(caller) => Ok(caller),
         Identified::Newcomer(_) => {
             let detail = "Your identity has no profile yet: make one with POST /api/users.";
             Err(Problem::new(StatusCode::FORBIDDEN, "profile_missing", detail))
         }
+        Identified::Enrolling(caller) if request.path().starts_with(OWN_ACCOUNT) => Ok(caller),
+        Identified::Enrolling(_) => Err(enrolment_required()),
     }
 }
 
@@ -181,7 +201,10 @@ impl FromRequest for Anyone {
     type Future = std::future::Ready<Result<Self, Problem>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        std::future::ready(asking(request).map(Self))
+        std::future::ready(asking(request).and_then(|identified| match identified {
+            Identified::Enrolling(_) => Err(enrolment_required()),
+            identified => Ok(Self(identified)),
+        }))
     }
 }
 
@@ -206,7 +229,7 @@ impl FromRequest for Perhaps {
         }
         let found = asking(request).map(|identified| match identified {
             Identified::Caller(caller) => Some(caller),
-            Identified::Newcomer(_) => None,
+            Identified::Newcomer(_) | Identified::Enrolling(_) => None,
         });
         std::future::ready(found.map(Self))
     }

@@ -19,6 +19,7 @@ use super::detached::detached;
 use super::pages::ListView;
 use super::plans::feature_id;
 use super::problem::{Problem, ProblemView, sentence};
+use super::recent::Recently;
 use super::users::user_id;
 use super::valid::{Valid, ValidQuery, in_calendar, one_line};
 
@@ -269,7 +270,7 @@ pub async fn list_overrides(
     (status = 404, description = "No such user or feature", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn grant_override(
-    admin: Permitted<WriteAnyUser>,
+    admin: Recently<WriteAnyUser>,
     ids: Path<(String, String)>,
     entitlements: Data<EntitlementService>,
     input: Valid<OverrideIn>,
@@ -300,7 +301,7 @@ pub async fn grant_override(
     (status = 404, description = "No such exception", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn revoke_override(
-    admin: Permitted<WriteAnyUser>,
+    admin: Recently<WriteAnyUser>,
     ids: Path<(String, String)>,
     entitlements: Data<EntitlementService>,
 ) -> Result<HttpResponse, Problem> {

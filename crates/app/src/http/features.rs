@@ -10,12 +10,13 @@ use services::features::FeatureService;
 use utoipa::ToSchema;
 use validator::Validate;
 
-use super::caller::{Perhaps, Permitted, WriteCatalogue};
+use super::caller::{Perhaps, WriteCatalogue};
 use super::detached::detached;
 use super::once::{RequestKey, answer};
 use super::pages::ListView;
 use super::plans::feature_id;
 use super::problem::{Problem, ProblemView};
+use super::recent::Recently;
 use super::valid::{Valid, one_line, present};
 
 #[derive(Deserialize, Validate, ToSchema)]
@@ -170,7 +171,7 @@ pub async fn read_feature(
     (status = 409, description = "The id is taken", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn create_feature(
-    admin: Permitted<WriteCatalogue>,
+    admin: Recently<WriteCatalogue>,
     key: RequestKey,
     features: Data<FeatureService>,
     input: Valid<FeatureIn>,
@@ -200,7 +201,7 @@ pub async fn create_feature(
     (status = 404, description = "No such feature", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn change_feature(
-    admin: Permitted<WriteCatalogue>,
+    admin: Recently<WriteCatalogue>,
     id: Path<String>,
     features: Data<FeatureService>,
     input: Valid<FeatureChangesIn>,
@@ -221,7 +222,7 @@ pub async fn change_feature(
     (status = 409, description = "It is in use", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn delete_feature(
-    admin: Permitted<WriteCatalogue>,
+    admin: Recently<WriteCatalogue>,
     id: Path<String>,
     features: Data<FeatureService>,
 ) -> Result<HttpResponse, Problem> {

@@ -1,19 +1,23 @@
 //! Identity: sign-up, log-in, refresh and log-out of the built-in accounts. Where Supabase keeps the identities,
 //! these routes answer 404 and say where to go.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, USER_AGENT};
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
+use domain::identity::log_in_failures::Refused;
 use domain::identity::{Email, Role};
 use serde::{Deserialize, Serialize};
-use services::identity::accounts::{AccountError, AccountService, SignUp, SignedIn};
+use services::identity::accounts::{AccountError, AccountService, Origin, SignUp, SignedIn};
 use utoipa::ToSchema;
 use uuid::Uuid;
 use validator::Validate;
 
 use super::detached::detached;
-use super::limits::RateLimits;
+use super::limits::{Attempt, RateLimits, Verdict, attempt_refused, client_network};
 use super::problem::{Problem, ProblemView};
 use super::valid::{Valid, one_line};
 
@@ -21,7 +25,7 @@ use super::valid::{Valid, one_line};
 pub struct BuiltIn(pub Option<std::sync::Arc<AccountService>>);
 
 impl BuiltIn {
-    fn service(&self) -> Result<std::sync::Arc<AccountService>, Problem> {
+    pub(super) fn service(&self) -> Result<std::sync::Arc<AccountService>, Problem> {
         let detail = "Accounts are kept by Supabase here: sign up and log in there, and bring its access token.";
         self.0.clone().ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "identity_elsewhere", detail))
     }
@@ -57,6 +61,11 @@ pub struct LogInIn {
     #[validate(length(min = 1, max = 1024))]
     #[schema(format = "password", min_length = 1, max_length = 1024)]
     password: String,
+    /// A code of the second factor, or a recovery code, where the account has one.
+    #[serde(default)]
+    #[validate(length(min = 1, max = 64))]
+    #[schema(min_length = 1, max_length = 64)]
+    totp: Option<String>,
 }
 
 #[derive(Deserialize, Validate, ToSchema)]
@@ -95,6 +104,20 @@ impl From<AccountError> for Problem {
         match error {
             AccountError::EmailTaken => Self::conflict("email_taken", &error),
             AccountError::PasswordUnfit => Self::invalid_field("password", "has 12 to 128 characters"),
+            AccountError::PasswordCommon(why) => Self::invalid_field("password", why.to_string()),
+            AccountError::PasswordUnchanged => Self::invalid_field("password", "is the one that is in use"),
+            AccountError::TotpRequired => {
+                let detail =
+                    "The account has a second factor: send the `totp` of your device, or a recovery code, too.";
+                Self::new(StatusCode::UNAUTHORIZED, "totp_required", detail)
+            }
+            AccountError::TotpWrong => {
+                let detail = "The code is wrong, or was used before: wait for the next one.";
+                Self::new(StatusCode::UNAUTHORIZED, "totp_wrong", detail)
+            }
+            AccountError::TotpEnrolled => Self::conflict("totp_enrolled", &error),
+            AccountError::TotpMissing => Self::not_found("The account has no second factor."),
+            AccountError::SessionNotFound => Self::not_found("There is no such session."),
             AccountError::WrongCredentials => {
                 Self::new(StatusCode::UNAUTHORIZED, "wrong_credentials", "The e-mail or the password is wrong.")
             }
@@ -128,16 +151,15 @@ pub async fn sign_up(
     let SignUpIn { email, password, name } = input.body;
     let email = Email::parse(&email).map_err(|why| Problem::invalid_field("email", format!("is refused: {why}")))?;
     limits.check_signup(limits.address_of(&request))?;
-    let user_agent = user_agent(&request);
-    let signed_in =
-        detached(async move { accounts.sign_up(SignUp { email, password, name, user_agent }).await }).await?;
+    let origin = origin(&request, &limits);
+    let signed_in = detached(async move { accounts.sign_up(SignUp { email, password, name, origin }).await }).await?;
     Ok(HttpResponse::Created().insert_header((CACHE_CONTROL, "no-store")).json(view(signed_in)))
 }
 
 /// Exchanges e-mail and password for tokens.
 #[utoipa::path(post, path = "/api/auth/login", tag = "identity", operation_id = "log_in", request_body = LogInIn, responses(
     (status = 200, description = "Logged in", body = SignedInView),
-    (status = 401, description = "Wrong e-mail or password", body = ProblemView),
+    (status = 401, description = "Wrong e-mail or password, or a code is missing (`totp_required`) or wrong (`totp_wrong`)", body = ProblemView),
     (status = 404, description = "Accounts are kept by Supabase here", body = ProblemView),
     (status = 429, description = "Too many attempts", body = ProblemView),
 ))]
@@ -148,12 +170,17 @@ pub async fn log_in(
     input: Valid<LogInIn>,
 ) -> Result<HttpResponse, Problem> {
     let accounts = accounts.service()?;
-    let LogInIn { email, password } = input.body;
+    let LogInIn { email, password, totp } = input.body;
     // An address that can belong to nobody is answered like one that belongs to nobody here.
     let spelling = Email::stored_spellings(&email).pop().unwrap_or_default();
-    limits.check_login(limits.address_of(&request), &spelling)?;
-    let user_agent = user_agent(&request);
-    let signed_in = detached(async move { accounts.log_in(&email, password, user_agent).await }).await?;
+    let (address, origin) = (limits.address_of(&request), origin(&request, &limits));
+    limits.check_login(address)?;
+    let counted = Counted { limits: limits.into_inner(), accounts: Arc::clone(&accounts), address };
+    let signed_in = detached(async move {
+        let attempt = counted.begin(&spelling).await?;
+        counted.end(attempt, accounts.log_in(&email, password, totp, origin).await)
+    })
+    .await?;
     Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(view(signed_in)))
 }
 
@@ -164,8 +191,14 @@ pub async fn log_in(
     (status = 401, description = "The token is not valid any more", body = ProblemView),
     (status = 404, description = "Accounts are kept by Supabase here", body = ProblemView),
 ))]
-pub async fn refresh(accounts: Data<BuiltIn>, input: Valid<RefreshIn>) -> Result<HttpResponse, Problem> {
+pub async fn refresh(
+    request: HttpRequest,
+    accounts: Data<BuiltIn>,
+    limits: Data<RateLimits>,
+    input: Valid<RefreshIn>,
+) -> Result<HttpResponse, Problem> {
     let accounts = accounts.service()?;
+    limits.check_refresh(limits.address_of(&request))?;
     let signed_in = detached(async move { accounts.refresh(&input.body.refresh_token).await }).await?;
     Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(view(signed_in)))
 }
@@ -175,16 +208,60 @@ pub async fn refresh(accounts: Data<BuiltIn>, input: Valid<RefreshIn>) -> Result
     (status = 204, description = "The session is over"),
     (status = 404, description = "Accounts are kept by Supabase here", body = ProblemView),
 ))]
-pub async fn log_out(accounts: Data<BuiltIn>, input: Valid<RefreshIn>) -> Result<HttpResponse, Problem> {
+pub async fn log_out(
+    request: HttpRequest,
+    accounts: Data<BuiltIn>,
+    limits: Data<RateLimits>,
+    input: Valid<RefreshIn>,
+) -> Result<HttpResponse, Problem> {
     let accounts = accounts.service()?;
+    limits.check_refresh(limits.address_of(&request))?;
     detached(async move { accounts.log_out(&input.body.refresh_token).await }).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// What the client calls itself, as far as it is worth keeping.
-fn user_agent(request: &HttpRequest) -> Option<String> {
-    let sent = request.headers().get(USER_AGENT)?.to_str().ok()?;
-    Some(sent.chars().take(255).collect())
+/// What the client calls itself, as far as it is worth keeping, and its network.
+fn origin(request: &HttpRequest, limits: &RateLimits) -> Origin {
+    let sent = request.headers().get(USER_AGENT).and_then(|sent| sent.to_str().ok());
+    Origin {
+        user_agent: sent.map(|sent| sent.chars().take(255).collect()),
+        network: Some(client_network(limits.address_of(request)).to_string()),
+    }
+}
+
+/// Attempts to prove that one owns an account, as they are counted.
+pub(super) struct Counted {
+    pub limits: Arc<RateLimits>,
+    pub accounts: Arc<AccountService>,
+    pub address: IpAddr,
+}
+
+impl Counted {
+    /// Lets an attempt through, or says how long it waits. Only where strangers used up what the account takes is the
+    /// database asked whether this network logged in before.
+    pub(super) async fn begin(&self, account: &str) -> Result<Attempt, Problem> {
+        match self.limits.begin_attempt(self.address, account, false) {
+            Ok(attempt) => Ok(attempt),
+            Err(refused @ Refused::Account(_)) => {
+                let network = client_network(self.address).to_string();
+                let is_known = self.accounts.knows_network(account, &network).await?;
+                let again =
+                    if is_known { self.limits.begin_attempt(self.address, account, true) } else { Err(refused) };
+                again.map_err(attempt_refused)
+            }
+            Err(refused) => Err(attempt_refused(refused)),
+        }
+    }
+
+    pub(super) fn end<T>(&self, attempt: Attempt, outcome: Result<T, AccountError>) -> Result<T, Problem> {
+        let verdict = match &outcome {
+            Ok(_) => Verdict::Right,
+            Err(AccountError::WrongCredentials | AccountError::TotpWrong) => Verdict::Wrong,
+            Err(_) => Verdict::Undecided,
+        };
+        self.limits.end_attempt(attempt, verdict);
+        Ok(outcome?)
+    }
 }
 
 fn view(signed_in: SignedIn) -> SignedInView {

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use actix_web::HttpRequest;
 use anyhow::{Context, bail};
+use domain::identity::log_in_failures::Refused;
 use governor::clock::{Clock, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DefaultKeyedStateStore;
@@ -29,6 +30,10 @@ mod failures;
 use failures::Failures;
 
 use crate::settings::shape::Settings;
+
+mod log_ins;
+
+pub use log_ins::{Attempt, Verdict};
 
 /// In how many places callers are counted. Two busy callers share one with a chance of one in a million.
 const PLACES: u64 = 1 << 20;
@@ -52,7 +57,8 @@ pub struct RateLimits {
     proxies: Vec<IpNet>,
     hasher: RandomState,
     logins_by_address: Counter,
-    logins_by_account: Counter,
+    log_ins: log_ins::LogIns,
+    refreshes: Counter,
     signups: Counter,
     /// Credentials that were refused without the database.
     failures: Failures,
@@ -73,7 +79,8 @@ impl RateLimits {
             proxies: networks(&settings.server.trusted_proxies)?,
             hasher: RandomState::new(),
             logins_by_address: RateLimiter::keyed(a_minute("logins_per_ip", limits.logins_per_ip)?),
-            logins_by_account: RateLimiter::keyed(a_minute("logins_per_account", limits.logins_per_account)?),
+            log_ins: log_ins::LogIns::new(limits)?,
+            refreshes: RateLimiter::keyed(a_minute("refreshes_per_ip", limits.refreshes_per_ip)?),
             signups: RateLimiter::keyed(a_minute("signups_per_ip", limits.signups_per_ip)?),
             failures: Failures::new(limits.failures_per_ip)?,
             lookups: Failures::new(limits.failures_per_ip)?,
@@ -130,12 +137,25 @@ impl RateLimits {
         self.failures.count(self.place_of(address))
     }
 
-    /// Takes one log-in from what the address and the account may try.
-    pub fn check_login(&self, address: IpAddr, account: &str) -> Result<(), Problem> {
-        let detail = "Too many log-ins were tried from your address.";
-        take(&self.logins_by_address, self.place_of(address), detail)?;
-        let account = self.place(&account.trim().to_lowercase());
-        take(&self.logins_by_account, account, "Too many log-ins were tried for this account.")
+    /// Takes one log-in, or another proof by password, from what the address may try.
+    pub fn check_login(&self, address: IpAddr) -> Result<(), Problem> {
+        take(&self.logins_by_address, self.place_of(address), "Too many log-ins were tried from your address.")
+    }
+
+    /// Takes one refresh or log-out from what the address may do.
+    pub fn check_refresh(&self, address: IpAddr) -> Result<(), Problem> {
+        take(&self.refreshes, self.place_of(address), "Too many refreshes came from your address.")
+    }
+
+    /// Begins an attempt to prove that one owns an account. It counts as a failure until `end_attempt` says otherwise.
+    pub fn begin_attempt(&self, address: IpAddr, account: &str, is_known_network: bool) -> Result<Attempt, Refused> {
+        let account = account.trim().to_lowercase();
+        let pair = self.place(&(client_network(address), account.as_str()));
+        self.log_ins.begin(pair, self.place(&account), is_known_network, Instant::now())
+    }
+
+    pub fn end_attempt(&self, attempt: Attempt, verdict: Verdict) {
+        self.log_ins.end(attempt, verdict);
     }
 
     /// Takes one sign-up from what the address may do.
@@ -145,7 +165,8 @@ impl RateLimits {
 
     /// Forgets those who have been away long enough to start afresh. A job calls it.
     pub fn sweep(&self) {
-        for counter in [&self.logins_by_address, &self.logins_by_account, &self.signups] {
+        self.log_ins.sweep(Instant::now());
+        for counter in [&self.logins_by_address, &self.refreshes, &self.signups] {
             counter.retain_recent();
             counter.shrink_to_fit();
         }
@@ -173,6 +194,12 @@ fn a_minute(name: &str, limit: u32) -> anyhow::Result<Quota> {
 fn take(counter: &Counter, place: Place, detail: &str) -> Result<(), Problem> {
     let now = DefaultClock::default().now();
     counter.check_key(&place).map_err(|not_until| too_many(detail, not_until.wait_time_from(now)))
+}
+
+/// An attempt that has to wait, as a problem.
+pub fn attempt_refused(refused: Refused) -> Problem {
+    let (Refused::Pair(wait) | Refused::Account(wait)) = refused;
+    too_many("Too many log-ins to this account failed.", wait)
 }
 
 fn too_many(detail: &str, wait: Duration) -> Problem {
@@ -294,18 +321,41 @@ mod tests {
     }
 
     #[test]
-    fn log_ins_are_limited_by_address_and_by_account() {
+    fn log_ins_are_limited_by_address() {
         let limits =
             limits(&[("PB__RATE_LIMITS__LOGINS_PER_IP", "3"), ("PB__RATE_LIMITS__LOGINS_PER_ACCOUNT", "2")]).unwrap();
         let one = ip("192.0.2.1");
-        assert!(limits.check_login(one, "a@example.com").is_ok());
-        assert!(limits.check_login(one, "b@example.com").is_ok());
-        assert!(limits.check_login(one, "c@example.com").is_ok());
-        let wait = refused_for_seconds(limits.check_login(one, "d@example.com"));
+        for _ in 0..3 {
+            assert!(limits.check_login(one).is_ok());
+        }
+        let wait = refused_for_seconds(limits.check_login(one));
         assert!((1..=20).contains(&wait), "{wait}");
-        assert!(limits.check_login(ip("192.0.2.2"), " A@example.com").is_ok());
-        let wait = refused_for_seconds(limits.check_login(ip("192.0.2.3"), "a@example.com"));
-        assert!((1..=30).contains(&wait), "{wait}");
+        assert!(limits.check_login(ip("192.0.2.2")).is_ok());
+    }
+
+    #[test]
+    fn failed_attempts_wait_by_account_and_network_and_no_stranger_locks_a_known_network_out() {
+        let variables = [
+            ("PB__RATE_LIMITS__LOGIN_FAILURES_PER_ACCOUNT", "4"),
+            ("PB__RATE_LIMITS__LOGIN_FAILURES_BEFORE_DELAY", "2"),
+        ];
+        let limits = limits(&variables).unwrap();
+        let (stranger, owner) = (ip("2001:db8:1:2::1"), ip("192.0.2.1"));
+        for _ in 0..2 {
+            limits.begin_attempt(stranger, "ada@example.com", false).unwrap();
+        }
+        let same_network = limits.begin_attempt(ip("2001:db8:1:2::9"), " ADA@example.com", false);
+        assert_eq!(refused_for_seconds(same_network.map(drop).map_err(attempt_refused)), 1);
+        assert!(limits.begin_attempt(stranger, "bob@example.com", false).is_ok());
+        for address in ["198.51.100.1", "198.51.100.2"] {
+            limits.begin_attempt(ip(address), "ada@example.com", false).unwrap();
+        }
+        let refused = limits.begin_attempt(owner, "ada@example.com", false).map(drop);
+        assert!(matches!(refused, Err(Refused::Account(_))), "{refused:?}");
+        let attempt = limits.begin_attempt(owner, "ada@example.com", true).unwrap();
+        limits.end_attempt(attempt, Verdict::Right);
+        limits.sweep();
+        assert!(limits.begin_attempt(ip("198.51.100.3"), "ada@example.com", false).is_err());
     }
 
     #[test]

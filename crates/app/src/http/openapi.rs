@@ -15,8 +15,8 @@ use refinements::{refine_dialect, refine_schema};
 
 use super::problem::{CONTENT_TYPE, ProblemView};
 use super::{
-    ai_usage, api_keys, audit, chat, dialects, entitlements, features, identity, maintenance, metrics, plans, prices,
-    subscriptions, tokens, usage, usage_history, users,
+    ai_usage, api_keys, audit, chat, dialects, entitlements, features, identity, maintenance, metrics, own_account,
+    plans, prices, second_factors, subscriptions, tokens, usage, usage_history, users,
 };
 
 #[derive(OpenApi)]
@@ -26,6 +26,9 @@ use super::{
     servers((url = "/", description = "This service")),
     paths(
         identity::sign_up, identity::log_in, identity::refresh, identity::log_out,
+        own_account::change_password, own_account::reauthenticate, own_account::list_own_sessions,
+        own_account::end_own_session, own_account::end_other_sessions,
+        second_factors::enroll_totp, second_factors::confirm_totp, second_factors::remove_totp,
         users::create_profile, users::read_profile, users::change_profile, users::delete_profile, users::export_profile,
         users::list_users, users::read_user, users::change_role,
         plans::list_plans, plans::read_plan, plans::create_plan, plans::change_plan, plans::delete_plan,

@@ -14,11 +14,12 @@ use services::plans::{CatalogueError, PlanEdit, PlanService};
 use utoipa::ToSchema;
 use validator::Validate;
 
-use super::caller::{Perhaps, Permitted, WriteCatalogue};
+use super::caller::{Perhaps, WriteCatalogue};
 use super::detached::detached;
 use super::once::{RequestKey, answer};
 use super::pages::ListView;
 use super::problem::{Problem, ProblemView};
+use super::recent::Recently;
 use super::valid::{Valid, one_line, present};
 
 #[derive(Deserialize, Validate, ToSchema)]
@@ -247,7 +248,7 @@ pub async fn read_plan(who: Perhaps, id: Path<String>, plans: Data<PlanService>)
     (status = 409, description = "The id is taken", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn create_plan(
-    admin: Permitted<WriteCatalogue>,
+    admin: Recently<WriteCatalogue>,
     key: RequestKey,
     plans: Data<PlanService>,
     input: Valid<PlanIn>,
@@ -267,7 +268,7 @@ pub async fn create_plan(
     (status = 409, description = "`free` cannot be withdrawn", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn change_plan(
-    admin: Permitted<WriteCatalogue>,
+    admin: Recently<WriteCatalogue>,
     id: Path<String>,
     plans: Data<PlanService>,
     input: Valid<PlanChangesIn>,
@@ -283,7 +284,7 @@ pub async fn change_plan(
     (status = 409, description = "It has users, or is `free`", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn delete_plan(
-    admin: Permitted<WriteCatalogue>,
+    admin: Recently<WriteCatalogue>,
     id: Path<String>,
     plans: Data<PlanService>,
 ) -> Result<HttpResponse, Problem> {
@@ -302,7 +303,7 @@ pub async fn delete_plan(
     (status = 404, description = "No such plan or feature", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn grant_feature(
-    admin: Permitted<WriteCatalogue>,
+    admin: Recently<WriteCatalogue>,
     ids: Path<(String, String)>,
     plans: Data<PlanService>,
     input: Valid<PlanFeatureIn>,
@@ -329,7 +330,7 @@ pub async fn grant_feature(
     (status = 404, description = "No such plan, or it says nothing of the feature", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn revoke_feature(
-    admin: Permitted<WriteCatalogue>,
+    admin: Recently<WriteCatalogue>,
     ids: Path<(String, String)>,
     plans: Data<PlanService>,
 ) -> Result<Json<PlanView>, Problem> {
@@ -338,7 +339,7 @@ pub async fn revoke_feature(
 }
 
 async fn edit(
-    admin: Permitted<WriteCatalogue>,
+    admin: Recently<WriteCatalogue>,
     id: PlanId,
     plans: Data<PlanService>,
     edit: PlanEdit,

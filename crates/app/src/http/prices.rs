@@ -21,6 +21,7 @@ use super::detached::detached;
 use super::once::{RequestKey, answer};
 use super::pages::{ListView, PageQuery, PageView};
 use super::problem::{Problem, ProblemView};
+use super::recent::Recently;
 use super::valid::{Valid, ValidQuery, in_calendar, one_line};
 
 #[derive(Deserialize, Validate, ToSchema)]
@@ -307,7 +308,7 @@ pub async fn list_prices(
     (status = 409, description = "There is one for the same from the same moment on", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn add_price(
-    admin: Permitted<WriteCatalogue>,
+    admin: Recently<WriteCatalogue>,
     key: RequestKey,
     prices: Data<PriceService>,
     input: Valid<PriceIn>,

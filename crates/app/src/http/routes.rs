@@ -13,8 +13,8 @@ use super::dialects::{doors, models};
 use super::problem::Problem;
 use super::usage::{demands, reservations};
 use super::{
-    ai_usage, api_keys, audit, entitlements, features, identity, maintenance, metrics, openapi, plans, prices,
-    subscriptions, tokens, usage_history, users,
+    ai_usage, api_keys, audit, entitlements, features, identity, maintenance, metrics, openapi, own_account, plans,
+    prices, second_factors, subscriptions, tokens, usage_history, users,
 };
 
 /// What the pages of the documentation may load: their own files. The viewer writes styles into its elements.
@@ -56,7 +56,16 @@ fn accounts(config: &mut ServiceConfig) {
         .service(resource("/api/auth/signup").post(identity::sign_up))
         .service(resource("/api/auth/login").post(identity::log_in))
         .service(resource("/api/auth/refresh").post(identity::refresh))
-        .service(resource("/api/auth/logout").post(identity::log_out));
+        .service(resource("/api/auth/logout").post(identity::log_out))
+        .service(resource("/api/auth/password/change").post(own_account::change_password))
+        .service(resource("/api/auth/totp").delete(second_factors::remove_totp))
+        .service(resource("/api/auth/totp/enroll").post(second_factors::enroll_totp))
+        .service(resource("/api/auth/totp/confirm").post(second_factors::confirm_totp))
+        .service(resource("/api/auth/reauthenticate").post(own_account::reauthenticate))
+        .service(
+            resource("/api/auth/sessions").get(own_account::list_own_sessions).delete(own_account::end_other_sessions),
+        )
+        .service(resource("/api/auth/sessions/{session_id}").delete(own_account::end_own_session));
 }
 
 fn own(config: &mut ServiceConfig) {

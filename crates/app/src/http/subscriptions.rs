@@ -24,6 +24,7 @@ use super::features::FeatureKindName;
 use super::once::{RequestKey, answer};
 use super::plans::{PeriodName, plan_id};
 use super::problem::{Problem, ProblemView, sentence};
+use super::recent::Recently;
 use super::users::user_id;
 use super::valid::{Valid, ValidQuery, one_line};
 
@@ -352,7 +353,7 @@ pub async fn keep_own_plan(me: Permitted<ChangeOwnPlan>, plans: Data<PlanService
     (status = 409, description = "The subscription is billed by Stripe", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn grant_plan(
-    admin: Permitted<WriteAnyUser>,
+    admin: Recently<WriteAnyUser>,
     id: Path<String>,
     key: RequestKey,
     query: ValidQuery<PreviewQuery>,

@@ -20,6 +20,7 @@ use super::detached::detached;
 use super::once::{RequestKey, now_or_again, one_key};
 use super::pages::{PageQuery, PageView};
 use super::problem::{Problem, ProblemView};
+use super::recent::Recently;
 use super::valid::{Valid, ValidQuery, one_line};
 
 #[derive(Deserialize, Validate, ToSchema)]
@@ -200,7 +201,7 @@ pub async fn list_token_transactions(
     (status = 404, description = "No such user", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn top_up_tokens(
-    admin: Permitted<ManageTokens>,
+    admin: Recently<ManageTokens>,
     key: RequestKey,
     tokens: Data<TokenService>,
     input: Valid<TokenCreditIn>,
@@ -219,7 +220,7 @@ pub async fn top_up_tokens(
     (status = 404, description = "No such user", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn grant_bonus_tokens(
-    admin: Permitted<ManageTokens>,
+    admin: Recently<ManageTokens>,
     key: RequestKey,
     tokens: Data<TokenService>,
     input: Valid<TokenCreditIn>,
@@ -239,7 +240,7 @@ pub async fn grant_bonus_tokens(
     (status = 409, description = "All of it was refunded before", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn refund_tokens(
-    admin: Permitted<ManageTokens>,
+    admin: Recently<ManageTokens>,
     key: RequestKey,
     tokens: Data<TokenService>,
     input: Valid<TokenRefundIn>,

@@ -8,7 +8,7 @@ use actix_web::web::{Data, Json, Path};
 use actix_web::{HttpResponse, mime};
 use chrono::{DateTime, Utc};
 use domain::identity::{CallerRights, Email, Role};
-use domain::users::{User, UserChanges, UserId};
+use domain::users::{User, UserChanges, UserId, check_wallet};
 use ports::users::ExportSection;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,7 +17,7 @@ use services::identity::callers::Identified;
 use services::users::{NewProfile, UserError, UserService};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
-use validator::Validate;
+use validator::{Validate, ValidationError};
 
 use super::caller::{Anyone, Permitted, ReadAnyUser, ReadOwnProfile, WriteAnyUser, WriteOwnProfile};
 use super::detached::detached;
@@ -25,6 +25,7 @@ use super::finish::Who;
 use super::once::{RequestKey, answer};
 use super::pages::{PageQuery, PageView};
 use super::problem::{Problem, ProblemView};
+use super::recent::RecentlyInPerson;
 use super::valid::{Valid, ValidQuery, one_line};
 
 #[derive(Deserialize, Validate, ToSchema)]
@@ -59,10 +60,10 @@ pub struct ProfileChangesIn {
         max_length = 100
     )]
     name: Option<String>,
-    /// Null takes it away.
+    /// An address of Ethereum: `0x` and 40 hexadecimal digits, in mixed case with the checksum of EIP-55. Null takes it away.
     #[serde(default, deserialize_with = "super::valid::present")]
-    #[validate(length(min = 1, max = 100), custom(function = "one_line"))]
-    #[schema(pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$", value_type = Option<String>, min_length = 1, max_length = 100)]
+    #[validate(custom(function = "wallet"))]
+    #[schema(pattern = "^0x[0-9a-fA-F]{40}$", value_type = Option<String>, min_length = 42, max_length = 42)]
     wallet_address: Option<Option<String>>,
 }
 
@@ -147,7 +148,7 @@ pub async fn create_profile(
     let profile = NewProfile { user_id: user_id.map(UserId), name, email };
     let rights = match &who.0 {
         Identified::Caller(caller) => CallerRights::of(caller),
-        Identified::Newcomer(_) => CallerRights::of_newcomer(),
+        Identified::Newcomer(_) | Identified::Enrolling(_) => CallerRights::of_newcomer(),
     };
     let view = |user: &User| UserView::from(user);
     let once = key.once_for(who.0.user_id(), rights, &input.bytes, StatusCode::CREATED, view);
@@ -181,11 +182,14 @@ pub async fn change_profile(
     Ok(Json(UserView::from(&user)))
 }
 
-/// Deletes the own profile and everything that belongs to it.
+/// Deletes the own profile and everything that belongs to it. In person only, and after a recent proof.
 #[utoipa::path(delete, path = "/api/users/me", tag = "users", operation_id = "delete_profile", responses(
     (status = 204, description = "It is gone"),
-), security(("token" = []), ("key" = [])))]
-pub async fn delete_profile(me: Permitted<WriteOwnProfile>, users: Data<UserService>) -> Result<HttpResponse, Problem> {
+), security(("token" = [])))]
+pub async fn delete_profile(
+    me: RecentlyInPerson<WriteOwnProfile>,
+    users: Data<UserService>,
+) -> Result<HttpResponse, Problem> {
     let users = users.into_inner();
     detached(async move { users.delete(me.caller.user_id).await }).await?;
     Ok(HttpResponse::NoContent().finish())
@@ -246,6 +250,10 @@ pub async fn export_profile(
                 .body(csv))
         }
     }
+}
+
+fn wallet(text: &str) -> Result<(), ValidationError> {
+    check_wallet(text).map_err(|why| ValidationError::new("wallet").with_message(why.to_string().into()))
 }
 
 fn part(section: ExportSection) -> serde_json::Result<(String, ExportPartView)> {
@@ -310,14 +318,14 @@ pub async fn read_user(
     Ok(Json(UserView::from(&user)))
 }
 
-/// Makes someone an administrator, or no longer one.
+/// Makes someone an administrator, or no longer one. In person only, and after a recent proof.
 #[utoipa::path(put, path = "/api/admin/users/{user_id}/role", tag = "operators", operation_id = "change_role", request_body = RoleIn,
     params(("user_id" = Uuid, Path, description = "Whose")), responses(
     (status = 200, description = "The profile as it is now", body = UserView),
     (status = 404, description = "No such user", body = ProblemView),
-), security(("token" = []), ("key" = [])))]
+), security(("token" = [])))]
 pub async fn change_role(
-    admin: Permitted<WriteAnyUser>,
+    admin: RecentlyInPerson<WriteAnyUser>,
     id: Path<String>,
     users: Data<UserService>,
     who: Who,

@@ -117,6 +117,9 @@ pub struct Auth {
     pub signing_key: Secret,
     pub access_token_ttl_seconds: u64,
     pub session_ttl_days: u16,
+    pub session_max_days: u16,
+    pub reauthentication_minutes: u32,
+    pub require_admin_totp: bool,
     pub supabase: Supabase,
 }
 
@@ -176,7 +179,12 @@ pub struct Usage {
 #[serde(deny_unknown_fields)]
 pub struct RateLimits {
     pub logins_per_ip: u32,
-    pub logins_per_account: u32,
+    pub login_failures_per_account: u32,
+    pub login_failures_before_delay: u32,
+    /// Of earlier releases; it is read and means nothing.
+    #[serde(default)]
+    pub logins_per_account: Option<u32>,
+    pub refreshes_per_ip: u32,
     pub signups_per_ip: u32,
     pub failures_per_ip: u32,
 }

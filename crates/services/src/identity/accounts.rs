@@ -10,12 +10,14 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::identity::{Email, Role, new_password_fits, normal_password, password_fits};
+use domain::identity::{
+    CommonPassword, Email, Role, common_password, new_password_fits, normal_password, password_fits,
+};
 use domain::users::{NewUser, User, UserId};
 use ports::clock::Clock;
 use ports::identity::{
     AccessToken, CallerCache, NewSession, OpaqueSecret, PasswordHasher, RefreshToken, RefreshTokenMint, SecretError,
-    StoredCredentials, TokenIssuer,
+    StoredCredentials, TokenIssuer, TokenScope, TotpSecrets,
 };
 use ports::randomness::Randomness;
 use ports::store::{Scope, Store, StoreError, UnitOfWork};
@@ -44,7 +46,15 @@ pub struct SignUp {
     pub password: String,
     /// Without one, the part of the e-mail before the @.
     pub name: Option<String>,
+    pub origin: Origin,
+}
+
+/// Where a sign-up or a log-in comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
     pub user_agent: Option<String>,
+    /// The client's network as text: an IPv4 address, or the part of an IPv6 one that one client has.
+    pub network: Option<String>,
 }
 
 #[derive(Debug, Error)]
@@ -53,6 +63,20 @@ pub enum AccountError {
     EmailTaken,
     #[error("a password has 12 to 128 characters")]
     PasswordUnfit,
+    #[error("the password {0}")]
+    PasswordCommon(CommonPassword),
+    #[error("the new password is the one that is in use")]
+    PasswordUnchanged,
+    #[error("the account has a second factor: send a code of it too")]
+    TotpRequired,
+    #[error("the code is wrong, or was used before")]
+    TotpWrong,
+    #[error("the account has a second factor already")]
+    TotpEnrolled,
+    #[error("the account has no second factor")]
+    TotpMissing,
+    #[error("there is no such session")]
+    SessionNotFound,
     /// Unknown e-mail or wrong password: the caller is not told which.
     #[error("the e-mail or the password is wrong")]
     WrongCredentials,
@@ -75,18 +99,24 @@ pub struct AccountService {
     pub cache: Arc<dyn CallerCache>,
     /// How long a session lives after its last refresh.
     pub session_ttl: TimeDelta,
+    pub second_factors: Arc<dyn TotpSecrets>,
+    /// Whether an administrator without a second factor may do nothing but set one up.
+    pub require_admin_totp: bool,
+    /// How long a session lives at most, whatever it is used for.
+    pub session_life: TimeDelta,
 }
 
 impl AccountService {
     /// Makes the identity, its profile and a first session, all or nothing.
     pub async fn sign_up(&self, sign_up: SignUp) -> Result<SignedIn, AccountError> {
+        judge_password(&sign_up.password, sign_up.email.as_str())?;
         let hash = self.hash_password(&sign_up.password).await?;
         let mut work = self.store.begin(Scope::SERVICE).await?;
         let name = sign_up.name.unwrap_or_else(|| name_from(&sign_up.email));
         let user = self.register(&mut *work, &sign_up.email, &hash, name, Role::User).await?;
-        let session = self.open_session(&mut *work, user.id, sign_up.user_agent).await?;
+        let session = self.open_session(&mut *work, user.id, sign_up.origin).await?;
         work.commit().await?;
-        self.signed_in(user, session)
+        self.signed_in(user, session, TokenScope::Everything)
     }
 
     /// `email` is as it was entered: an account is found by each spelling under which it may be stored.
@@ -94,22 +124,26 @@ impl AccountService {
         &self,
         email: &str,
         password: String,
-        user_agent: Option<String>,
+        code: Option<String>,
+        origin: Origin,
     ) -> Result<SignedIn, AccountError> {
         let stored = self.find_credentials(email).await?;
         let rehashed = self.check_password(&password, stored.as_ref()).await?;
         let stored = stored.ok_or(AccountError::WrongCredentials)?;
         let mut work = self.store.begin(Scope::SERVICE).await?;
+        keep_credentials(&mut *work, &stored).await?;
         let user = work.users().find(stored.user_id).await?.ok_or(AccountError::WrongCredentials)?;
         if let Some(hash) = rehashed {
             work.identity().save_password(user.id, &hash).await?;
         }
-        let session = self.open_session(&mut *work, user.id, user_agent).await?;
+        self.check_second_factor(&mut *work, user.id, code.as_deref()).await?;
+        let session = self.open_session(&mut *work, user.id, origin).await?;
+        let scope = self.scope_of(&mut *work, &user).await?;
         work.commit().await?;
-        self.signed_in(user, session)
+        self.signed_in(user, session, scope)
     }
 
-    async fn find_credentials(&self, email: &str) -> Result<Option<StoredCredentials>, AccountError> {
+    pub(super) async fn find_credentials(&self, email: &str) -> Result<Option<StoredCredentials>, AccountError> {
         let mut work = self.store.begin(Scope::SERVICE).await?;
         let mut stored = None;
         for spelling in Email::stored_spellings(email) {
@@ -121,7 +155,7 @@ impl AccountService {
 
     /// Compares the spelling that is hashed today, then the one that was entered. Where only the latter is right, the hash
     /// of the former comes back, to be kept in its place. How much work it is depends on what was entered alone.
-    async fn check_password(
+    pub(super) async fn check_password(
         &self,
         password: &str,
         stored: Option<&StoredCredentials>,
@@ -158,10 +192,17 @@ impl AccountService {
         let mut work = self.store.begin(Scope::SERVICE).await?;
         let found = work.identity().lock_refresh_token(&self.secrets.hash(refresh_token)).await?;
         let old = found.filter(|old| old.revoked_at.is_none()).ok_or(AccountError::RefreshRefused)?;
+        let session = work.identity().find_session(old.session_id).await?;
+        let session = session.filter(|session| session.revoked_at.is_none()).ok_or(AccountError::RefreshRefused)?;
+        let ends_at = self.ends_at(session.created_at);
+        if ends_at <= now {
+            return Err(AccountError::RefreshRefused);
+        }
         let issued = match old.used_at {
             None if old.expires_at <= now => return Err(AccountError::RefreshRefused),
             None => {
-                let issued = self.keep_refresh_token(&mut *work, successor, old.session_id, old.user_id).await?;
+                let issued =
+                    self.keep_refresh_token(&mut *work, successor, old.session_id, old.user_id, ends_at).await?;
                 work.identity().replace_refresh_token(old.id, issued.token.id, now).await?;
                 issued
             }
@@ -171,8 +212,9 @@ impl AccountService {
             },
         };
         let user = work.users().find(old.user_id).await?.ok_or(AccountError::RefreshRefused)?;
+        let scope = self.scope_of(&mut *work, &user).await?;
         work.commit().await?;
-        self.signed_in(user, issued)
+        self.signed_in(user, issued, scope)
     }
 
     /// The successor that an exchanged token was given a moment ago, as long as nobody has exchanged it in turn.
@@ -253,16 +295,25 @@ impl AccountService {
         &self,
         work: &mut dyn UnitOfWork,
         user_id: UserId,
-        user_agent: Option<String>,
+        origin: Origin,
     ) -> Result<IssuedRefreshToken, AccountError> {
+        let now = self.clock.now();
+        let ends_at = self.ends_at(now);
         let session = NewSession {
             id: self.randomness.new_id(),
             user_id,
-            user_agent,
-            expires_at: self.clock.now() + self.session_ttl,
+            user_agent: origin.user_agent,
+            network_mark: origin.network.map(|network| self.secrets.mark(&network)),
+            authenticated_at: now,
+            expires_at: ends_at.min(now + self.session_ttl),
         };
         work.identity().insert_session(&session).await?;
-        self.keep_refresh_token(work, self.secrets.mint(), session.id, user_id).await
+        self.keep_refresh_token(work, self.secrets.mint(), session.id, user_id, ends_at).await
+    }
+
+    /// When a session that was opened then is over, whatever it is used for.
+    pub(super) fn ends_at(&self, opened_at: DateTime<Utc>) -> DateTime<Utc> {
+        opened_at.checked_add_signed(self.session_life).unwrap_or(DateTime::<Utc>::MAX_UTC)
     }
 
     async fn keep_refresh_token(
@@ -271,12 +322,13 @@ impl AccountService {
         minted: OpaqueSecret,
         session_id: uuid::Uuid,
         user_id: UserId,
+        ends_at: DateTime<Utc>,
     ) -> Result<IssuedRefreshToken, AccountError> {
         let token = RefreshToken {
             id: self.randomness.new_id(),
             session_id,
             user_id,
-            expires_at: self.clock.now() + self.session_ttl,
+            expires_at: ends_at.min(self.clock.now() + self.session_ttl),
             used_at: None,
             revoked_at: None,
         };
@@ -284,11 +336,32 @@ impl AccountService {
         Ok(IssuedRefreshToken { secret: minted.secret, token })
     }
 
-    fn signed_in(&self, user: User, refresh: IssuedRefreshToken) -> Result<SignedIn, AccountError> {
+    fn signed_in(&self, user: User, refresh: IssuedRefreshToken, scope: TokenScope) -> Result<SignedIn, AccountError> {
         let email = user.email.clone().ok_or(AccountError::WrongCredentials)?;
-        let access_token = self.tokens.issue(user.id, &email, user.role, refresh.token.session_id)?;
+        let access_token = self.tokens.issue(user.id, &email, user.role, refresh.token.session_id, scope)?;
         Ok(SignedIn { access_token, refresh_token: refresh.secret, user })
     }
+}
+
+/// Whether it may become the password of the account with this address.
+pub(super) fn judge_password(password: &str, address: &str) -> Result<(), AccountError> {
+    if !new_password_fits(password) {
+        return Err(AccountError::PasswordUnfit);
+    }
+    common_password(password, address).map_or(Ok(()), |why| Err(AccountError::PasswordCommon(why)))
+}
+
+/// Holds the credentials as they were checked until the end of the transaction, or says that they are others by now: a
+/// password that is changed meanwhile opens no session.
+pub(super) async fn keep_credentials(
+    work: &mut dyn UnitOfWork,
+    checked: &StoredCredentials,
+) -> Result<(), AccountError> {
+    work.identity().lock_credentials(checked.user_id).await?;
+    let stored = work.identity().find_credentials(checked.email.as_str()).await?;
+    let is_same =
+        |stored: &StoredCredentials| stored.user_id == checked.user_id && stored.password_hash == checked.password_hash;
+    stored.as_ref().is_some_and(is_same).then_some(()).ok_or(AccountError::WrongCredentials)
 }
 
 struct IssuedRefreshToken {

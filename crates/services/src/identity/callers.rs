@@ -14,7 +14,7 @@ use domain::identity::{Caller, CallerFacts, Credential, NotAdmitted};
 use domain::users::UserId;
 use ports::api_keys::{KeyMint, KnownKey};
 use ports::clock::Clock;
-use ports::identity::{CallerCache, TokenRefused, TokenVerifier, VerifiedIdentity};
+use ports::identity::{CallerCache, Session, TokenRefused, TokenScope, TokenVerifier, VerifiedIdentity};
 use ports::store::{Scope, Store, StoreError};
 use thiserror::Error;
 
@@ -72,12 +72,14 @@ pub enum Identified {
     Caller(Caller),
     /// An identity without a profile: all that it can do is to make one.
     Newcomer(UserId),
+    /// An administrator who has to set up a second factor first: the own account's routes are all that is open.
+    Enrolling(Caller),
 }
 
 impl Identified {
     pub const fn user_id(&self) -> UserId {
         match self {
-            Self::Caller(caller) => caller.user_id,
+            Self::Caller(caller) | Self::Enrolling(caller) => caller.user_id,
             Self::Newcomer(user_id) => *user_id,
         }
     }
@@ -177,6 +179,33 @@ impl CallerService {
         if facts.role.is_some() { Ok(facts.state.admit()?) } else { Ok(()) }
     }
 
+    /// The token once more, for what the caller does not carry. Costs a look-up where the token was checked a moment ago.
+    pub async fn read_token(&self, token: &str) -> Result<VerifiedIdentity, NotIdentified> {
+        match self.verifier.verify_at_once(token) {
+            Some(identity) => Ok(identity),
+            None => self.verifier.verify(token).await.map_err(not_verified),
+        }
+    }
+
+    /// When the holder of a token last proved who they are: by its session, which must be open, where the identities are
+    /// ours; else by what the token says. A token that says nothing proves nothing.
+    pub async fn authenticated_at(&self, identity: &VerifiedIdentity) -> Result<Option<DateTime<Utc>>, StoreError> {
+        if self.provider != IdentityProvider::BuiltIn {
+            return Ok(identity.authenticated_at.or(identity.issued_at));
+        }
+        let Some(session_id) = identity.session_id else { return Ok(None) };
+        let mut work = self.store.begin(Scope::SERVICE).await?;
+        let session = work.identity().find_session(session_id).await?;
+        work.commit().await?;
+        let is_open = |session: &Session| session.user_id == identity.user_id && session.revoked_at.is_none();
+        Ok(session.filter(is_open).map(|session| session.authenticated_at))
+    }
+
+    /// What time it is, by the clock that tokens are judged by.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
+    }
+
     async fn facts(&self, user_id: UserId) -> Result<CallerFacts, StoreError> {
         match self.cache.facts(user_id) {
             Some(facts) => Ok(facts),
@@ -198,10 +227,7 @@ impl CallerService {
     }
 
     async fn identify_by_token(&self, token: &str) -> Result<Identified, NotIdentified> {
-        let identity = self.verifier.verify(token).await.map_err(|refused| match refused {
-            TokenRefused::Invalid(why) => NotIdentified::Refused(why),
-            TokenRefused::Unavailable(why) => NotIdentified::ProviderAway(why),
-        })?;
+        let identity = self.verifier.verify(token).await.map_err(not_verified)?;
         by_token(&identity, &self.facts(identity.user_id).await?)
     }
 
@@ -283,10 +309,21 @@ impl CallerService {
     }
 }
 
+fn not_verified(refused: TokenRefused) -> NotIdentified {
+    match refused {
+        TokenRefused::Invalid(why) => NotIdentified::Refused(why),
+        TokenRefused::Unavailable(why) => NotIdentified::ProviderAway(why),
+    }
+}
+
 /// Without a role there is no profile yet.
 fn by_token(identity: &VerifiedIdentity, facts: &CallerFacts) -> Result<Identified, NotIdentified> {
     let user_id = identity.user_id;
     Ok(facts.admit(identity.issued_at)?.map_or(Identified::Newcomer(user_id), |role| {
-        Identified::Caller(Caller { user_id, role, credential: Credential::Token })
+        let caller = Caller { user_id, role, credential: Credential::Token };
+        match identity.scope {
+            TokenScope::Everything => Identified::Caller(caller),
+            TokenScope::OwnAccount => Identified::Enrolling(caller),
+        }
     }))
 }

@@ -3,3 +3,5 @@
 pub mod accounts;
 pub mod callers;
 pub mod first_admin;
+pub mod own_account;
+pub mod second_factors;

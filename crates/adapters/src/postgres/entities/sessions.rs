@@ -11,6 +11,8 @@ pub struct Model {
     pub user_id: Uuid,
     pub kind: String,
     pub user_agent: Option<String>,
+    pub network_mark: Option<Vec<u8>>,
+    pub authenticated_at: Option<DateTimeUtc>,
     pub expires_at: DateTimeUtc,
     pub revoked_at: Option<DateTimeUtc>,
 }

@@ -1,0 +1,78 @@
+//! Failed log-ins of this process, by the rule of `domain::identity::log_in_failures`.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use anyhow::bail;
+use domain::identity::log_in_failures::{self, AccountFailures, FailureRule, PairFailures, Refused};
+
+use super::Place;
+use crate::settings::shape::RateLimits as Limits;
+
+pub(super) struct LogIns {
+    rule: FailureRule,
+    failures: Mutex<Failures>,
+}
+
+#[derive(Default)]
+struct Failures {
+    pairs: HashMap<Place, PairFailures>,
+    accounts: HashMap<Place, AccountFailures>,
+}
+
+/// An attempt that was let through. Forgotten, it stays a failure.
+#[derive(Debug)]
+pub struct Attempt {
+    pair: Place,
+    account: Place,
+    begun: Instant,
+}
+
+/// What became of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Right,
+    Wrong,
+    /// It was not judged, or right in part.
+    Undecided,
+}
+
+impl LogIns {
+    pub(super) fn new(limits: &Limits) -> anyhow::Result<Self> {
+        if limits.login_failures_per_account == 0 {
+            bail!("rate_limits.login_failures_per_account is 0; it is at least 1");
+        }
+        if limits.login_failures_before_delay == 0 {
+            bail!("rate_limits.login_failures_before_delay is 0; it is at least 1");
+        }
+        let rule = FailureRule::new(limits.login_failures_before_delay, limits.login_failures_per_account);
+        Ok(Self { rule, failures: Mutex::default() })
+    }
+
+    pub(super) fn begin(&self, pair: Place, account: Place, is_known: bool, now: Instant) -> Result<Attempt, Refused> {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let Failures { pairs, accounts } = &mut *failures;
+        let (of_pair, of_account) = (pairs.entry(pair).or_default(), accounts.entry(account).or_default());
+        log_in_failures::begin(&self.rule, of_pair, of_account, is_known, now)?;
+        Ok(Attempt { pair, account, begun: now })
+    }
+
+    pub(super) fn end(&self, attempt: Attempt, verdict: Verdict) {
+        if verdict == Verdict::Wrong {
+            return;
+        }
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let Failures { pairs, accounts } = &mut *failures;
+        let (pair, account) = (pairs.entry(attempt.pair).or_default(), accounts.entry(attempt.account).or_default());
+        log_in_failures::take_back(pair, account, attempt.begun, verdict == Verdict::Right);
+    }
+
+    pub(super) fn sweep(&self, now: Instant) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.pairs.retain(|_, pair| !pair.is_over(&self.rule, now));
+        failures.accounts.retain(|_, account| !account.is_over(now));
+        failures.pairs.shrink_to_fit();
+        failures.accounts.shrink_to_fit();
+    }
+}
