@@ -137,6 +137,9 @@ pub trait IdentityRepository: Send {
     async fn find_refresh_token(&mut self, hash: &SecretHash) -> Result<Option<RefreshToken>, StoreError>;
     /// Marks a token as exchanged for another.
     async fn replace_refresh_token(&mut self, id: Uuid, successor: Uuid, at: DateTime<Utc>) -> Result<(), StoreError>;
+    /// Whether each of these may go on with what they began: the profile is there, its identity is active, and the session, where
+    /// one of ours is named, has neither ended nor expired. In the order of `holders`.
+    async fn list_live(&mut self, holders: &[(UserId, Option<Uuid>)]) -> Result<Vec<bool>, StoreError>;
     /// Ends a session and all of its refresh tokens.
     async fn revoke_session(&mut self, session_id: Uuid, at: DateTime<Utc>) -> Result<(), StoreError>;
     /// Notes that this key signs tokens, so that operators see which keys were in use and since when.

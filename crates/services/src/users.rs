@@ -277,7 +277,8 @@ mod tests {
         assert!(matches!(subject_of(&newcomer, None), Err(UserError::IdMissing)));
         assert!(matches!(subject_of(&newcomer, Some(other)), Err(UserError::NotFound)));
         assert_eq!(subject_of(&newcomer, Some(me)).ok(), Some(me));
-        let admin = Identified::Caller(Caller { user_id: me, role: Role::Admin, credential: Credential::Token });
+        let admin =
+            Identified::Caller(Caller { user_id: me, role: Role::Admin, credential: Credential::Token, token: None });
         assert_eq!(subject_of(&admin, Some(other)).ok(), Some(other));
     }
 }

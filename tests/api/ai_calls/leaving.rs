@@ -127,6 +127,39 @@ async fn a_whole_answer_is_settled_though_nobody_waits_for_it() {
     stage.expect_bill(3).await;
 }
 
+/// A stream that was begun by an access token ends with what the token stands for, as that of a key does.
+#[tokio::test]
+async fn what_ends_a_token_ends_its_streams() {
+    for end in ["log-out", "deletion", "end of the session"] {
+        let stage = Stage::set().await;
+        let ada = stage.app.login("ada@example.com").await;
+        stage.upstream.script("gpt-one", held_after(5));
+        let mut response = stage.begin(&ada, hello("gpt-one")).await;
+        let mut text = String::from_utf8(response.chunk().await.unwrap().unwrap().to_vec()).unwrap();
+        stage.upstream.until("the hold", |stub| stub.held() == 1).await;
+        match end {
+            "log-out" => {
+                let body = json!({ "refresh_token": ada.refresh_token });
+                stage.app.post("/api/auth/logout").json(body).send().await.expect_status(204);
+            }
+            "deletion" => {
+                stage.app.delete("/api/users/me").bearer(&ada).send().await.expect_status(204);
+            }
+            _ => stage.app.database().sql("UPDATE sessions SET expires_at = now()").await,
+        }
+        let ended = Instant::now();
+        while let Some(chunk) = response.chunk().await.unwrap() {
+            text.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+        assert!(ended.elapsed() < Duration::from_secs(3), "{end}: {:?}", ended.elapsed());
+        let told = events(&text);
+        let error = told.last().unwrap();
+        assert_eq!((error.name.as_str(), &error.data["code"]), ("error", &json!("unauthorized")), "{end}");
+        stage.settled(1).await;
+        stage.expect_in_order().await;
+    }
+}
+
 #[tokio::test]
 async fn a_revoked_key_ends_its_streams_within_two_seconds() {
     let stage = Stage::set().await;

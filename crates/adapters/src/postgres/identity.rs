@@ -254,6 +254,12 @@ impl IdentityRepository for PgUnitOfWork {
         update.exec(&self.transaction).await.map(drop).map_err(|error| store_error(&error))
     }
 
+    async fn list_live(&mut self, holders: &[(UserId, Option<Uuid>)]) -> Result<Vec<bool>, StoreError> {
+        let users: Vec<Uuid> = holders.iter().map(|(user_id, _)| user_id.0).collect();
+        let sessions: Vec<Uuid> = holders.iter().map(|(_, session_id)| session_id.unwrap_or_default()).collect();
+        self.read_values(include_str!("sql/list_live.sql"), [users.into(), sessions.into()]).await
+    }
+
     async fn revoke_session(&mut self, session_id: Uuid, at: DateTime<Utc>) -> Result<(), StoreError> {
         self.run(include_str!("sql/revoke_session.sql"), [session_id.into(), at.into()]).await.map(drop)
     }

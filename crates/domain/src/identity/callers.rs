@@ -1,6 +1,6 @@
 //! Callers: someone with a profile who asks, and what they may do.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -29,6 +29,26 @@ pub struct Caller {
     pub user_id: UserId,
     pub role: Role,
     pub credential: Credential,
+    /// Of a caller by access token: how long the token's right lasts.
+    pub token: Option<TokenLife>,
+}
+
+/// How long an access token speaks for its user. A call that it began ends with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenLife {
+    /// The log-in that it belongs to, where it names one.
+    pub session_id: Option<Uuid>,
+    pub expires_at: DateTime<Utc>,
+}
+
+/// How much longer than its token a call may last that was begun by it: clients renew a token when it is about to expire.
+const CALL_OUTLIVES_TOKEN: TimeDelta = TimeDelta::seconds(30);
+
+impl TokenLife {
+    /// Whether a call that the token began has to end.
+    pub fn is_over(&self, now: DateTime<Utc>) -> bool {
+        now - CALL_OUTLIVES_TOKEN >= self.expires_at
+    }
 }
 
 /// On whom the caller wants to act, and that they may.
@@ -118,8 +138,17 @@ impl Caller {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_call_outlives_its_token_by_half_a_minute() {
+        let expires_at = DateTime::UNIX_EPOCH;
+        let token = TokenLife { session_id: None, expires_at };
+        for (seconds, is_over) in [(-1, false), (0, false), (29, false), (30, true), (3_600, true)] {
+            assert_eq!(token.is_over(expires_at + TimeDelta::seconds(seconds)), is_over, "{seconds}");
+        }
+    }
+
     fn caller(role: Role, credential: Credential) -> Caller {
-        Caller { user_id: UserId(Uuid::from_u128(1)), role, credential }
+        Caller { user_id: UserId(Uuid::from_u128(1)), role, credential, token: None }
     }
 
     fn key(permissions: &[Permission], on_behalf: bool) -> Credential {

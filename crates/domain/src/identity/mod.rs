@@ -12,7 +12,7 @@ mod rights;
 mod states;
 pub mod totp;
 
-pub use callers::{Caller, Credential, Forbidden, Subject};
+pub use callers::{Caller, Credential, Forbidden, Subject, TokenLife};
 pub use common_passwords::{CommonPassword, common_password};
 pub use email::{EMAIL_MAX_LENGTH, Email, EmailRefused, StoredEmail};
 pub use passwords::{PASSWORD_LENGTH, new_password_fits, normal_password, password_fits};

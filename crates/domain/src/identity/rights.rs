@@ -75,7 +75,7 @@ mod tests {
     use crate::users::UserId;
 
     fn rights(role: Role, credential: Credential) -> CallerRights {
-        CallerRights::of(&Caller { user_id: UserId(Uuid::nil()), role, credential })
+        CallerRights::of(&Caller { user_id: UserId(Uuid::nil()), role, credential, token: None })
     }
 
     fn key(id: u128, lineage: u128, limited: bool, permissions: &[Permission]) -> Credential {

@@ -82,6 +82,8 @@ pub enum AnswerPiece {
 pub enum BreakOff {
     Provider(ProviderFault),
     KeyRevoked,
+    /// The access token has expired, or its session, its profile or its identity has ended.
+    TokenEnded,
     /// The service stops.
     Stopping,
 }

@@ -201,7 +201,12 @@ mod tests {
 
     fn call(provider: Provider, asked: Option<u64>, streamed: bool) -> Call {
         Call {
-            asking: Asking { user_id: UserId(Uuid::nil()), api_key_id: None, budgets: KeyBudgets::default() },
+            asking: Asking {
+                user_id: UserId(Uuid::nil()),
+                api_key_id: None,
+                budgets: KeyBudgets::default(),
+                token: None,
+            },
             target: Target {
                 provider,
                 model: ModelId::parse("m").unwrap(),

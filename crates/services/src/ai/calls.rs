@@ -4,7 +4,7 @@ pub use domain::ai::InputSize;
 use domain::ai::{ModelId, Provider, Tier};
 use domain::api_keys::{ApiKeyId, KeyBudgets};
 use domain::chat::ChatSessionId;
-use domain::identity::{Caller, Credential};
+use domain::identity::{Caller, Credential, TokenLife};
 use domain::usage::HoldId;
 use domain::users::UserId;
 use ports::ai::CallContent;
@@ -17,6 +17,8 @@ pub struct Asking {
     pub user_id: UserId,
     pub api_key_id: Option<ApiKeyId>,
     pub budgets: KeyBudgets,
+    /// By access token: how long that lasts.
+    pub token: Option<TokenLife>,
 }
 
 impl From<&Caller> for Asking {
@@ -25,7 +27,7 @@ impl From<&Caller> for Asking {
             Credential::Key { id, budgets, .. } => (Some(ApiKeyId(*id)), budgets.clone()),
             Credential::Token => (None, KeyBudgets::default()),
         };
-        Self { user_id: caller.user_id, api_key_id, budgets }
+        Self { user_id: caller.user_id, api_key_id, budgets, token: caller.token }
     }
 }
 

@@ -25,6 +25,7 @@ use super::breakers::may_be_billed;
 use super::calls::{Asking, Call};
 use super::errors::CallError;
 use super::growing::Growing;
+use super::registry::RunningBy;
 use super::service::{AiService, HeldCall, hold_of};
 use crate::usage::commands::{Growth, HoldAction, UsageError};
 
@@ -97,7 +98,7 @@ impl Course {
     ) -> Result<(Self, CallHold), CallError> {
         let HeldCall { bounds, demanded, calls, prices } = granted;
         let hold = hold_of(&demanded).ok_or_else(|| UsageError::Fault("a hold was granted and is none".to_owned()))?;
-        let ending = service.registry.enter(hold.id(), call.asking.api_key_id);
+        let ending = service.registry.enter(hold.id(), RunningBy::of(&call.asking));
         let course = Self {
             hold_id: hold.id(),
             lies_on_tokens: demanded.tokens.held > 0,

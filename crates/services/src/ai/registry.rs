@@ -1,30 +1,47 @@
-//! The calls that are running in this process: so that they are told when their key is revoked or the service stops.
+//! The calls that are running in this process: so that they are told when their credential ends or the service stops.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use domain::api_keys::ApiKeyId;
+use domain::identity::TokenLife;
 use domain::usage::HoldId;
+use domain::users::UserId;
 use tokio::sync::watch;
 
 use super::answers::BreakOff;
+use super::calls::Asking;
 
 #[derive(Default)]
 pub(super) struct Registry {
     running: Mutex<HashMap<HoldId, Running>>,
 }
 
+/// By whose credential a call runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RunningBy {
+    pub user_id: UserId,
+    pub api_key_id: Option<ApiKeyId>,
+    pub token: Option<TokenLife>,
+}
+
+impl RunningBy {
+    pub const fn of(asking: &Asking) -> Self {
+        Self { user_id: asking.user_id, api_key_id: asking.api_key_id, token: asking.token }
+    }
+}
+
 struct Running {
-    api_key_id: Option<ApiKeyId>,
+    by: RunningBy,
     end: watch::Sender<Option<BreakOff>>,
 }
 
 impl Registry {
     /// What the call listens to until it leaves.
-    pub fn enter(&self, hold_id: HoldId, api_key_id: Option<ApiKeyId>) -> watch::Receiver<Option<BreakOff>> {
-        let (end, heard) = watch::channel(None);
-        self.lock().insert(hold_id, Running { api_key_id, end });
-        heard
+    pub fn enter(&self, hold_id: HoldId, by: RunningBy) -> watch::Receiver<Option<BreakOff>> {
+        let (end, ending) = watch::channel(None);
+        self.lock().insert(hold_id, Running { by, end });
+        ending
     }
 
     pub fn leave(&self, hold_id: HoldId) {
@@ -35,31 +52,21 @@ impl Registry {
         self.lock().len()
     }
 
-    /// The keys of the calls that run, each once.
-    pub fn keys(&self) -> Vec<ApiKeyId> {
-        let mut keys: Vec<_> = self.lock().values().filter_map(|running| running.api_key_id).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        keys
+    /// By whom calls run now.
+    pub fn callers(&self) -> Vec<RunningBy> {
+        self.lock().values().map(|running| running.by).collect()
     }
 
-    /// Ends the calls of keys that are not among `usable`, of those that were looked for.
-    pub fn end_revoked(&self, looked_for: &[ApiKeyId], usable: &[ApiKeyId]) {
+    /// Ends the calls for whose caller there is a reason.
+    pub fn end(&self, reason: impl Fn(&RunningBy) -> Option<BreakOff>) {
         for running in self.lock().values() {
-            let revoked = running.api_key_id.is_some_and(|key| looked_for.contains(&key) && !usable.contains(&key));
-            if revoked {
-                running.end.send_replace(Some(BreakOff::KeyRevoked));
+            if let Some(reason) = reason(&running.by) {
+                running.end.send_replace(Some(reason));
             }
         }
     }
 
-    pub fn end_all(&self) {
-        for running in self.lock().values() {
-            running.end.send_replace(Some(BreakOff::Stopping));
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<HoldId, Running>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<HoldId, Running>> {
         // Nothing is done under the lock that could leave the map half changed.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -23,7 +23,7 @@ use ports::store::Store;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::answers::StartedCall;
+use super::answers::{BreakOff, StartedCall};
 use super::asker::{Asker, PassedComments};
 use super::attempts::{AttemptStatistics, Attempts};
 use super::bounds::Bounds;
@@ -297,7 +297,7 @@ impl AiService {
         if self.ended_within(grace).await {
             return;
         }
-        self.registry.end_all();
+        self.registry.end(|_| Some(BreakOff::Stopping));
         if !self.ended_within(patience).await {
             tracing::warn!(calls = self.registry.len(), "calls were still running at the stop; the sweep settles them");
         }

@@ -1,15 +1,21 @@
-//! The sweep: calls whose process is gone, and keys that were revoked while their calls run.
+//! The sweep: calls whose process is gone, and credentials that end while their calls run.
 //!
 //! A hold for which nothing was sent is given back by the sweep of holds. One that was sent is settled at an estimate: what went
 //! in, as it was counted, and what had come out by the call's last mark. It is flagged `partial`, or `sandbox`. One that cannot be
 //! settled is left out of the next runs for a pause that doubles, so that it keeps no other from being settled.
 
+use std::collections::HashSet;
+
 use domain::ai::{CallUsage, Delivery};
 use domain::usage::CallTerms;
+use domain::users::UserId;
 use ports::store::{Scope, StoreError};
 use ports::usage::{BeyondHold, CallOutcome, CallResult, DueCall};
 use tracing::{error, info, warn};
+use uuid::Uuid;
 
+use super::answers::BreakOff;
+use super::registry::RunningBy;
 use super::service::AiService;
 use crate::usage::commands::HoldAction;
 
@@ -68,18 +74,36 @@ impl AiService {
         Ok(count)
     }
 
-    /// Ends the calls that run here by keys that are not usable any more. One statement, and none where no key is at work.
+    /// Ends the calls that run here by credentials that have ended: keys that are not usable any more, tokens that have expired or
+    /// whose session has ended, and those of profiles and identities that are gone or banned. Two statements at most, and none
+    /// where no call runs.
     pub async fn end_revoked(&self) -> Result<(), StoreError> {
-        let keys = self.registry.keys();
-        if keys.is_empty() {
+        let running = self.registry.callers();
+        if running.is_empty() {
             return Ok(());
         }
+        let keys: Vec<_> = running.iter().filter_map(|by| by.api_key_id).collect::<HashSet<_>>().into_iter().collect();
+        let holders: Vec<_> = running.iter().map(session_holder).collect::<HashSet<_>>().into_iter().collect();
         let mut work = self.parts.store.begin(Scope::SERVICE).await?;
-        let usable = work.api_keys().list_usable(&keys).await?;
+        let usable = if keys.is_empty() { Vec::new() } else { work.api_keys().list_usable(&keys).await? };
+        let live = work.identity().list_live(&holders).await?;
         work.commit().await?;
-        self.registry.end_revoked(&keys, &usable);
+        let now = self.parts.clock.now();
+        let ended: HashSet<_> =
+            holders.into_iter().zip(live).filter(|(_, is_live)| !is_live).map(|(holder, _)| holder).collect();
+        self.registry.end(|by| match by.api_key_id {
+            Some(key) if keys.contains(&key) && !usable.contains(&key) => Some(BreakOff::KeyRevoked),
+            _ if ended.contains(&session_holder(by)) => Some(BreakOff::TokenEnded),
+            None if by.token.is_some_and(|token| token.is_over(now)) => Some(BreakOff::TokenEnded),
+            _ => None,
+        });
         Ok(())
     }
+}
+
+/// Whose session a call runs in; a key has none.
+fn session_holder(by: &RunningBy) -> (UserId, Option<Uuid>) {
+    (by.user_id, by.token.and_then(|token| token.session_id))
 }
 
 /// What a call is settled at of which only its last mark is known.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
 use domain::api_keys::{ApiKeyId, KeyHolder};
-use domain::identity::{Caller, CallerFacts, Credential, NotAdmitted};
+use domain::identity::{Caller, CallerFacts, Credential, NotAdmitted, TokenLife};
 use domain::users::UserId;
 use ports::api_keys::{KeyMint, KnownKey};
 use ports::clock::Clock;
@@ -253,7 +253,7 @@ impl CallerService {
         let KnownKey { id, user_id, role, permissions, on_behalf, budgets, expires_at, .. } = known;
         let permissions = Arc::unwrap_or_clone(permissions);
         let credential = Credential::Key { id: id.0, permissions, on_behalf, budgets, expires_at };
-        Ok(Caller { user_id, role, credential })
+        Ok(Caller { user_id, role, credential, token: None })
     }
 
     async fn read_key(&self, hash: &str) -> Result<KnownKey, NotIdentified> {
@@ -320,7 +320,8 @@ fn not_verified(refused: TokenRefused) -> NotIdentified {
 fn by_token(identity: &VerifiedIdentity, facts: &CallerFacts) -> Result<Identified, NotIdentified> {
     let user_id = identity.user_id;
     Ok(facts.admit(identity.issued_at)?.map_or(Identified::Newcomer(user_id), |role| {
-        let caller = Caller { user_id, role, credential: Credential::Token };
+        let token = TokenLife { session_id: identity.session_id, expires_at: identity.expires_at };
+        let caller = Caller { user_id, role, credential: Credential::Token, token: Some(token) };
         match identity.scope {
             TokenScope::Everything => Identified::Caller(caller),
             TokenScope::OwnAccount => Identified::Enrolling(caller),

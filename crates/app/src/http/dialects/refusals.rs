@@ -120,6 +120,11 @@ pub fn of_break_off(provider: &str, why: &BreakOff) -> Problem {
             let detail = "The API key was revoked while the call was under way. What was used is charged.";
             Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
         }
+        BreakOff::TokenEnded => {
+            let detail = "The access token of the call has expired, or you logged out or were locked out while it was under way. \
+                What was used is charged.";
+            Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
+        }
         BreakOff::Stopping => {
             let detail = "The service stops and ends the call here. What was used is charged.";
             Problem::unavailable("stopping", detail)
