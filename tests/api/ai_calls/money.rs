@@ -144,7 +144,7 @@ async fn what_a_provider_counts_beyond_all_bounds_is_told_as_overage() {
     stage.expect_bill(1).await;
     let told = "SELECT (usage->'beyond_hold'->>'tokens')::bigint FROM ai_usage_logs";
     assert!(stage.number(told).await > 3_000);
-    let page = stage.app.get("/metrics").send().await.expect_status(200);
+    let page = stage.app.metrics().send().await.expect_status(200);
     assert!(page.text.contains("ai_beyond_hold_total{gen_ai_provider_name=\"anthropic\"}"), "{page}");
 }
 
@@ -175,7 +175,7 @@ async fn a_kind_without_a_price_costs_what_another_costs() {
     let marked = "SELECT count(*) FROM ai_usage_logs
         WHERE usage->'assumed_prices' = '[\"cache_read\", \"cache_write_short\", \"cache_write_long\"]'::jsonb";
     assert_eq!(stage.number(marked).await, passed);
-    let page = stage.app.get("/metrics").send().await.expect_status(200);
+    let page = stage.app.metrics().send().await.expect_status(200);
     let line = "ai_assumed_prices_total{gen_ai_provider_name=\"anthropic\",kind=\"cache_write_short\"}";
     assert!(page.text.contains(line), "{page}");
 }

@@ -38,7 +38,7 @@ async fn a_native_call_falls_back_to_other_dialects() {
     let request = app.post(&array).json(Dialect::Gemini.body("", "Say something."));
     let answer = Dialect::Gemini.signed(request, &key).send().await.expect_status(200);
     assert_eq!(streamed_text(Dialect::Gemini, answer.body.as_array().unwrap()), "Grüße 東京");
-    let page = app.get("/metrics").send().await.expect_status(200);
+    let page = app.metrics().send().await.expect_status(200);
     assert!(page.text.contains("ai_fallbacks_total 7\n"), "{page}");
 }
 

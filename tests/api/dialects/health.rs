@@ -43,7 +43,7 @@ async fn a_model_rests_alone_and_never_for_the_failures_of_one_tenant() {
     for key in [&ada, &bob, &eve] {
         ask(&app, key, OTHER).await.expect_status(200);
     }
-    let page = app.get("/metrics").send().await.expect_status(200);
+    let page = app.metrics().send().await.expect_status(200);
     assert!(page.text.contains("ai_breaker_open{gen_ai_provider_name=\"openai\"} 1\n"), "{page}");
 }
 

@@ -96,7 +96,7 @@ async fn odd_streams_pass_byte_by_byte_and_are_billed() {
         calls += 1;
     }
     assert_eq!(used(&world.app, &world.ada).await, calls, "each is counted");
-    let metrics = world.app.get("/metrics").send().await.expect_status(200).text;
+    let metrics = world.app.metrics().send().await.expect_status(200).text;
     for provider in ["openai", "anthropic", "gcp.gemini"] {
         let of = |name: &str| -> u64 {
             let line = format!("{name}{{gen_ai_provider_name=\"{provider}\"}} ");

@@ -86,7 +86,7 @@ fn a_retry_that_cannot_help_is_told_so() {
         (key(KeyLimitReached::Tokens { limit: 5, used: 0, needed: 6 }), (429, "key_token_limit", None, some("false"))),
         (
             key(KeyLimitReached::Cost { limit: usd, used: usd, needed: usd }),
-            (429, "key_cost_limit", None, some("false")),
+            (429, "key_cost_limit", some("37"), some("false")),
         ),
         (CallError::UnknownModel { model: "m".to_owned(), near: Vec::new() }, (404, "unknown_model", None, None)),
         (CallError::WrongPurpose("m".to_owned()), (400, "wrong_purpose", None, None)),
