@@ -37,14 +37,14 @@ CREATE INDEX idx_plans_active ON public.plans USING btree (id) WHERE (is_active 
 CREATE UNIQUE INDEX idx_plans_stripe_price_id_monthly ON public.plans USING btree (stripe_price_id_monthly) WHERE (stripe_price_id_monthly IS NOT NULL);
 CREATE UNIQUE INDEX idx_plans_stripe_price_id_yearly ON public.plans USING btree (stripe_price_id_yearly) WHERE (stripe_price_id_yearly IS NOT NULL);
 CREATE POLICY plans_readonly ON public.plans FOR SELECT TO readonly_user USING (true);
-CREATE POLICY plans_select_active ON public.plans FOR SELECT TO anon, authenticated USING (is_active);
-CREATE POLICY plans_select_own ON public.plans FOR SELECT TO authenticated USING (((id)::text IN ( SELECT u.plan_id
+CREATE POLICY plans_select_active ON public.plans FOR SELECT TO anon USING (is_active);
+CREATE POLICY plans_select_own ON public.plans FOR SELECT TO authenticated USING ((is_active OR ((id)::text IN ( SELECT u.plan_id
    FROM public.users u
   WHERE (u.id = ( SELECT auth.uid() AS uid))
 UNION ALL
  SELECT s.plan_id
    FROM public.user_subscriptions s
-  WHERE (s.user_id = ( SELECT auth.uid() AS uid)))));
+  WHERE (s.user_id = ( SELECT auth.uid() AS uid))))));
 CREATE POLICY plans_service ON public.plans FOR ALL TO app_service USING (true) WITH CHECK (true);
 CREATE TRIGGER audit_plans AFTER INSERT OR DELETE OR UPDATE ON public.plans FOR EACH ROW EXECUTE FUNCTION public.audit_row('id');
 CREATE TRIGGER notify_plans AFTER INSERT OR DELETE OR UPDATE ON public.plans FOR EACH ROW EXECUTE FUNCTION public.notify_change('catalogue');
@@ -119,6 +119,7 @@ CREATE TABLE public.users (
     CONSTRAINT check_user_role CHECK (((role)::text = ANY ((ARRAY['admin'::character varying, 'user'::character varying])::text[])))
 );
 ALTER TABLE public.users ENABLE ROW LEVEL SECURITY;
+CREATE INDEX idx_users_created_at ON public.users USING btree (created_at DESC, id DESC);
 CREATE INDEX idx_users_plan_id ON public.users USING btree (plan_id);
 CREATE UNIQUE INDEX idx_users_stripe_customer_id ON public.users USING btree (stripe_customer_id) WHERE (stripe_customer_id IS NOT NULL);
 CREATE POLICY users_readonly ON public.users FOR SELECT TO readonly_user USING (true);
@@ -128,6 +129,7 @@ CREATE POLICY users_update_own ON public.users FOR UPDATE TO authenticated USING
 CREATE TRIGGER apply_users_tombstone BEFORE INSERT ON public.users FOR EACH ROW EXECUTE FUNCTION public.apply_tombstone();
 CREATE TRIGGER audit_users_role AFTER UPDATE ON public.users FOR EACH ROW WHEN (((old.role)::text IS DISTINCT FROM (new.role)::text)) EXECUTE FUNCTION public.audit_row('id', 'role');
 CREATE TRIGGER check_user_plan_change BEFORE UPDATE ON public.users FOR EACH ROW WHEN (((old.plan_id)::text IS DISTINCT FROM (new.plan_id)::text)) EXECUTE FUNCTION public.check_plan_change_consistency();
+CREATE TRIGGER hand_over_users_organizations BEFORE DELETE ON public.users FOR EACH ROW EXECUTE FUNCTION public.hand_over_organizations();
 CREATE TRIGGER keep_users_tombstone AFTER DELETE ON public.users FOR EACH ROW EXECUTE FUNCTION public.keep_tombstone();
 CREATE TRIGGER notify_users AFTER UPDATE ON public.users FOR EACH ROW WHEN ((((old.plan_id)::text IS DISTINCT FROM (new.plan_id)::text) OR ((old.role)::text IS DISTINCT FROM (new.role)::text))) EXECUTE FUNCTION public.notify_change('user', 'id');
 CREATE TRIGGER notify_users_deleted AFTER DELETE ON public.users FOR EACH ROW EXECUTE FUNCTION public.notify_change('user', 'id');
@@ -147,10 +149,10 @@ CREATE POLICY deleted_profiles_service ON public.deleted_profiles FOR ALL TO app
 CREATE TABLE public.organizations (
     id uuid NOT NULL DEFAULT gen_random_uuid(),
     name character varying(100) NOT NULL,
-    owner_id uuid NOT NULL,
+    owner_id uuid,
     created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
     CONSTRAINT organizations_pkey PRIMARY KEY (id),
-    CONSTRAINT fk_organizations_owner FOREIGN KEY (owner_id) REFERENCES public.users(id) ON DELETE CASCADE
+    CONSTRAINT fk_organizations_owner_kept FOREIGN KEY (owner_id) REFERENCES public.users(id) ON DELETE SET NULL
 );
 ALTER TABLE public.organizations ENABLE ROW LEVEL SECURITY;
 CREATE INDEX idx_organizations_owner_id ON public.organizations USING btree (owner_id);
@@ -296,6 +298,8 @@ CREATE TABLE public.user_subscriptions (
     ended_at timestamp with time zone,
     created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
     updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    end_recorded_at timestamp with time zone,
+    is_duplicate boolean NOT NULL DEFAULT false,
     CONSTRAINT user_subscriptions_pkey PRIMARY KEY (id),
     CONSTRAINT user_subscriptions_stripe_subscription_id_key UNIQUE (stripe_subscription_id),
     CONSTRAINT fk_user_subscriptions_plan FOREIGN KEY (plan_id) REFERENCES public.plans(id),
@@ -305,7 +309,7 @@ CREATE TABLE public.user_subscriptions (
 );
 ALTER TABLE public.user_subscriptions ENABLE ROW LEVEL SECURITY;
 CREATE INDEX idx_subscriptions_active ON public.user_subscriptions USING btree (user_id, status) WHERE ((status)::text = ANY ((ARRAY['active'::character varying, 'trialing'::character varying])::text[]));
-CREATE UNIQUE INDEX idx_user_subscriptions_live ON public.user_subscriptions USING btree (user_id) WHERE ((status)::text = ANY ((ARRAY['trialing'::character varying, 'active'::character varying, 'past_due'::character varying])::text[]));
+CREATE UNIQUE INDEX idx_user_subscriptions_live ON public.user_subscriptions USING btree (user_id) WHERE (((status)::text = ANY ((ARRAY['trialing'::character varying, 'active'::character varying, 'past_due'::character varying])::text[])) AND (NOT is_duplicate));
 CREATE INDEX idx_user_subscriptions_plan_id ON public.user_subscriptions USING btree (plan_id);
 CREATE INDEX idx_user_subscriptions_status ON public.user_subscriptions USING btree (status);
 CREATE INDEX idx_user_subscriptions_stripe_id ON public.user_subscriptions USING btree (stripe_subscription_id) WHERE (stripe_subscription_id IS NOT NULL);
@@ -313,7 +317,10 @@ CREATE INDEX idx_user_subscriptions_user_id ON public.user_subscriptions USING b
 CREATE POLICY user_subscriptions_readonly ON public.user_subscriptions FOR SELECT TO readonly_user USING (true);
 CREATE POLICY user_subscriptions_select_own ON public.user_subscriptions FOR SELECT TO authenticated USING ((( SELECT auth.uid() AS uid) = user_id));
 CREATE POLICY user_subscriptions_service ON public.user_subscriptions FOR ALL TO app_service USING (true) WITH CHECK (true);
+CREATE TRIGGER audit_user_subscriptions_deleted AFTER DELETE ON public.user_subscriptions FOR EACH ROW WHEN (((old.stripe_subscription_id IS NOT NULL) AND ((old.status)::text = ANY ((ARRAY['trialing'::character varying, 'active'::character varying, 'past_due'::character varying])::text[])))) EXECUTE FUNCTION public.audit_row('id', 'user_id,plan_id,stripe_subscription_id,status,current_period_end');
 CREATE TRIGGER notify_user_subscriptions AFTER INSERT OR DELETE OR UPDATE ON public.user_subscriptions FOR EACH ROW EXECUTE FUNCTION public.notify_change('user', 'user_id');
+CREATE TRIGGER promote_user_subscriptions AFTER UPDATE OF status ON public.user_subscriptions FOR EACH ROW WHEN ((((old.status)::text = ANY ((ARRAY['trialing'::character varying, 'active'::character varying, 'past_due'::character varying])::text[])) AND (NOT old.is_duplicate) AND ((new.status)::text <> ALL ((ARRAY['trialing'::character varying, 'active'::character varying, 'past_due'::character varying])::text[])))) EXECUTE FUNCTION public.promote_subscription();
+CREATE TRIGGER promote_user_subscriptions_deleted AFTER DELETE ON public.user_subscriptions FOR EACH ROW WHEN ((((old.status)::text = ANY ((ARRAY['trialing'::character varying, 'active'::character varying, 'past_due'::character varying])::text[])) AND (NOT old.is_duplicate))) EXECUTE FUNCTION public.promote_subscription();
 CREATE TRIGGER set_user_subscriptions_times BEFORE INSERT OR UPDATE ON public.user_subscriptions FOR EACH ROW EXECUTE FUNCTION public.set_subscription_times();
 CREATE TRIGGER update_user_subscriptions_updated_at BEFORE UPDATE ON public.user_subscriptions FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();
 
@@ -479,6 +486,7 @@ CREATE TABLE public.usage_reservations (
     CONSTRAINT check_reservation_tokens CHECK ((tokens_reserved >= 0))
 );
 ALTER TABLE public.usage_reservations ENABLE ROW LEVEL SECURITY;
+CREATE INDEX idx_usage_reservations_ended ON public.usage_reservations USING btree (updated_at) WHERE ((status)::text <> 'pending'::text);
 CREATE INDEX idx_usage_reservations_expires_at ON public.usage_reservations USING btree (expires_at) WHERE ((status)::text = 'pending'::text);
 CREATE INDEX idx_usage_reservations_pending ON public.usage_reservations USING btree (user_id, feature_id, period, period_start) WHERE ((status)::text = 'pending'::text);
 CREATE INDEX idx_usage_reservations_user_date ON public.usage_reservations USING btree (user_id, created_at DESC);
@@ -548,6 +556,7 @@ CREATE TABLE public.idempotent_answers (
     sealed_body bytea,
     created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
     expires_at timestamp with time zone NOT NULL,
+    rights jsonb,
     CONSTRAINT idempotent_answers_pkey PRIMARY KEY (user_id, route, key_digest)
 );
 ALTER TABLE public.idempotent_answers ENABLE ROW LEVEL SECURITY;
@@ -573,21 +582,28 @@ CREATE TABLE public.api_keys (
     requests_per_minute bigint,
     tokens_per_minute bigint,
     monthly_cost_nano_usd bigint,
+    lineage_id uuid,
+    makers uuid[] NOT NULL DEFAULT '{}'::uuid[],
     CONSTRAINT api_keys_pkey PRIMARY KEY (id),
     CONSTRAINT api_keys_key_hash_key UNIQUE (key_hash),
+    CONSTRAINT fk_api_keys_lineage FOREIGN KEY (lineage_id) REFERENCES public.api_keys(id) ON DELETE CASCADE,
     CONSTRAINT fk_api_keys_rotated_to FOREIGN KEY (rotated_to) REFERENCES public.api_keys(id) ON DELETE SET NULL,
     CONSTRAINT fk_api_keys_user FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE,
     CONSTRAINT check_api_key_limits CHECK (((requests_per_minute > 0) AND (tokens_per_minute > 0) AND (monthly_cost_nano_usd > 0))),
+    CONSTRAINT check_api_key_makers CHECK ((cardinality(makers) <= 4)),
     CONSTRAINT check_api_key_permissions CHECK ((jsonb_typeof(permissions) = 'array'::text))
 );
 ALTER TABLE public.api_keys ENABLE ROW LEVEL SECURITY;
+CREATE INDEX idx_api_keys_lineage_id ON public.api_keys USING btree (lineage_id);
 CREATE INDEX idx_api_keys_rotated_to ON public.api_keys USING btree (rotated_to);
+CREATE INDEX idx_api_keys_user_date ON public.api_keys USING btree (user_id, created_at DESC, id DESC);
 CREATE INDEX idx_api_keys_user_id ON public.api_keys USING btree (user_id);
 CREATE POLICY api_keys_select_own ON public.api_keys FOR SELECT TO authenticated USING ((( SELECT auth.uid() AS uid) = user_id));
 CREATE POLICY api_keys_service ON public.api_keys FOR ALL TO app_service USING (true) WITH CHECK (true);
 CREATE TRIGGER audit_api_keys_limits AFTER UPDATE ON public.api_keys FOR EACH ROW WHEN ((((((old.name)::text IS DISTINCT FROM (new.name)::text) OR (old.requests_per_minute IS DISTINCT FROM new.requests_per_minute)) OR (old.tokens_per_minute IS DISTINCT FROM new.tokens_per_minute)) OR (old.monthly_cost_nano_usd IS DISTINCT FROM new.monthly_cost_nano_usd))) EXECUTE FUNCTION public.audit_row('id', 'name,requests_per_minute,tokens_per_minute,monthly_cost_nano_usd');
 CREATE TRIGGER notify_api_keys AFTER UPDATE ON public.api_keys FOR EACH ROW WHEN ((((((((((((old.key_hash)::text IS DISTINCT FROM (new.key_hash)::text) OR (old.permissions IS DISTINCT FROM new.permissions)) OR (old.on_behalf IS DISTINCT FROM new.on_behalf)) OR (old.is_active IS DISTINCT FROM new.is_active)) OR (old.expires_at IS DISTINCT FROM new.expires_at)) OR (old.rotated_to IS DISTINCT FROM new.rotated_to)) OR (old.revoked_at IS DISTINCT FROM new.revoked_at)) OR (old.requests_per_minute IS DISTINCT FROM new.requests_per_minute)) OR (old.tokens_per_minute IS DISTINCT FROM new.tokens_per_minute)) OR (old.monthly_cost_nano_usd IS DISTINCT FROM new.monthly_cost_nano_usd))) EXECUTE FUNCTION public.notify_change('key', 'id');
 CREATE TRIGGER notify_api_keys_deleted AFTER DELETE ON public.api_keys FOR EACH ROW EXECUTE FUNCTION public.notify_change('key', 'id');
+CREATE TRIGGER notify_api_keys_limits AFTER UPDATE ON public.api_keys FOR EACH ROW WHEN ((((old.requests_per_minute IS DISTINCT FROM new.requests_per_minute) OR (old.tokens_per_minute IS DISTINCT FROM new.tokens_per_minute)) OR (old.monthly_cost_nano_usd IS DISTINCT FROM new.monthly_cost_nano_usd))) EXECUTE FUNCTION public.notify_change('user', 'user_id');
 CREATE TRIGGER update_api_keys_updated_at BEFORE UPDATE ON public.api_keys FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();
 
 CREATE TABLE public.generated_apis (
@@ -648,7 +664,6 @@ CREATE TABLE public.ai_usage_logs (
     created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
     unpaid_tokens bigint NOT NULL DEFAULT 0,
     CONSTRAINT ai_usage_logs_pkey PRIMARY KEY (id, created_at),
-    CONSTRAINT fk_ai_usage_logs_user FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE,
     CONSTRAINT check_ai_usage_cost CHECK ((cost_nano_usd >= 0)),
     CONSTRAINT check_ai_usage_source CHECK (((source)::text = ANY ((ARRAY['provider'::character varying, 'estimated'::character varying, 'partial'::character varying, 'sandbox'::character varying])::text[]))),
     CONSTRAINT check_ai_usage_tokens CHECK (((tokens_used >= 0) AND (input_tokens >= 0) AND (output_tokens >= 0) AND (cached_tokens >= 0))),
@@ -767,7 +782,7 @@ CREATE TABLE public.audit_logs (
     old_values jsonb,
     new_values jsonb,
     actor_id uuid,
-    actor_name text NOT NULL DEFAULT SESSION_USER,
+    actor_name text NOT NULL,
     reason text,
     created_at timestamp with time zone NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT audit_logs_pkey PRIMARY KEY (id)
@@ -776,8 +791,10 @@ ALTER TABLE public.audit_logs ENABLE ROW LEVEL SECURITY;
 CREATE INDEX idx_audit_logs_actor_id ON public.audit_logs USING btree (actor_id, created_at DESC) WHERE (actor_id IS NOT NULL);
 CREATE INDEX idx_audit_logs_created_at ON public.audit_logs USING btree (created_at DESC, id);
 CREATE INDEX idx_audit_logs_record ON public.audit_logs USING btree (table_name, record_id, created_at);
+CREATE INDEX idx_audit_logs_table_date ON public.audit_logs USING btree (table_name, created_at DESC, id DESC);
 CREATE POLICY audit_logs_service_insert ON public.audit_logs FOR INSERT TO app_service WITH CHECK (true);
 CREATE POLICY audit_logs_service_select ON public.audit_logs FOR SELECT TO app_service USING (true);
+CREATE TRIGGER name_audit_logs_actor BEFORE INSERT ON public.audit_logs FOR EACH ROW EXECUTE FUNCTION public.name_the_actor();
 CREATE TRIGGER refuse_audit_logs_update BEFORE UPDATE ON public.audit_logs FOR EACH ROW EXECUTE FUNCTION public.refuse_update();
 
 CREATE TABLE public.outbox (
@@ -889,10 +906,16 @@ CREATE INDEX idx_usage_rollups_user_bucket ON public.usage_rollups USING btree (
 CREATE POLICY usage_rollups_readonly ON public.usage_rollups FOR SELECT TO readonly_user USING (true);
 CREATE POLICY usage_rollups_select_own ON public.usage_rollups FOR SELECT TO authenticated USING ((( SELECT auth.uid() AS uid) = user_id));
 CREATE POLICY usage_rollups_service ON public.usage_rollups FOR ALL TO app_service USING (true) WITH CHECK (true);
+CREATE TRIGGER total_usage_rollups_added AFTER INSERT ON public.usage_rollups REFERENCING NEW TABLE AS come FOR EACH STATEMENT EXECUTE FUNCTION public.total_usage_rollups();
+CREATE TRIGGER total_usage_rollups_changed AFTER UPDATE ON public.usage_rollups REFERENCING OLD TABLE AS gone NEW TABLE AS come FOR EACH STATEMENT EXECUTE FUNCTION public.total_usage_rollups();
+CREATE TRIGGER total_usage_rollups_removed AFTER DELETE ON public.usage_rollups REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.total_usage_rollups();
 
 CREATE TABLE public.rollup_watermarks (
     name character varying(50) NOT NULL,
     reached_at timestamp with time zone NOT NULL,
+    final_at timestamp with time zone,
+    fence_at timestamp with time zone,
+    fence_xid xid8,
     CONSTRAINT rollup_watermarks_pkey PRIMARY KEY (name)
 );
 ALTER TABLE public.rollup_watermarks ENABLE ROW LEVEL SECURITY;
@@ -904,7 +927,7 @@ CREATE TABLE public.model_prices (
     model text NOT NULL,
     kind character varying(30) NOT NULL,
     tier character varying(20) NOT NULL DEFAULT 'standard'::character varying,
-    geo character varying(20) NOT NULL DEFAULT ''::character varying,
+    geo character varying(20) NOT NULL,
     threshold_tokens bigint NOT NULL DEFAULT 0,
     usd_per_million numeric(18,6) NOT NULL,
     version character varying(100) NOT NULL,
@@ -921,10 +944,12 @@ CREATE TABLE public.model_prices (
 );
 ALTER TABLE public.model_prices ENABLE ROW LEVEL SECURITY;
 CREATE INDEX idx_model_prices_model ON public.model_prices USING btree (provider, model, valid_from);
+CREATE INDEX idx_model_prices_valid_from ON public.model_prices USING btree (valid_from DESC, id DESC);
 CREATE POLICY model_prices_service ON public.model_prices FOR ALL TO app_service USING (true) WITH CHECK (true);
 CREATE TRIGGER audit_model_prices AFTER DELETE OR UPDATE ON public.model_prices FOR EACH ROW EXECUTE FUNCTION public.audit_row('id');
 CREATE TRIGGER audit_model_prices_added AFTER INSERT ON public.model_prices FOR EACH ROW WHEN ((new.source IS DISTINCT FROM 'catalogue'::text)) EXECUTE FUNCTION public.audit_row('id');
 CREATE TRIGGER notify_model_prices AFTER INSERT OR DELETE OR UPDATE ON public.model_prices FOR EACH ROW EXECUTE FUNCTION public.notify_change('catalogue');
+CREATE TRIGGER price_model_anywhere BEFORE INSERT ON public.model_prices FOR EACH ROW EXECUTE FUNCTION public.price_anywhere();
 
 CREATE TABLE public.ai_answers (
     user_id uuid NOT NULL,
@@ -937,11 +962,14 @@ CREATE TABLE public.ai_answers (
     reservation_id uuid,
     created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
     expires_at timestamp with time zone NOT NULL,
+    rights jsonb,
+    content_digest bytea,
     CONSTRAINT ai_answers_pkey PRIMARY KEY (user_id, route, key_digest),
     CONSTRAINT fk_ai_answers_user FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE
 );
 ALTER TABLE public.ai_answers ENABLE ROW LEVEL SECURITY;
 CREATE INDEX idx_ai_answers_expires_at ON public.ai_answers USING btree (expires_at);
+CREATE INDEX idx_ai_answers_left ON public.ai_answers USING btree (user_id, content_digest) WHERE (content_digest IS NOT NULL);
 CREATE POLICY ai_answers_service ON public.ai_answers FOR ALL TO app_service USING (true) WITH CHECK (true);
 
 CREATE TABLE public.api_key_counters (
@@ -954,7 +982,6 @@ CREATE TABLE public.api_key_counters (
     tokens_reserved bigint NOT NULL DEFAULT 0,
     cost_reserved_nano_usd bigint NOT NULL DEFAULT 0,
     CONSTRAINT api_key_counters_pkey PRIMARY KEY (api_key_id, period, period_start),
-    CONSTRAINT fk_api_key_counters_key FOREIGN KEY (api_key_id) REFERENCES public.api_keys(id) ON DELETE CASCADE,
     CONSTRAINT check_api_key_counter_period CHECK (((period)::text = ANY ((ARRAY['minute'::character varying, 'month'::character varying])::text[]))),
     CONSTRAINT check_api_key_counter_reserved CHECK (((tokens_reserved >= 0) AND (cost_reserved_nano_usd >= 0))),
     CONSTRAINT check_api_key_counter_used CHECK (((requests >= 0) AND (tokens >= 0) AND (cost_nano_usd >= 0)))
@@ -963,13 +990,90 @@ ALTER TABLE public.api_key_counters ENABLE ROW LEVEL SECURITY;
 CREATE INDEX idx_api_key_counters_period_start ON public.api_key_counters USING btree (period, period_start);
 CREATE POLICY api_key_counters_service ON public.api_key_counters FOR ALL TO app_service USING (true) WITH CHECK (true);
 
-CREATE TABLE public.seaql_migrations (
+CREATE TABLE public.address_digests (
+    digest bytea NOT NULL,
+    user_id uuid NOT NULL,
+    created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    CONSTRAINT address_digests_pkey PRIMARY KEY (digest)
+);
+ALTER TABLE public.address_digests ENABLE ROW LEVEL SECURITY;
+CREATE POLICY address_digests_service ON public.address_digests FOR ALL TO app_service USING (true) WITH CHECK (true);
+
+CREATE TABLE public.usage_totals (
+    bucket timestamp with time zone NOT NULL,
+    feature_id character varying(50) NOT NULL,
+    period character varying(20) NOT NULL,
+    period_start timestamp with time zone NOT NULL,
+    amount numeric NOT NULL,
+    overage numeric NOT NULL,
+    events numeric NOT NULL,
+    CONSTRAINT usage_totals_pkey PRIMARY KEY (bucket, feature_id, period, period_start)
+);
+ALTER TABLE public.usage_totals ENABLE ROW LEVEL SECURITY;
+CREATE POLICY usage_totals_service ON public.usage_totals FOR ALL TO app_service USING (true) WITH CHECK (true);
+
+CREATE TABLE public.ai_usage_totals (
+    bucket timestamp with time zone NOT NULL,
+    provider character varying(20) NOT NULL,
+    model text NOT NULL,
+    requests bigint NOT NULL,
+    input_tokens numeric NOT NULL,
+    output_tokens numeric NOT NULL,
+    cached_tokens numeric NOT NULL,
+    total_tokens numeric NOT NULL,
+    cost_nano_usd numeric NOT NULL,
+    CONSTRAINT ai_usage_totals_pkey PRIMARY KEY (bucket, provider, model)
+);
+ALTER TABLE public.ai_usage_totals ENABLE ROW LEVEL SECURITY;
+CREATE POLICY ai_usage_totals_service ON public.ai_usage_totals FOR ALL TO app_service USING (true) WITH CHECK (true);
+
+CREATE TABLE public.usage_seals (
+    hours_from timestamp with time zone NOT NULL,
+    hours_to timestamp with time zone NOT NULL,
+    amount numeric NOT NULL,
+    overage numeric NOT NULL,
+    events bigint NOT NULL,
+    sealed_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    checked_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    CONSTRAINT usage_seals_pkey PRIMARY KEY (hours_from),
+    CONSTRAINT check_usage_seal_hours CHECK ((hours_from < hours_to))
+);
+ALTER TABLE public.usage_seals ENABLE ROW LEVEL SECURITY;
+CREATE INDEX idx_usage_seals_checked_at ON public.usage_seals USING btree (checked_at);
+CREATE POLICY usage_seals_service ON public.usage_seals FOR ALL TO app_service USING (true) WITH CHECK (true);
+
+CREATE TABLE public.sealed_usage (
+    user_id uuid NOT NULL,
+    feature_id character varying(50) NOT NULL,
+    period character varying(20) NOT NULL,
+    period_start timestamp with time zone NOT NULL,
+    amount numeric NOT NULL,
+    overage numeric NOT NULL,
+    CONSTRAINT sealed_usage_pkey PRIMARY KEY (user_id, feature_id, period, period_start)
+);
+ALTER TABLE public.sealed_usage ENABLE ROW LEVEL SECURITY;
+CREATE POLICY sealed_usage_service ON public.sealed_usage FOR ALL TO app_service USING (true) WITH CHECK (true);
+
+CREATE TABLE public.integrity_pieces (
+    name character varying(20) NOT NULL,
+    findings jsonb NOT NULL DEFAULT '[]'::jsonb,
+    checked_at timestamp with time zone,
+    took_ms bigint,
+    attempted_at timestamp with time zone,
+    CONSTRAINT integrity_pieces_pkey PRIMARY KEY (name)
+);
+ALTER TABLE public.integrity_pieces ENABLE ROW LEVEL SECURITY;
+CREATE POLICY integrity_pieces_service ON public.integrity_pieces FOR ALL TO app_service USING (true) WITH CHECK (true);
+
+CREATE TABLE public.product_base_migrations (
     version character varying NOT NULL,
     applied_at bigint NOT NULL,
-    CONSTRAINT seaql_migrations_pkey PRIMARY KEY (version)
+    parts_done integer,
+    CONSTRAINT product_base_migrations_pkey PRIMARY KEY (version),
+    CONSTRAINT check_parts_done CHECK ((parts_done >= 0))
 );
-ALTER TABLE public.seaql_migrations ENABLE ROW LEVEL SECURITY;
-CREATE POLICY seaql_migrations_service ON public.seaql_migrations FOR SELECT TO app_service USING (true);
+ALTER TABLE public.product_base_migrations ENABLE ROW LEVEL SECURITY;
+CREATE POLICY product_base_migrations_service ON public.product_base_migrations FOR SELECT TO app_service USING (true);
 
 -- Functions
 
@@ -977,28 +1081,64 @@ CREATE OR REPLACE FUNCTION auth.jwt()
  RETURNS jsonb
  LANGUAGE sql
  STABLE
-AS $function$ SELECT nullif(current_setting('request.jwt.claims', true), '')::jsonb $function$;
+AS $function$
+    SELECT coalesce(
+        nullif(pg_catalog.current_setting('request.jwt.claim', true), ''),
+        nullif(pg_catalog.current_setting('request.jwt.claims', true), '')
+    )::pg_catalog.jsonb
+$function$;
 
 CREATE OR REPLACE FUNCTION auth.role()
  RETURNS text
  LANGUAGE sql
  STABLE
-AS $function$ SELECT nullif(nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'role', '') $function$;
+AS $function$
+    SELECT coalesce(
+        nullif(pg_catalog.current_setting('request.jwt.claim.role', true), ''),
+        nullif(pg_catalog.current_setting('request.jwt.claims', true), '')::pg_catalog.jsonb ->> 'role'
+    )
+$function$;
 
 CREATE OR REPLACE FUNCTION auth.uid()
  RETURNS uuid
  LANGUAGE sql
  STABLE
-AS $function$ SELECT nullif(nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub', '')::uuid $function$;
+AS $function$
+    SELECT CASE WHEN coalesce(
+        nullif(pg_catalog.current_setting('request.jwt.claim.sub', true), ''),
+        nullif(pg_catalog.current_setting('request.jwt.claims', true), '')::pg_catalog.jsonb ->> 'sub'
+    ) ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' THEN coalesce(
+        nullif(pg_catalog.current_setting('request.jwt.claim.sub', true), ''),
+        nullif(pg_catalog.current_setting('request.jwt.claims', true), '')::pg_catalog.jsonb ->> 'sub'
+    )::pg_catalog.uuid END
+$function$;
 
 CREATE OR REPLACE FUNCTION public.apply_tombstone()
  RETURNS trigger
  LANGUAGE plpgsql
  SECURITY DEFINER
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+DECLARE
+    digests bytea[] := ARRAY(SELECT d.digest FROM public.identity_digests(NEW.id) d (digest) ORDER BY 1);
+    had_before boolean := EXISTS (SELECT FROM public.deleted_profiles d WHERE d.user_id = NEW.id);
+    earlier uuid;
 BEGIN
-    IF EXISTS (SELECT FROM public.deleted_profiles d WHERE d.user_id = NEW.id) THEN
+    INSERT INTO public.address_digests (digest, user_id) SELECT d.digest, NEW.id FROM pg_catalog.unnest(digests) d (digest)
+    ON CONFLICT (digest) DO NOTHING;
+    FOR earlier IN
+        SELECT k.user_id FROM public.address_digests k
+        WHERE k.digest = ANY (digests) AND k.user_id <> NEW.id ORDER BY k.digest FOR UPDATE
+    LOOP
+        had_before := true;
+        IF NOT EXISTS (SELECT FROM public.users u WHERE u.id = earlier)
+           OR EXISTS (SELECT FROM public.identity_states(ARRAY[earlier]) s WHERE s.state <> 'active') THEN
+            PERFORM public.carry_usage(earlier, NEW.id);
+        END IF;
+    END LOOP;
+    UPDATE public.address_digests k SET user_id = NEW.id WHERE k.digest = ANY (digests) AND k.user_id <> NEW.id;
+    IF had_before
+       OR EXISTS (SELECT FROM public.identity_states(ARRAY[NEW.id]) s WHERE s.is_anonymous OR s.state IN ('banned', 'deleted')) THEN
         NEW.token_balance := 0;
         NEW.token_reserved := 0;
     END IF;
@@ -1010,7 +1150,7 @@ CREATE OR REPLACE FUNCTION public.audit_row()
  RETURNS trigger
  LANGUAGE plpgsql
  SECURITY DEFINER
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 DECLARE
     before jsonb := CASE WHEN TG_OP <> 'INSERT' THEN pg_catalog.to_jsonb(OLD) END;
@@ -1039,16 +1179,39 @@ CREATE OR REPLACE FUNCTION public.caller_role()
  RETURNS name
  LANGUAGE sql
  STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
     SELECT CASE WHEN r.role IN ('none', '') THEN session_user ELSE r.role::name END
     FROM (SELECT coalesce(pg_catalog.current_setting('role', true), 'none') AS role) r
+$function$;
+
+CREATE OR REPLACE FUNCTION public.carry_usage(p_from uuid, p_to uuid)
+ RETURNS void
+ LANGUAGE sql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+    WITH counters AS (
+        SELECT n.feature_id, n.period, n.period_start, n.period_end, n.superseded,
+            least(n.used::numeric - n.overage + n.reserved, 9223372036854775807)::bigint AS counted
+        FROM public.usage_counters n
+        WHERE n.user_id = p_from AND n.period_start <= CURRENT_TIMESTAMP
+          AND coalesce(n.period_end, public.usage_period_end(n.period, n.period_start, n.period_start), 'infinity') > CURRENT_TIMESTAMP
+        ORDER BY n.feature_id, n.period, n.period_start
+        FOR NO KEY UPDATE
+    )
+    INSERT INTO public.usage_counters AS n
+        (user_id, feature_id, period, period_start, period_end, used, carried, superseded)
+    SELECT p_to, c.feature_id, c.period, c.period_start, c.period_end, c.counted, c.counted, c.superseded FROM counters c
+    ON CONFLICT (user_id, feature_id, period, period_start) DO UPDATE SET
+        used = n.used + greatest(0, excluded.used - (n.used - n.overage)),
+        carried = n.carried + greatest(0, excluded.used - (n.used - n.overage))
 $function$;
 
 CREATE OR REPLACE FUNCTION public.chain_token_transaction()
  RETURNS trigger
  LANGUAGE plpgsql
  SECURITY DEFINER
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 DECLARE
     head record;
@@ -1068,18 +1231,64 @@ CREATE OR REPLACE FUNCTION public.check_feature_access(user_id uuid, feature_id 
  RETURNS boolean
  LANGUAGE sql
  STABLE SECURITY DEFINER
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
     SELECT coalesce((
-        SELECT e.feature_active AND e.enabled FROM public.feature_entitlement($1, $2) e WHERE public.may_see_user($1)
+        SELECT e.feature_active AND e.enabled FROM public.feature_entitlement($1, $2) e
+        WHERE public.may_see_user($1)
+          AND NOT EXISTS (SELECT FROM public.identity_states(ARRAY[$1]) s WHERE s.state IN ('banned', 'deleted'))
     ), false)
+$function$;
+
+CREATE OR REPLACE FUNCTION public.check_integrity_piece(p_name text, p_budget interval)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    began timestamptz := clock_timestamp();
+    found_now jsonb := '[]';
+    slice text := split_part(p_name, '/', 2);
+    sealing record;
+    checking record;
+    rounds integer := 0;
+BEGIN
+    IF p_name = 'catalogue' THEN
+        SELECT coalesce(jsonb_agg(f), '[]') INTO found_now FROM (SELECT * FROM public.integrity_of_catalogue() LIMIT 1000) f;
+    ELSIF p_name = 'usage' THEN
+        LOOP
+            SELECT * INTO sealing FROM public.seal_usage();
+            EXIT WHEN NOT sealing.sealed OR clock_timestamp() > began + p_budget / 2;
+        END LOOP;
+        found_now := sealing.findings;
+        LOOP
+            SELECT * INTO checking FROM public.recheck_seal();
+            found_now := found_now || checking.findings;
+            rounds := rounds + 1;
+            EXIT WHEN NOT checking.checked OR rounds >= (SELECT count(*) FROM public.usage_seals) OR clock_timestamp() > began + p_budget;
+        END LOOP;
+        -- What another run found of a seal that this one did not come to.
+        found_now := found_now || (
+            SELECT coalesce(jsonb_agg(f.was), '[]') FROM public.integrity_pieces p CROSS JOIN LATERAL jsonb_array_elements(p.findings) f (was)
+            JOIN public.usage_seals s ON f.was ->> 'subject' = 'usage_events:' || s.hours_from
+            WHERE p.name = 'usage' AND f.was ->> 'finding' = 'SEAL_BROKEN' AND s.checked_at < began);
+    ELSE
+        SELECT coalesce(jsonb_agg(f), '[]') INTO found_now FROM (
+            SELECT * FROM public.integrity_of_users(rpad(slice, 32, '0')::pg_catalog.uuid, rpad(slice, 32, 'f')::pg_catalog.uuid, true) LIMIT 1000) f;
+    END IF;
+    UPDATE public.integrity_pieces SET findings = found_now, checked_at = began,
+        took_ms = extract(epoch FROM clock_timestamp() - began) * 1000
+    WHERE name = p_name;
+    RETURN jsonb_array_length(found_now);
+END
 $function$;
 
 CREATE OR REPLACE FUNCTION public.check_plan_change_consistency()
  RETURNS trigger
  LANGUAGE plpgsql
  SECURITY DEFINER
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 BEGIN
     IF NEW.plan_changed_at IS NOT DISTINCT FROM OLD.plan_changed_at THEN
@@ -1098,18 +1307,40 @@ CREATE OR REPLACE FUNCTION public.check_usage_limit(user_id uuid, feature_id tex
  RETURNS TABLE(allowed boolean, current bigint, "limit" bigint, remaining bigint, resets_at timestamp with time zone, reason text)
  LANGUAGE sql
  STABLE SECURITY DEFINER
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
     SELECT d.reason = 'ok', d.used, d.limit_value, d.remaining, d.period_end, d.reason
     FROM public.usage_decision($1, $2, 1) d
     WHERE public.may_see_user($1)
+      AND NOT EXISTS (SELECT FROM public.identity_states(ARRAY[$1]) s WHERE s.state IN ('banned', 'deleted'))
+$function$;
+
+CREATE OR REPLACE FUNCTION public.claim_integrity_piece(p_before timestamp with time zone)
+ RETURNS text
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    claimed text;
+BEGIN
+    INSERT INTO public.integrity_pieces (name)
+    SELECT 'catalogue' UNION ALL SELECT 'usage' UNION ALL SELECT 'users/' || to_hex(n) FROM generate_series(0, 15) n
+    ON CONFLICT (name) DO NOTHING;
+    UPDATE public.integrity_pieces SET attempted_at = clock_timestamp()
+    WHERE name = (
+        SELECT p.name FROM public.integrity_pieces p WHERE p.attempted_at IS NULL OR p.attempted_at < p_before
+        ORDER BY p.attempted_at NULLS FIRST, p.name LIMIT 1 FOR UPDATE SKIP LOCKED)
+    RETURNING name INTO claimed;
+    RETURN claimed;
+END
 $function$;
 
 CREATE OR REPLACE FUNCTION public.consume_usage(user_id uuid, feature_id text, amount bigint DEFAULT 1, idempotency_key text DEFAULT NULL::text)
  RETURNS TABLE(allowed boolean, current bigint, "limit" bigint, remaining bigint, reserved bigint, reason text, feature_id text, plan_id text, source text, period_start timestamp with time zone, resets_at timestamp with time zone, as_of timestamp with time zone, replayed boolean, idempotency_key text)
  LANGUAGE sql
  SECURITY DEFINER
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
     SELECT (c.outcome).allowed, (c.outcome).current, (c.outcome).limit_value, (c.outcome).remaining, (c.outcome).reserved,
         (c.outcome).reason::text, (c.outcome).feature_id::text, (c.outcome).plan_id::text, (c.outcome).source::text,
@@ -1120,7 +1351,7 @@ $function$;
 CREATE OR REPLACE FUNCTION public.count_consumption(p_user_id uuid, p_feature_id text, p_amount bigint, p_key text, OUT outcome public.idempotency_keys, OUT replayed boolean)
  RETURNS record
  LANGUAGE plpgsql
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
  SET enable_seqscan TO 'off'
  SET enable_hashjoin TO 'off'
  SET enable_mergejoin TO 'off'
@@ -1135,6 +1366,11 @@ BEGIN
     -- Before any word about the request, and the same whether there is such a user or not.
     IF NOT public.may_see_user(p_user_id) THEN
         RAISE EXCEPTION 'usage of another user cannot be consumed' USING ERRCODE = '42501';
+    ELSIF EXISTS (
+        SELECT FROM public.users u CROSS JOIN public.identity_states(ARRAY[p_user_id]) s
+        WHERE u.id = p_user_id AND s.state IN ('banned', 'deleted')
+    ) THEN
+        RAISE EXCEPTION 'the identity is banned or deleted' USING ERRCODE = '42501';
     ELSIF p_amount IS NULL OR p_amount < 1 THEN
         RAISE EXCEPTION 'amount must be 1 or more' USING ERRCODE = '22023';
     ELSIF p_key !~ '^[ -~]{1,255}$' COLLATE "C" THEN
@@ -1211,29 +1447,45 @@ BEGIN
 END
 $function$;
 
-CREATE OR REPLACE FUNCTION public.drop_partition(p_parent text, p_partition text)
+CREATE OR REPLACE FUNCTION public.delete_usage_keys(p_age interval, p_rows bigint)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    partition text;
+    deleted bigint;
+    total bigint := 0;
+BEGIN
+    FOR partition IN
+        SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'public.idempotency_keys'::regclass
+    LOOP
+        EXECUTE format(
+            'DELETE FROM public.%1$I WHERE ctid = ANY (ARRAY(
+                SELECT k.ctid FROM public.%1$I k WHERE k.created_at < CURRENT_TIMESTAMP - $1 ORDER BY k.created_at LIMIT $2 FOR UPDATE SKIP LOCKED))',
+            partition) USING p_age, p_rows;
+        GET DIAGNOSTICS deleted = ROW_COUNT;
+        total := total + deleted;
+    END LOOP;
+    RETURN total;
+END
+$function$;
+
+CREATE OR REPLACE FUNCTION public.drop_partition(p_parent text, p_partition text, p_month_end timestamp with time zone)
  RETURNS text
  LANGUAGE plpgsql
  SECURITY DEFINER
- SET search_path TO ''
- SET lock_timeout TO '2s'
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET lock_timeout TO '300ms'
 AS $function$
-DECLARE
-    month_end timestamptz := (pg_catalog.to_date(pg_catalog.right(p_partition, 7), 'YYYY_MM') + interval '1 month') AT TIME ZONE 'UTC';
 BEGIN
-    IF p_parent = 'usage_events' THEN
-        EXECUTE pg_catalog.format(
-            'INSERT INTO public.usage_rollups (user_id, feature_id, period, period_start, bucket, amount, overage, events)
-             SELECT user_id, feature_id, period, period_start, pg_catalog.date_trunc(''hour'', created_at, ''UTC''), sum(amount), sum(overage), count(*)
-             FROM public.%I GROUP BY 1, 2, 3, 4, 5
-             ON CONFLICT (user_id, feature_id, period, period_start, bucket)
-             DO UPDATE SET amount = EXCLUDED.amount, overage = EXCLUDED.overage, events = EXCLUDED.events', p_partition);
-        INSERT INTO public.rollup_watermarks AS w (name, reached_at)
-        SELECT 'usage_events', month_end
-        WHERE NOT EXISTS (SELECT FROM public.rollup_watermarks w WHERE w.name = 'usage_events' AND w.reached_at >= month_end)
-        ON CONFLICT (name) DO UPDATE SET reached_at = greatest(w.reached_at, EXCLUDED.reached_at);
-    END IF;
-    EXECUTE pg_catalog.format('DROP TABLE public.%I', p_partition);
+    INSERT INTO public.rollup_watermarks AS w (name, reached_at)
+    SELECT p_parent, p_month_end
+    WHERE NOT EXISTS (SELECT FROM public.rollup_watermarks w WHERE w.name = p_parent AND w.reached_at >= p_month_end)
+    ON CONFLICT (name) DO UPDATE SET reached_at = greatest(w.reached_at, EXCLUDED.reached_at);
+    DELETE FROM public.rollup_watermarks WHERE name = 'sums of ' || p_partition;
+    EXECUTE format('DROP TABLE public.%I', p_partition);
     RETURN 'dropped ' || p_partition;
 END
 $function$;
@@ -1260,7 +1512,7 @@ AS $function$
         c.effective_at, o.expires_at
     )
     FROM (SELECT) one
-    LEFT JOIN public.user_subscriptions s ON s.user_id = p_user_id AND s.status IN ('trialing', 'past_due')
+    LEFT JOIN public.user_subscriptions s ON s.user_id = p_user_id AND s.status IN ('trialing', 'past_due') AND NOT s.is_duplicate
     LEFT JOIN LATERAL (
         SELECT make_interval(hours => 24 * coalesce(
             (SELECT (r.value #>> '{}')::integer FROM public.runtime_settings r WHERE r.name = 'past_due_grace_days'), 7)) AS grace
@@ -1315,7 +1567,7 @@ CREATE OR REPLACE FUNCTION public.first_usage_hour(p_from timestamp with time zo
  RETURNS timestamp with time zone
  LANGUAGE plpgsql
  STABLE SECURITY DEFINER
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 DECLARE
     -- What was in no month is in no order either, and little: it is read whole.
@@ -1335,11 +1587,39 @@ BEGIN
 END
 $function$;
 
+CREATE OR REPLACE FUNCTION public.hand_over_organizations()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    organization record;
+    successor uuid;
+BEGIN
+    FOR organization IN SELECT o.id FROM public.organizations o WHERE o.owner_id = OLD.id ORDER BY o.id FOR NO KEY UPDATE
+    LOOP
+        SELECT m.user_id INTO successor
+        FROM public.organization_members m JOIN public.users u ON u.id = m.user_id
+        WHERE m.organization_id = organization.id AND m.user_id <> OLD.id AND m.role IN ('owner', 'admin')
+        ORDER BY m.role = 'owner' DESC, m.created_at, m.user_id LIMIT 1
+        FOR KEY SHARE OF u SKIP LOCKED;
+        UPDATE public.organizations SET owner_id = successor WHERE id = organization.id;
+        UPDATE public.organization_members SET role = 'owner'
+        WHERE organization_id = organization.id AND user_id = successor AND role <> 'owner';
+        INSERT INTO public.audit_logs (table_name, record_id, action, old_values, new_values, actor_id, actor_name, reason)
+        VALUES ('organizations', organization.id::pg_catalog.text, 'hand_over', jsonb_build_object('owner_id', OLD.id),
+            jsonb_build_object('owner_id', successor), public.request_actor(), session_user, 'the profile of the owner was deleted');
+    END LOOP;
+    RETURN OLD;
+END
+$function$;
+
 CREATE OR REPLACE FUNCTION public.identity_credentials(p_email text)
  RETURNS TABLE(user_id uuid, email text, encrypted_password text)
  LANGUAGE sql
  STABLE SECURITY DEFINER
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
     SELECT a.id, a.email::text, a.encrypted_password::text FROM auth.users a
     WHERE pg_catalog.lower(a.email) = pg_catalog.lower(p_email)
@@ -1349,16 +1629,30 @@ CREATE OR REPLACE FUNCTION public.identity_delete(p_user_id uuid)
  RETURNS void
  LANGUAGE sql
  SECURITY DEFINER
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
     DELETE FROM auth.users WHERE id = p_user_id
+$function$;
+
+CREATE OR REPLACE FUNCTION public.identity_digests(p_user_id uuid)
+ RETURNS SETOF bytea
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+    SELECT pg_catalog.sha256(pg_catalog.convert_to(w.address, 'UTF8'))
+    FROM auth.users a
+    CROSS JOIN LATERAL (VALUES
+        (public.normal_address(a.email::text)), ('tel:' || nullif(pg_catalog.to_jsonb(a) ->> 'phone', ''))
+    ) w (address)
+    WHERE a.id = p_user_id AND w.address IS NOT NULL
 $function$;
 
 CREATE OR REPLACE FUNCTION public.identity_email(p_user_id uuid)
  RETURNS text
  LANGUAGE sql
  STABLE SECURITY DEFINER
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
     SELECT a.email::text FROM auth.users a
     WHERE a.id = p_user_id
@@ -1369,7 +1663,7 @@ CREATE OR REPLACE FUNCTION public.identity_exists(p_user_id uuid)
  RETURNS boolean
  LANGUAGE sql
  STABLE SECURITY DEFINER
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
     SELECT EXISTS (SELECT FROM auth.users a WHERE a.id = p_user_id)
 $function$;
@@ -1378,40 +1672,88 @@ CREATE OR REPLACE FUNCTION public.identity_find(p_email text)
  RETURNS uuid
  LANGUAGE sql
  STABLE SECURITY DEFINER
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
     SELECT a.id FROM auth.users a WHERE pg_catalog.lower(a.email) = pg_catalog.lower(p_email) ORDER BY a.created_at LIMIT 1
 $function$;
 
+CREATE OR REPLACE FUNCTION public.identity_owns_address(p_user_id uuid, p_email text)
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+    SELECT EXISTS (
+        SELECT FROM auth.users a CROSS JOIN public.identity_states(ARRAY[p_user_id]) s
+        WHERE a.id = p_user_id AND s.state = 'active' AND NOT s.is_anonymous
+          AND pg_catalog.lower(a.email::text COLLATE "C") = p_email
+          AND pg_catalog.to_jsonb(a) ->> 'email_confirmed_at' IS NOT NULL
+    ) AND (SELECT count(*) = 1 FROM auth.users b WHERE public.normal_address(b.email::text) = p_email)
+$function$;
+
 CREATE OR REPLACE FUNCTION public.identity_register(p_id uuid, p_email text, p_encrypted_password text)
  RETURNS void
- LANGUAGE sql
+ LANGUAGE plpgsql
  SECURITY DEFINER
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
+BEGIN
+    IF EXISTS (SELECT FROM public.deleted_profiles d WHERE d.user_id = p_id) THEN
+        RAISE EXCEPTION 'this id belonged to a deleted account'
+            USING ERRCODE = 'unique_violation', CONSTRAINT = 'deleted_profiles_pkey';
+    END IF;
     INSERT INTO auth.users (id, email, encrypted_password)
-    VALUES (coalesce(p_id, pg_catalog.gen_random_uuid()), p_email, p_encrypted_password)
+    VALUES (coalesce(p_id, pg_catalog.gen_random_uuid()), p_email, p_encrypted_password);
+END
 $function$;
 
 CREATE OR REPLACE FUNCTION public.identity_set_password(p_user_id uuid, p_encrypted_password text)
  RETURNS void
  LANGUAGE sql
  SECURITY DEFINER
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
     UPDATE auth.users SET encrypted_password = p_encrypted_password, updated_at = CURRENT_TIMESTAMP WHERE id = p_user_id
+$function$;
+
+CREATE OR REPLACE FUNCTION public.identity_states(p_user_ids uuid[])
+ RETURNS TABLE(user_id uuid, state text, began_at timestamp with time zone, is_anonymous boolean)
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+    SELECT w.id,
+        CASE
+            WHEN a.id IS NULL THEN CASE
+                WHEN EXISTS (SELECT FROM public.deleted_profiles d WHERE d.user_id = w.id) THEN 'deleted' ELSE 'unknown' END
+            WHEN a.fields ->> 'deleted_at' IS NOT NULL THEN 'deleted'
+            WHEN (a.fields ->> 'banned_until')::timestamptz > pg_catalog.clock_timestamp() THEN 'banned'
+            ELSE 'active'
+        END,
+        (a.fields ->> 'created_at')::timestamptz,
+        coalesce(a.fields ->> 'is_anonymous' = 'true', false)
+    FROM pg_catalog.unnest(p_user_ids) w (id)
+    LEFT JOIN LATERAL (SELECT i.id, pg_catalog.to_jsonb(i) AS fields FROM auth.users i WHERE i.id = w.id OFFSET 0) a ON true
 $function$;
 
 CREATE OR REPLACE FUNCTION public.integrity_findings()
  RETURNS TABLE(finding text, subject text, detail text)
  LANGUAGE sql
  STABLE SECURITY DEFINER
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
-    SELECT 'MISSING_AUTH_USER', u.id::text, 'the profile has no identity in auth.users'
-    FROM public.users u WHERE NOT EXISTS (SELECT FROM auth.users a WHERE a.id = u.id)
-
+    SELECT c.finding, c.subject, c.detail FROM public.integrity_of_catalogue() c
     UNION ALL
+    SELECT u.finding, u.subject, u.detail
+    FROM public.integrity_of_users('00000000-0000-0000-0000-000000000000', 'ffffffff-ffff-ffff-ffff-ffffffffffff', false) u
+$function$;
+
+CREATE OR REPLACE FUNCTION public.integrity_of_catalogue()
+ RETURNS TABLE(finding text, subject text, detail text)
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
     SELECT 'MISSING_PLAN', pf.plan_id || ':' || pf.feature_id, 'plan_features names a plan that does not exist'
     FROM public.plan_features pf WHERE NOT EXISTS (SELECT FROM public.plans p WHERE p.id = pf.plan_id)
 
@@ -1428,16 +1770,73 @@ AS $function$
     ) AS c (name, present, expected) WHERE c.present < c.expected
 
     UNION ALL
+    -- Windows of keys: what calls under way hold of them stands in their holds. A window that was swept holds nothing.
+    SELECT 'HOLD_MISMATCH', k.api_key_id::text, 'the ' || k.period || ' from ' || k.period_start || ' of the key holds ' || k.tokens_reserved
+        || ' tokens and ' || k.cost_reserved_nano_usd || ' nano-dollars; its pending holds sum to ' || coalesce(h.tokens, 0) || ' and '
+        || coalesce(h.cost, 0)
+    FROM public.api_key_counters k
+    LEFT JOIN (
+        SELECT l.lineage_id AS api_key_id, w.period, w.period_start, sum((r.detail #>> '{on_key,tokens}')::bigint) AS tokens,
+            sum((r.detail #>> '{on_key,cost_nano_usd}')::bigint) AS cost
+        FROM public.usage_reservations r
+        CROSS JOIN LATERAL (VALUES
+            ('minute', (r.detail #>> '{on_key,windows,minute}')::timestamptz),
+            ('month', (r.detail #>> '{on_key,windows,month}')::timestamptz)) AS w (period, period_start)
+        -- A call counts on its key's lineage and on those of the key's makers; one of an earlier release on its key.
+        CROSS JOIN LATERAL (
+            SELECT n.lineage_id::uuid FROM pg_catalog.jsonb_array_elements_text(
+                coalesce(r.detail -> 'key_lineages', pg_catalog.jsonb_build_array(r.api_key_id))) AS n (lineage_id)
+        ) AS l
+        WHERE r.status = 'pending' AND r.detail #>> '{on_key,tokens}' IS NOT NULL
+        GROUP BY l.lineage_id, w.period, w.period_start
+    ) h ON h.api_key_id = k.api_key_id AND h.period = k.period AND h.period_start = k.period_start
+    WHERE (k.tokens_reserved, k.cost_reserved_nano_usd) IS DISTINCT FROM (coalesce(h.tokens, 0), coalesce(h.cost, 0))
+
+    UNION ALL
+    -- The last two days that get no event any more. Sums without events are right where their month was dropped.
+    SELECT 'ROLLUP_MISMATCH', coalesce(r.user_id, e.user_id) || ':' || coalesce(r.feature_id, e.feature_id),
+        'the hour from ' || coalesce(r.bucket, e.bucket) || ', ' || coalesce(r.period, e.period) || ' from '
+        || coalesce(r.period_start, e.period_start) || ', says ' || coalesce(r.amount, 0) || ', overage ' || coalesce(r.overage, 0)
+        || ', in ' || coalesce(r.events, 0) || ' events; they sum to ' || coalesce(e.amount, 0) || ', overage '
+        || coalesce(e.overage, 0) || ', and are ' || coalesce(e.events, 0)
+    FROM (
+        SELECT s.* FROM public.usage_rollups s JOIN public.rollup_watermarks w ON w.name = 'usage_events'
+        WHERE s.bucket >= coalesce(w.final_at, w.reached_at) - interval '48 hours' AND s.bucket < coalesce(w.final_at, w.reached_at)
+    ) r
+    FULL JOIN (
+        SELECT v.user_id, v.feature_id, v.period, v.period_start, pg_catalog.date_trunc('hour', v.created_at, 'UTC') AS bucket,
+            sum(v.amount) AS amount, sum(v.overage) AS overage, count(*) AS events
+        FROM public.usage_events v JOIN public.rollup_watermarks w ON w.name = 'usage_events'
+        WHERE v.created_at >= coalesce(w.final_at, w.reached_at) - interval '48 hours' AND v.created_at < coalesce(w.final_at, w.reached_at)
+        GROUP BY 1, 2, 3, 4, 5
+    ) e ON e.user_id = r.user_id AND e.feature_id = r.feature_id AND e.period = r.period
+        AND e.period_start = r.period_start AND e.bucket = r.bucket
+    WHERE (r.amount, r.overage, r.events) IS DISTINCT FROM (e.amount, e.overage, e.events)
+      AND (e.user_id IS NOT NULL OR pg_catalog.date_trunc('month', r.bucket, 'UTC') IN (SELECT m.month_start FROM public.usage_months() m))
+$function$;
+
+CREATE OR REPLACE FUNCTION public.integrity_of_users(p_from uuid, p_to uuid, p_sealed boolean)
+ RETURNS TABLE(finding text, subject text, detail text)
+ LANGUAGE plpgsql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    RETURN QUERY EXECUTE $checks$
+    SELECT 'MISSING_AUTH_USER', u.id::text, 'the profile has no identity in auth.users'
+    FROM public.users u WHERE u.id BETWEEN $1 AND $2 AND NOT EXISTS (SELECT FROM auth.users a WHERE a.id = u.id)
+
+    UNION ALL
     SELECT 'BALANCE_MISMATCH', u.id::text, 'the balance is ' || u.token_balance || ', the ledger sums to ' || coalesce(l.total, 0)
     FROM public.users u
-    LEFT JOIN (SELECT t.user_id, sum(t.amount) AS total FROM public.token_transactions t GROUP BY t.user_id) l ON l.user_id = u.id
-    WHERE u.token_balance <> coalesce(l.total, 0)
+    LEFT JOIN (SELECT t.user_id, sum(t.amount) AS total FROM public.token_transactions t WHERE t.user_id BETWEEN $1 AND $2 GROUP BY t.user_id) l ON l.user_id = u.id
+    WHERE u.id BETWEEN $1 AND $2 AND u.token_balance <> coalesce(l.total, 0)
 
     UNION ALL
     SELECT 'LEDGER_CHAIN_BROKEN', c.user_id::text, 'first at seq ' || min(c.seq)
     FROM (
         SELECT t.*, row_number() OVER w AS position, lag(t.hash) OVER w AS before_hash, sum(t.amount) OVER w AS running
-        FROM public.token_transactions t WINDOW w AS (PARTITION BY t.user_id ORDER BY t.seq)
+        FROM public.token_transactions t WHERE t.user_id BETWEEN $1 AND $2 WINDOW w AS (PARTITION BY t.user_id ORDER BY t.seq)
     ) c
     WHERE c.seq <> c.position OR c.prev_hash IS DISTINCT FROM c.before_hash OR c.balance_after <> c.running
        OR c.hash <> public.ledger_hash(c.prev_hash, c.id, c.user_id, c.seq, c.amount, c.type, c.balance_after,
@@ -1445,36 +1844,46 @@ AS $function$
     GROUP BY c.user_id
 
     UNION ALL
+    SELECT 'DOUBLE_SUBSCRIPTION', s.user_id::text, 'a second live subscription is charged: ' || coalesce(s.stripe_subscription_id, s.id::text)
+    FROM public.user_subscriptions s WHERE s.user_id BETWEEN $1 AND $2 AND s.is_duplicate
+
+    UNION ALL
     SELECT 'ORPHAN_COUNTER', n.user_id::text, count(*) || ' counters of neither a user nor a deleted profile'
     FROM public.usage_counters n
-    WHERE NOT EXISTS (SELECT FROM public.users u WHERE u.id = n.user_id)
+    WHERE n.user_id BETWEEN $1 AND $2 AND NOT EXISTS (SELECT FROM public.users u WHERE u.id = n.user_id)
       AND NOT EXISTS (SELECT FROM public.deleted_profiles d WHERE d.user_id = n.user_id)
     GROUP BY n.user_id
 
     UNION ALL
     SELECT 'ORPHAN_EVENT', e.user_id::text, e.events || ' events of neither a user nor a deleted profile'
-    FROM (SELECT v.user_id, count(*) AS events FROM public.usage_events v GROUP BY v.user_id) e
+    FROM (SELECT v.user_id, count(*) AS events FROM public.usage_events v WHERE v.user_id BETWEEN $1 AND $2 AND v.created_at >= $4 GROUP BY v.user_id) e
+    WHERE NOT EXISTS (SELECT FROM public.users u WHERE u.id = e.user_id)
+      AND NOT EXISTS (SELECT FROM public.deleted_profiles d WHERE d.user_id = e.user_id)
+
+    UNION ALL
+    SELECT 'ORPHAN_EVENT', e.user_id::text, 'sealed events of neither a user nor a deleted profile'
+    FROM (SELECT DISTINCT s.user_id FROM public.sealed_usage s WHERE $3 AND s.user_id BETWEEN $1 AND $2) e
     WHERE NOT EXISTS (SELECT FROM public.users u WHERE u.id = e.user_id)
       AND NOT EXISTS (SELECT FROM public.deleted_profiles d WHERE d.user_id = e.user_id)
 
     UNION ALL
     SELECT 'ORPHAN_HOLD', r.id::text, 'a pending hold without its counter'
     FROM public.usage_reservations r
-    WHERE r.status = 'pending' AND NOT EXISTS (
+    WHERE r.user_id BETWEEN $1 AND $2 AND r.status = 'pending' AND NOT EXISTS (
         SELECT FROM public.usage_counters n WHERE n.user_id = r.user_id AND n.feature_id = r.feature_id
           AND n.period = r.period AND n.period_start = r.period_start)
 
     UNION ALL
     SELECT 'ORPHAN_HOLD', n.user_id || ':' || n.feature_id, 'the counter of ' || n.period || ' from ' || n.period_start || ' holds ' || n.reserved || ' without a pending hold'
     FROM public.usage_counters n
-    WHERE n.reserved > 0 AND NOT EXISTS (
+    WHERE n.user_id BETWEEN $1 AND $2 AND n.reserved > 0 AND NOT EXISTS (
         SELECT FROM public.usage_reservations r WHERE r.status = 'pending' AND r.user_id = n.user_id
           AND r.feature_id = n.feature_id AND r.period = n.period AND r.period_start = n.period_start)
 
     UNION ALL
     SELECT 'ORPHAN_HOLD', u.id::text, u.token_reserved || ' tokens are held without a pending hold'
     FROM public.users u
-    WHERE u.token_reserved > 0 AND NOT EXISTS (
+    WHERE u.id BETWEEN $1 AND $2 AND u.token_reserved > 0 AND NOT EXISTS (
         SELECT FROM public.usage_reservations r WHERE r.status = 'pending' AND r.user_id = u.id)
 
     UNION ALL
@@ -1486,7 +1895,7 @@ AS $function$
         FROM public.usage_reservations r WHERE r.status = 'pending'
         GROUP BY r.user_id, r.feature_id, r.period, r.period_start
     ) h ON h.user_id = n.user_id AND h.feature_id = n.feature_id AND h.period = n.period AND h.period_start = n.period_start
-    WHERE n.reserved <> h.held
+    WHERE n.user_id BETWEEN $1 AND $2 AND n.reserved <> h.held
 
     UNION ALL
     SELECT 'HOLD_MISMATCH', u.id::text, u.token_reserved || ' tokens are held; the pending holds sum to ' || h.held
@@ -1494,25 +1903,7 @@ AS $function$
     JOIN (
         SELECT r.user_id, sum(r.tokens_reserved) AS held FROM public.usage_reservations r WHERE r.status = 'pending' GROUP BY r.user_id
     ) h ON h.user_id = u.id
-    WHERE u.token_reserved <> h.held
-
-    UNION ALL
-    -- Windows of keys: what calls under way hold of them stands in their holds. A window that was swept holds nothing.
-    SELECT 'HOLD_MISMATCH', k.api_key_id::text, 'the ' || k.period || ' from ' || k.period_start || ' of the key holds ' || k.tokens_reserved
-        || ' tokens and ' || k.cost_reserved_nano_usd || ' nano-dollars; its pending holds sum to ' || coalesce(h.tokens, 0) || ' and '
-        || coalesce(h.cost, 0)
-    FROM public.api_key_counters k
-    LEFT JOIN (
-        SELECT r.api_key_id, w.period, w.period_start, sum((r.detail #>> '{on_key,tokens}')::bigint) AS tokens,
-            sum((r.detail #>> '{on_key,cost_nano_usd}')::bigint) AS cost
-        FROM public.usage_reservations r
-        CROSS JOIN LATERAL (VALUES
-            ('minute', (r.detail #>> '{on_key,windows,minute}')::timestamptz),
-            ('month', (r.detail #>> '{on_key,windows,month}')::timestamptz)) AS w (period, period_start)
-        WHERE r.status = 'pending' AND r.detail #>> '{on_key,tokens}' IS NOT NULL
-        GROUP BY r.api_key_id, w.period, w.period_start
-    ) h ON h.api_key_id = k.api_key_id AND h.period = k.period AND h.period_start = k.period_start
-    WHERE (k.tokens_reserved, k.cost_reserved_nano_usd) IS DISTINCT FROM (coalesce(h.tokens, 0), coalesce(h.cost, 0))
+    WHERE u.id BETWEEN $1 AND $2 AND u.token_reserved <> h.held
 
     UNION ALL
     SELECT 'COUNTER_MISMATCH', n.user_id || ':' || n.feature_id, 'the counter of ' || n.period || ' from ' || n.period_start
@@ -1523,50 +1914,36 @@ AS $function$
         SELECT p.user_id, p.feature_id, p.period, p.period_start, sum(p.amount) AS amount, sum(p.overage) AS overage
         FROM (
             SELECT e.user_id, e.feature_id, e.period, e.period_start, e.amount, e.overage FROM public.usage_events e
+            WHERE e.user_id BETWEEN $1 AND $2 AND e.created_at >= $4
+            UNION ALL
+            SELECT s.user_id, s.feature_id, s.period, s.period_start, s.amount, s.overage FROM public.sealed_usage s
+            WHERE $3 AND s.user_id BETWEEN $1 AND $2
             UNION ALL
             -- Months that were dropped. A month that was not made yet has its events in the default partition.
             SELECT r.user_id, r.feature_id, r.period, r.period_start, r.amount, r.overage FROM public.usage_rollups r
-            WHERE pg_catalog.date_trunc('month', r.bucket, 'UTC') NOT IN (SELECT m.month_start FROM public.usage_months() m) AND NOT EXISTS (
+            WHERE r.user_id BETWEEN $1 AND $2 AND r.bucket >= $4 AND pg_catalog.date_trunc('month', r.bucket, 'UTC') NOT IN (SELECT m.month_start FROM public.usage_months() m) AND NOT EXISTS (
                 SELECT FROM public.usage_events_default d
                 WHERE d.user_id = r.user_id AND d.feature_id = r.feature_id AND d.period = r.period
                   AND d.period_start = r.period_start AND pg_catalog.date_trunc('hour', d.created_at, 'UTC') = r.bucket)
         ) p
         GROUP BY p.user_id, p.feature_id, p.period, p.period_start
     ) s ON s.user_id = n.user_id AND s.feature_id = n.feature_id AND s.period = n.period AND s.period_start = n.period_start
-    WHERE (n.used - n.carried, n.overage) IS DISTINCT FROM (coalesce(s.amount, 0), coalesce(s.overage, 0))
-
-    UNION ALL
-    -- The last two days that were summed. Sums without events are right where their month was dropped.
-    SELECT 'ROLLUP_MISMATCH', coalesce(r.user_id, e.user_id) || ':' || coalesce(r.feature_id, e.feature_id),
-        'the hour from ' || coalesce(r.bucket, e.bucket) || ', ' || coalesce(r.period, e.period) || ' from '
-        || coalesce(r.period_start, e.period_start) || ', says ' || coalesce(r.amount, 0) || ', overage ' || coalesce(r.overage, 0)
-        || ', in ' || coalesce(r.events, 0) || ' events; they sum to ' || coalesce(e.amount, 0) || ', overage '
-        || coalesce(e.overage, 0) || ', and are ' || coalesce(e.events, 0)
-    FROM (
-        SELECT s.* FROM public.usage_rollups s JOIN public.rollup_watermarks w ON w.name = 'usage_events'
-        WHERE s.bucket >= w.reached_at - interval '48 hours' AND s.bucket < w.reached_at
-    ) r
-    FULL JOIN (
-        SELECT v.user_id, v.feature_id, v.period, v.period_start, pg_catalog.date_trunc('hour', v.created_at, 'UTC') AS bucket,
-            sum(v.amount) AS amount, sum(v.overage) AS overage, count(*) AS events
-        FROM public.usage_events v JOIN public.rollup_watermarks w ON w.name = 'usage_events'
-        WHERE v.created_at >= w.reached_at - interval '48 hours' AND v.created_at < w.reached_at
-        GROUP BY 1, 2, 3, 4, 5
-    ) e ON e.user_id = r.user_id AND e.feature_id = r.feature_id AND e.period = r.period
-        AND e.period_start = r.period_start AND e.bucket = r.bucket
-    WHERE (r.amount, r.overage, r.events) IS DISTINCT FROM (e.amount, e.overage, e.events)
-      AND (e.user_id IS NOT NULL OR pg_catalog.date_trunc('month', r.bucket, 'UTC') IN (SELECT m.month_start FROM public.usage_months() m))
+    WHERE n.user_id BETWEEN $1 AND $2 AND (n.used - n.carried, n.overage) IS DISTINCT FROM (coalesce(s.amount, 0), coalesce(s.overage, 0))
+    $checks$ USING p_from, p_to, p_sealed,
+        coalesce((SELECT max(s.hours_to) FROM public.usage_seals s WHERE p_sealed), '-infinity');
+END
 $function$;
 
 CREATE OR REPLACE FUNCTION public.keep_tombstone()
  RETURNS trigger
  LANGUAGE plpgsql
  SECURITY DEFINER
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 BEGIN
     INSERT INTO public.deleted_profiles (user_id) VALUES (OLD.id)
     ON CONFLICT (user_id) DO UPDATE SET deleted_at = CURRENT_TIMESTAMP;
+    DELETE FROM public.idempotent_answers k WHERE k.user_id = OLD.id;
     RETURN NULL;
 END
 $function$;
@@ -1580,7 +1957,7 @@ AS $function$
     FROM (
         SELECT s.plan_id, s.status FROM public.user_subscriptions s
         WHERE s.user_id = p_user_id AND s.status <> 'incomplete'
-        ORDER BY s.status IN ('trialing', 'active', 'past_due') DESC, s.ended_at DESC NULLS LAST, s.created_at DESC
+        ORDER BY s.status IN ('trialing', 'active', 'past_due') AND NOT s.is_duplicate DESC, s.ended_at DESC NULLS LAST, s.created_at DESC
         LIMIT 1
     ) latest
     JOIN public.plan_features paid_for ON paid_for.plan_id = latest.plan_id AND paid_for.feature_id = p_feature_id
@@ -1592,59 +1969,57 @@ CREATE OR REPLACE FUNCTION public.ledger_hash(p_prev_hash bytea, p_id uuid, p_us
  LANGUAGE sql
  IMMUTABLE PARALLEL SAFE
 AS $function$
-    SELECT sha256(coalesce(p_prev_hash, ''::bytea) || convert_to(
-        p_id::text || '|' || p_user_id::text || '|' || p_seq::text || '|' || p_amount::text || '|' || quote_nullable(p_type)
-        || '|' || p_balance_after::text || '|' || quote_nullable(p_description) || '|' || quote_nullable(p_reference_id::text)
+    SELECT sha256(coalesce(p_prev_hash, ''::pg_catalog.bytea) || convert_to(
+        p_id::pg_catalog.text || '|' || p_user_id::pg_catalog.text || '|' || p_seq::pg_catalog.text || '|' || p_amount::pg_catalog.text || '|' || quote_nullable(p_type)
+        || '|' || p_balance_after::pg_catalog.text || '|' || quote_nullable(p_description) || '|' || quote_nullable(p_reference_id::pg_catalog.text)
         || '|' || quote_nullable(p_idempotency_key)
-        || '|' || trunc(extract(epoch FROM p_created_at AT TIME ZONE 'UTC') * 1000000)::text, 'UTF8'))
+        || '|' || trunc(extract(epoch FROM p_created_at AT TIME ZONE 'UTC') * 1000000)::pg_catalog.text, 'UTF8'))
 $function$;
 
 CREATE OR REPLACE FUNCTION public.maintain_partitions()
  RETURNS SETOF text
  LANGUAGE plpgsql
  SECURITY DEFINER
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 DECLARE
-    parent text;
-    month timestamp;
-    months timestamp[];
-    partition text;
+    piece record;
     done text;
-    this_month timestamp := pg_catalog.date_trunc('month', CURRENT_TIMESTAMP AT TIME ZONE 'UTC');
+    busy text;
 BEGIN
-    PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('product-base:maintain_partitions', 0));
-    FOREACH parent IN ARRAY ARRAY['usage_events', 'ai_usage_logs'] LOOP
-        EXECUTE pg_catalog.format(
-            'SELECT array(SELECT $1 + pg_catalog.make_interval(months => n) FROM pg_catalog.generate_series(0, 3) n
-                UNION SELECT pg_catalog.date_trunc(''month'', created_at AT TIME ZONE ''UTC'') FROM public.%I ORDER BY 1)',
-            parent || '_default') INTO months USING this_month;
-        FOREACH month IN ARRAY months LOOP
-            BEGIN
-                done := public.make_partition(parent, month);
-            EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
-                done := pg_catalog.format('busy: %s of %s waits for the next run', pg_catalog.to_char(month, 'YYYY-MM'), parent);
-            END;
-            IF done IS NOT NULL THEN
-                RETURN NEXT done;
+    -- Nobody but the owner can take this lock; an advisory lock would be anybody's.
+    PERFORM FROM public.product_base_locks l WHERE l.name = 'maintain_partitions' FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    FOR piece IN
+        SELECT 'make' AS action, m.parent, NULL AS partition, m.month, NULL::timestamptz AS month_start, NULL::timestamptz AS month_end
+        FROM public.partitions_to_make() m
+        UNION ALL SELECT 'drop', d.parent, d.partition, NULL, d.month_start, d.month_end FROM public.partitions_to_drop() d
+    LOOP
+        BEGIN
+            IF piece.action = 'make' THEN
+                done := public.make_partition(piece.parent, piece.month);
+            ELSIF piece.parent = 'usage_events' THEN
+                done := public.sum_partition(piece.partition, piece.month_start, piece.month_end);
+            ELSE
+                done := public.sum_calls_before(piece.month_end);
             END IF;
-        END LOOP;
-        FOR partition IN
-            SELECT c.relname FROM pg_catalog.pg_inherits i
-            JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
-            WHERE i.inhparent = pg_catalog.to_regclass('public.' || parent)
-              AND c.relname ~ ('^' || parent || '_\d{4}_\d{2}$')
-              AND pg_catalog.to_date(pg_catalog.right(c.relname, 7), 'YYYY_MM') + interval '7 months' < CURRENT_TIMESTAMP AT TIME ZONE 'UTC'
-            ORDER BY 1
-        LOOP
-            BEGIN
-                done := public.drop_partition(parent, partition);
-            EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
-                done := pg_catalog.format('busy: %s is dropped by the next run', partition);
-            END;
+            IF done IS NULL AND piece.action = 'drop' THEN
+                done := public.drop_partition(piece.parent, piece.partition, piece.month_end);
+            END IF;
+        EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+            done := NULL;
+            busy := coalesce(busy || ', ', 'busy: ') || coalesce(piece.partition, to_char(piece.month, 'YYYY-MM') || ' of ' || piece.parent);
+        END;
+        IF done IS NOT NULL THEN
             RETURN NEXT done;
-        END LOOP;
+            RETURN;
+        END IF;
     END LOOP;
+    IF busy IS NOT NULL THEN
+        RETURN NEXT busy || ' waits for the next run';
+    END IF;
 END
 $function$;
 
@@ -1652,25 +2027,25 @@ CREATE OR REPLACE FUNCTION public.make_partition(p_parent text, p_month timestam
  RETURNS text
  LANGUAGE plpgsql
  SECURITY DEFINER
- SET search_path TO ''
- SET lock_timeout TO '2s'
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET lock_timeout TO '300ms'
 AS $function$
 DECLARE
-    partition text := p_parent || pg_catalog.to_char(p_month, '"_"YYYY"_"MM');
+    partition text := p_parent || to_char(p_month, '"_"YYYY"_"MM');
     lower_bound timestamptz := p_month AT TIME ZONE 'UTC';
     upper_bound timestamptz := (p_month + interval '1 month') AT TIME ZONE 'UTC';
 BEGIN
-    IF pg_catalog.to_regclass('public.' || partition) IS NOT NULL THEN
+    IF to_regclass('public.' || partition) IS NOT NULL THEN
         RETURN NULL;
     END IF;
-    EXECUTE pg_catalog.format('LOCK TABLE public.%I IN ACCESS EXCLUSIVE MODE', p_parent || '_default');
-    EXECUTE pg_catalog.format('CREATE TABLE public.%I (LIKE public.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', partition, p_parent);
-    EXECUTE pg_catalog.format('ALTER TABLE public.%I ENABLE ROW LEVEL SECURITY', partition);
-    EXECUTE pg_catalog.format('REVOKE ALL ON TABLE public.%I FROM PUBLIC, anon, authenticated, service_role', partition);
-    EXECUTE pg_catalog.format(
+    EXECUTE format('CREATE TABLE public.%I (LIKE public.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', partition, p_parent);
+    EXECUTE format('ALTER TABLE public.%I ENABLE ROW LEVEL SECURITY', partition);
+    EXECUTE format('REVOKE ALL ON TABLE public.%I FROM PUBLIC, anon, authenticated, service_role', partition);
+    EXECUTE format('LOCK TABLE public.%I IN ACCESS EXCLUSIVE MODE', p_parent || '_default');
+    EXECUTE format(
         'WITH moved AS (DELETE FROM public.%I WHERE created_at >= $1 AND created_at < $2 RETURNING *) INSERT INTO public.%I SELECT * FROM moved',
         p_parent || '_default', partition) USING lower_bound, upper_bound;
-    EXECUTE pg_catalog.format('ALTER TABLE public.%I ATTACH PARTITION public.%I FOR VALUES FROM (%L) TO (%L)',
+    EXECUTE format('ALTER TABLE public.%I ATTACH PARTITION public.%I FOR VALUES FROM (%L) TO (%L)',
         p_parent, partition, lower_bound, upper_bound);
     RETURN 'made ' || partition;
 END
@@ -1680,6 +2055,7 @@ CREATE OR REPLACE FUNCTION public.may_see_user(p_user_id uuid)
  RETURNS boolean
  LANGUAGE sql
  STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
     SELECT coalesce(p_user_id = public.request_user_id(), false) OR EXISTS (
         SELECT FROM pg_catalog.pg_roles r
@@ -1694,16 +2070,37 @@ CREATE OR REPLACE FUNCTION public.member_organizations()
  RETURNS SETOF uuid
  LANGUAGE sql
  STABLE SECURITY DEFINER
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
     SELECT m.organization_id FROM public.organization_members m WHERE m.user_id = public.request_user_id()
     UNION
     SELECT o.id FROM public.organizations o WHERE o.owner_id = public.request_user_id()
 $function$;
 
+CREATE OR REPLACE FUNCTION public.name_the_actor()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    NEW.actor_name := coalesce(NEW.actor_name, session_user);
+    RETURN NEW;
+END
+$function$;
+
+CREATE OR REPLACE FUNCTION public.normal_address(p_address text)
+ RETURNS text
+ LANGUAGE sql
+ STABLE
+AS $function$
+    SELECT nullif(pg_catalog.lower(CASE WHEN pg_catalog.current_setting('server_encoding') = 'UTF8'
+        THEN normalize(pg_catalog.btrim(p_address), NFC) ELSE pg_catalog.btrim(p_address) END), '')
+$function$;
+
 CREATE OR REPLACE FUNCTION public.notify_change()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 DECLARE
     changed jsonb := CASE WHEN TG_OP = 'DELETE' THEN pg_catalog.to_jsonb(OLD) ELSE pg_catalog.to_jsonb(NEW) END;
@@ -1720,7 +2117,7 @@ $function$;
 CREATE OR REPLACE FUNCTION public.open_usage_counter(p_user_id uuid, p_feature_id text, p_period text, p_period_start timestamp with time zone, p_period_end timestamp with time zone)
  RETURNS void
  LANGUAGE plpgsql
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 DECLARE
     standing bigint := 0;
@@ -1751,6 +2148,46 @@ BEGIN
 END
 $function$;
 
+CREATE OR REPLACE FUNCTION public.partitions_to_drop()
+ RETURNS TABLE(parent text, partition text, month_start timestamp with time zone, month_end timestamp with time zone)
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+    SELECT p.name, c.relname::text, m.first AT TIME ZONE 'UTC', (m.first + interval '1 month') AT TIME ZONE 'UTC'
+    FROM unnest(ARRAY['usage_events', 'ai_usage_logs']) AS p (name)
+    JOIN pg_inherits i ON i.inhparent = to_regclass('public.' || p.name)
+    JOIN pg_class c ON c.oid = i.inhrelid
+    -- The default partition has no month.
+    CROSS JOIN LATERAL (SELECT CASE WHEN c.relname ~ ('^' || p.name || '_\d{4}_\d{2}$')
+        THEN to_date(right(c.relname::text, 7), 'YYYY_MM')::timestamp END AS first) m
+    WHERE m.first + interval '7 months' < CURRENT_TIMESTAMP AT TIME ZONE 'UTC'
+    ORDER BY 3, 1
+$function$;
+
+CREATE OR REPLACE FUNCTION public.partitions_to_make()
+ RETURNS TABLE(parent text, month timestamp without time zone)
+ LANGUAGE plpgsql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    this_month timestamp := date_trunc('month', CURRENT_TIMESTAMP AT TIME ZONE 'UTC');
+BEGIN
+    FOREACH parent IN ARRAY ARRAY['usage_events', 'ai_usage_logs'] LOOP
+        FOR month IN EXECUTE format(
+            'SELECT $1 + make_interval(months => n) FROM generate_series(0, 3) n
+                UNION SELECT date_trunc(''month'', created_at AT TIME ZONE ''UTC'') FROM public.%I ORDER BY 1', parent || '_default')
+            USING this_month
+        LOOP
+            IF to_regclass('public.' || parent || to_char(month, '"_"YYYY"_"MM')) IS NULL THEN
+                RETURN NEXT;
+            END IF;
+        END LOOP;
+    END LOOP;
+END
+$function$;
+
 CREATE OR REPLACE FUNCTION public.plan_in_force(p_user_id uuid, p_plan_id character varying, p_plan_changed_at timestamp with time zone, p_at timestamp with time zone)
  RETURNS TABLE(plan_id character varying, status text, subscription_id uuid, current_period_start timestamp with time zone, current_period_end timestamp with time zone, trial_end timestamp with time zone, cancel_at_period_end boolean)
  LANGUAGE sql
@@ -1765,27 +2202,97 @@ AS $function$
                 (SELECT (r.value #>> '{}')::integer FROM public.runtime_settings r WHERE r.name = 'past_due_grace_days'), 7)) THEN s.plan_id
             WHEN s.id IS NOT NULL OR p_plan_id = 'free' THEN 'free'
             WHEN (
-                SELECT e.plan_id = p_plan_id AND e.ended_at >= p_plan_changed_at FROM public.user_subscriptions e
+                SELECT e.plan_id = p_plan_id AND p_plan_changed_at
+                    <= CASE WHEN e.created_at <= p_plan_changed_at THEN coalesce(e.end_recorded_at, e.ended_at) ELSE e.ended_at END
+                FROM public.user_subscriptions e
                 WHERE e.user_id = p_user_id AND e.status IN ('canceled', 'unpaid', 'incomplete_expired')
                 ORDER BY e.ended_at DESC NULLS LAST LIMIT 1
             ) THEN 'free'
             ELSE p_plan_id
         END)::varchar,
-        coalesce(s.status, 'active')::text,
+        coalesce(s.status, 'active')::pg_catalog.text,
         s.id, s.current_period_start, s.current_period_end, s.trial_end, coalesce(s.cancel_at_period_end, false)
     FROM (SELECT) one
-    LEFT JOIN public.user_subscriptions s ON s.user_id = p_user_id AND s.status IN ('trialing', 'active', 'past_due')
+    LEFT JOIN public.user_subscriptions s ON s.user_id = p_user_id AND s.status IN ('trialing', 'active', 'past_due') AND NOT s.is_duplicate
     LEFT JOIN public.scheduled_plan_changes c ON c.user_id = p_user_id AND c.effective_at <= p_at
+$function$;
+
+CREATE OR REPLACE FUNCTION public.price_anywhere()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    NEW.geo := coalesce(NEW.geo, '');
+    RETURN NEW;
+END
+$function$;
+
+CREATE OR REPLACE FUNCTION public.promote_subscription()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    UPDATE public.user_subscriptions u SET is_duplicate = false
+    WHERE u.id = (
+        SELECT s.id FROM public.user_subscriptions s
+        WHERE s.user_id = OLD.user_id AND s.is_duplicate AND s.status IN ('trialing', 'active', 'past_due')
+        ORDER BY s.status = 'active' DESC, s.status = 'trialing' DESC, s.created_at, s.id LIMIT 1);
+    RETURN NULL;
+END
+$function$;
+
+CREATE OR REPLACE FUNCTION public.recheck_seal(OUT checked boolean, OUT findings jsonb)
+ RETURNS record
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    seal public.usage_seals;
+    months_there boolean;
+    counted record;
+BEGIN
+    findings := '[]';
+    SELECT s.* INTO seal FROM public.usage_seals s ORDER BY s.checked_at, s.hours_from LIMIT 1;
+    checked := FOUND;
+    IF NOT checked THEN
+        RETURN;
+    END IF;
+    SELECT count(*) = 2 INTO months_there
+    FROM (VALUES (seal.hours_from), (seal.hours_to - interval '1 microsecond')) AS at (moment)
+    WHERE date_trunc('month', at.moment, 'UTC') IN (SELECT m.month_start FROM public.usage_months() m);
+    IF months_there THEN
+        SELECT coalesce(sum(e.amount), 0) AS amount, coalesce(sum(e.overage), 0) AS overage, count(*) AS events INTO counted
+        FROM public.usage_events e WHERE e.created_at >= seal.hours_from AND e.created_at < seal.hours_to;
+    ELSE
+        SELECT coalesce(sum(r.amount), 0) AS amount, coalesce(sum(r.overage), 0) AS overage, coalesce(sum(r.events), 0) AS events INTO counted
+        FROM public.usage_rollups r WHERE r.bucket >= seal.hours_from AND r.bucket < seal.hours_to;
+    END IF;
+    IF (counted.amount, counted.overage, counted.events) IS DISTINCT FROM (seal.amount, seal.overage, seal.events::numeric) THEN
+        findings := jsonb_build_array(jsonb_build_object('finding', 'SEAL_BROKEN', 'subject', 'usage_events:' || seal.hours_from, 'detail',
+            'the hours up to ' || seal.hours_to || ' were sealed with ' || seal.amount || ', overage ' || seal.overage || ', in ' || seal.events
+            || ' events; they come to ' || counted.amount || ', overage ' || counted.overage || ', in ' || counted.events));
+    END IF;
+    UPDATE public.usage_seals SET checked_at = clock_timestamp() WHERE hours_from = seal.hours_from;
+END
 $function$;
 
 CREATE OR REPLACE FUNCTION public.record_consumption(p_outcome public.idempotency_keys)
  RETURNS boolean
  LANGUAGE plpgsql
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 DECLARE
     balance bigint;
 BEGIN
+    -- A use that was acknowledged must survive a crash, whatever the database, the login or the session says. A stronger or
+    -- a chosen weaker level of waiting for standbys is left as it is. It holds until the caller's transaction ends.
+    IF pg_catalog.current_setting('synchronous_commit') = 'off' THEN
+        PERFORM pg_catalog.set_config('synchronous_commit', 'on', true);
+    END IF;
     -- It waits for whoever is writing the same key. Under REPEATABLE READ a key that the snapshot lacks raises 40001.
     INSERT INTO public.idempotency_keys (user_id, key, digest, feature_id, amount, allowed, current, limit_value, remaining,
         reserved, reason, plan_id, source, period, period_start, resets_at, overage)
@@ -1799,9 +2306,11 @@ BEGIN
     UPDATE public.usage_counters n SET used = n.used + p_outcome.amount, overage = n.overage + p_outcome.overage
     WHERE n.user_id = p_outcome.user_id AND n.feature_id = p_outcome.feature_id
       AND n.period = p_outcome.period AND n.period_start = p_outcome.period_start;
-    INSERT INTO public.usage_events (user_id, feature_id, period, period_start, amount, overage, idempotency_key)
+    -- By the clock: the transaction may have begun hours ago, and roll_up_usage relies on an event being no older than its
+    -- transaction's id.
+    INSERT INTO public.usage_events (user_id, feature_id, period, period_start, amount, overage, idempotency_key, created_at)
     VALUES (p_outcome.user_id, p_outcome.feature_id, p_outcome.period, p_outcome.period_start, p_outcome.amount,
-        p_outcome.overage, p_outcome.key);
+        p_outcome.overage, p_outcome.key, pg_catalog.clock_timestamp());
     IF p_outcome.overage > 0 THEN
         UPDATE public.users u SET token_balance = u.token_balance - p_outcome.overage
         WHERE u.id = p_outcome.user_id RETURNING u.token_balance INTO STRICT balance;
@@ -1816,7 +2325,7 @@ CREATE OR REPLACE FUNCTION public.record_starting_balance()
  RETURNS trigger
  LANGUAGE plpgsql
  SECURITY DEFINER
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 BEGIN
     INSERT INTO public.token_transactions (user_id, amount, type, description, balance_after)
@@ -1825,9 +2334,22 @@ BEGIN
 END
 $function$;
 
+CREATE OR REPLACE FUNCTION public.refill_usage_totals()
+ RETURNS void
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+    DELETE FROM public.usage_totals;
+    INSERT INTO public.usage_totals (bucket, feature_id, period, period_start, amount, overage, events)
+    SELECT bucket, feature_id, period, period_start, sum(amount), sum(overage), sum(events)
+    FROM public.usage_rollups GROUP BY 1, 2, 3, 4;
+$function$;
+
 CREATE OR REPLACE FUNCTION public.refuse_update()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 BEGIN
     RAISE EXCEPTION '% is append only', TG_TABLE_NAME USING ERRCODE = 'restrict_violation', HINT = 'Add a row that corrects it.';
@@ -1838,6 +2360,7 @@ CREATE OR REPLACE FUNCTION public.request_actor()
  RETURNS uuid
  LANGUAGE sql
  STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
     SELECT coalesce(
         CASE WHEN a.actor ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' THEN a.actor::uuid END,
@@ -1850,77 +2373,313 @@ CREATE OR REPLACE FUNCTION public.request_user_id()
  RETURNS uuid
  LANGUAGE sql
  STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
     SELECT CASE WHEN c.sub ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' THEN c.sub::uuid END
-    FROM (SELECT nullif(pg_catalog.current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub' AS sub) c
+    FROM (SELECT coalesce(
+        nullif(pg_catalog.current_setting('request.jwt.claim.sub', true), ''),
+        nullif(pg_catalog.current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub'
+    ) AS sub) c
+$function$;
+
+CREATE OR REPLACE FUNCTION public.roll_up_ai_usage()
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    reached timestamptz;
+    until_hour timestamptz := date_trunc('hour', CURRENT_TIMESTAMP - interval '5 minutes', 'UTC');
+    summed_to timestamptz;
+BEGIN
+    INSERT INTO public.rollup_watermarks (name, reached_at) VALUES ('ai_usage_logs', '-infinity') ON CONFLICT (name) DO NOTHING;
+    SELECT w.reached_at INTO reached FROM public.rollup_watermarks w WHERE w.name = 'ai_usage_logs' FOR UPDATE SKIP LOCKED;
+    IF reached IS NULL OR reached >= until_hour THEN
+        RETURN 0;
+    END IF;
+    IF reached = '-infinity' THEN
+        reached := coalesce((SELECT date_trunc('hour', min(l.created_at), 'UTC') FROM public.ai_usage_logs l), until_hour);
+    END IF;
+    summed_to := least(reached + interval '24 hours', until_hour);
+    WITH sums AS (
+        SELECT date_trunc('hour', l.created_at, 'UTC') AS bucket, l.provider, coalesce(l.model, '') AS model, count(*) AS requests,
+            sum(l.input_tokens) AS input_tokens, sum(l.output_tokens) AS output_tokens, sum(l.cached_tokens) AS cached_tokens,
+            sum(coalesce(l.tokens_used::numeric, l.input_tokens::numeric + l.output_tokens)) AS total_tokens, sum(l.cost_nano_usd) AS cost_nano_usd
+        FROM public.ai_usage_logs l
+        WHERE l.created_at >= reached - interval '24 hours' AND l.created_at < summed_to
+        GROUP BY 1, 2, 3
+    )
+    INSERT INTO public.ai_usage_totals AS t (bucket, provider, model, requests, input_tokens, output_tokens, cached_tokens, total_tokens, cost_nano_usd)
+    SELECT s.bucket, s.provider, s.model, s.requests, s.input_tokens, s.output_tokens, s.cached_tokens, s.total_tokens, s.cost_nano_usd FROM sums s
+    ON CONFLICT (bucket, provider, model) DO UPDATE SET requests = EXCLUDED.requests, input_tokens = EXCLUDED.input_tokens,
+        output_tokens = EXCLUDED.output_tokens, cached_tokens = EXCLUDED.cached_tokens, total_tokens = EXCLUDED.total_tokens,
+        cost_nano_usd = EXCLUDED.cost_nano_usd
+        -- Logs of a deleted profile may be gone; what everybody used was used.
+        WHERE EXCLUDED.requests >= t.requests
+            AND (t.requests, t.input_tokens, t.output_tokens, t.cached_tokens, t.total_tokens, t.cost_nano_usd) IS DISTINCT FROM
+                (EXCLUDED.requests, EXCLUDED.input_tokens, EXCLUDED.output_tokens, EXCLUDED.cached_tokens, EXCLUDED.total_tokens, EXCLUDED.cost_nano_usd);
+    IF summed_to < until_hour THEN
+        summed_to := least(coalesce((SELECT date_trunc('hour', min(l.created_at), 'UTC') FROM public.ai_usage_logs l
+            WHERE l.created_at >= summed_to), until_hour), until_hour);
+    END IF;
+    UPDATE public.rollup_watermarks SET reached_at = summed_to WHERE name = 'ai_usage_logs';
+    RETURN ceil(extract(epoch FROM until_hour - summed_to) / 3600);
+END
 $function$;
 
 CREATE OR REPLACE FUNCTION public.roll_up_usage()
  RETURNS bigint
  LANGUAGE plpgsql
  SECURITY DEFINER
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 DECLARE
-    reached timestamptz;
+    seen pg_snapshot := pg_catalog.pg_current_snapshot();
+    -- The transaction of the caller writes no event.
+    ended_below xid8 := coalesce((SELECT x.id FROM pg_catalog.pg_snapshot_xip(seen) AS x (id)
+        WHERE x.id IS DISTINCT FROM pg_catalog.pg_current_xact_id_if_assigned() ORDER BY x.id LIMIT 1), pg_catalog.pg_snapshot_xmax(seen));
+    begun_below xid8;
+    this_hour timestamptz := pg_catalog.date_trunc('hour', CURRENT_TIMESTAMP, 'UTC');
     until_hour timestamptz := pg_catalog.date_trunc('hour', CURRENT_TIMESTAMP - interval '5 minutes', 'UTC');
-    summed_to timestamptz;
+    old public.rollup_watermarks;
+    mark public.rollup_watermarks;
+    has_fallen boolean;
+    final_to timestamptz;
+    again_to timestamptz;
 BEGIN
-    IF NOT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended('product-base:roll_up_usage', 0)) THEN
+    PERFORM FROM public.product_base_locks l WHERE l.name = 'roll_up_usage' FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
         RETURN 0;
     END IF;
-    SELECT w.reached_at INTO reached FROM public.rollup_watermarks w WHERE w.name = 'usage_events';
-    IF reached >= until_hour THEN
-        RETURN 0;
+    -- Its own id: who has none yet gets a later one. The end of a snapshot would not do, since it is the first id after the
+    -- last one that has ended.
+    begun_below := pg_catalog.pg_current_xact_id();
+    SELECT w.* INTO old FROM public.rollup_watermarks w WHERE w.name = 'usage_events';
+    old.reached_at := coalesce(old.reached_at, public.first_usage_hour('-infinity'), until_hour);
+    -- Before there was a fence, the hour before the watermark was summed once more.
+    old.final_at := least(coalesce(old.final_at, old.reached_at - interval '1 hour'), old.reached_at);
+    mark := old;
+    -- An id that no transaction of this cluster has had came with a copy of another cluster, whose transactions are over.
+    has_fallen := ended_below >= old.fence_xid OR old.fence_xid > begun_below;
+
+    IF old.reached_at < until_hour THEN
+        mark.reached_at := least(old.reached_at + interval '24 hours', until_hour);
+        PERFORM public.sum_usage_hours(
+            CASE WHEN has_fallen THEN old.reached_at ELSE greatest(old.final_at - interval '1 hour', old.reached_at - interval '24 hours') END,
+            mark.reached_at);
+        IF mark.reached_at < until_hour THEN
+            mark.reached_at := least(coalesce(public.first_usage_hour(mark.reached_at), until_hour), until_hour);
+        END IF;
     END IF;
-    reached := coalesce(reached, public.first_usage_hour('-infinity'), until_hour);
-    summed_to := least(reached + interval '24 hours', until_hour);
-    INSERT INTO public.usage_rollups AS r (user_id, feature_id, period, period_start, bucket, amount, overage, events)
-    SELECT e.user_id, e.feature_id, e.period, e.period_start, pg_catalog.date_trunc('hour', e.created_at, 'UTC'),
-        sum(e.amount), sum(e.overage), count(*)
-    FROM public.usage_events e
-    WHERE e.created_at >= reached - interval '1 hour' AND e.created_at < summed_to
-    GROUP BY 1, 2, 3, 4, 5
-    ON CONFLICT (user_id, feature_id, period, period_start, bucket)
-        DO UPDATE SET amount = EXCLUDED.amount, overage = EXCLUDED.overage, events = EXCLUDED.events
-        WHERE (r.amount, r.overage, r.events) IS DISTINCT FROM (EXCLUDED.amount, EXCLUDED.overage, EXCLUDED.events);
-    IF summed_to < until_hour THEN
-        summed_to := least(coalesce(public.first_usage_hour(summed_to), until_hour), until_hour);
+
+    IF has_fallen THEN
+        final_to := least(pg_catalog.date_trunc('hour', old.fence_at, 'UTC'), mark.reached_at);
+        -- What was summed just now needs no second time.
+        again_to := least(final_to, old.reached_at, old.final_at + interval '24 hours');
+        IF again_to > old.final_at - interval '1 hour' AND final_to > old.final_at THEN
+            PERFORM public.sum_usage_hours(old.final_at - interval '1 hour', again_to);
+            IF again_to < least(final_to, old.reached_at) THEN
+                again_to := least(coalesce(public.first_usage_hour(again_to), final_to), final_to, old.reached_at);
+            END IF;
+        END IF;
+        mark.final_at := greatest(old.final_at, CASE
+            WHEN again_to < least(final_to, old.reached_at) THEN again_to ELSE final_to END);
     END IF;
-    INSERT INTO public.rollup_watermarks AS w (name, reached_at) VALUES ('usage_events', summed_to)
-    ON CONFLICT (name) DO UPDATE SET reached_at = greatest(w.reached_at, EXCLUDED.reached_at);
-    RETURN pg_catalog.ceil(extract(epoch FROM until_hour - summed_to) / 3600);
+    IF old.fence_xid IS NULL OR (has_fallen AND mark.final_at >= final_to AND old.fence_at < this_hour) THEN
+        mark.fence_at := CURRENT_TIMESTAMP;
+        mark.fence_xid := begun_below;
+    END IF;
+
+    INSERT INTO public.rollup_watermarks AS w (name, reached_at, final_at, fence_at, fence_xid)
+    VALUES ('usage_events', mark.reached_at, mark.final_at, mark.fence_at, mark.fence_xid)
+    ON CONFLICT (name) DO UPDATE SET reached_at = greatest(w.reached_at, EXCLUDED.reached_at), final_at = EXCLUDED.final_at,
+        fence_at = EXCLUDED.fence_at, fence_xid = EXCLUDED.fence_xid
+    WHERE (w.reached_at, w.final_at, w.fence_at, w.fence_xid)
+        IS DISTINCT FROM (EXCLUDED.reached_at, EXCLUDED.final_at, EXCLUDED.fence_at, EXCLUDED.fence_xid);
+    RETURN pg_catalog.ceil(extract(epoch FROM until_hour - mark.reached_at) / 3600);
+END
+$function$;
+
+CREATE OR REPLACE FUNCTION public.seal_usage(OUT sealed boolean, OUT findings jsonb)
+ RETURNS record
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    until_hour timestamptz := (SELECT coalesce(w.final_at, w.reached_at) - interval '48 hours' FROM public.rollup_watermarks w WHERE w.name = 'usage_events');
+    seal_from timestamptz := (SELECT max(s.hours_to) FROM public.usage_seals s);
+    seal_to timestamptz;
+BEGIN
+    sealed := false;
+    findings := '[]';
+    seal_from := coalesce(seal_from, (SELECT min(r.bucket) FROM public.usage_rollups r));
+    IF until_hour IS NULL OR seal_from IS NULL OR seal_from >= until_hour THEN
+        RETURN;
+    END IF;
+    seal_to := least(seal_from + interval '24 hours', until_hour);
+    IF NOT EXISTS (SELECT FROM public.usage_rollups r WHERE r.bucket >= seal_from AND r.bucket < seal_to)
+        AND NOT EXISTS (SELECT FROM public.usage_events e WHERE e.created_at >= seal_from AND e.created_at < seal_to) THEN
+        -- Nothing was used for a day: on to where something was.
+        seal_to := greatest(seal_to, least(until_hour, coalesce(least((SELECT min(r.bucket) FROM public.usage_rollups r WHERE r.bucket >= seal_from),
+            public.first_usage_hour(seal_from)), until_hour)));
+    END IF;
+    SELECT coalesce(jsonb_agg(jsonb_build_object('finding', 'ROLLUP_MISMATCH', 'subject', d.user_id || ':' || d.feature_id, 'detail',
+        'the hour from ' || d.bucket || ' cannot be sealed: its sum says ' || d.summed || ', its events ' || d.used)), '[]') INTO findings
+    FROM (
+        SELECT coalesce(r.user_id, e.user_id) AS user_id, coalesce(r.feature_id, e.feature_id) AS feature_id, coalesce(r.bucket, e.bucket) AS bucket,
+            coalesce(r.amount, 0) AS summed, coalesce(e.amount, 0) AS used
+        FROM (SELECT s.* FROM public.usage_rollups s WHERE s.bucket >= seal_from AND s.bucket < seal_to) r
+        FULL JOIN (
+            SELECT v.user_id, v.feature_id, v.period, v.period_start, date_trunc('hour', v.created_at, 'UTC') AS bucket,
+                sum(v.amount) AS amount, sum(v.overage) AS overage, count(*) AS events
+            FROM public.usage_events v WHERE v.created_at >= seal_from AND v.created_at < seal_to GROUP BY 1, 2, 3, 4, 5
+        ) e ON e.user_id = r.user_id AND e.feature_id = r.feature_id AND e.period = r.period AND e.period_start = r.period_start AND e.bucket = r.bucket
+        WHERE (r.amount, r.overage, r.events) IS DISTINCT FROM (e.amount, e.overage, e.events)
+          -- Sums without events are right where their month was dropped.
+          AND (e.user_id IS NOT NULL OR date_trunc('month', r.bucket, 'UTC') IN (SELECT m.month_start FROM public.usage_months() m))
+        LIMIT 100
+    ) d;
+    IF findings <> '[]' THEN
+        RETURN;
+    END IF;
+    INSERT INTO public.sealed_usage AS u (user_id, feature_id, period, period_start, amount, overage)
+    SELECT r.user_id, r.feature_id, r.period, r.period_start, sum(r.amount), sum(r.overage)
+    FROM public.usage_rollups r WHERE r.bucket >= seal_from AND r.bucket < seal_to GROUP BY 1, 2, 3, 4
+    ON CONFLICT (user_id, feature_id, period, period_start)
+        DO UPDATE SET amount = u.amount + EXCLUDED.amount, overage = u.overage + EXCLUDED.overage;
+    INSERT INTO public.usage_seals (hours_from, hours_to, amount, overage, events)
+    SELECT seal_from, seal_to, coalesce(sum(r.amount), 0), coalesce(sum(r.overage), 0), coalesce(sum(r.events), 0)
+    FROM public.usage_rollups r WHERE r.bucket >= seal_from AND r.bucket < seal_to;
+    sealed := true;
 END
 $function$;
 
 CREATE OR REPLACE FUNCTION public.set_subscription_times()
  RETURNS trigger
  LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 DECLARE
     old_since timestamptz := CASE WHEN TG_OP = 'UPDATE' THEN OLD.past_due_since END;
     old_ended timestamptz := CASE WHEN TG_OP = 'UPDATE' THEN OLD.ended_at END;
+    old_recorded timestamptz := CASE WHEN TG_OP = 'UPDATE' THEN OLD.end_recorded_at END;
     entered boolean := TG_OP = 'INSERT' OR OLD.status IS DISTINCT FROM NEW.status;
 BEGIN
     IF NEW.status = 'past_due' THEN
         IF NEW.past_due_since IS NULL OR (entered AND NEW.past_due_since IS NOT DISTINCT FROM old_since) THEN
-            NEW.past_due_since := CASE WHEN entered THEN CURRENT_TIMESTAMP ELSE coalesce(old_since, CURRENT_TIMESTAMP) END;
+            NEW.past_due_since := CASE WHEN NOT entered THEN old_since END;
+            NEW.past_due_since := coalesce(NEW.past_due_since, least(NEW.current_period_start, CURRENT_TIMESTAMP));
         END IF;
         NEW.ended_at := NULL;
+        NEW.end_recorded_at := NULL;
     ELSIF NEW.status IN ('canceled', 'unpaid', 'incomplete_expired') THEN
         -- From one dead status to another (unpaid, then canceled) it ended only once.
         NEW.ended_at := coalesce(NEW.ended_at, old_ended, clock_timestamp());
+        NEW.end_recorded_at := coalesce(old_recorded, clock_timestamp());
     ELSE
         NEW.past_due_since := NULL;
         NEW.ended_at := NULL;
+        NEW.end_recorded_at := NULL;
     END IF;
+    NEW.is_duplicate := NEW.status IN ('trialing', 'active', 'past_due') AND EXISTS (
+        SELECT FROM public.user_subscriptions o
+        WHERE o.user_id = NEW.user_id AND o.id <> NEW.id AND o.status IN ('trialing', 'active', 'past_due') AND NOT o.is_duplicate);
     RETURN NEW;
+END
+$function$;
+
+CREATE OR REPLACE FUNCTION public.sum_calls_before(p_moment timestamp with time zone)
+ RETURNS text
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF EXISTS (SELECT FROM public.rollup_watermarks w WHERE w.name = 'ai_usage_logs' AND w.reached_at >= p_moment) THEN
+        RETURN NULL;
+    END IF;
+    RETURN 'summed calls, ' || public.roll_up_ai_usage() || ' hours are left';
+END
+$function$;
+
+CREATE OR REPLACE FUNCTION public.sum_partition(p_partition text, p_month_start timestamp with time zone, p_month_end timestamp with time zone)
+ RETURNS text
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    mark text := 'sums of ' || p_partition;
+    reached timestamptz := coalesce((SELECT w.reached_at FROM public.rollup_watermarks w WHERE w.name = mark), p_month_start);
+    until timestamptz := least(reached + interval '24 hours', p_month_end);
+BEGIN
+    IF reached >= p_month_end THEN
+        RETURN NULL;
+    END IF;
+    EXECUTE format(
+        'INSERT INTO public.usage_rollups AS r (user_id, feature_id, period, period_start, bucket, amount, overage, events)
+         SELECT user_id, feature_id, period, period_start, date_trunc(''hour'', created_at, ''UTC''), sum(amount), sum(overage), count(*)
+         FROM public.%I WHERE created_at >= $1 AND created_at < $2 GROUP BY 1, 2, 3, 4, 5
+         ON CONFLICT (user_id, feature_id, period, period_start, bucket)
+         DO UPDATE SET amount = EXCLUDED.amount, overage = EXCLUDED.overage, events = EXCLUDED.events
+         WHERE (r.amount, r.overage, r.events) IS DISTINCT FROM (EXCLUDED.amount, EXCLUDED.overage, EXCLUDED.events)', p_partition)
+        USING reached, until;
+    INSERT INTO public.rollup_watermarks AS w (name, reached_at) VALUES (mark, until)
+    ON CONFLICT (name) DO UPDATE SET reached_at = EXCLUDED.reached_at;
+    RETURN 'summed ' || p_partition || ' up to ' || to_char(until AT TIME ZONE 'UTC', 'YYYY-MM-DD');
+END
+$function$;
+
+CREATE OR REPLACE FUNCTION public.sum_usage_hours(p_from timestamp with time zone, p_to timestamp with time zone)
+ RETURNS void
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+    INSERT INTO public.usage_rollups AS r (user_id, feature_id, period, period_start, bucket, amount, overage, events)
+    SELECT e.user_id, e.feature_id, e.period, e.period_start, pg_catalog.date_trunc('hour', e.created_at, 'UTC'),
+        sum(e.amount), sum(e.overage), count(*)
+    FROM public.usage_events e
+    WHERE e.created_at >= p_from AND e.created_at < p_to
+    GROUP BY 1, 2, 3, 4, 5
+    ON CONFLICT (user_id, feature_id, period, period_start, bucket)
+        DO UPDATE SET amount = EXCLUDED.amount, overage = EXCLUDED.overage, events = EXCLUDED.events
+        WHERE (r.amount, r.overage, r.events) IS DISTINCT FROM (EXCLUDED.amount, EXCLUDED.overage, EXCLUDED.events)
+$function$;
+
+CREATE OR REPLACE FUNCTION public.total_usage_rollups()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    come text := 'SELECT bucket, feature_id, period, period_start, amount, overage, events FROM come';
+    gone text := 'SELECT bucket, feature_id, period, period_start, -amount AS amount, -overage AS overage, -events AS events FROM gone';
+    changes text := CASE TG_OP WHEN 'INSERT' THEN come WHEN 'DELETE' THEN gone ELSE come || ' UNION ALL ' || gone END;
+BEGIN
+    EXECUTE 'INSERT INTO public.usage_totals AS t (bucket, feature_id, period, period_start, amount, overage, events)
+        SELECT c.bucket, c.feature_id, c.period, c.period_start, sum(c.amount), sum(c.overage), sum(c.events)
+        FROM (' || changes || ') c GROUP BY 1, 2, 3, 4
+        HAVING (sum(c.amount), sum(c.overage), sum(c.events)) IS DISTINCT FROM (0, 0, 0)
+        ORDER BY 1, 2, 3, 4
+        ON CONFLICT (bucket, feature_id, period, period_start)
+        DO UPDATE SET amount = t.amount + EXCLUDED.amount, overage = t.overage + EXCLUDED.overage, events = t.events + EXCLUDED.events';
+    IF TG_OP <> 'INSERT' THEN
+        EXECUTE 'DELETE FROM public.usage_totals t USING (SELECT DISTINCT bucket, feature_id, period, period_start FROM gone) g
+            WHERE t.events = 0 AND t.bucket = g.bucket AND t.feature_id = g.feature_id AND t.period = g.period AND t.period_start = g.period_start';
+    END IF;
+    RETURN NULL;
 END
 $function$;
 
 CREATE OR REPLACE FUNCTION public.update_updated_at_column()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 BEGIN
     NEW.updated_at = CURRENT_TIMESTAMP;
@@ -1959,7 +2718,7 @@ CREATE OR REPLACE FUNCTION public.usage_months()
  RETURNS TABLE(month_start timestamp with time zone, partition text)
  LANGUAGE sql
  STABLE SECURITY DEFINER
- SET search_path TO ''
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
     SELECT pg_catalog.to_date(pg_catalog.right(c.relname, 7), 'YYYY_MM')::timestamp AT TIME ZONE 'UTC', c.relname::text
     FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
@@ -1983,6 +2742,7 @@ CREATE OR REPLACE FUNCTION public.usage_period_index(p_anchor timestamp with tim
  RETURNS integer
  LANGUAGE sql
  IMMUTABLE PARALLEL SAFE
+ SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
     SELECT m.months - CASE WHEN m.anchor + make_interval(months => m.months) > m.at THEN 1 ELSE 0 END
     FROM (
@@ -2026,7 +2786,7 @@ $function$;
 
 -- Views
 
-CREATE VIEW public.user_plan_summary WITH (security_invoker=on) AS
+CREATE VIEW public.user_plan_summary WITH (security_invoker=true) AS
  SELECT u.id,
     public.identity_email(u.id) AS email,
     u.name,
@@ -2040,9 +2800,9 @@ CREATE VIEW public.user_plan_summary WITH (security_invoker=on) AS
     us.cancel_at_period_end
    FROM public.users u
      LEFT JOIN public.plans p ON p.id::text = u.plan_id::text
-     LEFT JOIN public.user_subscriptions us ON us.user_id = u.id AND (us.status::text = ANY (ARRAY['active'::character varying, 'trialing'::character varying, 'past_due'::character varying]::text[]));
+     LEFT JOIN public.user_subscriptions us ON us.user_id = u.id AND (us.status::text = ANY (ARRAY['active'::character varying, 'trialing'::character varying, 'past_due'::character varying]::text[])) AND NOT us.is_duplicate;
 
-CREATE VIEW public.user_feature_access WITH (security_invoker=on) AS
+CREATE VIEW public.user_feature_access WITH (security_invoker=true) AS
  SELECT u.id AS user_id,
     public.identity_email(u.id) AS email,
     u.plan_id AS plan_type,
@@ -2061,7 +2821,7 @@ CREATE VIEW public.user_feature_access WITH (security_invoker=on) AS
      LEFT JOIN public.feature_overrides o ON o.user_id = u.id AND o.feature_id::text = f.id::text AND (o.expires_at IS NULL OR o.expires_at > now())
   WHERE f.is_active = true;
 
-CREATE VIEW public.ai_usage_monthly WITH (security_invoker=on) AS
+CREATE VIEW public.ai_usage_monthly WITH (security_invoker=true) AS
  SELECT l.user_id,
     date_trunc('month'::text, l.created_at, 'UTC'::text) AS usage_month,
     l.provider,
@@ -2075,13 +2835,14 @@ CREATE VIEW public.ai_usage_monthly WITH (security_invoker=on) AS
    FROM public.ai_usage_logs l
   GROUP BY l.user_id, (date_trunc('month'::text, l.created_at, 'UTC'::text)), l.provider;
 
-CREATE VIEW public.integrity_findings WITH (security_invoker=on) AS
+CREATE VIEW public.integrity_findings WITH (security_invoker=true) AS
  SELECT f.finding,
     f.subject,
     f.detail
    FROM public.integrity_findings() f(finding, subject, detail);
 
 -- Rights
+GRANT DELETE, SELECT ON TABLE public.address_digests TO app_service;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.ai_answers TO app_service;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.ai_usage_logs TO app_service;
 GRANT INSERT, SELECT ON TABLE public.ai_usage_logs TO app_user;
@@ -2090,9 +2851,10 @@ GRANT SELECT ON TABLE public.ai_usage_logs TO readonly_user;
 GRANT SELECT ON TABLE public.ai_usage_monthly TO app_service;
 GRANT SELECT ON TABLE public.ai_usage_monthly TO authenticated;
 GRANT SELECT ON TABLE public.ai_usage_monthly TO readonly_user;
+GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.ai_usage_totals TO app_service;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.api_key_counters TO app_service;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.api_keys TO app_service;
-GRANT SELECT (id, user_id, key_prefix, last_four, name, permissions, on_behalf, is_active, last_used_at, expires_at, rotated_to, revoked_at, created_at, updated_at, requests_per_minute, tokens_per_minute, monthly_cost_nano_usd) ON TABLE public.api_keys TO authenticated;
+GRANT SELECT (id, user_id, key_prefix, last_four, name, permissions, on_behalf, is_active, last_used_at, expires_at, rotated_to, revoked_at, created_at, updated_at, requests_per_minute, tokens_per_minute, monthly_cost_nano_usd, lineage_id, makers) ON TABLE public.api_keys TO authenticated;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.api_usage TO app_service;
 GRANT SELECT (id, api_id, "timestamp", request_count, response_time) ON TABLE public.api_usage TO authenticated;
 GRANT INSERT, SELECT ON TABLE public.audit_logs TO app_service;
@@ -2116,8 +2878,9 @@ GRANT SELECT (id, user_id, name, description, code, endpoint, is_active, created
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.idempotency_keys TO app_service;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.idempotent_answers TO app_service;
 GRANT SELECT ON TABLE public.integrity_findings TO app_service;
+GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.integrity_pieces TO app_service;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.learning_progress TO app_service;
-GRANT DELETE, INSERT (id, user_id, lesson_id, status, started_at, completed_at), SELECT (id, user_id, lesson_id, status, started_at, completed_at), UPDATE (status, started_at, completed_at) ON TABLE public.learning_progress TO authenticated;
+GRANT DELETE, INSERT (id, user_id, lesson_id, status, started_at, completed_at), SELECT (id, user_id, lesson_id, status, started_at, completed_at), UPDATE (id, user_id, lesson_id, status, started_at, completed_at) ON TABLE public.learning_progress TO authenticated;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.model_prices TO app_service;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.organization_members TO app_service;
 GRANT SELECT (organization_id, user_id, role, created_at) ON TABLE public.organization_members TO authenticated;
@@ -2134,6 +2897,7 @@ GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.plans TO app_service;
 GRANT SELECT ON TABLE public.plans TO app_user;
 GRANT SELECT (id, name, display_name, description, price_monthly, price_yearly, currency, stripe_price_id_monthly, stripe_price_id_yearly, is_active, created_at, updated_at) ON TABLE public.plans TO authenticated;
 GRANT SELECT ON TABLE public.plans TO readonly_user;
+GRANT SELECT ON TABLE public.product_base_migrations TO app_service;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.refresh_tokens TO app_service;
 GRANT SELECT ON TABLE public.replaceable_checksums TO app_service;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.rollup_watermarks TO app_service;
@@ -2143,7 +2907,7 @@ GRANT SELECT ON TABLE public.runtime_settings TO readonly_user;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.scheduled_plan_changes TO app_service;
 GRANT SELECT (user_id, plan_id, effective_at, reason, requested_by, created_at) ON TABLE public.scheduled_plan_changes TO authenticated;
 GRANT SELECT ON TABLE public.scheduled_plan_changes TO readonly_user;
-GRANT SELECT ON TABLE public.seaql_migrations TO app_service;
+GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.sealed_usage TO app_service;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.sessions TO app_service;
 GRANT SELECT (id, user_id, kind, user_agent, created_at, last_seen_at, expires_at, revoked_at) ON TABLE public.sessions TO authenticated;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.signing_keys TO app_service;
@@ -2151,7 +2915,7 @@ GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.stripe_events TO app_servic
 GRANT INSERT, SELECT ON TABLE public.token_transactions TO app_service;
 GRANT SELECT (id, user_id, amount, type, description, reference_id, balance_after, idempotency_key, seq, prev_hash, hash, created_at) ON TABLE public.token_transactions TO authenticated;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.tutorial_completion TO app_service;
-GRANT DELETE, INSERT (id, user_id, tutorial_id, completion_percentage, last_accessed), SELECT (id, user_id, tutorial_id, completion_percentage, last_accessed), UPDATE (completion_percentage, last_accessed) ON TABLE public.tutorial_completion TO authenticated;
+GRANT DELETE, INSERT (id, user_id, tutorial_id, completion_percentage, last_accessed), SELECT (id, user_id, tutorial_id, completion_percentage, last_accessed), UPDATE (id, user_id, tutorial_id, completion_percentage, last_accessed) ON TABLE public.tutorial_completion TO authenticated;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.usage_alerts TO app_service;
 GRANT SELECT (id, user_id, feature_id, period, period_start, threshold_percent, used, limit_value, acknowledged_at, created_at) ON TABLE public.usage_alerts TO authenticated;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.usage_counters TO app_service;
@@ -2164,6 +2928,8 @@ GRANT SELECT (id, user_id, feature_id, period, period_start, amount, tokens_rese
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.usage_rollups TO app_service;
 GRANT SELECT (user_id, feature_id, period, period_start, bucket, amount, overage, events) ON TABLE public.usage_rollups TO authenticated;
 GRANT SELECT ON TABLE public.usage_rollups TO readonly_user;
+GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.usage_seals TO app_service;
+GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.usage_totals TO app_service;
 GRANT SELECT ON TABLE public.user_feature_access TO app_service;
 GRANT SELECT ON TABLE public.user_feature_access TO authenticated;
 GRANT SELECT ON TABLE public.user_feature_access TO readonly_user;
@@ -2172,7 +2938,7 @@ GRANT SELECT ON TABLE public.user_plan_summary TO authenticated;
 GRANT SELECT ON TABLE public.user_plan_summary TO readonly_user;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.user_subscriptions TO app_service;
 GRANT INSERT, SELECT, UPDATE ON TABLE public.user_subscriptions TO app_user;
-GRANT SELECT (id, user_id, plan_id, stripe_subscription_id, stripe_price_id, billing_interval, status, trial_start, trial_end, current_period_start, current_period_end, cancel_at_period_end, past_due_since, ended_at, created_at, updated_at) ON TABLE public.user_subscriptions TO authenticated;
+GRANT SELECT (id, user_id, plan_id, stripe_subscription_id, stripe_price_id, billing_interval, status, trial_start, trial_end, current_period_start, current_period_end, cancel_at_period_end, past_due_since, ended_at, created_at, updated_at, end_recorded_at, is_duplicate) ON TABLE public.user_subscriptions TO authenticated;
 GRANT SELECT ON TABLE public.user_subscriptions TO readonly_user;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.users TO app_service;
 GRANT INSERT, SELECT, UPDATE ON TABLE public.users TO app_user;
@@ -2187,10 +2953,13 @@ GRANT EXECUTE ON FUNCTION public.caller_role() TO authenticated;
 GRANT EXECUTE ON FUNCTION public.caller_role() TO readonly_user;
 GRANT EXECUTE ON FUNCTION public.check_feature_access(uuid,text) TO app_service;
 GRANT EXECUTE ON FUNCTION public.check_feature_access(uuid,text) TO authenticated;
+GRANT EXECUTE ON FUNCTION public.check_integrity_piece(text,interval) TO app_service;
 GRANT EXECUTE ON FUNCTION public.check_usage_limit(uuid,text) TO app_service;
 GRANT EXECUTE ON FUNCTION public.check_usage_limit(uuid,text) TO authenticated;
+GRANT EXECUTE ON FUNCTION public.claim_integrity_piece(timestamp with time zone) TO app_service;
 GRANT EXECUTE ON FUNCTION public.consume_usage(uuid,text,bigint,text) TO app_service;
 GRANT EXECUTE ON FUNCTION public.consume_usage(uuid,text,bigint,text) TO authenticated;
+GRANT EXECUTE ON FUNCTION public.delete_usage_keys(interval,bigint) TO app_service;
 GRANT EXECUTE ON FUNCTION public.effective_plan(uuid,timestamp with time zone) TO app_service;
 GRANT EXECUTE ON FUNCTION public.effective_plan(uuid,timestamp with time zone) TO authenticated;
 GRANT EXECUTE ON FUNCTION public.effective_plan(uuid,timestamp with time zone) TO readonly_user;
@@ -2205,8 +2974,10 @@ GRANT EXECUTE ON FUNCTION public.identity_email(uuid) TO authenticated;
 GRANT EXECUTE ON FUNCTION public.identity_email(uuid) TO readonly_user;
 GRANT EXECUTE ON FUNCTION public.identity_exists(uuid) TO app_service;
 GRANT EXECUTE ON FUNCTION public.identity_find(text) TO app_service;
+GRANT EXECUTE ON FUNCTION public.identity_owns_address(uuid,text) TO app_service;
 GRANT EXECUTE ON FUNCTION public.identity_register(uuid,text,text) TO app_service;
 GRANT EXECUTE ON FUNCTION public.identity_set_password(uuid,text) TO app_service;
+GRANT EXECUTE ON FUNCTION public.identity_states(uuid[]) TO app_service;
 GRANT EXECUTE ON FUNCTION public.integrity_findings() TO app_service;
 GRANT EXECUTE ON FUNCTION public.lapsed_subscription(uuid,text) TO app_service;
 GRANT EXECUTE ON FUNCTION public.lapsed_subscription(uuid,text) TO authenticated;
@@ -2223,6 +2994,7 @@ GRANT EXECUTE ON FUNCTION public.request_actor() TO readonly_user;
 GRANT EXECUTE ON FUNCTION public.request_user_id() TO app_service;
 GRANT EXECUTE ON FUNCTION public.request_user_id() TO authenticated;
 GRANT EXECUTE ON FUNCTION public.request_user_id() TO readonly_user;
+GRANT EXECUTE ON FUNCTION public.roll_up_ai_usage() TO app_service;
 GRANT EXECUTE ON FUNCTION public.roll_up_usage() TO app_service;
 GRANT EXECUTE ON FUNCTION public.usage_period_end(text,timestamp with time zone,timestamp with time zone) TO app_service;
 GRANT EXECUTE ON FUNCTION public.usage_period_end(text,timestamp with time zone,timestamp with time zone) TO authenticated;

@@ -1,8 +1,8 @@
 //! The schema of Product Base: its steps, what is replaced in place, its seeds and its checks.
 //!
-//! Promise: `up` twice is once; a run that was killed is finished by the next; two runners wait for each other by
-//! a row that only the owner can lock (`lock.rs`); nobody who
-//! uses the database waits longer than 300 ms for a run (`runner.rs`); a run that cannot begin changes nothing (`refusal.rs`);
+//! Promise: `up` twice is once; a run that was killed is finished by the next; two runners wait for each other by a row
+//! that only the owner can lock (`lock.rs`); nobody who uses the database waits longer than 300 ms for a run (`runner.rs`);
+//! a run that cannot begin changes nothing (`refusal.rs`);
 //! `down` leaves nothing of ours but the roles, and touches nothing of anybody else's (`auth` of Supabase included).
 //! Cost of an `up` with nothing to do: two connections and about twenty statements.
 
