@@ -11,7 +11,7 @@ const SECRET: &str = "the JWT secret of a Supabase project";
 const ADA: &str = "a0000000-0000-4000-8000-00000000000a";
 const ROOT: &str = "c0000000-0000-4000-8000-00000000000c";
 
-/// What GoTrue has beside the compatible minimum.
+/// What `GoTrue` has beside the compatible minimum.
 const GOTRUE: &str =
     "ALTER TABLE auth.users ALTER COLUMN email DROP NOT NULL, ADD COLUMN email_confirmed_at timestamptz,
     ADD COLUMN phone text, ADD COLUMN banned_until timestamptz, ADD COLUMN deleted_at timestamptz,
@@ -159,7 +159,7 @@ async fn an_identity_that_its_provider_removed_is_gone_with_its_key() {
     }
 }
 
-/// GoTrue's administrators may make an identity under an id of their choice.
+/// `GoTrue`'s administrators may make an identity under an id of their choice.
 #[tokio::test]
 async fn a_token_of_an_earlier_identity_does_not_act_for_a_later_one() {
     let app = app().await;

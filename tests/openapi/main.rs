@@ -1,5 +1,5 @@
-//! The `OpenAPI` document as others read it: it passes an independent validator (PyPI `openapi-spec-validator`), and
-//! requests that another tool makes of it (PyPI `schemathesis`) are answered as it says, for a minute in all, with the
+//! The `OpenAPI` document as others read it: it passes an independent validator (`PyPI` `openapi-spec-validator`), and
+//! requests that another tool makes of it (`PyPI` `schemathesis`) are answered as it says, for a minute in all, with the
 //! credential of an administrator, of a user and of an API key.
 //!
 //! Python with the two packages is looked for in `.openapi` (`make openapi-tools`), then on the path. Where one is missing

@@ -71,7 +71,7 @@ async fn assert_rights_as_elsewhere(owner: &str) {
     assert_same("plain Postgres (before) and Supabase (after)", &rights_of_users(&plain.owner_url()).await, &ours);
 }
 
-/// What default privileges gave to service_role and our promises cannot bear is taken away by name.
+/// What default privileges gave to `service_role` and our promises cannot bear is taken away by name.
 async fn assert_append_only_for_service_role(owner: &str) {
     let of = |verbs: &str| {
         format!(

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use testkit::upstream::{Script, Upstream};
 
 /// No turn of a client may take longer.
-const TURN_WITHIN: Duration = Duration::from_secs(60);
+const TURN_WITHIN: Duration = Duration::from_mins(1);
 
 /// After so long a client is stopped that tries a refused call again and again, as aider does for a minute.
 const REFUSED_WITHIN: Duration = Duration::from_secs(25);
@@ -213,24 +213,24 @@ impl Gateway {
             return None;
         }
         let home = TempDir::new().expect("a folder");
-        let fill = |text: &str| self.fill(text, client, key, prompt, home.path());
+        let filled = |text: &str| self.fill(text, client, key, prompt, home.path());
         fs::create_dir(home.path().join("work")).expect("a folder");
         fs::write(home.path().join("work/secret.txt"), SECRET_IN_FILE).expect("a file");
         for (file, text) in client.files {
             let file = home.path().join(file);
             fs::create_dir_all(file.parent().expect("a file stands in a folder")).expect("a folder");
-            fs::write(file, fill(text)).expect("a file");
+            fs::write(file, filled(text)).expect("a file");
         }
         let shown_in = home.path().join("shown");
         let shown = fs::File::create(&shown_in).expect("a file");
         let mut command = tokio::process::Command::new(program);
         command
-            .args(client.arguments.iter().map(|argument| fill(argument)))
+            .args(client.arguments.iter().map(|argument| filled(argument)))
             .env("HOME", home.path())
             // Some programs trust it more than where they run.
             .env("PWD", home.path().join("work"))
             .env("NO_PROXY", "127.0.0.1")
-            .envs(client.variables.iter().map(|(name, value)| (name, fill(value))))
+            .envs(client.variables.iter().map(|(name, value)| (name, filled(value))))
             .current_dir(home.path().join("work"))
             .stdin(Stdio::null())
             .stdout(shown.try_clone().expect("a file"))

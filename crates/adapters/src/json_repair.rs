@@ -75,7 +75,7 @@ mod tests {
         ) {
             let whole = serde_json::to_string(&raw).unwrap();
             prop_assert_eq!(repaired(whole.as_bytes()), whole);
-            let text: String = units.iter().map(|unit| format!("\\u{unit:04x}")).collect();
+            let text: String = units.iter().map(|unit| format!("\\u{unit:04x}")).collect::<Vec<_>>().concat();
             let json = format!("\"{text}\"");
             let read: Value = serde_json::from_str(&repaired(json.as_bytes())).unwrap();
             let expected = String::from_utf16_lossy(&units);

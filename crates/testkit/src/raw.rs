@@ -70,7 +70,8 @@ impl RawReply {
     }
 
     fn write(&self, stream: &mut TcpStream) -> std::io::Result<()> {
-        let headers: String = self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let headers: String =
+            self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect::<Vec<_>>().concat();
         let status = self.status;
         write!(
             stream,

@@ -187,14 +187,14 @@ impl HttpProvider {
         framing: Framing,
         comments: Comments,
     ) -> Result<Begun, ProviderFault> {
-        let looks = if is_of(&content_type, EVENTS) { Looks::LikeEvents } else { answered.body.looks().await? };
+        let looks = if is_of(&content_type, EVENTS) { Looks::Events } else { answered.body.looks().await? };
         match (looks, framing) {
-            (Looks::LikeEvents, Framing::ServerSentEvents) | (Looks::LikeAList, Framing::JsonArray) => {
+            (Looks::Events, Framing::ServerSentEvents) | (Looks::List, Framing::JsonArray) => {
                 self.events(call, answered, content_type, framing, comments).await
             }
             // One answer, or an error under a status of success.
-            (Looks::LikeAnObject | Looks::LikeAList, _) => self.whole(call, answered, content_type).await,
-            (Looks::LikeEvents | Looks::LikeNothingKnown, _) => Err(wrong_type(&content_type)),
+            (Looks::Object | Looks::List, _) => self.whole(call, answered, content_type).await,
+            (Looks::Events | Looks::Unknown, _) => Err(wrong_type(&content_type)),
         }
     }
 

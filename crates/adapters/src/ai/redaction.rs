@@ -157,7 +157,9 @@ fn spellings(key: &[u8]) -> Vec<Vec<u8>> {
         spellings.push(for_addresses.collect());
         spellings.push(inner);
     }
-    spellings.iter_mut().for_each(|spelling| spelling.make_ascii_lowercase());
+    for spelling in &mut spellings {
+        spelling.make_ascii_lowercase();
+    }
     spellings
 }
 
@@ -184,7 +186,8 @@ mod tests {
     fn no_spelling_of_the_key_is_left() {
         let redactor = Redactor::new(KEY);
         let (percent, code) = ("sk-proj-Zk8%2FqP%2B3xW%3D%3D_v7Lm", hex::encode(KEY));
-        let escaped: String = KEY.chars().map(|character| format!("\\u{:04x}", u32::from(character))).collect();
+        let escaped: String =
+            KEY.chars().map(|character| format!("\\u{:04x}", u32::from(character))).collect::<Vec<_>>().concat();
         let slashes = KEY.replace('/', "\\/");
         for spelling in [KEY, &KEY.to_uppercase(), percent, &percent.to_lowercase(), &code, &escaped, &slashes] {
             let body = format!(r#"{{"error":{{"message":"Authorization: Bearer {spelling} is wrong","n":1.50}}}}"#);

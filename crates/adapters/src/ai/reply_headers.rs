@@ -24,10 +24,10 @@ const LENGTH_MAX: usize = 1_024;
 
 /// Names in lower case, in the order in which they came.
 pub(super) fn for_callers(headers: &HeaderMap) -> Vec<(String, String)> {
-    let passes = |name: &str| {
+    let is_shown = |name: &str| {
         (BEGINS.iter().any(|begin| name.starts_with(begin)) || NAMES.contains(&name)) && !OF_THE_ACCOUNT.contains(&name)
     };
-    let passed = headers.iter().filter(|(name, _)| passes(name.as_str())).filter_map(|(name, value)| {
+    let passed = headers.iter().filter(|(name, _)| is_shown(name.as_str())).filter_map(|(name, value)| {
         let value = value.to_str().ok().filter(|value| value.len() <= LENGTH_MAX)?;
         Some((name.as_str().to_owned(), value.to_owned()))
     });

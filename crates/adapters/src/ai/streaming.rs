@@ -20,6 +20,7 @@ use super::wire::Body;
 
 pub(super) type Comments = Option<Arc<dyn CommentSink>>;
 
+#[expect(clippy::struct_excessive_bools, reason = "each says one thing about where the stream is")]
 pub(super) struct Streaming {
     /// `None` once nothing more is read.
     body: Option<Body>,

@@ -71,10 +71,10 @@ pub(super) struct Body {
 /// What a body looks like, whatever it was declared as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Looks {
-    LikeEvents,
-    LikeAnObject,
-    LikeAList,
-    LikeNothingKnown,
+    Events,
+    Object,
+    List,
+    Unknown,
 }
 
 impl Wire {
@@ -144,7 +144,7 @@ impl Body {
             let Some(bytes) = self.chunk().await? else { break };
             self.ahead.extend_from_slice(bytes.as_ref());
         }
-        Ok(looks_like(&self.ahead).unwrap_or(Looks::LikeNothingKnown))
+        Ok(looks_like(&self.ahead).unwrap_or(Looks::Unknown))
     }
 
     /// What was looked at.
@@ -192,15 +192,15 @@ fn looks_like(begins: &[u8]) -> Option<Looks> {
     let line = bytes.split(|byte| matches!(byte, b'\n' | b'\r')).next().unwrap_or_default();
     let is_line_whole = line.len() < bytes.len() || line.len() > LONGEST_FIELD || line.contains(&b':');
     match bytes.first() {
-        None if begins.len() > BLANKS_MAX => Some(Looks::LikeNothingKnown),
+        None if begins.len() > BLANKS_MAX => Some(Looks::Unknown),
         None => None,
-        Some(b'{') => Some(Looks::LikeAnObject),
-        Some(b'[') => Some(Looks::LikeAList),
+        Some(b'{') => Some(Looks::Object),
+        Some(b'[') => Some(Looks::List),
         Some(_) if !is_line_whole => None,
         Some(_) => {
             let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
             let is_field = matches!(name, b"" | b"data" | b"event" | b"id" | b"retry");
-            Some(if is_field { Looks::LikeEvents } else { Looks::LikeNothingKnown })
+            Some(if is_field { Looks::Events } else { Looks::Unknown })
         }
     }
 }
@@ -235,14 +235,14 @@ mod tests {
     #[test]
     fn a_body_is_told_by_how_it_begins() {
         for (begins, looks) in [
-            ("data: {}", Some(Looks::LikeEvents)),
-            ("\u{feff}\r\nevent:x", Some(Looks::LikeEvents)),
-            (": comment", Some(Looks::LikeEvents)),
-            ("data\n", Some(Looks::LikeEvents)),
-            (" {", Some(Looks::LikeAnObject)),
-            ("[", Some(Looks::LikeAList)),
-            ("<html>", Some(Looks::LikeNothingKnown)),
-            ("upstream: no", Some(Looks::LikeNothingKnown)),
+            ("data: {}", Some(Looks::Events)),
+            ("\u{feff}\r\nevent:x", Some(Looks::Events)),
+            (": comment", Some(Looks::Events)),
+            ("data\n", Some(Looks::Events)),
+            (" {", Some(Looks::Object)),
+            ("[", Some(Looks::List)),
+            ("<html>", Some(Looks::Unknown)),
+            ("upstream: no", Some(Looks::Unknown)),
             ("dat", None),
             ("\n\n", None),
             ("", None),

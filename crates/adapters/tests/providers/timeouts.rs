@@ -71,7 +71,7 @@ async fn comments_are_heard_before_the_answer_and_none_is_lost() {
     tokio::spawn(async move {
         let (mut connection, _) = listener.accept().await.unwrap();
         let mut request = [0; 4_096];
-        connection.read(&mut request).await.unwrap();
+        assert!(connection.read(&mut request).await.unwrap() > 0);
         let head = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: text/event-stream\r\n\r\n: AT WORK\n\n";
         connection.write_all(head).await.unwrap();
         told.await.unwrap();

@@ -114,6 +114,6 @@ impl AccountService {
 
     fn recovery_mark(&self, user_id: UserId, code: &str) -> String {
         let mark = self.secrets.mark(&format!("recovery code of {user_id}: {code}"));
-        mark.iter().map(|byte| format!("{byte:02x}")).collect()
+        mark.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
     }
 }

@@ -43,7 +43,7 @@ pub struct Place<'a> {
     beside: &'a Beside,
     user: Uuid,
     turn: Option<OwnedMutexGuard<()>>,
-    _place: Option<SemaphorePermit<'a>>,
+    _permit: Option<SemaphorePermit<'a>>,
 }
 
 impl Drop for Place<'_> {
@@ -73,8 +73,8 @@ impl Beside {
         let turn = turn.lock_owned().await;
         let places = if self.is_busy(user) { &self.place_of_busy } else { &self.places };
         // The semaphores are never closed.
-        let place = places.acquire().await.ok();
-        Place { beside: self, user, turn: Some(turn), _place: place }
+        let permit = places.acquire().await.ok();
+        Place { beside: self, user, turn: Some(turn), _permit: permit }
     }
 
     /// Whether a row of this user was found locked a moment ago: a batch leaves their commands out.
@@ -132,7 +132,9 @@ mod tests {
     async fn users_with_locked_rows_take_no_place_of_others() {
         let beside = Beside::new();
         let users: Vec<Uuid> = (1..=20).map(Uuid::from_u128).collect();
-        users.iter().for_each(|user| beside.found_locked(*user));
+        for user in &users {
+            beside.found_locked(*user);
+        }
         let _one = beside.enter(users[0]).await;
         assert!(!is_let_in(&beside, users[1]).await, "they share one place");
         assert!(is_let_in(&beside, Uuid::from_u128(99)).await);

@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(admit("192.0.2.1").err(), Some(Refused::Address));
         assert_eq!(admit("::ffff:192.0.2.1").err(), Some(Refused::Address));
         let others = ["192.0.2.2", "10.0.0.1", "10.0.0.1", "10.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.1", "::1"];
-        assert!(others.map(|peer| admit(peer)).iter().all(Result::is_ok));
+        assert!(others.map(&admit).iter().all(Result::is_ok));
         drop(held);
         assert!(admit("192.0.2.1").is_ok());
         assert_eq!((admission.open(), admission.by_address.lock().unwrap().len()), (0, 0));

@@ -38,7 +38,7 @@ pub fn conversation(dialect: Dialect, body: &Value) -> Result<Conversation, Prob
         tools: tools(dialect, body),
         tool_choice,
         parallel_tools,
-        max_output_tokens: bounds.filter_map(|value| bound(Some(value))).next(),
+        max_output_tokens: bounds.into_iter().find_map(|value| bound(Some(value))),
         ..Conversation::default()
     })
 }
@@ -234,11 +234,13 @@ fn choice(dialect: Dialect, body: &Value) -> (ToolChoice, Option<bool>) {
         }
         Dialect::Gemini => {
             let config = either(body, "toolConfig", "tool_config").unwrap_or(&Value::Null);
-            let calling = either(config, "functionCallingConfig", "function_calling_config").unwrap_or(&Value::Null);
-            let names = either(calling, "allowedFunctionNames", "allowed_function_names").and_then(Value::as_array);
-            let choice = match (text(calling, "mode").unwrap_or_default().to_uppercase().as_str(), names) {
+            let function_calling =
+                either(config, "functionCallingConfig", "function_calling_config").unwrap_or(&Value::Null);
+            let allowed =
+                either(function_calling, "allowedFunctionNames", "allowed_function_names").and_then(Value::as_array);
+            let choice = match (text(function_calling, "mode").unwrap_or_default().to_uppercase().as_str(), allowed) {
                 ("NONE", _) => ToolChoice::Never,
-                ("ANY", Some(names)) if !names.is_empty() => named(names.first().and_then(Value::as_str)),
+                ("ANY", Some(only)) if !only.is_empty() => named(only.first().and_then(Value::as_str)),
                 ("ANY", _) => ToolChoice::Required,
                 _ => ToolChoice::Auto,
             };

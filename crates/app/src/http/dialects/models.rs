@@ -38,8 +38,8 @@ pub async fn list_dialect_models(
     let ids: Vec<&str> = models.iter().map(|priced| priced.model.id.as_str()).collect();
     let page = asked.page(&ids)?;
     let shown = models.get(page.from..page.to).unwrap_or_default();
-    let items = shown.iter().map(|model| one(dialect, model)).collect();
-    Ok(HttpResponse::Ok().json(page.listed(dialect, items, &ids)))
+    let items: Vec<_> = shown.iter().map(|model| one(dialect, model)).collect();
+    Ok(HttpResponse::Ok().json(page.listed(dialect, &items, &ids)))
 }
 
 /// One of them, by its name or another name of it.

@@ -90,7 +90,7 @@ fn number(name: &'static str, text: &str, may_exceed: bool) -> Result<usize, Pro
 
 impl Page {
     /// The list with what each dialect says of its pages.
-    pub fn listed(&self, dialect: Dialect, items: Vec<Value>, ids: &[&str]) -> Value {
+    pub fn listed(&self, dialect: Dialect, items: &[Value], ids: &[&str]) -> Value {
         let shown = ids.get(self.from..self.to).unwrap_or_default();
         let (first, last) = (shown.first(), shown.last());
         match dialect {

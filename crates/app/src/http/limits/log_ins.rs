@@ -22,7 +22,7 @@ struct Failures {
 }
 
 /// An attempt that was let through. Forgotten, it stays a failure.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Attempt {
     pair: Place,
     account: Place,
