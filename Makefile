@@ -56,6 +56,11 @@ clients: ## Install coding agents and chat clients into .clients, so that `make 
 	@test -x .clients/python/bin/python || python3 -m venv .clients/python
 	@.clients/python/bin/python -m pip install --quiet --upgrade aider-chat llm
 
+.PHONY: openapi-tools
+openapi-tools: ## Install a validator of OpenAPI and schemathesis into .openapi, so that `make test` holds the document with them
+	@test -x .openapi/bin/python || python3 -m venv .openapi
+	@.openapi/bin/python -m pip install --quiet --upgrade openapi-spec-validator schemathesis
+
 .PHONY: lint
 lint: fmt-check ## Check the format, and let clippy accept no warning
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
@@ -107,4 +112,4 @@ docs: postgres ## Write docs/openapi.json and docs/schema.sql anew (a test holds
 .PHONY: clean
 clean: ## Remove what was built and installed here; the data in .data stays
 	$(CARGO) clean
-	rm -rf .postgres .sdks .clients
+	rm -rf .postgres .sdks .clients .openapi

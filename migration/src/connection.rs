@@ -26,11 +26,27 @@ pub async fn connect(database_url: &str) -> anyhow::Result<DatabaseConnection> {
     Database::connect(options).await.map_err(|error| {
         let shown = without_password(database_url);
         let cause = error.to_string().replace(database_url, &shown);
+        if let Some(why) = tls_trouble(&cause) {
+            return anyhow!("{shown} answers, and its TLS cannot be used: {why} ({cause})");
+        }
         anyhow!(
             "no connection to {shown}: is Postgres running there, and is this the direct URL \
              (PB__DATABASE__DIRECT_URL) and not a pooler's? {cause}"
         )
     })
+}
+
+/// What is wrong with the server's TLS, where that is why there is no connection: its certificate, or TLS itself.
+fn tls_trouble(cause: &str) -> Option<&'static str> {
+    let has = |text: &str| cause.contains(text);
+    if has("UnsupportedCertVersion") {
+        return Some("its certificate is of X.509 version 1; make one of version 3");
+    }
+    if has("peer certificate") || has("InvalidCertificate") {
+        return Some("its certificate is refused; look at its names, its dates and who signed it, or at `sslrootcert`");
+    }
+    let is_tls = has("TLS") || has("HandshakeFailure") || has("handshake") || has("received fatal alert");
+    is_tls.then_some("no TLS session could be agreed on; look at `sslmode` and at the server's `ssl`")
 }
 
 pub async fn query_one<C: ConnectionTrait>(connection: &C, sql: &str) -> anyhow::Result<QueryResult> {
@@ -64,9 +80,14 @@ pub async fn table_exists<C: ConnectionTrait>(connection: &C, table: &str) -> an
 /// Whether the same statement may succeed when it is sent again: a busy table, a deadlock, or another runner
 /// that made the same role in the same moment.
 pub fn is_passing(error: &DbErr) -> bool {
+    is_busy(error) || has_code(error, &["23505", "42710"])
+}
+
+/// Whether somebody else has locked or just changed what the statement needs.
+pub fn is_busy(error: &DbErr) -> bool {
     let Some(answer) = answer_of(error) else { return false };
     match answer.code().as_deref() {
-        Some("55P03" | "40P01" | "40001" | "23505" | "42710") => true,
+        Some("55P03" | "40P01" | "40001") => true,
         Some("XX000") => answer.message().contains("tuple concurrently"),
         _ => false,
     }
@@ -74,7 +95,8 @@ pub fn is_passing(error: &DbErr) -> bool {
 
 /// Whether Postgres refused with one of these codes.
 pub fn has_code(error: &DbErr, codes: &[&str]) -> bool {
-    answer_of(error).and_then(|answer| answer.code()).is_some_and(|code| codes.contains(&code.as_ref()))
+    let Some(answer) = answer_of(error) else { return false };
+    answer.code().is_some_and(|code| codes.contains(&code.as_ref()))
 }
 
 fn answer_of(error: &DbErr) -> Option<&dyn sqlx::error::DatabaseError> {
@@ -108,7 +130,7 @@ pub fn without_password(database_url: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{name_array, without_password};
+    use super::{name_array, tls_trouble, without_password};
 
     #[test]
     fn an_error_message_keeps_the_host_and_loses_the_password() {
@@ -127,5 +149,15 @@ mod tests {
     #[test]
     fn names_become_one_literal() {
         assert_eq!(name_array(&["plans", "o'brien"]), "ARRAY['plans', 'o''brien']::text[]");
+    }
+
+    #[test]
+    fn a_certificate_is_told_as_what_it_is() {
+        let v1 = "Connection Error: error communicating with database: invalid peer certificate: \
+                  Other(OtherError(UnsupportedCertVersion))";
+        assert!(tls_trouble(v1).unwrap().contains("version 1"));
+        assert!(tls_trouble("invalid peer certificate: UnknownIssuer").unwrap().contains("refused"));
+        assert!(tls_trouble("error occurred while attempting to establish a TLS connection").is_some());
+        assert!(tls_trouble("error communicating with database: Connection refused (os error 111)").is_none());
     }
 }

@@ -1,12 +1,15 @@
 //! The schema of Product Base: its steps, what is replaced in place, its seeds and its checks.
 //!
-//! Promise: `up` twice is once; a run that was killed is finished by the next; two runners wait for each other;
+//! Promise: `up` twice is once; a run that was killed is finished by the next; two runners wait for each other by
+//! a row that only the owner can lock (`lock.rs`); nobody who
+//! uses the database waits longer than 300 ms for a run (`runner.rs`); a run that cannot begin changes nothing (`refusal.rs`);
 //! `down` leaves nothing of ours but the roles, and touches nothing of anybody else's (`auth` of Supabase included).
-//! Cost of an `up` with nothing to do: two connections and about fifteen statements.
+//! Cost of an `up` with nothing to do: two connections and about twenty statements.
+
+use std::time::Duration;
 
 use anyhow::{Context, bail};
-use sea_orm_migration::MigratorTrait;
-use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseConnection};
+use sea_orm_migration::sea_orm::DatabaseConnection;
 
 mod connection;
 #[cfg(test)]
@@ -25,17 +28,24 @@ mod m20261120_000010_create_ai_answers;
 mod m20261121_000011_carry_counters_and_settle_holds;
 mod m20261121_000012_find_refunds;
 mod m20261121_000013_chat_and_key_limits;
-mod m20261130_000016_address_digests;
 mod m20261201_000014_key_lineages;
 mod m20261201_000015_count_by_lineage;
+mod m20261201_000016_address_digests;
 mod m20261201_000018_proofs_of_sessions;
 mod m20261201_000019_second_factors;
 mod m20261201_000020_fence_of_sums;
 mod m20261201_000021_subscriptions_and_defaults;
+mod m20261201_000022_totals_and_proofs;
+mod m20261201_000023_indexes_of_lists;
+mod m20261201_000024_organizations_outlive_owners;
 mod m20261201_000026_books_outlive_the_person;
+mod m20261201_000029_answers_left_behind;
 mod objects;
+mod record;
+mod refusal;
 mod replaceable;
 mod roles;
+mod runner;
 mod schema_dump;
 mod seed;
 mod status;
@@ -43,15 +53,16 @@ mod step;
 mod steps;
 mod verify;
 
+pub use runner::LOCK_PATIENCE;
 pub use schema_dump::schema_sql;
 pub use seed::{SeedSettings, seed, seed_with};
 pub use status::{StepStatus, status};
 pub use verify::{Finding, Severity, verify};
 
-use connection::{connect, query_all, query_one, table_exists};
-use lock::Lock;
+use connection::{query_all, query_one, table_exists};
 use objects::{LOCKS, RECORD};
-use steps::{Migrator, STEPS};
+use runner::Runner;
+use steps::STEPS;
 
 const NO_TEMPORARY: &str = include_str!("temporary.sql");
 
@@ -73,90 +84,85 @@ pub fn names() -> Vec<String> {
 
 /// Brings the database to this schema: roles, steps, replaceable objects whose text has changed, partitions.
 pub async fn up(database_url: &str) -> anyhow::Result<Report> {
-    let lock = Lock::acquire(database_url).await?;
-    let connection = connect(database_url).await?;
-    let report = up_locked(&connection).await;
-    lock.end(connection, report).await
+    up_within(database_url, LOCK_PATIENCE).await
 }
 
-async fn up_locked(connection: &DatabaseConnection) -> anyhow::Result<Report> {
+/// The same, waiting for locks no longer than `patience` in all.
+pub async fn up_within(database_url: &str, patience: Duration) -> anyhow::Result<Report> {
+    let runner = Runner::start(database_url, patience).await?;
+    let report = up_locked(&runner).await;
+    runner.end(report).await
+}
+
+async fn up_locked(runner: &Runner) -> anyhow::Result<Report> {
+    let connection = &runner.connection;
+    let before = record::read(connection).await?;
+    refusal::check(connection, &before).await?;
     roles::ensure(connection).await?;
-    let before = status::applied(connection).await?;
-    refuse_older_binary(&before)?;
-    let pending: Vec<_> = STEPS.iter().filter(|step| !before.iter().any(|name| name == step.name)).collect();
-    let pending_tables: Vec<&str> = pending.iter().flat_map(|step| step.tables()).collect();
-    objects::refuse_foreign(connection, &pending_tables).await?;
-    if !pending.is_empty() {
-        make_record(connection).await?;
-        Migrator::up(connection, None)
+    record::make(runner).await?;
+    let mut applied = Vec::new();
+    for step in STEPS.iter().filter(|step| !before.has(step.name)) {
+        let parts_done = before.parts_done(step.name).unwrap_or_default();
+        step.apply(runner, parts_done)
             .await
             .context("a step could not be applied; what came before it stays, and the next `up` goes on from there")?;
+        applied.push(step.name.to_owned());
     }
-    let replaced = replaceable::apply(connection).await?;
-    connection
-        .execute_unprepared(NO_TEMPORARY)
-        .await
-        .context("the right to make temporary objects could not be taken from PUBLIC")?;
-    for row in query_all(connection, "SELECT public.maintain_partitions() AS line").await? {
-        tracing::info!("{}", row.try_get::<String>("", "line")?);
-    }
-    Ok(Report { applied: pending.iter().map(|step| step.name.to_owned()).collect(), replaced, seeded: 0 })
+    let replaced = replaceable::apply(runner).await?;
+    runner.transaction("the right of PUBLIC to make temporary objects", &[NO_TEMPORARY]).await?;
+    maintain_partitions(runner).await?;
+    Ok(Report { applied, replaced, seeded: 0 })
 }
 
-/// An older binary would put older texts over newer functions, and cannot undo what it does not know.
-fn refuse_older_binary(applied: &[String]) -> anyhow::Result<()> {
-    match applied.iter().find(|name| !STEPS.iter().any(|step| step.name == name.as_str())) {
-        Some(unknown) => {
-            bail!("the database has the step {unknown}, which this binary does not know: migrate with the newer one")
-        }
-        None => Ok(()),
+/// The months that are missing. Old ones are dropped by the service's job, and not by a start. The claim is the job's.
+async fn maintain_partitions(runner: &Runner) -> anyhow::Result<()> {
+    for row in
+        query_all(&runner.connection, "SELECT w.parent, w.month::text AS month FROM public.partitions_to_make() w")
+            .await?
+    {
+        let (parent, month): (String, String) = (row.try_get("", "parent")?, row.try_get("", "month")?);
+        let make = format!("SELECT public.make_partition('{parent}', '{month}')");
+        runner.transaction(&format!("the month {month} of {parent}"), &[CLAIM_PARTITIONS, &make]).await?;
+        tracing::info!("made the month {month} of {parent}");
     }
-}
-
-/// The table is sea-orm's; it is made here, closed from its first moment, because Supabase gives new tables to everybody.
-async fn make_record(connection: &DatabaseConnection) -> anyhow::Result<()> {
-    if table_exists(connection, RECORD).await? {
-        return Ok(());
-    }
-    let create = format!(
-        "CREATE TABLE IF NOT EXISTS public.{RECORD} (version varchar NOT NULL, applied_at bigint NOT NULL, \
-         CONSTRAINT {RECORD}_pkey PRIMARY KEY (version)); {}",
-        step::close(&[RECORD])
-    );
-    connection.execute_unprepared(&create).await?;
     Ok(())
 }
+
+const CLAIM_PARTITIONS: &str =
+    "SELECT l.name FROM public.product_base_locks l WHERE l.name = 'maintain_partitions' FOR UPDATE";
 
 /// Undoes the last `steps`, or all of them, and answers their names. With all of them gone, our rights in this
 /// database go too; the roles stay, since they belong to the whole cluster.
 pub async fn down(database_url: &str, steps: Option<u32>) -> anyhow::Result<Vec<String>> {
-    let lock = Lock::acquire(database_url).await?;
-    let connection = connect(database_url).await?;
-    let undone = down_locked(&connection, steps).await;
-    lock.end(connection, undone).await
+    let runner = Runner::start(database_url, LOCK_PATIENCE).await?;
+    let undone = down_locked(&runner, steps).await;
+    runner.end(undone).await
 }
 
-async fn down_locked(connection: &DatabaseConnection, steps: Option<u32>) -> anyhow::Result<Vec<String>> {
-    let mut undone = status::applied(connection).await?;
-    refuse_older_binary(&undone)?;
+async fn down_locked(runner: &Runner, steps: Option<u32>) -> anyhow::Result<Vec<String>> {
+    let recorded = record::read(&runner.connection).await?;
+    refusal::refuse_older_binary(&recorded)?;
+    if let Some((step, _)) = recorded.unfinished.first() {
+        bail!("the step {step} was begun and is not whole: run `up` first, and undo it then");
+    }
+    let mut undone = recorded.applied;
     undone.reverse();
     if let Some(steps) = steps {
         undone.truncate(usize::try_from(steps)?);
     }
-    let public_had_temporary = public_had_temporary(connection).await?;
     if !undone.is_empty() {
-        replaceable::drop_all(connection).await?;
-        Migrator::down(connection, steps).await.context(
-            "a step could not be undone; what came after it is gone, and the next `down` goes on from there",
-        )?;
-    }
-    if table_exists(connection, RECORD).await? && status::applied(connection).await?.is_empty() {
-        withdraw_rights(connection).await?;
-        if public_had_temporary {
-            let give_back = "DO $rights$ BEGIN EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO PUBLIC', current_database()); END $rights$";
-            connection.execute_unprepared(give_back).await?;
+        record::make(runner).await?;
+        replaceable::drop_all(runner).await?;
+        for step in STEPS.iter().rev().filter(|step| undone.iter().any(|name| name == step.name)) {
+            step.undo(runner).await.context(
+                "a step could not be undone; what came after it is gone, and the next `down` goes on from there",
+            )?;
         }
-        connection.execute_unprepared(&format!("DROP TABLE public.{RECORD}")).await?;
+    }
+    if table_exists(&runner.connection, RECORD).await? && record::read(&runner.connection).await?.applied.is_empty() {
+        let give_back = if public_had_temporary(&runner.connection).await? { GIVE_TEMPORARY_BACK } else { "" };
+        let texts = [WITHDRAW_RIGHTS, give_back, &record::drop_all()];
+        runner.transaction("the rights in this database", &texts).await?;
     }
     Ok(undone)
 }
@@ -167,49 +173,52 @@ async fn public_had_temporary(connection: &DatabaseConnection) -> anyhow::Result
     Ok(query_one(connection, &asked).await?.try_get("", "it")?)
 }
 
+const GIVE_TEMPORARY_BACK: &str = "DO $rights$ BEGIN \
+     EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO PUBLIC', current_database()); END $rights$";
+
 /// What `schema_rights.sql` gave. Where an identity provider is, the last three roles are its own and keep their right.
-async fn withdraw_rights(connection: &DatabaseConnection) -> anyhow::Result<()> {
-    connection
-        .execute_unprepared(
-            "DO $rights$ BEGIN \
-             PERFORM set_config('client_min_messages', 'error', true); \
-             EXECUTE format('REVOKE CONNECT ON DATABASE %I FROM app_user, readonly_user', current_database()); \
-             REVOKE USAGE ON SCHEMA public FROM app_service, app_user, readonly_user; \
-             IF NOT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-                 WHERE n.nspname = 'auth' AND c.relname = 'users') THEN \
-               REVOKE USAGE ON SCHEMA public FROM anon, authenticated, service_role; \
-             END IF; END $rights$",
-        )
-        .await?;
-    Ok(())
-}
+const WITHDRAW_RIGHTS: &str = "DO $rights$ BEGIN \
+     PERFORM set_config('client_min_messages', 'error', true); \
+     EXECUTE format('REVOKE CONNECT ON DATABASE %I FROM app_user, readonly_user', current_database()); \
+     REVOKE USAGE ON SCHEMA public FROM app_service, app_user, readonly_user; \
+     IF NOT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = 'auth' AND c.relname = 'users') THEN \
+       REVOKE USAGE ON SCHEMA public FROM anon, authenticated, service_role; \
+     END IF; END $rights$";
 
 /// Puts row-level security on wherever it is off, and applies every replaceable object, whatever was applied last: for a
 /// database in which somebody changed by hand what `verify` now finds. Rows and tables stay as they are.
 pub async fn repair(database_url: &str) -> anyhow::Result<Report> {
-    let lock = Lock::acquire(database_url).await?;
-    let connection = connect(database_url).await?;
-    let report = repair_locked(&connection).await;
-    lock.end(connection, report).await
+    repair_within(database_url, LOCK_PATIENCE).await
 }
 
-async fn repair_locked(connection: &DatabaseConnection) -> anyhow::Result<Report> {
+/// The same, waiting for locks no longer than `patience` in all.
+pub async fn repair_within(database_url: &str, patience: Duration) -> anyhow::Result<Report> {
+    let runner = Runner::start(database_url, patience).await?;
+    let report = repair_locked(&runner).await;
+    runner.end(report).await
+}
+
+async fn repair_locked(runner: &Runner) -> anyhow::Result<Report> {
     let mut tables = objects::tables();
     tables.extend([RECORD, LOCKS]);
-    if table_exists(connection, "replaceable_checksums").await? {
-        let forget = format!("{}; DELETE FROM public.replaceable_checksums", step::protect(&tables));
-        connection.execute_unprepared(&forget).await?;
+    if table_exists(&runner.connection, "replaceable_checksums").await? {
+        for row in query_all(&runner.connection, &step::unprotected(&tables)).await? {
+            let name = row.try_get::<String>("", "name")?;
+            let protect = format!("ALTER TABLE {name} ENABLE ROW LEVEL SECURITY");
+            runner.transaction(&format!("row-level security of {name}"), &[&protect]).await?;
+        }
+        runner.transaction("replaceable_checksums", &["DELETE FROM public.replaceable_checksums"]).await?;
     }
-    up_locked(connection).await
+    up_locked(runner).await
 }
 
 /// Everything of ours away and made again, in one lock. Tables of others stay.
 pub async fn fresh(database_url: &str) -> anyhow::Result<Report> {
-    let lock = Lock::acquire(database_url).await?;
-    let connection = connect(database_url).await?;
-    let report = match down_locked(&connection, None).await {
-        Ok(_) => up_locked(&connection).await,
+    let runner = Runner::start(database_url, LOCK_PATIENCE).await?;
+    let report = match down_locked(&runner, None).await {
+        Ok(_) => up_locked(&runner).await,
         Err(error) => Err(error),
     };
-    lock.end(connection, report).await
+    runner.end(report).await
 }

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
@@ -10,6 +11,9 @@ use migration::{Report, SeedSettings, Severity};
 #[derive(Parser)]
 #[command(name = "migration", about = "The database schema of Product Base", version)]
 struct Arguments {
+    /// How many seconds `up` and `repair` wait for locks in all, 300 ms at a time, before they give up
+    #[arg(long, global = true, default_value_t = migration::LOCK_PATIENCE.as_secs())]
+    lock_patience_seconds: u64,
     #[command(subcommand)]
     command: Command,
 }
@@ -51,7 +55,7 @@ async fn main() -> ExitCode {
         .with_target(false)
         .with_env_filter("warn,migration=info")
         .init();
-    match run(Arguments::parse().command).await {
+    match run(Arguments::parse()).await {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {}", one_line(&error));
@@ -69,10 +73,11 @@ fn one_line(error: &anyhow::Error) -> String {
     })
 }
 
-async fn run(command: Command) -> anyhow::Result<ExitCode> {
+async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let url = database_url()?;
-    match command {
-        Command::Up => print_report(&migration::up(&url).await?),
+    let patience = Duration::from_secs(arguments.lock_patience_seconds);
+    match arguments.command {
+        Command::Up => print_report(&migration::up_within(&url, patience).await?),
         Command::Down { steps } => {
             for name in migration::down(&url, steps).await? {
                 println!("undone {name}");
@@ -91,7 +96,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Seed => print_report(&migration::seed_with(&url, &SeedSettings::from_lookup(environment)).await?),
         Command::Verify => return verify(&url).await,
-        Command::Repair => print_report(&migration::repair(&url).await?),
+        Command::Repair => print_report(&migration::repair_within(&url, patience).await?),
         Command::Schema => print!("{}", migration::schema_sql(&url).await?),
     }
     Ok(ExitCode::SUCCESS)

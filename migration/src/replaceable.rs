@@ -1,19 +1,19 @@
 //! Functions, triggers, views, policies and rights: texts that replace what stood there before.
 //!
 //! Promise: a text is applied when it is not the one that was applied last, each part in a transaction of its
-//! own with a short wait for locks, so that a start does not take ACCESS EXCLUSIVE on every table.
+//! own that the runner tries until it gets its locks, so that a start does not take ACCESS EXCLUSIVE on every table.
 //! Cost: one SELECT when nothing has changed.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use anyhow::Context;
-use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement, TransactionTrait};
+use sea_orm_migration::sea_orm::{ConnectionTrait, DbBackend, Statement};
 
-use crate::connection::{auth_is_ours, is_passing, name_array, query_all};
+use crate::connection::{auth_is_ours, name_array, query_all};
 use crate::objects::{self, MARK};
+use crate::runner::Runner;
 
-pub const FUNCTIONS: [&str; 8] = [
+pub const FUNCTIONS: [&str; 12] = [
     include_str!("replaceable/functions/callers.sql"),
     include_str!("replaceable/functions/identity.sql"),
     include_str!("replaceable/functions/entitlements.sql"),
@@ -21,7 +21,11 @@ pub const FUNCTIONS: [&str; 8] = [
     include_str!("replaceable/functions/ledger.sql"),
     include_str!("replaceable/functions/rows.sql"),
     include_str!("replaceable/functions/maintenance.sql"),
+    include_str!("replaceable/functions/totals.sql"),
+    include_str!("replaceable/functions/retention.sql"),
     include_str!("replaceable/functions/integrity.sql"),
+    include_str!("replaceable/functions/proofs.sql"),
+    include_str!("replaceable/functions/organizations.sql"),
 ];
 pub const BUILTIN_FUNCTIONS: [&str; 2] = [
     include_str!("replaceable/functions/claims_builtin.sql"),
@@ -37,7 +41,6 @@ const SCHEMA_RIGHTS: &str = include_str!("replaceable/schema_rights.sql");
 const EXECUTE: &str = include_str!("replaceable/functions/execute.sql");
 const BUILTIN_EXECUTE: &str = include_str!("replaceable/functions/execute_builtin.sql");
 
-const TRIES: u32 = 10;
 const OUR_ROLES: &str = "PUBLIC, anon, authenticated, app_service, app_user, readonly_user";
 
 /// One text with one checksum, applied as one transaction.
@@ -142,10 +145,10 @@ fn grant_parts() -> impl Iterator<Item = Part> {
 }
 
 /// Applies what has changed and answers its names.
-pub async fn apply(connection: &DatabaseConnection) -> anyhow::Result<Vec<String>> {
+pub async fn apply(runner: &Runner) -> anyhow::Result<Vec<String>> {
     let mut applied = Vec::new();
-    for part in outdated(connection).await? {
-        apply_part(connection, &part).await.with_context(|| format!("{} could not be replaced", part.name))?;
+    for part in outdated(&runner.connection).await? {
+        apply_part(runner, &part).await.with_context(|| format!("{} could not be replaced", part.name))?;
         tracing::debug!("replaced {}", part.name);
         applied.push(part.name);
     }
@@ -179,42 +182,29 @@ pub async fn outdated<C: ConnectionTrait>(connection: &C) -> anyhow::Result<Vec<
     Ok(changed)
 }
 
-async fn apply_part(connection: &DatabaseConnection, part: &Part) -> Result<(), DbErr> {
-    for attempt in 1..=TRIES {
-        match apply_once(connection, part).await {
-            Err(error) if attempt < TRIES && is_passing(&error) => {
-                tracing::info!("{} waits for a busy table", part.name);
-                tokio::time::sleep(Duration::from_millis(100 * u64::from(attempt))).await;
-            }
-            outcome => return outcome,
-        }
-    }
+async fn apply_part(runner: &Runner, part: &Part) -> anyhow::Result<()> {
+    // The text that is stored is the text that was applied: both are in one transaction.
+    let note = format!(
+        "INSERT INTO public.replaceable_checksums (name, checksum) VALUES ({name}, encode(sha256(convert_to({sql}, 'UTF8')), 'hex')) \
+         ON CONFLICT (name) DO UPDATE SET checksum = EXCLUDED.checksum, applied_at = CURRENT_TIMESTAMP",
+        name = literal(&part.name),
+        sql = literal(&part.sql),
+    );
+    runner.transaction(&part.name, &[&part.sql, &note]).await?;
     Ok(())
 }
 
-async fn apply_once(connection: &DatabaseConnection, part: &Part) -> Result<(), DbErr> {
-    let transaction = connection.begin().await?;
-    transaction.execute_unprepared("SET LOCAL lock_timeout = '3s'").await?;
-    transaction.execute_unprepared(&part.sql).await?;
-    transaction
-        .execute_raw(Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "INSERT INTO public.replaceable_checksums (name, checksum) VALUES ($1, encode(sha256(convert_to($2, 'UTF8')), 'hex')) \
-             ON CONFLICT (name) DO UPDATE SET checksum = EXCLUDED.checksum, applied_at = CURRENT_TIMESTAMP",
-            [part.name.clone().into(), part.sql.clone().into()],
-        ))
-        .await?;
-    transaction.commit().await
+/// A text as a literal of SQL, whatever `standard_conforming_strings` says.
+fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
 /// Takes all of it away in one transaction, before steps are undone. Tables that stay are closed to everybody
 /// but their owner until the next `up`. Nothing is dropped by CASCADE: what another team built on ours stops it.
-pub async fn drop_all(connection: &DatabaseConnection) -> anyhow::Result<()> {
-    let transaction = connection.begin().await?;
-    transaction.execute_unprepared("SET LOCAL lock_timeout = '10s'").await?;
-    for view in objects::views() {
-        transaction.execute_unprepared(&format!("DROP VIEW IF EXISTS public.{view}")).await?;
-    }
+pub async fn drop_all(runner: &Runner) -> anyhow::Result<()> {
+    let views: Vec<String> =
+        objects::views().iter().map(|view| format!("DROP VIEW IF EXISTS public.{view};")).collect();
+    let views = views.concat();
     let (policy_tables, policy_names): (Vec<_>, Vec<_>) = policies().into_iter().unzip();
     let sql = format!(
         "DO $drop$ DECLARE target record; BEGIN \
@@ -239,9 +229,8 @@ pub async fn drop_all(connection: &DatabaseConnection) -> anyhow::Result<()> {
         functions = name_array(&objects::functions()),
         tables = name_array(&objects::tables()),
     );
-    transaction.execute_unprepared(&sql).await.context(
+    runner.transaction("the dropping of views, triggers, policies and functions", &[&views, &sql]).await.context(
         "views, triggers or functions of ours could not be dropped; if something of another team depends on them, drop that first",
     )?;
-    transaction.commit().await?;
     Ok(())
 }

@@ -71,7 +71,7 @@ fn create(name: &str, options: &str) -> String {
 }
 
 /// Alters what differs and nothing else, since only a superuser may say NOSUPERUSER, NOREPLICATION or NOBYPASSRLS, even
-/// where nothing would change. That app_user may log in is a convenience, so it stops nothing.
+/// where nothing would change. That `app_user` may log in is a convenience, so it stops nothing.
 fn hold(name: &str, options: &str) -> String {
     let mut changes = String::new();
     for option in options.split(' ') {
@@ -91,7 +91,7 @@ fn hold(name: &str, options: &str) -> String {
         } else {
             alter
         };
-        changes.push_str(&format!("IF held.{column} <> {meant} THEN {alter} END IF; "));
+        changes = changes + "IF held." + column + " <> " + meant + " THEN " + &alter + " END IF; ";
     }
     format!(
         "DO $hold$ DECLARE held pg_catalog.pg_roles; BEGIN \

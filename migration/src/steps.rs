@@ -1,6 +1,11 @@
 //! All steps, in their order. A step that was released is never edited: what comes later is a new one.
-
-use sea_orm_migration::prelude::*;
+//!
+//! Rules for a new step, held by `coverage.rs` and by squawk in `tests/schema/steps_lint.rs`:
+//! - A transaction changes one table that rows are in, and nothing in it reads or rewrites the rows of that table.
+//!   Open the next by a line `-- @ transaction`. Tables that the step makes may be together in one.
+//! - An index on a table that rows are in: a part `-- @ concurrently`.
+//! - A CHECK or foreign key on such a table: NOT VALID in one part, VALIDATE CONSTRAINT in the next.
+//! - Rows are changed in a part `-- @ batches`.
 
 use crate::step::Step;
 use crate::{
@@ -9,13 +14,14 @@ use crate::{
     m20261120_000006_create_learning, m20261120_000007_create_record, m20261120_000008_create_usage_rollups,
     m20261120_000009_create_model_prices, m20261120_000010_create_ai_answers,
     m20261121_000011_carry_counters_and_settle_holds, m20261121_000012_find_refunds,
-    m20261121_000013_chat_and_key_limits, m20261130_000016_address_digests, m20261201_000014_key_lineages,
-    m20261201_000015_count_by_lineage, m20261201_000018_proofs_of_sessions, m20261201_000019_second_factors,
-    m20261201_000020_fence_of_sums, m20261201_000021_subscriptions_and_defaults,
-    m20261201_000026_books_outlive_the_person,
+    m20261121_000013_chat_and_key_limits, m20261201_000014_key_lineages, m20261201_000015_count_by_lineage,
+    m20261201_000016_address_digests, m20261201_000018_proofs_of_sessions, m20261201_000019_second_factors,
+    m20261201_000020_fence_of_sums, m20261201_000021_subscriptions_and_defaults, m20261201_000022_totals_and_proofs,
+    m20261201_000023_indexes_of_lists, m20261201_000024_organizations_outlive_owners,
+    m20261201_000026_books_outlive_the_person, m20261201_000029_answers_left_behind,
 };
 
-pub const STEPS: [Step; 21] = [
+pub const STEPS: [Step; 25] = [
     m20261120_000001_create_identity_and_catalogue::STEP,
     m20261120_000002_create_subscriptions_and_money::STEP,
     m20261120_000003_create_usage::STEP,
@@ -31,18 +37,14 @@ pub const STEPS: [Step; 21] = [
     m20261121_000013_chat_and_key_limits::STEP,
     m20261201_000014_key_lineages::STEP,
     m20261201_000015_count_by_lineage::STEP,
-    m20261130_000016_address_digests::STEP,
+    m20261201_000016_address_digests::STEP,
     m20261201_000018_proofs_of_sessions::STEP,
     m20261201_000019_second_factors::STEP,
     m20261201_000020_fence_of_sums::STEP,
     m20261201_000021_subscriptions_and_defaults::STEP,
+    m20261201_000022_totals_and_proofs::STEP,
+    m20261201_000023_indexes_of_lists::STEP,
+    m20261201_000024_organizations_outlive_owners::STEP,
     m20261201_000026_books_outlive_the_person::STEP,
+    m20261201_000029_answers_left_behind::STEP,
 ];
-
-pub struct Migrator;
-
-impl MigratorTrait for Migrator {
-    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        STEPS.into_iter().map(|step| Box::new(step) as Box<dyn MigrationTrait>).collect()
-    }
-}

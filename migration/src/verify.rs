@@ -12,7 +12,7 @@ use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseConnection, Transactio
 use crate::connection::{auth_is_ours, connect, name_array, query_all, table_exists};
 use crate::lock::Lock;
 use crate::objects::{self, LOCKS, RECORD};
-use crate::{replaceable, status, steps};
+use crate::{record, replaceable, steps};
 
 const CHECKS: &str = include_str!("verify.sql");
 
@@ -77,7 +77,7 @@ async fn findings(connection: &DatabaseConnection) -> anyhow::Result<Vec<Finding
 }
 
 async fn pending_steps(connection: &DatabaseConnection) -> anyhow::Result<Vec<Finding>> {
-    let applied = status::applied(connection).await?;
+    let applied = record::read(connection).await?.applied;
     let mut findings = Vec::new();
     for step in steps::STEPS {
         if !applied.iter().any(|name| name == step.name) {

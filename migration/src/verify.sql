@@ -1,4 +1,4 @@
--- Checks in SQL. Every query answers (severity, finding, subject, detail); {tables} includes seaql_migrations.
+-- Checks in SQL. Every query answers (severity, finding, subject, detail); {tables} includes product_base_migrations.
 
 -- @ row-level security on every table and partition
 SELECT 'error' AS severity, 'RLS_DISABLED' AS finding, c.oid::regclass::text AS subject, 'row-level security is off: run repair' AS detail

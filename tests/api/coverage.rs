@@ -19,22 +19,22 @@ const UNDOCUMENTED: [&str; 0] = [];
 
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
-struct Operation {
-    id: String,
+pub struct Operation {
+    pub id: String,
     tag: String,
     method: Method,
     path: String,
     parameters: Vec<String>,
     has_security: bool,
-    has_body: bool,
+    pub has_body: bool,
     statuses: BTreeSet<String>,
 }
 
-async fn document(app: &TestApp) -> Value {
+pub async fn document(app: &TestApp) -> Value {
     app.get("/api/openapi.json").send().await.expect_status(200).body
 }
 
-fn operations(document: &Value) -> Vec<Operation> {
+pub fn operations(document: &Value) -> Vec<Operation> {
     let paths = document["paths"].as_object().expect("the document has paths");
     let every = paths.iter().flat_map(|(path, item)| {
         METHODS.iter().filter_map(move |method| item.get(method).map(|operation| (path, *method, operation)))
@@ -58,7 +58,7 @@ fn read_operation(path: &str, method: &str, operation: &Value) -> Operation {
 }
 
 /// A body that each operation takes.
-fn body_of(operation: &str) -> Value {
+pub fn body_of(operation: &str) -> Value {
     let named = |id: &str| json!({ "id": id, "name": "x", "display_name": "x" });
     match operation {
         "sign_up" | "log_in" => json!({ "email": "ada@example.com", "password": "correct horse battery" }),
@@ -94,7 +94,7 @@ fn body_of(operation: &str) -> Value {
 }
 
 /// What there is, and what there is not, for each parameter of a path.
-fn known(parameter: &str, user: &TestUser) -> String {
+pub fn known(parameter: &str, user: &TestUser) -> String {
     match parameter {
         "plan_id" => "gold".to_owned(),
         "feature_id" => "ai_requests".to_owned(),
@@ -115,7 +115,7 @@ fn unknown(parameter: &str) -> &'static str {
 
 impl Operation {
     /// The request, with each parameter of the path as `value` says.
-    fn request(&self, app: &TestApp, value: impl Fn(&str) -> String) -> Request {
+    pub fn request(&self, app: &TestApp, value: impl Fn(&str) -> String) -> Request {
         let mut path = self.path.clone();
         for parameter in &self.parameters {
             path = path.replace(&format!("{{{parameter}}}"), &value(parameter));
@@ -125,7 +125,7 @@ impl Operation {
     }
 
     /// Whether its refusals are in the words of a provider, held by `dialects` in their own shape.
-    fn is_dialect(&self) -> bool {
+    pub fn is_dialect(&self) -> bool {
         self.tag == "dialects"
     }
 

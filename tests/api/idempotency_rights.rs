@@ -15,9 +15,9 @@ async fn send(app: &TestApp, path: &str, who: &(impl Bearer + ?Sized), body: &Va
 async fn a_weak_key_gets_no_secret_of_a_strong_one() {
     let app = TestApp::start().await;
     let ada = app.signup("ada@example.com").await;
-    let manager = |more: Value| {
+    let manager = |mut more: Value| {
         let mut body = json!({ "name": "m", "permissions": ["keys:manage"] });
-        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body.as_object_mut().unwrap().append(more.as_object_mut().unwrap());
         body
     };
     let all = json!({ "permissions": ["keys:manage", "users:read", "usage:write"] });
@@ -81,8 +81,8 @@ async fn no_route_gives_a_stored_answer_to_who_may_less() {
         json!({ "provider": "openai", "model": "gpt-one", "kind": "input", "usd_per_million": "1", "version": "v" });
     let nothing = key(&app, &admin, json!({ "name": "n", "permissions": ["users:read"] })).await;
     let credit = json!({ "user_id": ada.id, "amount": 5 });
-    let used = json!({ "feature_id": "api_access", "amount": 1 });
-    let held = json!({ "feature_id": "api_access", "amount": 1, "ttl_seconds": 60 });
+    let used = json!({ "feature_id": "ai_requests", "amount": 1 });
+    let held = json!({ "feature_id": "ai_requests", "amount": 1, "ttl_seconds": 60 });
     let told = json!({ "message": "hi", "model": "gpt-6-sol" });
     for (path, body, permission, is_bound) in [
         ("/api/plans", named("silver"), "plans:write", true),

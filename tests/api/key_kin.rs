@@ -12,9 +12,9 @@ async fn create(app: &TestApp, maker: &(impl Bearer + ?Sized), body: Value) -> A
     app.post("/api/keys").bearer(maker).json(body).send().await
 }
 
-fn managing(more: Value) -> Value {
+fn managing(mut more: Value) -> Value {
     let mut body = json!({ "name": "m", "permissions": ["keys:manage", "users:read"] });
-    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body.as_object_mut().unwrap().append(more.as_object_mut().unwrap());
     body
 }
 
@@ -135,11 +135,11 @@ async fn no_key_is_made_by_one_that_is_being_revoked() {
         let maker = create(&app, &ada, managing(json!({}))).await.expect_status(201);
         let secret = maker.text_at("/key");
         create(&other, secret, managing(json!({}))).await.expect_status(201);
-        let makes = join_all((0..8).map(|place| {
+        let attempts = join_all((0..8).map(|place| {
             let process = if place % 2 == 0 { &app } else { &other };
             create(process, secret, managing(json!({})))
         }));
-        let (made, ()) = tokio::join!(makes, revoke(&app, &ada, &maker));
+        let (made, ()) = tokio::join!(attempts, revoke(&app, &ada, &maker));
         // The other process remembers the key for up to a second.
         let late = create(&other, secret, managing(json!({}))).await;
         assert_eq!(late.status, 401, "{late}");

@@ -93,7 +93,7 @@ async fn metrics_count_requests_by_route_and_show_pool_and_database() {
     app.get("/api/plans/free?secret=1").send().await.expect_status(200);
     app.get("/api/plans-of-nobody").send().await.expect_status(404);
     app.request(Method::from_bytes(b"BREW").unwrap(), "/api/plans").send().await.expect_status(405);
-    let page = app.get("/metrics").send().await.expect_status(200);
+    let page = app.metrics().send().await.expect_status(200);
     assert!(page.header("content-type").unwrap().starts_with("text/plain; version=0.0.4"), "{page}");
     for line in [
         r#"http_requests_total{method="GET",route="/api/plans/{plan_id}",status="200"} "#,
@@ -114,6 +114,24 @@ async fn metrics_count_requests_by_route_and_show_pool_and_database() {
 }
 
 #[tokio::test]
+async fn counters_of_failures_are_there_before_the_first_failure() {
+    let app = TestApp::start().await;
+    let is_there = |page: &Answer| page.text.contains(r#"job_failures_total{job="integrity"}"#);
+    let page = harness::eventually(Duration::from_secs(5), || app.metrics().send(), is_there).await;
+    for line in [
+        r#"job_failures_total{job="partitions"} "#,
+        r#"http_requests_total{method="POST",route="/api/usage",status="500"} "#,
+        r#"http_requests_total{method="POST",route="/v1/messages",status="504"} "#,
+        r#"http_connections_refused_total{reason="full"} "#,
+        r#"http_bodies_refused_total{bound="all"} "#,
+        "ai_sdk_retries_total ",
+        r#"gen_ai_refusals_total{gen_ai_provider_name="anthropic",gen_ai_request_model="claude-sonnet-5",reason="limit_reached"} "#,
+    ] {
+        assert!(page.text.contains(line), "expected {line}in {page}");
+    }
+}
+
+#[tokio::test]
 async fn metrics_count_what_was_consumed_and_in_how_many_batches() {
     let app = TestApp::start().await;
     let ada = limited(&app, 9).await;
@@ -121,7 +139,7 @@ async fn metrics_count_what_was_consumed_and_in_how_many_batches() {
     app.post("/api/usage").bearer(&ada).json(one()).send().await.expect_status(200);
     let both = json!({ "items": [one(), one()] });
     app.post("/api/usage/batch").bearer(&ada).json(both).send().await.expect_status(200);
-    let page = app.get("/metrics").send().await.expect_status(200);
+    let page = app.metrics().send().await.expect_status(200);
     for line in ["# TYPE usage_batches_total counter\n", "usage_commands_total 3\n", "usage_commands_waiting 0\n"] {
         assert!(page.text.contains(line), "expected {line}in {page}");
     }
@@ -131,9 +149,9 @@ async fn metrics_count_what_was_consumed_and_in_how_many_batches() {
 }
 
 #[tokio::test]
-async fn metrics_are_for_this_machine_or_for_who_has_the_token() {
-    let app = TestApp::start().await;
-    app.get("/metrics").header("x-forwarded-for", "192.0.2.1").send().await.expect_problem(404, "not_found");
+async fn metrics_are_for_who_has_the_token_and_not_for_whoever_is_on_this_machine() {
+    let app = TestApp::with(|settings| settings.metrics.token = Secret::new("")).await;
+    app.get("/metrics").send().await.expect_problem(404, "not_found");
     let app = TestApp::with(|settings| settings.metrics.token = Secret::new("scrape-me")).await;
     app.get("/metrics").send().await.expect_problem(404, "not_found");
     app.get("/metrics").bearer("another").send().await.expect_problem(404, "not_found");

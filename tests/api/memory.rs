@@ -30,7 +30,7 @@ fn without_feed(settings: &mut Settings) {
 
 async fn hears(app: &TestApp, hearing: bool) {
     let line = format!("\nchange_feed_hearing {}\n", u8::from(hearing));
-    eventually(SOON, || app.get("/metrics").send(), |page| page.text.contains(&line)).await;
+    eventually(SOON, || app.metrics().send(), |page| page.text.contains(&line)).await;
 }
 
 /// Two processes over one database, and how long one takes to learn from the other.

@@ -56,7 +56,7 @@ pub const IMPORTS: [Imports; 7] = [
 ];
 
 /// What only these crates of ours may import. A name that ends in `*` stands for all that begin so.
-pub const OWNERS: [(&[&str], &[&str]); 5] = [
+pub const OWNERS: [(&[&str], &[&str]); 6] = [
     (
         &[
             "argon2",
@@ -74,6 +74,7 @@ pub const OWNERS: [(&[&str], &[&str]); 5] = [
         &[ADAPTERS],
     ),
     (&["actix-web"], &[APP, TESTKIT]),
+    (&["actix-http", "actix-service", "rlimit"], &[APP]),
     (&["askama*", "config", "governor", "metrics*", "secrecy", "utoipa*", "validator"], &[APP]),
     (&["tracing-subscriber"], &[APP, MIGRATION]),
     (&["sea-orm-migration"], &[MIGRATION]),

@@ -18,6 +18,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// For its numbers.
 const QUESTION_LIMIT: Duration = Duration::from_secs(10);
 
+/// Reads the numbers of a service.
+const METRICS_TOKEN: &str = "the scraper of the bench";
+
 /// What the service prints before its address, once it listens.
 const WELCOME: &str = "Product Base is listening on ";
 
@@ -95,6 +98,7 @@ impl Service {
     /// By its metrics.
     pub async fn gathered(&self) -> anyhow::Result<Gathered> {
         let page = reqwest::Client::builder().timeout(QUESTION_LIMIT).build()?.get(format!("{}/metrics", self.url));
+        let page = page.bearer_auth(METRICS_TOKEN);
         let page = page.send().await?.error_for_status()?.text().await?;
         let number = |name: &str| {
             let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
@@ -136,6 +140,7 @@ impl Orders {
             .env("PB__DATABASE__URL", &self.database_url)
             .env("PB__DATABASE__MIGRATE_ON_START", "false")
             .env("PB__AUTH__SIGNING_KEY", &self.signing_key)
+            .env("PB__METRICS__TOKEN", METRICS_TOKEN)
             .env("PB__ADMIN__EMAIL", "admin@bench.example")
             .env("PB__ADMIN__PASSWORD", &self.signing_key)
             .env("PB__LOG__FILTER", "warn");

@@ -139,7 +139,8 @@ async fn one_users_calls_are_found_by_the_index() {
     let database = TestDatabase::new().await;
     let (ann, _) = prepared(&database).await;
     let sql = include_str!("../../crates/adapters/src/postgres/sql/sum_ai_usage.sql")
-        .replace("{whose}", "a.user_id = $7")
+        .replace("{calls}", include_str!("../../crates/adapters/src/postgres/sql/calls_of_one.sql"))
+        .replace("{whose}", "l.user_id = $7")
         .replace("$1", "'2026-04-01Z'")
         .replace("$2", "'2026-05-01Z'")
         .replace("$3", "NULL")

@@ -11,8 +11,8 @@ use domain::users::UserId;
 use harness::TestDatabase;
 use ports::store::{Scope, Store};
 use ports::usage::{
-    BatchRecord, CallOutcome, CallRecord, CallResult, CounterChange, HoldChange, HoldState, KeyChange, KeyState,
-    KeyUse, KeyWindow, Patience, SaidMessage,
+    BatchRecord, BeyondHold, CallOutcome, CallRecord, CallResult, CounterChange, HoldChange, HoldState, KeyChange,
+    KeyState, KeyUse, KeyWindow, Patience, SaidMessage,
 };
 use uuid::Uuid;
 
@@ -49,11 +49,12 @@ fn result(session_id: Option<Uuid>) -> CallResult {
         model: "claude-haiku-5-5".to_owned(),
         usage: CallUsage::standard(tokens),
         reported: None,
-        cost: Some(Cost { amount: NanoUsd(11_050), version: "2026-11-12".to_owned() }),
+        cost: Some(Cost { amount: NanoUsd(11_050), version: "2026-11-12".to_owned(), assumed: Vec::new() }),
         outcome: CallOutcome::Ok,
         latency_ms: Some(42),
         session_id,
         messages: vec![said(Speaker::User, "Hello", 13, 1_050), said(Speaker::Assistant, "Hi\0 there", 20, 10_000)],
+        beyond: BeyondHold::default(),
     }
 }
 

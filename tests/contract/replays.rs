@@ -12,7 +12,7 @@ use domain::usage::{HoldId, HoldStatus};
 use domain::users::UserId;
 use harness::TestDatabase;
 use ports::idempotency::AnswerClaim;
-use ports::replays::{CallEnd, FoundCall, KeptAnswer};
+use ports::replays::{CallEnd, FoundCall, KeptAnswer, Left};
 use ports::store::{Scope, Store, StoreError};
 use services::replays::{ReplayService, ReplaySettings};
 
@@ -43,16 +43,16 @@ fn a_hold() -> HoldId {
     HoldId(new_id())
 }
 
-async fn claim(store: &dyn Store, call: &AnswerClaim, hold_id: HoldId, keep: TimeDelta, anew: bool) -> bool {
+async fn claim(store: &dyn Store, call: &AnswerClaim, hold_id: HoldId, keep: TimeDelta) -> bool {
     let mut work = service(store).await;
-    let claimed = work.replays().claim(call, hold_id, keep, anew).await.unwrap();
+    let claimed = work.replays().claim(call, hold_id, keep).await.unwrap();
     work.commit().await.unwrap();
     claimed
 }
 
 async fn finish(store: &dyn Store, call: &AnswerClaim, hold_id: HoldId, end: &CallEnd) -> bool {
     let mut work = service(store).await;
-    let finished = work.replays().finish(call, hold_id, end, None).await.unwrap();
+    let finished = work.replays().finish(call, hold_id, end).await.unwrap();
     work.commit().await.unwrap();
     finished
 }
@@ -80,8 +80,8 @@ async fn a_call_is_claimed_once_and_found_as_it_ended() {
     let caller = sign_up(&*store, "asker").await;
     let (mine, hold_id) = (call(caller, "key-1"), a_hold());
     assert_eq!(find(&*store, &mine).await, None);
-    assert!(claim(&*store, &mine, hold_id, DAY, false).await);
-    assert!(!claim(&*store, &mine, a_hold(), DAY, false).await);
+    assert!(claim(&*store, &mine, hold_id, DAY).await);
+    assert!(!claim(&*store, &mine, a_hold(), DAY).await);
     match find(&*store, &mine).await {
         Some(FoundCall::Awaited { hold_id: found, awaited: Awaited { age, hold: None } }) => {
             assert!(found == hold_id && age < TimeDelta::seconds(60), "{age}");
@@ -94,7 +94,7 @@ async fn a_call_is_claimed_once_and_found_as_it_ended() {
     let eve = sign_up(&*store, "eve").await;
     for free in [call(caller, "key-2"), call(eve, "key-1"), other_route] {
         assert_eq!(find(&*store, &free).await, None);
-        assert!(claim(&*store, &free, a_hold(), DAY, false).await);
+        assert!(claim(&*store, &free, a_hold(), DAY).await);
     }
     assert!(!finish(&*store, &mine, a_hold(), &answer()).await, "another call's end is not this one's");
     assert!(finish(&*store, &mine, hold_id, &answer()).await);
@@ -106,17 +106,23 @@ async fn a_call_is_claimed_once_and_found_as_it_ended() {
     assert_eq!(shown, 0, "the database alone reveals no answer");
     let mut own = store.begin(Scope::User(caller)).await.unwrap();
     assert!(own.replays().find(&mine).await.is_err());
-    let nobody = service(&*store).await.replays().claim(&call(UserId(new_id()), "k"), a_hold(), DAY, false).await;
+    let nobody = service(&*store).await.replays().claim(&call(UserId(new_id()), "k"), a_hold(), DAY).await;
     assert_eq!(constraint(nobody), "fk_ai_answers_user");
 }
 
+async fn forget(store: &dyn Store, call: &AnswerClaim, hold_id: HoldId) {
+    let mut work = service(store).await;
+    work.replays().forget(call, hold_id).await.unwrap();
+    work.commit().await.unwrap();
+}
+
 #[tokio::test]
-async fn a_place_is_given_back_by_its_call_alone_and_taken_by_a_later_one() {
+async fn a_place_is_given_back_by_its_call_alone() {
     let database = TestDatabase::new().await;
     let store = database.store();
-    let mine = call(sign_up(&*store, "asker").await, "sdk 1");
+    let mine = call(sign_up(&*store, "asker").await, "key-1");
     let (first, second) = (a_hold(), a_hold());
-    assert!(claim(&*store, &mine, first, DAY, false).await);
+    assert!(claim(&*store, &mine, first, DAY).await);
     let abandon = async |hold_id| {
         let mut work = service(&*store).await;
         let abandoned = work.replays().abandon(&mine, hold_id).await.unwrap();
@@ -126,18 +132,77 @@ async fn a_place_is_given_back_by_its_call_alone_and_taken_by_a_later_one() {
     assert!(!abandon(second).await);
     assert!(abandon(first).await);
     assert_eq!(find(&*store, &mine).await, None);
-    assert!(claim(&*store, &mine, first, DAY, true).await);
+    assert!(claim(&*store, &mine, first, DAY).await);
     assert!(finish(&*store, &mine, first, &answer()).await);
     assert!(!abandon(first).await, "what ended stays");
-    assert!(claim(&*store, &mine, second, DAY, true).await, "a call of its own takes the place");
-    assert!(matches!(find(&*store, &mine).await, Some(FoundCall::Awaited { hold_id, .. }) if hold_id == second));
-    assert!(!finish(&*store, &mine, first, &answer()).await);
+    assert!(!claim(&*store, &mine, second, DAY).await);
+    forget(&*store, &mine, second).await;
+    assert_eq!(find(&*store, &mine).await, Some(FoundCall::Ended(answer())), "it is not the other's");
     for why in [Unkept::Lost, Unkept::TooLong] {
         let hold_id = a_hold();
-        assert!(claim(&*store, &mine, hold_id, DAY, true).await);
+        database.sql("DELETE FROM ai_answers").await;
+        assert!(claim(&*store, &mine, hold_id, DAY).await);
         assert!(finish(&*store, &mine, hold_id, &CallEnd::Unkept(why)).await);
         assert_eq!(find(&*store, &mine).await, Some(FoundCall::Ended(CallEnd::Unkept(why))));
     }
+}
+
+/// A call without a key: what is asked, its own claim, its hold.
+fn unkeyed(caller: UserId, number: u32) -> (AnswerClaim, AnswerClaim, HoldId) {
+    (call(caller, "sdk 1"), call(caller, &format!("sdk 1 {number}")), a_hold())
+}
+
+async fn leave(store: &dyn Store, (content, own, hold_id): &(AnswerClaim, AnswerClaim, HoldId), end: Option<&CallEnd>) {
+    let mut work = service(store).await;
+    work.replays().leave(own, content, Left { hold_id: *hold_id, end, keep: DAY }).await.unwrap();
+    work.commit().await.unwrap();
+}
+
+async fn adopt(store: &dyn Store, content: &AnswerClaim) -> Option<HoldId> {
+    let mut work = service(store).await;
+    let adopted = work.replays().adopt(content).await.unwrap();
+    work.commit().await.unwrap();
+    adopted
+}
+
+#[tokio::test]
+async fn a_call_that_was_left_is_adopted_once_the_answered_ones_first() {
+    let database = TestDatabase::new().await;
+    let store = database.store();
+    let caller = sign_up(&*store, "asker").await;
+    let [running, lost, answered] = [1, 2, 3].map(|number| unkeyed(caller, number));
+    let content = &running.0;
+    assert_eq!(adopt(&*store, content).await, None);
+    leave(&*store, &running, None).await;
+    leave(&*store, &lost, Some(&CallEnd::Unkept(Unkept::Lost))).await;
+    leave(&*store, &answered, None).await;
+    leave(&*store, &answered, Some(&answer())).await;
+    leave(&*store, &answered, Some(&CallEnd::Unkept(Unkept::Lost))).await;
+    assert_eq!(find(&*store, &answered.1).await, Some(FoundCall::Ended(answer())), "it ends once");
+    for other in [call(caller, "sdk 2"), call(sign_up(&*store, "eve").await, "sdk 1")] {
+        assert_eq!(adopt(&*store, &other).await, None);
+    }
+    let expected = [answered.2, running.2, lost.2].map(Some);
+    for hold_id in expected {
+        assert_eq!(adopt(&*store, content).await, hold_id);
+    }
+    assert_eq!(adopt(&*store, content).await, None, "each is somebody's now");
+    // Its end does not take it away from whoever adopted it.
+    leave(&*store, &running, Some(&answer())).await;
+    assert_eq!(
+        (find(&*store, &running.1).await, adopt(&*store, content).await),
+        (Some(FoundCall::Ended(answer())), None)
+    );
+    let mut work = service(&*store).await;
+    work.replays().leave_again(&running.1, content, running.2).await.unwrap();
+    work.replays().leave_again(&lost.1, content, running.2).await.unwrap();
+    work.commit().await.unwrap();
+    assert_eq!(adopt(&*store, content).await, Some(running.2), "it was left again");
+    forget(&*store, &running.1, running.2).await;
+    assert_eq!((find(&*store, &running.1).await, adopt(&*store, content).await), (None, None));
+    leave(&*store, &running, None).await;
+    let (one, other) = tokio::join!(adopt(&*store, content), adopt(&*store, content));
+    assert!(one.is_some() != other.is_some(), "of two at once one adopts it");
 }
 
 #[tokio::test]
@@ -147,9 +212,9 @@ async fn of_two_at_once_one_claims() {
     let mine = call(sign_up(&*store, "asker").await, "key-1");
     let (first, second) = (a_hold(), a_hold());
     let mut one = service(&*store).await;
-    assert!(one.replays().claim(&mine, first, DAY, false).await.unwrap());
+    assert!(one.replays().claim(&mine, first, DAY).await.unwrap());
     let (waiting, waits) = (database.store(), mine.clone());
-    let other = tokio::spawn(async move { claim(&*waiting, &waits, second, DAY, false).await });
+    let other = tokio::spawn(async move { claim(&*waiting, &waits, second, DAY).await });
     tokio::time::sleep(Duration::from_millis(50)).await;
     one.commit().await.unwrap();
     assert!(!other.await.unwrap());
@@ -168,7 +233,7 @@ async fn a_call_without_an_answer_is_told_with_its_hold() {
         ("expired", HoldStatus::Expired),
     ] {
         let (mine, hold_id) = (call(caller, text), hold(&database, caller, text).await);
-        assert!(claim(&*store, &mine, hold_id, DAY, false).await);
+        assert!(claim(&*store, &mine, hold_id, DAY).await);
         assert_eq!(service(&*store).await.replays().find_hold(hold_id).await.unwrap(), Some(status));
         match find(&*store, &mine).await {
             Some(FoundCall::Awaited { awaited: Awaited { hold: Some((found, since)), .. }, .. }) => {
@@ -192,15 +257,15 @@ async fn what_is_past_its_time_is_none_is_taken_over_and_swept() {
         let mine = call(caller, name);
         for _ in 0..2 {
             let hold_id = a_hold();
-            assert!(claim(&*store, &mine, hold_id, TimeDelta::zero(), false).await);
+            assert!(claim(&*store, &mine, hold_id, TimeDelta::zero()).await);
             assert!(finish(&*store, &mine, hold_id, &answer()).await);
             assert_eq!(find(&*store, &mine).await, None);
         }
     }
     let (kept, hold_id) = (call(caller, "kept"), a_hold());
-    assert!(claim(&*store, &kept, hold_id, TimeDelta::zero(), false).await);
+    assert!(claim(&*store, &kept, hold_id, DAY).await);
     let mut work = service(&*store).await;
-    assert!(work.replays().finish(&kept, hold_id, &answer(), Some(DAY)).await.unwrap(), "an end may prolong it");
+    assert!(work.replays().finish(&kept, hold_id, &answer()).await.unwrap());
     assert_eq!(work.replays().delete_expired(2).await.unwrap(), 2);
     work.commit().await.unwrap();
     let settings = ReplaySettings { keep: DAY, call_time: Duration::from_secs(1), running: 1, bytes: 1 };
@@ -217,7 +282,8 @@ async fn an_answer_that_was_tampered_with_is_refused() {
     let store = database.store();
     let (mine, hold_id) = (call(sign_up(&*store, "asker").await, "key-1"), a_hold());
     for change in ["status = 201", "content_type = 'text/html'", "sealed_body = 'x'", "sealed_body = NULL"] {
-        assert!(claim(&*store, &mine, hold_id, DAY, true).await);
+        database.sql("DELETE FROM ai_answers").await;
+        assert!(claim(&*store, &mine, hold_id, DAY).await);
         assert!(finish(&*store, &mine, hold_id, &answer()).await);
         database.sql(&format!("UPDATE ai_answers SET {change}")).await;
         let outcome = service(&*store).await.replays().find(&mine).await;

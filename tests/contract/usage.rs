@@ -190,6 +190,30 @@ async fn outcomes_are_forgotten_by_age_a_bounded_number_at_once() {
 }
 
 #[tokio::test]
+async fn reservations_that_ended_long_ago_go_a_bounded_number_at_once_and_pending_ones_stay() {
+    let database = TestDatabase::new().await;
+    let user_id = prepared(&database).await;
+    let store = database.store();
+    database
+        .sql(&format!(
+            "INSERT INTO usage_reservations (user_id, feature_id, period, period_start, amount, expires_at, status, updated_at)
+             SELECT '{user_id}', 'ai_requests', 'month', now(), 1, now(), status, now() - interval '40 days'
+             FROM unnest(ARRAY['settled', 'released', 'expired', 'pending']) AS s (status);
+             INSERT INTO usage_reservations (user_id, feature_id, period, period_start, amount, expires_at, status)
+             VALUES ('{user_id}', 'ai_requests', 'month', now(), 1, now(), 'settled')"
+        ))
+        .await;
+    let mut work = service(&*store).await;
+    assert_eq!(work.usage().delete_ended_reservations(TimeDelta::days(41), 10).await.unwrap(), 0);
+    assert_eq!(work.usage().delete_ended_reservations(TimeDelta::days(35), 2).await.unwrap(), 2);
+    assert_eq!(work.usage().delete_ended_reservations(TimeDelta::days(35), 2).await.unwrap(), 1);
+    work.commit().await.unwrap();
+    let left: String =
+        database.query_scalar("SELECT string_agg(status, ' ' ORDER BY status) FROM usage_reservations").await;
+    assert_eq!(left, "pending settled");
+}
+
+#[tokio::test]
 async fn a_hold_is_found_under_its_lock_as_it_was_left() {
     let database = TestDatabase::new().await;
     let user_id = prepared(&database).await;

@@ -36,7 +36,7 @@ async fn reset(app: &TestApp, user: &TestUser, number: u32) {
 
 /// The value of a metric without labels.
 async fn metric(app: &TestApp, name: &str) -> f64 {
-    let page = app.get("/metrics").send().await.expect_status(200);
+    let page = app.metrics().send().await.expect_status(200);
     let line = page.text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no metric {name} in {page}"))
 }

@@ -21,6 +21,8 @@ use crate::requests::{Bearer, Request};
 const ADMIN_EMAIL: &str = "admin@example.com";
 /// Signs the tokens of the service under test, so that a test can forge one.
 pub const SIGNING_KEY: &str = "the signing key of the service in tests";
+/// Reads the metrics of the service under test.
+pub const METRICS_TOKEN: &str = "the scraper of the tests";
 /// Of every account that the harness makes.
 pub const PASSWORD: &str = "correct horse battery";
 
@@ -70,6 +72,7 @@ impl TestApp {
         settings.database.url = Secret::new(database.service_url());
         settings.database.direct_url = Secret::new(database.owner_url());
         settings.auth.signing_key = Secret::new(SIGNING_KEY);
+        settings.metrics.token = Secret::new(METRICS_TOKEN);
         ADMIN_EMAIL.clone_into(&mut settings.admin.email);
         settings.admin.password = Secret::new(PASSWORD);
         change(&mut settings);
@@ -106,6 +109,11 @@ impl TestApp {
 
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// The page of the metrics.
+    pub fn metrics(&self) -> Request {
+        self.get("/metrics").header("authorization", &format!("Bearer {METRICS_TOKEN}"))
     }
 
     pub fn get(&self, path: &str) -> Request {

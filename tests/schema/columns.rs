@@ -26,7 +26,7 @@ updated_at timestamptz! CURRENT_TIMESTAMP
 @ organizations
 id uuid!
 name word!
-owner_id uuid!
+owner_id uuid?
 created_at timestamptz! CURRENT_TIMESTAMP
 
 @ organization_members

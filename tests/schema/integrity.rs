@@ -54,9 +54,18 @@ const DAMAGES: [(&str, &str); 28] = [
     ("COUNTER_MISMATCH", "UPDATE usage_counters SET used = used + 1 WHERE user_id = $1"),
     ("COUNTER_MISMATCH", "UPDATE usage_counters SET carried = 0 WHERE user_id = $1"),
     ("COUNTER_MISMATCH", "UPDATE usage_counters SET overage = 0 WHERE user_id = $1"),
-    ("ROLLUP_MISMATCH", "UPDATE usage_rollups SET amount = amount - 1 WHERE user_id = $1"),
-    ("ROLLUP_MISMATCH", "UPDATE usage_rollups SET events = events + 1 WHERE user_id = $1"),
-    ("ROLLUP_MISMATCH", "DELETE FROM usage_rollups WHERE user_id = $1"),
+    (
+        "ROLLUP_MISMATCH",
+        "UPDATE rollup_watermarks SET final_at = reached_at; UPDATE usage_rollups SET amount = amount - 1 WHERE user_id = $1",
+    ),
+    (
+        "ROLLUP_MISMATCH",
+        "UPDATE rollup_watermarks SET final_at = reached_at; UPDATE usage_rollups SET events = events + 1 WHERE user_id = $1",
+    ),
+    (
+        "ROLLUP_MISMATCH",
+        "UPDATE rollup_watermarks SET final_at = reached_at; DELETE FROM usage_rollups WHERE user_id = $1",
+    ),
 ];
 
 /// Use with its sums, holds and a ledger of three rows, all in order.
@@ -145,7 +154,7 @@ async fn rights_that_were_changed_by_hand_are_found_and_repaired() {
     for (finding, damage) in [
         ("RLS_DISABLED", "ALTER TABLE users DISABLE ROW LEVEL SECURITY"),
         ("RLS_DISABLED", "ALTER TABLE usage_events_default DISABLE ROW LEVEL SECURITY"),
-        ("RLS_DISABLED", "ALTER TABLE seaql_migrations DISABLE ROW LEVEL SECURITY"),
+        ("RLS_DISABLED", "ALTER TABLE product_base_migrations DISABLE ROW LEVEL SECURITY"),
         ("MISSING_POLICY", "DROP POLICY users_select_own ON users"),
         ("EXCESS_RIGHT", "GRANT UPDATE (plan_id) ON users TO authenticated"),
         ("EXCESS_RIGHT", "GRANT SELECT ON idempotency_keys_3 TO anon"),

@@ -20,7 +20,7 @@ pub struct Role {
 }
 
 /// Anonymous, Ann, nobody in particular, the service, reports, the login before it takes a role, Supabase's own role.
-pub const MATRIX: [(&str, [&str; 7]); 49] = [
+pub const MATRIX: [(&str, [&str; 7]); 54] = [
     // The public catalogue.
     ("plans", ["S---", "S---", "S---", "SIUD", "S---", "0---", "----"]),
     ("features", ["S---", "S---", "S---", "SIUD", "S---", "0---", "----"]),
@@ -64,11 +64,16 @@ pub const MATRIX: [(&str, [&str; 7]); 49] = [
     ("audit_logs", ["----", "----", "----", "SI--", "----", "----", "----"]),
     ("product_base_locks", ["----", "----", "----", "----", "----", "----", "----"]),
     ("rollup_watermarks", ["----", "----", "----", "SIUD", "----", "----", "----"]),
+    ("usage_totals", ["----", "----", "----", "SIUD", "----", "----", "----"]),
+    ("ai_usage_totals", ["----", "----", "----", "SIUD", "----", "----", "----"]),
+    ("usage_seals", ["----", "----", "----", "SIUD", "----", "----", "----"]),
+    ("sealed_usage", ["----", "----", "----", "SIUD", "----", "----", "----"]),
+    ("integrity_pieces", ["----", "----", "----", "SIUD", "----", "----", "----"]),
     ("api_key_counters", ["----", "----", "----", "SIUD", "----", "----", "----"]),
     ("model_prices", ["----", "----", "----", "SIUD", "----", "----", "----"]),
     ("runtime_settings", ["----", "S---", "S---", "SIUD", "S---", "----", "----"]),
     ("replaceable_checksums", ["----", "----", "----", "S---", "----", "----", "----"]),
-    ("seaql_migrations", ["----", "----", "----", "S---", "----", "----", "----"]),
+    ("product_base_migrations", ["----", "----", "----", "S---", "----", "----", "----"]),
     // Views read as their caller; service_role bypasses policies and lacks rights on the tables of plain Postgres.
     ("user_plan_summary", ["----", "s---", "0---", "S---", "S---", "----", "----"]),
     ("user_feature_access", ["----", "s---", "0---", "S---", "S---", "----", "----"]),

@@ -44,7 +44,7 @@ const TABLES: [&str; 36] = [
     "usage_alerts",
     "webhook_endpoints",
     "webhook_deliveries",
-    "seaql_migrations",
+    "product_base_migrations",
 ];
 
 /// Constraints of the seeds by their names, and those of the design by what they say.

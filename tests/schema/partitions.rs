@@ -15,12 +15,26 @@ async fn month_name(database: &TestDatabase, parent: &str, months: i32) -> Strin
     database.query_scalar(&query).await
 }
 
-/// As the job does it: the service may, and says what was done.
-async fn maintain(database: &TestDatabase) -> Vec<String> {
+/// As the job does it: the service may, one piece in a transaction of its own, in less than a second.
+async fn call(database: &TestDatabase) -> Option<String> {
+    let begun = std::time::Instant::now();
     let mut transaction = database.owner().begin().await.unwrap();
     sqlx::raw_sql("SET LOCAL ROLE app_service").execute(&mut *transaction).await.unwrap();
-    let said = sqlx::query_scalar("SELECT maintain_partitions()").fetch_all(&mut *transaction).await.unwrap();
+    let lines: Vec<String> =
+        sqlx::query_scalar("SELECT maintain_partitions()").fetch_all(&mut *transaction).await.unwrap();
     transaction.commit().await.unwrap();
+    assert!(lines.len() <= 1, "one piece a call: {lines:?}");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(2));
+    lines.into_iter().next()
+}
+
+/// Until nothing is left; what was done, but for the days that were summed.
+async fn maintain(database: &TestDatabase) -> Vec<String> {
+    let mut said = Vec::new();
+    while let Some(line) = call(database).await {
+        said.push(line);
+    }
+    said.retain(|line| !line.starts_with("summed"));
     said
 }
 
@@ -90,4 +104,58 @@ async fn a_month_goes_six_months_after_its_end_and_its_sums_stay() {
         let kept = if stays { (None, None, None, 3) } else { (Some(15), Some(3), Some(3), 0) };
         assert_eq!(sums, kept, "{months_ago} months ago");
     }
+}
+
+#[tokio::test]
+async fn a_reader_on_an_old_month_keeps_no_new_month_from_being_made_and_stops_no_consumption() {
+    let database = TestDatabase::new().await;
+    database
+        .sql(
+            "INSERT INTO usage_events (user_id, feature_id, period, period_start, amount, created_at)
+             SELECT gen_random_uuid(), 'f', 'month', now(), n, now() - interval '9 months' FROM generate_series(1, 10) n",
+        )
+        .await;
+    let (old, new) = (month_name(&database, "usage_events", -9).await, month_name(&database, "usage_events", 6).await);
+    assert!(call(&database).await.unwrap().starts_with("made"));
+    let mut reader = database.owner().begin().await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {old}"))).execute(&mut *reader).await.unwrap();
+    database
+        .sql(
+            "INSERT INTO usage_events (user_id, feature_id, period, period_start, amount, created_at)
+             SELECT gen_random_uuid(), 'f', 'month', now(), n, date_trunc('month', now(), 'UTC') + interval '6 months' FROM generate_series(1, 10) n",
+        )
+        .await;
+    let mut said = Vec::new();
+    while said.last().is_none_or(|line: &String| !line.starts_with("busy")) {
+        said.push(call(&database).await.unwrap());
+    }
+    assert_eq!(said[0], format!("made {new}"), "new months come first: {said:?}");
+    assert!(said[1..said.len() - 1].iter().all(|line| line.starts_with(&format!("summed {old}"))), "{said:?}");
+    assert!((28..=33).contains(&said.len()), "a day a call: {said:?}");
+    assert!(said.last().unwrap().contains(&old));
+    // What was done stays, and the rest is short once nobody is in the way.
+    assert_eq!(database.query_scalar::<i64>("SELECT sum(events)::bigint FROM usage_rollups").await, 10);
+    reader.rollback().await.unwrap();
+    assert_eq!(maintain(&database).await, [format!("dropped {old}")]);
+}
+
+#[tokio::test]
+async fn a_sum_that_stands_there_is_not_written_again_and_one_process_is_at_it() {
+    let database = TestDatabase::new().await;
+    database
+        .sql(
+            "INSERT INTO usage_events (user_id, feature_id, period, period_start, amount, created_at)
+             SELECT gen_random_uuid(), 'f', 'month', now(), n, now() - interval '9 months' FROM generate_series(1, 10) n;
+             SELECT roll_up_usage() FROM generate_series(1, 400)",
+        )
+        .await;
+    let rows = "SELECT string_agg(r.xmin::text || r.user_id::text, ' ' ORDER BY r.user_id) FROM usage_rollups r";
+    let before: String = database.query_scalar(rows).await;
+    let mut other = database.owner().begin().await.unwrap();
+    sqlx::raw_sql("SELECT maintain_partitions()").execute(&mut *other).await.unwrap();
+    assert_eq!(call(&database).await, None, "it neither waits nor does the same");
+    other.commit().await.unwrap();
+    let said = maintain(&database).await;
+    assert!(said.last().unwrap().starts_with("dropped"), "{said:?}");
+    assert_eq!(database.query_scalar::<String>(rows).await, before);
 }

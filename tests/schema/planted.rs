@@ -182,7 +182,7 @@ async fn every_function_brings_its_path_or_can_be_inlined() {
                AND NOT coalesce(p.proconfig, '{}') @> ARRAY['search_path=pg_catalog, pg_temp']
                AND (p.prosecdef OR l.lanname <> 'sql' OR p.prorettype = 'trigger'::regtype
                  OR p.proname NOT IN ('usage_period_start', 'usage_period_end', 'plan_in_force', 'effective_plan', 'usage_tally',
-                    'entitlement_changes_at', 'feature_entitlement', 'lapsed_subscription', 'usage_decision', 'ledger_hash')
+                    'entitlement_changes_at', 'feature_entitlement', 'lapsed_subscription', 'usage_decision', 'ledger_hash', 'normal_address')
                  OR p.prosrc ~ '::(text|uuid|jsonb|bytea|name|timestamptz|regclass)')",
         )
         .await;

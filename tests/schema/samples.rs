@@ -73,6 +73,11 @@ INSERT INTO ai_answers (user_id, route, key_digest, fingerprint, expires_at) VAL
 const NOBODYS: &str = "
 INSERT INTO deleted_profiles (user_id) VALUES (gen_random_uuid());
 INSERT INTO address_digests (digest, user_id) VALUES ('d', gen_random_uuid());
+INSERT INTO usage_totals VALUES (now(), 'api_access', 'month', now(), 1, 0, 1);
+INSERT INTO ai_usage_totals VALUES (now(), 'claude', 'm', 1, 1, 1, 0, 2, 1);
+INSERT INTO usage_seals (hours_from, hours_to, amount, overage, events) VALUES (now(), now() + interval '1 hour', 1, 0, 1);
+INSERT INTO sealed_usage VALUES (gen_random_uuid(), 'api_access', 'month', now(), 1, 0);
+INSERT INTO integrity_pieces (name) VALUES ('catalogue');
 INSERT INTO signing_keys (kid, algorithm, fingerprint) VALUES ('k', 'HS256', 'f');
 INSERT INTO stripe_events (id, type, created, payload) VALUES ('evt_1', 't', now(), '{}');
 INSERT INTO outbox (topic, payload) VALUES ('t', '{}');

@@ -189,7 +189,7 @@ async fn users_stay_in_their_rows(owner: &str) {
         "SELECT * FROM audit_logs",
         "SELECT maintain_partitions()",
         "SELECT identity_find('bob@example.com')",
-        "UPDATE seaql_migrations SET version = 'x'",
+        "UPDATE product_base_migrations SET version = 'x'",
         "SET ROLE app_service",
     ] {
         let (state, _) = refusal(&url, &format!("{as_ann} {forbidden}")).await;

@@ -7,6 +7,7 @@ mod addresses;
 pub mod ai;
 pub mod clock;
 pub mod digest;
+pub mod json_repair;
 pub mod memory;
 pub mod postgres;
 pub mod randomness;

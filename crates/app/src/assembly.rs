@@ -21,7 +21,7 @@ use ports::entitlements::EntitlementCache;
 use ports::identity::{CallerCache, TokenVerifier};
 use ports::randomness::Randomness;
 use ports::store::Store;
-use services::ai::{AiParts, AiService, AiSettings};
+use services::ai::{AiParts, AiService, AiSettings, StreamPace};
 use services::ai_usage::AiUsageService;
 use services::api_keys::ApiKeyService;
 use services::audit::AuditService;
@@ -173,17 +173,26 @@ fn ai_settings(settings: &Settings) -> AiSettings {
         hold_ttl: TimeDelta::seconds(calls.hold_seconds.max(3).into()),
         assumed_output_tokens: calls.assumed_output_tokens.max(1).into(),
         may_lower: calls.lower_max_tokens,
+        strict_holds: calls.strict_holds,
         drain: Duration::from_secs(calls.drain_seconds.into()),
+        stream_pace: StreamPace {
+            head_wait: Duration::from_millis(calls.head_wait_ms.into()),
+            ping_every: Duration::from_millis(calls.ping_ms.into()),
+        },
         context_messages: calls.context_messages.into(),
         default_model: calls.default_model.clone(),
         fallbacks: settings.ai.fallbacks.clone().into_iter().collect(),
     }
 }
 
-/// A call takes its attempts, and the last of them its answer.
+/// A call takes its attempts, and the last of them its answer. A stream has no bound; a repeat of one that lasts longer is told
+/// that it is under way.
 fn replay_settings(settings: &Settings) -> ReplaySettings {
     let ai = &settings.ai;
-    let longest = [&ai.openai, &ai.claude, &ai.gemini].map(|provider| provider.total_timeout_ms).into_iter().max();
+    let longest = [&ai.openai, &ai.claude, &ai.gemini]
+        .map(|provider| provider.total_timeout_ms.max(provider.first_byte_timeout_ms))
+        .into_iter()
+        .max();
     ReplaySettings {
         keep: TimeDelta::hours(settings.idempotency.keep_hours.into()),
         call_time: Duration::from_millis(ai.retry_budget_ms.saturating_add(longest.unwrap_or_default())),
@@ -195,7 +204,8 @@ fn replay_settings(settings: &Settings) -> ReplaySettings {
 fn lane_settings(settings: &Settings) -> LaneSettings {
     let usage = &settings.usage;
     let keep = TimeDelta::days(usage.keep_keys_days.into());
-    LaneSettings { lanes: usage.lanes, queue: usage.queue, batch: usage.batch, keep }
+    let keep_reservations = TimeDelta::days(usage.keep_reservations_days.into());
+    LaneSettings { lanes: usage.lanes, queue: usage.queue, batch: usage.batch, keep, keep_reservations }
 }
 
 fn supabase_tokens(settings: &Settings, clock: &Arc<dyn Clock>) -> anyhow::Result<SupabaseTokens> {

@@ -10,6 +10,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use services::identity::first_admin::FirstAdmin;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
 
 use crate::operators::{self, AdminCommand};
 use crate::preparation::not_made;
@@ -17,6 +18,9 @@ use crate::settings::load::load;
 use crate::settings::shape::{Secret, Settings, given};
 use crate::startup::{self, RunningApp};
 use crate::{http, telemetry};
+
+/// More descriptors than this are never needed, and some systems allow a billion.
+const DESCRIPTORS_MAX: u64 = 1 << 20;
 
 /// The backend that every AI product should have started from.
 #[derive(Debug, Parser)]
@@ -49,16 +53,27 @@ impl Cli {
             Command::WithPostgres { command } => with_postgres(&variables, &command).await,
             Command::Admin(command) => admin(&variables, command).await,
             Command::Openapi => {
-                print!("{}", http::openapi::document()?);
+                print_all(&http::openapi::document()?)?;
                 Ok(ExitCode::SUCCESS)
             }
         }
     }
 }
 
+/// Prints a text. A reader that has read enough (`| head`) is no failure.
+fn print_all(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
 async fn serve(variables: &HashMap<String, String>) -> anyhow::Result<ExitCode> {
     let mut settings = load(variables, Path::new("config"))?;
+    telemetry::keep_out_secrets(&settings);
     telemetry::init_logs(&settings.log)?;
+    raise_descriptors();
     // Signals are caught from here on, so that a Ctrl-C during the start stops the private Postgres too.
     let mut signals = Signals::listen()?;
     let embedded = if settings.database.url.is_set() { None } else { Some(start_embedded(&mut settings).await?) };
@@ -73,6 +88,14 @@ async fn serve(variables: &HashMap<String, String>) -> anyhow::Result<ExitCode> 
         postgres.stop().await.context("the private Postgres did not stop")?;
     }
     outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// Lets the process open as many descriptors as the system allows: the usual soft limit is made for programs of one user.
+fn raise_descriptors() {
+    match rlimit::increase_nofile_limit(DESCRIPTORS_MAX) {
+        Ok(descriptors) => info!(descriptors, "the limit of descriptors is raised"),
+        Err(error) => warn!(%error, "the limit of descriptors cannot be raised"),
+    }
 }
 
 async fn run_until_stopped(app: RunningApp, signals: &mut Signals) -> anyhow::Result<()> {

@@ -91,8 +91,10 @@ fn rules(settings: &Settings) -> AttemptRules {
         first_pause: FIRST_PAUSE,
         longest_pause: LONGEST_PAUSE,
         time_budget: Duration::from_millis(settings.ai.retry_budget_ms),
+        resend_after_timeout: settings.ai.resend_after_timeout,
         breaker: BreakerRules {
             failures: settings.ai.breaker_failures,
+            callers: settings.ai.breaker_callers,
             open_for: Duration::from_secs(settings.ai.breaker_open_seconds),
         },
     }
@@ -106,8 +108,9 @@ mod tests {
     use adapters::randomness::SystemRandomness;
     use domain::ai::{Conversation, ModelId, Speaker, Turn};
     use domain::usage::HoldId;
-    use ports::ai::{CallContent, CallHold, ProviderCall, ProviderFault};
-    use services::ai::attempts::CallFailure;
+    use domain::users::UserId;
+    use ports::ai::{CallContent, CallHold, CommentSink, ProviderCall, ProviderFault};
+    use services::ai::attempts::{AttemptTerms, CallFailure, Sent, Unsent};
     use uuid::Uuid;
 
     use super::*;
@@ -147,6 +150,12 @@ mod tests {
         assert!(made(&trailing).is_ok());
     }
 
+    struct Unheard;
+
+    impl CommentSink for Unheard {
+        fn comment(&self, _: Vec<u8>) {}
+    }
+
     #[tokio::test]
     async fn a_call_is_answered_by_whoever_stands_there() {
         let call = ProviderCall {
@@ -160,10 +169,12 @@ mod tests {
             max_output_tokens: None,
         };
         let hold = || CallHold::granted(HoldId(Uuid::nil()));
-        let answered = made(&[]).unwrap().attempts.call(hold(), std::slice::from_ref(&call)).await;
-        assert!(matches!(answered, Ok((_, 0))));
+        let terms =
+            AttemptTerms { user_id: UserId(Uuid::nil()), retried_by_caller: false, comments: Arc::new(Unheard) };
+        let answered = made(&[]).unwrap().attempts.call(hold(), std::slice::from_ref(&call), &terms).await;
+        assert!(matches!(answered, Ok(Sent { place: 0, .. })));
         let off = made(&[("PB__AI__SANDBOX", "off")]).unwrap();
-        let Err((_, failure)) = off.attempts.call(hold(), &[call]).await else { panic!() };
+        let Err(Unsent { failure, .. }) = off.attempts.call(hold(), &[call], &terms).await else { panic!() };
         let fault = ProviderFault::NoKey { setting: "PB__AI__CLAUDE__API_KEY" };
         assert_eq!(failure, CallFailure::Provider { provider: Provider::Claude, fault });
     }

@@ -115,12 +115,14 @@ fn kept_signing_key(path: &std::path::Path) -> anyhow::Result<String> {
 
 /// Starts the service. `settings.database.url` is set.
 pub async fn start(settings: Settings) -> anyhow::Result<RunningApp> {
+    telemetry::keep_out_secrets(&settings);
     let url = settings.database.url.expose().context("database.url is not set")?.to_owned();
     if settings.database.migrate_on_start {
         migrate(&settings, &url).await?;
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let signing_key = signing_key(&settings, &url).await?;
+    telemetry::redaction::keep_out(&signing_key);
     let store = Arc::new(PgStore::connect(pool_settings(&settings, &url, signing_key.clone().into_bytes()))?);
     check_database(&settings, &store).await?;
     let export = given(&settings.telemetry.otlp_endpoint).map(|endpoint| {
@@ -134,6 +136,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<RunningApp> {
     let stopping = Stopping::default();
     let delay = Duration::from_secs(settings.server.shutdown_delay_seconds);
     let metrics = telemetry::install_metrics()?;
+    telemetry::start_at_zero::register_models(&settings.ai.models);
     let jobs = Jobs::start(JobsContext {
         callers: Arc::clone(&rooms.callers),
         accounts: rooms.accounts.clone(),

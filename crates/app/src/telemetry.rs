@@ -5,6 +5,8 @@
 
 pub mod calls;
 pub mod export;
+pub mod redaction;
+pub mod start_at_zero;
 
 use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
@@ -14,7 +16,8 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
-use crate::settings::shape::{Log, LogFormat};
+use self::redaction::Redacting;
+use crate::settings::shape::{Log, LogFormat, Settings};
 
 /// Requests that were answered, by method, route and status.
 pub const REQUESTS: &str = "http_requests_total";
@@ -27,21 +30,31 @@ pub const ROLLUP_LAG_SECONDS: &str = "usage_rollup_lag_seconds";
 /// Runs of jobs that failed, by job.
 pub const JOB_FAILURES: &str = "job_failures_total";
 
+/// Connections that were turned away, by reason.
+pub const CONNECTIONS_REFUSED: &str = "http_connections_refused_total";
+/// Requests that were turned away since bodies took all memory that they may take, by bound.
+pub const BODIES_REFUSED: &str = "http_bodies_refused_total";
+
 /// The bounds of every histogram of seconds: from a cached read to the deadline of a request.
 const SECONDS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// The framework calls it an error when a stranger sends what is no HTTP; that is no reason to wake anybody.
 const NO_HTTP: &str = "actix_http::h1::dispatcher=off";
 
+/// At the level trace these print what they are given: addresses with passwords, headers, bodies. They do so only where the
+/// filter names them.
+const CAPPED: &str = "sqlx=debug,sea_orm=info,sea_orm_migration=info,hyper=info,hyper_util=info,h2=info,reqwest=info,\
+    rustls=info,actix_http=info,actix_web=info,actix_server=info,actix_router=info,mio=info,tokio_util=info";
+
 static RECORDER: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
 
 /// Sends log lines to stderr from now on. A second call changes nothing.
 pub fn init_logs(log: &Log) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(format!("{NO_HTTP},{}", log.filter))
-        .with_context(|| format!("log.filter is `{}`", log.filter))?;
+    let filter =
+        EnvFilter::try_new(filter_text(&log.filter)).with_context(|| format!("log.filter is `{}`", log.filter))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(Redacting)
         .with_ansi(std::io::stderr().is_terminal());
     // An error says that a subscriber is set already, which is as good.
     let _ = match log.format {
@@ -49,6 +62,20 @@ pub fn init_logs(log: &Log) -> anyhow::Result<()> {
         LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).try_init(),
     };
     Ok(())
+}
+
+/// The filter with what is never printed, or only where it is named. A bound on libraries must not let through more than the
+/// filter does.
+fn filter_text(filter: &str) -> String {
+    let is_loud = |part: &str| part.eq_ignore_ascii_case("trace") || part.eq_ignore_ascii_case("debug");
+    let loud = filter.split(',').any(|part| is_loud(part.trim()));
+    if loud { format!("{NO_HTTP},{CAPPED},{filter}") } else { format!("{NO_HTTP},{filter}") }
+}
+
+/// Keeps the secrets of these settings out of the log.
+pub fn keep_out_secrets(settings: &Settings) {
+    settings.secrets().for_each(redaction::keep_out);
+    redaction::keep_out_keys(&settings.api_keys.prefix);
 }
 
 /// Counts and measures from now on; the handle renders what was counted. A second call gives the same handle.
@@ -66,7 +93,10 @@ pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
     describe_gauge!(FINDINGS, "What the last integrity check of this process found.");
     describe_gauge!(ROLLUP_LAG_SECONDS, Unit::Seconds, "How far the hourly sums of use are behind.");
     describe_counter!(JOB_FAILURES, "Runs of jobs that failed, by job.");
+    describe_counter!(CONNECTIONS_REFUSED, "Connections that were turned away, by reason.");
+    describe_counter!(BODIES_REFUSED, "Requests turned away for want of memory for bodies, by bound.");
     calls::describe();
+    start_at_zero::register();
     *installed = Some(handle.clone());
     Ok(handle)
 }
@@ -87,6 +117,13 @@ mod tests {
         assert!(text.contains(r#"http_requests_total{method="GET",route="/telemetry",status="200"} 1"#), "{text}");
         assert!(text.contains(r#"route="/telemetry",le="0.005"} 1"#), "{text}");
         assert!(text.contains("# HELP http_requests_total"), "{text}");
+    }
+
+    #[test]
+    fn libraries_are_capped_only_where_everything_would_be_printed() {
+        assert!(filter_text("trace").contains("sea_orm=info") && filter_text("info, DEBUG").contains("hyper=info"));
+        assert!(!filter_text("info,app=trace").contains("hyper") && !filter_text("warn").contains("hyper"));
+        assert!(filter_text("trace,hyper=trace").ends_with("trace,hyper=trace"), "what is named has the last word");
     }
 
     #[test]

@@ -26,7 +26,8 @@ const WRITTEN_WITHIN: TimeDelta = TimeDelta::seconds(15);
 pub enum Repeat {
     /// Under a key of the client's: whatever is sent under it is the same call.
     Keyed(IdempotencyKey),
-    /// From an SDK, which sends no key. A request is the same call only where it says that it is a retry.
+    /// From an SDK, which sends no key. It is a call of its own, unless it says that it is a retry and finds a call with
+    /// this content whose client has left without the answer.
     OfSdk { is_retry: bool },
 }
 
@@ -43,9 +44,9 @@ impl Repeat {
         matches!(self, Self::Keyed(_))
     }
 
-    /// Whether it is a call of its own, whatever was asked before: the latest one is what a retry attaches to.
-    pub const fn is_anew(&self) -> bool {
-        matches!(self, Self::OfSdk { is_retry: false })
+    /// Whether an SDK says that it sends its request once more.
+    pub const fn is_retry(&self) -> bool {
+        matches!(self, Self::OfSdk { is_retry: true })
     }
 }
 
@@ -80,13 +81,12 @@ pub enum Prospect {
 }
 
 impl Awaited {
-    /// `call_time` is how long any call may take.
-    pub fn prospect(self, call_time: TimeDelta) -> Prospect {
+    /// A pending hold says that its call goes on: a process that is gone does not renew it, and then it is swept.
+    pub fn prospect(self) -> Prospect {
         let Some((status, since)) = self.hold else {
             return if self.age > HELD_WITHIN { Prospect::Lost } else { Prospect::UnderWay };
         };
         match status {
-            HoldStatus::Pending if self.age > call_time => Prospect::Lost,
             HoldStatus::Pending => Prospect::UnderWay,
             _ if since <= WRITTEN_WITHIN => Prospect::UnderWay,
             HoldStatus::Released => Prospect::Vacant,
@@ -104,7 +104,8 @@ mod tests {
     fn a_key_goes_before_what_the_sdk_says_and_others_are_not_kept() {
         let key = IdempotencyKey::parse("k").unwrap();
         assert_eq!(Repeat::of(Some(key.clone()), true, 2), Some(Repeat::Keyed(key.clone())));
-        assert_eq!(Repeat::of(Some(key), false, 0).map(|repeat| repeat.is_anew()), Some(false));
+        assert_eq!(Repeat::of(Some(key), false, 0).map(|repeat| repeat.is_retry()), Some(false));
+        assert_eq!(Repeat::of(None, true, 1).map(|repeat| repeat.is_retry()), Some(true));
         assert_eq!(Repeat::of(None, true, 0), Some(Repeat::OfSdk { is_retry: false }));
         assert_eq!(Repeat::of(None, true, 1), Some(Repeat::OfSdk { is_retry: true }));
         assert_eq!(Repeat::of(None, false, 0), None);
@@ -113,12 +114,12 @@ mod tests {
     #[test]
     fn what_is_awaited_is_lost_vacant_or_under_way() {
         use HoldStatus::{Expired, Pending, Released, Settled};
-        let (seconds, call_time) = (TimeDelta::seconds, TimeDelta::seconds(600));
+        let seconds = TimeDelta::seconds;
         for (age, hold, prospect) in [
             (0, None, Prospect::UnderWay),
             (31, None, Prospect::Lost),
             (599, Some((Pending, 1)), Prospect::UnderWay),
-            (601, Some((Pending, 1)), Prospect::Lost),
+            (9_999, Some((Pending, 1)), Prospect::UnderWay),
             (60, Some((Settled, 14)), Prospect::UnderWay),
             (60, Some((Settled, 16)), Prospect::Lost),
             (60, Some((Expired, 16)), Prospect::Lost),
@@ -126,7 +127,7 @@ mod tests {
             (60, Some((Released, 16)), Prospect::Vacant),
         ] {
             let awaited = Awaited { age: seconds(age), hold: hold.map(|(status, since)| (status, seconds(since))) };
-            assert_eq!(awaited.prospect(call_time), prospect, "{awaited:?}");
+            assert_eq!(awaited.prospect(), prospect, "{awaited:?}");
         }
     }
 }

@@ -4,11 +4,12 @@
 //! goes in by value and comes back with the reply or the fault, so that it is settled or given back exactly once.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::ai::{CallUsage, Conversation, Delta, FinishReason, ModelId, Provider, ReportedUsage};
-use domain::prices::NanoUsd;
+use domain::prices::{NanoUsd, PriceKind};
 use domain::usage::HoldId;
 use futures_core::Stream;
 use thiserror::Error;
@@ -85,6 +86,8 @@ pub struct ReplyPiece {
     pub usage: Option<ReportedUsage>,
     /// Whether the provider says that nothing follows. The caller sees it only once the call is settled.
     pub is_last: bool,
+    /// How many events of it are not understood. They are passed on all the same, and billed by their text.
+    pub unread: u64,
 }
 
 pub type ReplyPieces = Pin<Box<dyn Stream<Item = Result<ReplyPiece, ProviderFault>> + Send>>;
@@ -97,12 +100,14 @@ pub struct Reply {
     /// The model that answers, where the provider says it.
     pub model: Option<String>,
     pub content_type: String,
+    /// Headers of the provider's that the caller is shown; names in lower case.
+    pub headers: Vec<(String, String)>,
     /// Ends after the piece that is the last. Dropping it closes the connection, which cancels the call at the provider.
     pub pieces: ReplyPieces,
 }
 
-/// What the provider refused, in its own words.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What the provider refused, in its own words. Our key for the provider is in none of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Refusal {
     pub status: u16,
     /// Of the provider's error object.
@@ -110,6 +115,8 @@ pub struct Refusal {
     pub code: Option<String>,
     /// The whole body, for a caller who speaks the provider's language.
     pub body: Vec<u8>,
+    /// Headers of the provider's that the caller is shown; names in lower case.
+    pub headers: Vec<(String, String)>,
 }
 
 /// What a call was waiting for when its time was over.
@@ -155,9 +162,12 @@ pub enum ProviderFault {
     Unreachable(String),
     #[error("the provider did not send {} in time", .0.as_str())]
     TimedOut(Wait),
-    /// It sent what is no answer, or broke off.
+    /// The connection broke, or the answer ended before its end.
     #[error("the answer of the provider broke: {0}")]
     Broken(String),
+    /// It sent what we cannot read. That may be our fault, so it tells nothing of the provider's health.
+    #[error("the answer of the provider was not understood: {0}")]
+    NotUnderstood(String),
 }
 
 impl ProviderFault {
@@ -173,6 +183,7 @@ impl ProviderFault {
             Self::Unreachable(_) => "unreachable",
             Self::TimedOut(_) => "timed_out",
             Self::Broken(_) => "broken",
+            Self::NotUnderstood(_) => "not_understood",
         }
     }
 
@@ -184,7 +195,26 @@ impl ProviderFault {
             | Self::SpendLimit(refusal)
             | Self::TooFast { refusal, .. }
             | Self::Failed { refusal, .. } => Some(refusal),
-            Self::NoKey { .. } | Self::Unreachable(_) | Self::TimedOut(_) | Self::Broken(_) => None,
+            Self::NoKey { .. }
+            | Self::Unreachable(_)
+            | Self::TimedOut(_)
+            | Self::Broken(_)
+            | Self::NotUnderstood(_) => None,
+        }
+    }
+
+    pub const fn refusal_mut(&mut self) -> Option<&mut Refusal> {
+        match self {
+            Self::Refused(refusal)
+            | Self::KeyRefused(refusal)
+            | Self::SpendLimit(refusal)
+            | Self::TooFast { refusal, .. }
+            | Self::Failed { refusal, .. } => Some(refusal),
+            Self::NoKey { .. }
+            | Self::Unreachable(_)
+            | Self::TimedOut(_)
+            | Self::Broken(_)
+            | Self::NotUnderstood(_) => None,
         }
     }
 
@@ -206,7 +236,8 @@ impl ProviderFault {
             | Self::Failed { .. }
             | Self::Unreachable(_)
             | Self::TimedOut(_)
-            | Self::Broken(_) => true,
+            | Self::Broken(_)
+            | Self::NotUnderstood(_) => true,
         }
     }
 
@@ -219,10 +250,26 @@ impl ProviderFault {
 /// A hold and why the call came to nothing.
 pub type Unanswered = (CallHold, ProviderFault);
 
+/// Hears the comments of a native stream that come before its first piece. They promise nothing, so the call can still be
+/// sent again after them. It must not block, and may drop what it has no room for.
+pub trait CommentSink: Send + Sync {
+    fn comment(&self, bytes: Vec<u8>);
+}
+
 #[async_trait]
 pub trait AiProvider: Send + Sync {
     /// Sends the call once and waits for the first piece of its answer.
     async fn send(&self, hold: CallHold, call: &ProviderCall) -> Result<Reply, Unanswered>;
+
+    /// The same, and hands on the comments that come before. A provider without comments has none to hand on.
+    async fn send_with_comments(
+        &self,
+        hold: CallHold,
+        call: &ProviderCall,
+        _comments: Arc<dyn CommentSink>,
+    ) -> Result<Reply, Unanswered> {
+        self.send(hold, call).await
+    }
 
     /// Whether it is the built-in one, which takes conversations only and bills nobody.
     fn is_sandbox(&self) -> bool;
@@ -252,6 +299,8 @@ pub struct CallReport {
     pub whole: Duration,
     /// A word for what went wrong, where something did.
     pub error: Option<&'static str>,
+    /// How many events of the answer were not understood.
+    pub unread: u64,
 }
 
 /// Hears of calls as they end, and of those that were refused before they were made. It must not block.
@@ -259,4 +308,8 @@ pub trait CallObserver: Send + Sync {
     fn ended(&self, report: &CallReport);
     /// By a word for why: `limit`, `tokens`, `key_limit`, ..
     fn refused(&self, provider: Provider, model: &ModelId, why: &'static str);
+    /// Kinds of tokens that a call used and that have no price, so that another kind's was taken.
+    fn assumed_prices(&self, provider: Provider, kinds: &[PriceKind]);
+    /// A call used more than was held for it.
+    fn beyond_hold(&self, provider: Provider);
 }

@@ -1,7 +1,8 @@
 //! Maintenance: checks of the data, and what the readiness of the service rests on.
 
 use async_trait::async_trait;
-use domain::maintenance::IntegrityFinding;
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::maintenance::{IntegrityFinding, IntegrityReport};
 
 use crate::store::StoreError;
 
@@ -19,11 +20,29 @@ pub struct DatabaseState {
     pub connections_max: i64,
 }
 
+/// What came of one piece of work on partitions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PartitionWork {
+    /// A line about what was done.
+    Done(String),
+    /// A line about the tables that are in use; they are tried again later.
+    Busy(String),
+    /// There is nothing to do, or another process does it.
+    NothingLeft,
+}
+
 #[async_trait]
 pub trait MaintenanceRepository: Send {
-    /// At most `limit` findings of the regular checks.
+    /// At most `limit` findings of all checks, made now over whole tables.
     async fn list_findings(&mut self, limit: u64) -> Result<Vec<IntegrityFinding>, StoreError>;
+    /// At most `limit` of the findings that the pieces of the checks were left with.
+    async fn read_integrity(&mut self, limit: u64) -> Result<IntegrityReport, StoreError>;
+    /// Claims the piece of the checks that was not tried for the longest time, of those not tried since `before`; `None`
+    /// where there is none. A claim counts once it is committed, for every process.
+    async fn claim_integrity_piece(&mut self, before: DateTime<Utc>) -> Result<Option<String>, StoreError>;
+    /// Checks one piece, for about as long as `budget`, and keeps what was found; answers how much that is.
+    async fn check_integrity_piece(&mut self, piece: &str, budget: TimeDelta) -> Result<i64, StoreError>;
     async fn state(&mut self) -> Result<DatabaseState, StoreError>;
-    /// Makes the partitions of the coming months and drops those past their retention.
-    async fn maintain_partitions(&mut self) -> Result<(), StoreError>;
+    /// Does one piece of the work on partitions (the months to come are made, those past their retention summed and dropped).
+    async fn maintain_partitions(&mut self) -> Result<PartitionWork, StoreError>;
 }

@@ -239,6 +239,20 @@ pub struct CallResult {
     pub session_id: Option<Uuid>,
     /// In the order in which they were said.
     pub messages: Vec<SaidMessage>,
+    pub beyond: BeyondHold,
+}
+
+/// What a call used beyond what was held for it: overage, which no limit stood in the way of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BeyondHold {
+    pub tokens: i64,
+    pub cost_nano_usd: i64,
+}
+
+impl BeyondHold {
+    pub const fn is_nothing(&self) -> bool {
+        self.tokens == 0 && self.cost_nano_usd == 0
+    }
 }
 
 /// A message of a conversation that is kept.
@@ -324,6 +338,8 @@ pub trait UsageRepository: Send {
     /// Holds whose time is over and for which nothing was sent, the longest overdue first, at most `limit`, with their users,
     /// without those in `excluded`.
     async fn list_due_holds(&mut self, excluded: &[HoldId], limit: u64) -> Result<Vec<(HoldId, UserId)>, StoreError>;
-    /// Deletes outcomes older than `age` by the database's clock, at most `limit`; says how many.
+    /// Deletes outcomes older than `age` by the database's clock, at most `limit` of each partition; says how many.
     async fn delete_outcomes(&mut self, age: TimeDelta, limit: u64) -> Result<u64, StoreError>;
+    /// Deletes reservations that ended longer than `age` ago by the database's clock, at most `limit`; says how many.
+    async fn delete_ended_reservations(&mut self, age: TimeDelta, limit: u64) -> Result<u64, StoreError>;
 }

@@ -41,6 +41,8 @@ pub trait UsageHistoryRepository: Send {
     async fn now(&mut self) -> Result<DateTime<Utc>, StoreError>;
     /// Sums what is not summed yet, a bounded stretch of it. Answers how many hours are left for the next call.
     async fn roll_up(&mut self) -> Result<i64, StoreError>;
+    /// The same for calls of models.
+    async fn roll_up_calls(&mut self) -> Result<i64, StoreError>;
     /// For how many seconds use is not summed yet; `None` before the first roll-up.
     async fn lag_seconds(&mut self) -> Result<Option<i64>, StoreError>;
 }

@@ -80,6 +80,14 @@ impl UsageHistoryService {
         Ok(hours_left)
     }
 
+    /// The same for calls of models.
+    pub async fn roll_up_calls(&self) -> Result<i64, StoreError> {
+        let mut work = self.store.begin(Scope::SERVICE).await?;
+        let hours_left = work.usage_history().roll_up_calls().await?;
+        work.commit().await?;
+        Ok(hours_left)
+    }
+
     /// For how many seconds use is not summed yet; `None` before the first roll-up.
     pub async fn lag_seconds(&self) -> Result<Option<i64>, StoreError> {
         let mut work = self.store.begin(Scope::SERVICE).await?;

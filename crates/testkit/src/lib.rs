@@ -15,4 +15,5 @@ pub mod entitlements;
 pub mod features;
 pub mod jwks;
 pub mod plans;
+pub mod raw;
 pub mod upstream;

@@ -47,6 +47,7 @@ REVOKE INSERT, UPDATE, DELETE ON public.deleted_profiles FROM service_role;
 -- @ address_digests
 -- Its rows are written by a trigger on users.
 GRANT SELECT, DELETE ON public.address_digests TO app_service;
+REVOKE ALL ON public.address_digests FROM service_role;
 
 -- @ organizations
 GRANT SELECT (id, name, owner_id, created_at) ON public.organizations TO authenticated;
@@ -90,9 +91,9 @@ GRANT SELECT ON public.runtime_settings TO readonly_user;
 GRANT SELECT ON public.replaceable_checksums TO app_service;
 REVOKE INSERT, UPDATE, DELETE ON public.replaceable_checksums FROM service_role;
 
--- @ seaql_migrations
-GRANT SELECT ON public.seaql_migrations TO app_service;
-REVOKE INSERT, UPDATE, DELETE ON public.seaql_migrations FROM service_role;
+-- @ product_base_migrations
+GRANT SELECT ON public.product_base_migrations TO app_service;
+REVOKE INSERT, UPDATE, DELETE ON public.product_base_migrations FROM service_role;
 
 -- @ user_subscriptions
 GRANT SELECT (id, user_id, plan_id, stripe_subscription_id, stripe_price_id, billing_interval, status, trial_start, trial_end,
@@ -245,3 +246,23 @@ REVOKE INSERT, UPDATE, DELETE ON public.model_prices FROM service_role;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.ai_answers TO app_service;
 -- Secrets, or what a request was answered: nobody's but the service's.
 REVOKE ALL ON public.ai_answers FROM service_role;
+
+-- @ usage_totals
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.usage_totals TO app_service;
+REVOKE INSERT, UPDATE, DELETE ON public.usage_totals FROM service_role;
+
+-- @ ai_usage_totals
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.ai_usage_totals TO app_service;
+REVOKE INSERT, UPDATE, DELETE ON public.ai_usage_totals FROM service_role;
+
+-- @ usage_seals
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.usage_seals TO app_service;
+REVOKE INSERT, UPDATE, DELETE ON public.usage_seals FROM service_role;
+
+-- @ sealed_usage
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.sealed_usage TO app_service;
+REVOKE INSERT, UPDATE, DELETE ON public.sealed_usage FROM service_role;
+
+-- @ integrity_pieces
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.integrity_pieces TO app_service;
+REVOKE INSERT, UPDATE, DELETE ON public.integrity_pieces FROM service_role;

@@ -76,8 +76,8 @@ CREATE POLICY runtime_settings_readonly ON public.runtime_settings FOR SELECT TO
 -- @ replaceable_checksums
 CREATE POLICY replaceable_checksums_service ON public.replaceable_checksums FOR SELECT TO app_service USING (true);
 
--- @ seaql_migrations
-CREATE POLICY seaql_migrations_service ON public.seaql_migrations FOR SELECT TO app_service USING (true);
+-- @ product_base_migrations
+CREATE POLICY product_base_migrations_service ON public.product_base_migrations FOR SELECT TO app_service USING (true);
 
 -- @ user_subscriptions
 CREATE POLICY user_subscriptions_select_own ON public.user_subscriptions FOR SELECT TO authenticated USING ((select auth.uid()) = user_id);
@@ -204,3 +204,18 @@ CREATE POLICY model_prices_service ON public.model_prices TO app_service USING (
 
 -- @ ai_answers
 CREATE POLICY ai_answers_service ON public.ai_answers TO app_service USING (true) WITH CHECK (true);
+
+-- @ usage_totals
+CREATE POLICY usage_totals_service ON public.usage_totals TO app_service USING (true) WITH CHECK (true);
+
+-- @ ai_usage_totals
+CREATE POLICY ai_usage_totals_service ON public.ai_usage_totals TO app_service USING (true) WITH CHECK (true);
+
+-- @ usage_seals
+CREATE POLICY usage_seals_service ON public.usage_seals TO app_service USING (true) WITH CHECK (true);
+
+-- @ sealed_usage
+CREATE POLICY sealed_usage_service ON public.sealed_usage TO app_service USING (true) WITH CHECK (true);
+
+-- @ integrity_pieces
+CREATE POLICY integrity_pieces_service ON public.integrity_pieces TO app_service USING (true) WITH CHECK (true);

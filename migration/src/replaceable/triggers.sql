@@ -32,6 +32,8 @@ CREATE OR REPLACE TRIGGER apply_users_tombstone BEFORE INSERT ON public.users
 CREATE OR REPLACE TRIGGER record_users_starting_balance AFTER INSERT ON public.users
     FOR EACH ROW WHEN (NEW.token_balance > 0)
     EXECUTE FUNCTION public.record_starting_balance();
+CREATE OR REPLACE TRIGGER hand_over_users_organizations BEFORE DELETE ON public.users
+    FOR EACH ROW EXECUTE FUNCTION public.hand_over_organizations();
 CREATE OR REPLACE TRIGGER keep_users_tombstone AFTER DELETE ON public.users
     FOR EACH ROW EXECUTE FUNCTION public.keep_tombstone();
 CREATE OR REPLACE TRIGGER check_user_plan_change BEFORE UPDATE ON public.users
@@ -152,3 +154,13 @@ CREATE OR REPLACE TRIGGER refuse_audit_logs_update BEFORE UPDATE ON public.audit
 -- @ webhook_endpoints
 CREATE OR REPLACE TRIGGER update_webhook_endpoints_updated_at BEFORE UPDATE ON public.webhook_endpoints
     FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();
+
+-- @ usage_rollups
+-- The sums of everybody follow, whoever writes the users' sums. They are made anew here, while nobody can write those.
+CREATE OR REPLACE TRIGGER total_usage_rollups_added AFTER INSERT ON public.usage_rollups
+    REFERENCING NEW TABLE AS come FOR EACH STATEMENT EXECUTE FUNCTION public.total_usage_rollups();
+CREATE OR REPLACE TRIGGER total_usage_rollups_changed AFTER UPDATE ON public.usage_rollups
+    REFERENCING OLD TABLE AS gone NEW TABLE AS come FOR EACH STATEMENT EXECUTE FUNCTION public.total_usage_rollups();
+CREATE OR REPLACE TRIGGER total_usage_rollups_removed AFTER DELETE ON public.usage_rollups
+    REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.total_usage_rollups();
+SELECT public.refill_usage_totals();

@@ -21,13 +21,18 @@ CROSS JOIN LATERAL (VALUES
 CROSS JOIN LATERAL (SELECT sha256(convert_to(w.address, 'UTF8')) AS digest) d
 WHERE w.address IS NOT NULL
 ORDER BY d.digest, u.created_at;
-
+-- @ batches
 -- Profiles that are gone: their digests move here. An id is never taken over any more, so none is looked for by digest.
-INSERT INTO public.address_digests (digest, user_id, created_at)
-SELECT p.email_digest, p.user_id, p.deleted_at FROM public.deleted_profiles p WHERE p.email_digest IS NOT NULL
-ON CONFLICT (digest) DO NOTHING;
-UPDATE public.deleted_profiles SET email_digest = NULL WHERE email_digest IS NOT NULL;
-
+WITH gone AS (
+    SELECT p.user_id, p.email_digest, p.deleted_at FROM public.deleted_profiles p WHERE p.email_digest IS NOT NULL
+    ORDER BY p.deleted_at DESC LIMIT 5000 FOR UPDATE
+), kept AS (
+    INSERT INTO public.address_digests (digest, user_id, created_at)
+    SELECT g.email_digest, g.user_id, g.deleted_at FROM gone g ORDER BY g.deleted_at DESC
+    ON CONFLICT (digest) DO NOTHING
+)
+UPDATE public.deleted_profiles p SET email_digest = NULL FROM gone g WHERE p.user_id = g.user_id;
+-- @ transaction
 -- Built-in addresses are in NFC from now on. One whose other spelling is another account stays as it is.
 DO $nfc$
 BEGIN

@@ -66,22 +66,36 @@ async fn each_provider_answers_whole_and_as_events_at_the_price_of_its_bill() {
 #[tokio::test]
 async fn a_provider_that_says_nothing_of_its_usage_is_estimated_and_flagged() {
     let stage = Stage::set().await;
-    for told in [UsageTold::Absent, UsageTold::Zero] {
-        stage.upstream.script_others(Script::says("a a a a").telling(told));
-        for (_, model) in MODELS {
-            for streamed in [false, true] {
-                let mut body = hello(model);
-                body["stream"] = json!(streamed);
-                stage.chat(body).await.expect_status(200);
-            }
-        }
-    }
-    stage.settled(12).await;
+    ask_all(&stage, UsageTold::Absent).await;
     for (input, output, cost, source, outcome) in stage.books().await {
         assert_eq!((source.as_str(), outcome.as_str()), ("estimated", "ok"));
         assert!(input > 2 && output == 4 && cost > 0, "{input} {output} {cost}");
     }
     stage.expect_in_order().await;
+}
+
+#[tokio::test]
+async fn a_provider_that_says_that_nothing_was_used_is_charged_nothing_for() {
+    let stage = Stage::set().await;
+    ask_all(&stage, UsageTold::Zero).await;
+    for (input, output, cost, source, outcome) in stage.books().await {
+        assert_eq!((source.as_str(), outcome.as_str()), ("provider", "ok"));
+        assert_eq!((input, output, cost), (0, 0, 0));
+    }
+    stage.expect_in_order().await;
+}
+
+/// Every model, plain and streamed.
+async fn ask_all(stage: &Stage, told: UsageTold) {
+    stage.upstream.script_others(Script::says("a a a a").telling(told));
+    for (_, model) in MODELS {
+        for streamed in [false, true] {
+            let mut body = hello(model);
+            body["stream"] = json!(streamed);
+            stage.chat(body).await.expect_status(200);
+        }
+    }
+    stage.settled(6).await;
 }
 
 #[tokio::test]

@@ -1,12 +1,14 @@
 //! Calls of models by our own route, against a stub of the providers that writes its own bill.
 
 mod answers;
+mod growing;
 mod input;
 mod keys;
 mod leaving;
 mod limits;
 mod lineages;
 mod locked_rows;
+mod money;
 mod providers;
 mod sessions;
 mod stage;

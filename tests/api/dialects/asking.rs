@@ -62,13 +62,15 @@ impl Dialect {
             (Self::OpenAi | Self::Anthropic, 403) => "permission_error",
             (Self::OpenAi, 402) => "insufficient_quota",
             (Self::OpenAi, 500..) => "server_error",
-            (Self::OpenAi, _) | (Self::Anthropic, 400 | 405) => "invalid_request_error",
+            (Self::Anthropic, 413) => "request_too_large",
+            (Self::Anthropic, 529) => "overloaded_error",
+            (Self::OpenAi, _) | (Self::Anthropic, 400 | 405 | 415 | 422 | 431) => "invalid_request_error",
             (Self::Anthropic, 401) => "authentication_error",
             (Self::Anthropic, 402) => "billing_error",
             (Self::Anthropic, 404) => "not_found_error",
             (Self::Anthropic, 429) => "rate_limit_error",
             (Self::Anthropic, _) => "api_error",
-            (Self::Gemini, 400) => "INVALID_ARGUMENT",
+            (Self::Gemini, 400 | 413 | 415 | 422 | 431) => "INVALID_ARGUMENT",
             (Self::Gemini, 401) => "UNAUTHENTICATED",
             (Self::Gemini, 402) => "FAILED_PRECONDITION",
             (Self::Gemini, 403) => "PERMISSION_DENIED",
@@ -105,6 +107,15 @@ impl Dialect {
             assert_eq!(word, self.word(status), "{answer}");
         }
         assert!(!answer.text_at("/error/message").is_empty());
+        answer
+    }
+
+    /// The shape of the dialect's error, with a status that has no word of its own.
+    #[track_caller]
+    pub fn expect_status_and_shape(self, answer: Answer, status: u16) -> Answer {
+        let answer = answer.expect_status(status);
+        assert_eq!(answer.header("content-type"), Some("application/json"), "{answer}");
+        assert!(answer.at("/error").is_object() && !answer.text_at("/error/message").is_empty(), "{answer}");
         answer
     }
 

@@ -88,12 +88,12 @@ async fn another_method_is_a_405_that_names_the_right_one() {
     let (app, _, key) = started().await;
     for (dialect, method, path, allow) in [
         (Dialect::OpenAi, "GET", "/v1/chat/completions", "POST"),
-        (Dialect::OpenAi, "POST", "/v1/models", "GET"),
-        (Dialect::OpenAi, "DELETE", "/v1/models/gpt-6-sol", "GET"),
+        (Dialect::OpenAi, "POST", "/v1/models", "GET, HEAD"),
+        (Dialect::OpenAi, "DELETE", "/v1/models/gpt-6-sol", "GET, HEAD"),
         // A verb of Gemini's may follow the colon, or it belongs to the name.
-        (Dialect::OpenAi, "DELETE", "/v1/models/ft:gpt-4o:acme::1", "POST, GET"),
+        (Dialect::OpenAi, "DELETE", "/v1/models/ft:gpt-4o:acme::1", "POST, GET, HEAD"),
         (Dialect::Anthropic, "PUT", "/v1/messages", "POST"),
-        (Dialect::Gemini, "PUT", "/v1beta/models/m:generateContent", "POST, GET"),
+        (Dialect::Gemini, "PUT", "/v1beta/models/m:generateContent", "POST, GET, HEAD"),
     ] {
         let request = app.request(method.parse().unwrap(), path);
         let answer = dialect.expect_error(dialect.signed(request, &key).send().await, 405);

@@ -1,8 +1,13 @@
 //! The providers' own dialects over HTTP.
 
-mod asking;
+pub mod asking;
 mod calls;
 mod doors;
+mod fallbacks;
+mod health;
+mod lenient;
 mod models;
+mod passing;
 mod refusals;
+mod silence;
 mod upstream;

@@ -31,6 +31,52 @@ async fn the_models_have_the_shape_of_whoever_asks() {
     assert_eq!(stable.body, gemini.body);
 }
 
+/// Whoever walks through the pages sees every model once, in each dialect.
+#[tokio::test]
+async fn the_models_come_in_pages_where_pages_are_asked_for() {
+    let (app, _, key) = started().await;
+    for (dialect, path, list, id, size, edge) in [
+        (Dialect::OpenAi, "/v1/models", "/data", "id", "limit", "after"),
+        (Dialect::Anthropic, "/v1/models", "/data", "id", "limit", "after_id"),
+        (Dialect::Gemini, "/v1beta/models", "/models", "name", "pageSize", "pageToken"),
+    ] {
+        let read = |query: Vec<(&'static str, String)>| {
+            let pairs: Vec<(&str, &str)> = query.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            dialect.signed(app.get(path).query(&pairs), &key).send()
+        };
+        let ids = |answer: &harness::Answer| -> Vec<String> {
+            let models = answer.at(list).as_array().unwrap().iter();
+            models.map(|model| model[id].as_str().unwrap().to_owned()).collect()
+        };
+        let all = ids(&read(vec![]).await.expect_status(200));
+        let (mut seen, mut after) = (Vec::new(), None::<String>);
+        loop {
+            let mut query = vec![(size, "3".to_owned())];
+            query.extend(after.take().map(|after| (edge, after)));
+            let page = read(query).await.expect_status(200);
+            seen.extend(ids(&page));
+            after = match dialect {
+                Dialect::Gemini => page.body["nextPageToken"].as_str().map(str::to_owned),
+                _ if page.at("/has_more") == true => Some(page.text_at("/last_id").to_owned()),
+                _ => None,
+            };
+            if dialect != Dialect::Gemini {
+                assert_eq!(page.at("/first_id"), &page.at(list)[0]["id"], "{page}");
+            }
+            if after.is_none() {
+                break;
+            }
+        }
+        assert!(all.len() > 3, "{dialect:?}");
+        assert_eq!(seen, all, "{dialect:?}");
+        dialect.expect_field(read(vec![(size, "many".to_owned())]).await, size);
+        dialect.expect_field(read(vec![(edge, "no-such-model".to_owned())]).await, edge);
+    }
+    let before = app.get("/v1/models").query(&[("limit", "1"), ("before_id", "gpt-6-sol")]);
+    let before = Dialect::Anthropic.signed(before, &key).send().await.expect_status(200);
+    assert_eq!(before.at("/data").as_array().unwrap().len(), 1, "{before}");
+}
+
 #[tokio::test]
 async fn one_model_is_found_by_its_names() {
     let (app, _, key) = started().await;

@@ -23,28 +23,22 @@ async fn a_body_that_is_no_request_is_refused() {
         for body in [b"".as_slice(), b"{", b"[]", b"\"x\"", b"{\"messages\":\"\xff\"}"] {
             dialect.expect_error(post(body).await, 400);
         }
-        let large = vec![b' '; 2 * 1_024 * 1_024 + 1];
-        let answer = dialect.expect_error(post(&large).await, 400);
-        assert!(answer.text_at("/error/message").contains("larger"), "{answer}");
-        // Two MiB are taken, and found to be nothing.
-        let large = vec![b' '; 2 * 1_024 * 1_024];
+        // Ten MiB are taken, and found to be nothing.
+        let large = vec![b' '; 10 * 1_024 * 1_024];
         let answer = dialect.expect_error(post(&large).await, 400);
         assert!(answer.text_at("/error/message").contains("JSON"), "{answer}");
     }
 }
 
 #[tokio::test]
-async fn messages_are_there_and_have_a_role() {
+async fn messages_are_there() {
     let (app, _, key) = started().await;
     for dialect in ALL {
         let list = messages(dialect);
         let own = dialect.body(dialect.own_model(), "x");
-        for (change, field) in [
-            (json!([]), list.to_owned()),
-            (Value::Null, list.to_owned()),
-            (json!("x"), list.to_owned()),
-            (json!([{ "role": "robot", "content": "x", "parts": [] }]), format!("{list}[0].role")),
-        ] {
+        for (change, field) in
+            [(json!([]), list.to_owned()), (Value::Null, list.to_owned()), (json!("x"), list.to_owned())]
+        {
             let mut body = own.clone();
             body[list] = change;
             let request = app.post(&dialect.path(dialect.own_model())).json(body);
@@ -54,16 +48,12 @@ async fn messages_are_there_and_have_a_role() {
 }
 
 #[tokio::test]
-async fn bounds_are_numbers_and_models_are_named() {
+async fn models_are_named_and_claude_has_a_bound() {
     let (app, _, key) = started().await;
     for (dialect, change, field) in [
-        (Dialect::OpenAi, json!({ "max_tokens": 0 }), "max_tokens"),
-        (Dialect::OpenAi, json!({ "n": 1_000 }), "n"),
-        (Dialect::OpenAi, json!({ "stream": "yes" }), "stream"),
         (Dialect::OpenAi, json!({ "model": null }), "model"),
         (Dialect::Anthropic, json!({ "max_tokens": null }), "max_tokens"),
         (Dialect::Anthropic, json!({ "model": 5 }), "model"),
-        (Dialect::Gemini, json!({ "generationConfig": { "maxOutputTokens": -1 } }), "generationConfig.maxOutputTokens"),
     ] {
         let mut body = dialect.body(dialect.own_model(), "x");
         for (name, value) in change.as_object().unwrap() {
@@ -74,20 +64,27 @@ async fn bounds_are_numbers_and_models_are_named() {
     }
 }
 
+/// A picture of one point, and one of so many bytes.
+fn picture(padding: usize) -> String {
+    let png = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg";
+    format!("{png}{}==", "AAAA".repeat(padding / 3))
+}
+
+/// A session of a coding agent brings all of its pictures again with every turn.
 #[tokio::test]
-async fn pictures_beyond_the_bounds_are_refused() {
-    let (app, _, key) = started().await;
-    let image = json!({ "type": "image_url", "image_url": { "url": "data:image/png;base64,AA" } });
+async fn pictures_have_no_bounds_but_the_size_of_the_body() {
+    let (app, ada, key) = started().await;
+    let plan = json!({ "plan_id": "platinum" });
+    app.post("/api/users/me/plan").bearer(&ada).json(plan).send().await.expect_status(200);
+    let image = json!({ "type": "image_url", "image_url": { "url": format!("data:image/png;base64,{}", picture(0)) } });
     let mut body = Dialect::OpenAi.body("gpt-6-sol", "x");
-    body["messages"][0]["content"] = json!(vec![image; 21]);
-    let answer = app.post("/v1/chat/completions").bearer(&key).json(body).send().await;
-    Dialect::OpenAi.expect_field(answer, "messages[0].content[20].image_url");
+    body["messages"][0]["content"] = json!(vec![image; 60]);
+    app.post("/v1/chat/completions").bearer(&key).json(body).send().await.expect_status(200);
     let mut body = Dialect::Gemini.body("", "x");
     body["contents"][0]["parts"] =
-        json!([{ "inlineData": { "mimeType": "image/png", "data": "A".repeat(1_500_000) } }]);
+        json!([{ "inlineData": { "mimeType": "image/png", "data": picture(5 * 1_024 * 1_024) } }]);
     let request = app.post("/v1/models/gemini-2.5-flash:generateContent").json(body);
-    let answer = Dialect::Gemini.signed(request, &key).send().await;
-    Dialect::Gemini.expect_field(answer, "contents[0].parts[0].inlineData");
+    Dialect::Gemini.signed(request, &key).send().await.expect_status(200);
 }
 
 #[tokio::test]
@@ -102,6 +99,8 @@ async fn what_cannot_be_translated_is_named() {
     twice["n"] = json!(2);
     let mut with_top_k = Dialect::Anthropic.body("gpt-6-sol", "x");
     with_top_k["top_k"] = json!(5);
+    let mut with_role = Dialect::Anthropic.body("gpt-6-sol", "x");
+    with_role["messages"][0]["role"] = json!("robot");
     let mut with_search = Dialect::Gemini.body("", "x");
     with_search["tools"] = json!([{ "googleSearch": {} }]);
     for (dialect, model, body, field) in [
@@ -109,6 +108,7 @@ async fn what_cannot_be_translated_is_named() {
         (Dialect::OpenAi, "", with_effort, "reasoning_effort"),
         (Dialect::OpenAi, "", twice, "n"),
         (Dialect::Anthropic, "", with_top_k, "top_k"),
+        (Dialect::Anthropic, "", with_role, "messages[0].role"),
         (Dialect::Gemini, "gpt-6-sol", with_search, "tools[0].googleSearch"),
     ] {
         let request = app.post(&dialect.path(model)).json(body);

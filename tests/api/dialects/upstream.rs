@@ -19,14 +19,14 @@ async fn against(stub: &Upstream) -> (TestApp, TestUser, String) {
     (app, ada, key)
 }
 
-async fn user(app: &TestApp) -> (TestUser, String) {
+pub async fn user(app: &TestApp) -> (TestUser, String) {
     let ada = app.signup("ada@example.com").await;
     let key = key_of(app, &ada, &["ai:chat"]).await;
     allow(app, &ada, None).await;
     (ada, key)
 }
 
-async fn with(stub: &Upstream, change: impl FnOnce(&mut Settings)) -> TestApp {
+pub async fn with(stub: &Upstream, change: impl FnOnce(&mut Settings)) -> TestApp {
     stub.accept_only(KEY);
     let urls = [stub.openai_url(), stub.anthropic_url(), stub.gemini_url()];
     TestApp::with(move |settings| {
@@ -189,7 +189,9 @@ async fn what_goes_wrong_at_the_provider_is_told_in_the_dialect() {
             }
             assert!(!answer.text.contains(KEY), "{answer}");
         }
-        assert_eq!(used(&app, &ada).await, 0, "{code}");
+        // What a provider was at work on when the time was over may be billed.
+        let charged = if code == "provider_timeout" { 2 } else { 0 };
+        assert_eq!(used(&app, &ada).await, charged, "{code}");
     }
 }
 

@@ -6,9 +6,9 @@ use testkit::upstream::{Fault, Script};
 use super::stage::{Stage, asked, expect_replay, openai, ours};
 
 /// A key of Ada's for calls, with more in its draft.
-async fn key(stage: &Stage, more: Value) -> String {
+async fn key(stage: &Stage, mut more: Value) -> String {
     let mut body = json!({ "name": "k", "permissions": ["ai:chat"] });
-    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body.as_object_mut().unwrap().append(more.as_object_mut().unwrap());
     let made = stage.app.post("/api/keys").bearer(&stage.ada).json(body).send().await.expect_status(201);
     made.text_at("/key").to_owned()
 }
@@ -42,6 +42,7 @@ async fn a_weaker_key_gets_nothing_of_a_call_while_it_runs_or_afterwards_on_any_
         assert_eq!(again.text, text);
     }
     stage.expect_calls(1).await;
+    stage.stub.script("gpt-6-sol", Script::words(3));
     let by_the_limited = asked(&stage.app, &openai(false), &limited).idempotency_key("l").send().await;
     stage.written().await;
     expect_replay(&by_the_limited, &stage.keyed(&openai(false), "l").await);

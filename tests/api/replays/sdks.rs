@@ -2,39 +2,132 @@
 
 use std::time::Duration;
 
-use harness::Request;
-use testkit::upstream::{Ending, Fault, Pace, Script};
+use harness::{Answer, Request, eventually};
+use testkit::upstream::{Ending, Fault, Pace, Refusal, Script, Why};
 
-use super::stage::{Stage, anthropic, asked, expect_replay, key_of, openai};
+use super::stage::{Ask, Stage, anthropic, asked, expect_replay, key_of, openai};
 
 fn sdk(request: Request, retries: u32) -> Request {
     request.header("x-stainless-lang", "python").header("x-stainless-retry-count", &retries.to_string())
 }
 
-#[tokio::test]
-async fn a_retry_attaches_to_the_latest_call_of_its_key_path_and_body() {
-    let stage = Stage::new().await;
-    for ask in [openai(false), anthropic(true)] {
-        stage.stub.clear();
-        let earlier = sdk(stage.ask(&ask), 0).send().await.expect_status(200);
-        let latest = sdk(stage.ask(&ask), 0).send().await.expect_status(200);
-        assert_eq!(latest.header("idempotency-replayed"), None, "twice the same is two calls");
-        assert_ne!(earlier.header("x-product-base-call-id"), latest.header("x-product-base-call-id"));
-        expect_replay(&latest, &sdk(stage.ask(&ask), 1).send().await);
-        stage.written().await;
-        expect_replay(&latest, &sdk(stage.ask(&ask), 2).send().await);
-        stage.expect_calls(2).await;
-    }
-    assert_eq!(stage.charged().await, 4);
-    let minutes = "ai_answers WHERE expires_at BETWEEN now() + interval '9 minutes' AND now() + interval '10 minutes'";
-    assert_eq!(stage.count(minutes).await, 2);
+/// A request of an SDK whose client goes away by itself after a while.
+async fn impatient(stage: &Stage, ask: &Ask, retries: u32, patience: Duration) {
+    let client = stage.app.client().post(stage.app.url(ask.path)).bearer_auth(&stage.key).json(&ask.body);
+    let gone = client.header("x-stainless-retry-count", retries.to_string()).timeout(patience).send().await;
+    assert!(gone.unwrap_err().is_timeout());
+}
+
+fn call_id(answer: &Answer) -> String {
+    answer.header("x-product-base-call-id").unwrap().to_owned()
 }
 
 #[tokio::test]
-async fn a_retry_without_a_call_to_attach_to_is_one() {
+async fn an_answer_that_was_delivered_is_nobody_elses() {
+    let stage = Stage::new().await;
+    for (ask, calls) in [(openai(false), 4), (openai(true), 8), (anthropic(true), 12)] {
+        let mut seen = Vec::new();
+        // Two workers, the second of which tries again, though nobody failed it here; and the first does so too.
+        for retries in [0, 0, 1, 2] {
+            let answer = sdk(stage.ask(&ask), retries).send().await.expect_status(200);
+            assert_eq!(answer.header("idempotency-replayed"), None, "{answer}");
+            seen.push(call_id(&answer));
+        }
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 4, "each is a call of its own");
+        stage.expect_calls(calls).await;
+    }
+    assert_eq!((stage.charged().await, stage.count("ai_answers").await), (12, 0), "and nothing is kept of them");
+}
+
+#[tokio::test]
+async fn a_retry_after_a_failure_is_a_call_of_its_own() {
     let stage = Stage::new().await;
     let ask = openai(false);
-    sdk(stage.ask(&ask), 0).send().await.expect_status(200);
+    stage.stub.script_next(1, "gpt-6-sol", Script::refuses(Refusal::of(Why::Broken)));
+    sdk(stage.ask(&ask), 0).send().await.expect_status(502);
+    let of_another = sdk(stage.ask(&ask), 0).send().await.expect_status(200);
+    let again = sdk(stage.ask(&ask), 1).send().await.expect_status(200);
+    assert_eq!(again.header("idempotency-replayed"), None, "{again}");
+    assert_ne!(call_id(&of_another), call_id(&again));
+    stage.expect_calls(3).await;
+    assert_eq!(stage.charged().await, 2);
+}
+
+#[tokio::test]
+async fn samples_that_are_asked_for_at_once_are_as_many_calls() {
+    let stage = Stage::new().await;
+    let pace = Pace { before_head: Duration::from_millis(100), ..Pace::default() };
+    stage.stub.script_others(Script::words(9).paced(pace));
+    let ask = openai(false);
+    let samples = (0..10).map(|number| sdk(stage.ask(&ask), number % 3).send());
+    let answers = futures_util::future::join_all(samples).await;
+    let mut seen: Vec<String> = answers.into_iter().map(|answer| call_id(&answer.expect_status(200))).collect();
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 10);
+    stage.expect_calls(10).await;
+    assert_eq!(stage.charged().await, 10);
+}
+
+#[tokio::test]
+async fn of_clients_that_left_each_retry_gets_another_call() {
+    let stage = Stage::new().await;
+    let other = stage.beside().await;
+    let pace = Pace { before_head: Duration::from_millis(900), ..Pace::default() };
+    stage.stub.script_others(Script::words(9).paced(pace));
+    let ask = openai(true);
+    let patience = Duration::from_millis(300);
+    let stays = tokio::spawn(sdk(stage.ask(&ask), 0).send());
+    tokio::join!(impatient(&stage, &ask, 0, patience), impatient(&stage, &ask, 0, patience));
+    stage.kept(2).await;
+    // One where the calls run, and one on another process. A third finds none that was left.
+    let (here, there) = tokio::join!(sdk(stage.ask(&ask), 1).send(), sdk(asked(&other, &ask, &stage.key), 1).send());
+    let third = sdk(stage.ask(&ask), 1).send().await.expect_status(200);
+    let stays = stays.await.unwrap().expect_status(200);
+    for adopted in [&here, &there] {
+        assert_eq!((adopted.status, adopted.header("idempotency-replayed")), (200, Some("true")), "{adopted}");
+    }
+    let mut seen = [call_id(&here), call_id(&there), call_id(&third), call_id(&stays)];
+    seen.sort_unstable();
+    assert!(seen.windows(2).all(|pair| pair[0] != pair[1]), "{seen:?}");
+    stage.expect_calls(4).await;
+    assert_eq!(stage.charged().await, 4);
+    stage.kept(0).await;
+}
+
+#[tokio::test]
+async fn a_retry_that_leaves_too_leaves_the_call_to_the_next_one() {
+    let stage = Stage::new().await;
+    let other = stage.beside().await;
+    let pace = Pace { before_head: Duration::from_millis(900), ..Pace::default() };
+    stage.stub.script_others(Script::words(9).paced(pace));
+    let ask = openai(false);
+    impatient(&stage, &ask, 0, Duration::from_millis(200)).await;
+    impatient(&stage, &ask, 1, Duration::from_millis(300)).await;
+    stage.kept(1).await;
+    let minutes = "ai_answers WHERE expires_at BETWEEN now() + interval '9 minutes' AND now() + interval '10 minutes'";
+    stage.expect_calls(1).await;
+    eventually(Duration::from_secs(10), async || stage.count(minutes).await, |kept| *kept == 1).await;
+    // Its answer is there now, and another process gives it.
+    let last = sdk(asked(&other, &ask, &stage.key), 2).send().await.expect_status(200);
+    assert_eq!(last.header("idempotency-replayed"), Some("true"), "{last}");
+    stage.kept(0).await;
+    let next = sdk(stage.ask(&ask), 2).send().await.expect_status(200);
+    assert_eq!(next.header("idempotency-replayed"), None, "it was delivered: {next}");
+    stage.expect_calls(2).await;
+    assert_eq!(stage.charged().await, 2);
+}
+
+#[tokio::test]
+async fn a_retry_finds_only_what_was_left_by_its_key_path_and_body() {
+    let stage = Stage::new().await;
+    let pace = Pace { before_head: Duration::from_millis(300), ..Pace::default() };
+    stage.stub.script_others(Script::words(9).paced(pace));
+    let ask = openai(false);
+    impatient(&stage, &ask, 0, Duration::from_millis(100)).await;
+    stage.kept(1).await;
     let fresh = async |request: Request| {
         let answer = request.send().await.expect_status(200);
         assert_eq!(answer.header("idempotency-replayed"), None, "{answer}");
@@ -45,11 +138,12 @@ async fn a_retry_without_a_call_to_attach_to_is_one() {
     let mut other = ask.clone();
     other.body["temperature"] = 0.5.into();
     fresh(sdk(stage.ask(&other), 1)).await;
+    fresh(sdk(stage.ask(&ask), 0)).await;
     stage.written().await;
     stage.app.database().sql("UPDATE ai_answers SET expires_at = now()").await;
     fresh(sdk(stage.ask(&ask), 1)).await;
-    stage.expect_calls(5).await;
-    assert_eq!(stage.charged().await, 5);
+    stage.expect_calls(6).await;
+    assert_eq!(stage.charged().await, 6);
 }
 
 #[tokio::test]

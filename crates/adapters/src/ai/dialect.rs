@@ -2,9 +2,12 @@
 
 use domain::ai::{Delta, ReportedUsage};
 use ports::ai::{Framing, ProviderCall, ProviderFault, Refusal};
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::faults::Told;
+use super::lenient::usage_with_numbers;
 use super::members::NotAnObject;
 
 /// A request, ready to be sent.
@@ -35,6 +38,17 @@ pub(super) struct Heard {
     pub model: Option<String>,
     pub shown: Shown,
     pub end: End,
+    /// Whether something in it is not understood.
+    pub is_unread: bool,
+    /// The text of that: it is billed where the provider tells no usage, and shown to nobody.
+    pub unread_text: String,
+}
+
+impl Heard {
+    /// What is not understood, with the text in it.
+    pub(super) fn unread(unread_text: String) -> Self {
+        Self { is_unread: true, unread_text, ..Self::default() }
+    }
 }
 
 /// What of the frame is for the caller.
@@ -51,6 +65,8 @@ pub(super) enum Shown {
 pub(super) enum End {
     #[default]
     GoesOn,
+    /// The model has finished, and what follows is said about the answer: its usage, its end.
+    Complete,
     /// The model has finished; the end of the body says that nothing follows.
     Finished,
     /// Nothing follows.
@@ -61,7 +77,8 @@ pub(super) enum End {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Misheard {
     /// It is an error, in the provider's words.
-    Error(Refusal),
+    Error(ProviderFault),
+    /// It is no JSON object.
     Nonsense(&'static str),
 }
 
@@ -87,7 +104,7 @@ pub(super) trait Dialect: Send + Sync {
 
 /// The object of a caller that is none: told as the providers tell it.
 pub(super) fn malformed(what: &str) -> ProviderFault {
-    ProviderFault::Refused(Refusal { status: 400, message: what.to_owned(), code: None, body: Vec::new() })
+    ProviderFault::Refused(Refusal { status: 400, message: what.to_owned(), ..Refusal::default() })
 }
 
 impl From<NotAnObject> for ProviderFault {
@@ -107,12 +124,23 @@ pub(super) fn written(request: &impl serde::Serialize) -> Result<String, Provide
     serde_json::to_string(request).map_err(|error| ProviderFault::Broken(format!("the request is unwritable: {error}")))
 }
 
-/// A usage that is there and readable. One that is not is told in the log: the call is then billed by its text.
-pub(super) fn usage<'a, T: serde::Deserialize<'a>>(raw: Option<&'a RawValue>) -> Option<T> {
+/// A usage that is there, as far as it is readable: each of its numbers stands for itself. One that is not is told in the
+/// log: the call is then billed by its text.
+pub(super) fn usage<T: DeserializeOwned>(raw: Option<&RawValue>) -> Option<T> {
     let raw = raw.filter(|raw| raw.get() != "null")?;
-    serde_json::from_str(raw.get())
-        .inspect_err(|error| tracing::warn!(%error, "a provider's usage is not understood"))
-        .ok()
+    if let Ok(usage) = serde_json::from_str(raw.get()) {
+        return Some(usage);
+    }
+    let value = usage_with_numbers(raw)?;
+    let is_readable = |name: &String, member: &Value| {
+        serde_json::from_value::<T>(Map::from_iter([(name.clone(), member.clone())]).into()).is_ok()
+    };
+    let readable: Map<String, Value> = match value {
+        Value::Object(members) => members.into_iter().filter(|(name, member)| is_readable(name, member)).collect(),
+        _ => return None,
+    };
+    tracing::warn!("a provider's usage is understood in parts");
+    if readable.is_empty() { None } else { serde_json::from_value(readable.into()).ok() }
 }
 
 /// Those headers of the caller that begin with one of these, without those that would say who calls or who pays.

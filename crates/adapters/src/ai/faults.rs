@@ -1,10 +1,15 @@
 //! Faults: what a provider's refusal means for whoever could try again.
+//!
+//! A refusal is the caller's own doing unless it speaks of the account by which we call: a 401 always does, a 402 or a 403
+//! does where its words say so. What is the caller's own doing is told to the caller with the status that it came with.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use ports::ai::{ProviderFault, Refusal};
 use reqwest::header::HeaderMap;
+
+use super::reply_headers;
 
 /// What the body of a refusal says, as far as it is understood.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -24,25 +29,102 @@ pub(super) enum Means {
     SpendLimit,
 }
 
+/// Words of a 403 that speaks of who calls, and so of our account, and not of what is asked.
+const OF_ACCESS: [&str; 29] = [
+    "key",
+    "keys",
+    "apikey",
+    "token",
+    "bearer",
+    "credential",
+    "credentials",
+    "authentication",
+    "authenticate",
+    "authenticated",
+    "unauthenticated",
+    "unauthorized",
+    "authorization",
+    "caller",
+    "callers",
+    "organization",
+    "organisation",
+    "workspace",
+    "project",
+    "account",
+    "billing",
+    "subscription",
+    "country",
+    "region",
+    "scope",
+    "scopes",
+    "suspended",
+    "ip",
+    "consumer",
+];
+
+/// Words of a 402 that speaks of the bill that we pay.
+const OF_BILLS: [&str; 15] = [
+    "credit",
+    "credits",
+    "billing",
+    "balance",
+    "quota",
+    "payment",
+    "pay",
+    "spend",
+    "spending",
+    "funds",
+    "prepaid",
+    "account",
+    "key",
+    "subscription",
+    "invoice",
+];
+
 /// The fault of an answer with this status, which is no success.
 pub(super) fn fault(status: u16, headers: &HeaderMap, body: Vec<u8>, told: Told, now: DateTime<Utc>) -> ProviderFault {
     let retry_after = retry_after(headers, now).or(told.retry_after);
-    let means = told.means;
+    let mut fault = fault_of(status, told, body, retry_after);
+    if let Some(refusal) = fault.refusal_mut() {
+        refusal.headers = reply_headers::for_callers(headers);
+    }
+    fault
+}
+
+/// The fault of an error with this status, wherever it stands: in an answer of its own, or within one.
+pub(super) fn fault_of(status: u16, told: Told, body: Vec<u8>, retry_after: Option<Duration>) -> ProviderFault {
+    let means = match told.means {
+        Means::WhatTheStatusSays if status == 403 && told.speaks_of(&OF_ACCESS, &body) => Means::KeyRefused,
+        // A bill that nobody explains is ours.
+        Means::WhatTheStatusSays if status == 402 && (told.message.is_none() || told.speaks_of(&OF_BILLS, &body)) => {
+            Means::SpendLimit
+        }
+        means => means,
+    };
     let refusal = refusal(status, told, body);
     match (status, means) {
-        (400..=499, Means::KeyRefused) | (401 | 403, Means::WhatTheStatusSays) => ProviderFault::KeyRefused(refusal),
-        // 402 is the provider's own bill, which a caller of ours neither knows nor pays.
-        (400..=499, Means::SpendLimit) | (402, _) => ProviderFault::SpendLimit(refusal),
+        (400..=499, Means::KeyRefused) | (401, Means::WhatTheStatusSays) => ProviderFault::KeyRefused(refusal),
+        (400..=499, Means::SpendLimit) => ProviderFault::SpendLimit(refusal),
         (429, _) => ProviderFault::TooFast { refusal, retry_after },
-        (408 | 409 | 500.., _) => ProviderFault::Failed { refusal, retry_after },
+        (408 | 500.., _) => ProviderFault::Failed { refusal, retry_after },
         (400..=499, _) => ProviderFault::Refused(refusal),
         (other, _) => ProviderFault::Broken(format!("its status is {other}")),
     }
 }
 
-pub(super) fn refusal(status: u16, told: Told, body: Vec<u8>) -> Refusal {
+impl Told {
+    /// Whether the message or the code has one of these words; where there is no message, whether the body has.
+    fn speaks_of(&self, words: &[&str], body: &[u8]) -> bool {
+        let unread = self.message.is_none().then(|| String::from_utf8_lossy(body).into_owned());
+        let said = self.message.iter().chain(&self.code).chain(&unread);
+        said.flat_map(|text| text.split(|character: char| !character.is_ascii_alphanumeric()))
+            .any(|word| words.iter().any(|known| word.eq_ignore_ascii_case(known)))
+    }
+}
+
+fn refusal(status: u16, told: Told, body: Vec<u8>) -> Refusal {
     let message = told.message.unwrap_or_else(|| format!("status {status} without a message"));
-    Refusal { status, message, code: told.code, body }
+    Refusal { status, message, code: told.code, body, headers: Vec::new() }
 }
 
 /// Milliseconds, seconds (with a fraction) or a date, as the providers' own SDKs read it.
@@ -118,10 +200,10 @@ mod tests {
             (400, "refused"),
             (401, "key"),
             (402, "spend"),
-            (403, "key"),
+            (403, "refused"),
             (404, "refused"),
             (408, "failed"),
-            (409, "failed"),
+            (409, "refused"),
             (413, "refused"),
             (422, "refused"),
             (429, "fast"),
@@ -134,6 +216,38 @@ mod tests {
             assert_eq!(kind(status, Means::WhatTheStatusSays), expected, "{status}");
         }
         assert_eq!((kind(400, Means::KeyRefused), kind(429, Means::SpendLimit)), ("key", "spend"));
+        assert_eq!((kind(401, Means::SpendLimit), kind(403, Means::KeyRefused)), ("spend", "key"));
         assert_eq!((kind(403, Means::SpendLimit), kind(500, Means::SpendLimit)), ("spend", "failed"));
+    }
+
+    #[test]
+    fn a_403_or_402_is_the_callers_unless_it_speaks_of_our_account() {
+        let kind = |status, message: &str, code: Option<&str>| {
+            let told = Told { message: Some(message.to_owned()), code: code.map(str::to_owned), ..Told::default() };
+            match fault_of(status, told, Vec::new(), None) {
+                ProviderFault::KeyRefused(_) => "key",
+                ProviderFault::SpendLimit(_) => "spend",
+                ProviderFault::Refused(_) => "refused",
+                other => panic!("{other:?}"),
+            }
+        };
+        for (status, message, code, expected) in [
+            (403, "Your API key does not have permission to use the specified resource.", None, "key"),
+            (403, "Country, region, or territory not supported", Some("unsupported_country_region_territory"), "key"),
+            (403, "Method doesn't allow unregistered callers.", Some("PERMISSION_DENIED"), "key"),
+            (403, "Project `p` does not have access to model `m`", Some("model_not_found"), "key"),
+            (403, "no", Some("invalid_api_key"), "key"),
+            (403, "Your input was flagged by the moderation.", Some("permission_error"), "refused"),
+            (403, "You do not have permission to access the File x or it may not exist.", None, "refused"),
+            (402, "Your credit balance is too low.", None, "spend"),
+            (402, "This request asks for more than max_tokens allows.", None, "refused"),
+            (404, "no such key", None, "refused"),
+            (422, "the account", None, "refused"),
+        ] {
+            assert_eq!(kind(status, message, code), expected, "{status} {message}");
+        }
+        let unread = |body: &[u8]| fault_of(403, Told::default(), body.to_vec(), None);
+        assert!(matches!(unread(b"{\"detail\":\"bad API key\"}"), ProviderFault::KeyRefused(_)));
+        assert!(matches!(unread(b"<html>no</html>"), ProviderFault::Refused(_)));
     }
 }

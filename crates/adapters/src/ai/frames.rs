@@ -58,6 +58,8 @@ enum Form {
         has_lines: bool,
         /// The lines of data of this frame, joined.
         data: Option<Vec<u8>>,
+        /// Whether a lone CR was seen to end a line: then one at the end of what came needs no next byte to be told.
+        ends_with_cr: bool,
     },
     Array {
         place: Place,
@@ -83,7 +85,7 @@ enum Place {
 impl Splitter {
     pub(super) fn new(framing: Framing) -> Self {
         let form = match framing {
-            Framing::ServerSentEvents => Form::Events { line: 0, has_lines: false, data: None },
+            Framing::ServerSentEvents => Form::Events { line: 0, has_lines: false, data: None, ends_with_cr: false },
             Framing::JsonArray => Form::Array { place: Place::BeforeArray },
         };
         Self { form, bytes: Vec::new(), start: 0, seen: 0 }
@@ -113,11 +115,28 @@ impl Splitter {
         Ok(cut)
     }
 
+    /// Whether it cuts a stream of events.
+    pub(super) const fn cuts_events(&self) -> bool {
+        matches!(self.form, Form::Events { .. })
+    }
+
+    /// Everything that is there, of a stream of events: a frame that is too long to be understood. What follows of it is
+    /// read as further lines.
+    pub(super) fn surrender(&mut self) -> Vec<u8> {
+        let raw = self.bytes.split_off(self.start);
+        self.bytes.clear();
+        (self.start, self.seen) = (0, 0);
+        if let Form::Events { line, has_lines, data, .. } = &mut self.form {
+            (*line, *has_lines, *data) = (0, true, None);
+        }
+        raw
+    }
+
     /// What stands there when the body has ended: an event whose last line end was never sent.
     pub(super) fn rest(&mut self) -> Option<Frame> {
         let Form::Events { line, data, .. } = &mut self.form else { return None };
         let last = self.bytes.get(*line..).unwrap_or_default();
-        take_line(last, data);
+        take_line(last.strip_suffix(b"\r").unwrap_or(last), data);
         let raw = self.bytes.get(self.start..).unwrap_or_default().to_vec();
         let frame = Frame { raw, data: data.take() };
         (self.start, self.seen) = (self.bytes.len(), self.bytes.len());
@@ -125,15 +144,29 @@ impl Splitter {
         frame.data.is_some().then_some(frame)
     }
 
+    /// Lines end with LF, CRLF or CR.
     fn next_event(&mut self) -> Cut {
-        let Form::Events { line, has_lines, data } = &mut self.form else { return Cut::More };
-        while let Some(length) = self.bytes.get(self.seen..).and_then(|rest| rest.iter().position(|b| *b == b'\n')) {
+        let Form::Events { line, has_lines, data, ends_with_cr } = &mut self.form else { return Cut::More };
+        let is_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
+        while let Some(length) = self.bytes.get(self.seen..).and_then(|rest| rest.iter().position(is_end)) {
             let end = self.seen + length;
+            let next = match (self.bytes.get(end), self.bytes.get(end + 1)) {
+                (Some(b'\n'), _) => end + 1,
+                (_, Some(b'\n')) => end + 2,
+                // Half of a CRLF, perhaps.
+                (_, None) if !*ends_with_cr => {
+                    self.seen = end;
+                    return Cut::More;
+                }
+                (_, _) => {
+                    *ends_with_cr = true;
+                    end + 1
+                }
+            };
             let text = self.bytes.get(*line..end).unwrap_or_default();
-            let text = text.strip_suffix(b"\r").unwrap_or(text);
             let is_blank = text.is_empty();
             take_line(text, data);
-            (self.seen, *line) = (end + 1, end + 1);
+            (self.seen, *line) = (next, next);
             // Blank lines before the first line belong to the frame that follows.
             if is_blank && *has_lines {
                 let raw = self.bytes.get(self.start..self.seen).unwrap_or_default().to_vec();
@@ -233,121 +266,4 @@ fn take_line(line: &[u8], data: &mut Option<Vec<u8>>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// The frames of a body that comes in pieces of so many bytes, with what remains.
-    fn cut(framing: Framing, body: &[u8], size: usize) -> (Vec<Frame>, bool) {
-        let mut splitter = Splitter::new(framing);
-        let (mut frames, mut has_ended) = (Vec::new(), false);
-        for piece in body.chunks(size) {
-            splitter.push(piece);
-            loop {
-                match splitter.next().unwrap() {
-                    Cut::Frame(frame) => frames.push(frame),
-                    Cut::End => has_ended = true,
-                    Cut::More => break,
-                }
-            }
-        }
-        frames.extend(splitter.rest());
-        (frames, has_ended)
-    }
-
-    fn frame(raw: &str, data: Option<&str>) -> Frame {
-        Frame { raw: raw.into(), data: data.map(Into::into) }
-    }
-
-    #[test]
-    fn events_are_whole_wherever_they_are_cut() {
-        let parts = [
-            frame("\u{feff}data: {\"a\":\"é\"}\r\n\r\n", Some("{\"a\":\"é\"}")),
-            frame(": ping\n\n", None),
-            frame("event: x\ndata:one\ndata:  two\nid: 7\n\n", Some("one\n two")),
-            frame("\r\n\ndata\ndatabase: no\n\n", Some("")),
-            frame("event: lonely\n\n", None),
-            frame("data: 🦀\r\n", Some("🦀")),
-        ];
-        let body: Vec<u8> = parts.iter().flat_map(|frame| frame.raw.clone()).collect();
-        for size in 1..=body.len() {
-            assert_eq!(cut(Framing::ServerSentEvents, &body, size), (parts.to_vec(), false), "in pieces of {size}");
-        }
-    }
-
-    #[test]
-    fn what_remains_without_data_is_no_frame() {
-        for rest in ["", "\n\n", ": ping", "event: x\n"] {
-            assert_eq!(cut(Framing::ServerSentEvents, rest.as_bytes(), 1).0, []);
-        }
-        assert_eq!(cut(Framing::ServerSentEvents, b"data: half", 3).0, [frame("data: half", Some("half"))]);
-    }
-
-    #[test]
-    fn elements_are_whole_wherever_they_are_cut() {
-        let one = r#"{"a":"]},{[\"\\","b":[{}, []]}"#;
-        let two = "{\n  \"é\": 1\n}";
-        for body in [format!("[{one},\r\n{two}]\n"), format!(" [ {one} , {two} ] ")] {
-            for size in 1..=body.len() {
-                let expected = vec![frame(one, Some(one)), frame(two, Some(two))];
-                assert_eq!(cut(Framing::JsonArray, body.as_bytes(), size), (expected, true));
-            }
-        }
-        assert_eq!(cut(Framing::JsonArray, b"[]", 1), (vec![], true));
-        assert_eq!(cut(Framing::JsonArray, b"[{}", 1), (vec![frame("{}", Some("{}"))], false));
-    }
-
-    #[test]
-    fn what_is_no_array_is_refused() {
-        for body in ["{}", "[1]", "[{},]", "[{}{}]", "[,{}]", "[{}]x", "\0"] {
-            let mut splitter = Splitter::new(Framing::JsonArray);
-            splitter.push(body.as_bytes());
-            let refused = loop {
-                match splitter.next() {
-                    Ok(Cut::Frame(_) | Cut::End) => {}
-                    other => break other,
-                }
-            };
-            assert_eq!(refused, Err(CutRefused::NotAnArray), "{body}");
-        }
-    }
-
-    #[test]
-    fn a_frame_without_an_end_is_given_up() {
-        for (framing, body) in [(Framing::ServerSentEvents, "data: "), (Framing::JsonArray, "[{\"a\":\"")] {
-            let mut splitter = Splitter::new(framing);
-            splitter.push(body.as_bytes());
-            splitter.push(&vec![b'x'; FRAME_BYTES_MAX - 100]);
-            assert_eq!(splitter.next(), Ok(Cut::More));
-            splitter.push(&[b'x'; 200]);
-            assert_eq!(splitter.next(), Err(CutRefused::TooLong));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_byte_is_lost_and_none_is_added(
-            lines in prop::collection::vec("(data|event|:|)[:\\PC]{0,9}(\r\n|\n)", 0..20), size in 1..9_usize,
-        ) {
-            let body = lines.concat() + "data: end\n\n";
-            let (frames, _) = cut(Framing::ServerSentEvents, body.as_bytes(), size);
-            let joined: Vec<u8> = frames.iter().flat_map(|frame| frame.raw.clone()).collect();
-            prop_assert_eq!(joined, body.as_bytes());
-            let (whole, _) = cut(Framing::ServerSentEvents, body.as_bytes(), body.len());
-            prop_assert_eq!(frames, whole);
-        }
-
-        #[test]
-        fn any_bytes_are_survived(body in prop::collection::vec(any::<u8>(), 0..200), size in 1..9_usize) {
-            for framing in [Framing::ServerSentEvents, Framing::JsonArray] {
-                let mut splitter = Splitter::new(framing);
-                for piece in body.chunks(size) {
-                    splitter.push(piece);
-                    while matches!(splitter.next(), Ok(Cut::Frame(_) | Cut::End)) {}
-                }
-                splitter.rest();
-            }
-        }
-    }
-}
+mod tests;

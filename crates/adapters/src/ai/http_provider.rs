@@ -6,10 +6,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use domain::ai::Provider;
+use domain::ai::{Delta, Provider};
+use futures_util::StreamExt;
 use futures_util::stream::once;
 use ports::ai::{
-    AiProvider, CallContent, CallHold, Framing, ProviderCall, ProviderFault, Reply, ReplyPiece, ReplyPieces, Unanswered,
+    AiProvider, CallContent, CallHold, CommentSink, Framing, ProviderCall, ProviderFault, Reply, ReplyPiece,
+    ReplyPieces, Unanswered,
 };
 use ports::clock::Clock;
 use reqwest::Url;
@@ -18,13 +20,18 @@ use thiserror::Error;
 use tracing::warn;
 
 use super::anthropic::Anthropic;
-use super::dialect::{Awaited, Dialect, Shown};
+use super::dialect::{Awaited, Dialect, Heard, Misheard, Shown};
 use super::faults;
 use super::gemini::Gemini;
 use super::openai::OpenAi;
-use super::streaming::{Streaming, fault_of};
-use super::wire::{Answered, Timeouts, Wire};
+use super::redaction::Redactor;
+use super::reply_headers;
+use super::streaming::{Comments, Streaming, fault_of};
+use super::wire::{Answered, Looks, Timeouts, Wire};
 use crate::addresses::leaves_unsealed;
+
+/// The content type of a stream of events.
+const EVENTS: &str = "text/event-stream";
 
 /// Where a provider is, and what it takes us for.
 #[derive(Clone, Copy)]
@@ -47,6 +54,7 @@ pub struct HttpProvider {
     dialect: Box<dyn Dialect>,
     wire: Wire,
     clock: Arc<dyn Clock>,
+    redactor: Arc<Redactor>,
 }
 
 /// A reply without its hold.
@@ -54,6 +62,7 @@ struct Begun {
     request_id: Option<String>,
     model: Option<String>,
     content_type: String,
+    headers: Vec<(String, String)>,
     pieces: ReplyPieces,
 }
 
@@ -82,10 +91,11 @@ impl HttpProvider {
         key.set_sensitive(true);
         let wire = Wire::new(base, (HeaderName::from_static(name), key), timeouts)
             .map_err(|error| AccessRefused::Client(provider, error.to_string()))?;
-        Ok(Self { dialect, wire, clock })
+        let redactor = Arc::new(Redactor::new(access.api_key));
+        Ok(Self { dialect, wire, clock, redactor })
     }
 
-    async fn attempt(&self, call: &ProviderCall) -> Result<Begun, ProviderFault> {
+    async fn attempt(&self, call: &ProviderCall, comments: Comments) -> Result<Begun, ProviderFault> {
         let outgoing = self.dialect.outgoing(call)?;
         let awaited = outgoing.awaited;
         let answered = self.wire.send(outgoing).await?;
@@ -94,11 +104,24 @@ impl HttpProvider {
         }
         let content_type = text_of(&answered.headers, CONTENT_TYPE.as_str()).unwrap_or_default();
         let named = self.dialect.request_id_header().and_then(|name| text_of(&answered.headers, name));
+        let mut headers = reply_headers::for_callers(&answered.headers);
+        self.redactor.headers(&mut headers);
         let begun = match awaited {
-            Awaited::Whole => self.whole(call, answered, content_type).await?,
-            Awaited::Stream(framing) => self.streamed(call, answered, content_type, framing).await?,
+            // A page is what stands before the provider, and never what a model says.
+            _ if is_of(&content_type, "text/html") => return Err(wrong_type(&content_type)),
+            Awaited::Whole => self.awaited_whole(call, answered, content_type).await?,
+            Awaited::Stream(framing) => self.streamed(call, answered, content_type, framing, comments).await?,
         };
-        Ok(Begun { request_id: named.or(begun.request_id), ..begun })
+        Ok(Begun { request_id: named.or(begun.request_id), headers, ..begun })
+    }
+
+    async fn send_once(&self, hold: CallHold, call: &ProviderCall, comments: Comments) -> Result<Reply, Unanswered> {
+        match self.attempt(call, comments).await {
+            Ok(Begun { request_id, model, content_type, headers, pieces }) => {
+                Ok(Reply { hold, request_id, model, content_type, headers, pieces })
+            }
+            Err(fault) => Err((hold, self.redactor.fault(fault))),
+        }
     }
 
     async fn refused(&self, answered: Answered) -> ProviderFault {
@@ -108,71 +131,103 @@ impl HttpProvider {
         faults::fault(status, &headers, body, told, self.clock.now())
     }
 
+    /// What was to come whole. A native caller gets events too, where the provider sends them.
+    async fn awaited_whole(
+        &self,
+        call: &ProviderCall,
+        answered: Answered,
+        content_type: String,
+    ) -> Result<Begun, ProviderFault> {
+        if is_native(call) && is_of(&content_type, EVENTS) {
+            return self.events(call, answered, content_type, Framing::ServerSentEvents, None).await;
+        }
+        self.whole(call, answered, content_type).await
+    }
+
     async fn whole(
         &self,
         call: &ProviderCall,
         answered: Answered,
         content_type: String,
     ) -> Result<Begun, ProviderFault> {
-        if !is_of(&content_type, "application/json") {
-            return Err(wrong_type(&content_type));
-        }
         let body = answered.body.whole().await?;
-        let heard = self.dialect.speech(call).hear(&body).map_err(|misheard| fault_of(misheard, &body))?;
-        let frame = match (is_native(call), heard.shown) {
+        if body.trim_ascii().is_empty() {
+            return Err(ProviderFault::NotUnderstood("it is empty".to_owned()));
+        }
+        let is_native = is_native(call);
+        let heard = match self.dialect.speech(call).hear(&body) {
+            // Nothing of it can be told to a caller who is to read it in another dialect.
+            Ok(heard) if heard.is_unread && !is_native => {
+                return Err(fault_of(Misheard::Nonsense("it is no answer of a model's"), &body));
+            }
+            Err(Misheard::Nonsense(_)) if is_native => Heard::unread(String::from_utf8_lossy(&body).into_owned()),
+            heard => heard.map_err(|misheard| fault_of(misheard, &body))?,
+        };
+        let Heard { mut deltas, usage, request_id, model, shown, is_unread, unread_text, .. } = heard;
+        // Nobody but the bill sees the deltas of a native call.
+        if is_native && !unread_text.is_empty() {
+            deltas.push(Delta::Thinking(unread_text));
+        }
+        let frame = match (is_native, shown) {
             (false, _) | (_, Shown::Nothing) => Vec::new(),
             (true, Shown::AsItCame) => body,
             (true, Shown::Data(changed)) => changed.into_bytes(),
         };
-        let piece = ReplyPiece { frame, deltas: heard.deltas, usage: heard.usage, is_last: true };
+        let piece = ReplyPiece { frame, deltas, usage, is_last: true, unread: u64::from(is_unread) };
         let pieces: ReplyPieces = Box::pin(once(std::future::ready(Ok(piece))));
-        Ok(Begun { request_id: heard.request_id, model: heard.model, content_type, pieces })
+        Ok(Begun { request_id, model, content_type, headers: Vec::new(), pieces })
     }
 
+    /// What was to come as a stream, whatever it is declared as.
     async fn streamed(
+        &self,
+        call: &ProviderCall,
+        mut answered: Answered,
+        content_type: String,
+        framing: Framing,
+        comments: Comments,
+    ) -> Result<Begun, ProviderFault> {
+        let looks = if is_of(&content_type, EVENTS) { Looks::LikeEvents } else { answered.body.looks().await? };
+        match (looks, framing) {
+            (Looks::LikeEvents, Framing::ServerSentEvents) | (Looks::LikeAList, Framing::JsonArray) => {
+                self.events(call, answered, content_type, framing, comments).await
+            }
+            // One answer, or an error under a status of success.
+            (Looks::LikeAnObject | Looks::LikeAList, _) => self.whole(call, answered, content_type).await,
+            (Looks::LikeEvents | Looks::LikeNothingKnown, _) => Err(wrong_type(&content_type)),
+        }
+    }
+
+    async fn events(
         &self,
         call: &ProviderCall,
         answered: Answered,
         content_type: String,
         framing: Framing,
+        comments: Comments,
     ) -> Result<Begun, ProviderFault> {
-        let expected = match framing {
-            Framing::ServerSentEvents => "text/event-stream",
-            Framing::JsonArray => "application/json",
-        };
-        if !is_of(&content_type, expected) {
-            return Err(self.no_stream(call, answered, &content_type).await);
-        }
-        let mut streaming =
-            Streaming::begin(answered.body, framing, self.dialect.speech(call), is_native(call)).await?;
+        let speech = self.dialect.speech(call);
+        let mut streaming = Streaming::begin(answered.body, framing, speech, is_native(call), comments).await?;
         let (request_id, model) = (streaming.request_id.take(), streaming.model.take());
-        Ok(Begun { request_id, model, content_type, pieces: streaming.pieces() })
-    }
-
-    /// What comes in place of a stream may be an error under a status of success, which says more than its type.
-    async fn no_stream(&self, call: &ProviderCall, answered: Answered, content_type: &str) -> ProviderFault {
-        if !is_of(content_type, "application/json") {
-            return wrong_type(content_type);
-        }
-        match answered.body.whole().await {
-            Err(fault) => fault,
-            Ok(body) => match self.dialect.speech(call).hear(&body) {
-                Err(misheard) => fault_of(misheard, &body),
-                Ok(_) => wrong_type(content_type),
-            },
-        }
+        let redactor = Arc::clone(&self.redactor);
+        let pieces = streaming.pieces().map(move |piece| piece.map_err(|fault| redactor.fault(fault)));
+        Ok(Begun { request_id, model, content_type, headers: Vec::new(), pieces: Box::pin(pieces) })
     }
 }
 
 #[async_trait]
 impl AiProvider for HttpProvider {
     async fn send(&self, hold: CallHold, call: &ProviderCall) -> Result<Reply, Unanswered> {
-        match self.attempt(call).await {
-            Ok(Begun { request_id, model, content_type, pieces }) => {
-                Ok(Reply { hold, request_id, model, content_type, pieces })
-            }
-            Err(fault) => Err((hold, fault)),
-        }
+        self.send_once(hold, call, None).await
+    }
+
+    async fn send_with_comments(
+        &self,
+        hold: CallHold,
+        call: &ProviderCall,
+        comments: Arc<dyn CommentSink>,
+    ) -> Result<Reply, Unanswered> {
+        self.send_once(hold, call, Some(comments)).await
     }
 
     fn is_sandbox(&self) -> bool {
@@ -196,5 +251,5 @@ fn is_of(content_type: &str, expected: &str) -> bool {
 
 fn wrong_type(content_type: &str) -> ProviderFault {
     let shown: String = content_type.chars().take(100).collect();
-    ProviderFault::Broken(format!("its content type is `{shown}`"))
+    ProviderFault::NotUnderstood(format!("its content type is `{shown}`"))
 }

@@ -1,16 +1,24 @@
 //! A streamed reply, frame by frame: read, understood, and handed on with the bytes as they came.
 //!
 //! It holds one frame and what the network brought with it. Whoever does not take the pieces holds the provider back.
+//!
+//! Observing decides nothing for a native call: a frame that is not understood goes on as it came, is counted, and is billed
+//! by its text where the provider tells no usage. Such a stream ends as an error only where the transport broke or an
+//! error came. A call that is translated needs what it does not understand, and breaks there.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use domain::ai::Delta;
 use futures_util::stream::unfold;
-use ports::ai::{Framing, ProviderFault, ReplyPiece, ReplyPieces};
+use ports::ai::{CommentSink, Framing, ProviderFault, ReplyPiece, ReplyPieces};
 
 use super::dialect::{End, Heard, Misheard, Shown, Speech};
 use super::faults;
-use super::frames::{Cut, Frame, Splitter};
+use super::frames::{Cut, CutRefused, Frame, Splitter};
 use super::wire::Body;
+
+pub(super) type Comments = Option<Arc<dyn CommentSink>>;
 
 pub(super) struct Streaming {
     /// `None` once nothing more is read.
@@ -20,10 +28,13 @@ pub(super) struct Streaming {
     /// Whether the caller is shown the frames.
     is_native: bool,
     has_begun: bool,
-    /// Comments before the first piece: they promise nothing, so they go with it.
+    /// Who hears the comments before the first piece, which promise nothing; where nobody does, they go with that piece.
+    heard_by: Comments,
     comments: Vec<u8>,
-    /// The model has finished. From here on a piece waits for the next one, to know whether it is the last.
+    /// The model has finished: the body may end here.
     has_finished: bool,
+    /// From here on a piece waits for the next one, to know whether it is the last.
+    waits: bool,
     held: Option<ReplyPiece>,
     ready: VecDeque<Result<ReplyPiece, ProviderFault>>,
     pub request_id: Option<String>,
@@ -37,15 +48,21 @@ impl Streaming {
         framing: Framing,
         speech: Box<dyn Speech>,
         is_native: bool,
+        heard_by: Comments,
     ) -> Result<Self, ProviderFault> {
+        let mut body = body;
+        let mut splitter = Splitter::new(framing);
+        splitter.push(&body.take_ahead());
         let mut streaming = Self {
             body: Some(body),
-            splitter: Splitter::new(framing),
+            splitter,
             speech,
             is_native,
             has_begun: false,
+            heard_by,
             comments: Vec::new(),
             has_finished: false,
+            waits: false,
             held: None,
             ready: VecDeque::new(),
             request_id: None,
@@ -96,7 +113,13 @@ impl Streaming {
                 }
                 if self.body.is_some() { self.end() } else { Ok(()) }
             }
-            Err(refused) => Err(ProviderFault::Broken(refused.as_str().to_owned())),
+            Err(CutRefused::TooLong) if self.is_native && self.splitter.cuts_events() => {
+                let raw = self.splitter.surrender();
+                self.ready.push_back(Ok(ReplyPiece { frame: raw, unread: 1, ..ReplyPiece::default() }));
+                self.has_begun = true;
+                Ok(())
+            }
+            Err(refused) => Err(ProviderFault::NotUnderstood(refused.as_str().to_owned())),
         }
     }
 
@@ -105,22 +128,37 @@ impl Streaming {
             self.take_comment(frame.raw);
             return Ok(());
         };
-        let heard = self.speech.hear(data).map_err(|misheard| fault_of(misheard, data))?;
+        let heard = match self.speech.hear(data) {
+            Ok(heard) => heard,
+            Err(Misheard::Nonsense(_)) if self.is_native => Heard::unread(String::from_utf8_lossy(data).into_owned()),
+            Err(misheard) => return Err(fault_of(misheard, data)),
+        };
         self.request_id = self.request_id.take().or(heard.request_id);
         self.model = self.model.take().or(heard.model);
-        let Heard { deltas, usage, shown, end, .. } = heard;
-        let mut piece = ReplyPiece { deltas, usage, is_last: end == End::Last, ..ReplyPiece::default() };
+        let Heard { mut deltas, usage, shown, end, is_unread, unread_text, .. } = heard;
+        // Nobody but the bill sees the deltas of a native call.
+        if self.is_native && !unread_text.is_empty() {
+            deltas.push(Delta::Thinking(unread_text));
+        }
+        let mut piece = ReplyPiece {
+            deltas,
+            usage,
+            is_last: end == End::Last,
+            unread: u64::from(is_unread),
+            ..ReplyPiece::default()
+        };
         if self.is_native {
             piece.frame = std::mem::take(&mut self.comments);
             piece.frame.extend(shown_of(frame, shown));
         }
         self.has_begun = true;
         self.ready.extend(self.held.take().map(Ok));
-        self.has_finished |= end == End::Finished;
+        self.has_finished |= end != End::GoesOn;
+        self.waits |= end == End::Finished;
         if end == End::Last {
             self.leave();
             self.ready.push_back(Ok(piece));
-        } else if self.has_finished {
+        } else if self.waits {
             self.held = Some(piece);
         } else {
             self.ready.push_back(Ok(piece));
@@ -135,14 +173,20 @@ impl Streaming {
         match &mut self.held {
             Some(held) => held.frame.extend(raw),
             None if self.has_begun => self.ready.push_back(Ok(ReplyPiece { frame: raw, ..ReplyPiece::default() })),
-            None => self.comments.extend(raw),
+            None => match &self.heard_by {
+                Some(heard_by) => heard_by.comment(raw),
+                None => self.comments.extend(raw),
+            },
         }
     }
 
-    /// Nothing follows. That is well if the model has finished.
+    /// The body ended in order. That is well where the model has finished, and of a native call wherever something came.
     fn end(&mut self) -> Result<(), ProviderFault> {
-        let held = self.held.take().ok_or_else(broken_off)?;
-        self.ready.push_back(Ok(ReplyPiece { is_last: true, ..held }));
+        match self.held.take() {
+            Some(held) => self.ready.push_back(Ok(ReplyPiece { is_last: true, ..held })),
+            None if self.has_finished || (self.is_native && self.has_begun) => {}
+            None => return Err(broken_off()),
+        }
         self.leave();
         Ok(())
     }
@@ -160,10 +204,10 @@ fn broken_off() -> ProviderFault {
 
 pub(super) fn fault_of(misheard: Misheard, data: &[u8]) -> ProviderFault {
     match misheard {
-        Misheard::Error(refusal) => ProviderFault::Failed { refusal, retry_after: None },
+        Misheard::Error(fault) => fault,
         Misheard::Nonsense(why) => {
             tracing::warn!(bytes = data.len(), why, "a provider sent what is no answer");
-            ProviderFault::Broken(why.to_owned())
+            ProviderFault::NotUnderstood(why.to_owned())
         }
     }
 }
@@ -186,9 +230,10 @@ fn shown_of(frame: Frame, shown: Shown) -> Vec<u8> {
     format!("data: {}\n\n", lines.join("\ndata: ")).into_bytes()
 }
 
-/// What an error within an answer is told as: the status it would have had at the start.
+/// What an error within an answer is told as: what it would have been at the start, with the status of then.
 pub(super) fn error_within(status: u16, told: faults::Told, data: &[u8]) -> Misheard {
-    Misheard::Error(faults::refusal(status, told, data.to_vec()))
+    let retry_after = told.retry_after;
+    Misheard::Error(faults::fault_of(status, told, data.to_vec(), retry_after))
 }
 
 #[cfg(test)]

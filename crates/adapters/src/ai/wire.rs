@@ -24,6 +24,9 @@ const IDLE_CONNECTIONS_MAX: usize = 512;
 const KEPT_IDLE: Duration = Duration::from_mins(1);
 /// A connection on which calls wait is looked after so often.
 const ALIVE_EVERY: Duration = Duration::from_secs(30);
+/// The longest name of a field of an event, and how many blanks may stand before anything is said.
+const LONGEST_FIELD: usize = 5;
+const BLANKS_MAX: usize = 64 * 1024;
 /// How long the end of a body may take once its last frame has come: then its connection serves the next call.
 const END_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -36,6 +39,7 @@ pub struct Timeouts {
     pub first_byte: Duration,
     /// Between two pieces of a reply.
     pub idle: Duration,
+    /// Of a reply that comes whole. A stream may last for as long as it flows.
     pub total: Duration,
 }
 
@@ -57,9 +61,20 @@ pub(super) struct Body {
     response: Response,
     /// By when its first byte has to be there.
     begins_by: Instant,
-    ends_by: Instant,
+    ends_by: Option<Instant>,
     idle: Duration,
     has_begun: bool,
+    /// What was looked at and is still to be read.
+    ahead: Vec<u8>,
+}
+
+/// What a body looks like, whatever it was declared as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Looks {
+    LikeEvents,
+    LikeAnObject,
+    LikeAList,
+    LikeNothingKnown,
 }
 
 impl Wire {
@@ -90,10 +105,10 @@ impl Wire {
             segments.pop_if_empty().extend(outgoing.path);
         }
         url.set_query(outgoing.query);
-        let ends_by = Instant::now() + self.timeouts.total;
-        let begins_by = match outgoing.awaited {
-            Awaited::Whole => ends_by,
-            Awaited::Stream(_) => ends_by.min(Instant::now() + self.timeouts.first_byte),
+        let now = Instant::now();
+        let (begins_by, ends_by) = match outgoing.awaited {
+            Awaited::Whole => (now + self.timeouts.total, Some(now + self.timeouts.total)),
+            Awaited::Stream(_) => (now + self.timeouts.first_byte, None),
         };
         let mut request = self.client.post(url).header(CONTENT_TYPE, "application/json").body(outgoing.body);
         for (name, value) in outgoing.headers {
@@ -104,7 +119,7 @@ impl Wire {
         let response = timeout_at(begins_by, sending).await.map_err(|_| ProviderFault::TimedOut(Wait::FirstByte))?;
         let response = response.map_err(|error| unsent(&error))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let body = Body { response, begins_by, ends_by, idle: self.timeouts.idle, has_begun: false };
+        let body = Body { response, begins_by, ends_by, idle: self.timeouts.idle, has_begun: false, ahead: Vec::new() };
         Ok(Answered { status, headers, body })
     }
 }
@@ -113,7 +128,8 @@ impl Body {
     /// What comes next, or `None` at the orderly end.
     pub(super) async fn chunk(&mut self) -> Result<Option<impl AsRef<[u8]> + use<>>, ProviderFault> {
         let (until, wait) = if self.has_begun {
-            (self.ends_by.min(Instant::now() + self.idle), Wait::Rest)
+            let idle = Instant::now() + self.idle;
+            (self.ends_by.map_or(idle, |ends_by| ends_by.min(idle)), Wait::Rest)
         } else {
             (self.begins_by, Wait::FirstByte)
         };
@@ -122,11 +138,25 @@ impl Body {
         chunk.map_err(|error| ProviderFault::Broken(innermost(&error)))
     }
 
+    /// Looks at its first bytes, which stay to be read.
+    pub(super) async fn looks(&mut self) -> Result<Looks, ProviderFault> {
+        while looks_like(&self.ahead).is_none() {
+            let Some(bytes) = self.chunk().await? else { break };
+            self.ahead.extend_from_slice(bytes.as_ref());
+        }
+        Ok(looks_like(&self.ahead).unwrap_or(Looks::LikeNothingKnown))
+    }
+
+    /// What was looked at.
+    pub(super) fn take_ahead(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.ahead)
+    }
+
     pub(super) async fn whole(mut self) -> Result<Vec<u8>, ProviderFault> {
-        let mut bytes = Vec::new();
+        let mut bytes = self.take_ahead();
         while let Some(chunk) = self.chunk().await? {
             if bytes.len() + chunk.as_ref().len() > REPLY_BYTES_MAX {
-                return Err(ProviderFault::Broken("it is larger than 32 MiB".to_owned()));
+                return Err(ProviderFault::NotUnderstood("it is larger than 32 MiB".to_owned()));
             }
             bytes.extend_from_slice(chunk.as_ref());
         }
@@ -156,6 +186,25 @@ impl Body {
     }
 }
 
+/// What a body is that begins so. `None` where that cannot be told yet.
+fn looks_like(begins: &[u8]) -> Option<Looks> {
+    let bytes = begins.strip_prefix(b"\xef\xbb\xbf").unwrap_or(begins).trim_ascii_start();
+    let line = bytes.split(|byte| matches!(byte, b'\n' | b'\r')).next().unwrap_or_default();
+    let is_line_whole = line.len() < bytes.len() || line.len() > LONGEST_FIELD || line.contains(&b':');
+    match bytes.first() {
+        None if begins.len() > BLANKS_MAX => Some(Looks::LikeNothingKnown),
+        None => None,
+        Some(b'{') => Some(Looks::LikeAnObject),
+        Some(b'[') => Some(Looks::LikeAList),
+        Some(_) if !is_line_whole => None,
+        Some(_) => {
+            let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+            let is_field = matches!(name, b"" | b"data" | b"event" | b"id" | b"retry");
+            Some(if is_field { Looks::LikeEvents } else { Looks::LikeNothingKnown })
+        }
+    }
+}
+
 /// Why no head came.
 fn unsent(error: &reqwest::Error) -> ProviderFault {
     // Only a header of the caller's can be unwritable.
@@ -177,4 +226,28 @@ fn innermost(error: &reqwest::Error) -> String {
     }
     // Without a cause the text would name the address.
     if error.source().is_none() { "the request failed".to_owned() } else { cause.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_told_by_how_it_begins() {
+        for (begins, looks) in [
+            ("data: {}", Some(Looks::LikeEvents)),
+            ("\u{feff}\r\nevent:x", Some(Looks::LikeEvents)),
+            (": comment", Some(Looks::LikeEvents)),
+            ("data\n", Some(Looks::LikeEvents)),
+            (" {", Some(Looks::LikeAnObject)),
+            ("[", Some(Looks::LikeAList)),
+            ("<html>", Some(Looks::LikeNothingKnown)),
+            ("upstream: no", Some(Looks::LikeNothingKnown)),
+            ("dat", None),
+            ("\n\n", None),
+            ("", None),
+        ] {
+            assert_eq!(looks_like(begins.as_bytes()), looks, "{begins:?}");
+        }
+    }
 }

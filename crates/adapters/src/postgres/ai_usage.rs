@@ -1,7 +1,7 @@
 //! AI usage on Postgres, summed from the record of the calls.
 //!
-//! Costs: two round trips. Every row of the range is read once: one user's through the index by user and time, everybody's
-//! through the one by time. The answer is bounded: 100 models, 401 days, 15 months. No locks.
+//! Costs: two round trips. Every row of the range is read once: one user's through the index by user and time. Everybody's
+//! are a row an hour and model, and the calls of the hours that are not summed or not whole in the range. The answer is bounded: 100 models, 401 days, 15 months. No locks.
 
 use async_trait::async_trait;
 use chrono::NaiveDate;
@@ -45,13 +45,16 @@ impl AiUsageRepository for PgUnitOfWork {
             limit(MODELS_SHOWN),
         ];
         // One statement for one user and another for everybody, so that each has the plan that suits it.
-        let whose = if let Some(user_id) = filter.user_id {
+        let of_one = include_str!("sql/calls_of_one.sql");
+        let calls = if let Some(user_id) = filter.user_id {
             values.push(user_id.0.into());
-            "a.user_id = $7"
+            of_one.replace("{whose}", "l.user_id = $7")
+        } else if filter.session_id.is_some() {
+            of_one.replace("{whose}", "true")
         } else {
-            "true"
+            include_str!("sql/calls_of_all.sql").to_owned()
         };
-        let sql = include_str!("sql/sum_ai_usage.sql").replace("{whose}", whose);
+        let sql = include_str!("sql/sum_ai_usage.sql").replace("{calls}", &calls);
         let rows: Vec<SumRow> = self.read_all(&sql, values).await?;
         sums(rows)
     }

@@ -32,8 +32,14 @@ pub(super) fn driver_error(error: &sqlx::Error) -> StoreError {
             }),
             None => StoreError::Unexpected("an error of another database".into()),
         },
+        // What a certificate is refused for comes as an error of the connection.
+        sqlx::Error::Io(error)
+            if error.get_ref().is_some_and(|inner| inner.downcast_ref::<rustls::Error>().is_some()) =>
+        {
+            StoreError::Unavailable(format!("the TLS of the database cannot be used: {error}"))
+        }
         sqlx::Error::Io(error) => StoreError::Unavailable(format!("the connection broke: {error}")),
-        sqlx::Error::Tls(_) => StoreError::Unavailable("no TLS session could be agreed on".into()),
+        sqlx::Error::Tls(why) => StoreError::Unavailable(format!("no TLS session could be agreed on: {why}")),
         sqlx::Error::PoolTimedOut => StoreError::Unavailable("no connection was free in time".into()),
         sqlx::Error::PoolClosed => StoreError::Unavailable("the pool is closed".into()),
         sqlx::Error::WorkerCrashed => StoreError::Unavailable("the connection's task ended".into()),

@@ -26,6 +26,8 @@ const THROUGH_KEYS: &str = ", set_config('enable_seqscan', 'off', true), set_con
 /// How long a batch that many users share waits for a lock. Its own locks skip what is locked; this bounds what else waits:
 /// foreign keys, unique indexes, changes of the schema.
 const BATCH_LOCK_MS: u64 = 200;
+/// Where names are looked up, whatever the login or the database says; what is temporary comes last.
+const SEARCH_PATH: &str = "public, pg_temp";
 
 /// The role and the planner's habit of a session that counts, by which it is known.
 pub(super) const COUNTING_ROLE: &str = "app_service";
@@ -53,11 +55,12 @@ pub(super) const COUNTING_CHECK: &str =
     concat!("SELECT current_setting('role'), current_setting('plan_cache_mode'), ", durable_commit!("false"));
 
 /// The same for a session that does nothing but count: said in its first packet, and then in force for all that it does.
-pub(super) fn session(limits: Milliseconds) -> [(&'static str, String); 13] {
+pub(super) fn session(limits: Milliseconds) -> [(&'static str, String); 14] {
     let Milliseconds { statement, lock, idle } = limits;
     let off = || String::from("off");
     [
         ("role", COUNTING_ROLE.into()),
+        ("search_path", SEARCH_PATH.into()),
         ("request.jwt.claims", String::new()),
         ("request.jwt.claim.sub", String::new()),
         ("app.actor_id", String::new()),
@@ -97,6 +100,7 @@ pub(super) fn opening(scope: &Scope, limits: Milliseconds) -> Result<String, Sto
     let mut message = String::from("BEGIN ISOLATION LEVEL READ COMMITTED; SELECT ");
     for (name, value) in [
         ("role", format!("'{role}'")),
+        ("search_path", format!("'{SEARCH_PATH}'")),
         ("request.jwt.claims", format!("'{claims}'")),
         // auth.uid() reads this one first, so that a value that the session had would win.
         ("request.jwt.claim.sub", format!("'{subject}'")),

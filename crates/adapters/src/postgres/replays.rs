@@ -12,7 +12,7 @@ use domain::idempotency::StoredAnswer;
 use domain::replays::{Awaited, Unkept};
 use domain::usage::{HoldId, HoldStatus};
 use ports::idempotency::AnswerClaim;
-use ports::replays::{CallEnd, FoundCall, KeptAnswer, ReplayRepository};
+use ports::replays::{CallEnd, FoundCall, KeptAnswer, Left, ReplayRepository};
 use ports::store::StoreError;
 use sea_orm::prelude::Json;
 use sea_orm::{FromQueryResult, Value};
@@ -43,13 +43,7 @@ struct CallRow {
 
 #[async_trait]
 impl ReplayRepository for PgUnitOfWork {
-    async fn claim(
-        &mut self,
-        claim: &AnswerClaim,
-        hold_id: HoldId,
-        keep: TimeDelta,
-        anew: bool,
-    ) -> Result<bool, StoreError> {
+    async fn claim(&mut self, claim: &AnswerClaim, hold_id: HoldId, keep: TimeDelta) -> Result<bool, StoreError> {
         let [user, route, digest] = place(claim);
         let values = [
             user,
@@ -58,7 +52,6 @@ impl ReplayRepository for PgUnitOfWork {
             claim.fingerprint.clone().into(),
             hold_id.0.into(),
             seconds(keep).into(),
-            anew.into(),
             rights_json(claim)?.into(),
         ];
         Ok(self.run(include_str!("sql/claim_call.sql"), values).await? > 0)
@@ -69,34 +62,10 @@ impl ReplayRepository for PgUnitOfWork {
         row.map(|row| self.found(claim, row)).transpose()
     }
 
-    async fn finish(
-        &mut self,
-        claim: &AnswerClaim,
-        hold_id: HoldId,
-        end: &CallEnd,
-        keep: Option<TimeDelta>,
-    ) -> Result<bool, StoreError> {
-        let (status, content_type, sealed) = match end {
-            CallEnd::Unkept(Unkept::Lost) => (LOST, None, None),
-            CallEnd::Unkept(Unkept::TooLong) => (TOO_LONG, None, None),
-            CallEnd::Answered(answer) => {
-                let status = i16::try_from(answer.status)
-                    .map_err(|_| StoreError::Unexpected("an answer has a status that HTTP does not know".into()))?;
-                let sealed = self.sealing.seal(claim, &with_headers(answer)?)?;
-                (status, Some(answer.content_type.as_str()), Some(sealed))
-            }
-        };
+    async fn finish(&mut self, claim: &AnswerClaim, hold_id: HoldId, end: &CallEnd) -> Result<bool, StoreError> {
+        let (status, content_type, sealed) = self.written_end(claim, end)?;
         let [user, route, digest] = place(claim);
-        let values = [
-            user,
-            route,
-            digest,
-            hold_id.0.into(),
-            status.into(),
-            content_type.into(),
-            sealed.into(),
-            keep.map(seconds).into(),
-        ];
+        let values = [user, route, digest, hold_id.0.into(), status.into(), content_type.into(), sealed.into()];
         Ok(self.run(include_str!("sql/finish_call.sql"), values).await? > 0)
     }
 
@@ -105,6 +74,55 @@ impl ReplayRepository for PgUnitOfWork {
             AND status IS NULL";
         let [user, route, digest] = place(claim);
         Ok(self.run(sql, [user, route, digest, hold_id.0.into()]).await? > 0)
+    }
+
+    async fn leave(&mut self, claim: &AnswerClaim, content: &AnswerClaim, call: Left<'_>) -> Result<(), StoreError> {
+        let (status, content_type, sealed) = match call.end.map(|end| self.written_end(claim, end)).transpose()? {
+            Some((status, content_type, sealed)) => (Some(status), content_type, sealed),
+            None => (None, None, None),
+        };
+        let [user, route, digest] = place(claim);
+        let values = [
+            user,
+            route,
+            digest,
+            claim.fingerprint.clone().into(),
+            call.hold_id.0.into(),
+            seconds(call.keep).into(),
+            AnswerSealing::digest(content).into(),
+            status.into(),
+            content_type.into(),
+            sealed.into(),
+            rights_json(claim)?.into(),
+        ];
+        self.run(include_str!("sql/leave_call.sql"), values).await?;
+        Ok(())
+    }
+
+    async fn leave_again(
+        &mut self,
+        claim: &AnswerClaim,
+        content: &AnswerClaim,
+        hold_id: HoldId,
+    ) -> Result<(), StoreError> {
+        let sql = "UPDATE ai_answers SET content_digest = $5 WHERE user_id = $1 AND route = $2 AND key_digest = $3 \
+            AND reservation_id = $4";
+        let [user, route, digest] = place(claim);
+        self.run(sql, [user, route, digest, hold_id.0.into(), AnswerSealing::digest(content).into()]).await?;
+        Ok(())
+    }
+
+    async fn adopt(&mut self, content: &AnswerClaim) -> Result<Option<HoldId>, StoreError> {
+        let hold: Option<Uuid> = self.read_value(include_str!("sql/adopt_call.sql"), place(content)).await?;
+        Ok(hold.map(HoldId))
+    }
+
+    async fn forget(&mut self, claim: &AnswerClaim, hold_id: HoldId) -> Result<(), StoreError> {
+        let sql =
+            "DELETE FROM ai_answers WHERE user_id = $1 AND route = $2 AND key_digest = $3 AND reservation_id = $4";
+        let [user, route, digest] = place(claim);
+        self.run(sql, [user, route, digest, hold_id.0.into()]).await?;
+        Ok(())
     }
 
     async fn find_hold(&mut self, hold_id: HoldId) -> Result<Option<HoldStatus>, StoreError> {
@@ -118,7 +136,23 @@ impl ReplayRepository for PgUnitOfWork {
     }
 }
 
+/// Status, content type and sealed body, as a row has them.
+type WrittenEnd<'a> = (i16, Option<&'a str>, Option<Vec<u8>>);
+
 impl PgUnitOfWork {
+    fn written_end<'a>(&self, claim: &AnswerClaim, end: &'a CallEnd) -> Result<WrittenEnd<'a>, StoreError> {
+        match end {
+            CallEnd::Unkept(Unkept::Lost) => Ok((LOST, None, None)),
+            CallEnd::Unkept(Unkept::TooLong) => Ok((TOO_LONG, None, None)),
+            CallEnd::Answered(answer) => {
+                let status = i16::try_from(answer.status)
+                    .map_err(|_| StoreError::Unexpected("an answer has a status that HTTP does not know".into()))?;
+                let sealed = self.sealing.seal(claim, &with_headers(answer)?)?;
+                Ok((status, Some(answer.content_type.as_str()), Some(sealed)))
+            }
+        }
+    }
+
     fn found(&self, claim: &AnswerClaim, row: CallRow) -> Result<FoundCall, StoreError> {
         // The key itself stays out of errors, so the route and the caller name the row.
         let unfit = || inconsistent("ai_answers", format_args!("{} {}", claim.caller, claim.route));

@@ -1,7 +1,7 @@
 //! Usage history on Postgres: the hourly sums up to the watermark, the events after it.
 //!
 //! Costs: `list` is one round trip (two for everybody's) that sums no more buckets than its page shows and the empty
-//! ones before them; one user's go through an index by user and time, everybody's through one by time and get more of it.
+//! ones before them; one user's go through an index by user and time; everybody's are summed already, hour by hour, in a table of their own.
 //! `roll_up` is two round trips, and covers a day of events at most. No locks on what requests write.
 
 use async_trait::async_trait;
@@ -57,15 +57,15 @@ impl UsageHistoryRepository for PgUnitOfWork {
             limit(page.limit),
         ];
         // One statement for one user and another for everybody, so that each has the plan that suits it.
-        let (rollups_of, events_of) = if let Some(user_id) = filter.user_id {
+        let (sums_of, events_of) = if let Some(user_id) = filter.user_id {
             values.push(user_id.0.into());
-            ("r.user_id = $12", "e.user_id = $12")
+            ("usage_rollups AS r WHERE r.user_id = $12", "e.user_id = $12")
         } else {
             self.transaction.allow(EVERYBODY_MS).await?;
-            ("true", "true")
+            ("usage_totals AS r WHERE true", "true")
         };
         let sql = include_str!("sql/list_usage_sums.sql");
-        let sql = sql.replace("{rollups_of}", rollups_of).replace("{events_of}", events_of);
+        let sql = sql.replace("{sums_of}", sums_of).replace("{events_of}", events_of);
         let rows: Vec<SumRow> = self.read_all(&sql, values).await?;
         rows.iter().map(sum).collect()
     }
@@ -78,6 +78,11 @@ impl UsageHistoryRepository for PgUnitOfWork {
     async fn roll_up(&mut self) -> Result<i64, StoreError> {
         self.transaction.allow(ROLL_UP_MS).await?;
         Ok(self.read_value("SELECT roll_up_usage()", []).await?.unwrap_or_default())
+    }
+
+    async fn roll_up_calls(&mut self) -> Result<i64, StoreError> {
+        self.transaction.allow(ROLL_UP_MS).await?;
+        Ok(self.read_value("SELECT roll_up_ai_usage()", []).await?.unwrap_or_default())
     }
 
     async fn lag_seconds(&mut self) -> Result<Option<i64>, StoreError> {

@@ -91,6 +91,7 @@ pub struct Got {
     pub request_id: Option<String>,
     pub model: Option<String>,
     pub content_type: String,
+    pub headers: Vec<(String, String)>,
     pub pieces: Vec<ReplyPiece>,
     /// What ended it, before or after its first piece.
     pub fault: Option<ProviderFault>,
@@ -146,9 +147,9 @@ pub async fn ask(provider: &dyn AiProvider, call: &ProviderCall) -> Got {
 }
 
 async fn drain(reply: Reply) -> Got {
-    let Reply { hold: returned, request_id, model, content_type, mut pieces } = reply;
+    let Reply { hold: returned, request_id, model, content_type, headers, mut pieces } = reply;
     assert_eq!(returned, hold());
-    let mut got = Got { request_id, model, content_type, ..Got::default() };
+    let mut got = Got { request_id, model, content_type, headers, ..Got::default() };
     while let Some(piece) = pieces.next().await {
         match piece {
             Ok(piece) => got.pieces.push(piece),

@@ -24,7 +24,7 @@ fn script() -> Script {
 
 #[track_caller]
 fn equals_the_bill(got: &Got, billed: Parts, of: Provider) {
-    let usage = got.usage().expect("the provider told its usage").normalised().unwrap();
+    let usage = got.usage().expect("the provider told its usage").read().usage;
     let tokens = usage.tokens;
     // Claude does not tell thoughts apart, and OpenAI counts what it threw away as output.
     let thoughts_apart = if of == Provider::Claude { 0 } else { billed.out_reasoning };
@@ -98,7 +98,7 @@ async fn the_tier_is_heard() {
         stub.script("m", Script::default().tier(said));
         for streamed in [false, true] {
             let got = ask(&provider(&stub, of), &native(of, body_of(of), streamed)).await;
-            assert_eq!(got.usage().unwrap().normalised().unwrap().tier, tier, "{of} {streamed}");
+            assert_eq!(got.usage().unwrap().read().usage.tier, tier, "{of} {streamed}");
         }
     }
 }
@@ -115,7 +115,7 @@ async fn a_usage_that_is_absent_is_none_and_a_late_one_is_heard() {
             stub.script("m", Script::default().telling(UsageTold::Late(std::time::Duration::from_millis(20))));
             let got = ask(&provider(&stub, of), &native(of, body_of(of), streamed)).await;
             got.is_whole();
-            assert_eq!(got.usage().unwrap().normalised().unwrap().tokens.output(), 8, "{of} {streamed}");
+            assert_eq!(got.usage().unwrap().read().usage.tokens.output(), 8, "{of} {streamed}");
         }
     }
 }

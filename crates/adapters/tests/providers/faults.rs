@@ -6,7 +6,7 @@ use domain::ai::{Delta, FinishReason, Provider};
 use ports::ai::{ProviderCall, ProviderFault};
 use testkit::upstream::{Fault, Finish, Refusal, RetryAfter, Script, Upstream, Why};
 
-use crate::asking::{Got, ask, body_of, in_array, native, provider};
+use crate::asking::{Got, ask, body_of, conversing, in_array, native, provider, saying};
 
 const BOTH: [bool; 2] = [false, true];
 
@@ -20,7 +20,7 @@ fn kind(fault: &ProviderFault) -> &'static str {
         ProviderFault::Failed { .. } => "failed",
         ProviderFault::Unreachable(_) => "unreachable",
         ProviderFault::TimedOut(_) => "timed out",
-        ProviderFault::Broken(_) => "broken",
+        ProviderFault::Broken(_) | ProviderFault::NotUnderstood(_) => "broken",
     }
 }
 
@@ -67,7 +67,7 @@ async fn a_refusal_says_what_can_be_done() {
             (Why::Proxy(502), "failed", 502),
             (Why::Proxy(404), "refused", 404),
             (Why::Proxy(408), "failed", 408),
-            (Why::Proxy(409), "failed", 409),
+            (Why::Proxy(409), "refused", 409),
             (Why::Proxy(302), "broken", 302),
         ] {
             for streamed in BOTH {
@@ -124,7 +124,6 @@ async fn what_is_no_answer_is_told_before_the_first_piece() {
                 (Fault::ErrorWith200(error().in_array()), "failed"),
                 (Fault::ErrorWith200(Refusal::of(Why::Proxy(200))), "broken"),
                 (Fault::ErrorAfter { events: 0, refusal: error() }, "failed"),
-                (Fault::Garbage { after_events: 0 }, "broken"),
                 (Fault::WrongContentType("text/html".to_owned()), "broken"),
                 (Fault::ResetBeforeHead, "broken"),
                 (Fault::CloseBeforeHead, "broken"),
@@ -145,7 +144,7 @@ async fn what_is_no_answer_is_told_before_the_first_piece() {
     for (fault, expected) in [
         (Fault::ErrorAfter { events: 0, refusal: error() }, "failed"),
         (Fault::ErrorWith200(error().in_array()), "failed"),
-        (Fault::ErrorWith200(error()), "broken"),
+        (Fault::ErrorWith200(error()), "failed"),
         (Fault::Garbage { after_events: 0 }, "broken"),
         (Fault::EndAfter { events: 0 }, "broken"),
     ] {
@@ -167,11 +166,7 @@ async fn what_goes_wrong_in_mid_stream_comes_after_what_was_said() {
             Provider::Gemini => 0,
         };
         let events = before + 3;
-        for (fault, expected) in [
-            (Fault::ErrorAfter { events, refusal: error.clone() }, "failed"),
-            (Fault::Garbage { after_events: events }, "broken"),
-            (Fault::EndAfter { events }, "broken"),
-        ] {
+        for (fault, expected) in [(Fault::ErrorAfter { events, refusal: error.clone() }, "failed")] {
             stub.script("m", Script::says("one two three four five").with_fault(fault.clone()));
             let got = ask(&provider(&stub, of), &call).await;
             assert_eq!(got.deltas(), [Delta::Text("one two three".to_owned())], "{of} {fault:?}");
@@ -193,16 +188,45 @@ async fn what_goes_wrong_in_mid_stream_comes_after_what_was_said() {
     }
 }
 
+/// The ends that are told by the transport are an end to a native caller, who sees what the provider's own client would see.
+/// A translated answer needs its end.
 #[tokio::test]
-async fn a_stream_without_its_end_is_broken_even_when_all_was_said() {
+async fn a_stream_without_its_own_end_is_whole_to_a_native_caller_alone() {
     let stub = Upstream::start();
-    for of in [Provider::OpenAi, Provider::Claude] {
-        // Everything but the last event.
-        let events = if of == Provider::OpenAi { 5 } else { 7 };
-        let got = faulty(&stub, of, true, Script::says("one two").with_fault(Fault::EndAfter { events })).await;
+    for of in Provider::ALL {
+        let script = || Script::says("one two three four").with_fault(Fault::EndAfter { events: 4 });
+        let got = faulty(&stub, of, true, script()).await;
+        assert_eq!(got.fault, None, "{of}");
+        assert!(!got.frames().is_empty() && got.usage().is_none_or(|_| of != Provider::OpenAi), "{of}");
+        stub.script("m", script());
+        let got = ask(&provider(&stub, of), &conversing(of, saying("x"), true)).await;
         assert_eq!(got.fault.as_ref().map(kind), Some("broken"), "{of}");
-        let end = got.deltas().pop();
-        assert_eq!(end, Some(Delta::Finished(FinishReason::Stop)), "{of}");
+    }
+    // After the reason to finish nothing is missing, whoever reads it.
+    for (of, events) in [(Provider::OpenAi, 4), (Provider::Claude, 7)] {
+        let script = || Script::says("one two").with_fault(Fault::EndAfter { events });
+        stub.script("m", script());
+        let got = ask(&provider(&stub, of), &conversing(of, saying("x"), true)).await;
+        assert_eq!((got.fault.clone(), got.deltas().pop()), (None, Some(Delta::Finished(FinishReason::Stop))), "{of}");
+    }
+}
+
+#[tokio::test]
+async fn what_means_nothing_goes_on_to_a_native_caller_alone() {
+    let stub = Upstream::start();
+    for of in Provider::ALL {
+        for streamed in BOTH {
+            for after_events in [0, 3] {
+                let script = || Script::says("one two three four").with_fault(Fault::Garbage { after_events });
+                let got = faulty(&stub, of, streamed, script()).await;
+                assert_eq!(got.fault, None, "{of} {streamed} {after_events}");
+                let unread: u64 = got.pieces.iter().map(|piece| piece.unread).sum();
+                assert!(unread > 0 && got.pieces.iter().any(|piece| piece.frame.contains(&0xff)), "{of} {streamed}");
+                stub.script("m", script());
+                let got = ask(&provider(&stub, of), &conversing(of, saying("x"), streamed)).await;
+                assert_eq!(got.fault.as_ref().map(kind), Some("broken"), "{of} {streamed} {after_events}");
+            }
+        }
     }
 }
 

@@ -12,5 +12,7 @@ mod bills;
 mod bytes;
 mod conversations;
 mod faults;
+mod lenience;
+mod refusals;
 mod sandbox;
 mod timeouts;

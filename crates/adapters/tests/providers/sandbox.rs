@@ -31,7 +31,7 @@ async fn it_says_the_same_whole_and_streamed_and_counts_what_it_says() {
         assert_eq!((whole.pieces.len(), whole.deltas()), (1, streamed.deltas()));
         assert!(streamed.pieces.len() > 10 && text(&streamed.deltas()).contains("\"Guten Tag, 東京\""));
         assert_eq!(whole.usage(), streamed.usage());
-        let tokens = whole.usage().unwrap().normalised().unwrap().tokens;
+        let tokens = whole.usage().unwrap().read().usage.tokens;
         assert_eq!(tokens.input(), O200kCounter.count("Guten Tag, 東京"));
         // Counted word by word, which is what was streamed: near the count of the whole.
         let at_once = O200kCounter.count(&text(&whole.deltas()));
@@ -48,7 +48,7 @@ async fn it_stops_at_its_bound() {
         call.max_output_tokens = Some(bound);
         let got = ask(&sandbox(), &call).await;
         got.is_whole();
-        let output = got.usage().unwrap().normalised().unwrap().tokens.output();
+        let output = got.usage().unwrap().read().usage.tokens.output();
         assert!(output <= bound && output + 3 >= bound, "{output} of {bound}");
         assert_eq!(got.deltas().pop(), Some(Delta::Finished(FinishReason::Length)));
     }
@@ -80,7 +80,7 @@ async fn it_embeds_and_counts_and_takes_no_foreign_chat() {
     got.is_whole();
     let body: Value = serde_json::from_str(&got.frames()).unwrap();
     assert_eq!((body["model"].as_str(), body["data"][0]["embedding"].as_array().unwrap().len()), (Some("m"), 1_536));
-    assert_eq!(got.usage().unwrap().normalised().unwrap().tokens.uncached_input, 2);
+    assert_eq!(got.usage().unwrap().read().usage.tokens.uncached_input, 2);
     let call =
         of_operation(Provider::Gemini, Operation::CountTokens, r#"{"contents":[{"parts":[{"text":"one two"}]}]}"#);
     assert_eq!(ask(&sandbox(), &call).await.frames(), r#"{"totalTokens":2}"#);

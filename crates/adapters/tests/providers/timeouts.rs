@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 
 use domain::ai::Provider;
 use futures_util::StreamExt;
-use ports::ai::{AiProvider, ProviderFault, Wait};
+use ports::ai::{AiProvider, CommentSink, ProviderFault, Wait};
 use product_base_adapters::ai::{Access, AccessRefused, HttpProvider, Timeouts};
 use product_base_adapters::clock::SystemClock;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
 use testkit::upstream::{Ending, Fault, Pace, Script, Split, Upstream};
 
 use crate::asking::{TIMEOUTS, ask, body_of, hold, native, provider, with_timeouts};
@@ -20,15 +22,11 @@ async fn each_wait_has_an_end() {
     let first = Timeouts { first_byte: SHORT, ..TIMEOUTS };
     let idle = Timeouts { idle: SHORT, ..TIMEOUTS };
     let total = Timeouts { total: SHORT, ..TIMEOUTS };
-    let trickle = || {
-        Script::words(50).paced(Pace { between: Duration::from_millis(20), split: Split::Every(40), ..Pace::default() })
-    };
     for of in Provider::ALL {
         for (timeouts, streamed, script, expected) in [
             (first, true, Script::fails(Fault::HangBeforeHead), Wait::FirstByte),
             (first, true, Script::fails(Fault::HangAfter { bytes: 0 }), Wait::FirstByte),
             (idle, true, Script::fails(Fault::HangAfter { bytes: 900 }), Wait::Rest),
-            (total, true, trickle(), Wait::Rest),
             (total, false, Script::fails(Fault::HangBeforeHead), Wait::FirstByte),
             (idle, false, Script::fails(Fault::HangAfter { bytes: 40 }), Wait::Rest),
         ] {
@@ -41,6 +39,60 @@ async fn each_wait_has_an_end() {
         }
     }
     stub.until("for all to be left", |stub| stub.totals().answering == 0).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_flows_has_no_total_bound() {
+    let stub = Upstream::start();
+    let pace = Pace { between: Duration::from_millis(15), ..Pace::default() };
+    stub.script("m", Script::words(20).paced(pace));
+    let hurried = Timeouts { total: SHORT, ..TIMEOUTS };
+    for of in Provider::ALL {
+        let started = Instant::now();
+        ask(&with_timeouts(&stub, of, hurried), &native(of, body_of(of), true)).await.is_whole();
+        assert!(started.elapsed() > SHORT, "{of}");
+    }
+}
+
+struct Heard(tokio::sync::mpsc::UnboundedSender<Vec<u8>>);
+
+impl CommentSink for Heard {
+    fn comment(&self, bytes: Vec<u8>) {
+        self.0.send(bytes).unwrap();
+    }
+}
+
+/// A provider that says in comments that it is at work, and answers once it is told to.
+#[tokio::test]
+async fn comments_are_heard_before_the_answer_and_none_is_lost() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let (go_on, told) = tokio::sync::oneshot::channel::<()>();
+    tokio::spawn(async move {
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let mut request = [0; 4_096];
+        connection.read(&mut request).await.unwrap();
+        let head = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: text/event-stream\r\n\r\n: AT WORK\n\n";
+        connection.write_all(head).await.unwrap();
+        told.await.unwrap();
+        let answer =
+            b": STILL\n\ndata: {\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"m\",\
+            \"choices\":[{\"index\":0,\"delta\":{\"content\":\"hi\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+        connection.write_all(answer).await.unwrap();
+    });
+    let access = Access { base_url: &base_url, api_key: "the-key" };
+    let provider = HttpProvider::new(Provider::OpenAi, access, TIMEOUTS, Arc::new(SystemClock)).unwrap();
+    let (sender, mut comments) = tokio::sync::mpsc::unbounded_channel();
+    let call = native(Provider::OpenAi, body_of(Provider::OpenAi), true);
+    let sending =
+        tokio::spawn(async move { provider.send_with_comments(hold(), &call, Arc::new(Heard(sender))).await });
+    assert_eq!(comments.recv().await.unwrap(), b": AT WORK\n\n");
+    assert!(!sending.is_finished(), "a comment promises nothing");
+    go_on.send(()).unwrap();
+    let Ok(reply) = sending.await.unwrap() else { panic!("it is answered") };
+    assert_eq!(comments.recv().await.unwrap(), b": STILL\n\n");
+    let frames: Vec<u8> = reply.pieces.map(|piece| piece.unwrap().frame).concat().await;
+    assert!(frames.starts_with(b"data: {\"id\"") && frames.ends_with(b"data: [DONE]\n\n"), "{frames:?}");
 }
 
 #[tokio::test]

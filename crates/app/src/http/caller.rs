@@ -4,6 +4,7 @@
 //! come before any word about the body. Refused credentials are counted by address and slowed down.
 
 use std::marker::PhantomData;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use actix_web::body::MessageBody;
@@ -14,11 +15,13 @@ use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{FromRequest, HttpMessage, HttpRequest};
 use domain::identity::{Caller, Forbidden, Permission};
+use domain::users::UserId;
 use services::identity::callers::{AtOnce, CallerService, Identified, NotIdentified, Presented};
 use tracing::debug;
 
 use super::detached::detached;
 use super::dialects::dialect::{Dialect, GOOGLE_KEY};
+use super::finish::Who;
 use super::limits::RateLimits;
 use super::problem::Problem;
 use crate::settings::shape::Settings;
@@ -56,12 +59,10 @@ pub async fn identify(
     let shown = presented(request.request(), &settings.api_keys.prefix, in_query.as_deref());
     if let Some(presented) = shown.filter(|_| named) {
         let address = limits.address_of(request.request());
-        let asking = if let Err(too_fast) = limits.check_failures(address) {
-            Err(too_fast)
-        } else {
-            let found = look_up(callers.into_inner(), presented).await;
-            found.and_then(|found| found.map_err(|error| refusal(error, || limits.count_failure(address))))
-        };
+        let asking = look_up(callers.into_inner(), &limits, address, presented).await;
+        if let (Ok(found), Some(who)) = (&asking, request.extensions().get::<Who>()) {
+            who.is(found.user_id());
+        }
         request.extensions_mut().insert(Asking(asking));
     }
     next.call(request).await
@@ -69,26 +70,47 @@ pub async fn identify(
 
 /// On this very thread where the memory knows the caller, and where all that is missing is read by a fetch of its own.
 /// Everything else is detached.
+///
+/// Failures of an address hold nobody back whose credential is good: what is judged without the database is always judged,
+/// and only the refusal is another one. A key that only the database knows is looked up unless too many unknown ones came
+/// from the address, or if it was good not long ago.
 async fn look_up(
     callers: Arc<CallerService>,
+    limits: &RateLimits,
+    address: IpAddr,
     presented: Presented<'_>,
-) -> Result<Result<Identified, NotIdentified>, Problem> {
+) -> Result<Identified, Problem> {
     match callers.identify_at_once(presented) {
-        AtOnce::Known(identified) => Ok(Ok(identified)),
-        AtOnce::FactsMissing(identity) => Ok(callers.identify_user(&identity).await),
-        AtOnce::Unknown => {
-            let presented = presented.keep();
-            detached(async move { Ok::<_, Problem>(callers.identify(&presented).await) }).await
+        AtOnce::Known(identified) => return Ok(identified),
+        AtOnce::FactsMissing(identity) => {
+            let identified = callers.identify_user(&identity).await;
+            return identified.map_err(|error| refusal(error, Problem::unauthorized));
         }
+        AtOnce::Unknown => {}
     }
+    let credential = limits.credential(presented);
+    let in_database = callers.asks_the_database(presented);
+    if in_database {
+        limits.check_lookups(address, credential)?;
+    }
+    let kept = presented.keep();
+    let found = detached(async move { Ok::<_, Problem>(callers.identify(&kept).await) }).await?;
+    if found.is_ok() && in_database {
+        limits.note_good(credential);
+    }
+    found.map_err(|error| {
+        refusal(error, || {
+            let counted = if in_database { limits.count_lookup(address) } else { limits.count_failure(address) };
+            counted.err().unwrap_or_else(Problem::unauthorized)
+        })
+    })
 }
 
-fn refusal(error: NotIdentified, count: impl FnOnce()) -> Problem {
+fn refusal(error: NotIdentified, refused: impl FnOnce() -> Problem) -> Problem {
     match error {
         NotIdentified::Refused(why) => {
             debug!(%why, "a credential was refused");
-            count();
-            Problem::unauthorized()
+            refused()
         }
         NotIdentified::Banned => {
             let detail = "Your identity is banned. It may act again when its provider ends the ban.";
@@ -109,7 +131,7 @@ pub fn not_served(error: NotIdentified) -> Problem {
             let detail = "The user's identity is banned or deleted by its provider.";
             Problem::new(StatusCode::FORBIDDEN, "identity_banned", detail)
         }
-        other => refusal(other, || {}),
+        other => refusal(other, Problem::unauthorized),
     }
 }
 
@@ -164,6 +186,11 @@ pub(super) fn caller(request: &HttpRequest) -> Result<Caller, Problem> {
         Identified::Enrolling(caller) if request.path().starts_with(OWN_ACCOUNT) => Ok(caller),
         Identified::Enrolling(_) => Err(enrolment_required()),
     }
+}
+
+/// Whose request it is, if that is known.
+pub fn user_of(request: &HttpRequest) -> Option<UserId> {
+    asking(request).ok().map(|identified| identified.user_id())
 }
 
 /// Someone with an identity, with a profile or without.

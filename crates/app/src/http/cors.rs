@@ -14,7 +14,7 @@ use anyhow::bail;
 
 const METHODS: &str = "GET, POST, PUT, PATCH, DELETE";
 const REQUEST_HEADERS: &str = "Authorization, X-API-Key, X-Goog-Api-Key, Content-Type, Idempotency-Key, X-Request-Id, \
-    X-Product-Base-Lower-Max-Tokens";
+    X-Product-Base-Lower-Max-Tokens, X-Product-Base-Strict-Hold";
 const ANSWER_HEADERS: &str = "X-Request-Id, Idempotency-Replayed, Retry-After, X-Should-Retry, X-Product-Base-Call-Id, \
     X-Product-Base-Max-Tokens, X-Product-Base-Cost-Usd";
 

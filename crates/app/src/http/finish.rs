@@ -16,8 +16,9 @@ use actix_web::body::{BoxBody, EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
 use actix_web::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HeaderMap, HeaderName,
-    HeaderValue, ORIGIN, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HeaderMap, HeaderName,
+    HeaderValue, ORIGIN, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
 };
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
@@ -28,16 +29,23 @@ use metrics::{counter, histogram};
 use ports::randomness::Randomness;
 use tracing::{Instrument, Span, error, error_span, info};
 
+use super::connections::RequestInProgress;
 use super::cors::Cors;
 use super::dialects::dialect::Dialect;
 use super::dialects::problems;
+use super::host;
 use super::problem::{self, Problem};
 mod body_watch;
+mod ending;
 mod refusals;
 #[cfg(test)]
 mod tests;
+mod who;
 
-use body_watch::BodyWatch;
+use body_watch::{BodyWatch, WatchedBody};
+use ending::{Ending, begin};
+pub use who::Who;
+
 use refusals::{of_error, problem_of, too_late};
 
 use crate::settings::shape::Server;
@@ -62,12 +70,17 @@ pub struct Finishing {
     randomness: Arc<dyn Randomness>,
     cors: Cors,
     deadline: Duration,
+    strict_transport: Option<HeaderValue>,
 }
 
 impl Finishing {
     pub fn new(server: &Server, randomness: Arc<dyn Randomness>) -> anyhow::Result<Self> {
         let deadline = Duration::from_secs(server.request_timeout_seconds.max(1));
-        Ok(Self { randomness, cors: Cors::new(&server.cors_origins)?, deadline })
+        let strict_transport = match server.hsts_seconds {
+            0 => None,
+            seconds => Some(HeaderValue::from_str(&format!("max-age={seconds}"))?),
+        };
+        Ok(Self { randomness, cors: Cors::new(&server.cors_origins)?, deadline, strict_transport })
     }
 }
 
@@ -87,6 +100,7 @@ struct Asked {
     asks_a_model: bool,
     origin: Option<HeaderValue>,
     with_credentials: bool,
+    who: Who,
     since: Instant,
 }
 
@@ -102,12 +116,14 @@ pub async fn finish(
     finishing: Data<Finishing>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<EitherBody<impl MessageBody>>, Error> {
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let asked = Asked::read(&request, &*finishing.randomness);
+    let in_progress = begin(&request);
     request.extensions_mut().insert(RequestId(asked.id.clone()));
+    request.extensions_mut().insert(asked.who.clone());
     let span = asked.span();
     async {
-        let settled = answer(&finishing, &asked, request, next).await;
+        let settled = answer(&finishing, &asked, request, next, in_progress).await;
         let status = match &settled {
             Ok(response) => response.status(),
             Err(error) => error.as_response_error().status_code(),
@@ -124,31 +140,41 @@ async fn answer<B: MessageBody + 'static>(
     asked: &Asked,
     mut request: ServiceRequest,
     next: Next<B>,
-) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    in_progress: Option<RequestInProgress>,
+) -> Result<ServiceResponse<Ending<EitherBody<B>>>, Error> {
     if let Some(granted) = finishing.cors.preflight(request.method(), request.headers()) {
         let mut response = request.into_response(granted).map_into_right_body();
         finishing.dress(asked, StatusCode::NO_CONTENT, response.headers_mut());
-        return Ok(response);
+        return Ok(response.map_body(|_, body| Ending::new(body, in_progress)));
     }
-    let body = BodyWatch::place(&mut request);
+    if asked.method == Method::HEAD {
+        // What answers GET answers HEAD; the server sends the head alone.
+        request.head_mut().method = Method::GET;
+    }
+    let body = BodyWatch::place(&mut request, in_progress.as_ref());
     // A handler that panics has lost nothing but its own answer: the use case and its transaction stand elsewhere.
-    let mut handled = pin!(AssertUnwindSafe(next.call(request)).catch_unwind());
-    let in_time = match tokio::time::timeout(finishing.deadline, handled.as_mut()).await {
-        // What a model may take is bounded where it is called.
-        Err(_) if asked.asks_a_model && !body.is_awaited() => Ok(handled.await),
-        in_time => in_time,
+    let named = host::check(request.version(), request.headers());
+    let is_over_a_connection = in_progress.is_some();
+    let handled = async {
+        match named {
+            Err(refused) if is_over_a_connection => Err(refused.into()),
+            _ => next.call(request).await,
+        }
     };
+    let mut handled = pin!(AssertUnwindSafe(handled).catch_unwind());
+    let in_time = in_time(finishing.deadline, asked.asks_a_model, &body, handled.as_mut()).await;
     let problem = match in_time {
         Ok(Ok(Ok(response))) => {
             let response = finishing.complete(asked, response);
-            return Ok(match body.unfinished() {
+            let response = match body.unfinished() {
                 None => response,
                 Some(rest) => response.map_body(|_, answer| EitherBody::right(rest.keep_beside(answer))),
-            });
+            };
+            return Ok(response.map_body(|_, body| Ending::new(body, in_progress)));
         }
         Ok(Ok(Err(error))) => of_error(&error, None),
         Ok(Err(_)) => Problem::internal(&"a handler panicked"),
-        Err(_) => too_late(finishing.deadline, body.is_awaited()),
+        Err(()) => too_late(finishing.deadline, body.is_awaited()),
     };
     // The request went down with the handler, so the answer travels as an error, which the server writes as it is.
     let written = asked.written(&problem);
@@ -157,11 +183,39 @@ async fn answer<B: MessageBody + 'static>(
         None => text,
         Some(rest) => rest.keep_beside(text),
     };
+    let text = BoxBody::new(Ending::new(text, in_progress));
     let mut response = problem.error_response().set_body(text);
     *response.status_mut() = written.status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(written.content_type));
     finishing.dress(asked, written.status, response.headers_mut());
     Err(InternalError::from_response("answered", response).into())
+}
+
+/// What is done before the deadline; `Err` past it. What a model may take is bounded where it is called, and what is sent to
+/// one may be long: its body has time as long as it comes at some speed.
+async fn in_time<T>(
+    deadline: Duration,
+    asks_a_model: bool,
+    body: &WatchedBody,
+    mut handled: std::pin::Pin<&mut impl Future<Output = T>>,
+) -> Result<T, ()> {
+    let since = Instant::now();
+    let mut allowed = deadline;
+    loop {
+        let left = allowed.saturating_sub(since.elapsed());
+        match tokio::time::timeout(left, handled.as_mut()).await {
+            Ok(done) => return Ok(done),
+            Err(_) if !asks_a_model => return Err(()),
+            Err(_) if !body.is_awaited() => return Ok(handled.await),
+            Err(_) => {
+                let earned = deadline + body.earned_time();
+                if earned <= allowed {
+                    return Err(());
+                }
+                allowed = earned;
+            }
+        }
+    }
 }
 
 impl Finishing {
@@ -190,7 +244,8 @@ impl Finishing {
 
     fn dress(&self, asked: &Asked, status: StatusCode, headers: &mut HeaderMap) {
         if let Ok(id) = HeaderValue::from_str(&asked.id) {
-            if asked.dialect == Some(Dialect::Anthropic) {
+            // A provider that answered in its own words has named the request itself.
+            if asked.dialect == Some(Dialect::Anthropic) && !headers.contains_key(&ANTHROPIC_REQUEST_ID) {
                 headers.insert(ANTHROPIC_REQUEST_ID.clone(), id.clone());
             }
             headers.insert(REQUEST_ID.clone(), id);
@@ -198,6 +253,16 @@ impl Finishing {
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
         headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+        if let Some(strict) = &self.strict_transport {
+            headers.insert(STRICT_TRANSPORT_SECURITY, strict.clone());
+        }
+        // RFC 9110 wants it in every 401, also in that of a log-in.
+        if status == StatusCode::UNAUTHORIZED && !headers.contains_key(WWW_AUTHENTICATE) {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(allow) = headers.get(ALLOW).and_then(with_head) {
+            headers.insert(ALLOW, allow);
+        }
         let failed = status.as_u16() >= 400;
         if (asked.with_credentials || failed) && !headers.contains_key(CACHE_CONTROL) {
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -222,6 +287,7 @@ impl Asked {
             // In a dialect the credential may stand in other headers, and in the address.
             with_credentials: dialect.is_some()
                 || [&AUTHORIZATION, &COOKIE, &API_KEY].iter().any(|name| headers.contains_key(*name)),
+            who: Who::of(request),
             since: Instant::now(),
         }
     }
@@ -235,7 +301,7 @@ impl Asked {
                 body: problem.body(&self.path, &self.id).to_string(),
             },
             Some(dialect) => Written {
-                status: problems::status(problem),
+                status: problems::status(dialect, problem),
                 content_type: "application/json",
                 body: problems::body(dialect, problem, &self.id).to_string(),
             },
@@ -255,12 +321,26 @@ impl Asked {
         let status_label = status.as_str().to_owned();
         counter!(REQUESTS, "method" => method, "route" => route, "status" => status_label).increment(1);
         let milliseconds = (took.as_secs_f64() * 1_000_000.0).round() / 1_000.0;
-        if status.is_server_error() {
+        // Who is refused, and from where, is what somebody looks for who sees an attack.
+        let is_refusal =
+            matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS);
+        if is_refusal {
+            let address = self.who.address_text();
+            let user = self.who.user_text();
+            info!(status = status.as_u16(), milliseconds, address, user, "refused");
+        } else if status.is_server_error() {
             error!(status = status.as_u16(), milliseconds, "answered");
         } else {
             info!(status = status.as_u16(), milliseconds, "answered");
         }
     }
+}
+
+/// What answers GET answers HEAD too.
+fn with_head(allow: &HeaderValue) -> Option<HeaderValue> {
+    let methods: Vec<_> = allow.to_str().ok()?.split(',').map(str::trim).collect();
+    let lacks_head = methods.contains(&"GET") && !methods.contains(&"HEAD");
+    if lacks_head { HeaderValue::from_str(&format!("{}, HEAD", methods.join(", "))).ok() } else { None }
 }
 
 fn is_request_id(text: &str) -> bool {

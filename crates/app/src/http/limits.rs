@@ -1,5 +1,7 @@
 //! Limits: how often one address or one account may try what is worth trying often: log-ins, sign-ups, credentials.
 //!
+//! A limit on failures limits failures: what proves to be good passes, however often others failed from the same address.
+//!
 //! Promise: a limit holds for this process; several processes allow as many times as much. Memory is bounded whatever
 //! is sent: callers are counted in places that a secret hash of this process chooses, so nobody can aim at another's
 //! place, and `sweep` gives back the places of those who are gone. Costs some hundred nanoseconds a question.
@@ -20,8 +22,13 @@ use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DefaultKeyedStateStore;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use ipnet::IpNet;
+use services::identity::callers::Presented;
 
 use super::problem::Problem;
+mod failures;
+
+use failures::Failures;
+
 use crate::settings::shape::Settings;
 
 mod log_ins;
@@ -37,6 +44,10 @@ const IPV6_CLIENT_BITS: u32 = 64;
 /// How many addresses of a forwarding header are looked at; longer ones are made up.
 const HOPS_MAX: usize = 32;
 
+/// For how long a key that was good is looked up again, whatever its address does; and how many such keys are known.
+const GOOD_FOR: Duration = Duration::from_hours(1);
+const GOOD_MAX: usize = 65_536;
+
 type Place = u64;
 type Counter = DefaultKeyedRateLimiter<Place>;
 /// A counter that also says how much is left.
@@ -49,10 +60,17 @@ pub struct RateLimits {
     log_ins: log_ins::LogIns,
     refreshes: Counter,
     signups: Counter,
-    failures: TellingCounter,
-    /// Until when nothing is taken from those who failed too often.
-    held_back: RwLock<HashMap<Place, Instant>>,
+    /// Credentials that were refused without the database.
+    failures: Failures,
+    /// Keys that the database did not know.
+    lookups: Failures,
+    /// When keys were found good in the database.
+    good: RwLock<HashMap<Place, Instant>>,
 }
+
+/// A credential as a number that only this process can make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CredentialPlace(Place);
 
 impl RateLimits {
     pub fn new(settings: &Settings) -> anyhow::Result<Self> {
@@ -64,8 +82,9 @@ impl RateLimits {
             log_ins: log_ins::LogIns::new(limits)?,
             refreshes: RateLimiter::keyed(a_minute("refreshes_per_ip", limits.refreshes_per_ip)?),
             signups: RateLimiter::keyed(a_minute("signups_per_ip", limits.signups_per_ip)?),
-            failures: RateLimiter::keyed(a_minute("failures_per_ip", limits.failures_per_ip)?).with_middleware(),
-            held_back: RwLock::default(),
+            failures: Failures::new(limits.failures_per_ip)?,
+            lookups: Failures::new(limits.failures_per_ip)?,
+            good: RwLock::default(),
         })
     }
 
@@ -81,31 +100,41 @@ impl RateLimits {
         client_address(peer, &forwarded.join(","), &self.proxies)
     }
 
-    /// Whether credentials from this address are looked at. Asking costs the address nothing.
-    pub fn check_failures(&self, address: IpAddr) -> Result<(), Problem> {
-        let held_back = self.held_back.read().unwrap_or_else(PoisonError::into_inner);
-        // Mostly nobody is, and then nothing has to be computed.
-        let until = if held_back.is_empty() { None } else { held_back.get(&self.place_of(address)).copied() };
-        drop(held_back);
-        match until.map(|until| until.saturating_duration_since(Instant::now())) {
-            Some(wait) if !wait.is_zero() => {
-                Err(too_many("Too many refused credentials came from your address.", wait))
-            }
-            _ => Ok(()),
+    pub fn credential(&self, presented: Presented<'_>) -> CredentialPlace {
+        let (kind, text) = match presented {
+            Presented::Token(token) => (0, token),
+            Presented::Key(key) => (1, key),
+        };
+        CredentialPlace(self.hasher.hash_one((kind, text)))
+    }
+
+    /// Whether the database is asked about a key from this address. Asking costs the address nothing.
+    pub fn check_lookups(&self, address: IpAddr, credential: CredentialPlace) -> Result<(), Problem> {
+        let held_back = self.lookups.check(|| self.place_of(address));
+        if held_back.is_err() && self.was_good(credential) { Ok(()) } else { held_back }
+    }
+
+    /// Notes that the database knew a key.
+    pub fn note_good(&self, credential: CredentialPlace) {
+        let mut good = self.good.write().unwrap_or_else(PoisonError::into_inner);
+        if good.len() < GOOD_MAX || good.contains_key(&credential.0) {
+            good.insert(credential.0, Instant::now());
         }
     }
 
-    /// Notes that a credential from this address was refused.
-    pub fn count_failure(&self, address: IpAddr) {
-        let place = self.place_of(address);
-        let wait = match self.failures.check_key(&place) {
-            Ok(left) if left.remaining_burst_capacity() > 0 => return,
-            // The last one that is allowed was this one: the next is held back until one more may come.
-            Ok(left) => left.quota().replenish_interval(),
-            Err(not_until) => not_until.wait_time_from(DefaultClock::default().now()),
-        };
-        let mut held_back = self.held_back.write().unwrap_or_else(PoisonError::into_inner);
-        held_back.insert(place, Instant::now() + wait);
+    fn was_good(&self, credential: CredentialPlace) -> bool {
+        let good = self.good.read().unwrap_or_else(PoisonError::into_inner);
+        good.get(&credential.0).is_some_and(|at| at.elapsed() < GOOD_FOR)
+    }
+
+    /// Notes that the database did not know a key from this address; an error if that happened too often.
+    pub fn count_lookup(&self, address: IpAddr) -> Result<(), Problem> {
+        self.lookups.count(self.place_of(address))
+    }
+
+    /// Notes that a credential from this address was refused; an error if that happened too often.
+    pub fn count_failure(&self, address: IpAddr) -> Result<(), Problem> {
+        self.failures.count(self.place_of(address))
     }
 
     /// Takes one log-in, or another proof by password, from what the address may try.
@@ -141,12 +170,11 @@ impl RateLimits {
             counter.retain_recent();
             counter.shrink_to_fit();
         }
-        self.failures.retain_recent();
-        self.failures.shrink_to_fit();
-        let now = Instant::now();
-        let mut held_back = self.held_back.write().unwrap_or_else(PoisonError::into_inner);
-        held_back.retain(|_, until| *until > now);
-        held_back.shrink_to_fit();
+        self.failures.sweep();
+        self.lookups.sweep();
+        let mut good = self.good.write().unwrap_or_else(PoisonError::into_inner);
+        good.retain(|_, at| at.elapsed() < GOOD_FOR);
+        good.shrink_to_fit();
     }
 
     fn place_of(&self, address: IpAddr) -> Place {
@@ -218,7 +246,7 @@ pub fn client_network(address: IpAddr) -> IpAddr {
     }
 }
 
-fn networks(texts: &[String]) -> anyhow::Result<Vec<IpNet>> {
+pub fn networks(texts: &[String]) -> anyhow::Result<Vec<IpNet>> {
     let mut networks = Vec::with_capacity(texts.len());
     for text in texts.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
         let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
@@ -335,14 +363,30 @@ mod tests {
         let limits = limits(&[("PB__RATE_LIMITS__FAILURES_PER_IP", "3")]).unwrap();
         let (one, other) = (ip("192.0.2.1"), ip("192.0.2.2"));
         for _ in 0..3 {
-            assert!(limits.check_failures(one).is_ok());
-            limits.count_failure(one);
+            assert!(limits.count_failure(one).is_ok());
         }
-        let wait = refused_for_seconds(limits.check_failures(one));
+        let wait = refused_for_seconds(limits.count_failure(one));
         assert!((1..=20).contains(&wait), "{wait}");
-        assert!(limits.check_failures(other).is_ok());
+        assert!(limits.count_failure(other).is_ok());
         limits.sweep();
-        assert!(limits.check_failures(one).is_err(), "a sweep forgets only those who may come again");
+        assert!(limits.count_failure(one).is_err(), "a sweep forgets only those who may come again");
+        assert!(limits.check_lookups(one, limits.credential(Presented::Key("k"))).is_ok(), "tokens are not keys");
+    }
+
+    #[test]
+    fn a_key_that_was_good_is_looked_up_whatever_its_address_does() {
+        let limits = limits(&[("PB__RATE_LIMITS__FAILURES_PER_IP", "2")]).unwrap();
+        let (one, other) = (ip("192.0.2.1"), ip("192.0.2.2"));
+        let (good, guess) = (limits.credential(Presented::Key("good")), limits.credential(Presented::Key("guess")));
+        limits.note_good(good);
+        for _ in 0..2 {
+            assert!(limits.check_lookups(one, guess).is_ok());
+            assert!(limits.count_lookup(one).is_ok());
+        }
+        refused_for_seconds(limits.check_lookups(one, guess));
+        assert!(limits.check_lookups(one, good).is_ok());
+        assert!(limits.check_lookups(other, guess).is_ok());
+        assert!(limits.check_lookups(one, limits.credential(Presented::Token("good"))).is_err());
     }
 
     #[test]

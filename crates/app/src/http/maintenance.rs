@@ -11,7 +11,8 @@ use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, RETRY_AFTER};
 use actix_web::web::{Data, Json};
-use domain::maintenance::IntegrityFinding;
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::maintenance::{IntegrityFinding, IntegrityReport};
 use ports::maintenance::DatabaseState;
 use ports::store::StoreError;
 use serde::Serialize;
@@ -22,11 +23,13 @@ use utoipa::ToSchema;
 
 use super::caller::{Permitted, ReadAudit};
 use super::detached::detached;
-use super::pages::ListView;
 use super::problem::Problem;
 
 /// How long readiness and metrics wait for the database.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// For how long pieces of the integrity checks are begun for one request.
+const INTEGRITY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// For how long a look at the database answers who asks about readiness.
 const READY_FOR: Duration = Duration::from_secs(1);
@@ -164,6 +167,24 @@ pub struct IntegrityFindingView {
     pub detail: String,
 }
 
+#[derive(Debug, Serialize, ToSchema)]
+pub struct IntegrityView {
+    pub data: Vec<IntegrityFindingView>,
+    /// Always null: the list is whole.
+    #[schema(required = true)]
+    pub next_cursor: Option<String>,
+    /// When the piece of the checks that was checked longest ago was checked; null while one of them never was.
+    #[schema(required = true)]
+    pub checked_at: Option<DateTime<Utc>>,
+}
+
+impl From<IntegrityReport> for IntegrityView {
+    fn from(report: IntegrityReport) -> Self {
+        let IntegrityReport { findings, checked_at } = report;
+        Self { data: findings.into_iter().map(Into::into).collect(), next_cursor: None, checked_at }
+    }
+}
+
 impl From<IntegrityFinding> for IntegrityFindingView {
     fn from(found: IntegrityFinding) -> Self {
         let IntegrityFinding { finding, subject, detail } = found;
@@ -198,17 +219,18 @@ pub async fn readiness(watch: Data<DatabaseWatch>, stopping: Data<Stopping>) -> 
     response.json(view)
 }
 
-/// What the regular checks of the data find now, at most 1,000 findings; none is what there should be.
+/// What the regular checks of the data find, at most 1,000 findings; none is what there should be. The checks are made in
+/// pieces, the longest unchecked first, for two seconds at most; of the other pieces, what they found last is told.
 #[utoipa::path(get, path = "/api/admin/integrity", tag = "operators", operation_id = "integrity", responses(
-    (status = 200, description = "The findings", body = ListView<IntegrityFindingView>),
+    (status = 200, description = "The findings", body = IntegrityView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn integrity(
     _: Permitted<ReadAudit>,
     maintenance: Data<MaintenanceService>,
-) -> Result<Json<ListView<IntegrityFindingView>>, Problem> {
+) -> Result<Json<IntegrityView>, Problem> {
     let maintenance = maintenance.into_inner();
-    let findings = detached(async move { maintenance.find_integrity_problems().await }).await?;
-    Ok(Json(ListView::whole(findings.into_iter().map(Into::into).collect())))
+    let checks = async move { maintenance.check_integrity(TimeDelta::zero(), INTEGRITY_PATIENCE).await };
+    Ok(Json(detached(checks).await?.into()))
 }
 
 fn ready_view(seen: &Seen, steps: &[String], stopping: bool) -> ReadyView {

@@ -1,8 +1,7 @@
 //! Metrics: `/metrics` in the text form of Prometheus.
 //!
-//! Who may read it: who brings `metrics.token`; without a token in the settings, this machine, if the service listens
-//! on nothing but this machine; and whoever reaches the loopback port of its own (`metrics.port`). To others there is
-//! no such page. The database is asked at most every ten seconds; while it is away, its numbers are absent.
+//! Who may read it: who brings `metrics.token`, and whoever reaches the loopback port of its own (`metrics.port`). To
+//! others there is no such page. That the peer is this machine proves nothing: a proxy may stand there. The database is asked at most every ten seconds; while it is away, its numbers are absent.
 
 use std::fmt::{Display, Write as _};
 use std::net::Ipv4Addr;
@@ -15,7 +14,6 @@ use actix_web::web::{self, Data};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use adapters::postgres::{PgStore, PoolState};
 use anyhow::Context;
-use domain::ai::BreakerState;
 use metrics_exporter_prometheus::PrometheusHandle;
 use ports::changes::ChangeListener;
 use ports::maintenance::DatabaseState;
@@ -24,6 +22,8 @@ use services::ai::attempts::{AttemptStatistics, ProviderStatistics};
 use services::usage::{LaneStatistics, UsageService};
 use subtle::ConstantTimeEq;
 
+use super::bodies::BodyMemory;
+use super::connections::Admission;
 use super::maintenance::DatabaseWatch;
 use super::problem::{Problem, ProblemView};
 use crate::settings::shape::{Secret, Settings};
@@ -35,9 +35,6 @@ const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// How old the numbers of the database may be.
 const DATABASE_AGE_MAX: Duration = Duration::from_secs(10);
 
-/// Headers by which a request shows that a proxy stands before the service, so that its peer is not its client.
-const FORWARDED: [&str; 3] = ["forwarded", "x-forwarded-for", "via"];
-
 pub struct MetricsSource {
     recorder: PrometheusHandle,
     store: Arc<PgStore>,
@@ -46,7 +43,7 @@ pub struct MetricsSource {
     usage: Arc<UsageService>,
     ai: Arc<AiService>,
     token: Secret,
-    listens_on_loopback: bool,
+    load: Option<(Arc<Admission>, Arc<BodyMemory>)>,
     since: Instant,
 }
 
@@ -68,9 +65,16 @@ impl MetricsSource {
             usage,
             ai,
             token: settings.metrics.token.clone(),
-            listens_on_loopback: settings.server.host.is_loopback(),
+            load: None,
             since: Instant::now(),
         }
+    }
+
+    /// With the numbers of connections and bodies.
+    #[must_use]
+    pub fn with_load(mut self, admission: Arc<Admission>, bodies: Arc<BodyMemory>) -> Self {
+        self.load = Some((admission, bodies));
+        self
     }
 
     async fn text(&self) -> String {
@@ -81,6 +85,9 @@ impl MetricsSource {
         page.push_str(&feed_lines(self.changes.is_hearing()));
         page.push_str(&usage_lines(self.usage.statistics()));
         page.push_str(&attempt_lines(&self.ai.attempts()));
+        if let Some((admission, bodies)) = &self.load {
+            page.push_str(&load_lines(admission.open(), admission.bounds().all, bodies.taken()));
+        }
         page.push_str(&process_lines(resident_bytes(), self.since.elapsed()));
         page
     }
@@ -96,7 +103,7 @@ impl MetricsSource {
     (status = 404, description = "Not for this caller", body = ProblemView),
 ))]
 pub async fn render(source: Data<MetricsSource>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    if !may_read(&source.token, source.listens_on_loopback, &request) {
+    if !may_read(&source.token, &request) {
         return Err(Problem::not_found("There is nothing at this path."));
     }
     Ok(source.answer().await)
@@ -120,12 +127,8 @@ pub fn loopback_server(source: Data<MetricsSource>, port: u16) -> anyhow::Result
     Ok(Some(server.run()))
 }
 
-fn may_read(token: &Secret, listens_on_loopback: bool, request: &HttpRequest) -> bool {
-    let Some(token) = token.expose() else {
-        let from_here = request.peer_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback());
-        let forwarded = FORWARDED.iter().any(|name| request.headers().contains_key(*name));
-        return listens_on_loopback && from_here && !forwarded;
-    };
+fn may_read(token: &Secret, request: &HttpRequest) -> bool {
+    let Some(token) = token.expose() else { return false };
     let sent = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let bearer =
         sent.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
@@ -188,8 +191,16 @@ fn attempt_lines(statistics: &AttemptStatistics) -> String {
     family("ai_failures_total", "counter", "Calls that failed by the provider's fault.", &|of| of.failures);
     let help = "Calls that were not sent, since the provider failed too often just before.";
     family("ai_held_back_total", "counter", help, &|of| of.held_back);
-    let help = "Whether a provider is left alone for a while: 1 or 0.";
-    family("ai_breaker_open", "gauge", help, &|of| u64::from(of.breaker == BreakerState::Open));
+    let help = "How many models of a provider are left alone for a while.";
+    family("ai_breaker_open", "gauge", help, &|of| of.resting_models);
+    lines
+}
+
+fn load_lines(connections: usize, connections_max: usize, body_bytes: usize) -> String {
+    let mut lines = String::new();
+    gauge(&mut lines, "http_connections", "Connections of clients.", connections);
+    gauge(&mut lines, "http_connections_max", "How many connections of clients there may be.", connections_max);
+    gauge(&mut lines, "http_body_bytes", "Memory that the bodies of requests take.", body_bytes);
     lines
 }
 
@@ -244,17 +255,14 @@ mod tests {
     }
 
     #[test]
-    fn without_a_token_only_this_machine_reads() {
+    fn without_a_token_nobody_reads() {
         let none = Secret::new("");
-        assert!(may_read(&none, true, &from("127.0.0.1:5000").to_http_request()));
-        assert!(may_read(&none, true, &from("[::1]:5000").to_http_request()));
-        assert!(
-            !may_read(&none, false, &from("127.0.0.1:5000").to_http_request()),
-            "the service listens to others too"
-        );
-        assert!(!may_read(&none, true, &from("192.0.2.1:5000").to_http_request()));
-        let through_a_proxy = from("127.0.0.1:5000").insert_header(("x-forwarded-for", "192.0.2.1"));
-        assert!(!may_read(&none, true, &through_a_proxy.to_http_request()));
+        for peer in ["127.0.0.1:5000", "[::1]:5000", "192.0.2.1:5000"] {
+            for sent in ["Bearer ", "Bearer", ""] {
+                let request = from(peer).insert_header(("authorization", sent)).to_http_request();
+                assert!(!may_read(&none, &request), "{peer} {sent}");
+            }
+        }
     }
 
     #[test]
@@ -269,9 +277,9 @@ mod tests {
             ("scrape-me", false),
         ] {
             let request = from("192.0.2.1:5000").insert_header(("authorization", sent)).to_http_request();
-            assert_eq!(may_read(&token, false, &request), may, "{sent}");
+            assert_eq!(may_read(&token, &request), may, "{sent}");
         }
-        assert!(!may_read(&token, true, &from("127.0.0.1:5000").to_http_request()));
+        assert!(!may_read(&token, &from("127.0.0.1:5000").to_http_request()));
     }
 
     #[test]

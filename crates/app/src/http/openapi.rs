@@ -9,6 +9,10 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
+mod refinements;
+
+use refinements::{refine_dialect, refine_schema};
+
 use super::problem::{CONTENT_TYPE, ProblemView};
 use super::{
     ai_usage, api_keys, audit, chat, dialects, entitlements, features, identity, maintenance, metrics, own_account,
@@ -53,7 +57,7 @@ use super::{
         audit::list_audit, maintenance::integrity, maintenance::liveness, maintenance::readiness,
         metrics::render,
     ),
-    components(schemas(ProblemView)),
+    components(schemas(ProblemView, usage_history::BucketName)),
     modifiers(&Shared),
     tags(
         (name = "identity", description = "Accounts and sessions of the built-in identity"),
@@ -92,7 +96,10 @@ impl Modify for Shared {
         if let Some(components) = document.components.as_mut() {
             let bearer = |format| HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format(format).build();
             let requests = components.schemas.iter_mut().filter(|(name, _)| name.ends_with("In"));
-            requests.for_each(|(_, schema)| forbid_nul(schema));
+            requests.for_each(|(name, schema)| {
+                forbid_nul(schema);
+                refine_schema(name, schema);
+            });
             components.add_security_scheme("token", SecurityScheme::Http(bearer("JWT")));
             components
                 .add_security_scheme("key", SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-Key"))));
@@ -173,6 +180,7 @@ fn complete(operation: &mut Operation) {
     }
     if body {
         shared.push(("400", "The body is not JSON"));
+        shared.push(("408", "The body did not arrive in time"));
         shared.push(("413", "The body is too large"));
         shared.push(("415", "The body is not declared as JSON"));
     }
@@ -190,14 +198,17 @@ fn complete(operation: &mut Operation) {
 
 /// Refusals there are in the dialect, and those of the house that the SDKs do not know are a 400.
 fn complete_dialect(operation: &mut Operation) {
+    refine_dialect(operation);
     let object = || RefOr::T(Schema::from(ObjectBuilder::new().schema_type(Type::Object)));
     for (status, description) in [
-        ("400", "A field is wrong or cannot be translated, the body is no JSON or too large"),
+        ("400", "A field is wrong or cannot be translated, or the body is no JSON"),
         ("401", "No or bad credentials"),
         ("402", "The limit is reached, and the tokens do not pay for the call"),
         ("403", "Not allowed: the permission, the plan, or a model without a price"),
         ("404", "No such model"),
         ("409", "The answer under this key, or to the call that is tried again, is under way, lost or too long"),
+        ("408", "The body did not arrive in time"),
+        ("413", "The body is larger than the provider takes"),
         ("422", "The idempotency key was used with another body"),
         ("429", "A limit of the plan or the key, or the provider takes no more"),
         ("500", "A fault of ours"),

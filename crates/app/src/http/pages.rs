@@ -27,7 +27,7 @@ pub struct PageQuery {
     pub limit: Option<u64>,
     /// `next_cursor` of the page before.
     #[validate(length(max = 100))]
-    #[param(pattern = r"^\d{1,16}_[0-9a-f]{32}$")]
+    #[param(pattern = r"^[0-9]{1,16}_[0-9a-f]{32}$")]
     pub cursor: Option<String>,
 }
 

@@ -49,10 +49,10 @@ pub struct PlanIn {
     description: Option<String>,
     /// Not negative, at most two decimals, as text: `"980.00"`.
     #[serde(default)]
-    #[schema(value_type = Option<String>, pattern = r"^\d{1,8}(\.\d{1,2})?$", example = "980.00")]
+    #[schema(value_type = Option<String>, pattern = r"^[0-9]{1,8}(\.[0-9]{1,2})?$", example = "980.00")]
     price_monthly: Option<Decimal>,
     #[serde(default)]
-    #[schema(value_type = Option<String>, pattern = r"^\d{1,8}(\.\d{1,2})?$", example = "9800.00")]
+    #[schema(value_type = Option<String>, pattern = r"^[0-9]{1,8}(\.[0-9]{1,2})?$", example = "9800.00")]
     price_yearly: Option<Decimal>,
     /// JPY unless told.
     #[serde(default)]
@@ -88,10 +88,10 @@ pub struct PlanChangesIn {
     #[schema(value_type = Option<String>, max_length = 2000)]
     description: Option<Option<String>>,
     #[serde(default, deserialize_with = "present")]
-    #[schema(value_type = Option<String>, pattern = r"^\d{1,8}(\.\d{1,2})?$")]
+    #[schema(value_type = Option<String>, pattern = r"^[0-9]{1,8}(\.[0-9]{1,2})?$")]
     price_monthly: Option<Option<Decimal>>,
     #[serde(default, deserialize_with = "present")]
-    #[schema(value_type = Option<String>, pattern = r"^\d{1,8}(\.\d{1,2})?$")]
+    #[schema(value_type = Option<String>, pattern = r"^[0-9]{1,8}(\.[0-9]{1,2})?$")]
     price_yearly: Option<Option<Decimal>>,
     #[serde(default)]
     #[schema(pattern = "^[A-Z]{3}$")]

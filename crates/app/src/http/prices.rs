@@ -50,7 +50,7 @@ pub struct PriceIn {
     #[schema(minimum = 0, maximum = 1_000_000_000)]
     threshold_tokens: Option<i64>,
     /// US dollars for a million tokens, or calls; not negative, at most six decimals, as text: `"2.50"`.
-    #[schema(value_type = String, pattern = r"^\d{1,12}(\.\d{1,6})?$", example = "2.50")]
+    #[schema(value_type = String, pattern = r"^[0-9]{1,12}(\.[0-9]{1,6})?$", example = "2.50")]
     usd_per_million: Decimal,
     /// Which edition of your prices it belongs to; it stands beside every call that is billed by it.
     #[validate(length(min = 1, max = 100), custom(function = "one_line"))]
@@ -85,7 +85,7 @@ pub struct PriceQuery {
     limit: Option<u64>,
     /// `next_cursor` of the page before.
     #[validate(length(max = 100))]
-    #[param(pattern = r"^\d{1,16}_[0-9a-f]{32}$")]
+    #[param(pattern = r"^[0-9]{1,16}_[0-9a-f]{32}$")]
     cursor: Option<String>,
 }
 

@@ -1,11 +1,16 @@
-//! Replays: a paid call that comes again, by its `Idempotency-Key` or as the retry of an SDK, gets the first one's answer.
+//! Replays: a paid call that comes again under its `Idempotency-Key` gets the first one's answer. So does the retry of an
+//! SDK, which sends no key, where the client of the same call has left without the answer.
 //!
 //! Byte for byte, streams too: one that still runs is read along from its start. What is sent again is marked
 //! `Idempotency-Replayed: true`.
 
+mod delivered;
+mod retries;
+
 use std::fmt::Write;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
@@ -24,19 +29,20 @@ use ports::idempotency::AnswerClaim;
 use ports::replays::KeptAnswer;
 use services::ai::calls::Call;
 use services::idempotency::KeyConflict;
-use services::replays::{Asked, Heading, Listener, ReplayError, ReplayService, Standing, Ticket};
+use services::replays::{Asked, Heading, Listener, ReplayError, ReplayService, Standing, Stood, Ticket};
 use services::usage::commands::UsageError;
+use tokio::time::timeout;
 
+use self::delivered::watched;
+use self::retries::Retries;
 use super::dialects::delivery::{Heading as Head, RenderedSink, Unkept, Writing};
 use super::dialects::refusals::no_retry;
 use super::once::{now_or_again, read};
 use super::problem::{Problem, sentence};
 use crate::telemetry::calls::SDK_RETRIES;
 
-/// What the headers of SDKs begin with that try again by themselves.
-const OF_SDKS: &str = "x-stainless-";
-/// How often such a request was sent before.
-const RETRIES: &str = "x-stainless-retry-count";
+/// How long a stream that is read along is silent at most.
+const PING_EVERY: Duration = Duration::from_secs(10);
 /// The longest route that a row takes.
 const ROUTE_MAX: usize = 150;
 
@@ -45,6 +51,8 @@ const ROUTE_MAX: usize = 150;
 pub struct RepeatSigns {
     service: Option<Arc<ReplayService>>,
     repeat: Result<Option<Repeat>, Problem>,
+    /// Whether whoever asks tries again by itself, so that our attempts would multiply its own.
+    retried_by_caller: bool,
     caller: UserId,
     rights: CallerRights,
     api_key_id: Option<ApiKeyId>,
@@ -55,14 +63,11 @@ pub struct RepeatSigns {
 
 impl RepeatSigns {
     pub fn of(request: &HttpRequest, caller: &Caller) -> Self {
-        let headers = request.headers();
-        let is_sdk = headers.keys().any(|name| name.as_str().starts_with(OF_SDKS));
-        let retries = headers.get(RETRIES).and_then(|value| value.to_str().ok()).and_then(|value| value.parse().ok());
-        let retries = retries.unwrap_or_default();
-        if retries > 0 {
+        let retries = Retries::of(request.headers());
+        if retries.count > 0 {
             counter!(SDK_RETRIES).increment(1);
         }
-        let repeat = read(request).map(|key| Repeat::of(key.into_key(), is_sdk, retries));
+        let repeat = read(request).map(|key| Repeat::of(key.into_key(), retries.is_sdk, retries.count));
         let api_key_id = match &caller.credential {
             Credential::Key { id, .. } => Some(ApiKeyId(*id)),
             Credential::Token => None,
@@ -70,6 +75,7 @@ impl RepeatSigns {
         Self {
             service: request.app_data::<Data<ReplayService>>().map(|service| Arc::clone(service)),
             repeat,
+            retried_by_caller: retries.is_counted,
             caller: caller.user_id,
             rights: CallerRights::of(caller),
             api_key_id,
@@ -125,7 +131,10 @@ fn query(query: &str) -> String {
 }
 
 /// How a call that is to be made is kept.
-pub struct Keeping(Option<Ticket>);
+pub struct Keeping {
+    ticket: Option<Ticket>,
+    retried_by_caller: bool,
+}
 
 impl Keeping {
     /// The same call, kept.
@@ -134,12 +143,12 @@ impl Keeping {
         prepare: impl Future<Output = Result<(Call, Writing), Problem>>,
     ) -> Result<(Call, Writing), Problem> {
         let (call, writing) = prepare.await?;
-        let hold_id: Option<HoldId> = self.0.as_ref().map(Ticket::hold_id);
-        let sink: Box<dyn RenderedSink> = match self.0 {
+        let hold_id: Option<HoldId> = self.ticket.as_ref().map(Ticket::hold_id);
+        let sink: Box<dyn RenderedSink> = match self.ticket {
             Some(ticket) => Box::new(Kept(ticket)),
             None => Box::new(Unkept),
         };
-        Ok((Call { hold_id, ..call }, Writing { sink, ..writing }))
+        Ok((Call { hold_id, retried_by_caller: self.retried_by_caller, ..call }, Writing { sink, ..writing }))
     }
 }
 
@@ -148,17 +157,28 @@ pub async fn once<F>(signs: RepeatSigns, body: &Bytes, make: impl FnOnce(Keeping
 where
     F: Future<Output = Result<HttpResponse, Problem>>,
 {
-    let Some((service, asked)) = signs.asked(body)? else { return make(Keeping(None)).await };
-    match service.stand(asked).await? {
+    let retried_by_caller = signs.retried_by_caller;
+    let keeping = |ticket| Keeping { ticket, retried_by_caller };
+    let Some((service, asked)) = signs.asked(body)? else { return make(keeping(None)).await };
+    let Stood { standing, mut waiting } = service.stand(asked).await?;
+    let answered = match standing {
         Standing::Mine(ticket) => {
             let taken = ticket.taken();
-            let answered = make(Keeping(Some(ticket))).await;
+            let answered = make(keeping(Some(ticket))).await;
             taken.tell();
             answered
         }
-        Standing::NotKept => make(Keeping(None)).await,
+        Standing::NotKept => make(keeping(None)).await,
         Standing::Kept(answer) => Ok(again(answer)),
         Standing::Running(listener) => along(listener),
+    };
+    match answered {
+        Ok(response) => Ok(watched(response, waiting)),
+        // A refusal says itself why there is no answer.
+        Err(problem) => {
+            waiting.served();
+            Err(problem)
+        }
     }
 }
 
@@ -201,10 +221,16 @@ fn along(listener: Listener) -> Result<HttpResponse, Problem> {
         return Ok(again(answer));
     }
     let heading = listener.heading().ok_or_else(|| Problem::from(ReplayError::Unkept(NotKept::Lost)))?;
-    let chunks = unfold(listener, |mut listener| async move {
+    let is_events = heading.content_type.starts_with("text/event-stream");
+    let chunks = unfold(listener, move |mut listener| async move {
+        let chunk = match timeout(PING_EVERY, listener.chunk()).await {
+            Ok(chunk) => chunk?,
+            // A blank line says nothing in any dialect of events.
+            Err(_) if is_events => return Some((Ok(Bytes::from_static(b"\n\n")), listener)),
+            Err(_) => listener.chunk().await?,
+        };
         // What cannot be followed any more breaks off, so that nobody takes it for whole.
-        let chunk = listener.chunk().await?.map(Bytes::from_owner).map_err(std::io::Error::other);
-        Some((chunk, listener))
+        Some((chunk.map(Bytes::from_owner).map_err(std::io::Error::other), listener))
     });
     Ok(beginning(heading).streaming(chunks))
 }

@@ -1,8 +1,13 @@
 //! Routes: which path leads to which handler. Resources, not macros, so that a wrong method is a 405 with `Allow`.
 
-use actix_web::web::{self, PayloadConfig, ServiceConfig, resource};
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};
+use actix_web::middleware::{Next, from_fn};
+use actix_web::web::{self, ServiceConfig, resource, scope};
 use actix_web::{HttpResponse, guard};
 
+use super::bodies::BodyLimit;
 use super::chat::{calls, messages, sessions};
 use super::dialects::{doors, models};
 use super::problem::Problem;
@@ -12,8 +17,12 @@ use super::{
     prices, second_factors, subscriptions, tokens, usage_history, users,
 };
 
-/// Every route of the service.
-pub fn routes(config: &mut ServiceConfig) {
+/// What the pages of the documentation may load: their own files. The viewer writes styles into its elements.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+    font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Every route of the service; the documentation is a setting (`server.docs`).
+pub fn routes(config: &mut ServiceConfig, with_documentation: bool) {
     config
         .configure(operations)
         .configure(accounts)
@@ -25,8 +34,10 @@ pub fn routes(config: &mut ServiceConfig) {
         .configure(keys)
         .configure(dialects)
         .configure(operators)
-        .configure(documentation)
         .default_service(web::to(nothing_here));
+    if with_documentation {
+        documentation(config);
+    }
 }
 
 async fn nothing_here() -> Result<HttpResponse, Problem> {
@@ -74,7 +85,7 @@ fn own(config: &mut ServiceConfig) {
 }
 
 fn metering(config: &mut ServiceConfig) {
-    let batch = resource("/api/usage/batch").app_data(PayloadConfig::new(demands::BATCH_BODY_LIMIT));
+    let batch = resource("/api/usage/batch").app_data(BodyLimit(demands::BATCH_BODY_LIMIT));
     config
         .service(resource("/api/usage").get(usage_history::list_usage).post(demands::consume))
         .service(batch.post(demands::consume_batch))
@@ -94,7 +105,7 @@ fn ledger(config: &mut ServiceConfig) {
 }
 
 fn ai(config: &mut ServiceConfig) {
-    let room = || PayloadConfig::new(calls::CHAT_BODY_LIMIT);
+    let room = || BodyLimit(calls::CHAT_BODY_LIMIT);
     config
         .service(resource("/api/ai/chat").app_data(room()).post(calls::chat))
         .service(resource("/api/ai/quote").app_data(room()).post(calls::quote_chat))
@@ -148,13 +159,12 @@ fn keys(config: &mut ServiceConfig) {
 /// The providers' own routes. A model's name may hold slashes, and tuned ones colons: a verb of Gemini's follows the last
 /// colon of a POST, and a GET asks for the model of that name.
 fn dialects(config: &mut ServiceConfig) {
-    let body = || PayloadConfig::new(doors::BODY_LIMIT);
-    let chat = resource("/v1/chat/completions").app_data(body());
-    let embeddings = resource("/v1/embeddings").app_data(body());
-    let messages = resource("/v1/messages").app_data(body());
-    let counting = resource("/v1/messages/count_tokens").app_data(body());
-    let stable = resource("/v1/models/{model:.+}:{verb}").guard(guard::Post()).app_data(body());
-    let beta = resource("/v1beta/models/{model:.+}:{verb}").guard(guard::Post()).app_data(body());
+    let chat = resource("/v1/chat/completions");
+    let embeddings = resource("/v1/embeddings");
+    let messages = resource("/v1/messages");
+    let counting = resource("/v1/messages/count_tokens");
+    let stable = resource("/v1/models/{model:.+}:{verb}").guard(guard::Post());
+    let beta = resource("/v1beta/models/{model:.+}:{verb}").guard(guard::Post());
     config
         .service(chat.post(doors::create_chat_completion))
         .service(embeddings.post(doors::create_embeddings))
@@ -195,7 +205,23 @@ fn operators(config: &mut ServiceConfig) {
 fn documentation(config: &mut ServiceConfig) {
     use utoipa::OpenApi;
     let pages = utoipa_swagger_ui::SwaggerUi::new("/api/docs/{_:.*}");
+    let pages = pages.url("/api/openapi.json", openapi::ApiDocument::openapi());
     config
-        .service(web::redirect("/api/docs", "/api/docs/"))
-        .service(pages.url("/api/openapi.json", openapi::ApiDocument::openapi()));
+        .service(scope("").wrap(from_fn(dress_page)).service(web::redirect("/api/docs", "/api/docs/")).service(pages));
+}
+
+/// What a browser needs to know of a page of ours: its characters, and that it takes nothing from elsewhere.
+async fn dress_page(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    let mut response = next.call(request).await?;
+    let headers = response.headers_mut();
+    let bare = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).filter(|kind| !kind.contains("charset"));
+    let text = bare.filter(|kind| kind.starts_with("text/") || kind.ends_with("javascript"));
+    if let Some(named) = text.and_then(|kind| HeaderValue::from_str(&format!("{kind}; charset=utf-8")).ok()) {
+        headers.insert(CONTENT_TYPE, named);
+    }
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY));
+    Ok(response)
 }

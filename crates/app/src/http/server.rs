@@ -4,11 +4,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::App;
 use actix_web::dev::Server;
 use actix_web::middleware::from_fn;
-use actix_web::rt::net::TcpStream;
-use actix_web::web::{Data, PayloadConfig, ServiceConfig};
-use actix_web::{App, HttpServer};
+use actix_web::web::{Data, ServiceConfig};
 use adapters::postgres::PgStore;
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -33,12 +32,16 @@ use services::usage::UsageService;
 use services::usage_history::UsageHistoryService;
 use services::users::UserService;
 use tokio::runtime::Handle;
+use tracing::info;
 
+use super::bodies::{BodyLimit, BodyMemory};
 use super::caller::identify;
+use super::connections::{Admission, Bounds, Timeouts};
 use super::detached::run_on;
 use super::finish::{Finishing, finish};
 use super::identity::BuiltIn;
-use super::limits::RateLimits;
+use super::limits::{RateLimits, networks};
+use super::listening;
 use super::maintenance::{DatabaseWatch, Stopping};
 use super::metrics::{self, MetricsSource};
 use super::routes::routes;
@@ -72,12 +75,6 @@ pub struct Rooms {
     pub store: Arc<PgStore>,
 }
 
-/// How long a client may take to close after the last answer.
-const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How long an idle connection is kept for the next request.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
-
 /// Binds the listener and builds the server; it serves once it is polled.
 pub fn bind(
     settings: Settings,
@@ -92,36 +89,41 @@ pub fn bind(
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         set => set,
     };
-    let (head_timeout, grace) = (settings.server.head_timeout_seconds, settings.server.shutdown_grace_seconds);
-    let shared = Shared::new(settings, rooms, stopping, recorder)?;
+    let with_documentation = settings.server.docs;
+    let grace = settings.server.shutdown_grace_seconds;
+    let admission = Admission::new(bounds(&settings)?);
+    let shared = Shared::new(settings, rooms, stopping, recorder, &admission)?;
     let runtime = Handle::current();
-    let server = HttpServer::new(move || {
+    let server = listening::server(listener, &admission, workers, grace, move || {
         run_on(&runtime);
         App::new()
             .configure(|config| shared.provide(config))
-            .configure(routes)
+            .configure(|config| routes(config, with_documentation))
             // The last one stands outermost: a request is finished whatever the others say of it.
             .wrap(from_fn(identify))
             .wrap(from_fn(finish))
-    })
-    .workers(workers)
-    // The end of a stream is a small packet after a pause: held back for the client's acknowledgement it comes 40 ms late.
-    .on_connect(|connection, _| {
-        if let Some(stream) = connection.downcast_ref::<TcpStream>() {
-            // A connection that is gone already needs it no more.
-            stream.set_nodelay(true).ok();
-        }
-    })
-    // Whoever closes their side is gone: a stream in which nothing is said for a while would not notice it otherwise.
-    .h1_allow_half_closed(false)
-    .client_request_timeout(Duration::from_secs(head_timeout))
-    .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-    .keep_alive(KEEP_ALIVE)
-    .shutdown_timeout(grace)
-    .disable_signals()
-    .listen(listener)?
-    .run();
+    })?;
     Ok((server, address))
+}
+
+/// How many connections there may be with the descriptors that the process has.
+fn bounds(settings: &Settings) -> anyhow::Result<Bounds> {
+    let server = &settings.server;
+    let (descriptors, _) = rlimit::Resource::NOFILE.get().context("the limit of descriptors cannot be read")?;
+    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    let of_the_database = usize::try_from(settings.database.max_connections)?;
+    let all = Bounds::all_within(server.connections_max, descriptors, of_the_database);
+    info!(descriptors, connections = all, "connections are taken up to this bound");
+    Ok(Bounds {
+        all,
+        per_address: server.connections_per_address,
+        exempt: networks(&server.trusted_proxies)?,
+        timeouts: Timeouts {
+            head: Duration::from_secs(server.head_timeout_seconds.max(1)),
+            idle: Duration::from_secs(server.idle_timeout_seconds.max(1)),
+            write: Duration::from_secs(server.write_timeout_seconds.max(1)),
+        },
+    })
 }
 
 /// What the handlers of every worker share.
@@ -133,6 +135,7 @@ struct Shared {
     watch: Data<DatabaseWatch>,
     metrics: Data<MetricsSource>,
     limits: Data<RateLimits>,
+    bodies: Data<BodyMemory>,
     callers: Data<CallerService>,
     accounts: Data<BuiltIn>,
     users: Data<UserService>,
@@ -154,16 +157,26 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(settings: Settings, rooms: Rooms, stopping: Stopping, recorder: PrometheusHandle) -> anyhow::Result<Self> {
+    fn new(
+        settings: Settings,
+        rooms: Rooms,
+        stopping: Stopping,
+        recorder: PrometheusHandle,
+        admission: &Arc<Admission>,
+    ) -> anyhow::Result<Self> {
         let watch = Arc::new(DatabaseWatch::new(Arc::clone(&rooms.maintenance)));
+        let bodies = BodyMemory::new(&settings.server);
         let (store, usage, ai) = (rooms.store, Arc::clone(&rooms.usage), Arc::clone(&rooms.ai));
-        let metrics =
-            Data::new(MetricsSource::new(&settings, recorder, store, Arc::clone(&watch), rooms.changes, usage, ai));
+        let metrics = Data::new(
+            MetricsSource::new(&settings, recorder, store, Arc::clone(&watch), rooms.changes, usage, ai)
+                .with_load(Arc::clone(admission), Arc::clone(&bodies)),
+        );
         if let Some(server) = metrics::loopback_server(metrics.clone(), settings.metrics.port)? {
             tokio::spawn(server);
         }
         Ok(Self {
             finishing: Data::new(Finishing::new(&settings.server, rooms.randomness)?),
+            bodies: Data::from(bodies),
             settings: Data::new(settings),
             stopping: Data::new(stopping),
             watch: Data::from(watch),
@@ -193,13 +206,14 @@ impl Shared {
     fn provide(&self, config: &mut ServiceConfig) {
         let body_limit = self.settings.server.body_limit_bytes;
         config
-            .app_data(PayloadConfig::new(body_limit))
+            .app_data(BodyLimit(body_limit))
             .app_data(self.settings.clone())
             .app_data(self.finishing.clone())
             .app_data(self.stopping.clone())
             .app_data(self.watch.clone())
             .app_data(self.metrics.clone())
             .app_data(self.limits.clone())
+            .app_data(self.bodies.clone())
             .app_data(self.callers.clone())
             .app_data(self.accounts.clone())
             .app_data(self.users.clone())

@@ -50,7 +50,7 @@ pub struct UsageQuery {
     limit: Option<u64>,
     /// `next_cursor` of the page before.
     #[validate(length(max = 100))]
-    #[param(pattern = r"^\d{1,16}\.[a-z0-9_-]{1,50}\.[a-z_]{3,14}\.\d{1,16}$")]
+    #[param(pattern = r"^[0-9]{1,16}\.[a-z0-9_-]{1,50}\.[a-z_]{3,14}\.[0-9]{1,16}$")]
     cursor: Option<String>,
 }
 
@@ -80,7 +80,7 @@ pub struct AllUsageQuery {
     limit: Option<u64>,
     /// `next_cursor` of the page before.
     #[validate(length(max = 100))]
-    #[param(pattern = r"^\d{1,16}\.[a-z0-9_-]{1,50}\.[a-z_]{3,14}\.\d{1,16}$")]
+    #[param(pattern = r"^[0-9]{1,16}\.[a-z0-9_-]{1,50}\.[a-z_]{3,14}\.[0-9]{1,16}$")]
     cursor: Option<String>,
 }
 

@@ -21,6 +21,7 @@ use validator::{Validate, ValidationError};
 
 use super::caller::{Anyone, Permitted, ReadAnyUser, ReadOwnProfile, WriteAnyUser, WriteOwnProfile};
 use super::detached::detached;
+use super::finish::Who;
 use super::once::{RequestKey, answer};
 use super::pages::{PageQuery, PageView};
 use super::problem::{Problem, ProblemView};
@@ -327,12 +328,15 @@ pub async fn change_role(
     admin: RecentlyInPerson<WriteAnyUser>,
     id: Path<String>,
     users: Data<UserService>,
+    who: Who,
     input: Valid<RoleIn>,
 ) -> Result<Json<UserView>, Problem> {
     let id = user_id(&id)?;
     let users = users.into_inner();
     let RoleIn { role, reason } = input.body;
-    let user = detached(async move { users.change_role(Some(admin.caller.user_id), id, role, reason).await }).await?;
+    let actor = admin.caller.user_id;
+    let user = detached(async move { users.change_role(Some(actor), id, role, reason).await }).await?;
+    tracing::info!(%actor, user = %id, role = ?user.role, address = who.address_text(), "a role was changed");
     Ok(Json(UserView::from(&user)))
 }
 

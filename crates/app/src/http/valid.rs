@@ -1,9 +1,9 @@
 //! Valid input: a body or a query that has the right shape and passes its rules, or a problem that names the field.
 //!
-//! Broken JSON is a 400; the wrong type, an unknown or a missing field and a broken rule are a 422. No answer repeats a
-//! value that was sent: it may be a password.
+//! Broken JSON is a 400, also that of more than 127 levels. An array where an object belongs, a name that comes twice, the
+//! wrong type, an unknown or a missing field and a broken rule are a 422. No answer repeats a value that was sent: it may be
+//! a password.
 
-use actix_web::error::PayloadError;
 use actix_web::http::StatusCode;
 use actix_web::http::header;
 use actix_web::web::Bytes;
@@ -14,6 +14,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use validator::{Validate, ValidationErrors, ValidationErrorsKind};
 
+use super::bodies::{self, BodyLimit, Reading};
+use super::caller::user_of;
+use super::objects;
 use super::problem::{FieldProblem, Problem};
 
 /// A JSON body that passed its rules, and the bytes that it came in (an idempotency key goes with them).
@@ -30,33 +33,25 @@ impl<T: DeserializeOwned + Validate + 'static> FromRequest for Valid<T> {
         let declared = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
         let is_json =
             declared.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
-        let bytes = Bytes::from_request(request, payload);
+        let (request, payload) = (request.clone(), payload.take());
         Box::pin(async move {
             if !is_json {
                 let detail = "Send the body as JSON, with the header `Content-Type: application/json`.";
                 return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", detail).into());
             }
-            let bytes = bytes.await.map_err(|error| unreadable(&error))?;
+            let limit = request.app_data::<BodyLimit>().map_or(0, |limit| limit.0);
+            let reading = Reading { limit, caller: user_of(&request), copies: 1 };
+            let bytes = bodies::read(request, payload, reading).await?;
             let body = parse(&bytes)?;
             Ok(Self { body, bytes })
         })
     }
 }
 
-/// The framework's reasons for not reading a body, as ours.
-fn unreadable(error: &actix_web::Error) -> Problem {
-    let too_large = error.as_error::<PayloadError>().is_some_and(|error| matches!(error, PayloadError::Overflow))
-        || error.as_response_error().status_code() == StatusCode::PAYLOAD_TOO_LARGE;
-    if too_large {
-        return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The body is larger than this route takes.");
-    }
-    Problem::malformed("The body could not be read to its end.")
-}
-
 /// From JSON to `T`, by the rules of `T`.
 pub fn parse<T: DeserializeOwned + Validate>(bytes: &[u8]) -> Result<T, Problem> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let body: T = match serde_path_to_error::deserialize(&mut json) {
+    let body: T = match serde_path_to_error::deserialize(objects::Only(&mut json)) {
         Ok(body) => body,
         Err(error) => return Err(misshapen(&error.path().to_string(), error.inner())),
     };
@@ -99,6 +94,10 @@ fn misshapen(path: &str, error: &serde_json::Error) -> Problem {
             Problem::invalid_field(field, "is not a field of this request")
         }
         Some(name) if message.starts_with("missing field") => Problem::invalid_field(joined(name), "is missing"),
+        Some(name) if message.starts_with("duplicate field") => {
+            let field = if path.ends_with(&name) { path.to_owned() } else { joined(name) };
+            Problem::invalid_field(field, "is given more than once")
+        }
         _ if path == "." => Problem::invalid_field("body", "is not a JSON object of this request"),
         _ => Problem::invalid_field(path, "has the wrong type or is not one of the allowed values"),
     }
@@ -277,6 +276,9 @@ mod tests {
             ("", 400, "not JSON"),
             (r#"{"name":"abc"} x"#, 400, "after the end"),
             ("[]", 422, "`body`"),
+            (r#"["abc",1,[]]"#, 422, "`body`"),
+            (r#"{"name":"abc","inner":[["a"]]}"#, 422, "`inner[0]`"),
+            (r#"{"name":"abc","name":"abd"}"#, 422, "`name` is given more than once"),
             ("{}", 422, "`name` is missing"),
             (r#"{"name":1234567}"#, 422, "`name` has the wrong type"),
             (r#"{"name":"abc","role":"admin"}"#, 422, "`role` is not a field"),

@@ -96,8 +96,12 @@ impl Jobs {
         let calling = Arc::clone(&ai);
         every("calls", 5 * SECOND, job(move || sweeps::sweep_calls(Arc::clone(&calling))));
         every("revoked_calls", SECOND, job(move || sweeps::end_revoked_calls(Arc::clone(&ai))));
+        let ended = Arc::clone(&usage);
+        every("reservations", MINUTE, job(move || sweeps::sweep_reservations(Arc::clone(&ended))));
         every("outcomes", MINUTE, job(move || sweeps::sweep_outcomes(Arc::clone(&usage))));
         every("key_counters", MINUTE, job(move || sweeps::sweep_key_counters(Arc::clone(&api_keys))));
+        let calls = Arc::clone(&usage_history);
+        every("ai_usage_rollups", MINUTE, job(move || sweeps::roll_up_ai_usage(Arc::clone(&calls))));
         every("usage_rollups", MINUTE, job(move || sweeps::roll_up_usage(Arc::clone(&usage_history))));
         every("plan_changes", MINUTE, job(move || sweeps::apply_plan_changes(Arc::clone(&plans))));
         if let Some(accounts) = accounts {
@@ -142,6 +146,8 @@ where
 }
 
 async fn repeat(name: &'static str, interval: Duration, job: Job, mut stopping: watch::Receiver<bool>) {
+    // An alarm on its increase needs it to be there before the first failure.
+    counter!(JOB_FAILURES, "job" => name).increment(0);
     let mut pause = interval.min(FIRST_RUN_WITHIN).mul_f64(share());
     loop {
         tokio::select! {

@@ -1,10 +1,13 @@
 //! Sweeps: what each job does in one run.
 //!
-//! Every run is bounded: a backlog is worked off in batches, and what a run leaves is for the next one.
+//! Every run is bounded: a backlog is worked off in batches, each a short transaction, for as long as a run may take; what
+//! it leaves is for the next one. What removes is bounded by time alone, so that it outruns what comes in.
 
 use std::future::{Ready, ready};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use chrono::TimeDelta;
 use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use ports::store::{Store, StoreError};
@@ -25,6 +28,28 @@ use crate::telemetry::{FINDINGS, ROLLUP_LAG_SECONDS};
 /// How many batches one run does at most.
 const BATCHES_MAX: usize = 20;
 
+/// How long a job that removes goes on in one run.
+const REMOVING_AT_MOST: Duration = Duration::from_secs(40);
+
+/// How long a run of the checks, and one of the work on partitions, goes on.
+const MAINTAINING_AT_MOST: Duration = Duration::from_mins(10);
+
+/// The checks are due after an hour; a process that comes a little early does not leave them for another hour.
+const CHECKS_DUE_AFTER: TimeDelta = TimeDelta::minutes(50);
+
+/// One run of a job that removes batch by batch until one removes nothing.
+struct Removal(Instant);
+
+impl Removal {
+    fn begin() -> Self {
+        Self(Instant::now())
+    }
+
+    fn goes_on(&self) -> bool {
+        self.0.elapsed() < REMOVING_AT_MOST
+    }
+}
+
 /// Lets the recorder put its samples together, which keeps its memory small.
 pub fn keep_metrics(metrics: &PrometheusHandle) -> Ready<Result<(), StoreError>> {
     metrics.run_upkeep();
@@ -44,41 +69,36 @@ pub async fn flush_key_uses(callers: Arc<CallerService>) -> Result<(), StoreErro
 
 /// Removes the answers whose time to be given again is over.
 pub async fn sweep_answers(store: Arc<dyn Store>) -> Result<(), StoreError> {
-    for _ in 0..BATCHES_MAX {
-        if services::idempotency::sweep_answers(&*store).await? == 0 {
-            break;
-        }
-    }
+    let run = Removal::begin();
+    while run.goes_on() && services::idempotency::sweep_answers(&*store).await? > 0 {}
     Ok(())
 }
 
 /// Removes the answers of paid calls whose time to be given again is over.
 pub async fn sweep_replays(replays: Arc<ReplayService>) -> Result<(), StoreError> {
-    for _ in 0..BATCHES_MAX {
-        if replays.sweep().await? == 0 {
-            break;
-        }
-    }
+    let run = Removal::begin();
+    while run.goes_on() && replays.sweep().await? > 0 {}
     Ok(())
 }
 
 /// Removes the outcomes of consumptions that were kept long enough.
 pub async fn sweep_outcomes(usage: Arc<UsageService>) -> Result<(), StoreError> {
-    for _ in 0..BATCHES_MAX {
-        if usage.sweep_outcomes().await? == 0 {
-            break;
-        }
-    }
+    let run = Removal::begin();
+    while run.goes_on() && usage.sweep_outcomes().await? > 0 {}
+    Ok(())
+}
+
+/// Removes reservations that ended long ago.
+pub async fn sweep_reservations(usage: Arc<UsageService>) -> Result<(), StoreError> {
+    let run = Removal::begin();
+    while run.goes_on() && usage.sweep_reservations().await? > 0 {}
     Ok(())
 }
 
 /// Removes what keys used in windows that are long over.
 pub async fn sweep_key_counters(keys: Arc<ApiKeyService>) -> Result<(), StoreError> {
-    for _ in 0..BATCHES_MAX {
-        if keys.sweep_counters().await? == 0 {
-            break;
-        }
-    }
+    let run = Removal::begin();
+    while run.goes_on() && keys.sweep_counters().await? > 0 {}
     Ok(())
 }
 
@@ -117,6 +137,16 @@ pub async fn roll_up_usage(history: Arc<UsageHistoryService>) -> Result<(), Stor
     summed
 }
 
+/// Sums the hours of calls that are over.
+pub async fn roll_up_ai_usage(history: Arc<UsageHistoryService>) -> Result<(), StoreError> {
+    for _ in 0..BATCHES_MAX {
+        if history.roll_up_calls().await? == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
 async fn sum_hours(history: &UsageHistoryService) -> Result<(), StoreError> {
     let mut hours_left = 0;
     for _ in 0..BATCHES_MAX {
@@ -131,11 +161,8 @@ async fn sum_hours(history: &UsageHistoryService) -> Result<(), StoreError> {
 
 /// Removes the sessions that ended long ago.
 pub async fn sweep_sessions(accounts: Arc<AccountService>) -> Result<(), StoreError> {
-    for _ in 0..BATCHES_MAX {
-        if accounts.sweep_sessions().await? == 0 {
-            break;
-        }
-    }
+    let run = Removal::begin();
+    while run.goes_on() && accounts.sweep_sessions().await? > 0 {}
     Ok(())
 }
 
@@ -152,12 +179,12 @@ pub async fn apply_plan_changes(plans: Arc<PlanService>) -> Result<(), StoreErro
 
 /// Makes the partitions of the coming months and drops the oldest.
 pub async fn maintain_partitions(maintenance: Arc<MaintenanceService>) -> Result<(), StoreError> {
-    maintenance.maintain_partitions().await
+    maintenance.maintain_partitions(MAINTAINING_AT_MOST).await
 }
 
 /// Looks for what the data says and must not be.
 pub async fn check_integrity(maintenance: Arc<MaintenanceService>) -> Result<(), StoreError> {
-    let findings = maintenance.find_integrity_problems().await?;
+    let findings = maintenance.check_integrity(CHECKS_DUE_AFTER, MAINTAINING_AT_MOST).await?.findings;
     for found in &findings {
         error!(finding = %found.finding, subject = %found.subject, detail = %found.detail, "the data is not as it must be");
     }

@@ -1,7 +1,7 @@
 //! Where settings come from: the files in `config/`, then the environment. Read once, at the start.
 //!
-//! `base.toml` is built into the binary, so that it starts in any folder; a `config/` folder beside it adds the
-//! environment's file. The environment is the map that is passed in: only `main` reads the process's own.
+//! The files are built into the binary, so that it starts in any folder. Those of a `config/` folder in the working folder lie
+//! over them, each over its own: `base.toml`, then the environment's file. The environment is the map that is passed in: only `main` reads the process's own.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -11,6 +11,7 @@ use config::{Config, File, FileFormat};
 use domain::ai::ModelId;
 
 use super::models;
+use super::production;
 use super::shape::{Ai, AiProvider, Environment, Settings};
 
 const BASE: &str = include_str!("../../../../config/base.toml");
@@ -21,13 +22,13 @@ const TEST: &str = include_str!("../../../../config/test.toml");
 /// Keys whose text is a list; every other text stays one.
 const LISTS: [&str; 2] = ["server.trusted_proxies", "server.cors_origins"];
 
-/// Secrets that tutorials print. Nobody's production may rest on one.
-const WELL_KNOWN: [&str; 4] =
-    ["super-secret-jwt-token-with-at-least-32-characters-long", "secret", "changeme", "your-super-secret-jwt-token"];
-
 /// Of a call at one provider, and of providers for one call: what is tried longer is waited for in vain.
 const ATTEMPTS_MAX: u32 = 10;
 const FALLBACKS_MAX: usize = 5;
+
+/// A balancer may cut a connection that is silent for a minute.
+const PING_MS_MAX: u32 = 15_000;
+const HEAD_WAIT_MS_MAX: u32 = 60_000;
 
 /// The settings of a process with these environment variables, and with the files of `folder` if it is there.
 #[expect(clippy::implicit_hasher, reason = "a process has one environment, and its map one hasher")]
@@ -39,13 +40,13 @@ pub fn load(variables: &HashMap<String, String>, folder: &Path) -> anyhow::Resul
         "test" => TEST,
         other => bail!("PB__ENVIRONMENT is `{other}`; it is local, production or test"),
     };
-    let mut builder = Config::builder()
-        .set_default("environment", environment)?
-        .add_source(File::from_str(BASE, FileFormat::Toml))
-        .add_source(File::from_str(built_in, FileFormat::Toml));
-    let own_file = folder.join(format!("{environment}.toml"));
-    if own_file.is_file() {
-        builder = builder.add_source(File::from(own_file).format(FileFormat::Toml));
+    let mut builder = Config::builder().set_default("environment", environment)?;
+    for (built_in, name) in [(BASE, "base"), (built_in, environment)] {
+        builder = builder.add_source(File::from_str(built_in, FileFormat::Toml));
+        let own_file = folder.join(format!("{name}.toml"));
+        if own_file.is_file() {
+            builder = builder.add_source(File::from(own_file).format(FileFormat::Toml));
+        }
     }
     let own: HashMap<String, String> = variables
         .iter()
@@ -118,20 +119,8 @@ fn check(settings: &Settings) -> anyhow::Result<()> {
         bail!("auth.signing_key is shorter than 32 characters");
     }
     check_ai(&settings.ai)?;
-    if settings.environment != Environment::Production {
-        return Ok(());
-    }
-    if !settings.auth.signing_key.is_set() {
-        bail!("auth.signing_key is not set; in production it must be (PB__AUTH__SIGNING_KEY, at least 32 characters)");
-    }
-    for (name, secret) in [
-        ("auth.signing_key", &settings.auth.signing_key),
-        ("auth.supabase.jwt_secret", &settings.auth.supabase.jwt_secret),
-        ("admin.password", &settings.admin.password),
-    ] {
-        if secret.expose().is_some_and(|text| WELL_KNOWN.contains(&text)) {
-            bail!("{name} is a secret that everybody knows; choose another for production");
-        }
+    if settings.environment == Environment::Production {
+        production::check(settings)?;
     }
     Ok(())
 }
@@ -146,8 +135,14 @@ fn check_ai(ai: &Ai) -> anyhow::Result<()> {
             bail!("ai.{name}.max_attempts is {}; it is 1 to {ATTEMPTS_MAX}", provider.max_attempts);
         }
     }
-    if ai.breaker_failures == 0 || ai.breaker_open_seconds == 0 {
-        bail!("ai.breaker_failures and ai.breaker_open_seconds are at least 1");
+    if [u64::from(ai.breaker_failures), u64::from(ai.breaker_callers), ai.breaker_open_seconds].contains(&0) {
+        bail!("ai.breaker_failures, ai.breaker_callers and ai.breaker_open_seconds are at least 1");
+    }
+    if !(10..=PING_MS_MAX).contains(&ai.calls.ping_ms) {
+        bail!("ai.calls.ping_ms is {}; it is 10 to {PING_MS_MAX}", ai.calls.ping_ms);
+    }
+    if ai.calls.head_wait_ms > HEAD_WAIT_MS_MAX {
+        bail!("ai.calls.head_wait_ms is {}; at most {HEAD_WAIT_MS_MAX}", ai.calls.head_wait_ms);
     }
     for (model, fallbacks) in &ai.fallbacks {
         if fallbacks.len() > FALLBACKS_MAX {
@@ -165,6 +160,7 @@ mod tests {
     use domain::subscriptions::BillingMode;
 
     use super::*;
+    use crate::settings::shape::LogFormat;
 
     fn loaded(variables: &[(&str, &str)]) -> anyhow::Result<Settings> {
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -186,6 +182,27 @@ mod tests {
         assert_eq!((changed.billing.mode, changed.server.port), (BillingMode::Stripe, 9000));
         assert_eq!(changed.server.trusted_proxies, ["10.0.0.1", "10.0.0.2"]);
         assert_eq!(changed.admin.password.expose(), Some("123456789012"));
+    }
+
+    #[test]
+    fn the_files_of_the_folder_lie_over_those_that_are_built_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = |base: &str, local: &str, variables: &[(&str, &str)]| {
+            std::fs::write(folder.path().join("base.toml"), base).unwrap();
+            std::fs::write(folder.path().join("local.toml"), local).unwrap();
+            let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            load(&variables, folder.path())
+        };
+        let own = "[ai]\nretry_budget_ms = 7\n[server]\nport = 1\n[log]\nformat = \"json\"";
+        let settings = read(own, "", &[]).unwrap();
+        assert_eq!((settings.ai.retry_budget_ms, settings.server.port, settings.ai.calls.ping_ms), (7, 1, 10_000));
+        assert_eq!(settings.log.format, LogFormat::Pretty, "the environment's file is after it");
+        let settings = read(own, "[server]\nport = 2", &[("PB__AI__RETRY_BUDGET_MS", "9")]).unwrap();
+        assert_eq!((settings.ai.retry_budget_ms, settings.server.port), (9, 2));
+        let told = format!("{:#}", read("[server]\nprot = 1", "", &[]).unwrap_err());
+        assert!(told.contains("prot"), "{told}");
+        let told = format!("{:#}", read("[server", "", &[]).unwrap_err());
+        assert!(told.contains("base.toml"), "{told}");
     }
 
     #[test]
@@ -243,6 +260,10 @@ mod tests {
             ("PB__AI__CLAUDE__MAX_ATTEMPTS", "0"),
             ("PB__AI__GEMINI__MAX_ATTEMPTS", "11"),
             ("PB__AI__BREAKER_FAILURES", "0"),
+            ("PB__AI__BREAKER_CALLERS", "0"),
+            ("PB__AI__CALLS__PING_MS", "0"),
+            ("PB__AI__CALLS__PING_MS", "15001"),
+            ("PB__AI__CALLS__HEAD_WAIT_MS", "60001"),
             ("PB__AI__SANDBOX", "maybe"),
         ] {
             assert!(loaded(&[(name, value)]).is_err(), "{name}={value}");

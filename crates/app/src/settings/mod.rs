@@ -3,4 +3,5 @@
 
 pub mod load;
 pub mod models;
+mod production;
 pub mod shape;

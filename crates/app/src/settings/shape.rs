@@ -29,6 +29,27 @@ pub struct Settings {
     pub stripe: Stripe,
 }
 
+impl Settings {
+    /// Every secret that is set, for whoever keeps them out of the logs.
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+        let Self { database, auth, admin, metrics, ai, stripe, .. } = self;
+        let all = [
+            &database.url,
+            &database.direct_url,
+            &auth.signing_key,
+            &auth.supabase.jwt_secret,
+            &admin.password,
+            &metrics.token,
+            &ai.openai.api_key,
+            &ai.claude.api_key,
+            &ai.gemini.api_key,
+            &stripe.secret_key,
+            &stripe.webhook_secret,
+        ];
+        all.into_iter().filter_map(Secret::expose)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Environment {
@@ -44,12 +65,20 @@ pub struct Server {
     pub port: u16,
     pub workers: usize,
     pub body_limit_bytes: usize,
+    pub body_memory_bytes: usize,
+    pub parse_memory_bytes: usize,
+    pub connections_max: usize,
+    pub connections_per_address: usize,
     pub head_timeout_seconds: u64,
+    pub idle_timeout_seconds: u64,
+    pub write_timeout_seconds: u64,
     pub request_timeout_seconds: u64,
     pub shutdown_delay_seconds: u64,
     pub shutdown_grace_seconds: u64,
     pub trusted_proxies: Vec<String>,
     pub cors_origins: Vec<String>,
+    pub hsts_seconds: u64,
+    pub docs: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -143,6 +172,7 @@ pub struct Usage {
     pub queue: usize,
     pub batch: usize,
     pub keep_keys_days: u16,
+    pub keep_reservations_days: u16,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -193,7 +223,9 @@ pub enum LogFormat {
 pub struct Ai {
     pub sandbox: Sandbox,
     pub retry_budget_ms: u64,
+    pub resend_after_timeout: bool,
     pub breaker_failures: u32,
+    pub breaker_callers: u32,
     pub breaker_open_seconds: u64,
     /// By the name of a model, those that answer in its place where it fails, in this order.
     pub fallbacks: BTreeMap<String, Vec<String>>,
@@ -201,9 +233,21 @@ pub struct Ai {
     pub claude: AiProvider,
     pub gemini: AiProvider,
     pub calls: AiCalls,
+    pub body_limits: AiBodyLimits,
+    /// Whether a provider's address may be plain HTTP in production.
+    pub allow_plain_http: bool,
     /// The models with their list prices, from `config/models.toml`.
     #[serde(skip)]
     pub models: ModelCatalogue,
+}
+
+/// How large a body in each provider's own dialect may be, in bytes.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AiBodyLimits {
+    pub openai: usize,
+    pub claude: usize,
+    pub gemini: usize,
 }
 
 /// How calls of models are held and followed.
@@ -213,7 +257,10 @@ pub struct AiCalls {
     pub hold_seconds: u16,
     pub assumed_output_tokens: u32,
     pub lower_max_tokens: bool,
+    pub strict_holds: bool,
     pub drain_seconds: u16,
+    pub head_wait_ms: u32,
+    pub ping_ms: u32,
     pub context_messages: u16,
     pub default_model: String,
 }

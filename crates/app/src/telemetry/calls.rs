@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::ai::{ModelId, Provider};
+use domain::prices::PriceKind;
 use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 use ports::ai::{CallObserver, CallReport, Operation};
 use ports::clock::Clock;
@@ -21,6 +22,15 @@ pub const FIRST_TOKEN: &str = "gen_ai_server_time_to_first_token_seconds";
 pub const COST: &str = "gen_ai_cost_nano_usd_total";
 /// Calls that were refused before they were made, by reason.
 pub const REFUSALS: &str = "gen_ai_refusals_total";
+
+/// Events of providers that were not understood; they were passed on and billed by their text.
+pub const UNREAD: &str = "ai_unread_events_total";
+
+/// Kinds of tokens that were billed at another kind's price, since they have none.
+pub const ASSUMED_PRICES: &str = "ai_assumed_prices_total";
+
+/// Calls that used more than was held for them.
+pub const BEYOND_HOLD: &str = "ai_beyond_hold_total";
 
 /// Requests that an SDK sent once more by itself.
 pub const SDK_RETRIES: &str = "ai_sdk_retries_total";
@@ -49,6 +59,21 @@ pub fn describe() {
     describe_histogram!(FIRST_TOKEN, Unit::Seconds, "How long the first piece of an answer took.");
     describe_counter!(COST, "What calls of models cost, in billionths of a dollar.");
     describe_counter!(SDK_RETRIES, "Requests that an SDK sent once more by itself, as it says.");
+    describe_counter!(UNREAD, "Events of providers that were not understood, by provider.");
+    for provider in Provider::ALL {
+        counter!(UNREAD, "gen_ai_provider_name" => provider_name(provider)).increment(0);
+    }
+    describe_counter!(
+        ASSUMED_PRICES,
+        "Calls with a kind of tokens that has no price and was billed as another, by kind."
+    );
+    for (provider, kind) in Provider::ALL.into_iter().flat_map(|of| PriceKind::ALL.map(|kind| (of, kind))) {
+        assumed_prices(provider, kind, 0);
+    }
+    describe_counter!(BEYOND_HOLD, "Calls that used more tokens, or cost more, than was held for them.");
+    for provider in Provider::ALL {
+        counter!(BEYOND_HOLD, "gen_ai_provider_name" => provider_name(provider)).increment(0);
+    }
     describe_counter!(REFUSALS, "Calls of models that were refused before they were made, by reason.");
 }
 
@@ -83,6 +108,9 @@ impl CallObserver for CallMetrics {
         if let Some(cost) = report.cost {
             counter!(COST, &labels).increment(u64::try_from(cost.0).unwrap_or_default());
         }
+        if report.unread > 0 {
+            counter!(UNREAD, "gen_ai_provider_name" => provider_name(report.provider)).increment(report.unread);
+        }
         tracing::info!(
             operation = operation_name(report.operation),
             provider = provider_name(report.provider),
@@ -97,6 +125,7 @@ impl CallObserver for CallMetrics {
             first_piece_ms = report.first_piece.map(millis),
             duration_ms = millis(report.whole),
             error = report.error,
+            unread_events = report.unread,
             "a call of a model ended"
         );
     }
@@ -109,6 +138,21 @@ impl CallObserver for CallMetrics {
         ];
         counter!(REFUSALS, &labels).increment(1);
     }
+
+    fn assumed_prices(&self, provider: Provider, kinds: &[PriceKind]) {
+        for kind in kinds {
+            assumed_prices(provider, *kind, 1);
+        }
+    }
+
+    fn beyond_hold(&self, provider: Provider) {
+        counter!(BEYOND_HOLD, "gen_ai_provider_name" => provider_name(provider)).increment(1);
+    }
+}
+
+fn assumed_prices(provider: Provider, kind: PriceKind, more: u64) {
+    let labels = [("gen_ai_provider_name", provider_name(provider)), ("kind", kind.as_str())];
+    counter!(ASSUMED_PRICES, &labels).increment(more);
 }
 
 fn seconds(duration: Duration) -> f64 {
@@ -165,8 +209,10 @@ mod tests {
             first_piece: Some(Duration::from_millis(30)),
             whole: Duration::from_millis(300),
             error: None,
+            unread: 3,
         });
         observer.refused(Provider::Claude, &model, "limit_reached");
+        observer.assumed_prices(Provider::Claude, &[PriceKind::CacheWriteShort]);
         let text = handle.render();
         let of = |name: &str, rest: &str| {
             let labels = "gen_ai_operation_name=\"chat\",gen_ai_provider_name=\"anthropic\",gen_ai_request_model=\"observed-model\"";
@@ -177,6 +223,16 @@ mod tests {
         of("gen_ai_server_time_to_first_token_seconds_bucket", ",le=\"0.05\"} 1");
         of("gen_ai_server_request_duration_seconds_count", ",error_type=\"\"} 1");
         of("gen_ai_cost_nano_usd_total", "} 1234");
+        for (provider, unread) in [("anthropic", 3), ("openai", 0), ("gcp.gemini", 0)] {
+            let line = format!("ai_unread_events_total{{gen_ai_provider_name=\"{provider}\"}} {unread}");
+            assert!(text.contains(&line), "{line} in {text}");
+        }
+        for line in [
+            "ai_assumed_prices_total{gen_ai_provider_name=\"anthropic\",kind=\"cache_write_short\"} 1",
+            "ai_assumed_prices_total{gen_ai_provider_name=\"openai\",kind=\"audio_input\"} 0",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
         assert!(text.contains("observed-model\",reason=\"limit_reached\"} 1"), "{text}");
     }
 }

@@ -224,6 +224,7 @@ mod tests {
                 first_piece: Some(Duration::from_millis(30)),
                 whole: Duration::from_millis(300),
                 error: Some("timed_out"),
+                unread: 0,
             },
             SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         );

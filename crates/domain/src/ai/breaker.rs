@@ -1,10 +1,16 @@
-//! A breaker: a provider that fails is left alone for a while, and then tried with one call.
+//! A breaker: a model that fails at its provider is left alone for a while, and then tried with one call at a time.
 //!
-//! It opens after so many failures in a row, or when at least half of the calls of a minute failed and there were enough
-//! of them to tell. While it is open nobody calls. After that one call is a trial: if it is answered, everybody calls
-//! again. Time is told as what has passed since any moment that does not move.
+//! It opens after so many failures in a row, or when in a minute at least half of the callers failed with at least half of
+//! their calls, and there were calls enough to tell. It never opens on the failures of fewer than `callers` callers, and of
+//! one caller only a share counts, so that nobody rests a model for all. While it is open nobody calls. After that one call
+//! at a time is a trial: if it is answered, everybody calls again. A trial that fails keeps its own caller waiting; only
+//! when the trials of `callers` callers failed it is open again for all. Time is told as what has passed since any moment
+//! that does not move.
 
+use std::collections::HashMap;
 use std::time::Duration;
+
+use crate::users::UserId;
 
 /// The minute in which failures are compared with answers is counted in two halves, of which the older one is forgotten.
 const HALF: Duration = Duration::from_secs(30);
@@ -12,18 +18,30 @@ const HALF: Duration = Duration::from_secs(30);
 /// So many times the failures in a row are calls enough to compare.
 const ENOUGH: u32 = 4;
 
+/// How many callers are told apart in half a minute; whoever comes beyond them does not count.
+const CALLERS_MAX: usize = 256;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BreakerRules {
     /// So many failures in a row open it; at least 1.
     pub failures: u32,
+    /// So many callers must have failed; at least 1.
+    pub callers: u32,
     pub open_for: Duration,
+}
+
+impl BreakerRules {
+    /// How many failures in a row of one caller count.
+    fn share(self) -> u32 {
+        self.failures.div_ceil(self.callers.max(1)).max(1)
+    }
 }
 
 /// What became of a call, as far as it tells whether the provider is well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttemptOutcome {
     Answered,
-    /// It said no: too fast, not so, not with this key. It is there, and that is all it tells.
+    /// It said no: too fast, not so, not with this key; or we did not understand it. It is there, and that is all it tells.
     SaidNo,
     Failed,
 }
@@ -46,10 +64,11 @@ impl BreakerState {
     }
 }
 
-/// Leave for one call. What became of it counts only while the breaker stands as it stood then.
+/// Leave for one call of a caller. What became of it counts only while the breaker stands as it stood then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admission {
     era: u64,
+    caller: UserId,
 }
 
 #[derive(Clone, Debug)]
@@ -58,50 +77,64 @@ pub struct Breaker {
     phase: Phase,
     /// Rises whenever it opens: calls from before say nothing any more.
     era: u64,
-    in_a_row: u32,
+    /// How many failures in a row each caller has.
+    in_a_row: Vec<(UserId, u32)>,
     window: Window,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Phase {
     Closed,
     Open {
         until: Duration,
     },
-    /// A trial that nobody hears of again makes room for another one.
     Trying {
-        until: Duration,
+        /// Until when a trial is under way. One that nobody hears of again makes room for another one.
+        trial_until: Option<Duration>,
+        /// Whose trials failed, and until when they wait.
+        failed: Vec<(UserId, Duration)>,
     },
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Half {
+struct Tally {
     calls: u32,
     failed: u32,
 }
 
+type Tallies = HashMap<UserId, Tally>;
+
 #[derive(Clone, Debug, Default)]
 struct Window {
     began: Duration,
-    now: Half,
-    before: Half,
+    now: Tallies,
+    before: Tallies,
 }
 
 impl Breaker {
     pub fn new(rules: BreakerRules) -> Self {
-        Self { rules, phase: Phase::Closed, era: 0, in_a_row: 0, window: Window::default() }
+        Self { rules, phase: Phase::Closed, era: 0, in_a_row: Vec::new(), window: Window::default() }
     }
 
     /// Leave to call now, or how long it takes until somebody gets it.
-    pub fn admit(&mut self, now: Duration) -> Result<Admission, Duration> {
-        match self.phase {
+    pub fn admit(&mut self, caller: UserId, now: Duration) -> Result<Admission, Duration> {
+        let trial_until = now.saturating_add(self.rules.open_for);
+        match &mut self.phase {
             Phase::Closed => {}
-            Phase::Open { until } | Phase::Trying { until } if now < until => return Err(until.saturating_sub(now)),
-            Phase::Open { .. } | Phase::Trying { .. } => {
-                self.phase = Phase::Trying { until: now.saturating_add(self.rules.open_for) };
+            Phase::Open { until } if now < *until => return Err(until.saturating_sub(now)),
+            Phase::Open { .. } => {
+                self.phase = Phase::Trying { trial_until: Some(trial_until), failed: Vec::new() };
+            }
+            Phase::Trying { trial_until: under_way, failed } => {
+                let own = failed.iter().find(|(failed, _)| *failed == caller).map(|(_, until)| *until);
+                let until = (*under_way).max(own).filter(|until| now < *until);
+                if let Some(until) = until {
+                    return Err(until.saturating_sub(now));
+                }
+                *under_way = Some(trial_until);
             }
         }
-        Ok(Admission { era: self.era })
+        Ok(Admission { era: self.era, caller })
     }
 
     /// Notes what became of a call. Says whether that opened it.
@@ -109,212 +142,108 @@ impl Breaker {
         if admission.era != self.era {
             return false;
         }
-        match (self.phase, outcome) {
+        let caller = admission.caller;
+        match (&mut self.phase, outcome) {
             (Phase::Closed, AttemptOutcome::SaidNo) | (Phase::Open { .. }, _) => false,
             (Phase::Closed, AttemptOutcome::Answered) => {
-                self.in_a_row = 0;
-                self.window.count(now, false);
+                self.in_a_row.clear();
+                self.window.count(caller, now, false);
                 false
             }
             (Phase::Closed, AttemptOutcome::Failed) => {
-                self.in_a_row = self.in_a_row.saturating_add(1);
-                self.window.count(now, true);
-                let opens = self.in_a_row >= self.rules.failures || self.window.fails(self.rules.failures);
+                self.fail_in_a_row(caller);
+                self.window.count(caller, now, true);
+                let opens = self.has_failed_enough();
                 if opens {
                     self.open(now);
                 }
                 opens
             }
-            (Phase::Trying { .. }, AttemptOutcome::Failed) => {
-                self.open(now);
-                true
+            (Phase::Trying { trial_until, failed }, AttemptOutcome::Failed) => {
+                *trial_until = None;
+                failed.retain(|(known, _)| *known != caller);
+                failed.push((caller, now.saturating_add(self.rules.open_for)));
+                let opens = failed.len() >= usize::try_from(self.rules.callers).unwrap_or(usize::MAX);
+                if opens {
+                    self.open(now);
+                }
+                opens
             }
             (Phase::Trying { .. }, AttemptOutcome::Answered | AttemptOutcome::SaidNo) => {
                 self.phase = Phase::Closed;
-                (self.in_a_row, self.window) = (0, Window::default());
+                (self.in_a_row, self.window) = (Vec::new(), Window::default());
                 false
             }
         }
     }
 
     pub fn state(&self, now: Duration) -> BreakerState {
-        match self.phase {
+        match &self.phase {
             Phase::Closed => BreakerState::Closed,
-            Phase::Trying { until } if now < until => BreakerState::Trying,
+            Phase::Trying { trial_until: Some(until), .. } if now < *until => BreakerState::Trying,
             Phase::Open { .. } | Phase::Trying { .. } => BreakerState::Open,
         }
     }
 
+    fn fail_in_a_row(&mut self, caller: UserId) {
+        let place = self.in_a_row.iter().position(|(known, _)| *known == caller);
+        if let Some((_, failed)) = place.and_then(|place| self.in_a_row.get_mut(place)) {
+            *failed = failed.saturating_add(1);
+        } else if self.in_a_row.len() < CALLERS_MAX {
+            self.in_a_row.push((caller, 1));
+        }
+    }
+
+    fn has_failed_enough(&self) -> bool {
+        let (callers, share) = (usize::try_from(self.rules.callers).unwrap_or(usize::MAX), self.rules.share());
+        let in_a_row = self.in_a_row.iter().map(|(_, failed)| *failed.min(&share)).fold(0, u32::saturating_add);
+        let by_row = self.in_a_row.len() >= callers && in_a_row >= self.rules.failures;
+        by_row || self.window.fails(self.rules.failures, self.rules.callers)
+    }
+
     fn open(&mut self, now: Duration) {
         self.phase = Phase::Open { until: now.saturating_add(self.rules.open_for) };
+        (self.in_a_row, self.window) = (Vec::new(), Window::default());
         self.era += 1;
     }
 }
 
 impl Window {
-    fn count(&mut self, now: Duration, failed: bool) {
+    fn count(&mut self, caller: UserId, now: Duration, has_failed: bool) {
         let passed = now.saturating_sub(self.began);
         if passed >= HALF {
-            self.before = if passed < HALF * 2 { self.now } else { Half::default() };
-            (self.now, self.began) = (Half::default(), now);
+            let last = std::mem::take(&mut self.now);
+            self.before = if passed < HALF * 2 { last } else { Tallies::default() };
+            self.began = now;
         }
-        self.now.calls = self.now.calls.saturating_add(1);
-        self.now.failed = self.now.failed.saturating_add(u32::from(failed));
+        if self.now.len() < CALLERS_MAX || self.now.contains_key(&caller) {
+            let tally = self.now.entry(caller).or_default();
+            tally.calls = tally.calls.saturating_add(1);
+            tally.failed = tally.failed.saturating_add(u32::from(has_failed));
+        }
     }
 
-    fn fails(&self, failures: u32) -> bool {
-        let calls = self.now.calls.saturating_add(self.before.calls);
-        let failed = self.now.failed.saturating_add(self.before.failed);
-        calls >= failures.saturating_mul(ENOUGH) && failed.saturating_mul(2) >= calls
+    /// Whether at least half of the callers failed with half of their calls: each counts once, however much it calls.
+    fn fails(&self, failures: u32, callers: u32) -> bool {
+        let enough = failures.saturating_mul(ENOUGH);
+        // Of the calls that are enough to tell, one caller makes a share at most.
+        let share = enough.div_ceil(callers.max(1));
+        let (mut calls, mut all, mut failing) = (0_u32, 0_usize, 0_usize);
+        let earlier = self.before.iter().filter(|(caller, _)| !self.now.contains_key(*caller));
+        for (caller, tally) in self.now.iter().chain(earlier) {
+            let before = self.before.get(caller).filter(|_| self.now.contains_key(caller)).copied().unwrap_or_default();
+            let tally = Tally {
+                calls: tally.calls.saturating_add(before.calls),
+                failed: tally.failed.saturating_add(before.failed),
+            };
+            calls = calls.saturating_add(tally.calls.min(share));
+            all += 1;
+            failing += usize::from(tally.failed.saturating_mul(2) >= tally.calls);
+        }
+        let callers = usize::try_from(callers).unwrap_or(usize::MAX);
+        calls >= enough && failing >= callers && failing * 2 >= all
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const RULES: BreakerRules = BreakerRules { failures: 3, open_for: Duration::from_secs(30) };
-
-    fn at(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    /// Admitted and noted in the same second.
-    fn call(breaker: &mut Breaker, outcome: AttemptOutcome, seconds: u64) -> bool {
-        let admission = breaker.admit(at(seconds)).unwrap();
-        breaker.note(admission, outcome, at(seconds))
-    }
-
-    fn opened() -> Breaker {
-        let mut breaker = Breaker::new(RULES);
-        assert!(!call(&mut breaker, AttemptOutcome::Failed, 0));
-        assert!(!call(&mut breaker, AttemptOutcome::Failed, 0));
-        assert!(call(&mut breaker, AttemptOutcome::Failed, 0), "the third one opens it");
-        breaker
-    }
-
-    #[test]
-    fn failures_in_a_row_open_it() {
-        let mut breaker = opened();
-        assert_eq!(breaker.admit(at(10)), Err(at(20)));
-        assert_eq!(breaker.state(at(10)), BreakerState::Open);
-        let mut breaker = Breaker::new(RULES);
-        for _ in 0..2 {
-            call(&mut breaker, AttemptOutcome::Failed, 0);
-            call(&mut breaker, AttemptOutcome::Failed, 0);
-            call(&mut breaker, AttemptOutcome::SaidNo, 0);
-            call(&mut breaker, AttemptOutcome::Answered, 0);
-        }
-        assert_eq!(breaker.state(at(0)), BreakerState::Closed, "an answer between them ends the row");
-    }
-
-    #[test]
-    fn what_says_no_neither_fails_nor_answers() {
-        let mut breaker = Breaker::new(RULES);
-        for _ in 0..100 {
-            assert!(!call(&mut breaker, AttemptOutcome::SaidNo, 0));
-        }
-        call(&mut breaker, AttemptOutcome::Failed, 0);
-        call(&mut breaker, AttemptOutcome::Failed, 0);
-        call(&mut breaker, AttemptOutcome::SaidNo, 0);
-        assert!(call(&mut breaker, AttemptOutcome::Failed, 0));
-    }
-
-    #[test]
-    fn half_of_the_calls_of_a_minute_open_it() {
-        let mut breaker = Breaker::new(RULES);
-        let outcomes = [AttemptOutcome::Answered, AttemptOutcome::Failed];
-        let opens: Vec<bool> = (0..12).map(|number| call(&mut breaker, outcomes[number % 2], 40)).collect();
-        assert_eq!(opens.iter().position(|opens| *opens), Some(11), "with the twelfth call there are enough");
-        let mut breaker = Breaker::new(RULES);
-        for number in 0..12 {
-            assert!(!call(&mut breaker, outcomes[number % 2], u64::try_from(number).unwrap() * 25), "too long ago");
-        }
-    }
-
-    #[test]
-    fn one_call_is_the_trial() {
-        let mut breaker = opened();
-        let trial = breaker.admit(at(30)).unwrap();
-        assert_eq!((breaker.admit(at(31)), breaker.state(at(31))), (Err(at(29)), BreakerState::Trying));
-        assert!(!breaker.note(trial, AttemptOutcome::Answered, at(32)));
-        assert!(breaker.admit(at(32)).is_ok() && breaker.admit(at(32)).is_ok());
-        assert_eq!(breaker.state(at(32)), BreakerState::Closed);
-
-        let mut breaker = opened();
-        let trial = breaker.admit(at(30)).unwrap();
-        assert!(breaker.note(trial, AttemptOutcome::Failed, at(35)));
-        assert_eq!(breaker.admit(at(36)), Err(at(29)));
-
-        let mut breaker = opened();
-        let trial = breaker.admit(at(30)).unwrap();
-        breaker.note(trial, AttemptOutcome::SaidNo, at(31));
-        assert_eq!(breaker.state(at(31)), BreakerState::Closed, "who says no is there");
-    }
-
-    #[test]
-    fn a_trial_that_nobody_hears_of_makes_room_and_still_counts() {
-        let mut breaker = opened();
-        let slow = breaker.admit(at(30)).unwrap();
-        assert_eq!(breaker.state(at(60)), BreakerState::Open);
-        breaker.admit(at(60)).unwrap();
-        assert!(!breaker.note(slow, AttemptOutcome::Answered, at(70)));
-        assert_eq!(breaker.state(at(70)), BreakerState::Closed);
-    }
-
-    #[test]
-    fn what_was_called_before_it_opened_says_nothing() {
-        let mut breaker = Breaker::new(RULES);
-        let early = breaker.admit(at(0)).unwrap();
-        for _ in 0..3 {
-            call(&mut breaker, AttemptOutcome::Failed, 0);
-        }
-        breaker.note(early, AttemptOutcome::Answered, at(1));
-        assert_eq!(breaker.state(at(1)), BreakerState::Open);
-    }
-
-    proptest! {
-        /// Whatever happens: while it is not closed, one call in each pause at most, and a wait that ends.
-        #[test]
-        fn an_open_one_lets_one_call_through_and_always_lets_one_through(
-            steps in prop::collection::vec((0..40_u64, 0..4_usize), 1..200), failures in 1..5_u32,
-        ) {
-            let mut breaker = Breaker::new(BreakerRules { failures, open_for: at(30) });
-            let mut now = 0;
-            let mut pending: Vec<Admission> = Vec::new();
-            let mut last_trial: Option<u64> = None;
-            for (passed, step) in steps {
-                now += passed;
-                let was_closed = breaker.state(at(now)) == BreakerState::Closed;
-                if step == 3 {
-                    match breaker.admit(at(now)) {
-                        Ok(admission) => {
-                            if !was_closed {
-                                prop_assert!(last_trial.is_none_or(|trial| now - trial >= 30));
-                                last_trial = Some(now);
-                            }
-                            pending.push(admission);
-                        }
-                        Err(wait) => {
-                            prop_assert!(!was_closed && wait > Duration::ZERO && wait <= at(30));
-                            let mut later = breaker.clone();
-                            prop_assert!(later.admit(at(now) + wait).is_ok());
-                        }
-                    }
-                } else if let Some(admission) = pending.pop() {
-                    let outcome = [AttemptOutcome::Answered, AttemptOutcome::SaidNo, AttemptOutcome::Failed][step];
-                    let opens = breaker.note(admission, outcome, at(now));
-                    prop_assert_eq!(opens && outcome != AttemptOutcome::Failed, false);
-                    if opens {
-                        prop_assert_eq!(breaker.state(at(now)), BreakerState::Open);
-                    }
-                    if breaker.state(at(now)) == BreakerState::Closed {
-                        last_trial = None;
-                    }
-                }
-            }
-        }
-    }
-}
+mod tests;

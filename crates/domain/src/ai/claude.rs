@@ -2,12 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::reports::{UsageRefused, count, rest};
+use super::reports::{UsageReading, largest};
+use super::told::{Notes, Told};
 use super::usage::{CallUsage, Geo, Tier, TokenUsage, ToolCalls, UsageSource};
 
 /// `usage` as it is sent, in a message or an event. Fields that are absent or null say nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default)]
+#[serde(from = "Told")]
 pub struct ClaudeUsage {
     pub input_tokens: Option<i64>,
     pub cache_creation_input_tokens: Option<i64>,
@@ -20,15 +21,13 @@ pub struct ClaudeUsage {
     pub inference_geo: Option<String>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CacheCreation {
     pub ephemeral_5m_input_tokens: Option<i64>,
     pub ephemeral_1h_input_tokens: Option<i64>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[expect(clippy::struct_field_names, reason = "the names are the provider's")]
 pub struct ServerToolUse {
     pub web_search_requests: Option<i64>,
@@ -36,80 +35,114 @@ pub struct ServerToolUse {
     pub code_execution_requests: Option<i64>,
 }
 
+impl From<Told> for ClaudeUsage {
+    fn from(told: Told) -> Self {
+        Self {
+            input_tokens: told.number(&["input_tokens"]),
+            cache_creation_input_tokens: told.number(&["cache_creation_input_tokens"]),
+            cache_read_input_tokens: told.number(&["cache_read_input_tokens"]),
+            cache_creation: told.part(&["cache_creation"]).map(|creation| CacheCreation {
+                ephemeral_5m_input_tokens: creation.number(&["ephemeral_5m_input_tokens"]),
+                ephemeral_1h_input_tokens: creation.number(&["ephemeral_1h_input_tokens"]),
+            }),
+            output_tokens: told.number(&["output_tokens"]),
+            server_tool_use: told.part(&["server_tool_use"]).map(|tools| ServerToolUse {
+                web_search_requests: tools.number(&["web_search_requests"]),
+                web_fetch_requests: tools.number(&["web_fetch_requests"]),
+                code_execution_requests: tools.number(&["code_execution_requests"]),
+            }),
+            service_tier: told.word("service_tier"),
+            speed: told.word("speed"),
+            inference_geo: told.word("inference_geo"),
+        }
+    }
+}
+
 impl ClaudeUsage {
-    /// After a later event of the same message: its numbers are cumulative, so what it says holds, and what it does not
+    /// After a later event of the same message: its numbers are cumulative, so that the larger one holds, and what it does not
     /// say stays.
     #[must_use]
     pub fn followed_by(self, later: Self) -> Self {
+        let creation = |one: CacheCreation, other: CacheCreation| CacheCreation {
+            ephemeral_5m_input_tokens: largest(one.ephemeral_5m_input_tokens, other.ephemeral_5m_input_tokens),
+            ephemeral_1h_input_tokens: largest(one.ephemeral_1h_input_tokens, other.ephemeral_1h_input_tokens),
+        };
+        let tools = |one: ServerToolUse, other: ServerToolUse| ServerToolUse {
+            web_search_requests: largest(one.web_search_requests, other.web_search_requests),
+            web_fetch_requests: largest(one.web_fetch_requests, other.web_fetch_requests),
+            code_execution_requests: largest(one.code_execution_requests, other.code_execution_requests),
+        };
         Self {
-            input_tokens: later.input_tokens.or(self.input_tokens),
-            cache_creation_input_tokens: later.cache_creation_input_tokens.or(self.cache_creation_input_tokens),
-            cache_read_input_tokens: later.cache_read_input_tokens.or(self.cache_read_input_tokens),
-            cache_creation: later.cache_creation.or(self.cache_creation),
-            output_tokens: later.output_tokens.or(self.output_tokens),
-            server_tool_use: later.server_tool_use.or(self.server_tool_use),
+            input_tokens: largest(self.input_tokens, later.input_tokens),
+            cache_creation_input_tokens: largest(self.cache_creation_input_tokens, later.cache_creation_input_tokens),
+            cache_read_input_tokens: largest(self.cache_read_input_tokens, later.cache_read_input_tokens),
+            cache_creation: both(self.cache_creation, later.cache_creation, creation),
+            output_tokens: largest(self.output_tokens, later.output_tokens),
+            server_tool_use: both(self.server_tool_use, later.server_tool_use, tools),
             service_tier: later.service_tier.or(self.service_tier),
             speed: later.speed.or(self.speed),
             inference_geo: later.inference_geo.or(self.inference_geo),
         }
     }
 
-    pub fn normalised(&self) -> Result<CallUsage, UsageRefused> {
-        let (cache_write_short, cache_write_long) = self.cache_writes()?;
+    pub fn read(&self) -> UsageReading {
+        let mut notes = Notes::default();
+        let creation = self.cache_creation.clone().unwrap_or_default();
+        let short = notes.part("ephemeral_5m_input_tokens", creation.ephemeral_5m_input_tokens);
+        let long = notes.part("ephemeral_1h_input_tokens", creation.ephemeral_1h_input_tokens);
+        let sum = self.cache_creation_input_tokens;
+        let (cache_write_short, cache_write_long) = notes.cache_writes("cache_creation_input_tokens", sum, short, long);
+        let input = notes.count("input_tokens", self.input_tokens);
+        let output = notes.count("output_tokens", self.output_tokens);
+        let tools = self.server_tool_use.clone().unwrap_or_default();
         let tokens = TokenUsage {
-            uncached_input: count("input_tokens", self.input_tokens)?,
-            cache_read: count("cache_read_input_tokens", self.cache_read_input_tokens)?,
+            uncached_input: input.unwrap_or_default(),
+            cache_read: notes.part("cache_read_input_tokens", self.cache_read_input_tokens),
             cache_write_short,
             cache_write_long,
-            visible_output: count("output_tokens", self.output_tokens)?,
-            tool_calls: self.tool_calls()?,
+            visible_output: output.unwrap_or_default(),
+            tool_calls: ToolCalls {
+                web_search: notes.part("web_search_requests", tools.web_search_requests),
+                web_fetch: notes.part("web_fetch_requests", tools.web_fetch_requests),
+                code_execution: notes.part("code_execution_requests", tools.code_execution_requests),
+            },
             ..TokenUsage::default()
         };
-        Ok(CallUsage { tokens, tier: self.tier()?, geo: self.geo()?, source: UsageSource::Provider })
+        let (tier, geo) = (self.tier(&mut notes), self.geo(&mut notes));
+        let usage = CallUsage { tokens, tier, geo, source: UsageSource::Provider };
+        let tells_input = input.is_some() || tokens.input() > 0;
+        UsageReading::of(usage, tells_input, output.is_some(), None, "", notes)
     }
 
-    /// For five minutes and for an hour. Where the message tells only the sum, it was the five minutes that are usual.
-    fn cache_writes(&self) -> Result<(u64, u64), UsageRefused> {
-        let told = |creation: &CacheCreation| {
-            Ok((
-                count("ephemeral_5m_input_tokens", creation.ephemeral_5m_input_tokens)?,
-                count("ephemeral_1h_input_tokens", creation.ephemeral_1h_input_tokens)?,
-            ))
-        };
-        let (short, long) = self.cache_creation.as_ref().map_or(Ok((0, 0)), told)?;
-        if self.cache_creation_input_tokens.is_none() {
-            return Ok((short, long));
+    /// Fast is a tier of its own, whatever the other word says. A word that nobody knows is standard.
+    fn tier(&self, notes: &mut Notes) -> Tier {
+        match self.speed.as_deref() {
+            None | Some("standard") => {}
+            Some("fast") => return Tier::Fast,
+            Some(_) => notes.add("speed"),
         }
-        let written = count("cache_creation_input_tokens", self.cache_creation_input_tokens)?;
-        let unsaid = rest("cache_creation_input_tokens", written, &[short, long])?;
-        Ok((short + unsaid, long))
-    }
-
-    fn tool_calls(&self) -> Result<ToolCalls, UsageRefused> {
-        let Some(tools) = &self.server_tool_use else { return Ok(ToolCalls::default()) };
-        Ok(ToolCalls {
-            web_search: count("web_search_requests", tools.web_search_requests)?,
-            web_fetch: count("web_fetch_requests", tools.web_fetch_requests)?,
-            code_execution: count("code_execution_requests", tools.code_execution_requests)?,
+        let said = self.service_tier.as_deref().unwrap_or("standard");
+        said.parse().unwrap_or_else(|_| {
+            notes.add("service_tier");
+            Tier::Standard
         })
     }
 
-    /// Fast is a tier of its own, whatever the other word says.
-    fn tier(&self) -> Result<Tier, UsageRefused> {
-        match self.speed.as_deref() {
-            None | Some("standard") => {}
-            Some("fast") => return Ok(Tier::Fast),
-            Some(_) => return Err(UsageRefused::UnknownWord { field: "speed" }),
-        }
-        let said = self.service_tier.as_deref().unwrap_or("standard");
-        said.parse().map_err(|_| UsageRefused::UnknownWord { field: "service_tier" })
-    }
-
-    fn geo(&self) -> Result<Geo, UsageRefused> {
+    fn geo(&self, notes: &mut Notes) -> Geo {
         match self.inference_geo.as_deref() {
-            None | Some("global" | "not_available") => Ok(Geo::ANYWHERE),
-            Some(said) => Geo::parse(said).map_err(|_| UsageRefused::UnknownWord { field: "inference_geo" }),
+            None | Some("global" | "not_available") => Geo::ANYWHERE,
+            Some(said) => Geo::parse(said).unwrap_or_else(|_| {
+                notes.add("inference_geo");
+                Geo::ANYWHERE
+            }),
         }
+    }
+}
+
+fn both<T>(earlier: Option<T>, later: Option<T>, merge: impl Fn(T, T) -> T) -> Option<T> {
+    match (earlier, later) {
+        (Some(earlier), Some(later)) => Some(merge(earlier, later)),
+        (earlier, later) => later.or(earlier),
     }
 }
 
@@ -131,8 +164,8 @@ mod tests {
             "server_tool_use": { "web_search_requests": 2, "web_fetch_requests": 1 },
             "service_tier": "priority", "inference_geo": "us", "unheard_of": []
         }))
-        .normalised()
-        .unwrap();
+        .read()
+        .usage;
         let expected = TokenUsage {
             uncached_input: 10,
             cache_read: 2000,
@@ -147,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn later_events_overwrite_what_they_say() {
+    fn later_events_add_to_what_was_said() {
         let start = read(json!({ "input_tokens": 3, "cache_creation_input_tokens": 100, "cache_read_input_tokens": 50,
             "cache_creation": { "ephemeral_5m_input_tokens": 40, "ephemeral_1h_input_tokens": 60 },
             "output_tokens": 1, "service_tier": "standard", "inference_geo": "us" }));
@@ -156,52 +189,59 @@ mod tests {
         assert_eq!(merged, ClaudeUsage { output_tokens: Some(7), ..start });
         let repeats = read(json!({ "input_tokens": 5, "cache_read_input_tokens": 0, "output_tokens": 9,
             "server_tool_use": { "web_search_requests": 1 } }));
-        let tokens = merged.followed_by(repeats).normalised().unwrap().tokens;
-        assert_eq!((tokens.uncached_input, tokens.cache_read, tokens.visible_output), (5, 0, 9));
+        let tokens = merged.followed_by(repeats).read().usage.tokens;
+        assert_eq!((tokens.uncached_input, tokens.cache_read, tokens.visible_output), (5, 50, 9));
         assert_eq!((tokens.cache_write_short, tokens.cache_write_long), (40, 60));
         assert_eq!(tokens.tool_calls.web_search, 1);
     }
 
     #[test]
     fn writes_that_are_not_told_apart_are_short() {
-        let usage = read(json!({ "cache_creation_input_tokens": 100 })).normalised().unwrap().tokens;
+        let usage = read(json!({ "cache_creation_input_tokens": 100 })).read().usage.tokens;
         assert_eq!((usage.cache_write_short, usage.cache_write_long), (100, 0));
-        let usage = read(json!({ "cache_creation": { "ephemeral_1h_input_tokens": 5 } })).normalised().unwrap().tokens;
+        let usage = read(json!({ "cache_creation": { "ephemeral_1h_input_tokens": 5 } })).read().usage.tokens;
         assert_eq!((usage.cache_write_short, usage.cache_write_long), (0, 5));
         let grown = read(json!({ "cache_creation_input_tokens": 9, "cache_creation": {
             "ephemeral_5m_input_tokens": 1, "ephemeral_1h_input_tokens": 5 } }));
-        let usage = grown.normalised().unwrap().tokens;
+        let usage = grown.read().usage.tokens;
         assert_eq!((usage.cache_write_short, usage.cache_write_long), (4, 5));
     }
 
     #[test]
     fn fast_goes_before_the_tier_and_silence_is_standard() {
-        let of = |usage| read(usage).normalised().map(|usage| (usage.tier, usage.geo));
-        assert_eq!(of(json!({})), Ok((Tier::Standard, Geo::ANYWHERE)));
+        let of = |usage| {
+            let read = read(usage).read();
+            (read.usage.tier, read.usage.geo, read.odd_fields)
+        };
+        assert_eq!(of(json!({})), (Tier::Standard, Geo::ANYWHERE, vec![]));
         assert_eq!(
             of(json!({ "speed": "standard", "inference_geo": "not_available", "service_tier": "batch" })),
-            Ok((Tier::Batch, Geo::ANYWHERE))
+            (Tier::Batch, Geo::ANYWHERE, vec![])
         );
-        assert_eq!(of(json!({ "speed": "fast", "service_tier": "standard" })), Ok((Tier::Fast, Geo::ANYWHERE)));
+        assert_eq!(of(json!({ "speed": "fast", "service_tier": "standard" })), (Tier::Fast, Geo::ANYWHERE, vec![]));
     }
 
     #[test]
-    fn a_report_that_contradicts_itself_is_refused() {
-        for (usage, why) in [
-            (json!({ "output_tokens": -7 }), UsageRefused::NotACount { field: "output_tokens", count: -7 }),
+    fn a_word_or_a_sum_that_is_not_understood_takes_no_number_with_it() {
+        for (mut usage, input, odd) in [
+            (json!({ "service_tier": "flexi" }), 3_000, "service_tier"),
+            (json!({ "speed": "turbo" }), 3_000, "speed"),
+            (json!({ "inference_geo": "The Moon" }), 3_000, "inference_geo"),
+            (json!({ "server_tool_use": { "web_search_requests": -1 } }), 3_000, "web_search_requests"),
             (
                 json!({ "cache_creation_input_tokens": 3, "cache_creation": { "ephemeral_5m_input_tokens": 4 } }),
-                UsageRefused::PartsExceed { whole: "cache_creation_input_tokens", parts: 4, total: 3 },
+                3_004,
+                "cache_creation_input_tokens",
             ),
-            (
-                json!({ "server_tool_use": { "web_search_requests": -1 } }),
-                UsageRefused::NotACount { field: "web_search_requests", count: -1 },
-            ),
-            (json!({ "service_tier": "gold" }), UsageRefused::UnknownWord { field: "service_tier" }),
-            (json!({ "speed": "warp" }), UsageRefused::UnknownWord { field: "speed" }),
-            (json!({ "inference_geo": "The Moon" }), UsageRefused::UnknownWord { field: "inference_geo" }),
+            (json!({ "cache_read_input_tokens": -5 }), 3_000, "cache_read_input_tokens"),
         ] {
-            assert_eq!(read(usage.clone()).normalised(), Err(why), "{usage}");
+            (usage["input_tokens"], usage["output_tokens"]) = (json!(3_000), json!("1000"));
+            let read = read(usage.clone()).read();
+            assert_eq!((read.usage.tokens.input(), read.usage.tokens.output()), (input, 1_000), "{usage}");
+            assert_eq!(read.odd_fields, [odd], "{usage}");
         }
+        let odd =
+            read(json!({ "input_tokens": 7, "output_tokens": {}, "service_tier": 5, "cache_creation": [] })).read();
+        assert_eq!((odd.usage.tokens.input(), odd.tells_input, odd.tells_output), (7, true, false));
     }
 }

@@ -1,8 +1,8 @@
 //! Delivery: what of an answer has come, and what is billed for it.
 //!
-//! A whole answer is billed as the provider says. One that broke off, or of which the provider says nothing that can be
-//! believed, is billed by the text that was delivered and by what is known to have gone in: never zero, and never less than
-//! the provider itself had said by then.
+//! A whole answer is billed as the provider says, each number for itself. What it does not tell, and what one that broke off
+//! had not told yet, is billed by the text that was delivered and by what is known to have gone in: never less than the
+//! provider itself had said by then.
 
 use super::conversation::{Delta, FinishReason};
 use super::reports::ReportedUsage;
@@ -45,24 +45,36 @@ impl Delivery {
         self.output_tokens > 0
     }
 
-    /// What is billed. The built-in provider's calls are marked as such, however they ended.
+    /// The fields of the provider's report that could not be taken as they stood.
+    pub fn odd_fields(&self) -> Vec<&'static str> {
+        self.reported.as_ref().map(|reported| reported.read().odd_fields).unwrap_or_default()
+    }
+
+    /// What is billed: each number that the provider told, and an estimate of each that it did not. The built-in provider's calls
+    /// are marked as such, however they ended.
     pub fn billed(&self, is_sandbox: bool) -> CallUsage {
-        // A report of nothing at all is none.
-        let said = self.reported.as_ref().and_then(|reported| reported.normalised().ok());
-        let said = said.filter(|usage| usage.tokens.total() > 0);
-        let source = match (&said, self.is_whole) {
-            (Some(_), true) => UsageSource::Provider,
-            (None, true) => UsageSource::Estimated,
-            (_, false) => UsageSource::Partial,
-        };
-        let mut usage = said.unwrap_or_else(|| {
-            CallUsage::standard(TokenUsage { uncached_input: self.input_tokens, ..TokenUsage::default() })
-        });
-        if source != UsageSource::Provider {
+        let read = self.reported.as_ref().map(ReportedUsage::read);
+        let (tells_input, tells_output) =
+            read.as_ref().map_or((false, false), |read| (read.tells_input, read.tells_output));
+        let total = read.as_ref().and_then(|read| read.total);
+        let mut usage = read.map_or_else(|| CallUsage::standard(TokenUsage::default()), |read| read.usage);
+        // Before its end, nothing may stand for what is not known yet.
+        let has_input = tells_input && (self.is_whole || usage.tokens.input() > 0);
+        if !has_input {
+            usage.tokens.uncached_input = usage.tokens.uncached_input.max(self.input_tokens);
+        }
+        if !tells_output || !self.is_whole {
             let missing = self.output_tokens.saturating_sub(usage.tokens.output());
             usage.tokens.visible_output = usage.tokens.visible_output.saturating_add(missing);
+            usage = usage.up_to(total);
         }
-        usage.source = if is_sandbox { UsageSource::Sandbox } else { source };
+        let is_told = has_input && (tells_output || self.output_tokens == 0);
+        usage.source = match (is_told, self.is_whole) {
+            _ if is_sandbox => UsageSource::Sandbox,
+            (true, true) => UsageSource::Provider,
+            (false, true) => UsageSource::Estimated,
+            (_, false) => UsageSource::Partial,
+        };
         usage
     }
 }
@@ -100,9 +112,17 @@ mod tests {
         delivery.is_whole = true;
         assert_eq!(parts(&delivery.billed(false)), (50, 7, UsageSource::Estimated));
         delivery.add(&[], 0, Some(openai(-4, 2)));
-        assert_eq!(parts(&delivery.billed(false)), (50, 7, UsageSource::Estimated), "no count is negative");
+        assert_eq!(parts(&delivery.billed(false)), (50, 2, UsageSource::Estimated), "no count is negative");
+        delivery.reported = Some(openai(9, -2));
+        assert_eq!(parts(&delivery.billed(false)), (9, 7, UsageSource::Estimated), "each number stands for itself");
         delivery.reported = Some(openai(0, 0));
-        assert_eq!(parts(&delivery.billed(false)), (50, 7, UsageSource::Estimated), "no call uses nothing");
+        assert_eq!(parts(&delivery.billed(false)), (0, 0, UsageSource::Provider), "nothing is told too");
+        delivery.is_whole = false;
+        assert_eq!(
+            parts(&delivery.billed(false)),
+            (50, 7, UsageSource::Partial),
+            "before the end it is told of nobody"
+        );
     }
 
     #[test]

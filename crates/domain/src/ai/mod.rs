@@ -8,9 +8,11 @@ mod claude;
 mod conversation;
 mod delivery;
 mod gemini;
+mod input;
 mod models;
 mod openai;
 mod reports;
+mod told;
 mod usage;
 
 pub use breaker::{Admission, AttemptOutcome, Breaker, BreakerRules, BreakerState};
@@ -20,9 +22,10 @@ pub use conversation::{
 };
 pub use delivery::Delivery;
 pub use gemini::GeminiUsage;
+pub use input::{BYTES_A_TOKEN, BYTES_A_TOKEN_HELD, InputSize};
 pub use models::{CLAUDE_OUTPUT_UNASKED, ModelId, ModelRefused, Provider, UnknownProvider};
 pub use openai::OpenAiUsage;
-pub use reports::{ReportedUsage, UsageRefused};
+pub use reports::{ReportedUsage, UsageReading};
 pub use usage::{
     CallUsage, Geo, GeoRefused, TOKENS_MAX, Tier, TokenUsage, ToolCalls, UnknownSource, UnknownTier, UsageSource,
 };

@@ -3,26 +3,22 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::reports::{UsageRefused, count, hold_to_total, rest};
+use super::reports::{UsageReading, largest};
+use super::told::{Notes, Told};
 use super::usage::{CallUsage, Geo, Tier, TokenUsage, ToolCalls, UsageSource};
 
-/// `usage` as it is sent. Fields that are absent or null count nothing, and fields that we do not know are passed over.
+/// `usage` as it is sent. Fields that are absent or null say nothing, and fields that we do not know are passed over.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default)]
+#[serde(from = "Told")]
 pub struct OpenAiUsage {
-    #[serde(alias = "input_tokens")]
     pub prompt_tokens: Option<i64>,
-    #[serde(alias = "output_tokens")]
     pub completion_tokens: Option<i64>,
     pub total_tokens: Option<i64>,
-    #[serde(alias = "input_tokens_details")]
     pub prompt_tokens_details: Option<PromptDetails>,
-    #[serde(alias = "output_tokens_details")]
     pub completion_tokens_details: Option<CompletionDetails>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PromptDetails {
     pub cached_tokens: Option<i64>,
     pub cache_write_tokens: Option<i64>,
@@ -31,16 +27,14 @@ pub struct PromptDetails {
     pub image_tokens: Option<i64>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CacheWriteDetails {
     pub ttl_30m_tokens: Option<i64>,
     pub ttl_12h_tokens: Option<i64>,
 }
 
 /// Accepted and rejected predictions are in the completion and cost what the rest of it costs, so nobody asks for them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[expect(clippy::struct_field_names, reason = "the names are the provider's")]
 pub struct CompletionDetails {
     pub reasoning_tokens: Option<i64>,
@@ -48,65 +42,112 @@ pub struct CompletionDetails {
     pub image_tokens: Option<i64>,
 }
 
+/// Chat completions and responses say the same in other words.
+impl From<Told> for OpenAiUsage {
+    fn from(told: Told) -> Self {
+        let prompt = told.part(&["prompt_tokens_details", "input_tokens_details"]);
+        let completion = told.part(&["completion_tokens_details", "output_tokens_details"]);
+        let writes = |details: &Told| CacheWriteDetails {
+            ttl_30m_tokens: details.number(&["ttl_30m_tokens"]),
+            ttl_12h_tokens: details.number(&["ttl_12h_tokens"]),
+        };
+        Self {
+            prompt_tokens: told.number(&["prompt_tokens", "input_tokens"]),
+            completion_tokens: told.number(&["completion_tokens", "output_tokens"]),
+            total_tokens: told.number(&["total_tokens"]),
+            prompt_tokens_details: prompt.map(|details| PromptDetails {
+                cached_tokens: details.number(&["cached_tokens"]),
+                cache_write_tokens: details.number(&["cache_write_tokens"]),
+                cache_write_tokens_details: details.part(&["cache_write_tokens_details"]).map(writes),
+                audio_tokens: details.number(&["audio_tokens"]),
+                image_tokens: details.number(&["image_tokens"]),
+            }),
+            completion_tokens_details: completion.map(|details| CompletionDetails {
+                reasoning_tokens: details.number(&["reasoning_tokens"]),
+                audio_tokens: details.number(&["audio_tokens"]),
+                image_tokens: details.number(&["image_tokens"]),
+            }),
+        }
+    }
+}
+
 impl OpenAiUsage {
+    /// After a later report of the same call: each is the whole so far, and none takes a number back.
+    #[must_use]
+    pub fn followed_by(self, later: Self) -> Self {
+        Self {
+            prompt_tokens: largest(self.prompt_tokens, later.prompt_tokens),
+            completion_tokens: largest(self.completion_tokens, later.completion_tokens),
+            total_tokens: largest(self.total_tokens, later.total_tokens),
+            prompt_tokens_details: later.prompt_tokens_details.or(self.prompt_tokens_details),
+            completion_tokens_details: later.completion_tokens_details.or(self.completion_tokens_details),
+        }
+    }
+
     /// In our parts, at the tier that the answer names beside its usage.
-    pub fn normalised(&self, service_tier: Option<&str>) -> Result<CallUsage, UsageRefused> {
-        let no_prompt_details = PromptDetails::default();
-        let of_prompt = self.prompt_tokens_details.as_ref().unwrap_or(&no_prompt_details);
-        let no_completion_details = CompletionDetails::default();
-        let of_completion = self.completion_tokens_details.as_ref().unwrap_or(&no_completion_details);
-        let prompt = count("prompt_tokens", self.prompt_tokens)?;
-        let completion = count("completion_tokens", self.completion_tokens)?;
-        let cached = count("cached_tokens", of_prompt.cached_tokens)?;
-        let (cache_write_short, cache_write_long) = cache_writes(of_prompt)?;
-        let audio_input = count("audio_tokens", of_prompt.audio_tokens)?;
-        let image_input = count("image_tokens", of_prompt.image_tokens)?;
-        let reasoning_output = count("reasoning_tokens", of_completion.reasoning_tokens)?;
-        let audio_output = count("audio_tokens", of_completion.audio_tokens)?;
-        let image_output = count("image_tokens", of_completion.image_tokens)?;
+    pub fn read(&self, service_tier: Option<&str>) -> UsageReading {
+        let mut notes = Notes::default();
+        let prompt = notes.count("prompt_tokens", self.prompt_tokens);
+        let completion = notes.count("completion_tokens", self.completion_tokens);
+        let total = notes.count("total_tokens", self.total_tokens);
+        let without = |other: Option<u64>| total.zip(other).map(|(total, other)| total.saturating_sub(other));
+        let (prompt, completion) = (prompt.or_else(|| without(completion)), completion.or_else(|| without(prompt)));
+        let mut tokens = TokenUsage::default();
+        self.read_prompt(prompt.unwrap_or_default(), &mut tokens, &mut notes);
+        self.read_completion(completion.unwrap_or_default(), &mut tokens, &mut notes);
+        let tier = tier(service_tier, &mut notes);
+        let usage = CallUsage { tokens, tier, geo: Geo::ANYWHERE, source: UsageSource::Provider };
+        UsageReading::of(usage, prompt.is_some(), completion.is_some(), total, "total_tokens", notes)
+    }
+
+    fn read_prompt(&self, prompt: u64, tokens: &mut TokenUsage, notes: &mut Notes) {
+        let Some(details) = &self.prompt_tokens_details else {
+            tokens.uncached_input = prompt;
+            return;
+        };
+        let cached = notes.part("cached_tokens", details.cached_tokens);
+        let writes = details.cache_write_tokens_details.as_ref();
+        let short = notes.part("ttl_30m_tokens", writes.and_then(|writes| writes.ttl_30m_tokens));
+        let long = notes.part("ttl_12h_tokens", writes.and_then(|writes| writes.ttl_12h_tokens));
+        let (short, long) = notes.cache_writes("cache_write_tokens", details.cache_write_tokens, short, long);
+        let audio = notes.part("audio_tokens", details.audio_tokens);
+        let image = notes.part("image_tokens", details.image_tokens);
+        let is_within = |parts: [u64; 4]| parts.into_iter().fold(0, u64::saturating_add) <= prompt;
         // Sound and pictures may have come from the cache, and then they stand in both numbers. Which did is not told:
         // they are billed as sound and pictures, and the cache gives way, so that nothing is billed twice.
-        let others = [cache_write_short, cache_write_long, audio_input, image_input];
-        let beside_the_cache = rest("prompt_tokens", prompt, &others)?;
-        rest("prompt_tokens", prompt, &[cached, cache_write_short, cache_write_long])?;
-        let cache_read = cached.min(beside_the_cache);
-        let tokens = TokenUsage {
-            uncached_input: beside_the_cache - cache_read,
-            cache_read,
-            cache_write_short,
-            cache_write_long,
-            audio_input,
-            image_input,
-            visible_output: rest("completion_tokens", completion, &[reasoning_output, audio_output, image_output])?,
-            reasoning_output,
-            audio_output,
-            image_output,
-            tool_calls: ToolCalls::default(),
+        let cache_read = if is_within([cached, short, long, 0]) && is_within([short, long, audio, image]) {
+            cached.min(prompt - short - long - audio - image)
+        } else {
+            cached
         };
-        let usage = CallUsage { tokens, tier: tier(service_tier)?, geo: Geo::ANYWHERE, source: UsageSource::Provider };
-        hold_to_total(usage, "total_tokens", self.total_tokens)
+        tokens.uncached_input = notes.rest("prompt_tokens", prompt, &[cache_read, short, long, audio, image]);
+        (tokens.cache_read, tokens.cache_write_short, tokens.cache_write_long) = (cache_read, short, long);
+        (tokens.audio_input, tokens.image_input) = (audio, image);
+    }
+
+    fn read_completion(&self, completion: u64, tokens: &mut TokenUsage, notes: &mut Notes) {
+        let no_details = CompletionDetails::default();
+        let details = self.completion_tokens_details.as_ref().unwrap_or(&no_details);
+        let reasoning = notes.part("reasoning_tokens", details.reasoning_tokens);
+        let audio = notes.part("audio_tokens", details.audio_tokens);
+        let image = notes.part("image_tokens", details.image_tokens);
+        tokens.visible_output = notes.rest("completion_tokens", completion, &[reasoning, audio, image]);
+        (tokens.reasoning_output, tokens.audio_output, tokens.image_output) = (reasoning, audio, image);
+        tokens.tool_calls = ToolCalls::default();
     }
 }
 
-/// What was written to a cache, for minutes and for hours. Where the answer tells only the sum, it was the default.
-fn cache_writes(details: &PromptDetails) -> Result<(u64, u64), UsageRefused> {
-    let told = |details: &CacheWriteDetails| {
-        Ok((count("ttl_30m_tokens", details.ttl_30m_tokens)?, count("ttl_12h_tokens", details.ttl_12h_tokens)?))
-    };
-    let (short, long) = details.cache_write_tokens_details.as_ref().map_or(Ok((0, 0)), told)?;
-    if details.cache_write_tokens.is_none() {
-        return Ok((short, long));
-    }
-    let written = count("cache_write_tokens", details.cache_write_tokens)?;
-    let unsaid = rest("cache_write_tokens", written, &[short, long])?;
-    Ok((short + unsaid, long))
-}
-
-/// Capacity that was bought beforehand (`scale`) has no price a token; it counts as standard.
-fn tier(service_tier: Option<&str>) -> Result<Tier, UsageRefused> {
+/// Capacity that was bought beforehand (`scale`) has no price a token; it counts as standard, and so does a word of which
+/// nobody knows what it costs.
+fn tier(service_tier: Option<&str>, notes: &mut Notes) -> Tier {
     match service_tier {
-        None | Some("auto" | "default" | "standard" | "scale") => Ok(Tier::Standard),
-        Some(other) => other.parse().map_err(|_| UsageRefused::UnknownWord { field: "service_tier" }),
+        None | Some("auto" | "default" | "standard" | "scale") => Tier::Standard,
+        // What it was called before.
+        Some("fast") => Tier::Priority,
+        Some(other) => other.parse().unwrap_or_else(|_| {
+            notes.add("service_tier");
+            Tier::Standard
+        }),
     }
 }
 
@@ -116,9 +157,8 @@ mod tests {
 
     use super::*;
 
-    fn of(usage: serde_json::Value) -> Result<TokenUsage, UsageRefused> {
-        let usage: OpenAiUsage = serde_json::from_value(usage).unwrap();
-        usage.normalised(None).map(|usage| usage.tokens)
+    fn of(usage: serde_json::Value) -> TokenUsage {
+        serde_json::from_value::<OpenAiUsage>(usage).unwrap().read(None).usage.tokens
     }
 
     #[test]
@@ -129,8 +169,7 @@ mod tests {
                 "image_tokens": 20, "text_tokens": 950 },
             "completion_tokens_details": { "reasoning_tokens": 200, "audio_tokens": 10,
                 "accepted_prediction_tokens": 5, "rejected_prediction_tokens": 7 }
-        }))
-        .unwrap();
+        }));
         let expected = TokenUsage {
             uncached_input: 250,
             cache_read: 600,
@@ -153,8 +192,7 @@ mod tests {
             "input_tokens_details": { "cached_tokens": 100, "cache_write_tokens": 300,
                 "cache_write_tokens_details": { "ttl_30m_tokens": 90, "ttl_12h_tokens": 200 } },
             "output_tokens_details": { "reasoning_tokens": 40 }
-        }))
-        .unwrap();
+        }));
         assert_eq!((usage.uncached_input, usage.cache_read), (100, 100));
         assert_eq!((usage.cache_write_short, usage.cache_write_long), (100, 200), "what is not said was the default");
         assert_eq!((usage.visible_output, usage.reasoning_output), (10, 40));
@@ -162,60 +200,76 @@ mod tests {
 
     #[test]
     fn silence_and_null_count_nothing() {
-        assert_eq!(of(json!({})), Ok(TokenUsage::default()));
+        assert_eq!(of(json!({})), TokenUsage::default());
         let usage = of(json!({ "prompt_tokens": 8, "total_tokens": 8, "completion_tokens": null,
             "prompt_tokens_details": null, "completion_tokens_details": { "reasoning_tokens": null } }));
-        assert_eq!(usage, Ok(TokenUsage { uncached_input: 8, ..TokenUsage::default() }));
+        assert_eq!(usage, TokenUsage { uncached_input: 8, ..TokenUsage::default() });
     }
 
     #[test]
     fn cached_sound_is_billed_once() {
         let usage = of(json!({ "prompt_tokens": 100,
-            "prompt_tokens_details": { "cached_tokens": 90, "audio_tokens": 40 } }))
-        .unwrap();
+            "prompt_tokens_details": { "cached_tokens": 90, "audio_tokens": 40 } }));
         assert_eq!((usage.audio_input, usage.cache_read, usage.uncached_input, usage.input()), (40, 60, 0, 100));
     }
 
     #[test]
-    fn a_report_that_contradicts_itself_is_refused() {
-        let exceeds = |parts, total| UsageRefused::PartsExceed { whole: "prompt_tokens", parts, total };
-        for (usage, why) in [
-            (json!({ "prompt_tokens": -1 }), UsageRefused::NotACount { field: "prompt_tokens", count: -1 }),
-            (
-                json!({ "completion_tokens": 9_000_000_000_i64 }),
-                UsageRefused::NotACount { field: "completion_tokens", count: 9_000_000_000 },
-            ),
-            (json!({ "prompt_tokens": 5, "prompt_tokens_details": { "cached_tokens": 6 } }), exceeds(6, 5)),
-            (json!({ "prompt_tokens": 5, "prompt_tokens_details": { "audio_tokens": 6 } }), exceeds(6, 5)),
-            (
-                json!({ "completion_tokens": 5, "completion_tokens_details": { "reasoning_tokens": 6 } }),
-                UsageRefused::PartsExceed { whole: "completion_tokens", parts: 6, total: 5 },
-            ),
+    fn of_two_readings_the_larger_counts() {
+        let reasoning = |tokens| json!({ "reasoning_tokens": tokens });
+        for (usage, input, output, odd) in [
+            (json!({ "prompt_tokens": 5, "prompt_tokens_details": { "cached_tokens": 6 } }), 11, 0, "prompt_tokens"),
+            (json!({ "prompt_tokens": 5, "prompt_tokens_details": { "audio_tokens": 6 } }), 11, 0, "prompt_tokens"),
+            (json!({ "completion_tokens": 5, "completion_tokens_details": reasoning(6) }), 0, 11, "completion_tokens"),
             (
                 json!({ "prompt_tokens": 9, "prompt_tokens_details": { "cache_write_tokens": 5,
                     "cache_write_tokens_details": { "ttl_30m_tokens": 3, "ttl_12h_tokens": 3 } } }),
-                UsageRefused::PartsExceed { whole: "cache_write_tokens", parts: 6, total: 5 },
+                9,
+                0,
+                "cache_write_tokens",
             ),
-            (
-                json!({ "prompt_tokens": 5, "completion_tokens": 6, "total_tokens": 12 }),
-                UsageRefused::TotalDiffers { parts: 11, total: 12 },
-            ),
+            (json!({ "prompt_tokens": 5, "completion_tokens": 6, "total_tokens": 12 }), 5, 7, "total_tokens"),
+            (json!({ "prompt_tokens": 5, "completion_tokens": 6, "total_tokens": 3 }), 5, 6, "total_tokens"),
+            (json!({ "prompt_tokens": 9_000_000_000_u64, "completion_tokens": 6 }), 1_000_000_000, 6, "prompt_tokens"),
+            (json!({ "prompt_tokens": 5, "completion_tokens": -6 }), 5, 0, "completion_tokens"),
         ] {
-            assert_eq!(of(usage.clone()), Err(why), "{usage}");
+            let read = serde_json::from_value::<OpenAiUsage>(usage.clone()).unwrap().read(None);
+            assert_eq!((read.usage.tokens.input(), read.usage.tokens.output()), (input, output), "{usage}");
+            assert_eq!(read.odd_fields, [odd], "{usage}");
         }
-        assert!(serde_json::from_value::<OpenAiUsage>(json!({ "prompt_tokens": "5" })).is_err());
-        assert!(serde_json::from_value::<OpenAiUsage>(json!({ "prompt_tokens": 1e30 })).is_err());
+    }
+
+    #[test]
+    fn reasoning_that_stands_beside_the_completion_is_told_by_the_total() {
+        let usage = of(json!({ "prompt_tokens": 10, "completion_tokens": 50, "total_tokens": 90,
+            "completion_tokens_details": { "reasoning_tokens": 30 } }));
+        assert_eq!((usage.visible_output, usage.reasoning_output), (50, 30));
+    }
+
+    #[test]
+    fn one_number_that_is_none_takes_no_other_with_it() {
+        let read = |usage| serde_json::from_value::<OpenAiUsage>(usage).unwrap().read(Some("ultra"));
+        let usage = read(json!({ "prompt_tokens": "3000", "completion_tokens": 1000.0, "total_tokens": {},
+            "prompt_tokens_details": [], "completion_tokens_details": "none" }));
+        assert_eq!((usage.usage.tokens.uncached_input, usage.usage.tokens.visible_output), (3_000, 1_000));
+        assert_eq!((usage.usage.tier, usage.odd_fields), (Tier::Standard, vec!["service_tier"]));
+        let half = read(json!({ "prompt_tokens": 7, "completion_tokens": [] }));
+        assert_eq!((half.usage.tokens.input(), half.tells_input, half.tells_output), (7, true, false));
+        let both = read(json!({ "prompt_tokens": 7, "input_tokens": 8, "output_tokens": 1 }));
+        assert_eq!((both.usage.tokens.input(), both.tells_output), (8, true));
+        let embedded = read(json!({ "prompt_tokens": 7, "total_tokens": 7 }));
+        assert_eq!((embedded.usage.tokens.total(), embedded.tells_output), (7, true));
     }
 
     #[test]
     fn the_tier_is_the_one_that_was_used() {
-        let tier = |name| OpenAiUsage::default().normalised(name).map(|usage| usage.tier);
-        for name in [None, Some("auto"), Some("default"), Some("scale")] {
-            assert_eq!(tier(name), Ok(Tier::Standard));
+        let tier = |name| OpenAiUsage::default().read(name).usage.tier;
+        for name in [None, Some("auto"), Some("default"), Some("scale"), Some("turbo"), Some("")] {
+            assert_eq!(tier(name), Tier::Standard);
         }
-        for (name, expected) in [("flex", Tier::Flex), ("priority", Tier::Priority), ("batch", Tier::Batch)] {
-            assert_eq!(tier(Some(name)), Ok(expected));
+        for (name, expected) in
+            [("flex", Tier::Flex), ("priority", Tier::Priority), ("fast", Tier::Priority), ("batch", Tier::Batch)]
+        {
+            assert_eq!(tier(Some(name)), expected);
         }
-        assert_eq!(tier(Some("turbo")), Err(UsageRefused::UnknownWord { field: "service_tier" }));
     }
 }

@@ -1,25 +1,12 @@
 //! What a provider reported, whichever it was: merged as it comes in, then brought into our parts.
 
 use serde::Serialize;
-use thiserror::Error;
 
 use super::claude::ClaudeUsage;
 use super::gemini::GeminiUsage;
 use super::openai::OpenAiUsage;
-use super::usage::{CallUsage, TOKENS_MAX};
-
-/// Why a report is not believed. Whoever bills then has the text to estimate from, and says so.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum UsageRefused {
-    #[error("`{field}` is {count}, which is no count")]
-    NotACount { field: &'static str, count: i64 },
-    #[error("the parts of `{whole}` come to {parts}, and it is {total}")]
-    PartsExceed { whole: &'static str, parts: u64, total: u64 },
-    #[error("the parts come to {parts} tokens, and the provider's total is {total}")]
-    TotalDiffers { parts: u64, total: u64 },
-    #[error("`{field}` says a word that is not known, so its price is not")]
-    UnknownWord { field: &'static str },
-}
+use super::told::Notes;
+use super::usage::CallUsage;
 
 /// The usage of one call in the provider's own form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -31,77 +18,132 @@ pub enum ReportedUsage {
     Gemini(GeminiUsage),
 }
 
+/// A report in our parts. Each number in it stands for itself: a word or a sum that nobody understands takes none with it, and
+/// where two readings differ the larger one counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageReading {
+    /// What was told, and nothing for what was not.
+    pub usage: CallUsage,
+    /// Whether it says what went in, and what came out: 0 is said too.
+    pub tells_input: bool,
+    pub tells_output: bool,
+    /// Input and output together, where that was told.
+    pub total: Option<u64>,
+    /// The fields that could not be taken as they stood, for the log.
+    pub odd_fields: Vec<&'static str>,
+}
+
+impl UsageReading {
+    /// What a told total has beyond the parts came out: it is the dearer of both.
+    pub(super) fn of(
+        usage: CallUsage,
+        tells_input: bool,
+        tells_output: bool,
+        total: Option<u64>,
+        total_field: &'static str,
+        mut notes: Notes,
+    ) -> Self {
+        let mut reading = Self { usage, tells_input, tells_output, total, odd_fields: Vec::new() };
+        if tells_input && tells_output {
+            if total.is_some_and(|total| total != reading.usage.tokens.total()) {
+                notes.add(total_field);
+            }
+            reading.usage = reading.usage.clone().up_to(total);
+        }
+        Self { odd_fields: notes.0, ..reading }
+    }
+}
+
 impl ReportedUsage {
-    /// What is known after another report of the same call. Claude's reports lie over each other field by field; of the
-    /// others the last one holds, since each is the whole.
+    /// What is known after another report of the same call. Of two numbers the larger one holds: all of them are cumulative.
     #[must_use]
     pub fn followed_by(self, later: Self) -> Self {
         match (self, later) {
             (Self::Claude(earlier), Self::Claude(later)) => Self::Claude(earlier.followed_by(later)),
+            (Self::Gemini(earlier), Self::Gemini(later)) => Self::Gemini(earlier.followed_by(later)),
+            (Self::OpenAi(earlier, tier), Self::OpenAi(later, later_tier)) => {
+                Self::OpenAi(earlier.followed_by(later), later_tier.or(tier))
+            }
             (_, later) => later,
         }
     }
 
-    /// In our parts, if the report is whole in itself.
-    pub fn normalised(&self) -> Result<CallUsage, UsageRefused> {
+    /// In our parts.
+    pub fn read(&self) -> UsageReading {
         match self {
-            Self::OpenAi(usage, tier) => usage.normalised(tier.as_deref()),
-            Self::Claude(usage) => usage.normalised(),
-            Self::Gemini(usage) => usage.normalised(),
+            Self::OpenAi(usage, tier) => usage.read(tier.as_deref()),
+            Self::Claude(usage) => usage.read(),
+            Self::Gemini(usage) => usage.read(),
         }
     }
 }
 
-/// A count as a provider reports it; silence is none.
-pub(super) fn count(field: &'static str, reported: Option<i64>) -> Result<u64, UsageRefused> {
-    let reported = reported.unwrap_or_default();
-    let refused = UsageRefused::NotACount { field, count: reported };
-    u64::try_from(reported).ok().filter(|count| *count <= TOKENS_MAX).ok_or(refused)
-}
-
-/// What is left of a whole without these parts.
-pub(super) fn rest(whole: &'static str, total: u64, parts: &[u64]) -> Result<u64, UsageRefused> {
-    let parts = parts.iter().copied().fold(0, u64::saturating_add);
-    total.checked_sub(parts).ok_or(UsageRefused::PartsExceed { whole, parts, total })
-}
-
-/// Holds our parts to the provider's own total, where it told one.
-pub(super) fn hold_to_total(
-    usage: CallUsage,
-    field: &'static str,
-    total: Option<i64>,
-) -> Result<CallUsage, UsageRefused> {
-    let parts = usage.tokens.total();
-    match total {
-        None => Ok(usage),
-        Some(_) => match count(field, total)? {
-            total if total == parts => Ok(usage),
-            total => Err(UsageRefused::TotalDiffers { parts, total }),
-        },
-    }
+/// The larger of two numbers, or the one that was told.
+pub(super) fn largest(earlier: Option<i64>, later: Option<i64>) -> Option<i64> {
+    earlier.max(later)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
     use super::*;
 
     #[test]
-    fn of_whole_reports_the_last_one_holds() {
+    fn of_cumulative_reports_the_larger_number_holds() {
         let gemini = |prompt| GeminiUsage { prompt_token_count: Some(prompt), ..GeminiUsage::default() };
         let merged = ReportedUsage::Gemini(gemini(5)).followed_by(ReportedUsage::Gemini(gemini(7)));
-        assert_eq!(merged.normalised().unwrap().tokens.uncached_input, 7);
+        assert_eq!(merged.read().usage.tokens.uncached_input, 7);
         let openai = |prompt| OpenAiUsage { prompt_tokens: Some(prompt), ..OpenAiUsage::default() };
-        let first = ReportedUsage::OpenAi(openai(1), None);
-        let merged = first.followed_by(ReportedUsage::OpenAi(openai(2), Some("flex".into()))).normalised().unwrap();
+        let first = ReportedUsage::OpenAi(openai(2), None);
+        let merged = first.followed_by(ReportedUsage::OpenAi(openai(0), Some("flex".into()))).read().usage;
         assert_eq!((merged.tokens.uncached_input, merged.tier.as_str()), (2, "flex"));
     }
 
-    #[test]
-    fn a_count_is_neither_negative_nor_absurd() {
-        assert_eq!(count("n", None), Ok(0));
-        assert_eq!(count("n", Some(1_000_000_000)), Ok(TOKENS_MAX));
-        for bad in [-1, i64::MIN, 1_000_000_001, i64::MAX] {
-            assert_eq!(count("n", Some(bad)), Err(UsageRefused::NotACount { field: "n", count: bad }));
+    fn any_number() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            (0_u64..100_000).prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            (0_u64..9_999).prop_map(|number| Value::from(number.to_string())),
+            prop_oneof![Just(Value::Null), Just(json!({})), Just(json!([1])), Just(json!("many")), Just(json!(true))],
+        ]
+    }
+
+    /// A number as it plainly stands there.
+    fn plain(value: &Value) -> u64 {
+        value.as_u64().unwrap_or_default().min(crate::ai::TOKENS_MAX)
+    }
+
+    proptest! {
+        #[test]
+        fn no_report_is_read_as_less_than_its_plain_numbers(
+            numbers in prop::collection::vec(any_number(), 8), word in prop::option::of(".{0,9}"),
+        ) {
+            let n = |place: usize| numbers[place].clone();
+            let openai = json!({ "prompt_tokens": n(0), "completion_tokens": n(1), "total_tokens": n(2),
+                "prompt_tokens_details": { "cached_tokens": n(3), "cache_write_tokens": n(4), "audio_tokens": n(5),
+                "image_tokens": n(7) }, "completion_tokens_details": { "reasoning_tokens": n(6) } });
+            let claude = json!({ "input_tokens": n(0), "output_tokens": n(1), "cache_read_input_tokens": n(3),
+                "cache_creation_input_tokens": n(4), "cache_creation": { "ephemeral_1h_input_tokens": n(5) },
+                "service_tier": word, "speed": word, "inference_geo": word });
+            let gemini = json!({ "promptTokenCount": n(0), "candidatesTokenCount": n(1), "totalTokenCount": n(2),
+                "cachedContentTokenCount": n(3), "toolUsePromptTokenCount": n(4), "thoughtsTokenCount": n(6),
+                "promptTokensDetails": [{ "modality": "AUDIO", "tokenCount": n(5) }], "trafficType": word });
+            let (input, output) = (plain(&numbers[0]), plain(&numbers[1]));
+            let total = plain(&numbers[2]);
+            let openai = ReportedUsage::OpenAi(serde_json::from_value(openai).unwrap(), word);
+            let claude = ReportedUsage::Claude(serde_json::from_value(claude).unwrap());
+            let gemini = ReportedUsage::Gemini(serde_json::from_value(gemini).unwrap());
+            for (report, has_total) in [(openai, true), (claude, false), (gemini, true)] {
+                let read = report.read();
+                let tokens = read.usage.tokens;
+                prop_assert!(tokens.input() >= input, "{:?}", report);
+                prop_assert!(tokens.output() >= output, "{:?}", report);
+                prop_assert!(!has_total || !read.tells_input || !read.tells_output || tokens.total() >= total, "{:?}", report);
+            }
         }
     }
 }

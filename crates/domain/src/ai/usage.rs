@@ -189,6 +189,14 @@ impl CallUsage {
     pub const fn standard(tokens: TokenUsage) -> Self {
         Self { tokens, tier: Tier::Standard, geo: Geo::ANYWHERE, source: UsageSource::Provider }
     }
+
+    /// The same with at least so many tokens in all; what is missing came out, as text.
+    #[must_use]
+    pub fn up_to(mut self, total: Option<u64>) -> Self {
+        let missing = total.unwrap_or_default().saturating_sub(self.tokens.total());
+        self.tokens.visible_output = self.tokens.visible_output.saturating_add(missing);
+        self
+    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ pub struct Cost {
     /// The version of the row that came into force last among those that were used. With the time of the call it says
     /// which prices those were.
     pub version: String,
+    /// The kinds that were used and have no price that holds, so that another's was taken.
+    pub assumed: Vec<PriceKind>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -63,23 +65,18 @@ impl CallEstimate {
         }
     }
 
-    /// The kinds that what goes in may be of, and whether each must have a price.
-    fn input_kinds(&self) -> Vec<(PriceKind, bool)> {
-        let mut kinds = vec![
-            (PriceKind::Input, true),
-            (PriceKind::CacheRead, false),
-            (PriceKind::CacheWriteShort, false),
-            (PriceKind::CacheWriteLong, false),
-            (PriceKind::ImageInput, false),
-        ];
-        kinds.extend(self.audio_input.then_some((PriceKind::AudioInput, true)));
+    /// The kinds that what goes in may be of.
+    fn input_kinds(&self) -> Vec<PriceKind> {
+        let mut kinds =
+            vec![PriceKind::CacheRead, PriceKind::CacheWriteShort, PriceKind::CacheWriteLong, PriceKind::ImageInput];
+        kinds.extend(self.audio_input.then_some(PriceKind::AudioInput));
         kinds
     }
 
-    fn output_kinds(&self) -> Vec<(PriceKind, bool)> {
-        let mut kinds = vec![(PriceKind::Output, true), (PriceKind::Reasoning, false)];
-        kinds.extend(self.audio_output.then_some((PriceKind::AudioOutput, true)));
-        kinds.extend(self.image_output.then_some((PriceKind::ImageOutput, true)));
+    fn output_kinds(&self) -> Vec<PriceKind> {
+        let mut kinds = vec![PriceKind::Reasoning];
+        kinds.extend(self.audio_output.then_some(PriceKind::AudioOutput));
+        kinds.extend(self.image_output.then_some(PriceKind::ImageOutput));
         kinds
     }
 
@@ -106,8 +103,10 @@ impl PriceList {
         for kind in PriceKind::ALL {
             let count = kind.count_in(&usage.tokens);
             if count > 0 {
-                let row = bill.rates.find(kind, usage.tier, &usage.geo, input);
-                bill.add(row.ok_or_else(|| bill.unpriced(kind))?, count)?;
+                match bill.rates.find(kind, usage.tier, &usage.geo, input) {
+                    Some(row) => bill.add_as(kind, row, count)?,
+                    None => bill.add_assumed(kind, count)?,
+                }
             }
         }
         bill.close()
@@ -123,23 +122,21 @@ impl PriceList {
         at: DateTime<Utc>,
     ) -> Result<Cost, CostError> {
         let mut bill = self.open_bill(provider, model, at)?;
-        let parts = [(call.input_kinds(), call.input_tokens), (call.output_kinds(), call.max_output_tokens)];
-        for (kinds, count) in parts.into_iter().filter(|(_, count)| *count > 0) {
-            let mut dearest: Option<&ModelPrice> = None;
-            for (kind, must_have) in kinds {
-                let row = bill.rates.dearest(kind, call.tier, &call.geo, call.input_tokens);
-                if row.is_none() && must_have {
-                    return Err(bill.unpriced(kind));
-                }
-                dearest = dearest.into_iter().chain(row).max_by_key(|row| row.price);
-            }
-            if let Some(row) = dearest {
-                bill.add(row, count)?;
-            }
+        let parts = [
+            (PriceKind::Input, call.input_kinds(), call.input_tokens),
+            (PriceKind::Output, call.output_kinds(), call.max_output_tokens),
+        ];
+        for (plain, kinds, count) in parts.into_iter().filter(|(_, _, count)| *count > 0) {
+            let row = bill.dearest(plain, call).ok_or_else(|| bill.unpriced(plain))?;
+            let others = kinds.into_iter().filter_map(|kind| bill.dearest(kind, call));
+            let row = others.chain([row]).max_by_key(|row| row.price).unwrap_or(row);
+            bill.add(row, count)?;
         }
         for (kind, count) in call.calls().into_iter().filter(|(_, count)| *count > 0) {
-            let row = bill.rates.dearest(kind, call.tier, &call.geo, call.input_tokens);
-            bill.add(row.ok_or_else(|| bill.unpriced(kind))?, count)?;
+            match bill.dearest(kind, call) {
+                Some(row) => bill.add(row, count)?,
+                None => bill.add_assumed(kind, count)?,
+            }
         }
         bill.close()
     }
@@ -155,7 +152,7 @@ impl PriceList {
         let Some((_, version)) = newest else {
             return Err(CostError::UnpricedModel { provider, model: model.clone() });
         };
-        Ok(Bill { provider, model, rates, pico: 0, newest: None, default_version: version })
+        Ok(Bill { provider, model, rates, pico: 0, newest: None, default_version: version, assumed: Vec::new() })
     }
 }
 
@@ -174,12 +171,36 @@ struct Bill<'a> {
     newest: Option<(DateTime<Utc>, &'a str)>,
     /// For a call that used nothing.
     default_version: &'a str,
+    assumed: Vec<PriceKind>,
 }
 
 impl<'a> Bill<'a> {
     fn add(&mut self, row: &'a ModelPrice, count: u64) -> Result<(), CostError> {
         self.pico = self.pico.checked_add(row.price.pico_usd(count)).ok_or(CostError::TooLarge)?;
         self.newest = self.newest.max(Some(stamp(row)));
+        Ok(())
+    }
+
+    fn dearest(&self, kind: PriceKind, call: &CallEstimate) -> Option<&'a ModelPrice> {
+        self.rates.dearest(kind, call.tier, &call.geo, call.input_tokens)
+    }
+
+    /// A row that may be another kind's.
+    fn add_as(&mut self, kind: PriceKind, row: &'a ModelPrice, count: u64) -> Result<(), CostError> {
+        if row.key.kind != kind {
+            self.assumed.push(kind);
+        }
+        self.add(row, count)
+    }
+
+    /// Without a row of any kind.
+    fn add_assumed(&mut self, kind: PriceKind, count: u64) -> Result<(), CostError> {
+        let usd = kind.assumed_usd().ok_or_else(|| self.unpriced(kind))?;
+        // A dollar for a million is a million pico-dollars for one.
+        let price = u128::from(usd.unsigned_abs()).saturating_mul(1_000_000);
+        let pico = price.checked_mul(u128::from(count)).and_then(|cost| self.pico.checked_add(cost));
+        self.pico = pico.ok_or(CostError::TooLarge)?;
+        self.assumed.push(kind);
         Ok(())
     }
 
@@ -190,6 +211,6 @@ impl<'a> Bill<'a> {
     fn close(self) -> Result<Cost, CostError> {
         let amount = NanoUsd::from_pico(self.pico).ok_or(CostError::TooLarge)?;
         let version = self.newest.map_or(self.default_version, |(_, version)| version).to_owned();
-        Ok(Cost { amount, version })
+        Ok(Cost { amount, version, assumed: self.assumed })
     }
 }

@@ -1,23 +1,21 @@
-//! Costs, worked out by hand from the list prices, and what must hold of every list.
+//! Costs, worked out by hand from the list prices.
 //!
 //! A dollar for a million tokens is 1,000 nano-dollars for one: 2.5 is 2,500 a token, 0.0375 is 37.5.
 
-use proptest::prelude::*;
 use rust_decimal::{Decimal, dec};
 
-use super::cost::{CallEstimate, Cost, CostError};
+use super::cost::{CallEstimate, CostError};
 use super::kinds::PriceKind;
 use super::list::{ModelPrice, PriceKey, PriceList};
-use super::money::NanoUsd;
 use super::testing::{at, key, model, row};
 use crate::ai::{CallUsage, Geo, Provider, Tier, TokenUsage, ToolCalls};
 
 /// Kind, tier, place, threshold, price for a million.
-type Row = (PriceKind, Tier, &'static str, u64, Decimal);
+pub(super) type Row = (PriceKind, Tier, &'static str, u64, Decimal);
 
-const ANY: &str = "";
+pub(super) const ANY: &str = "";
 
-fn list(provider: Provider, name: &str, rows: &[Row]) -> PriceList {
+pub(super) fn list(provider: Provider, name: &str, rows: &[Row]) -> PriceList {
     let price = |(kind, tier, geo, threshold_tokens, per_million): &Row| {
         let (geo, threshold_tokens) = (Geo::parse(geo).unwrap(), *threshold_tokens);
         let key = PriceKey { provider, kind: *kind, tier: *tier, geo, threshold_tokens, ..key(name) };
@@ -113,7 +111,7 @@ fn nano(list: &PriceList, usage: &CallUsage) -> Result<i64, CostError> {
     list.cost(provider, &model("m"), usage, at(0)).map(|cost| cost.amount.0)
 }
 
-fn standard(list: &PriceList, tokens: TokenUsage) -> i64 {
+pub(super) fn standard(list: &PriceList, tokens: TokenUsage) -> i64 {
     nano(list, &CallUsage::standard(tokens)).unwrap()
 }
 
@@ -142,9 +140,10 @@ fn golden_costs_of_openai() {
     assert_eq!(standard(&sol(), text(272_000, 10)), 544_100_000);
     // 272,001 x 4,000 + 10 x 15,000: one more token, and the whole request is a long one
     assert_eq!(standard(&sol(), text(272_001, 10)), 1_088_154_000);
-    // 100,000 x 4,000 + 200,000 x 200 + 1,000 x 2,500: what was cached makes it long; a write has no long price
+    // 100,000 x 4,000 + 200,000 x 200 + 1,000 x 4,000: what was cached makes it long; a write has no long price, and its own
+    // is below what a plain token costs there
     let long = TokenUsage { cache_read: 200_000, cache_write_short: 1_000, ..text(100_000, 0) };
-    assert_eq!(standard(&sol(), long), 442_500_000);
+    assert_eq!(standard(&sol(), long), 444_000_000);
     // 7 x 4,000 + 3 x 20,000
     assert_eq!(placed(&sol(), text(7, 3), Tier::Priority, ANY), 88_000);
     // 7 x 2,000 + 3 x 10,000: no row for flex, so the standard ones hold
@@ -200,29 +199,71 @@ fn golden_costs_of_gemini() {
     assert_eq!(placed(&flash(), TokenUsage { cache_read: 5, ..TokenUsage::default() }, Tier::Flex, ANY), 188);
 }
 
+fn assumed(list: &PriceList, tokens: TokenUsage) -> (i64, Vec<PriceKind>) {
+    let provider = list.priced_models(at(0))[0].0;
+    let cost = list.cost(provider, &model("m"), &CallUsage::standard(tokens), at(0)).unwrap();
+    (cost.amount.0, cost.assumed)
+}
+
 #[test]
-fn what_has_no_price_is_named() {
-    let unpriced = |kind| CostError::UnpricedKind { provider: Provider::Gemini, model: model("m"), kind };
-    for (usage, kind) in [
-        (TokenUsage { audio_input: 1, ..text(5, 5) }, PriceKind::AudioInput),
-        (TokenUsage { audio_output: 1, ..text(5, 5) }, PriceKind::AudioOutput),
-        (TokenUsage { image_output: 1, ..text(5, 5) }, PriceKind::ImageOutput),
-        (TokenUsage { cache_write_short: 1, ..text(5, 5) }, PriceKind::CacheWriteShort),
-        (TokenUsage { cache_write_long: 1, ..text(5, 5) }, PriceKind::CacheWriteLong),
+fn what_has_no_price_costs_what_a_plain_token_costs_and_is_named() {
+    let plain = text(5, 5);
+    let base = standard(&flash(), plain);
+    let searched = ToolCalls { web_search: 1, web_fetch: 1, code_execution: 1 };
+    for (usage, more, kinds) in [
+        (TokenUsage { audio_input: 2, ..plain }, 600, vec![PriceKind::AudioInput]),
+        (TokenUsage { audio_output: 2, ..plain }, 5_000, vec![PriceKind::AudioOutput]),
+        (TokenUsage { image_output: 2, ..plain }, 5_000, vec![PriceKind::ImageOutput]),
+        (TokenUsage { reasoning_output: 2, ..plain }, 5_000, vec![PriceKind::Reasoning]),
+        (TokenUsage { cache_write_short: 2, ..plain }, 600, vec![PriceKind::CacheWriteShort]),
+        (TokenUsage { cache_write_long: 2, ..plain }, 600, vec![PriceKind::CacheWriteLong]),
         (
-            TokenUsage { tool_calls: ToolCalls { web_fetch: 1, ..ToolCalls::default() }, ..text(5, 5) },
-            PriceKind::FetchCall,
+            TokenUsage { tool_calls: searched, ..plain },
+            95_000_000,
+            vec![PriceKind::SearchCall, PriceKind::FetchCall, PriceKind::CodeCall],
         ),
+        (plain, 0, vec![]),
     ] {
-        assert_eq!(nano(&flash(), &CallUsage::standard(usage)), Err(unpriced(kind)));
+        assert_eq!(assumed(&flash(), usage), (base + more, kinds));
     }
+    // A long write costs no less than a short one, and output no less than input where that is all that has a price.
+    let long = TokenUsage { cache_write_long: 1, ..text(0, 0) };
+    let rows = [
+        (PriceKind::Input, Tier::Standard, ANY, 0, dec!(2)),
+        (PriceKind::CacheWriteShort, Tier::Standard, ANY, 0, dec!(2.5)),
+    ];
+    assert_eq!(assumed(&list(Provider::Claude, "m", &rows), long), (2_500, vec![PriceKind::CacheWriteLong]));
+    assert_eq!(assumed(&list(Provider::Claude, "m", &rows), text(0, 3)), (6_000, vec![PriceKind::Output]));
     let other = flash().cost(Provider::Gemini, &model("n"), &CallUsage::standard(text(0, 0)), at(0));
     assert_eq!(other, Err(CostError::UnpricedModel { provider: Provider::Gemini, model: model("n") }));
     let elsewhere = flash().cost(Provider::Claude, &model("m"), &CallUsage::standard(text(1, 0)), at(0));
     assert_eq!(elsewhere, Err(CostError::UnpricedModel { provider: Provider::Claude, model: model("m") }));
     assert_eq!(standard(&flash(), text(0, 0)), 0, "a priced model that used nothing costs nothing");
-    let audio = CallEstimate { audio_input: true, ..CallEstimate::text(1, 1) };
-    assert_eq!(flash().most(Provider::Gemini, &model("m"), &audio, at(0)), Err(unpriced(PriceKind::AudioInput)));
+}
+
+#[test]
+fn what_is_held_needs_a_price_for_text_alone() {
+    let audio = CallEstimate { audio_input: true, audio_output: true, ..CallEstimate::text(2, 3) };
+    let most = |list: &PriceList, call: &CallEstimate| {
+        list.most(Provider::Gemini, &model("m"), call, at(0)).map(|cost| cost.amount.0)
+    };
+    assert_eq!(most(&flash(), &audio), Ok(600 + 7_500));
+    let searching = CallEstimate { tool_calls: ToolCalls { web_search: 2, ..ToolCalls::default() }, ..audio.clone() };
+    assert_eq!(most(&flash(), &searching), Ok(600 + 7_500 + 70_000_000));
+    let input = list(Provider::Gemini, "m", &[(PriceKind::Input, Tier::Standard, ANY, 0, dec!(2))]);
+    let lacks = CostError::UnpricedKind { provider: Provider::Gemini, model: model("m"), kind: PriceKind::Output };
+    assert_eq!(most(&input, &CallEstimate::text(2, 3)), Err(lacks));
+    assert_eq!(most(&input, &CallEstimate::text(2, 0)), Ok(4_000));
+}
+
+#[test]
+fn a_tier_or_a_size_without_a_price_for_a_kind_costs_no_less_than_its_plain_tokens() {
+    // Priority has no price for writing: its input costs 4,000, which is more than a standard write's 2,500.
+    let write = TokenUsage { cache_write_short: 1, ..TokenUsage::default() };
+    assert_eq!(placed(&sol(), write, Tier::Priority, ANY), 4_000);
+    // A long write costs 5,000 at the standard tier, which is more.
+    let long = TokenUsage { cache_write_long: 1, ..TokenUsage::default() };
+    assert_eq!(placed(&sol(), long, Tier::Priority, ANY), 5_000);
 }
 
 #[test]
@@ -279,97 +320,4 @@ fn what_cannot_be_counted_is_refused() {
     // 9,223 tokens at just below 10^15 nano-dollars each still fit; one more does not.
     assert!(nano(&dear, &CallUsage::standard(text(9_223, 0))).is_ok());
     assert_eq!(nano(&dear, &CallUsage::standard(text(9_224, 0))), Err(CostError::TooLarge));
-}
-
-prop_compose! {
-    fn any_tokens()(parts in prop::array::uniform10(0_u64..400_000), calls in prop::array::uniform3(0_u64..9)) -> TokenUsage {
-        let [uncached_input, cache_read, cache_write_short, cache_write_long, audio_input, image_input, visible_output,
-            reasoning_output, audio_output, image_output] = parts;
-        let [web_search, web_fetch, code_execution] = calls;
-        TokenUsage { uncached_input, cache_read, cache_write_short, cache_write_long, audio_input, image_input,
-            visible_output, reasoning_output, audio_output, image_output,
-            tool_calls: ToolCalls { web_search, web_fetch, code_execution } }
-    }
-}
-
-/// Prices down to the last decimal, for every kind, and dearer ones above a threshold for some.
-fn any_prices() -> impl Strategy<Value = PriceList> {
-    let one = (0_i64..50_000_000, prop::option::of((1_u64..1_000_000, 0_i64..50_000_000)));
-    prop::collection::vec(one, PriceKind::ALL.len()).prop_map(|prices| {
-        let rows: Vec<Row> = PriceKind::ALL
-            .into_iter()
-            .zip(prices)
-            .flat_map(|(kind, (base, long))| {
-                let usd = |micro| Decimal::new(micro, 6);
-                let long = long.map(|(above, more)| (kind, Tier::Standard, ANY, above, usd(base + more)));
-                [(kind, Tier::Standard, ANY, 0, usd(base))].into_iter().chain(long)
-            })
-            .collect();
-        list(Provider::Claude, "m", &rows)
-    })
-}
-
-/// A usage with one of its parts only, or with one of them grown.
-fn with_part(tokens: TokenUsage, kind: PriceKind, count: u64) -> TokenUsage {
-    let mut tokens = tokens;
-    let part = match kind {
-        PriceKind::Input => &mut tokens.uncached_input,
-        PriceKind::CacheRead => &mut tokens.cache_read,
-        PriceKind::CacheWriteShort => &mut tokens.cache_write_short,
-        PriceKind::CacheWriteLong => &mut tokens.cache_write_long,
-        PriceKind::Output => &mut tokens.visible_output,
-        PriceKind::Reasoning => &mut tokens.reasoning_output,
-        PriceKind::AudioInput => &mut tokens.audio_input,
-        PriceKind::AudioOutput => &mut tokens.audio_output,
-        PriceKind::ImageInput => &mut tokens.image_input,
-        PriceKind::ImageOutput => &mut tokens.image_output,
-        PriceKind::SearchCall => &mut tokens.tool_calls.web_search,
-        PriceKind::FetchCall => &mut tokens.tool_calls.web_fetch,
-        PriceKind::CodeCall => &mut tokens.tool_calls.code_execution,
-    };
-    *part = count;
-    tokens
-}
-
-proptest! {
-    #[test]
-    fn more_never_costs_less(list in any_prices(), tokens in any_tokens(), part in 0_usize..13, more in 1_u64..400_000) {
-        let kind = PriceKind::ALL[part];
-        let grown = with_part(tokens, kind, kind.count_in(&tokens) + more);
-        prop_assert!(standard(&list, tokens) <= standard(&list, grown));
-    }
-
-    #[test]
-    fn the_parts_priced_alone_differ_by_their_rounding(tokens in any_tokens(), prices in prop::array::uniform13(0_i64..50_000_000)) {
-        let rows: Vec<Row> = PriceKind::ALL.into_iter().zip(prices)
-            .map(|(kind, micro)| (kind, Tier::Standard, ANY, 0, Decimal::new(micro, 6))).collect();
-        let list = list(Provider::Claude, "m", &rows);
-        let alone: i64 = PriceKind::ALL.into_iter()
-            .map(|kind| standard(&list, with_part(TokenUsage::default(), kind, kind.count_in(&tokens)))).sum();
-        // Thirteen roundings and one, each by half at most.
-        prop_assert!((alone - standard(&list, tokens)).abs() <= 7);
-    }
-
-    #[test]
-    fn no_call_within_the_estimate_costs_more_than_the_most(list in any_prices(), tokens in any_tokens(),
-        spare in 0_u64..1_000_000) {
-        let call = CallEstimate {
-            audio_input: true, audio_output: true, image_output: true, tool_calls: tokens.tool_calls,
-            ..CallEstimate::text(tokens.input() + spare, tokens.output())
-        };
-        let most = list.most(Provider::Claude, &model("m"), &call, at(0)).unwrap();
-        prop_assert!(NanoUsd(standard(&list, tokens)) <= most.amount);
-    }
-
-    #[test]
-    fn no_count_and_no_price_overflows(parts in prop::array::uniform13(any::<u64>()), micro in 0_i64..i64::MAX) {
-        let tokens = PriceKind::ALL.into_iter().zip(parts)
-            .fold(TokenUsage::default(), |tokens, (kind, count)| with_part(tokens, kind, count));
-        let rows = PriceKind::ALL.map(|kind| (kind, Tier::Standard, ANY, 0, Decimal::new(micro % 1_000_000_000_000_000_000, 6)));
-        let list = list(Provider::Claude, "m", &rows);
-        match list.cost(Provider::Claude, &model("m"), &CallUsage::standard(tokens), at(0)) {
-            Ok(Cost { amount, .. }) => prop_assert!(amount >= NanoUsd(0)),
-            Err(error) => prop_assert_eq!(error, CostError::TooLarge),
-        }
-    }
 }

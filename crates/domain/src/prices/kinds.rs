@@ -66,13 +66,32 @@ impl PriceKind {
         }
     }
 
-    /// The kind whose price holds where this one has none. Only where the providers bill so, and never a cheaper one:
-    /// reasoning is output, a picture that goes in is input, and what was read from a cache went in. A write to a cache,
-    /// sound, and pictures that come out are dearer than text, so without a price of their own they have none.
-    pub const fn substitute(self) -> Option<Self> {
+    /// The kinds whose price, the dearest of them, holds where this one has none, so that no token costs less than a plain one
+    /// and none is free: what goes in costs what input costs, what comes out what output costs. Where a model has a price for
+    /// one of both alone, it holds for the other too. Calls of tools have `assumed_usd` instead.
+    pub const fn substitutes(self) -> &'static [Self] {
         match self {
-            Self::Reasoning => Some(Self::Output),
-            Self::CacheRead | Self::ImageInput => Some(Self::Input),
+            Self::CacheRead | Self::CacheWriteShort | Self::AudioInput | Self::ImageInput | Self::Output => {
+                &[Self::Input]
+            }
+            Self::CacheWriteLong => &[Self::CacheWriteShort, Self::Input],
+            Self::Input | Self::Reasoning | Self::AudioOutput | Self::ImageOutput => &[Self::Output],
+            Self::SearchCall | Self::FetchCall | Self::CodeCall => &[],
+        }
+    }
+
+    /// Whether the providers never bill it below a plain token: all but what was read from a cache.
+    pub const fn is_no_cheaper(self) -> bool {
+        !matches!(self, Self::CacheRead)
+    }
+
+    /// What a million calls of a tool cost where the model has no price for them: what the dearest provider took in November
+    /// 2026, or a cent where none took anything.
+    pub const fn assumed_usd(self) -> Option<i64> {
+        match self {
+            Self::SearchCall => Some(35_000),
+            Self::FetchCall => Some(10_000),
+            Self::CodeCall => Some(50_000),
             _ => None,
         }
     }
@@ -122,5 +141,12 @@ mod tests {
             assert_eq!(serde_json::to_string(&kind).unwrap(), format!("\"{kind}\""));
         }
         assert_eq!("video".parse::<PriceKind>(), Err(UnknownKind));
+    }
+
+    #[test]
+    fn no_kind_is_without_a_price() {
+        for kind in PriceKind::ALL {
+            assert!(kind.substitutes().is_empty() == kind.assumed_usd().is_some(), "{kind}");
+        }
     }
 }

@@ -1,10 +1,13 @@
 //! The list of prices, and which row holds for a part of a call.
 //!
 //! A row is looked for in this order: the model's own rows, then those of the model that its name is an alias of; the
-//! tier and place of the call, the tier anywhere, the standard tier there, the standard tier anywhere; the kind itself,
-//! then its substitute. Among the rows found first, the one for the largest request that this one exceeds holds, and it
-//! prices the whole request. So a tier or a place without a price of its own costs what the model costs without them: a
-//! call that was made is billed, and an operator who knows a dearer price adds it.
+//! tier and place of the call, the tier anywhere, the standard tier there, the standard tier anywhere. Among the rows found
+//! first, the one for the largest request that this one exceeds holds, and it prices the whole request. So a tier or a place
+//! without a price of its own costs what the model costs without them: a call that was made is billed, and an operator who
+//! knows a dearer price adds it.
+//!
+//! A kind without a row has the dearest of its substitutes. A row that is found later than its substitute's (of another tier or
+//! place, or, for all but what was read from a cache, for requests of any size where its substitute's is for large ones) holds only where it is the dearer one.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -149,15 +152,35 @@ impl<'a> Rates<'a> {
         self.own.iter().chain(&self.of_alias).copied()
     }
 
-    /// The row that holds for a kind in a request with so much input.
+    /// The row that holds for a kind in a request with so much input; of another kind where that one's price is taken.
     pub(super) fn find(&self, kind: PriceKind, tier: Tier, geo: &Geo, input: u64) -> Option<&'a ModelPrice> {
-        self.groups(kind, tier, geo).find_map(|group| {
+        let own = self.find_own(kind, tier, geo, input);
+        let others = kind.substitutes().iter().filter_map(|other| self.find_own(*other, tier, geo, input));
+        let Some(other) = others.max_by_key(|(_, row)| row.price) else { return own.map(|(_, row)| row) };
+        let Some((order, row)) = own else { return Some(other.1) };
+        let is_plain = matches!(kind, PriceKind::Input | PriceKind::Output);
+        let is_of_smaller = kind.is_no_cheaper()
+            && row.key.threshold_tokens < other.1.key.threshold_tokens
+            && !self.has_sizes(&row.key);
+        let comes_later = !is_plain && (order > other.0 || is_of_smaller);
+        Some(if comes_later && other.1.price > row.price { other.1 } else { row })
+    }
+
+    /// Whether a kind has prices for larger requests where this one of it stands.
+    fn has_sizes(&self, of: &PriceKey) -> bool {
+        let stands_there = |key: &PriceKey| (key.kind, key.tier, &key.geo) == (of.kind, of.tier, &of.geo);
+        self.rows().any(|row| stands_there(&row.key) && row.key.threshold_tokens > 0)
+    }
+
+    /// The row of a kind itself, and in which order it was found.
+    fn find_own(&self, kind: PriceKind, tier: Tier, geo: &Geo, input: u64) -> Option<(usize, &'a ModelPrice)> {
+        self.groups(kind, tier, geo).enumerate().find_map(|(order, group)| {
             let fitting = group.into_iter().filter(|row| row.applies_to(input));
-            fitting.max_by_key(|row| row.key.threshold_tokens)
+            fitting.max_by_key(|row| row.key.threshold_tokens).map(|row| (order, row))
         })
     }
 
-    /// The dearest row that can hold for a kind in a request with at most so much input.
+    /// The dearest row of a kind itself that can hold in a request with at most so much input.
     pub(super) fn dearest(&self, kind: PriceKind, tier: Tier, geo: &Geo, input: u64) -> Option<&'a ModelPrice> {
         let mut dearest: Option<&'a ModelPrice> = None;
         for group in self.groups(kind, tier, geo) {
@@ -172,7 +195,7 @@ impl<'a> Rates<'a> {
         dearest
     }
 
-    /// The rows in the order in which they are asked, those that differ by their threshold together.
+    /// The rows of a kind in the order in which they are asked, those that differ by their threshold together.
     fn groups(&self, kind: PriceKind, tier: Tier, geo: &Geo) -> impl Iterator<Item = Vec<&'a ModelPrice>> {
         let places = [
             (tier, geo.clone()),
@@ -180,10 +203,8 @@ impl<'a> Rates<'a> {
             (Tier::Standard, geo.clone()),
             (Tier::Standard, Geo::ANYWHERE),
         ];
-        let kinds = [Some(kind), kind.substitute()].into_iter().flatten();
-        let orders = places.into_iter().flat_map(move |place| kinds.clone().map(move |kind| (place.clone(), kind)));
         [&self.own, &self.of_alias].into_iter().flat_map(move |rows| {
-            orders.clone().map(|((tier, geo), kind)| {
+            places.clone().into_iter().map(move |(tier, geo)| {
                 let is_asked = |row: &&&ModelPrice| row.key.kind == kind && row.key.tier == tier && row.key.geo == geo;
                 rows.iter().filter(is_asked).copied().collect()
             })

@@ -8,6 +8,8 @@ mod catalogue;
 mod changes;
 mod cost;
 #[cfg(test)]
+mod cost_properties;
+#[cfg(test)]
 mod cost_tests;
 mod kinds;
 mod list;

@@ -3,8 +3,10 @@
 use domain::ai::{FinishReason, ModelId, Provider, TokenUsage, UsageSource};
 use domain::prices::NanoUsd;
 use ports::ai::{ProviderFault, ReplyPiece};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
+
+use super::errors::CallError;
 
 /// What is known when an answer begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub struct AnswerHead {
     /// The provider's own name of the request.
     pub request_id: Option<String>,
     pub content_type: String,
+    /// Headers of the provider's that the caller is shown; names in lower case.
+    pub headers: Vec<(String, String)>,
     /// What the bound of the output was lowered to, since no more can be paid.
     pub lowered_to: Option<u64>,
 }
@@ -34,6 +38,25 @@ pub struct Receipt {
     pub tokens_spent: i64,
     pub finish: Option<FinishReason>,
     pub latency_ms: u64,
+}
+
+/// A call that is held and sent, of which nothing may be there yet. Whoever drops it leaves.
+pub struct StartedCall {
+    /// The head as it is expected, for whoever cannot wait: the model that was asked for, and a stream of events.
+    pub expected: AnswerHead,
+    /// The head once the answer begins, or why there is none.
+    pub head: oneshot::Receiver<Result<AnswerHead, CallError>>,
+    /// What the provider of a native stream said in comments before.
+    pub comments: mpsc::Receiver<Vec<u8>>,
+    pub pieces: mpsc::Receiver<AnswerPiece>,
+}
+
+impl StartedCall {
+    /// Waits until the answer begins.
+    pub async fn answer(self) -> Result<Answer, CallError> {
+        let head = self.head.await.map_err(|_| CallError::lost())??;
+        Ok(Answer { head, pieces: self.pieces })
+    }
 }
 
 /// An answer that has begun. Whoever drops it leaves: the call is drained within bounds and billed all the same.

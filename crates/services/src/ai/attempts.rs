@@ -1,8 +1,9 @@
 //! Attempts: a call is tried again, or tried at a fallback, as long as nothing of an answer is there. One hold spans them.
 //!
-//! Promised: a provider is asked at most `max_attempts` times for a call, and no attempt begins once the time budget is
-//! over; what was refused is not tried again, and an account or a key that the provider does not take is not tried again
-//! at the same provider. An attempt itself lasts as long as its provider's timeouts let it. A future that is dropped
+//! Promised: a provider is asked at most `max_attempts` times for a call, once where the caller tries again by itself, and no
+//! attempt begins once the time budget is over; what was refused is not tried again, and an account or a key that the
+//! provider does not take is not tried again at the same provider. After an attempt that the provider may bill, such as one
+//! that sent no first byte in time, nothing is sent again unless the rules say so. An attempt itself lasts as long as its provider's timeouts let it. A future that is dropped
 //! drops its hold: whoever calls does so in a task of its own.
 
 use std::collections::HashMap;
@@ -10,15 +11,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use domain::ai::{Admission, AttemptOutcome, BreakerRules, BreakerState, Provider};
+use domain::ai::{Admission, AttemptOutcome, BreakerRules, BreakerState, ModelId, Provider};
+use domain::users::UserId;
 use futures_util::StreamExt;
-use ports::ai::{AiProvider, CallHold, ProviderCall, ProviderFault, Reply, ReplyPieces};
+use ports::ai::{AiProvider, CallHold, CommentSink, ProviderCall, ProviderFault, Reply, ReplyPieces};
 use ports::randomness::Randomness;
 use thiserror::Error;
 use tokio::time::{Instant, sleep};
 use tracing::{error, warn};
 
-use super::breakers::{Breakers, outcome_of};
+use super::breakers::{Breakers, may_be_billed, outcome_of};
 use super::errors::CallError;
 
 /// A provider, and how often it is asked for one call at most.
@@ -36,13 +38,42 @@ pub struct AttemptRules {
     pub longest_pause: Duration,
     /// From the first attempt on: no attempt begins later.
     pub time_budget: Duration,
+    /// Whether a call is sent again, here or to a fallback, after the provider took it and did not answer in time.
+    pub resend_after_timeout: bool,
     pub breaker: BreakerRules,
+}
+
+/// Who asks, as far as the attempts depend on it.
+#[derive(Clone)]
+pub struct AttemptTerms {
+    pub user_id: UserId,
+    /// Whether whoever asks tries again by itself.
+    pub retried_by_caller: bool,
+    /// Who hears the comments before the answer.
+    pub comments: Arc<dyn CommentSink>,
+}
+
+/// A call that is answered.
+pub struct Sent {
+    pub reply: Reply,
+    /// The place of the call that is answered among those that were given.
+    pub place: usize,
+    /// How many attempts before it came to nothing and may be billed all the same.
+    pub unanswered: u64,
+}
+
+/// A call without an answer.
+#[derive(Debug)]
+pub struct Unsent {
+    pub hold: CallHold,
+    pub failure: CallFailure,
+    pub unanswered: u64,
 }
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum CallFailure {
-    #[error("{provider} failed too often just now and is not called for {} s", .retry_after.as_secs())]
+    #[error("{provider} failed too often just now with this model and is not called for {} s", .retry_after.as_secs())]
     CircuitOpen { provider: Provider, retry_after: Duration },
     #[error("{provider}: {fault}")]
     Provider { provider: Provider, fault: ProviderFault },
@@ -76,7 +107,8 @@ pub struct ProviderStatistics {
     pub failures: u64,
     /// Calls that were not made, since the breaker was open.
     pub held_back: u64,
-    pub breaker: BreakerState,
+    /// How many of its models are left alone.
+    pub resting_models: u64,
 }
 
 #[derive(Default)]
@@ -112,32 +144,29 @@ impl Attempts {
     ///
     /// Of several failures that of the last provider that said something is told; one without a key says nothing new, and
     /// neither does an open breaker.
-    pub async fn call(
-        &self,
-        mut hold: CallHold,
-        calls: &[ProviderCall],
-    ) -> Result<(Reply, usize), (CallHold, CallFailure)> {
+    pub async fn call(&self, mut hold: CallHold, calls: &[ProviderCall], terms: &AttemptTerms) -> Result<Sent, Unsent> {
         let began = Instant::now();
+        let mut unanswered = 0;
         let mut told: Option<CallFailure> = None;
         for (place, call) in calls.iter().enumerate() {
             if place > 0 && began.elapsed() >= self.rules.time_budget {
                 break;
             }
-            let (back, failure) = match self.call_one(hold, call, began).await {
+            let (back, failure) = match self.call_one(hold, call, terms, began, &mut unanswered).await {
                 Ok(reply) => {
                     self.fallbacks.fetch_add(u64::from(place > 0), Ordering::Relaxed);
-                    return Ok((reply, place));
+                    return Ok(Sent { reply, place, unanswered });
                 }
                 Err(failed) => failed,
             };
             hold = back;
-            let ends = failure.ends(place > 0);
+            let ends = failure.ends(place > 0) || unanswered > 0 && !self.rules.resend_after_timeout;
             told = Some(failure.or_earlier(told));
             if ends {
                 break;
             }
         }
-        Err((hold, told.unwrap_or_else(CallFailure::of_nothing)))
+        Err(Unsent { hold, failure: told.unwrap_or_else(CallFailure::of_nothing), unanswered })
     }
 
     /// Whether the built-in provider answers for this one.
@@ -155,7 +184,7 @@ impl Attempts {
                 retries: read(&counted.retries),
                 failures: read(&counted.failures),
                 held_back: read(&counted.held_back),
-                breaker: self.watch.breakers.state(provider),
+                resting_models: self.watch.breakers.resting(provider),
             })
         });
         AttemptStatistics { fallbacks: read(&self.fallbacks), providers: providers.collect() }
@@ -166,16 +195,20 @@ impl Attempts {
         &self,
         mut hold: CallHold,
         call: &ProviderCall,
+        terms: &AttemptTerms,
         began: Instant,
+        unanswered: &mut u64,
     ) -> Result<Reply, (CallHold, CallFailure)> {
         let provider = call.provider;
+        let model = (provider, call.model.clone());
         let Some(tried) = self.providers.get(&provider) else {
             return Err((hold, CallFailure::unknown(provider)));
         };
+        let max_attempts = if terms.retried_by_caller { 1 } else { tried.max_attempts };
         let mut failed = 0;
         let mut told: Option<ProviderFault> = None;
         loop {
-            let admission = match self.watch.breakers.admit(provider) {
+            let admission = match self.watch.breakers.admit(call, terms.user_id) {
                 Ok(admission) => admission,
                 Err(retry_after) => {
                     self.watch.count(provider, |counted| &counted.held_back);
@@ -187,10 +220,10 @@ impl Attempts {
             if failed > 0 {
                 self.watch.count(provider, |counted| &counted.retries);
             }
-            let fault = match tried.provider.send(hold, call).await {
+            let fault = match tried.provider.send_with_comments(hold, call, Arc::clone(&terms.comments)).await {
                 Ok(reply) => {
-                    self.watch.breakers.note(provider, admission, AttemptOutcome::Answered);
-                    let pieces = self.watched(provider, admission, reply.pieces);
+                    self.watch.breakers.note(&model, admission, AttemptOutcome::Answered);
+                    let pieces = self.watched(model, admission, reply.pieces);
                     return Ok(Reply { pieces, ..reply });
                 }
                 Err((back, fault)) => {
@@ -198,10 +231,11 @@ impl Attempts {
                     fault
                 }
             };
-            self.watch.note(provider, admission, &fault);
+            self.watch.note(&model, admission, &fault);
             failed += 1;
-            let is_closed = self.watch.breakers.state(provider) == BreakerState::Closed;
-            match self.pause(&fault, failed, tried.max_attempts, began).filter(|_| is_closed) {
+            *unanswered += u64::from(may_be_billed(&fault));
+            let is_closed = self.watch.breakers.state(call) == BreakerState::Closed;
+            match self.pause(&fault, failed, max_attempts, began).filter(|_| is_closed) {
                 Some(pause) => {
                     told = Some(fault);
                     sleep(pause).await;
@@ -213,7 +247,8 @@ impl Attempts {
 
     /// How long to wait before this provider is asked again, after so many failures. `None`: it is not.
     fn pause(&self, fault: &ProviderFault, failed: u32, max_attempts: u32, began: Instant) -> Option<Duration> {
-        if !fault.may_be_tried_again() || failed >= max_attempts {
+        let is_final = may_be_billed(fault) && !self.rules.resend_after_timeout;
+        if is_final || !fault.may_be_tried_again() || failed >= max_attempts {
             return None;
         }
         let doubled = self.rules.first_pause.saturating_mul(2_u32.saturating_pow(failed - 1));
@@ -230,11 +265,11 @@ impl Attempts {
     }
 
     /// The pieces, with an eye on how they end.
-    fn watched(&self, provider: Provider, admission: Option<Admission>, pieces: ReplyPieces) -> ReplyPieces {
+    fn watched(&self, model: (Provider, ModelId), admission: Option<Admission>, pieces: ReplyPieces) -> ReplyPieces {
         let watch = Arc::clone(&self.watch);
         Box::pin(pieces.inspect(move |piece| {
             if let Err(fault) = piece {
-                watch.note(provider, admission, fault);
+                watch.note(&model, admission, fault);
             }
         }))
     }
@@ -247,8 +282,9 @@ impl Watch {
         }
     }
 
-    fn note(&self, provider: Provider, admission: Option<Admission>, fault: &ProviderFault) {
-        let outcome = outcome_of(fault);
+    fn note(&self, of: &(Provider, ModelId), admission: Option<Admission>, fault: &ProviderFault) {
+        let ((provider, model), outcome) = (of, outcome_of(fault));
+        let provider = *provider;
         if outcome == AttemptOutcome::Failed {
             self.count(provider, |counted| &counted.failures);
         }
@@ -257,12 +293,12 @@ impl Watch {
             ProviderFault::NoKey { .. } | ProviderFault::Refused(_) => {}
             // Nobody but the operator can end these.
             ProviderFault::KeyRefused(_) | ProviderFault::SpendLimit(_) => {
-                error!(%provider, fault = fault.kind(), status, code, "a provider does not serve this account");
+                error!(%provider, %model, fault = fault.kind(), status, code, "a provider does not serve this account");
             }
-            _ => warn!(%provider, fault = fault.kind(), status, code, "an attempt at a provider failed"),
+            _ => warn!(%provider, %model, fault = fault.kind(), status, code, "an attempt at a provider failed"),
         }
-        if self.breakers.note(provider, admission, outcome) {
-            warn!(%provider, "a provider failed too often and is left alone for a while");
+        if self.breakers.note(of, admission, outcome) {
+            warn!(%provider, %model, "a model failed too often at its provider and is left alone for a while");
         }
     }
 }

@@ -1,22 +1,13 @@
 //! Bounds: the most that a call can use and cost, estimated before it is made. What is held rests on it.
 //!
-//! The counter's tokens are those of `OpenAI`'s newest models. The others count up to a half more for the same text, so much is
-//! added for them. Pictures and sound are taken at the most that a request of our size can hold of them.
+//! What goes in is weighed by the rules of `InputSize`, and is never more than the model's input window. What cannot be seen
+//! in a request is held at that window.
 
 use chrono::{DateTime, Utc};
 use domain::ai::{CLAUDE_OUTPUT_UNASKED, ModelId, Provider};
 use domain::prices::{CallEstimate, CostError, NanoUsd, PriceList};
 
-use super::calls::{Call, InputSize, OutputBound};
-
-/// What every message costs beside its text, and the request once more.
-const TOKENS_A_MESSAGE: u64 = 8;
-
-/// The most that one picture comes to, at the highest resolution that any of the providers takes.
-const TOKENS_AN_IMAGE: u64 = 5_000;
-
-/// More than the sound that fits into a request comes to.
-const TOKENS_OF_AUDIO: u64 = 30_000;
+use super::calls::{Call, OutputBound};
 
 /// What a model may say of which nobody knows its limit.
 const OUTPUT_MAX_UNKNOWN: u64 = 16_384;
@@ -35,6 +26,10 @@ pub struct Bounds {
     /// Up to where a stream may grow beyond that.
     pub output_most: u64,
     pub answers: u64,
+    /// The least that each answer may be bounded to, to be of any use.
+    least: u64,
+    /// Whether something goes in that nobody sees, at a model of which nobody knows how much it takes.
+    pub is_unbounded: bool,
     /// Whether less than was asked is held.
     is_lowered: bool,
     /// Whether nobody asked for a bound, and the provider demands one.
@@ -42,25 +37,51 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// At any of `providers`, who may come to answer. `assumed` is what is held at first for a streamed answer to which the
-    /// caller set no bound: it grows as it goes.
-    pub fn of(call: &Call, assumed: u64, providers: impl IntoIterator<Item = Provider>) -> Self {
-        let likely_input = likely_input(&call.input);
-        let counts_more = providers.into_iter().any(|provider| provider != Provider::OpenAi);
-        let input = if counts_more { likely_input.saturating_add(likely_input / 2) } else { likely_input };
+    /// At any of `models`, which may come to answer. `assumed` is what is held at first for a streamed answer to which the
+    /// caller set no bound, and where it `is_elastic` for one with a bound too: it grows as it goes.
+    pub fn of<'a>(
+        call: &Call,
+        assumed: u64,
+        is_elastic: bool,
+        models: impl IntoIterator<Item = (Provider, &'a ModelId)>,
+    ) -> Self {
+        let likely_input = call.input.likely();
+        let at =
+            |(provider, model): (Provider, &ModelId)| call.input.most(model.as_str(), provider == Provider::OpenAi);
+        let input = models.into_iter().map(at).max().unwrap_or(likely_input);
         let OutputBound { asked, answers, .. } = call.output;
         let answers = answers.max(1);
         let is_unasked = asked.is_none() && call.target.provider == Provider::Claude;
         let demanded = if is_unasked { CLAUDE_OUTPUT_UNASKED } else { u64::MAX };
         let most = call.target.max_output_tokens.unwrap_or(OUTPUT_MAX_UNKNOWN).min(demanded);
         let each = match asked {
+            Some(asked) if is_elastic => asked.min(most).min(assumed),
             Some(asked) => asked.min(most),
             None if call.streamed => assumed.min(most),
             None => most,
         };
         let output_most = asked.map_or(most, |asked| asked.min(most)).saturating_mul(answers);
         let output = each.saturating_mul(answers);
-        Self { likely_input, input, output, output_most, answers, is_lowered: false, is_unasked }
+        let least = OUTPUT_LEAST.max(call.input.thinking_budget.saturating_add(1));
+        Self {
+            likely_input,
+            input,
+            output,
+            output_most,
+            answers,
+            least,
+            is_unbounded: false,
+            is_lowered: false,
+            is_unasked,
+        }
+    }
+
+    /// Held to the input window of the models, where it is known of all: no call takes in more than that, and one that takes in
+    /// what cannot be seen may take in all of it.
+    #[must_use]
+    pub fn within(self, window: Option<u64>, is_unseen: bool) -> Self {
+        let input = window.map_or(self.input, |window| if is_unseen { window } else { self.input.min(window) });
+        Self { input, is_unbounded: is_unseen && window.is_none(), ..self }
     }
 
     /// What of the output each answer may have, where less than was asked is held.
@@ -84,9 +105,23 @@ impl Bounds {
 
     /// With so much output in all, if that is less and of any use.
     pub fn lowered(&self, output: u64) -> Option<Self> {
-        let of_use = OUTPUT_LEAST.saturating_mul(self.answers);
-        let fits = output >= of_use && output < self.output;
+        let fits = output >= self.of_use() && output < self.output;
         fits.then(|| Self { output, output_most: output, is_lowered: true, ..self.clone() })
+    }
+
+    /// The least output in all that is of any use.
+    pub const fn of_use(&self) -> u64 {
+        self.least.saturating_mul(self.answers)
+    }
+
+    /// With a bound of so much output in all, up to which it may grow; never below what is held.
+    #[must_use]
+    pub fn capped(self, output: u64) -> Self {
+        let output_most = output.max(self.output);
+        if output_most >= self.output_most {
+            return self;
+        }
+        Self { output_most, is_lowered: true, ..self }
     }
 
     /// The same with so much output in all.
@@ -96,7 +131,10 @@ impl Bounds {
 
     fn estimate(&self, call: &Call, output: u64) -> CallEstimate {
         CallEstimate {
-            audio_input: call.input.has_audio,
+            // What nobody sees may be sound.
+            audio_input: call.input.has_audio || call.input.is_unseen,
+            image_output: true,
+            audio_output: call.input.answers_in_sound,
             tool_calls: call.input.tool_calls,
             tier: call.tier,
             ..CallEstimate::text(self.input, output)
@@ -143,17 +181,6 @@ impl Bounds {
     }
 }
 
-fn likely_input(input: &InputSize) -> u64 {
-    let audio = if input.has_audio { TOKENS_OF_AUDIO } else { 0 };
-    let parts = [
-        input.text_tokens,
-        TOKENS_A_MESSAGE.saturating_mul(input.messages.saturating_add(1)),
-        TOKENS_AN_IMAGE.saturating_mul(input.images),
-        audio,
-    ];
-    parts.into_iter().fold(0, u64::saturating_add)
-}
-
 /// A count as the tables hold it.
 pub fn whole(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
@@ -169,7 +196,7 @@ mod tests {
     use rust_decimal::Decimal;
     use uuid::Uuid;
 
-    use super::super::calls::{Asking, Target};
+    use super::super::calls::{Asking, InputSize, Target};
     use super::*;
 
     fn call(provider: Provider, asked: Option<u64>, streamed: bool) -> Call {
@@ -185,15 +212,17 @@ mod tests {
             content: CallContent::Conversation(domain::ai::Conversation::default()),
             streamed,
             input: InputSize { text_tokens: 84, messages: 1, ..InputSize::default() },
-            output: OutputBound { asked, answers: 2, may_be_lowered: true },
+            output: OutputBound { asked, answers: 2, may_be_lowered: true, is_strict: false },
             tier: Tier::Standard,
             hold_id: None,
             keeping: None,
+            retried_by_caller: false,
+            translation: None,
         }
     }
 
     fn bounds(call: &Call) -> Bounds {
-        Bounds::of(call, 300, [call.target.provider])
+        Bounds::of(call, 300, false, [(call.target.provider, &call.target.model)])
     }
 
     #[test]
@@ -209,8 +238,23 @@ mod tests {
     #[test]
     fn the_input_is_what_the_fallback_that_counts_most_may_count() {
         let of_openai = call(Provider::OpenAi, None, false);
-        assert_eq!(Bounds::of(&of_openai, 300, [Provider::OpenAi, Provider::Gemini]).input, 150);
-        assert_eq!(Bounds::of(&of_openai, 300, [Provider::OpenAi, Provider::OpenAi]).input, 100);
+        let model = &of_openai.target.model;
+        let with = |other| Bounds::of(&of_openai, 300, false, [(Provider::OpenAi, model), (other, model)]);
+        assert_eq!((with(Provider::Gemini).input, with(Provider::OpenAi).input), (150, 100));
+    }
+
+    #[test]
+    fn the_input_is_held_to_the_window_and_what_is_unseen_at_it() {
+        let bounds = || bounds(&call(Provider::OpenAi, None, false));
+        for (window, is_unseen, input) in [
+            (Some(80), false, 80),
+            (Some(900), false, 100),
+            (Some(900), true, 900),
+            (None, false, 100),
+            (None, true, 100),
+        ] {
+            assert_eq!(bounds().within(window, is_unseen).input, input, "{window:?} {is_unseen}");
+        }
     }
 
     #[test]
@@ -230,6 +274,22 @@ mod tests {
         assert_eq!((streamed.output, streamed.output_most, streamed.told()), (300, 4_096, Some(4_096)));
         assert_eq!(large(Some(9_000), false).told(), None);
         assert_eq!(whole.lowered(64).map(|lowered| (lowered.told(), lowered.lowered_to())), Some((Some(64), Some(64))));
+    }
+
+    #[test]
+    fn a_stream_holds_a_first_part_of_its_bound_and_is_told_no_more_than_can_be_paid() {
+        let call = call(Provider::Claude, Some(900), true);
+        let models = || [(call.target.provider, &call.target.model)];
+        let elastic = Bounds::of(&call, 300, true, models());
+        assert_eq!((elastic.output, elastic.output_most, elastic.told()), (600, 1_800, None));
+        let strict = Bounds::of(&call, 300, false, models());
+        assert_eq!((strict.output, strict.output_most, strict.told()), (1_800, 1_800, None));
+        for (room, most, told) in [(1_000, 1_000, Some(500)), (100, 600, Some(300)), (5_000, 1_800, None)] {
+            let capped = elastic.clone().capped(room);
+            assert_eq!((capped.output, capped.output_most, capped.told()), (600, most, told), "{room}");
+        }
+        let short = elastic.lowered(40).unwrap();
+        assert_eq!((short.output, short.output_most, short.told()), (40, 40, Some(20)));
     }
 
     #[test]

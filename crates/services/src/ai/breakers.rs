@@ -1,55 +1,96 @@
-//! Breakers: one for each provider, shared by all calls of the process. A lock is held for a comparison, never over a wait.
+//! Breakers: one for each model of each provider, shared by all calls of the process. The lock is held for a comparison, never
+//! over a wait. Each provider has one upstream key, so the provider stands for it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use domain::ai::{Admission, AttemptOutcome, Breaker, BreakerRules, BreakerState, Provider};
-use ports::ai::ProviderFault;
+use domain::ai::{Admission, AttemptOutcome, Breaker, BreakerRules, BreakerState, ModelId, Provider};
+use domain::users::UserId;
+use ports::ai::{ProviderCall, ProviderFault, Wait};
 use tokio::time::Instant;
+
+/// How many models are watched at once. Beyond it those that are well are forgotten.
+const WATCHED_MAX: usize = 4_096;
+
+type Watched = HashMap<(Provider, ModelId), Breaker>;
 
 pub(super) struct Breakers {
     since: Instant,
-    all: HashMap<Provider, Mutex<Breaker>>,
+    rules: BreakerRules,
+    all: Mutex<Watched>,
 }
 
 impl Breakers {
     pub(super) fn new(rules: BreakerRules) -> Self {
-        let all = Provider::ALL.into_iter().map(|provider| (provider, Mutex::new(Breaker::new(rules)))).collect();
-        Self { since: Instant::now(), all }
+        Self { since: Instant::now(), rules, all: Mutex::default() }
     }
 
-    pub(super) fn admit(&self, provider: Provider) -> Result<Option<Admission>, Duration> {
-        self.of(provider).map(|mut breaker| breaker.admit(self.since.elapsed())).transpose()
+    /// Nothing to be noted where too many models rest to watch one more.
+    pub(super) fn admit(&self, call: &ProviderCall, caller: UserId) -> Result<Option<Admission>, Duration> {
+        let (now, mut all) = (self.since.elapsed(), self.all());
+        let place = (call.provider, call.model.clone());
+        if all.len() >= WATCHED_MAX && !all.contains_key(&place) {
+            all.retain(|_, breaker| breaker.state(now) != BreakerState::Closed);
+            if all.len() >= WATCHED_MAX {
+                return Ok(None);
+            }
+        }
+        all.entry(place).or_insert_with(|| Breaker::new(self.rules)).admit(caller, now).map(Some)
     }
 
     /// Says whether that opened it.
-    pub(super) fn note(&self, provider: Provider, admission: Option<Admission>, outcome: AttemptOutcome) -> bool {
-        let (Some(mut breaker), Some(admission)) = (self.of(provider), admission) else { return false };
-        breaker.note(admission, outcome, self.since.elapsed())
+    pub(super) fn note(
+        &self,
+        model: &(Provider, ModelId),
+        admission: Option<Admission>,
+        outcome: AttemptOutcome,
+    ) -> bool {
+        let (now, mut all) = (self.since.elapsed(), self.all());
+        match (all.get_mut(model), admission) {
+            (Some(breaker), Some(admission)) => breaker.note(admission, outcome, now),
+            _ => false,
+        }
     }
 
-    pub(super) fn state(&self, provider: Provider) -> BreakerState {
-        self.of(provider).map_or(BreakerState::Closed, |breaker| breaker.state(self.since.elapsed()))
+    pub(super) fn state(&self, call: &ProviderCall) -> BreakerState {
+        let place = (call.provider, call.model.clone());
+        let now = self.since.elapsed();
+        self.all().get(&place).map_or(BreakerState::Closed, |breaker| breaker.state(now))
     }
 
-    fn of(&self, provider: Provider) -> Option<MutexGuard<'_, Breaker>> {
+    /// How many models of a provider are left alone, those included that are tried.
+    pub(super) fn resting(&self, provider: Provider) -> u64 {
+        let (now, all) = (self.since.elapsed(), self.all());
+        let of_provider = all.iter().filter(|((of, _), _)| *of == provider);
+        of_provider.filter(|(_, breaker)| breaker.state(now) != BreakerState::Closed).count() as u64
+    }
+
+    fn all(&self) -> MutexGuard<'_, Watched> {
         // Nothing panics under the lock, and a breaker is whole after every step.
-        self.all.get(&provider).map(|breaker| breaker.lock().unwrap_or_else(PoisonError::into_inner))
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A provider that says no is there: only what it owed and did not do is a failure.
+/// A provider that says no is there, and so is one whose answer we do not understand: only what it owed and did not do is a
+/// failure. A status below 500 is the caller's doing, whatever came of it.
 pub(super) const fn outcome_of(fault: &ProviderFault) -> AttemptOutcome {
     match fault {
         ProviderFault::NoKey { .. }
         | ProviderFault::Refused(_)
         | ProviderFault::KeyRefused(_)
         | ProviderFault::SpendLimit(_)
-        | ProviderFault::TooFast { .. } => AttemptOutcome::SaidNo,
+        | ProviderFault::TooFast { .. }
+        | ProviderFault::NotUnderstood(_) => AttemptOutcome::SaidNo,
+        ProviderFault::Failed { refusal, .. } if refusal.status < 500 => AttemptOutcome::SaidNo,
         ProviderFault::Failed { .. }
         | ProviderFault::Unreachable(_)
         | ProviderFault::TimedOut(_)
         | ProviderFault::Broken(_) => AttemptOutcome::Failed,
     }
+}
+
+/// Whether the provider may bill an attempt that came to nothing: it had the whole call and was still at work.
+pub(super) const fn may_be_billed(fault: &ProviderFault) -> bool {
+    matches!(fault, ProviderFault::TimedOut(Wait::FirstByte | Wait::Rest))
 }

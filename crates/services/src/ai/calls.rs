@@ -1,12 +1,15 @@
 //! Calls: what is asked of a model, by whom, and how large it may become.
 
-use domain::ai::{ModelId, Provider, Tier, ToolCalls};
+pub use domain::ai::InputSize;
+use domain::ai::{ModelId, Provider, Tier};
 use domain::api_keys::{ApiKeyId, KeyBudgets};
 use domain::chat::ChatSessionId;
 use domain::identity::{Caller, Credential};
 use domain::usage::HoldId;
 use domain::users::UserId;
 use ports::ai::CallContent;
+
+use super::fallbacks::Translation;
 
 /// Who is charged, and the key by which it was asked, with the budgets that its use counts on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,18 +47,6 @@ impl Target {
     }
 }
 
-/// What goes in, as far as its price depends on it; counted before the call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct InputSize {
-    /// Of all text, by the token counter, tools and system prompt included.
-    pub text_tokens: u64,
-    pub messages: u64,
-    pub images: u64,
-    pub has_audio: bool,
-    /// How often each of the provider's own tools may be called, where the call offers them.
-    pub tool_calls: ToolCalls,
-}
-
 /// How much may come out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutputBound {
@@ -65,6 +56,8 @@ pub struct OutputBound {
     pub answers: u64,
     /// Whether the bound may be lowered to what can be paid, rather than the call refused.
     pub may_be_lowered: bool,
+    /// Whether all of the bound is held before a streamed call too, rather than a first part that grows with the answer.
+    pub is_strict: bool,
 }
 
 /// What of a conversation is kept with the call.
@@ -91,4 +84,9 @@ pub struct Call {
     pub hold_id: Option<HoldId>,
     /// The conversation to which it belongs, where it does.
     pub keeping: Option<Keeping>,
+    /// Whether whoever asks tries again by itself: then each provider is sent the call once, so that retries do not
+    /// multiply.
+    pub retried_by_caller: bool,
+    /// For a native call: how it is asked of another provider.
+    pub translation: Option<Translation>,
 }

@@ -33,6 +33,7 @@ pub struct ChatRequest {
     pub streamed: bool,
     pub max_output_tokens: Option<u64>,
     pub may_be_lowered: bool,
+    pub is_strict: bool,
     pub temperature: Option<f64>,
     pub top_p: Option<f64>,
     pub stop: Vec<String>,
@@ -73,10 +74,13 @@ impl AiService {
                 asked: request.max_output_tokens,
                 answers: 1,
                 may_be_lowered: request.may_be_lowered,
+                is_strict: request.is_strict,
             },
             tier: Tier::Standard,
             hold_id: None,
             keeping,
+            retried_by_caller: false,
+            translation: None,
         })
     }
 
@@ -96,8 +100,15 @@ impl AiService {
     }
 
     fn size(&self, conversation: &Conversation) -> InputSize {
-        let text_tokens = conversation.texts().map(|text| self.count(text)).fold(0, u64::saturating_add);
-        InputSize { text_tokens, messages: conversation.turns.len() as u64, ..InputSize::default() }
+        let texts = || conversation.texts();
+        InputSize {
+            text_tokens: texts().map(|text| self.count(text)).fold(0, u64::saturating_add),
+            text_bytes: texts().map(|text| text.len() as u64).fold(0, u64::saturating_add),
+            digits: texts().map(digits).fold(0, u64::saturating_add),
+            messages: conversation.turns.len() as u64,
+            has_tools: !conversation.tools.is_empty(),
+            ..InputSize::default()
+        }
     }
 
     /// Puts as many of the earlier messages before the conversation as the model has room for.
@@ -115,11 +126,14 @@ impl AiService {
         let mut first = earlier.len();
         for (place, message) in earlier.iter().enumerate().rev() {
             let tokens = self.count(&message.content);
-            let grown = size.text_tokens.saturating_add(tokens);
-            if grown.saturating_add(grown / 2) > room {
+            let content = message.content.as_str();
+            let mut grown = size.with_text(tokens, content.len() as u64);
+            grown.digits = grown.digits.saturating_add(digits(content));
+            let most = grown.text_tokens.saturating_add(grown.text_tokens / 2);
+            if most > room {
                 break;
             }
-            size = InputSize { text_tokens: grown, messages: size.messages + 1, ..size };
+            size = grown;
             first = place;
         }
         let kept = earlier.into_iter().skip(first).skip_while(|message| message.role != MessageRole::User);
@@ -151,6 +165,10 @@ fn turn(message: ChatMessage) -> Option<Turn> {
         MessageRole::System => return None,
     };
     Some(Turn::text(speaker, message.content))
+}
+
+fn digits(text: &str) -> u64 {
+    text.bytes().filter(u8::is_ascii_digit).count() as u64
 }
 
 /// What the user said last.

@@ -14,27 +14,28 @@ use domain::usage::{CallPhase, HoldId};
 use futures_util::StreamExt;
 use ports::ai::{CallContent, CallHold, Operation, ProviderCall, Reply, ReplyPiece};
 use ports::usage::CallOutcome;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::answers::{AnswerHead, AnswerPiece, BreakOff};
-use super::bounds::{Bounds, OUTPUT_LEAST, whole};
-use super::calls::Call;
+use super::asker::{Asker, PassedComments, Reader};
+use super::attempts::{AttemptTerms, Sent};
+use super::bounds::Bounds;
+use super::breakers::may_be_billed;
+use super::calls::{Asking, Call};
 use super::errors::CallError;
+use super::growing::Growing;
 use super::service::{AiService, HeldCall, hold_of};
 use crate::usage::commands::{Growth, HoldAction, UsageError};
 
 /// From when on the hold of a call says how far it has come.
 const MARK_AFTER: Duration = Duration::from_millis(20);
 
-/// How long a reader may not read until it counts as gone.
-const STALLED: Duration = Duration::from_secs(30);
+/// What a stream is expected to be.
+const EVENTS: &str = "text/event-stream";
 
 /// How much text of an answer is kept in a conversation, in bytes.
 const KEPT_MAX: usize = 1024 * 1024;
-
-/// How many tokens before the end of what is held more is asked for.
-const GROW_BEFORE: u64 = 64;
 
 pub(super) struct Course {
     pub service: Arc<AiService>,
@@ -52,14 +53,18 @@ pub(super) struct Course {
     pub provider: Provider,
     pub model: ModelId,
     pub delivery: Delivery,
+    /// How many events of the answer were not understood.
+    pub unread: u64,
     /// The text of the answer, where it is kept.
     pub text: String,
+    /// Attempts that came to nothing and may be billed by their provider, beside the one that is followed.
+    pub unanswered: u64,
+    /// Whether it may be billed though nothing came.
+    pub may_be_billed: bool,
     calls: Vec<ProviderCall>,
     ending: watch::Receiver<Option<BreakOff>>,
     next_mark: Instant,
-    /// How much more output is held when what is held is used up; it doubles until it is refused.
-    step: u64,
-    was_refused: bool,
+    pub(super) growing: Growing,
 }
 
 /// How the following of a reply ended.
@@ -69,27 +74,6 @@ pub(super) struct End {
     pub told: Option<AnswerPiece>,
     /// The provider's last piece, which the reader sees once the call is settled.
     pub last: Option<ReplyPiece>,
-}
-
-/// Whoever reads the answer, until they are gone.
-pub(super) struct Reader(Option<mpsc::Sender<AnswerPiece>>);
-
-impl Reader {
-    pub async fn send(&mut self, piece: AnswerPiece) {
-        if let Some(pieces) = &self.0
-            && pieces.send_timeout(piece, STALLED).await.is_err()
-        {
-            self.0 = None;
-        }
-    }
-
-    /// Comes back once the reader is gone; never where they were gone before.
-    async fn left(&self) {
-        match &self.0 {
-            Some(pieces) => pieces.closed().await,
-            None => std::future::pending().await,
-        }
-    }
 }
 
 /// A call that runs, until its task ends, in whichever way.
@@ -123,10 +107,12 @@ impl Course {
             provider: call.target.provider,
             model: call.target.model.clone(),
             delivery: Delivery::of_input(bounds.likely_input),
+            unread: 0,
             text: String::new(),
+            unanswered: 0,
+            may_be_billed: false,
             next_mark: Instant::now() + MARK_AFTER,
-            step: bounds.output,
-            was_refused: false,
+            growing: Growing::of(&bounds),
             service,
             call,
             bounds,
@@ -138,14 +124,10 @@ impl Course {
         Ok((course, hold))
     }
 
-    pub async fn run(
-        mut self,
-        hold: CallHold,
-        head: oneshot::Sender<Result<AnswerHead, CallError>>,
-        pieces: mpsc::Sender<AnswerPiece>,
-    ) {
+    pub async fn run(mut self, hold: CallHold, asker: Asker) {
+        let Asker { head, comments, pieces } = asker;
         let _running = Running { service: Arc::clone(&self.service), hold_id: self.hold_id };
-        match self.send(hold).await {
+        match self.send(hold, comments).await {
             Ok((reply, which)) => {
                 let answering = self.head(&reply, which);
                 let gone = head.send(Ok(answering)).is_err();
@@ -154,8 +136,12 @@ impl Course {
                 self.settle(end, reader).await;
             }
             Err(error) => {
-                self.release().await;
-                self.report(None, None, Some(error.word()));
+                if self.unanswered > 0 {
+                    self.book_unanswered(error.word()).await;
+                } else {
+                    self.release().await;
+                    self.report(None, None, Some(error.word()));
+                }
                 // Nobody may be waiting any more.
                 head.send(Err(error)).ok();
             }
@@ -163,10 +149,12 @@ impl Course {
     }
 
     /// Sends the call and waits for the first piece of its answer.
-    async fn send(&mut self, hold: CallHold) -> Result<(Reply, usize), CallError> {
+    async fn send(&mut self, hold: CallHold, comments: Arc<PassedComments>) -> Result<(Reply, usize), CallError> {
         let service = Arc::clone(&self.service);
         let calls = std::mem::take(&mut self.calls);
-        let sending = service.parts.attempts.call(hold, &calls);
+        let Asking { user_id, .. } = self.call.asking;
+        let terms = AttemptTerms { user_id, retried_by_caller: self.call.retried_by_caller, comments };
+        let sending = service.parts.attempts.call(hold, &calls, &terms);
         tokio::pin!(sending);
         let sent = loop {
             tokio::select! {
@@ -174,9 +162,17 @@ impl Course {
                 sent = &mut sending => break sent,
                 broken = broken_off(&mut self.ending) => return Err(CallError::BrokenOff(broken)),
                 () = sleep_until(self.next_mark) => self.mark(CallPhase::Dispatched),
+                () = sleep_until(self.growing.next_look) => self.grow_in_silence(CallPhase::Dispatched).await,
             }
         };
-        let (reply, which) = sent.map_err(|(_hold, failure)| CallError::from(failure))?;
+        if !matches!(&sent, Ok(Sent { place: 0, .. })) {
+            service.tell_passed_over(&self.call).await;
+        }
+        let Sent { reply, place: which, unanswered } = sent.map_err(|unsent| {
+            self.unanswered = unsent.unanswered;
+            CallError::from(unsent.failure)
+        })?;
+        self.unanswered = unanswered;
         if let Some(answered) = calls.get(which) {
             (self.provider, self.model) = (answered.provider, answered.model.clone());
         }
@@ -190,12 +186,23 @@ impl Course {
             tracing::info!(provider = %self.provider, model = %self.model, "a fallback answers");
         }
         AnswerHead {
+            request_id: reply.request_id.clone(),
+            content_type: reply.content_type.clone(),
+            headers: reply.headers.clone(),
+            ..self.expected_head()
+        }
+    }
+
+    /// The head before anything of the answer is there.
+    pub fn expected_head(&self) -> AnswerHead {
+        AnswerHead {
             call_id: self.hold_id.0,
             provider: self.provider,
             model: self.model.clone(),
             is_sandbox: self.call.target.is_sandbox,
-            request_id: reply.request_id.clone(),
-            content_type: reply.content_type.clone(),
+            request_id: None,
+            content_type: EVENTS.to_owned(),
+            headers: Vec::new(),
             lowered_to: self.bounds.lowered_to(),
         }
     }
@@ -223,6 +230,10 @@ impl Course {
                     continue;
                 }
                 piece = reply.pieces.next() => piece,
+                () = sleep_until(self.growing.next_look) => {
+                    self.grow_in_silence(CallPhase::FirstByte).await;
+                    continue;
+                }
                 () = reader.left() => {
                     reader.0 = None;
                     continue;
@@ -231,6 +242,7 @@ impl Course {
             let piece = match piece {
                 Some(Ok(piece)) => piece,
                 Some(Err(fault)) => {
+                    self.may_be_billed = may_be_billed(&fault);
                     return End::told(CallOutcome::Broken, AnswerPiece::Broken(BreakOff::Provider(fault)));
                 }
                 None => {
@@ -267,6 +279,8 @@ impl Course {
     }
 
     fn take(&mut self, piece: &ReplyPiece) {
+        self.unread = self.unread.saturating_add(piece.unread);
+        self.growing.heard_at(Instant::now());
         let texts = piece.deltas.iter().map(domain::ai::Delta::text).filter(|text| !text.is_empty());
         let tokens = texts.map(|text| self.service.count(text)).fold(0, u64::saturating_add);
         self.delivery.add(&piece.deltas, tokens, piece.usage.clone());
@@ -279,34 +293,6 @@ impl Course {
                 }
             }
         }
-    }
-
-    /// Whether what is held is used up and no more can be held. Only a streamed answer without a bound gets here: any other
-    /// one ends by itself. Where a step is too much for the balance or the key, half of it is tried, until it is of no use.
-    async fn is_used_up(&mut self) -> bool {
-        let Bounds { output, output_most, input, .. } = self.bounds;
-        let budgets = self.call.asking.budgets.clone();
-        let is_bounded = self.lies_on_tokens || budgets.limit_growth();
-        if !is_bounded || output >= output_most || self.delivery.output_tokens + GROW_BEFORE < output {
-            return false;
-        }
-        while self.step >= OUTPUT_LEAST {
-            let grown = output.saturating_add(self.step).min(output_most);
-            let tokens = whole(input.saturating_add(grown));
-            let growth = Growth { tokens, cost: self.cost_of(grown), budgets: budgets.clone() };
-            let action = self.marked(CallPhase::FirstByte, Some(growth));
-            match self.service.change(self.hold_id, self.call.asking.user_id, action).await {
-                Ok(changed) if changed.decision.allowed => {
-                    self.bounds.output = grown;
-                    self.step = if self.was_refused { self.step } else { grown };
-                    return false;
-                }
-                Ok(_) => (self.step, self.was_refused) = (self.step / 2, true),
-                // Nobody can say. What is held still covers what comes until then, and the next piece asks again.
-                Err(_) => break,
-            }
-        }
-        self.delivery.output_tokens >= output
     }
 
     /// Says in the hold how far the call has come, and that it goes on. Nobody waits for it.
@@ -323,13 +309,13 @@ impl Course {
     }
 
     /// The most that it costs with so much output, at whoever answers; nothing without a price.
-    fn cost_of(&self, output: u64) -> i64 {
+    pub(super) fn cost_of(&self, output: u64) -> i64 {
         let models = [(self.provider, &self.model)];
         let most = self.bounds.grown_to(output).cost(&self.call, models, &self.prices, self.began_at);
         most.map_or(0, |cost| cost.0)
     }
 
-    fn marked(&self, phase: CallPhase, growth: Option<Growth>) -> HoldAction {
+    pub(super) fn marked(&self, phase: CallPhase, growth: Option<Growth>) -> HoldAction {
         HoldAction::Mark {
             phase,
             provider: self.provider,

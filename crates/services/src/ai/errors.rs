@@ -24,6 +24,12 @@ pub enum CallError {
     /// A user with a limit cannot be charged for what has no price.
     #[error("the model `{0}` has no price, so it cannot be used under a limit; an administrator can add one")]
     Unpriced(String),
+    /// It takes in what nobody sees, and nobody knows how much its model takes.
+    #[error(
+        "the call takes in what cannot be seen in it (a file, an address, a cache or a tool of the provider's), and nobody \
+         knows how much `{0}` takes in, so it cannot be held under a limit of tokens or of costs"
+    )]
+    Unbounded(String),
     #[error("the input is about {tokens} tokens, and the model takes {limit}")]
     InputTooLong { tokens: u64, limit: u64 },
     /// 402, 403 or 429, by its reason.
@@ -39,7 +45,7 @@ pub enum CallError {
     #[error("{reached}")]
     KeyLimit { reached: KeyLimitReached, resets_at: DateTime<Utc>, as_of: DateTime<Utc> },
     /// The provider failed too often just now and is left alone until then.
-    #[error("{provider} failed too often just now and is not called for {} s", .retry_after.as_secs())]
+    #[error("{provider} failed too often just now with this model and is not called for {} s", .retry_after.as_secs())]
     CircuitOpen { provider: Provider, retry_after: Duration },
     #[error("{provider}: {fault}")]
     Provider { provider: Provider, fault: ProviderFault },
@@ -57,12 +63,18 @@ pub enum CallError {
 }
 
 impl CallError {
+    /// Of a call whose task ended without a word.
+    pub fn lost() -> Self {
+        Self::Usage(UsageError::Fault("a call ended without a word".to_owned()))
+    }
+
     /// One word for it, in metrics.
     pub const fn word(&self) -> &'static str {
         match self {
             Self::UnknownModel { .. } => "unknown_model",
             Self::WrongPurpose(_) => "wrong_purpose",
             Self::Unpriced(_) => "unpriced",
+            Self::Unbounded(_) => "unbounded_input",
             Self::InputTooLong { .. } => "input_too_long",
             Self::NotAllowed(decision) => match decision.reason {
                 Reason::Ok | Reason::LimitReached => "limit_reached",

@@ -3,6 +3,7 @@
 //! `sweep` settles what nobody speaks for any more.
 
 pub mod answers;
+mod asker;
 pub mod attempts;
 mod bounds;
 mod breakers;
@@ -10,9 +11,12 @@ pub mod calls;
 pub mod chat;
 mod course;
 pub mod errors;
+pub mod fallbacks;
+mod growing;
+mod holding;
 mod registry;
 mod service;
 mod settling;
 mod sweep;
 
-pub use service::{AiParts, AiService, AiSettings, Quote};
+pub use service::{AiParts, AiService, AiSettings, Quote, StreamPace};

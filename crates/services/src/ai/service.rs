@@ -17,18 +17,20 @@ use domain::features::FeatureId;
 use domain::identity::Subject;
 use domain::prices::{ModelPurpose, NanoUsd, PriceList};
 use domain::usage::{CallTerms, HoldId};
-use ports::ai::{CallContent, CallHold, CallObserver, ProviderCall, TokenCounter};
+use ports::ai::{CallHold, CallObserver, ProviderCall, TokenCounter};
 use ports::clock::Clock;
 use ports::store::Store;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::answers::Answer;
+use super::answers::StartedCall;
+use super::asker::{Asker, PassedComments};
 use super::attempts::{AttemptStatistics, Attempts};
-use super::bounds::{Bounds, whole};
+use super::bounds::Bounds;
 use super::calls::{Call, Target};
 use super::course::Course;
-use super::errors::{CallError, KeyLimitReached};
+use super::errors::CallError;
+use super::fallbacks::provider_call;
 use super::registry::Registry;
 use crate::ai_usage::AiUsageService;
 use crate::chat::ChatService;
@@ -37,16 +39,25 @@ use crate::postponed::Postponed;
 use crate::prices::{OfferedModel, PriceService, PricedModel};
 use crate::tokens::TokenService;
 use crate::usage::UsageService;
-use crate::usage::commands::{CallDemand, Demand, Demanded, UsageError};
+use crate::usage::commands::{CallDemand, Demand, Demanded};
 
 /// How many near names an unknown model is told with.
 const NEAR_NAMES: usize = 3;
 
-/// How often a call is lowered at most before it is refused: its room can shrink while it is asked for.
-const LOWERINGS: usize = 3;
+/// How many comments may wait before the answer; what is beyond is dropped.
+const COMMENTS_AHEAD: usize = 64;
 
 /// How many pieces may wait for a slow reader before the provider is not read any more.
 const PIECES_AHEAD: usize = 32;
+
+/// How a stream is kept alive while nothing of it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamPace {
+    /// For so long the head waits for the answer to begin, so that what fails until then has a status of its own.
+    pub head_wait: Duration,
+    /// After so long a silence a ping goes out.
+    pub ping_every: Duration,
+}
 
 #[derive(Clone, Debug)]
 pub struct AiSettings {
@@ -56,8 +67,11 @@ pub struct AiSettings {
     pub assumed_output_tokens: u64,
     /// Whether every call may be lowered to what can be paid, without asking for it.
     pub may_lower: bool,
+    /// Whether all of a stream's bound is held before the call.
+    pub strict_holds: bool,
     /// For how long an answer that nobody reads any more is drained before the call is cancelled.
     pub drain: Duration,
+    pub stream_pace: StreamPace,
     /// How many messages of a session go along as context, at most.
     pub context_messages: u64,
     /// The model of our own route where nobody names one.
@@ -165,25 +179,30 @@ impl AiService {
         Ok(Target { provider, model, max_input_tokens, max_output_tokens, is_sandbox })
     }
 
-    /// Holds the most that the call can use, sends it and answers as the provider does; settles once it is over, whoever
-    /// still listens.
-    pub async fn call(self: &Arc<Self>, call: Call) -> Result<Answer, CallError> {
+    /// Holds the most that the call can use and sends it; settles once it is over, whoever still listens.
+    pub async fn start(self: &Arc<Self>, call: Call) -> Result<StartedCall, CallError> {
         let began = Instant::now();
         let granted = self.hold(&call).await.inspect_err(|error| {
             self.parts.observer.refused(call.target.provider, &call.target.model, error.word());
         })?;
         let (pieces, read) = mpsc::channel(PIECES_AHEAD);
         let (head, answering) = oneshot::channel();
+        let (passed, comments) = mpsc::channel(COMMENTS_AHEAD);
         let (course, hold) = Course::new(Arc::clone(self), call, granted, began)?;
-        tokio::spawn(course.run(hold, head, pieces));
-        let lost = |_| CallError::Usage(UsageError::Fault("a call ended without a word".to_owned()));
-        Ok(Answer { head: answering.await.map_err(lost)??, pieces: read })
+        let expected = course.expected_head();
+        tokio::spawn(course.run(hold, Asker { head, comments: Arc::new(PassedComments(passed)), pieces }));
+        Ok(StartedCall { expected, head: answering, comments, pieces: read })
+    }
+
+    /// When the head of a stream goes out at the latest, and how long a stream is silent at most.
+    pub const fn stream_pace(&self) -> StreamPace {
+        self.parts.settings.stream_pace
     }
 
     /// The same path without the call: nothing is held.
     pub async fn quote(&self, call: &Call) -> Result<Quote, CallError> {
         let calls = self.calls(call).await?;
-        let bounds = self.bounds(call, &calls)?;
+        let bounds = self.bounds(call, &calls).await?;
         let (prices, now) = (self.parts.prices.current().await?, self.parts.clock.now());
         let max_cost = self.max_cost(call, &bounds, &calls, &prices, now).await?;
         let user_id = call.asking.user_id;
@@ -202,79 +221,27 @@ impl AiService {
         })
     }
 
-    fn bounds(&self, call: &Call, calls: &[ProviderCall]) -> Result<Bounds, CallError> {
+    pub(super) async fn bounds(&self, call: &Call, calls: &[ProviderCall]) -> Result<Bounds, CallError> {
         let assumed = self.parts.settings.assumed_output_tokens;
-        let bounds = Bounds::of(call, assumed, calls.iter().map(|call| call.provider));
-        match call.target.max_input_tokens.filter(|limit| bounds.likely_input > *limit) {
-            Some(limit) => Err(CallError::InputTooLong { tokens: bounds.likely_input, limit }),
-            None => Ok(bounds),
+        let is_elastic = call.streamed && !call.output.is_strict && !self.parts.settings.strict_holds;
+        let bounds = Bounds::of(call, assumed, is_elastic, models(calls));
+        let least = call.input.least();
+        if let Some(limit) = call.target.max_input_tokens.filter(|limit| least > *limit) {
+            return Err(CallError::InputTooLong { tokens: bounds.likely_input, limit });
         }
+        Ok(bounds.within(self.window(call, calls).await?, call.input.is_unseen))
     }
 
-    /// The call, and the others that are made where it fails. What is in a provider's own words falls back to models of that
-    /// provider only.
-    async fn calls(&self, call: &Call) -> Result<Vec<ProviderCall>, CallError> {
-        let of = |target: &Target| ProviderCall {
-            provider: target.provider,
-            model: target.model.clone(),
-            content: call.content.clone(),
-            streamed: call.streamed,
-            max_output_tokens: None,
-        };
-        let mut calls = vec![of(&call.target)];
-        let fallbacks = self.parts.settings.fallbacks.get(call.target.model.as_str());
-        for name in fallbacks.into_iter().flatten() {
-            let Ok(target) = self.target(name, None, ModelPurpose::Chat).await else { continue };
-            let speaks =
-                matches!(call.content, CallContent::Conversation(_)) || target.provider == call.target.provider;
-            if speaks && target.is_sandbox == call.target.is_sandbox {
-                calls.push(of(&target));
-            }
-        }
+    /// The call, and the others that are made where it fails.
+    pub(super) async fn calls(&self, call: &Call) -> Result<Vec<ProviderCall>, CallError> {
+        let mut calls = vec![provider_call(call, &call.target, call.content.clone())];
+        calls.extend(self.fallbacks(call).await);
         Ok(calls)
-    }
-
-    /// Holds the most that it can use; less where that may be and is all that can be paid.
-    async fn hold(&self, call: &Call) -> Result<HeldCall, CallError> {
-        let (prices, now) = (self.parts.prices.current().await?, self.parts.clock.now());
-        let may_lower = call.output.may_be_lowered || self.parts.settings.may_lower;
-        let mut calls = self.calls(call).await?;
-        let mut bounds = self.bounds(call, &calls)?;
-        let mut lowerings = if may_lower { LOWERINGS } else { 0 };
-        loop {
-            let cost = self.max_cost(call, &bounds, &calls, &prices, now).await?;
-            let (error, room) = match self.parts.usage.demand(self.demand(call, &bounds, cost, now)).await {
-                Ok(demanded) if demanded.hold.is_some() => {
-                    for call in &mut calls {
-                        call.max_output_tokens = bounds.told();
-                    }
-                    return Ok(HeldCall { bounds, demanded, calls, prices });
-                }
-                Ok(demanded) => refused(&demanded, &bounds),
-                Err(UsageError::KeyLimit { reached, resets_at, as_of }) => {
-                    let room = match reached {
-                        KeyLimitReached::Requests { .. } => None,
-                        KeyLimitReached::Tokens { limit, used, .. } => left(limit - used, &bounds),
-                        KeyLimitReached::Cost { limit, used, .. } => {
-                            let room = NanoUsd((limit.0 - used.0).max(0));
-                            let models: Vec<_> = models(&calls).collect();
-                            Some(bounds.output_for(call, &models, room, &prices, now))
-                        }
-                    };
-                    (CallError::KeyLimit { reached, resets_at, as_of }, room)
-                }
-                Err(error) => return Err(error.into()),
-            };
-            let Some(lowered) = room.filter(|_| lowerings > 0).and_then(|room| bounds.lowered(room)) else {
-                return Err(error);
-            };
-            (bounds, lowerings) = (lowered, lowerings - 1);
-        }
     }
 
     /// The most that it costs. `None` where a model has no price, and neither the user nor the key has a limit for which one
     /// would be needed.
-    async fn max_cost(
+    pub(super) async fn max_cost(
         &self,
         call: &Call,
         bounds: &Bounds,
@@ -293,7 +260,7 @@ impl AiService {
         Ok(None)
     }
 
-    fn demand(&self, call: &Call, bounds: &Bounds, cost: Option<NanoUsd>, now: DateTime<Utc>) -> Demand {
+    pub(super) fn demand(&self, call: &Call, bounds: &Bounds, cost: Option<NanoUsd>, now: DateTime<Utc>) -> Demand {
         let terms = CallTerms {
             provider: call.target.provider,
             model: call.target.model.clone(),
@@ -350,22 +317,7 @@ pub(super) fn hold_of(demanded: &Demanded) -> Option<CallHold> {
     demanded.hold.map(|hold| CallHold::granted(hold.id))
 }
 
-/// Why it was not held, and how much output there would be room for.
-fn refused(demanded: &Demanded, bounds: &Bounds) -> (CallError, Option<u64>) {
-    let decision = Box::new(demanded.decision.clone());
-    if decision.reason != Reason::InsufficientTokens {
-        return (CallError::NotAllowed(decision), None);
-    }
-    let available = demanded.tokens.available;
-    (CallError::Unaffordable { needed: bounds.tokens(), available, decision }, left(available, bounds))
-}
-
-/// The output for which so many tokens leave room beside the input.
-fn left(tokens: i64, bounds: &Bounds) -> Option<u64> {
-    u64::try_from(tokens.saturating_sub(whole(bounds.input))).ok()
-}
-
-fn models(calls: &[ProviderCall]) -> impl Iterator<Item = (Provider, &ModelId)> {
+pub(super) fn models(calls: &[ProviderCall]) -> impl Iterator<Item = (Provider, &ModelId)> {
     calls.iter().map(|call| (call.provider, &call.model))
 }
 

@@ -3,17 +3,18 @@
 
 use std::time::Duration;
 
-use domain::ai::{CallUsage, FinishReason, Speaker, TokenUsage, ToolCalls};
-use domain::prices::{Cost, NanoUsd};
+use domain::ai::{CallUsage, FinishReason, Speaker, TokenUsage, ToolCalls, UsageSource};
+use domain::prices::{Cost, CostError, NanoUsd};
 use domain::usage::HoldId;
 use domain::users::UserId;
 use ports::ai::{CallContent, CallReport, Operation};
-use ports::usage::{CallOutcome, CallResult, SaidMessage};
+use ports::usage::{BeyondHold, CallOutcome, CallResult, SaidMessage};
 use tracing::{error, warn};
 
 use super::answers::{AnswerPiece, Receipt};
+use super::asker::Reader;
 use super::bounds::whole;
-use super::course::{Course, End, Reader};
+use super::course::{Course, End};
 use super::service::AiService;
 use crate::usage::commands::{Changed, HoldAction, HoldCommand, UsageError, Whose};
 
@@ -78,7 +79,8 @@ impl Course {
 
     /// Gives everything back or books what was used, and says so. `None` where the books could not be written.
     async fn close(&mut self, outcome: CallOutcome) -> Option<Receipt> {
-        let came_to_nothing = outcome == CallOutcome::Broken && !self.delivery.has_output();
+        let may_be_billed = self.may_be_billed || self.unanswered > 0;
+        let came_to_nothing = outcome == CallOutcome::Broken && !self.delivery.has_output() && !may_be_billed;
         let receipt = if came_to_nothing || self.is_free() {
             self.release().await;
             Some(self.receipt(CallUsage::standard(TokenUsage::default()), None, 0))
@@ -94,9 +96,35 @@ impl Course {
         receipt.map(|(_, receipt)| receipt)
     }
 
+    /// Books a call that no provider answered and one may bill: at the estimate of what went in.
+    pub async fn book_unanswered(&mut self, error: &'static str) {
+        // The estimate is of one attempt.
+        self.unanswered -= 1;
+        let booked = if self.is_free() { None } else { self.book(CallOutcome::Broken).await };
+        if self.is_free() {
+            self.release().await;
+        }
+        let (usage, cost) = booked.map_or((None, None), |(usage, receipt)| (Some(usage), receipt.cost));
+        self.report(usage, cost, Some(error));
+    }
+
+    /// What attempts that came to nothing may cost is the estimate of what went in, once for each.
+    fn with_unanswered(&self, mut usage: CallUsage) -> CallUsage {
+        if self.unanswered > 0 {
+            let input = self.delivery.input_tokens.saturating_mul(self.unanswered);
+            usage.tokens.uncached_input = usage.tokens.uncached_input.saturating_add(input);
+            usage.source = if self.call.target.is_sandbox { UsageSource::Sandbox } else { UsageSource::Partial };
+        }
+        usage
+    }
+
     /// Prices and books what was used. `None` where the books could not be written.
     async fn book(&mut self, outcome: CallOutcome) -> Option<(CallUsage, Receipt)> {
-        let usage = self.delivery.billed(self.call.target.is_sandbox);
+        let usage = self.with_unanswered(self.delivery.billed(self.call.target.is_sandbox));
+        let odd_fields = self.delivery.odd_fields();
+        if !odd_fields.is_empty() {
+            warn!(?odd_fields, call = %self.hold_id.0, "the provider's usage was read as far as it is understood");
+        }
         let cost = self.cost(&usage);
         let result = CallResult {
             provider: self.provider,
@@ -108,6 +136,7 @@ impl Course {
             latency_ms: Some(whole(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX))),
             session_id: self.call.keeping.as_ref().map(|keeping| keeping.session_id.0),
             messages: self.messages(&usage, cost.as_ref()),
+            beyond: self.beyond_hold(&usage, cost.as_ref()),
         };
         let (hold_id, user_id) = (self.hold_id, self.call.asking.user_id);
         match self.service.end(hold_id, user_id, HoldAction::SettleCall(Box::new(result))).await {
@@ -124,16 +153,37 @@ impl Course {
         if self.call.target.is_sandbox {
             return None;
         }
-        let priced = |usage: &CallUsage| self.prices.cost(self.provider, &self.model, usage, self.began_at);
-        match priced(usage) {
-            Ok(cost) => Some(cost),
+        match self.prices.cost(self.provider, &self.model, usage, self.began_at) {
+            Ok(cost) => {
+                if !cost.assumed.is_empty() {
+                    let kinds = &cost.assumed;
+                    warn!(?kinds, model = %self.model, call = %self.hold_id.0, "kinds without a price were billed as others; an administrator adds one");
+                    self.service.parts.observer.assumed_prices(self.provider, kinds);
+                }
+                Some(cost)
+            }
+            Err(CostError::UnpricedModel { .. }) => None,
             Err(why) => {
-                // The provider did what nobody gave a price for, such as a search: the rest is billed all the same.
-                error!(%why, call = %self.hold_id.0, "a part of a call has no price; an administrator adds one");
-                let tokens = TokenUsage { tool_calls: ToolCalls::default(), ..usage.tokens };
-                priced(&CallUsage { tokens, ..usage.clone() }).ok()
+                error!(%why, call = %self.hold_id.0, "a call costs more than can be counted; it is billed what was held for it");
+                let amount = NanoUsd(self.cost_of(self.bounds.output));
+                Some(Cost { amount, version: String::new(), assumed: Vec::new() })
             }
         }
+    }
+
+    /// What was used that was not held, which happens where a provider counts more than anybody could say before.
+    fn beyond_hold(&self, usage: &CallUsage, cost: Option<&Cost>) -> BeyondHold {
+        // Where no limit stands in its way, no more is held for an answer that grows.
+        let output = if self.is_limited() { self.bounds.output } else { self.bounds.output_most };
+        let tokens = (whole(usage.tokens.total()) - self.bounds.grown_to(output).tokens()).max(0);
+        let held = || self.cost_of(output);
+        let beyond = BeyondHold { tokens, cost_nano_usd: cost.map_or(0, |cost| (cost.amount.0 - held()).max(0)) };
+        if !beyond.is_nothing() {
+            let BeyondHold { tokens, cost_nano_usd } = beyond;
+            warn!(tokens, cost_nano_usd, model = %self.model, call = %self.hold_id.0, "a call used more than was held for it");
+            self.service.parts.observer.beyond_hold(self.provider);
+        }
+        beyond
     }
 
     /// What is kept of the conversation: what the user said, with the input's cost, and the answer with the rest.
@@ -204,6 +254,7 @@ impl Course {
             first_piece: self.first_piece,
             whole: self.began.elapsed(),
             error,
+            unread: self.unread,
         });
     }
 }

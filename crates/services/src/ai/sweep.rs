@@ -7,7 +7,7 @@
 use domain::ai::{CallUsage, Delivery};
 use domain::usage::CallTerms;
 use ports::store::{Scope, StoreError};
-use ports::usage::{CallOutcome, CallResult, DueCall};
+use ports::usage::{BeyondHold, CallOutcome, CallResult, DueCall};
 use tracing::{error, info, warn};
 
 use super::service::AiService;
@@ -47,6 +47,7 @@ impl AiService {
                 latency_ms: None,
                 session_id,
                 messages: Vec::new(),
+                beyond: BeyondHold::default(),
             };
             match self.change(hold_id, user_id, HoldAction::SettleCall(Box::new(result))).await {
                 Ok(changed) if changed.replayed => self.postponed.done(hold_id),

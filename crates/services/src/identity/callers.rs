@@ -153,6 +153,15 @@ impl CallerService {
         }
     }
 
+    /// Whether the database would have to be asked about this credential: a key of our form that is not in memory. Tokens,
+    /// and keys of another form, are judged without it.
+    pub fn asks_the_database(&self, presented: Presented<'_>) -> bool {
+        match presented {
+            Presented::Token(_) => false,
+            Presented::Key(key) => self.keys.recognise(key).is_some_and(|hash| self.cache.key(&hash).is_none()),
+        }
+    }
+
     /// Someone whose identity is certain and of whom the rest has to be read. It waits for a fetch that runs elsewhere, so
     /// that whoever stops waiting cuts nothing short.
     pub async fn identify_user(&self, identity: &VerifiedIdentity) -> Result<Identified, NotIdentified> {

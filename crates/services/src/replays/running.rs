@@ -13,6 +13,8 @@ use domain::replays::{KEPT_BODY_MAX, Unkept};
 use ports::replays::KeptAnswer;
 use tokio::sync::watch;
 
+use super::service::Place;
+
 /// Everything of an answer before its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heading {
@@ -54,6 +56,17 @@ enum Phase {
     Unkept(Unkept),
 }
 
+/// Where the client stands that asked for a call without a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Client {
+    Waits,
+    /// It has left, and that is being written down.
+    Leaves,
+    Left,
+    /// It has the whole answer, or was told why there is none.
+    Served,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Progress {
     chunks: usize,
@@ -72,15 +85,35 @@ pub(super) struct RunningAnswer {
     pub fingerprint: Vec<u8>,
     /// Of whoever asked for it.
     pub rights: CallerRights,
+    /// Of a call without a key: what is asked, under which the calls with the same content are known.
+    pub asked: Option<Place>,
+    client: watch::Sender<Client>,
     content: Mutex<Content>,
     progress: watch::Sender<Progress>,
     room: Arc<Room>,
 }
 
 impl RunningAnswer {
-    pub fn new(fingerprint: Vec<u8>, rights: CallerRights, room: Arc<Room>) -> Self {
+    pub fn new(fingerprint: Vec<u8>, rights: CallerRights, asked: Option<Place>, room: Arc<Room>) -> Self {
         let (progress, _) = watch::channel(Progress { chunks: 0, phase: Phase::Awaited });
-        Self { fingerprint, rights, content: Mutex::default(), progress, room }
+        let (client, _) = watch::channel(Client::Waits);
+        Self { fingerprint, rights, asked, client, content: Mutex::default(), progress, room }
+    }
+
+    pub fn client(&self) -> Client {
+        *self.client.borrow()
+    }
+
+    pub fn say_of_client(&self, client: Client) {
+        self.client.send_replace(client);
+    }
+
+    /// Waits until the client has left or is served; says whether it is served.
+    pub async fn is_served(&self) -> bool {
+        let mut heard = self.client.subscribe();
+        let client = heard.wait_for(|client| matches!(client, Client::Left | Client::Served)).await;
+        // The sender is ours.
+        client.is_ok_and(|client| *client == Client::Served)
     }
 
     pub fn listen(self: &Arc<Self>) -> Listener {

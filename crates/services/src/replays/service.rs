@@ -1,10 +1,11 @@
-//! The service of replays: of all who ask for the same call, one makes it and the others get its answer.
+//! The service of replays: of all who ask for the same call under one key, one makes it and the others get its answer.
+//! Calls without a key are in `unkeyed`.
 //!
 //! Promises: a call is claimed before it is made, by a row that only one process can write, so it is made once, however
 //! many ask on however many processes. A call that was refused or came to nothing leaves no trace. Whoever waits and hangs
 //! up leaves nothing behind.
 //!
-//! Costs: a transaction of one statement before the call and one after it; nothing for calls that are not kept. A repeat
+//! Costs: a transaction of one statement before a call with a key and one after it; nothing for calls that are not kept. A repeat
 //! in the same process reads memory while the call runs, else two statements. A repeat on another process asks the
 //! database again and again while the call runs, less and less often.
 
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use domain::idempotency::IdempotencyKey;
-use domain::replays::{Prospect, RETRIED_WITHIN, Repeat, Unkept};
+use domain::replays::{Prospect, Repeat, Unkept};
 use domain::usage::{HoldId, HoldStatus};
 use domain::users::UserId;
 use ports::idempotency::AnswerClaim;
@@ -27,11 +28,12 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::running::{Listener, Outset, Room, RunningAnswer};
 use super::ticket::{Entry, Ticket};
+use super::unkeyed::{Stood, Waiting};
 use crate::conflicts::retry_conflicts;
 
 /// How long a repeat waits between two looks at a call of another process.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(20);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// How many expired answers one sweep removes at most. They are long, so fewer than of others.
 const SWEPT_AT_ONCE: u64 = 200;
@@ -97,21 +99,27 @@ impl From<StoreError> for ReplayError {
 }
 
 /// Where a call stands among those that run here.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Place {
     caller: UserId,
     route: String,
     key: IdempotencyKey,
 }
 
+impl Place {
+    pub fn of(claim: &AnswerClaim) -> Self {
+        Self { caller: claim.caller, route: claim.route.clone(), key: claim.key.clone() }
+    }
+}
+
 pub struct ReplayService {
     pub(super) store: Arc<dyn Store>,
     /// The process's own: what is written down of a call outlives whoever asked for it.
     pub(super) runtime: Handle,
-    randomness: Arc<dyn Randomness>,
-    settings: ReplaySettings,
+    pub(super) randomness: Arc<dyn Randomness>,
+    pub(super) settings: ReplaySettings,
     running: Mutex<HashMap<Place, Arc<RunningAnswer>>>,
-    room: Arc<Room>,
+    pub(super) room: Arc<Room>,
 }
 
 enum Entered {
@@ -139,7 +147,15 @@ impl ReplayService {
     }
 
     /// Takes the call, or waits until somebody else's answer begins. Waits for no longer than any call takes.
-    pub async fn stand(self: &Arc<Self>, asked: Asked) -> Result<Standing, ReplayError> {
+    pub async fn stand(self: &Arc<Self>, asked: Asked) -> Result<Stood, ReplayError> {
+        if !asked.repeat.is_keyed() {
+            return self.stand_unkeyed(asked).await;
+        }
+        let standing = self.stand_keyed(asked).await?;
+        Ok(Stood { standing, waiting: Waiting::NOBODY })
+    }
+
+    async fn stand_keyed(self: &Arc<Self>, asked: Asked) -> Result<Standing, ReplayError> {
         let until = Instant::now() + self.settings.call_time;
         loop {
             let ticket = match self.enter(&asked) {
@@ -150,8 +166,7 @@ impl ReplayService {
                     Ok(Outset::Begun | Outset::Unkept(_)) | Err(_) => return Err(ReplayError::OtherBody),
                 },
                 Entered::BehindAStronger => return Err(ReplayError::BeyondRights),
-                Entered::Full if asked.repeat.is_keyed() => return Err(ReplayError::Busy),
-                Entered::Full => return Ok(Standing::NotKept),
+                Entered::Full => return Err(ReplayError::Busy),
                 Entered::Behind(mut listener) => match timeout_at(until, listener.outset()).await {
                     Ok(Outset::Begun) => return Ok(Standing::Running(listener)),
                     Ok(Outset::Vacated) => continue,
@@ -205,11 +220,9 @@ impl ReplayService {
 
     /// Claims the place, or says what is in it.
     async fn look(&self, asked: &Asked, hold_id: HoldId) -> Result<Option<Found>, StoreError> {
-        let Asked { claim, repeat } = asked;
-        let call_time = TimeDelta::from_std(self.settings.call_time).unwrap_or(RETRIED_WITHIN);
-        let keep = if repeat.is_keyed() { self.settings.keep } else { call_time + RETRIED_WITHIN };
+        let Asked { claim, .. } = asked;
         let mut work = self.store.begin(Scope::SERVICE).await?;
-        if work.replays().claim(claim, hold_id, keep, repeat.is_anew()).await? {
+        if work.replays().claim(claim, hold_id, self.settings.keep).await? {
             work.commit().await?;
             return Ok(None);
         }
@@ -219,7 +232,7 @@ impl ReplayService {
             Some(FoundCall::OtherBody) => Found::OtherBody,
             Some(FoundCall::BeyondRights) => Found::BeyondRights,
             Some(FoundCall::Ended(end)) => Found::Ended(end),
-            Some(FoundCall::Awaited { hold_id, awaited }) => match awaited.prospect(call_time) {
+            Some(FoundCall::Awaited { hold_id, awaited }) => match awaited.prospect() {
                 Prospect::UnderWay => Found::UnderWay,
                 Prospect::Lost => Found::Ended(CallEnd::Unkept(Unkept::Lost)),
                 Prospect::Vacant => {
@@ -234,9 +247,9 @@ impl ReplayService {
 
     fn enter(self: &Arc<Self>, asked: &Asked) -> Entered {
         let Asked { claim, repeat } = asked;
-        let place = Place { caller: claim.caller, route: claim.route.clone(), key: claim.key.clone() };
+        let place = Place::of(claim);
         let mut running = self.running();
-        if let Some(answer) = running.get(&place).filter(|_| !repeat.is_anew()) {
+        if let Some(answer) = running.get(&place) {
             let is_same = answer.fingerprint == claim.fingerprint;
             if is_same && !claim.rights.cover(&answer.rights) {
                 return Entered::BehindAStronger;
@@ -247,8 +260,8 @@ impl ReplayService {
         if running.len() >= self.settings.running {
             return Entered::Full;
         }
-        let answer =
-            Arc::new(RunningAnswer::new(claim.fingerprint.clone(), claim.rights.clone(), Arc::clone(&self.room)));
+        let (fingerprint, rights) = (claim.fingerprint.clone(), claim.rights.clone());
+        let answer = Arc::new(RunningAnswer::new(fingerprint, rights, None, Arc::clone(&self.room)));
         running.insert(place.clone(), Arc::clone(&answer));
         drop(running);
         Entered::First(Ticket::new(Entry {
@@ -256,13 +269,14 @@ impl ReplayService {
             place,
             claim: claim.clone(),
             repeat: repeat.clone(),
+            unkeyed: None,
             hold_id: HoldId(self.randomness.new_id()),
             answer,
         }))
     }
 
     /// Takes an answer from among those that run here, unless a later one has its place.
-    pub(super) fn leave(&self, place: &Place, answer: &Arc<RunningAnswer>) {
+    pub(super) fn leave_place(&self, place: &Place, answer: &Arc<RunningAnswer>) {
         let mut running = self.running();
         if running.get(place).is_some_and(|there| Arc::ptr_eq(there, answer)) {
             running.remove(place);
@@ -296,7 +310,7 @@ impl ReplayService {
         }
     }
 
-    fn running(&self) -> MutexGuard<'_, HashMap<Place, Arc<RunningAnswer>>> {
+    pub(super) fn running(&self) -> MutexGuard<'_, HashMap<Place, Arc<RunningAnswer>>> {
         // Nothing is done under the lock that could leave the map half changed.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use domain::replays::{RETRIED_WITHIN, Repeat, Unkept};
+use domain::replays::{Repeat, Unkept};
 use domain::usage::{HoldId, HoldStatus};
 use ports::idempotency::AnswerClaim;
 use ports::replays::CallEnd;
@@ -14,6 +14,7 @@ use tracing::warn;
 
 use super::running::{Heading, RunningAnswer};
 use super::service::{Asked, Place, ReplayService};
+use super::unkeyed::UnkeyedCall;
 
 /// How often the end of a call is tried to be written down, and the pause between two tries: 10 s in all, which is less than
 /// `domain::replays` waits for it.
@@ -42,6 +43,8 @@ pub(super) struct Entry {
     pub place: Place,
     pub claim: AnswerClaim,
     pub repeat: Repeat,
+    /// Of a call without a key.
+    pub unkeyed: Option<UnkeyedCall>,
     pub hold_id: HoldId,
     pub answer: Arc<RunningAnswer>,
 }
@@ -109,7 +112,7 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let Some(entry) = self.entry.take() else { return };
-        if self.is_claimed {
+        if self.is_claimed || entry.unkeyed.is_some() {
             let runtime = entry.service.runtime.clone();
             runtime.spawn(entry.let_go());
         } else {
@@ -125,19 +128,30 @@ impl Entry {
 
     /// Keeps the answer. One that broke off is kept as it was told, if it was charged.
     async fn end(self, is_whole: bool) {
-        let end = match (self.answer.unkept(), self.answer.whole()) {
-            (Some(why), _) => CallEnd::Unkept(why),
-            (None, Some(answer)) => CallEnd::Answered(answer),
-            (None, None) => CallEnd::Unkept(Unkept::Lost),
-        };
+        if let Some(call) = self.unkeyed.clone() {
+            return self.end_unkeyed(&call, is_whole).await;
+        }
+        let end = self.outcome();
         if !is_whole && matches!(end, CallEnd::Answered(_)) && self.came_to_nothing().await {
             return self.give_back().await;
         }
         self.finish(end).await;
     }
 
+    /// How it ended, to be written down.
+    pub(super) fn outcome(&self) -> CallEnd {
+        match (self.answer.unkept(), self.answer.whole()) {
+            (Some(why), _) => CallEnd::Unkept(why),
+            (None, Some(answer)) => CallEnd::Answered(answer),
+            (None, None) => CallEnd::Unkept(Unkept::Lost),
+        }
+    }
+
     /// There is no answer, for the call was refused, failed or broke.
     async fn let_go(self) {
+        if let Some(call) = self.unkeyed.clone() {
+            return self.let_go_unkeyed(&call).await;
+        }
         if self.came_to_nothing().await {
             return self.give_back().await;
         }
@@ -146,7 +160,7 @@ impl Entry {
     }
 
     /// Whether nothing was charged. Waits for the end of the hold; what is not known by then counts as charged.
-    async fn came_to_nothing(&self) -> bool {
+    pub(super) async fn came_to_nothing(&self) -> bool {
         let mut pause = FIRST_LOOK;
         for _ in 0..LOOKS {
             match self.service.find_hold(self.hold_id).await {
@@ -170,18 +184,17 @@ impl Entry {
     }
 
     async fn finish(&self, end: CallEnd) {
-        let keep = (!self.repeat.is_keyed()).then_some(RETRIED_WITHIN);
         let finished = self.in_the_books(|| async {
             let mut work = self.service.store.begin(Scope::SERVICE).await?;
-            work.replays().finish(&self.claim, self.hold_id, &end, keep).await?;
+            work.replays().finish(&self.claim, self.hold_id, &end).await?;
             work.commit().await
         });
         finished.await;
-        self.service.leave(&self.place, &self.answer);
+        self.service.leave_place(&self.place, &self.answer);
     }
 
     fn vacate(&self) {
-        self.service.leave(&self.place, &self.answer);
+        self.service.leave_place(&self.place, &self.answer);
         self.answer.vacate();
     }
 

@@ -170,11 +170,21 @@ impl Command {
     }
 }
 
+/// What the tightest limit of a key leaves beside a call: model tokens of a minute, or nano-dollars of a month.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyRoom {
+    pub limit: i64,
+    pub left: i64,
+}
+
 /// The user's tokens, as a call left them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokensAtHand {
     pub held: i64,
     pub available: i64,
+    /// What the limits of a call's API key leave beside what was held: model tokens, and nano-dollars. `None` where it has none.
+    pub key_tokens: Option<KeyRoom>,
+    pub key_cost: Option<KeyRoom>,
 }
 
 /// What a demand came to. A refusal is an answer, not an error: it has a decision too.

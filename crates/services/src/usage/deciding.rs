@@ -27,8 +27,8 @@ use super::commands::{
 };
 use super::ground::{Counter, Ground, HoldCounter, HoldPlace, MeterPlace, counter_of, lineages_of, windows_of};
 use super::holding::{
-    Effect, act, changed, growth_on_key, is_held, moves_tokens, no_room, pending, repeated, share_of, share_of_key,
-    used_of,
+    Effect, act, changed, growth_on_key, is_held, moves_tokens, no_room, pending, repeated, room_beside, share_of,
+    share_of_key, used_of,
 };
 
 /// What a batch came to.
@@ -146,7 +146,11 @@ impl<'a> Deciding<'a> {
             }
         };
         *balance = counter.entitlement.tokens_available;
-        let at_hand = TokensAtHand { held: holding.tokens, available: *balance };
+        let (key_tokens, key_cost) = match (&demand.call, &share) {
+            (Some(call), Some(share)) => room_beside(&self.ground.keys, demand, call, share),
+            _ => (None, None),
+        };
+        let at_hand = TokensAtHand { held: holding.tokens, available: *balance, key_tokens, key_cost };
         counter.changed |= holding.decision.allowed;
         let key = counter.key.clone();
         let hold = self.book(demand, key, &holding, overage, share);

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use domain::api_keys::ApiKeyId;
 use domain::entitlements::{Decision, Entitlement, Reason, decide};
+use domain::prices::NanoUsd;
 use domain::usage::{
     CallEnding, CallPhase, Ending, HeldCall, Hold, HoldRefusal, HoldStatus, Holding, KeyLimitReached, KeyShare,
     KeyTally, KeyWindows, admit, admit_more, expire, extend, extend_call, extending_needs_tokens, release, settle,
@@ -13,7 +14,7 @@ use domain::usage::{
 use domain::users::UserId;
 use ports::usage::{CallOutcome, CounterKey, KeptHold, KeyWindow};
 
-use super::commands::{CallDemand, Changed, Demand, Fate, HoldAction, Outcome, UsageError, ends_at};
+use super::commands::{CallDemand, Changed, Demand, Fate, HoldAction, KeyRoom, Outcome, UsageError, ends_at};
 use super::ground::{KeyCounter, LockedHold, lineages_of, windows_of};
 
 /// The numbers of the first answer, where the same was done to the hold before.
@@ -159,6 +160,32 @@ pub fn share_of_key(
     Ok(Some(share))
 }
 
+/// What the limits of a key, of its lineage and of its makers leave beside what was used, what is held, and this share: model
+/// tokens and nano-dollars, each by the budget that leaves least.
+pub fn room_beside(
+    keys: &HashMap<KeyWindow, Option<KeyCounter>>,
+    demand: &Demand,
+    call: &CallDemand,
+    share: &KeyShare,
+) -> (Option<KeyRoom>, Option<KeyRoom>) {
+    let room = |limit: i64, parts: [i64; 3]| {
+        let left = parts.into_iter().fold(limit, i64::saturating_sub).max(0);
+        KeyRoom { limit, left }
+    };
+    let (mut tokens, mut cost) = (None::<KeyRoom>, None::<KeyRoom>);
+    let tighter =
+        |known: Option<KeyRoom>, other: Option<KeyRoom>| known.into_iter().chain(other).min_by_key(|room| room.left);
+    for budget in call.budgets.iter() {
+        let locked = locked_windows(keys, demand.user_id, budget.lineage_id, &share.windows);
+        let Some([minute, month]) = locked else { continue };
+        let of_tokens = |limit| room(limit, [minute.tokens, minute.tokens_held, share.tokens]);
+        let of_cost = |limit: NanoUsd| room(limit.0, [month.cost, month.cost_held, share.cost_nano_usd]);
+        tokens = tighter(tokens, budget.limits.tokens_per_minute.map(of_tokens));
+        cost = tighter(cost, budget.limits.monthly_cost.map(of_cost));
+    }
+    (tokens, cost)
+}
+
 /// What a call that grows holds more of its key's limits; `None` where that is nothing. `Err` where one of its budgets has
 /// no room for it.
 pub fn growth_on_key(
@@ -218,7 +245,7 @@ mod tests {
     use domain::plans::PlanId;
     use domain::usage::{CallTerms, HoldId, Period, PeriodKind, Tally};
     use domain::users::UserId;
-    use ports::usage::CallResult;
+    use ports::usage::{BeyondHold, CallResult};
     use uuid::Uuid;
 
     use super::*;
@@ -283,6 +310,7 @@ mod tests {
             latency_ms: None,
             session_id: None,
             messages: Vec::new(),
+            beyond: BeyondHold::default(),
         }))
     }
 

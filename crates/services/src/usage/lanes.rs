@@ -42,7 +42,7 @@ const WARY_FOR: u32 = 64;
 /// How many holds one sweep gives back at most: they take the places of waiting commands.
 const HOLDS_SWEPT_AT_ONCE: u64 = 500;
 
-/// How many kept outcomes one sweep removes at most.
+/// How many kept outcomes (of each partition of their table) or ended reservations one sweep removes at most.
 const SWEPT_AT_ONCE: u64 = 5_000;
 
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +55,8 @@ pub struct LaneSettings {
     pub batch: usize,
     /// How long an outcome is kept under its key.
     pub keep: TimeDelta,
+    /// How long a reservation is kept after its end.
+    pub keep_reservations: TimeDelta,
 }
 
 /// What the lanes did so far, for the metrics.
@@ -79,6 +81,7 @@ struct Shared {
     beside: Beside,
     postponed: Postponed<HoldId>,
     keep: TimeDelta,
+    keep_reservations: TimeDelta,
     batches: AtomicU64,
     commands: AtomicU64,
     unanswered: AtomicUsize,
@@ -107,6 +110,7 @@ impl UsageService {
             beside: Beside::new(),
             postponed: Postponed::default(),
             keep: settings.keep,
+            keep_reservations: settings.keep_reservations,
             batches: AtomicU64::new(0),
             commands: AtomicU64::new(0),
             unanswered: AtomicUsize::new(0),
@@ -167,6 +171,14 @@ impl UsageService {
     pub async fn sweep_outcomes(&self) -> Result<u64, StoreError> {
         let mut work = self.shared.store.begin(Scope::SERVICE).await?;
         let swept = work.usage().delete_outcomes(self.shared.keep, SWEPT_AT_ONCE).await?;
+        work.commit().await?;
+        Ok(swept)
+    }
+
+    /// Forgets reservations that ended long enough ago, a bounded number of them; says how many.
+    pub async fn sweep_reservations(&self) -> Result<u64, StoreError> {
+        let mut work = self.shared.store.begin(Scope::SERVICE).await?;
+        let swept = work.usage().delete_ended_reservations(self.shared.keep_reservations, SWEPT_AT_ONCE).await?;
         work.commit().await?;
         Ok(swept)
     }

@@ -40,6 +40,8 @@ pub struct Ask {
     pub choices: u64,
     /// How many words the prompt has.
     pub input_tokens: u64,
+    /// How long the whole body is.
+    pub body_bytes: u64,
     pub body: Value,
 }
 
@@ -88,6 +90,7 @@ pub fn understand(request: &Request, key: Option<&str>) -> Result<Ask, (Dialect,
     };
     let model = if dialect == Dialect::Gemini { model } else { text(&body, "model") };
     let mut ask = asked(dialect, kind, model, body);
+    ask.body_bytes = u64::try_from(request.body.len()).unwrap_or(u64::MAX);
     if let Some(missing) = missing(&ask) {
         return refused(Why::Invalid(missing));
     }
@@ -167,6 +170,7 @@ fn asked(dialect: Dialect, kind: Kind, model: String, body: Value) -> Ask {
         obfuscation: option("include_obfuscation").unwrap_or(true),
         limit,
         choices: if dialect == Dialect::OpenAi { number("n").unwrap_or(1) } else { 1 },
+        body_bytes: 0,
         input_tokens: if kind == Kind::Embeddings { embedded(&body) } else { spoken_to(&body, false) },
         body,
     }

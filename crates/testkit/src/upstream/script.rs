@@ -30,6 +30,8 @@ pub struct Answer {
     pub finish: Option<Finish>,
     /// Without it, the words of the prompt are counted. These tokens are the uncached ones.
     pub input_tokens: Option<u64>,
+    /// What goes in is counted by the bytes of the whole body, so many of them a token, whatever stands in it.
+    pub bytes_a_token: Option<u64>,
     /// Added to what is counted: cache, audio, images, searches.
     pub besides: Parts,
     /// The tier that the answer names, as the provider writes it.
@@ -47,6 +49,7 @@ impl Default for Answer {
             after_result: None,
             finish: None,
             input_tokens: None,
+            bytes_a_token: None,
             besides: Parts::default(),
             tier: None,
             geo: None,
@@ -208,6 +211,13 @@ impl Script {
     #[must_use]
     pub fn finishing(mut self, finish: Finish) -> Self {
         self.answer.finish = Some(finish);
+        self
+    }
+
+    /// Charges what goes in by the bytes of the body.
+    #[must_use]
+    pub fn counting_bytes(mut self, bytes_a_token: u64) -> Self {
+        self.answer.bytes_a_token = Some(bytes_a_token);
         self
     }
 

@@ -60,8 +60,10 @@ impl Spoken {
             _ => Finish::Stop,
         };
         let besides = answer.besides.within(ask.dialect);
+        let by_bytes = answer.bytes_a_token.map(|bytes| ask.body_bytes.div_ceil(bytes.max(1)));
+        let counted = answer.input_tokens.or(by_bytes).unwrap_or(ask.input_tokens);
         let input = Parts {
-            uncached_in: answer.input_tokens.unwrap_or(ask.input_tokens),
+            uncached_in: counted,
             cache_read: besides.cache_read,
             cache_write_short: besides.cache_write_short,
             cache_write_long: besides.cache_write_long,

@@ -23,5 +23,7 @@ GRANT EXECUTE ON FUNCTION public.open_usage_counter(uuid, text, text, timestampt
 GRANT EXECUTE ON FUNCTION public.identity_find(text), public.identity_exists(uuid), public.identity_states(uuid[]),
     public.identity_owns_address(uuid, text) TO app_service;
 GRANT EXECUTE ON FUNCTION public.ledger_hash(bytea, uuid, uuid, bigint, bigint, text, bigint, text, uuid, text, timestamptz),
-    public.roll_up_usage(), public.maintain_partitions(), public.integrity_findings()
+    public.roll_up_usage(), public.roll_up_ai_usage(), public.maintain_partitions(), public.integrity_findings(),
+    public.claim_integrity_piece(timestamptz), public.check_integrity_piece(text, interval),
+    public.delete_usage_keys(interval, bigint)
     TO app_service;

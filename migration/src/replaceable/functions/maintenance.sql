@@ -1,4 +1,4 @@
--- The months of usage_events and ai_usage_logs, and the sums that outlive them.
+-- The hourly sums of usage_events. What happens to the months themselves is in retention.sql.
 
 -- The months of usage_events that are there.
 CREATE OR REPLACE FUNCTION public.usage_months() RETURNS TABLE (month_start timestamptz, partition text)
@@ -128,103 +128,26 @@ BEGIN
 END
 $$;
 
--- Makes one month, moving out of the default partition what belongs to it. It is attached only when it is
--- filled and closed: row-level security on, no right granted. Attaching takes no exclusive lock on the parent.
-CREATE OR REPLACE FUNCTION public.make_partition(p_parent text, p_month timestamp) RETURNS text
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s'
-AS $$
-DECLARE
-    partition text := p_parent || pg_catalog.to_char(p_month, '"_"YYYY"_"MM');
-    lower_bound timestamptz := p_month AT TIME ZONE 'UTC';
-    upper_bound timestamptz := (p_month + interval '1 month') AT TIME ZONE 'UTC';
-BEGIN
-    IF pg_catalog.to_regclass('public.' || partition) IS NOT NULL THEN
-        RETURN NULL;
-    END IF;
-    EXECUTE pg_catalog.format('LOCK TABLE public.%I IN ACCESS EXCLUSIVE MODE', p_parent || '_default');
-    EXECUTE pg_catalog.format('CREATE TABLE public.%I (LIKE public.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', partition, p_parent);
-    EXECUTE pg_catalog.format('ALTER TABLE public.%I ENABLE ROW LEVEL SECURITY', partition);
-    EXECUTE pg_catalog.format('REVOKE ALL ON TABLE public.%I FROM PUBLIC, anon, authenticated, service_role', partition);
-    EXECUTE pg_catalog.format(
-        'WITH moved AS (DELETE FROM public.%I WHERE created_at >= $1 AND created_at < $2 RETURNING *) INSERT INTO public.%I SELECT * FROM moved',
-        p_parent || '_default', partition) USING lower_bound, upper_bound;
-    EXECUTE pg_catalog.format('ALTER TABLE public.%I ATTACH PARTITION public.%I FOR VALUES FROM (%L) TO (%L)',
-        p_parent, partition, lower_bound, upper_bound);
-    RETURN 'made ' || partition;
-END
-$$;
-
--- Drops one month. The sums of its events are kept first, and the watermark is not left before its end: whoever reads
--- takes the sums up to the watermark, and the events, which are gone, after it.
-CREATE OR REPLACE FUNCTION public.drop_partition(p_parent text, p_partition text) RETURNS text
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s'
-AS $$
-DECLARE
-    month_end timestamptz := (pg_catalog.to_date(pg_catalog.right(p_partition, 7), 'YYYY_MM') + interval '1 month') AT TIME ZONE 'UTC';
-BEGIN
-    IF p_parent = 'usage_events' THEN
-        EXECUTE pg_catalog.format(
-            'INSERT INTO public.usage_rollups (user_id, feature_id, period, period_start, bucket, amount, overage, events)
-             SELECT user_id, feature_id, period, period_start, pg_catalog.date_trunc(''hour'', created_at, ''UTC''), sum(amount), sum(overage), count(*)
-             FROM public.%I GROUP BY 1, 2, 3, 4, 5
-             ON CONFLICT (user_id, feature_id, period, period_start, bucket)
-             DO UPDATE SET amount = EXCLUDED.amount, overage = EXCLUDED.overage, events = EXCLUDED.events', p_partition);
-        INSERT INTO public.rollup_watermarks AS w (name, reached_at)
-        SELECT 'usage_events', month_end
-        WHERE NOT EXISTS (SELECT FROM public.rollup_watermarks w WHERE w.name = 'usage_events' AND w.reached_at >= month_end)
-        ON CONFLICT (name) DO UPDATE SET reached_at = greatest(w.reached_at, EXCLUDED.reached_at);
-    END IF;
-    EXECUTE pg_catalog.format('DROP TABLE public.%I', p_partition);
-    RETURN 'dropped ' || p_partition;
-END
-$$;
-
--- This month and the next three exist, every month of rows that fell into the default partition too; a month
--- that ended more than six months ago goes. A table that is busy is left for the next call and named.
--- Answers one line for each thing done.
-CREATE OR REPLACE FUNCTION public.maintain_partitions() RETURNS SETOF text
+-- Removes outcomes that were kept longer than p_age: at most p_rows of each of the eight partitions, by their place in it.
+-- What another call is removing is left out. Answers how many went.
+CREATE OR REPLACE FUNCTION public.delete_usage_keys(p_age interval, p_rows bigint) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    parent text;
-    month timestamp;
-    months timestamp[];
     partition text;
-    done text;
-    this_month timestamp := pg_catalog.date_trunc('month', CURRENT_TIMESTAMP AT TIME ZONE 'UTC');
+    deleted bigint;
+    total bigint := 0;
 BEGIN
-    -- Nobody but the owner can take this lock; an advisory lock would be anybody's.
-    PERFORM FROM public.product_base_locks l WHERE l.name = 'maintain_partitions' FOR UPDATE;
-    FOREACH parent IN ARRAY ARRAY['usage_events', 'ai_usage_logs'] LOOP
-        EXECUTE pg_catalog.format(
-            'SELECT array(SELECT $1 + pg_catalog.make_interval(months => n) FROM pg_catalog.generate_series(0, 3) n
-                UNION SELECT pg_catalog.date_trunc(''month'', created_at AT TIME ZONE ''UTC'') FROM public.%I ORDER BY 1)',
-            parent || '_default') INTO months USING this_month;
-        FOREACH month IN ARRAY months LOOP
-            BEGIN
-                done := public.make_partition(parent, month);
-            EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
-                done := pg_catalog.format('busy: %s of %s waits for the next run', pg_catalog.to_char(month, 'YYYY-MM'), parent);
-            END;
-            IF done IS NOT NULL THEN
-                RETURN NEXT done;
-            END IF;
-        END LOOP;
-        FOR partition IN
-            SELECT c.relname FROM pg_catalog.pg_inherits i
-            JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
-            WHERE i.inhparent = pg_catalog.to_regclass('public.' || parent)
-              AND c.relname ~ ('^' || parent || '_\d{4}_\d{2}$')
-              AND pg_catalog.to_date(pg_catalog.right(c.relname, 7), 'YYYY_MM') + interval '7 months' < CURRENT_TIMESTAMP AT TIME ZONE 'UTC'
-            ORDER BY 1
-        LOOP
-            BEGIN
-                done := public.drop_partition(parent, partition);
-            EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
-                done := pg_catalog.format('busy: %s is dropped by the next run', partition);
-            END;
-            RETURN NEXT done;
-        END LOOP;
+    FOR partition IN
+        SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'public.idempotency_keys'::regclass
+    LOOP
+        EXECUTE format(
+            'DELETE FROM public.%1$I WHERE ctid = ANY (ARRAY(
+                SELECT k.ctid FROM public.%1$I k WHERE k.created_at < CURRENT_TIMESTAMP - $1 ORDER BY k.created_at LIMIT $2 FOR UPDATE SKIP LOCKED))',
+            partition) USING p_age, p_rows;
+        GET DIAGNOSTICS deleted = ROW_COUNT;
+        total := total + deleted;
     END LOOP;
+    RETURN total;
 END
 $$;

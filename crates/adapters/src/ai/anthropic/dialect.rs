@@ -7,9 +7,13 @@ use super::request;
 use super::speech::AnthropicSpeech;
 use crate::ai::dialect::{Awaited, Dialect, Outgoing, Speech, malformed, passed_on};
 use crate::ai::faults::{Means, Told};
+use crate::ai::lenient;
 use crate::ai::members::{self, NotAnObject};
 
 const VERSION_HEADER: &str = "anthropic-version";
+
+/// Who calls and who pays is ours to say.
+const OWN_HEADERS: [&str; 2] = ["anthropic-organization-id", "anthropic-workspace-id"];
 
 /// What we speak where the caller names no version.
 const VERSION: &str = "2023-06-01";
@@ -22,9 +26,11 @@ pub(in crate::ai) struct Anthropic;
 impl Dialect for Anthropic {
     fn outgoing(&self, call: &ProviderCall) -> Result<Outgoing, ProviderFault> {
         let (operation, body, mut headers) = match &call.content {
-            CallContent::Native(native) => {
-                (native.operation, native_body(native, call)?, passed_on(&native.headers, &["anthropic-"], &[]))
-            }
+            CallContent::Native(native) => (
+                native.operation,
+                native_body(native, call)?,
+                passed_on(&native.headers, &["anthropic-"], &OWN_HEADERS),
+            ),
             CallContent::Conversation(conversation) => {
                 (Operation::Chat, request::written(conversation, call)?, Vec::new())
             }
@@ -92,9 +98,11 @@ struct ErrorBody {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ErrorObject {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "lenient::text")]
     kind: Option<String>,
+    #[serde(deserialize_with = "lenient::text")]
     message: Option<String>,
+    #[serde(deserialize_with = "lenient::field")]
     details: Option<Details>,
 }
 

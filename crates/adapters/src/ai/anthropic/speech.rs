@@ -1,4 +1,7 @@
 //! What Claude says, in a whole message or in its events.
+//!
+//! Read leniently: a field of another kind than the known one counts as absent, and an event or a block of a kind that
+//! nobody knows is weighed by all its text.
 
 use domain::ai::{ClaudeUsage, Delta, FinishReason, ReportedUsage};
 use ports::ai::Operation;
@@ -8,7 +11,11 @@ use serde_json::value::RawValue;
 use super::dialect::told;
 use crate::ai::dialect::{End, Heard, Misheard, Speech, usage};
 use crate::ai::faults::Told;
+use crate::ai::lenient;
 use crate::ai::streaming::error_within;
+
+/// Additions to a block that say nothing that is paid for as output.
+const SILENT: [&str; 2] = ["signature_delta", "citations_delta"];
 
 pub(super) struct AnthropicSpeech {
     operation: Operation,
@@ -30,49 +37,72 @@ struct OpenCall {
 
 #[derive(Deserialize)]
 struct Event<'a> {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", default, deserialize_with = "lenient::text")]
     kind: Option<String>,
-    #[serde(default)]
-    index: u64,
-    #[serde(borrow)]
-    message: Option<Message<'a>>,
-    #[serde(borrow)]
-    content_block: Option<Block<'a>>,
-    #[serde(borrow)]
-    delta: Option<Block<'a>>,
-    #[serde(borrow)]
+    #[serde(default, deserialize_with = "lenient::whole")]
+    index: Option<u64>,
+    #[serde(default, borrow)]
+    message: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    content_block: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    delta: Option<&'a RawValue>,
+    #[serde(default, borrow)]
     usage: Option<&'a RawValue>,
     // A whole message stands at the top itself.
+    #[serde(default, deserialize_with = "lenient::text")]
     id: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
     model: Option<String>,
-    #[serde(borrow)]
-    content: Option<Vec<Block<'a>>>,
+    #[serde(default, borrow)]
+    content: Option<&'a RawValue>,
+    #[serde(default, deserialize_with = "lenient::text")]
     stop_reason: Option<String>,
-    #[serde(borrow)]
+    #[serde(default, borrow)]
     error: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Message<'a> {
+    #[serde(deserialize_with = "lenient::text")]
     id: Option<String>,
+    #[serde(deserialize_with = "lenient::text")]
     model: Option<String>,
     #[serde(borrow)]
     usage: Option<&'a RawValue>,
 }
 
 /// A block of the content, or what is added to one.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Block<'a> {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "lenient::text")]
     kind: Option<String>,
+    #[serde(deserialize_with = "lenient::text")]
     text: Option<String>,
+    #[serde(deserialize_with = "lenient::text")]
     thinking: Option<String>,
+    #[serde(deserialize_with = "lenient::text")]
     partial_json: Option<String>,
+    #[serde(deserialize_with = "lenient::text")]
     id: Option<String>,
+    #[serde(deserialize_with = "lenient::text")]
     name: Option<String>,
     #[serde(borrow)]
     input: Option<&'a RawValue>,
+    #[serde(deserialize_with = "lenient::text")]
     stop_reason: Option<String>,
+}
+
+impl Block<'_> {
+    fn is_known(&self) -> bool {
+        self.text.is_some() || self.thinking.is_some() || self.partial_json.is_some() || self.is_silent()
+    }
+
+    fn is_silent(&self) -> bool {
+        self.kind.as_deref().is_some_and(|kind| SILENT.contains(&kind))
+    }
 }
 
 impl AnthropicSpeech {
@@ -104,8 +134,12 @@ impl AnthropicSpeech {
         deltas
     }
 
-    fn continued(&mut self, block: u64, delta: &Block<'_>) -> Vec<Delta> {
-        let mut deltas = said(delta);
+    fn continued(&mut self, block: u64, raw: &RawValue) -> Heard {
+        let delta: Block<'_> = lenient::read(Some(raw)).unwrap_or_default();
+        if !delta.is_known() {
+            return Heard::unread(lenient::text_within(raw.get()));
+        }
+        let mut deltas = said(&delta);
         if let Some(json) = delta.partial_json.as_ref().filter(|json| !json.is_empty()) {
             deltas.push(match self.open.as_mut().filter(|open| open.block == block) {
                 Some(open) => {
@@ -116,7 +150,7 @@ impl AnthropicSpeech {
                 None => Delta::Thinking(json.clone()),
             });
         }
-        deltas
+        Heard { deltas, ..Heard::default() }
     }
 
     /// A call without further arguments has those that it was opened with.
@@ -131,7 +165,7 @@ impl AnthropicSpeech {
 
     fn whole(&mut self, event: Event<'_>) -> Heard {
         let mut deltas = Vec::new();
-        for (block, content) in (0..).zip(event.content.unwrap_or_default()) {
+        for (block, content) in (0..).zip(lenient::items::<Block<'_>>(event.content)) {
             deltas.extend(self.opened(block, content));
             deltas.extend(self.closed(block));
         }
@@ -139,44 +173,55 @@ impl AnthropicSpeech {
         let usage = self.counted(event.usage);
         Heard { deltas, usage, request_id: event.id, model: event.model, ..Heard::default() }
     }
-}
 
-impl Speech for AnthropicSpeech {
-    fn hear(&mut self, data: &[u8]) -> Result<Heard, Misheard> {
-        let event: Event<'_> =
-            serde_json::from_slice(data).map_err(|_| Misheard::Nonsense("a frame of it is no event of a message's"))?;
-        let heard = match event.kind.as_deref() {
-            _ if event.error.is_some_and(|error| error.get() != "null") => {
-                let told = told(data);
-                return Err(error_within(status_of(&told), told, data));
-            }
+    fn event(&mut self, event: Event<'_>, data: &[u8]) -> Result<Heard, Misheard> {
+        if lenient::is_error(event.error) {
+            let told = told(data);
+            return Err(error_within(status_of(&told), told, data));
+        }
+        let block = event.index.unwrap_or_default();
+        let of_deltas = |deltas: Vec<Delta>| Heard { deltas, ..Heard::default() };
+        let unknown = || Heard::unread(lenient::text_within(&String::from_utf8_lossy(data)));
+        Ok(match event.kind.as_deref() {
             Some("message") => self.whole(event),
             Some("message_start") => {
-                let Some(message) = event.message else { return Err(Misheard::Nonsense("its message has no start")) };
+                let message: Message<'_> = lenient::read(event.message).unwrap_or_default();
                 let usage = self.counted(message.usage);
                 Heard { usage, request_id: message.id, model: message.model, ..Heard::default() }
             }
             Some("content_block_start") => {
-                let deltas = event.content_block.map(|block| self.opened(event.index, block));
-                Heard { deltas: deltas.unwrap_or_default(), ..Heard::default() }
+                let block_begun: Block<'_> = lenient::read(event.content_block).unwrap_or_default();
+                of_deltas(self.opened(block, block_begun))
             }
-            Some("content_block_delta") => {
-                let deltas = event.delta.map(|delta| self.continued(event.index, &delta));
-                Heard { deltas: deltas.unwrap_or_default(), ..Heard::default() }
-            }
-            Some("content_block_stop") => Heard { deltas: self.closed(event.index), ..Heard::default() },
+            Some("content_block_delta") => event.delta.map_or_else(unknown, |delta| self.continued(block, delta)),
+            Some("content_block_stop") => of_deltas(self.closed(block)),
             Some("message_delta") => {
-                let reason = event.delta.and_then(|delta| delta.stop_reason);
+                let reason = lenient::read::<Block<'_>>(event.delta).and_then(|delta| delta.stop_reason);
+                let end = if reason.is_some() { End::Complete } else { End::GoesOn };
                 let deltas = reason.as_deref().map(finish).map(Delta::Finished).into_iter().collect();
-                Heard { deltas, usage: self.counted(event.usage), ..Heard::default() }
+                Heard { deltas, usage: self.counted(event.usage), end, ..Heard::default() }
             }
             Some("message_stop") => Heard { end: End::Last, ..Heard::default() },
-            // A ping, or an event of days to come, which the caller may know.
-            Some(_) => Heard::default(),
+            Some("ping") => Heard::default(),
             None if self.operation == Operation::CountTokens => Heard::default(),
-            None => return Err(Misheard::Nonsense("it is no message")),
-        };
-        Ok(heard)
+            // An event of days to come, which the caller may know.
+            Some(_) | None => unknown(),
+        })
+    }
+}
+
+impl Speech for AnthropicSpeech {
+    fn hear(&mut self, data: &[u8]) -> Result<Heard, Misheard> {
+        if lenient::is_object(data) {
+            if let Ok(event) = serde_json::from_slice(data) {
+                return self.event(event, data);
+            }
+            let respelled = lenient::respelled(data);
+            if let Some(event) = respelled.as_deref().and_then(|text| serde_json::from_str(text).ok()) {
+                return self.event(event, data);
+            }
+        }
+        Err(Misheard::Nonsense("a frame of it is no JSON object"))
     }
 }
 

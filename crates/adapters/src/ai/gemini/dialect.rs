@@ -8,6 +8,7 @@ use super::request;
 use super::speech::GeminiSpeech;
 use crate::ai::dialect::{Awaited, Dialect, Outgoing, Speech, passed_on};
 use crate::ai::faults::{Means, Told, google_duration};
+use crate::ai::lenient;
 use crate::ai::members::{self, NotAnObject};
 
 /// The newer of the two versions has all that the older one has.
@@ -143,9 +144,13 @@ struct ErrorBody {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ErrorObject {
+    #[serde(deserialize_with = "lenient::field")]
     code: Option<u16>,
+    #[serde(deserialize_with = "lenient::text")]
     message: Option<String>,
+    #[serde(deserialize_with = "lenient::text")]
     status: Option<String>,
+    #[serde(deserialize_with = "lenient::field")]
     details: Option<Vec<Detail>>,
 }
 

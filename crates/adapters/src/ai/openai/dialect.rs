@@ -8,6 +8,7 @@ use super::request;
 use super::speech::OpenAiSpeech;
 use crate::ai::dialect::{Awaited, Dialect, Outgoing, Speech, passed_on};
 use crate::ai::faults::{Means, Told};
+use crate::ai::lenient;
 use crate::ai::members::{self, NotAnObject};
 
 /// Who calls and who pays is ours to say.
@@ -118,8 +119,9 @@ struct ErrorBody {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ErrorObject {
+    #[serde(deserialize_with = "lenient::text")]
     message: Option<String>,
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "lenient::text")]
     kind: Option<String>,
     /// Text, and with some servers that speak this dialect a number.
     code: Option<serde_json::Value>,

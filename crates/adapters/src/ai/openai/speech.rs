@@ -1,4 +1,7 @@
 //! What a chat completion says, whole or in chunks: a chunk's `delta` has the shape of a whole one's `message`.
+//!
+//! Read leniently: a field of another kind than the known one counts as absent, and a choice in which nothing is known is
+//! weighed by all its text.
 
 use domain::ai::{Delta, FinishReason, OpenAiUsage, ReportedUsage};
 use ports::ai::Operation;
@@ -8,6 +11,7 @@ use serde_json::value::RawValue;
 use super::dialect::told;
 use crate::ai::dialect::{End, Heard, Misheard, Shown, Speech, usage};
 use crate::ai::faults::{Means, Told};
+use crate::ai::lenient;
 use crate::ai::members;
 use crate::ai::streaming::error_within;
 
@@ -22,52 +26,73 @@ pub(super) struct OpenAiSpeech {
 
 #[derive(Deserialize)]
 struct Chunk<'a> {
+    #[serde(default, deserialize_with = "lenient::text")]
     id: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
     model: Option<String>,
-    #[serde(default)]
-    choices: Option<Vec<Choice>>,
-    #[serde(borrow)]
+    #[serde(default, borrow)]
+    choices: Option<&'a RawValue>,
+    #[serde(default, borrow)]
     usage: Option<&'a RawValue>,
+    #[serde(default, deserialize_with = "lenient::text")]
     service_tier: Option<String>,
-    #[serde(borrow)]
+    #[serde(default, borrow)]
     error: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
-struct Choice {
-    #[serde(default)]
-    index: u64,
-    #[serde(alias = "message")]
-    delta: Option<Message>,
+struct Choice<'a> {
+    #[serde(default, deserialize_with = "lenient::whole")]
+    index: Option<u64>,
+    #[serde(default, borrow)]
+    delta: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    message: Option<&'a RawValue>,
+    #[serde(default, deserialize_with = "lenient::text")]
     finish_reason: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Message {
+struct Message<'a> {
+    #[serde(deserialize_with = "lenient::text")]
+    role: Option<String>,
+    #[serde(deserialize_with = "lenient::text")]
     content: Option<String>,
+    #[serde(deserialize_with = "lenient::text")]
     refusal: Option<String>,
-    /// Servers that speak this dialect show thoughts so.
-    #[serde(alias = "reasoning")]
+    /// Servers that speak this dialect show thoughts under either of two names, and some under both.
+    #[serde(deserialize_with = "lenient::text")]
     reasoning_content: Option<String>,
-    tool_calls: Option<Vec<Call>>,
-    function_call: Option<Function>,
+    #[serde(deserialize_with = "lenient::text")]
+    reasoning: Option<String>,
+    #[serde(borrow)]
+    tool_calls: Option<&'a RawValue>,
+    #[serde(borrow)]
+    function_call: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
-struct Call {
+struct Call<'a> {
     /// A whole message does not number its calls.
+    #[serde(default, deserialize_with = "lenient::whole")]
     index: Option<u64>,
+    #[serde(default, deserialize_with = "lenient::text")]
     id: Option<String>,
-    function: Option<Function>,
-    custom: Option<Function>,
+    #[serde(default, borrow)]
+    function: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    custom: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
-struct Function {
+struct Function<'a> {
+    #[serde(default, deserialize_with = "lenient::text")]
     name: Option<String>,
-    #[serde(alias = "input")]
-    arguments: Option<String>,
+    #[serde(default, borrow)]
+    arguments: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    input: Option<&'a RawValue>,
 }
 
 impl OpenAiSpeech {
@@ -75,17 +100,18 @@ impl OpenAiSpeech {
         Self { operation, hides_usage, calls: Vec::new(), tier: None }
     }
 
-    fn message(&mut self, index: u64, message: Message, deltas: &mut Vec<Delta>) {
-        let text = |text: Option<String>| text.filter(|text| !text.is_empty());
-        deltas.extend(text(message.reasoning_content).map(Delta::Thinking));
-        deltas.extend(text(message.content).map(Delta::Text));
+    fn message(&mut self, index: u64, message: &Message<'_>, deltas: &mut Vec<Delta>) {
+        let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let thoughts = text(&message.reasoning_content).or_else(|| text(&message.reasoning));
+        deltas.extend(thoughts.map(Delta::Thinking));
+        deltas.extend(text(&message.content).map(Delta::Text));
         // What the model says instead of an answer is an answer to whoever reads it.
-        deltas.extend(text(message.refusal).map(Delta::Text));
-        for (place, call) in message.tool_calls.unwrap_or_default().into_iter().enumerate() {
+        deltas.extend(text(&message.refusal).map(Delta::Text));
+        for (place, call) in lenient::items::<Call<'_>>(message.tool_calls).into_iter().enumerate() {
             let place = call.index.unwrap_or_else(|| u64::try_from(place).unwrap_or(u64::MAX));
-            self.call(index, place, call.id, call.function.or(call.custom), deltas);
+            self.call(index, place, call.id, lenient::read(call.function.or(call.custom)), deltas);
         }
-        if let Some(function) = message.function_call {
+        if let Some(function) = lenient::read(message.function_call) {
             self.call(index, 0, None, Some(function), deltas);
         }
     }
@@ -95,13 +121,15 @@ impl OpenAiSpeech {
         choice: u64,
         place: u64,
         id: Option<String>,
-        function: Option<Function>,
+        function: Option<Function<'_>>,
         deltas: &mut Vec<Delta>,
     ) {
         let known = self.calls.iter().position(|(of, at, _)| (*of, *at) == (choice, place));
         let number = known.unwrap_or(self.calls.len());
         let index = u32::try_from(number).unwrap_or(u32::MAX);
-        let (name, arguments) = function.map_or((None, None), |function| (function.name, function.arguments));
+        let (name, arguments) = function.map_or((None, None), |function| {
+            (function.name, function.arguments.or(function.input).and_then(arguments))
+        });
         if known.is_none() {
             self.calls.push((choice, place, false));
             let id = id.unwrap_or_else(|| format!("call_{index}"));
@@ -125,6 +153,53 @@ impl OpenAiSpeech {
             }
         }
     }
+
+    fn choice(&mut self, raw: &RawValue, heard: &mut Heard) {
+        let Ok(choice) = serde_json::from_str::<Choice<'_>>(raw.get()) else {
+            heard.is_unread = true;
+            heard.unread_text.push_str(&lenient::text_within(raw.get()));
+            return;
+        };
+        let (index, before) = (choice.index.unwrap_or_default(), heard.deltas.len());
+        let said = choice.delta.filter(|delta| delta.get() != "null").or(choice.message);
+        let message: Option<Message<'_>> = lenient::read(said);
+        if let Some(message) = &message {
+            self.message(index, message, &mut heard.deltas);
+        }
+        let knows_nothing = message.is_none_or(|message| message.role.is_none() && message.content.is_none());
+        if let Some(reason) = choice.finish_reason {
+            self.complete_calls(index, &mut heard.deltas);
+            // Of several answers the first one speaks for all.
+            heard.deltas.extend((index == 0).then(|| Delta::Finished(finish(&reason))));
+            heard.end = End::Complete;
+        } else if heard.deltas.len() == before && knows_nothing {
+            let text = lenient::text_within(raw.get());
+            heard.is_unread |= !text.is_empty();
+            heard.unread_text.push_str(&text);
+        }
+    }
+
+    fn chunk(&mut self, chunk: Chunk<'_>, data: &[u8]) -> Result<Heard, Misheard> {
+        if lenient::is_error(chunk.error) {
+            let told = told(data);
+            return Err(error_within(status_of(&told), told, data));
+        }
+        let shown = if self.hides_usage { shown(&chunk, data) } else { Shown::AsItCame };
+        self.tier = chunk.service_tier.or(self.tier.take());
+        let reported = usage::<OpenAiUsage>(chunk.usage).map(|usage| ReportedUsage::OpenAi(usage, self.tier.clone()));
+        let mut heard = Heard { shown, ..Heard::default() };
+        if self.operation == Operation::Chat {
+            // What tells neither a choice nor a usage is a ping, or what nobody knows yet.
+            if chunk.choices.is_none() && reported.is_none() {
+                heard.is_unread = true;
+                heard.unread_text = lenient::text_within(&String::from_utf8_lossy(data));
+            }
+            for choice in lenient::items::<&RawValue>(chunk.choices) {
+                self.choice(choice, &mut heard);
+            }
+        }
+        Ok(Heard { usage: reported, request_id: chunk.id, model: chunk.model, ..heard })
+    }
 }
 
 impl Speech for OpenAiSpeech {
@@ -132,45 +207,37 @@ impl Speech for OpenAiSpeech {
         if data.trim_ascii() == b"[DONE]" {
             return Ok(Heard { end: End::Last, ..Heard::default() });
         }
-        let chunk: Chunk<'_> =
-            serde_json::from_slice(data).map_err(|_| Misheard::Nonsense("a frame of it is not a chat completion's"))?;
-        if chunk.error.is_some_and(|error| error.get() != "null") {
-            let told = told(data);
-            return Err(error_within(status_of(&told), told, data));
-        }
-        if self.operation == Operation::Chat && chunk.choices.is_none() {
-            return Err(Misheard::Nonsense("it is no chat completion"));
-        }
-        let shown = if self.hides_usage { shown(&chunk, data)? } else { Shown::AsItCame };
-        self.tier = chunk.service_tier.or(self.tier.take());
-        let reported = usage::<OpenAiUsage>(chunk.usage).map(|usage| ReportedUsage::OpenAi(usage, self.tier.clone()));
-        let mut deltas = Vec::new();
-        for choice in chunk.choices.unwrap_or_default() {
-            if let Some(message) = choice.delta {
-                self.message(choice.index, message, &mut deltas);
+        if lenient::is_object(data) {
+            if let Ok(chunk) = serde_json::from_slice(data) {
+                return self.chunk(chunk, data);
             }
-            if let Some(reason) = choice.finish_reason {
-                self.complete_calls(choice.index, &mut deltas);
-                // Of several answers the first one speaks for all.
-                deltas.extend((choice.index == 0).then(|| Delta::Finished(finish(&reason))));
+            let respelled = lenient::respelled(data);
+            if let Some(chunk) = respelled.as_deref().and_then(|text| serde_json::from_str(text).ok()) {
+                return self.chunk(chunk, data);
             }
         }
-        Ok(Heard { deltas, usage: reported, request_id: chunk.id, model: chunk.model, shown, ..Heard::default() })
+        Err(Misheard::Nonsense("a frame of it is no JSON object"))
     }
 }
 
-/// The chunk without its usage; one that has only that is not shown.
-fn shown(chunk: &Chunk<'_>, data: &[u8]) -> Result<Shown, Misheard> {
+/// The arguments of a call, which are text with JSON in it, and with some servers the JSON itself.
+fn arguments(raw: &RawValue) -> Option<String> {
+    match raw.get().as_bytes().first() {
+        Some(b'{') => Some(raw.get().to_owned()),
+        Some(b'"') => lenient::text_of(raw),
+        _ => None,
+    }
+}
+
+/// The chunk without its usage; one that has only that is not shown. One that cannot be changed is shown as it came.
+fn shown(chunk: &Chunk<'_>, data: &[u8]) -> Shown {
     let tells = chunk.usage.is_some_and(|usage| usage.get() != "null");
-    if tells && chunk.choices.as_ref().is_some_and(Vec::is_empty) {
-        return Ok(Shown::Nothing);
+    let has_choices = chunk.choices.is_some_and(|choices| !matches!(choices.get(), "null" | "[]"));
+    if tells && !has_choices && lenient::items::<&RawValue>(chunk.choices).is_empty() {
+        return Shown::Nothing;
     }
-    let text = std::str::from_utf8(data).map_err(|_| Misheard::Nonsense("a frame of it is not UTF-8"))?;
-    match members::without(text, "usage") {
-        Ok(Some(rest)) => Ok(Shown::Data(rest)),
-        Ok(None) => Ok(Shown::AsItCame),
-        Err(_) => Err(Misheard::Nonsense("a frame of it is no JSON object")),
-    }
+    let rest = std::str::from_utf8(data).ok().and_then(|text| members::without(text, "usage").ok().flatten());
+    rest.map_or(Shown::AsItCame, Shown::Data)
 }
 
 /// The status under which the error would have come at the start.

@@ -6,6 +6,9 @@ use serde_json::{Map, Value};
 /// How much of what was said is said back.
 const ECHO_CHARACTERS: usize = 400;
 
+/// How a text begins that a coding agent adds to what its user said.
+const REMINDER: &str = "<system-reminder>";
+
 /// More calls at once than anybody tries out.
 const CALLS_MAX: usize = 8;
 
@@ -27,7 +30,7 @@ pub(super) fn answer(conversation: &Conversation, model: &str) -> Vec<Saying> {
             signature(model)
         ))];
     }
-    let called = called(conversation, &asked);
+    let called = called(conversation, &last_said(conversation));
     if !called.is_empty() {
         let turn = conversation.turns.len();
         let call = |(number, tool): (usize, &Tool)| Saying::Call {
@@ -49,10 +52,22 @@ fn signature(model: &str) -> String {
     format!("This is the sandbox in the place of {model}: no key is set for its provider, so no model was asked.")
 }
 
-fn text(turn: &Turn) -> String {
+/// The texts of a turn, without those that an agent adds to what its user said.
+fn said_texts(turn: &Turn) -> impl Iterator<Item = &str> {
     let texts =
         turn.parts.iter().filter_map(|part| if let Part::Text(text) = part { Some(text.as_str()) } else { None });
-    texts.collect::<Vec<_>>().join(" ")
+    texts.filter(|text| !text.trim_start().starts_with(REMINDER))
+}
+
+fn text(turn: &Turn) -> String {
+    said_texts(turn).collect::<Vec<_>>().join(" ")
+}
+
+/// The last text of the last turn of the user's: what agents put before it is not what is asked.
+fn last_said(conversation: &Conversation) -> String {
+    let turn = conversation.turns.iter().rev().find(|turn| turn.speaker == Speaker::User);
+    let texts = turn.into_iter().flat_map(said_texts);
+    texts.last().unwrap_or_default().to_owned()
 }
 
 fn answer_of(part: &Part) -> Option<(&str, &str)> {
@@ -72,13 +87,24 @@ fn shortened(text: &str) -> String {
 fn called<'a>(conversation: &'a Conversation, asked: &str) -> Vec<&'a Tool> {
     let at_most = if conversation.parallel_tools == Some(false) { 1 } else { CALLS_MAX };
     let tools = &conversation.tools;
-    let named: Vec<&Tool> = tools.iter().filter(|tool| asked.contains(&tool.name)).take(at_most).collect();
+    let named: Vec<&Tool> = tools.iter().filter(|tool| names(asked, &tool.name)).take(at_most).collect();
     match &conversation.tool_choice {
         ToolChoice::Never => Vec::new(),
         ToolChoice::Named(name) => tools.iter().filter(|tool| tool.name == *name).take(1).collect(),
         ToolChoice::Required if named.is_empty() => tools.iter().take(1).collect(),
         ToolChoice::Required | ToolChoice::Auto => named,
     }
+}
+
+/// Whether the text has this name as a word of its own.
+fn names(text: &str, name: &str) -> bool {
+    let is_part = |character: char| character.is_alphanumeric() || character == '_' || character == '-';
+    !name.is_empty()
+        && text.match_indices(name).any(|(place, _)| {
+            let (before, after) = (text.get(..place), text.get(place + name.len()..));
+            let touches = before.is_some_and(|before| before.ends_with(is_part));
+            !touches && !after.is_some_and(|after| after.starts_with(is_part))
+        })
 }
 
 /// Something of the right kind for each argument that the schema requires.
@@ -122,7 +148,7 @@ mod tests {
         }
     }
 
-    fn names(conversation: &Conversation) -> Vec<String> {
+    fn called_by(conversation: &Conversation) -> Vec<String> {
         let called = answer(conversation, "m").into_iter();
         called.filter_map(|said| if let Saying::Call { name, .. } = said { Some(name) } else { None }).collect()
     }
@@ -135,11 +161,11 @@ mod tests {
 
     #[test]
     fn a_tool_is_called_when_it_is_named_or_demanded() {
-        assert_eq!(names(&asking("hello")), [""; 0]);
-        assert_eq!(names(&asking("get_time please, then get_weather")), ["get_weather", "get_time"]);
+        assert_eq!(called_by(&asking("hello")), [""; 0]);
+        assert_eq!(called_by(&asking("get_time please, then get_weather")), ["get_weather", "get_time"]);
         let one = Conversation { parallel_tools: Some(false), ..asking("get_time get_weather") };
-        assert_eq!(names(&one), ["get_weather"]);
-        let chosen = |choice, text| names(&Conversation { tool_choice: choice, ..asking(text) });
+        assert_eq!(called_by(&one), ["get_weather"]);
+        let chosen = |choice, text| called_by(&Conversation { tool_choice: choice, ..asking(text) });
         assert_eq!(chosen(ToolChoice::Never, "get_time"), [""; 0]);
         assert_eq!(chosen(ToolChoice::Required, "hello"), ["get_weather"]);
         assert_eq!(chosen(ToolChoice::Named("get_time".into()), "hello"), ["get_time"]);
@@ -149,6 +175,18 @@ mod tests {
             (id.as_str(), arguments.as_str()),
             ("call_sandbox_1_0", r#"{"city":"get_time at Ü","days":1,"unit":"C"}"#,)
         );
+    }
+
+    #[test]
+    fn what_an_agent_adds_names_no_tool() {
+        let mut conversation = asking("<system-reminder>Use get_time and get_weather.</system-reminder>");
+        conversation.turns[0].parts.push(Part::Text("get_weather is a word of the context".into()));
+        conversation.turns[0].parts.push(Part::Text("say hello, and no get_times".into()));
+        assert_eq!(called_by(&conversation), [""; 0]);
+        let text = text_of(&conversation, "m");
+        assert!(text.contains("say hello") && !text.contains("reminder"), "{text}");
+        conversation.turns[0].parts.push(Part::Text("(get_time)".into()));
+        assert_eq!(called_by(&conversation), ["get_time"]);
     }
 
     #[test]

@@ -131,6 +131,7 @@ impl AiProvider for SandboxProvider {
             hold,
             model: Some(call.model.as_str().to_owned()),
             content_type: if call.streamed { "text/event-stream" } else { "application/json" }.to_owned(),
+            headers: Vec::new(),
             pieces: Box::pin(iter(VecDeque::from(pieces).into_iter().map(Ok))),
         })
     }
@@ -141,7 +142,7 @@ impl AiProvider for SandboxProvider {
 }
 
 fn refused(message: &str) -> ProviderFault {
-    ProviderFault::Refused(Refusal { status: 400, message: message.to_owned(), code: None, body: Vec::new() })
+    ProviderFault::Refused(Refusal { status: 400, message: message.to_owned(), ..Refusal::default() })
 }
 
 fn whole(body: String, usage: Option<ReportedUsage>) -> ReplyPiece {

@@ -1,6 +1,6 @@
 -- $1 where the newest bucket of the page begins, $2 the oldest of all, $3 the length of a bucket, $4 feature, $5 kind of period (null for
 -- all of them), $6 whether a page goes before, and its last row: $7 bucket, $8 feature, $9 kind of period, $10 its start,
--- $11 how many rows; {rollups_of} and {events_of} say whose.
+-- $11 how many rows; {sums_of} and {events_of} say whose.
 -- The buckets are gone through from the newest, and no further than the page needs: each is summed by itself. What lies
 -- before the watermark is in the hourly sums, what lies after it in the events; both are as of one moment.
 WITH summed AS MATERIALIZED (
@@ -18,8 +18,7 @@ CROSS JOIN LATERAL (
         least(sum(p.overage), 9223372036854775807)::bigint AS overage, sum(p.events)::bigint AS events
     FROM (
         SELECT r.feature_id, r.period, r.period_start, r.amount, r.overage, r.events
-        FROM usage_rollups AS r
-        WHERE {rollups_of} AND b.bucket < summed.reached_at
+        FROM {sums_of} AND b.bucket < summed.reached_at
             AND r.bucket >= b.bucket AND r.bucket < least(b.bucket_end, summed.reached_at)
         UNION ALL
         SELECT e.feature_id, e.period, e.period_start, e.amount, e.overage, 1

@@ -1,19 +1,17 @@
 -- $1 from, $2 up to and not including, $3 provider, $4 model, $5 session (each null for any), $6 how many models are told
--- apart; {whose} is one user's calls ($7) or everybody's. The rows are read once, whichever way they are divided.
+-- apart; the calls are one user's ($7), or everybody's with the hours that are summed. The rows are read once, whichever
+-- way they are divided.
 -- Sums are numeric, so that they cannot overflow, and are told as far as a bigint goes.
 WITH sums AS (
     SELECT grouping(c.provider, c.model, c.day, c.month) AS left_out, c.provider, c.model, c.day, c.month,
-        count(*)::numeric AS requests, sum(c.input_tokens) AS input_tokens, sum(c.output_tokens) AS output_tokens,
+        coalesce(sum(c.requests), 0) AS requests, sum(c.input_tokens) AS input_tokens, sum(c.output_tokens) AS output_tokens,
         sum(c.cached_tokens) AS cached_tokens, sum(c.total_tokens) AS total_tokens, sum(c.cost_nano_usd) AS cost_nano_usd
     FROM (
-        SELECT a.provider, a.model, a.input_tokens, a.output_tokens, a.cached_tokens, a.cost_nano_usd,
-            coalesce(a.tokens_used::numeric, a.input_tokens::numeric + a.output_tokens) AS total_tokens,
+        SELECT a.provider, a.model, a.requests, a.input_tokens, a.output_tokens, a.cached_tokens, a.cost_nano_usd, a.total_tokens,
             (a.created_at AT TIME ZONE 'UTC')::date AS day,
             date_trunc('month', a.created_at AT TIME ZONE 'UTC')::date AS month
-        FROM ai_usage_logs AS a
-        WHERE {whose} AND a.created_at >= $1 AND a.created_at < $2
-            AND ($3::text IS NULL OR a.provider = $3) AND ($4::text IS NULL OR a.model = $4)
-            AND ($5::uuid IS NULL OR a.session_id = $5)
+        FROM ({calls}) AS a
+        WHERE ($3::text IS NULL OR a.provider = $3) AND ($4::text IS NULL OR a.model = $4)
     ) AS c
     GROUP BY GROUPING SETS ((), (c.provider), (c.provider, c.model), (c.day), (c.month))
 ), placed AS (

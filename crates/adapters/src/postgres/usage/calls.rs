@@ -1,10 +1,12 @@
 //! Calls of models: what their holds keep of them, what they hold of their keys' limits, and the record of what they used.
 
-use domain::ai::{CallUsage, ReportedUsage, Speaker};
+use domain::ai::Speaker;
 use domain::usage::{CallPhase, CallTerms, HeldCall, Hold, HoldId, KeyTally};
 use domain::users::UserId;
 use ports::store::StoreError;
-use ports::usage::{CallRecord, DueCall, KeyChange, KeyState, KeyUse, KeyWindow, Patience, SaidMessage, SessionState};
+use ports::usage::{
+    CallRecord, CallResult, DueCall, KeyChange, KeyState, KeyUse, KeyWindow, Patience, SaidMessage, SessionState,
+};
 use sea_orm::prelude::{Decimal, Json};
 use sea_orm::{FromQueryResult, Value};
 use serde_json::json;
@@ -133,7 +135,7 @@ pub(super) async fn record_calls(work: &PgUnitOfWork, calls: &[CallRecord]) -> R
         column(calls, |call| call.result.outcome.as_str().to_owned()),
         column(calls, nano_usd),
         column(calls, version),
-        column(calls, |call| usage_json(&call.result.usage, call.result.reported.as_ref()).to_string()),
+        column(calls, |call| usage_json(&call.result).to_string()),
         column(calls, |call| call.result.usage.source.as_str().to_owned()),
         column(calls, |call| call.unpaid_tokens),
         column(calls, |call| dollars(call).to_string()),
@@ -182,11 +184,13 @@ const fn role(speaker: Speaker) -> &'static str {
     }
 }
 
-/// The parts that were priced, and the provider's own report beside them.
-fn usage_json(usage: &CallUsage, reported: Option<&ReportedUsage>) -> Json {
+/// The parts that were priced, and the provider's own report beside them; the kinds that were priced as others, and what was
+/// used beyond what was held, where there is any.
+fn usage_json(result: &CallResult) -> Json {
+    let CallResult { usage, reported, cost, beyond, .. } = result;
     let tokens = &usage.tokens;
     let calls = tokens.tool_calls;
-    json!({
+    let mut json = json!({
         "uncached_input": tokens.uncached_input,
         "cache_read": tokens.cache_read,
         "cache_write_short": tokens.cache_write_short,
@@ -203,7 +207,18 @@ fn usage_json(usage: &CallUsage, reported: Option<&ReportedUsage>) -> Json {
         "tier": usage.tier,
         "geo": usage.geo.as_str(),
         "reported": reported,
-    })
+    });
+    let assumed = cost.as_ref().map_or(&[][..], |cost| cost.assumed.as_slice());
+    if let Json::Object(fields) = &mut json {
+        if !assumed.is_empty() {
+            fields.insert("assumed_prices".to_owned(), json!(assumed));
+        }
+        if !beyond.is_nothing() {
+            let beyond = json!({ "tokens": beyond.tokens, "cost_nano_usd": beyond.cost_nano_usd });
+            fields.insert("beyond_hold".to_owned(), beyond);
+        }
+    }
+    json
 }
 
 pub(super) async fn list_due_calls(

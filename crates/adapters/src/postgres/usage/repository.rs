@@ -97,9 +97,16 @@ impl UsageRepository for PgUnitOfWork {
     }
 
     async fn delete_outcomes(&mut self, age: TimeDelta, rows_max: u64) -> Result<u64, StoreError> {
-        let sql = "DELETE FROM idempotency_keys AS k USING ( \
-                SELECT user_id, key FROM idempotency_keys WHERE created_at < now() - make_interval(secs => $1) ORDER BY created_at LIMIT $2 \
-            ) AS old WHERE k.user_id = old.user_id AND k.key = old.key";
+        let sql = "SELECT delete_usage_keys(make_interval(secs => $1), $2)";
+        let deleted: Option<i64> = self.read_value(sql, [age.as_seconds_f64().into(), limit(rows_max)]).await?;
+        Ok(deleted.and_then(|deleted| u64::try_from(deleted).ok()).unwrap_or_default())
+    }
+
+    async fn delete_ended_reservations(&mut self, age: TimeDelta, rows_max: u64) -> Result<u64, StoreError> {
+        let sql = "DELETE FROM usage_reservations WHERE ctid = ANY (ARRAY( \
+                SELECT ctid FROM usage_reservations WHERE status <> 'pending' AND updated_at < now() - make_interval(secs => $1) \
+                ORDER BY updated_at LIMIT $2 FOR UPDATE SKIP LOCKED \
+            ))";
         self.run(sql, [age.as_seconds_f64().into(), limit(rows_max)]).await
     }
 }

@@ -26,7 +26,7 @@ pub struct KeyLimitsIn {
     tokens_per_minute: Option<Option<i64>>,
     /// US dollars in a month of UTC: above 0, at most nine decimals, as text; null is no limit.
     #[serde(default, deserialize_with = "present")]
-    #[schema(value_type = Option<String>, pattern = r"^\d{1,9}(\.\d{1,9})?$", example = "25.00")]
+    #[schema(value_type = Option<String>, pattern = r"^(?=.*[1-9])[0-9]{1,9}(\.[0-9]{1,9})?$", example = "25.00")]
     monthly_cost_usd: Option<Option<Decimal>>,
 }
 

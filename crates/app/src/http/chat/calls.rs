@@ -16,6 +16,7 @@ use validator::Validate;
 use super::rendering::{ChatAnswerView, Events, Whole};
 use crate::http::caller::{Chat, Permitted};
 use crate::http::detached::detached;
+use crate::http::dialects::calls::asks_for_strict_hold;
 use crate::http::dialects::delivery::{Unkept, Writing, deliver};
 use crate::http::dialects::rendering::Renderer;
 use crate::http::entitlements::DecisionView;
@@ -133,7 +134,8 @@ pub async fn chat(
     request: HttpRequest,
     input: Valid<ChatIn>,
 ) -> Result<HttpResponse, Problem> {
-    let (ai, asked) = (ai.into_inner(), asked(input.body)?);
+    let (ai, mut asked) = (ai.into_inner(), asked(input.body)?);
+    asked.is_strict = asks_for_strict_hold(request.headers());
     let (who, session_id) = ((&asking.caller).into(), asked.session_id.map(|id| id.0));
     let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
     let signs = RepeatSigns::of(&request, &asking.caller);
@@ -207,6 +209,7 @@ fn asked(input: ChatIn) -> Result<ChatRequest, Problem> {
         streamed: stream,
         max_output_tokens,
         may_be_lowered: lower_max_tokens,
+        is_strict: false,
         temperature,
         top_p,
         stop,

@@ -188,6 +188,7 @@ mod tests {
             is_sandbox: false,
             request_id: None,
             content_type: "text/event-stream".to_owned(),
+            headers: Vec::new(),
             lowered_to: Some(64),
         }
     }

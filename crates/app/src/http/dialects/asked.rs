@@ -1,12 +1,15 @@
 //! What a request asks for, as far as the gateway has to know it: the model, the bounds, how large it is. Everything else
 //! in it goes on as it came.
+//!
+//! Read leniently: what is not understood is the provider's to refuse, in its own words. Of a bound that is not understood
+//! the most that the model says is held.
 
 use domain::ai::{TOKENS_MAX, Tier};
 use ports::ai::Framing;
 use serde_json::Value;
-use services::ai::calls::InputSize;
 
 use actix_web::http::StatusCode;
+use adapters::json_repair::repaired;
 
 use crate::http::problem::{FieldProblem, Problem};
 
@@ -31,16 +34,16 @@ pub struct Asked {
     pub form: Form,
     /// Of a stream in `OpenAI`'s dialect: whether it ends with the usage.
     pub include_usage: bool,
-    pub input: InputSize,
     /// The most that each answer may have.
     pub max_output_tokens: Option<u64>,
     pub answers: u64,
     pub tier: Tier,
 }
 
-/// The body as a JSON object.
+/// The body as a JSON object. Half of a character in a text is read as U+FFFD, and goes on as it came.
 pub fn object(text: &str) -> Result<Value, Problem> {
-    match serde_json::from_str(text) {
+    let strict = serde_json::from_str(text);
+    match strict.or_else(|error| serde_json::from_str(&repaired(text.as_bytes())).map_err(|_| error)) {
         Ok(body @ Value::Object(_)) => Ok(body),
         Ok(_) => Err(Problem::malformed("The body is not a JSON object.")),
         Err(error) => {
@@ -61,21 +64,31 @@ pub fn model(body: &Value) -> Result<String, Problem> {
     name.map(str::to_owned).ok_or_else(|| refused("model", "is the name of a model, as text"))
 }
 
-pub fn flag(body: &Value, name: &str) -> Result<bool, Problem> {
-    let value = present(body, name).map_or(Some(false), Value::as_bool);
-    value.ok_or_else(|| refused(name, "is true or false"))
+/// Whether a field says true; anything else does not.
+pub fn says_true(body: &Value, name: &str) -> bool {
+    body.get(name) == Some(&Value::Bool(true))
 }
 
-/// A whole number of tokens, at least 1. `field` is its path, for the refusal.
-pub fn tokens(value: Option<&Value>, field: &str) -> Result<Option<u64>, Problem> {
-    number(value, field, TOKENS_MAX)
+/// A number of tokens or of answers, also where it is written as a fraction, which counts upwards. `None` for what is
+/// no number from 0 on: then nobody knows a bound.
+pub fn bound(value: Option<&Value>) -> Option<u64> {
+    let number = value?.as_number()?;
+    let whole = number.as_u64().or_else(|| number.as_f64().and_then(rounded_up));
+    whole.map(|bound| bound.min(TOKENS_MAX))
 }
 
-/// A whole number from 1 to `most`.
-pub fn number(value: Option<&Value>, field: &str, most: u64) -> Result<Option<u64>, Problem> {
-    let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
-    let whole = value.as_u64().filter(|number| (1..=most).contains(number));
-    whole.map(Some).ok_or_else(|| refused(field, format!("is a whole number from 1 to {most}")))
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "it is from 0 on, and cut at the most below"
+)]
+fn rounded_up(number: f64) -> Option<u64> {
+    (number >= 0.0).then(|| number.ceil() as u64)
+}
+
+/// How many answers are asked for: one, unless a number says more.
+pub fn answers(value: Option<&Value>) -> u64 {
+    bound(value).unwrap_or(1).max(1)
 }
 
 /// A list with something in it.
@@ -85,17 +98,37 @@ pub fn filled_list<'a>(body: &'a Value, name: &str) -> Result<&'a [Value], Probl
     if list.is_empty() { Err(refused(name, "is empty; a call has at least one message")) } else { Ok(list) }
 }
 
-/// Holds the role of each message to those that there are.
-pub fn check_roles(messages: &[Value], name: &str, roles: &[&str], may_lack: bool) -> Result<(), Problem> {
-    for (index, message) in messages.iter().enumerate() {
-        if !message.is_object() {
-            return Err(refused(format!("{name}[{index}]"), "is an object"));
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_bound_is_read_in_every_spelling_of_a_number() {
+        for (value, expected) in [
+            (json!(0), Some(0)),
+            (json!(10), Some(10)),
+            (json!(10.0), Some(10)),
+            (json!(10.2), Some(11)),
+            (json!(1e300), Some(TOKENS_MAX)),
+            (json!(u64::MAX), Some(TOKENS_MAX)),
+            (json!(-1), None),
+            (json!(-0.5), None),
+            (json!("10"), None),
+            (json!([10]), None),
+            (json!(null), None),
+        ] {
+            assert_eq!(bound(Some(&value)), expected, "{value}");
+            assert_eq!(answers(Some(&value)), expected.unwrap_or(1).max(1), "{value}");
         }
-        let role = present(message, "role");
-        let is_known = role.map_or(may_lack, |role| role.as_str().is_some_and(|role| roles.contains(&role)));
-        if !is_known {
-            return Err(refused(format!("{name}[{index}].role"), format!("is one of {}", roles.join(", "))));
-        }
+        assert_eq!((bound(None), answers(None)), (None, 1));
     }
-    Ok(())
+
+    #[test]
+    fn half_of_a_character_is_no_reason_to_refuse_a_body() {
+        assert_eq!(object(r#"{"a":"\ud83d"}"#).unwrap(), json!({ "a": "\u{fffd}" }));
+        assert_eq!(object("{\n\"a\":}").unwrap_err().detail, "The body is not JSON: see line 2, column 5.");
+        assert!(object("[]").is_err());
+    }
 }

@@ -1,17 +1,16 @@
 //! Delivery: from the pieces of an answer to the answer of a request, whatever dialect a renderer writes.
 //!
-//! Promises: a call runs in a task of its own, so a client that hangs up never leaves one half made. The head of the
-//! answer is sent once the first piece is there: what fails before is an error with its own status. A stream is rendered in
-//! that task and read from a bounded channel. When the client has gone, the answer is let go too, and the service drains
+//! Promises: a call runs in a task of its own, so a client that hangs up never leaves one half made. What fails before the
+//! head of the answer goes out is an error with its own status; how long the head of a stream waits is in `streams`. A
+//! stream is rendered in a task and read from a bounded channel; one that is left unread is cut, and never ends as if it were
+//! whole. When the client has gone, the answer is let go too, and the service drains
 //! and bills it; a sink that wants the rest has it rendered to its end all the same. An answer in one piece is collected
 //! to its end, whoever waits.
 //!
 //! Costs: a task and a channel a call. Calls under way are bounded, and so is the time that a client may leave a stream
 //! unread.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
@@ -20,30 +19,27 @@ use actix_web::web::Bytes;
 use domain::ai::Provider;
 use futures_util::stream::unfold;
 use services::ai::AiService;
-use services::ai::answers::{Answer, AnswerHead, AnswerPiece, Receipt};
+use services::ai::answers::{Answer, AnswerHead, AnswerPiece};
 use services::ai::calls::Call;
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::Instrument;
 
+use super::provider_headers::shown;
 use super::refusals::{Unanswered, not_in_the_books, of_break_off, unanswered};
 use super::rendering::{End, Renderer};
 use crate::http::detached::runtime;
 use crate::http::problem::Problem;
+use client::ClientReader;
 
 /// How many calls may be under way in this process, answers that are being read included.
 const CALLS_AT_MOST: usize = 4_000;
-/// How many pieces may wait for a client to read them.
-const UNREAD_AT_MOST: usize = 64;
-/// How long a client may leave them unread before it counts as gone.
-const UNREAD_PATIENCE: Duration = Duration::from_secs(20);
-
 static PLACES: Semaphore = Semaphore::const_new(CALLS_AT_MOST);
 
 static CALL_ID: HeaderName = HeaderName::from_static("x-product-base-call-id");
 static MAX_TOKENS: HeaderName = HeaderName::from_static("x-product-base-max-tokens");
 static COST_USD: HeaderName = HeaderName::from_static("x-product-base-cost-usd");
-/// Tells a proxy not to gather a stream.
-static BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+mod client;
 
 /// Everything of an answer before its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +90,7 @@ struct Begun {
 
 enum Body {
     Whole(Bytes),
-    Stream(mpsc::Receiver<Bytes>),
+    Stream(ClientReader),
 }
 
 /// Makes the call that `prepare` comes to, in a task of its own, and answers with what comes back.
@@ -114,7 +110,11 @@ where
         Ok(Err(Unanswered::Problem(problem))) => Err(problem),
         Ok(Err(Unanswered::InItsWords(refusal))) => {
             let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
-            Ok(HttpResponse::build(status).content_type("application/json").body(refusal.body))
+            let mut response = HttpResponse::build(status);
+            for header in shown(&refusal.headers, None) {
+                response.append_header(header);
+            }
+            Ok(response.content_type("application/json").body(refusal.body))
         }
         Err(broken) => Err(Problem::internal(&broken)),
     }
@@ -126,11 +126,13 @@ async fn begin(
     writing: Writing,
     place: SemaphorePermit<'static>,
 ) -> Result<Begun, Unanswered> {
-    let answer = match ai.call(call).await {
-        Ok(answer) => answer,
-        Err(error) => return Err(unanswered(error, writing.native)),
-    };
-    if writing.is_streamed { stream(answer, writing, place).await } else { whole(answer, writing).await }
+    let native = writing.native;
+    let started = ai.start(call).await.map_err(|error| unanswered(error, native))?;
+    if writing.is_streamed {
+        return streams::begin(started, writing, ai.stream_pace(), place).await;
+    }
+    let answer = started.answer().await.map_err(|error| unanswered(error, native))?;
+    whole(answer, writing).await
 }
 
 /// Collects an answer to its end.
@@ -160,103 +162,13 @@ async fn whole(answer: Answer, writing: Writing) -> Result<Begun, Unanswered> {
     Ok(Begun { heading, body: Body::Whole(body) })
 }
 
-/// Waits for the first piece, and leaves the rest to a task that renders it.
-async fn stream(answer: Answer, writing: Writing, place: SemaphorePermit<'static>) -> Result<Begun, Unanswered> {
-    let Answer { head, mut pieces } = answer;
-    let Writing { renderer, mut sink, .. } = writing;
-    let first = match pieces.recv().await {
-        Some(AnswerPiece::Broken(why)) => return Err(of_break_off(head.provider.as_str(), &why).into()),
-        Some(first) => first,
-        None => return Err(not_in_the_books().into()),
-    };
-    let mut heading = heading(&head, &renderer.content_type(&head));
-    heading.headers.push((BUFFERING.clone(), HeaderValue::from_static("no")));
-    sink.begin(&heading);
-    let (sender, receiver) = mpsc::channel(UNREAD_AT_MOST);
-    let output = Output { client: Some(sender), sink };
-    let rendering = async move {
-        let _place = place;
-        render(&head, renderer, first, pieces, output).await;
-    };
-    tokio::spawn(rendering.in_current_span());
-    Ok(Begun { heading, body: Body::Stream(receiver) })
-}
-
-/// Where rendered bytes go.
-struct Output {
-    client: Option<mpsc::Sender<Bytes>>,
-    sink: Box<dyn RenderedSink>,
-}
-
-impl Output {
-    /// Whether anybody wants more.
-    async fn write(&mut self, bytes: Vec<u8>) -> bool {
-        let bytes = Bytes::from(bytes);
-        if !bytes.is_empty() {
-            self.sink.write(&bytes);
-            if let Some(client) = &self.client
-                && client.send_timeout(bytes, UNREAD_PATIENCE).await.is_err()
-            {
-                self.client = None;
-            }
-        }
-        self.client.is_some() || self.sink.wants_the_rest()
-    }
-
-    /// Nobody listens, and the client has not even been written to.
-    async fn left(&self) {
-        match &self.client {
-            Some(client) if !self.sink.wants_the_rest() => client.closed().await,
-            _ => std::future::pending().await,
-        }
-    }
-}
-
-async fn render(
-    head: &AnswerHead,
-    mut renderer: Box<dyn Renderer>,
-    first: AnswerPiece,
-    mut pieces: mpsc::Receiver<AnswerPiece>,
-    mut output: Output,
-) {
-    let mut opening = renderer.begin(head);
-    let (mut next, mut is_cut, mut receipt) = (Some(first), false, None::<Receipt>);
-    while let Some(piece) = next {
-        match piece {
-            AnswerPiece::Piece(piece) => {
-                let bytes = [std::mem::take(&mut opening), renderer.piece(&piece)].concat();
-                if !output.write(bytes).await {
-                    return output.sink.end(false);
-                }
-            }
-            AnswerPiece::Cut => is_cut = true,
-            AnswerPiece::Broken(why) => {
-                let problem = of_break_off(head.provider.as_str(), &why);
-                output.write([opening, renderer.end(End::Broken(&problem))].concat()).await;
-                return output.sink.end(false);
-            }
-            AnswerPiece::Settled(settled) => receipt = Some(settled),
-        }
-        next = tokio::select! {
-            piece = pieces.recv() => piece,
-            () = output.left() => return output.sink.end(false),
-        };
-    }
-    let not_written = not_in_the_books();
-    let end = match (is_cut, &receipt) {
-        (true, receipt) => End::Cut(receipt.as_ref()),
-        (false, Some(receipt)) => End::Settled(receipt),
-        (false, None) => End::Broken(&not_written),
-    };
-    output.write([opening, renderer.end(end)].concat()).await;
-    output.sink.end(receipt.is_some());
-}
-
 fn heading(head: &AnswerHead, content_type: &str) -> Heading {
     let text = |value: &str| HeaderValue::from_str(value).ok();
     let mut headers = vec![(CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     headers.extend(text(content_type).map(|value| (CONTENT_TYPE, value)));
     headers.extend(text(&head.call_id.to_string()).map(|value| (CALL_ID.clone(), value)));
+    let named = head.request_id.as_deref().filter(|_| !head.is_sandbox);
+    headers.extend(shown(&head.headers, named));
     headers.extend(head.lowered_to.map(|most| (MAX_TOKENS.clone(), HeaderValue::from(most))));
     Heading { status: StatusCode::OK.as_u16(), headers }
 }
@@ -270,11 +182,12 @@ impl Begun {
         match self.body {
             Body::Whole(bytes) => response.body(bytes),
             Body::Stream(pieces) => response.streaming(unfold(pieces, |mut pieces| async move {
-                pieces.recv().await.map(|bytes| (Ok::<_, Infallible>(bytes), pieces))
+                pieces.next().await.map(|bytes| (bytes.map_err(std::io::Error::other), pieces))
             })),
         }
     }
 }
 
+mod streams;
 #[cfg(test)]
 mod tests;

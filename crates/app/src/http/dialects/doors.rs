@@ -1,15 +1,15 @@
 //! Doors: the routes of the three dialects. Each takes an API key or a token with `ai:chat`.
 
-use actix_web::web::{Bytes, Data, Path};
+use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use domain::prices::ModelPurpose;
 use ports::ai::{Framing, Operation};
 use serde_json::{Value, json};
 use services::ai::AiService;
-use services::ai::calls::InputSize;
 
-use super::asked::{Asked, Form, model};
-use super::calls::{Count, Knock, sized};
+use super::asked::{Asked, Form, filled_list, model};
+use super::body::DialectBody;
+use super::calls::{Knock, sized};
 use super::delivery::deliver;
 use super::dialect::Dialect;
 use super::{anthropic, gemini, openai};
@@ -17,13 +17,6 @@ use crate::http::caller::{Chat, Permitted};
 use crate::http::detached::detached;
 use crate::http::problem::Problem;
 use crate::http::replays::once;
-
-/// How large a body may be here: conversations are long, and pictures go along.
-pub const BODY_LIMIT: usize = 2 * 1_024 * 1_024;
-/// What a message has beside its text, in tokens.
-const OF_A_MESSAGE: u64 = 4;
-/// About what a picture comes to where tokens are only counted.
-const OF_A_PICTURE: u64 = 1_500;
 
 type Answered = Result<HttpResponse, Problem>;
 
@@ -37,7 +30,7 @@ pub async fn create_chat_completion(
     asking: Permitted<Chat>,
     ai: Data<AiService>,
     request: HttpRequest,
-    body: Bytes,
+    body: DialectBody,
 ) -> Answered {
     let knock = Knock::of(&request, &asking.caller, Dialect::OpenAi, Operation::Chat);
     answered(knock, ai, body, openai::request::read).await
@@ -53,7 +46,7 @@ pub async fn create_embeddings(
     asking: Permitted<Chat>,
     ai: Data<AiService>,
     request: HttpRequest,
-    body: Bytes,
+    body: DialectBody,
 ) -> Answered {
     let knock = Knock::of(&request, &asking.caller, Dialect::OpenAi, Operation::Embeddings);
     answered(knock, ai, body, openai::request::read_embeddings).await
@@ -69,7 +62,7 @@ pub async fn create_message(
     asking: Permitted<Chat>,
     ai: Data<AiService>,
     request: HttpRequest,
-    body: Bytes,
+    body: DialectBody,
 ) -> Answered {
     let knock = Knock::of(&request, &asking.caller, Dialect::Anthropic, Operation::Chat);
     answered(knock, ai, body, anthropic::request::read).await
@@ -80,9 +73,12 @@ pub async fn create_message(
     request_body(content = Object, description = "A message as Anthropic takes it"), responses(
     (status = 200, description = "`{input_tokens}`", body = Object),
 ), security(("token" = []), ("key" = [])))]
-pub async fn count_message_tokens(_asking: Permitted<Chat>, ai: Data<AiService>, body: Bytes) -> Answered {
-    let read = |body: &Value, count: Count<'_>| Ok((model(body)?, anthropic::request::input(body, count)?));
-    let tokens = counted(ai, body, read).await?;
+pub async fn count_message_tokens(_asking: Permitted<Chat>, ai: Data<AiService>, body: DialectBody) -> Answered {
+    let read = |body: &Value| {
+        filled_list(body, "messages")?;
+        model(body)
+    };
+    let tokens = counted(ai, Dialect::Anthropic, body, read).await?;
     Ok(HttpResponse::Ok().json(json!({ "input_tokens": tokens })))
 }
 
@@ -101,13 +97,13 @@ pub async fn call_gemini_model(
     ai: Data<AiService>,
     request: HttpRequest,
     path: Path<(String, String)>,
-    body: Bytes,
+    body: DialectBody,
 ) -> Answered {
     let (model, verb) = path.into_inner();
     let knock = |operation| Knock::of(&request, &asking.caller, Dialect::Gemini, operation);
     let converse = |form| {
         let model = model.clone();
-        move |body: &Value, count: Count<'_>| gemini::request::read(model, form, body, count)
+        move |body: &Value| gemini::request::read(model, form, body)
     };
     match verb.as_str() {
         "generateContent" => answered(knock(Operation::Chat), ai, body, converse(Form::Whole)).await,
@@ -116,20 +112,21 @@ pub async fn call_gemini_model(
             answered(knock(Operation::Chat), ai, body, converse(form)).await
         }
         "embedContent" => {
-            let read = move |body: &Value, count: Count<'_>| gemini::request::read_embedding(model, body, count);
+            let read = move |body: &Value| gemini::request::read_embedding(model, body);
             answered(knock(Operation::Embeddings), ai, body, read).await
         }
         "batchEmbedContents" => {
-            let read = move |body: &Value, count: Count<'_>| gemini::request::read_embeddings(model, body, count);
+            let read = move |body: &Value| gemini::request::read_embeddings(model, body);
             answered(knock(Operation::Embeddings), ai, body, read).await
         }
         "countTokens" => {
-            let read = move |body: &Value, count: Count<'_>| {
+            let read = move |body: &Value| {
                 // The SDK sends the contents alone, or the whole of what it would ask.
                 let asked = body.get("generateContentRequest").unwrap_or(body);
-                Ok((model, gemini::request::input(asked, count)?))
+                filled_list(asked, "contents")?;
+                Ok(model)
             };
-            let tokens = counted(ai, body, read).await?;
+            let tokens = counted(ai, Dialect::Gemini, body, read).await?;
             Ok(HttpResponse::Ok().json(json!({ "totalTokens": tokens })))
         }
         other => Err(Problem::not_found(format!("There is no verb `{other}` of a model here."))),
@@ -150,34 +147,40 @@ pub async fn call_gemini_model_stable(
     ai: Data<AiService>,
     request: HttpRequest,
     path: Path<(String, String)>,
-    body: Bytes,
+    body: DialectBody,
 ) -> Answered {
     call_gemini_model(asking, ai, request, path, body).await
 }
 
-async fn answered<R>(knock: Knock, ai: Data<AiService>, body: Bytes, read: R) -> Answered
+async fn answered<R>(knock: Knock, ai: Data<AiService>, body: DialectBody, read: R) -> Answered
 where
-    R: FnOnce(&Value, Count<'_>) -> Result<Asked, Problem> + Send + 'static,
+    R: FnOnce(&Value) -> Result<Asked, Problem> + Send + 'static,
 {
     let ai = ai.into_inner();
     let signs = knock.signs.clone();
-    let prepare = knock.prepare(std::sync::Arc::clone(&ai), body.clone(), read);
-    once(signs, &body, |keeping| deliver(ai, keeping.of(prepare))).await
+    let bytes = body.bytes.clone();
+    let prepare = {
+        let ai = std::sync::Arc::clone(&ai);
+        async move {
+            let _turn = body.turn().await?;
+            knock.prepare(ai, body.bytes, read).await
+        }
+    };
+    once(signs, &bytes, |keeping| deliver(ai, keeping.of(prepare))).await
 }
 
 /// About how many tokens would go in, of a model that there is.
-async fn counted<R>(ai: Data<AiService>, body: Bytes, read: R) -> Result<u64, Problem>
+async fn counted<R>(ai: Data<AiService>, dialect: Dialect, body: DialectBody, read: R) -> Result<u64, Problem>
 where
-    R: FnOnce(&Value, Count<'_>) -> Result<(String, InputSize), Problem> + Send + 'static,
+    R: FnOnce(&Value) -> Result<String, Problem> + Send + 'static,
 {
     let ai = ai.into_inner();
     detached(async move {
-        let (_, (model, input)) = sized(&ai, body, read).await?;
-        let found = ai.target(&model, None, ModelPurpose::Chat).await;
-        found?;
-        let beside =
-            input.messages.saturating_mul(OF_A_MESSAGE).saturating_add(input.images.saturating_mul(OF_A_PICTURE));
-        Ok::<_, Problem>(input.text_tokens.saturating_add(beside))
+        let turn = body.turn().await?;
+        let (_, model, input) = sized(&ai, dialect, body.bytes, read).await?;
+        drop(turn);
+        ai.target(&model, None, ModelPurpose::Chat).await?;
+        Ok::<_, Problem>(input.likely())
     })
     .await
 }

@@ -10,12 +10,20 @@ use services::ai::errors::CallError;
 use services::prices::PricedModel;
 
 use super::dialect::Dialect;
+use super::paging;
 use crate::http::caller::{Chat, Permitted};
 use crate::http::detached::detached;
 use crate::http::problem::Problem;
 
 /// The models that have a price: `OpenAI`'s list, or Anthropic's with `anthropic-version`, or Gemini's with `x-goog-api-key`.
-#[utoipa::path(get, path = "/v1/models", tag = "dialects", operation_id = "list_dialect_models", responses(
+/// All of them, or a page where the dialect's own parameters ask for one.
+#[utoipa::path(get, path = "/v1/models", tag = "dialects", operation_id = "list_dialect_models", params(
+    ("limit" = Option<u16>, Query, minimum = 1, maximum = 1000, description = "How many, in the dialects of `OpenAI` and Anthropic"),
+    ("after_id" = Option<String>, Query, description = "The id after which the page begins"),
+    ("before_id" = Option<String>, Query, description = "The id before which the page ends"),
+    ("pageSize" = Option<u16>, Query, description = "How many, in Gemini's dialect"),
+    ("pageToken" = Option<String>, Query, description = "`nextPageToken` of the page before, in Gemini's dialect"),
+), responses(
     (status = 200, description = "The models in the shape of the dialect", body = Object),
 ), security(("token" = []), ("key" = [])))]
 pub async fn list_dialect_models(
@@ -24,9 +32,14 @@ pub async fn list_dialect_models(
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
     let dialect = dialect_of(&request);
+    let asked = paging::Asked::read(dialect, request.query_string())?;
     let ai = ai.into_inner();
     let models = detached(async move { ai.models(None).await }).await?;
-    Ok(HttpResponse::Ok().json(list(dialect, &models)))
+    let ids: Vec<&str> = models.iter().map(|priced| priced.model.id.as_str()).collect();
+    let page = asked.page(&ids)?;
+    let shown = models.get(page.from..page.to).unwrap_or_default();
+    let items = shown.iter().map(|model| one(dialect, model)).collect();
+    Ok(HttpResponse::Ok().json(page.listed(dialect, items, &ids)))
 }
 
 /// One of them, by its name or another name of it.
@@ -48,7 +61,10 @@ pub async fn read_dialect_model(
 }
 
 /// The models in Gemini's shape.
-#[utoipa::path(get, path = "/v1beta/models", tag = "dialects", operation_id = "list_gemini_models", responses(
+#[utoipa::path(get, path = "/v1beta/models", tag = "dialects", operation_id = "list_gemini_models", params(
+    ("pageSize" = Option<u16>, Query, description = "How many; all where nothing is said"),
+    ("pageToken" = Option<String>, Query, description = "`nextPageToken` of the page before"),
+), responses(
     (status = 200, description = "The models", body = Object),
 ), security(("token" = []), ("key" = [])))]
 pub async fn list_gemini_models(
@@ -89,17 +105,6 @@ async fn find(ai: &AiService, name: &str) -> Result<PricedModel, Problem> {
     let is_meant =
         |priced: &PricedModel| priced.model.id == target.model || priced.model.aliases.contains(&target.model);
     models.into_iter().find(is_meant).ok_or_else(|| Problem::not_found(format!("There is no model `{name}`.")))
-}
-
-fn list(dialect: Dialect, models: &[PricedModel]) -> Value {
-    let all: Vec<Value> = models.iter().map(|model| one(dialect, model)).collect();
-    let name = |model: Option<&PricedModel>| model.map(|priced| priced.model.id.to_string());
-    match dialect {
-        Dialect::OpenAi => json!({ "object": "list", "data": all }),
-        Dialect::Anthropic => json!({ "data": all, "has_more": false, "first_id": name(models.first()),
-            "last_id": name(models.last()) }),
-        Dialect::Gemini => json!({ "models": all }),
-    }
 }
 
 fn one(dialect: Dialect, priced: &PricedModel) -> Value {

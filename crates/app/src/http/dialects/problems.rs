@@ -16,13 +16,23 @@ const ERRORS: &str = "errors";
 /// The code of an idempotency key that came with another body.
 const KEY_REUSED: &str = "idempotency_key_reused";
 
-/// The status of a problem in a dialect: what is wrong with a request is a 400 there, whatever the house calls it. But for a
+/// The code of a refusal of a provider's, which keeps its status.
+const PROVIDER_REFUSED: &str = "provider_refused";
+
+/// The code of a provider that takes no more calls for now.
+pub const OVERLOADED: &str = "provider_overloaded";
+
+/// Anthropic's status for it, which others do not know.
+pub const OVERLOADED_STATUS: u16 = 529;
+
+/// The status of a problem in a dialect: what is wrong with a field is a 400 there, whatever the house calls it. But for a
 /// key that was used with another body, which is what the providers too have a 422 for.
-pub fn status(problem: &Problem) -> StatusCode {
+pub fn status(dialect: Dialect, problem: &Problem) -> StatusCode {
     match problem.status {
-        status if problem.code == KEY_REUSED => status,
-        StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNSUPPORTED_MEDIA_TYPE | StatusCode::UNPROCESSABLE_ENTITY => {
-            StatusCode::BAD_REQUEST
+        status if problem.code == KEY_REUSED || problem.code == PROVIDER_REFUSED => status,
+        StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
+        status if dialect == Dialect::Anthropic && problem.code == OVERLOADED => {
+            StatusCode::from_u16(OVERLOADED_STATUS).unwrap_or(status)
         }
         status => status,
     }
@@ -38,7 +48,7 @@ pub fn body(dialect: Dialect, problem: &Problem, request_id: &str) -> Value {
 }
 
 fn openai(problem: &Problem, request_id: &str) -> Value {
-    let (kind, code) = match (status(problem).as_u16(), problem.code) {
+    let (kind, code) = match (status(Dialect::OpenAi, problem).as_u16(), problem.code) {
         (401, _) => ("invalid_request_error", "invalid_api_key"),
         (402, code) => ("insufficient_quota", code),
         (403, code) => ("permission_error", code),
@@ -63,15 +73,17 @@ fn openai(problem: &Problem, request_id: &str) -> Value {
 }
 
 fn anthropic(problem: &Problem, request_id: &str) -> Value {
-    let kind = match status(problem).as_u16() {
+    let kind = match status(Dialect::Anthropic, problem).as_u16() {
         401 => "authentication_error",
         402 => "billing_error",
         403 => "permission_error",
         404 => "not_found_error",
         409 => "conflict_error",
+        413 => "request_too_large",
         429 => "rate_limit_error",
         408 | 504 => "timeout_error",
         400..500 => "invalid_request_error",
+        OVERLOADED_STATUS => "overloaded_error",
         _ => "api_error",
     };
     let mut error = json!({ "type": kind, "message": problem.detail });
@@ -80,7 +92,7 @@ fn anthropic(problem: &Problem, request_id: &str) -> Value {
 }
 
 fn gemini(problem: &Problem, request_id: &str) -> Value {
-    let code = status(problem).as_u16();
+    let code = status(Dialect::Gemini, problem).as_u16();
     let word = match code {
         401 => "UNAUTHENTICATED",
         402 => "FAILED_PRECONDITION",
@@ -176,10 +188,20 @@ mod tests {
         let told = body(Dialect::Gemini, &problem, "r1");
         assert_eq!(told["error"]["details"][2]["fieldViolations"][0]["field"], "messages[1].role");
         assert_eq!(body(Dialect::Anthropic, &problem, "r1")["error"]["type"], "invalid_request_error");
-        for status_of_the_house in [413, 415, 422] {
-            let status_of_the_house = StatusCode::from_u16(status_of_the_house).unwrap();
-            assert_eq!(status(&Problem::new(status_of_the_house, "x", "y")), StatusCode::BAD_REQUEST);
+        for (dialect, of_the_house, code, expected) in [
+            (Dialect::OpenAi, 422, "x", 400),
+            (Dialect::OpenAi, 422, KEY_REUSED, 422),
+            (Dialect::Gemini, 413, "x", 413),
+            (Dialect::Anthropic, 415, "x", 415),
+            (Dialect::Anthropic, 503, OVERLOADED, 529),
+            (Dialect::OpenAi, 503, OVERLOADED, 503),
+            (Dialect::OpenAi, 529, OVERLOADED, 529),
+        ] {
+            let problem = Problem::new(StatusCode::from_u16(of_the_house).unwrap(), code, "y");
+            assert_eq!(status(dialect, &problem).as_u16(), expected, "{of_the_house} {code}");
         }
+        let overloaded = Problem::new(StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, "y");
+        assert_eq!(body(Dialect::Anthropic, &overloaded, "r")["error"]["type"], "overloaded_error");
     }
 
     #[test]

@@ -13,15 +13,6 @@ use serde_json::value::RawValue;
 use super::asked::refused;
 use crate::http::problem::Problem;
 
-/// For whom a body is translated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reader {
-    /// A model of another provider: what only the dialect's own provider knows is refused.
-    Other(Provider),
-    /// The built-in provider in the name of the dialect's own: it takes the text and passes over the rest.
-    Sandbox,
-}
-
 /// A field that is there and not null.
 #[derive(Clone, Debug)]
 pub struct Field<'a> {
@@ -76,16 +67,15 @@ impl<'a> Object<'a> {
         self.get(name).map_or_else(|| Ok(Vec::new()), |field| field.list())
     }
 
-    /// Refuses every field that is not among the `known`, if a foreign model is to read it.
-    pub fn hold_to(&self, known: &[&str], reader: Reader) -> Result<(), Problem> {
-        let Reader::Other(provider) = reader else { return Ok(()) };
+    /// Refuses every field that is not among the `known`: a model of `provider` is to read it.
+    pub fn hold_to(&self, known: &[&str], provider: Provider) -> Result<(), Problem> {
         let strange = self.fields.iter().find(|(name, raw)| !known.contains(&name.as_str()) && raw.get() != "null");
         strange.map_or(Ok(()), |(name, _)| Err(foreign(self.path_of(name), provider)))
     }
 
     /// Refuses a field unless its value says what holds anyway.
-    pub fn hold_plain(&self, name: &str, plain: &[&str], reader: Reader) -> Result<(), Problem> {
-        let (Reader::Other(provider), Some(field)) = (reader, self.get(name)) else { return Ok(()) };
+    pub fn hold_plain(&self, name: &str, plain: &[&str], provider: Provider) -> Result<(), Problem> {
+        let Some(field) = self.get(name) else { return Ok(()) };
         if plain.contains(&field.raw()) { Ok(()) } else { Err(foreign(field.path, provider)) }
     }
 }
@@ -234,13 +224,12 @@ mod tests {
     }
 
     #[test]
-    fn strange_fields_are_refused_for_another_provider_only() {
+    fn strange_fields_are_refused() {
         let body = Object::body(r#"{"known":1,"strange":2,"empty":null,"n":1}"#).unwrap();
-        let other = Reader::Other(Provider::Claude);
+        let other = Provider::Claude;
         let refused = body.hold_to(&["known", "n"], other).unwrap_err();
         assert_eq!(refused.fields["errors"][0]["field"], "strange");
         assert!(body.hold_to(&["known", "n", "strange"], other).is_ok());
-        assert!(body.hold_to(&[], Reader::Sandbox).is_ok());
         assert!(body.hold_plain("n", &["1"], other).is_ok() && body.hold_plain("n", &["0"], other).is_err());
     }
 

@@ -10,12 +10,15 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 use chrono::{DateTime, Utc};
 use domain::ai::Provider;
 use domain::entitlements::{Decision, Reason};
-use ports::ai::{ProviderFault, Refusal};
+use ports::ai::{ProviderFault, Refusal, Wait};
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use services::ai::answers::BreakOff;
 use services::ai::errors::{CallError, KeyLimitReached};
 use tracing::{error, warn};
 
+use super::problems::{OVERLOADED, OVERLOADED_STATUS};
+use super::provider_headers::beside;
 use crate::http::problem::{Problem, sentence};
 use crate::http::usage::refusals::refusal;
 
@@ -39,12 +42,26 @@ impl From<Problem> for Unanswered {
 pub fn unanswered(error: CallError, native: Option<Provider>) -> Unanswered {
     match error {
         CallError::Provider { provider, fault: ProviderFault::Refused(refusal) }
-            if native == Some(provider) && (400..500).contains(&refusal.status) =>
+            if native == Some(provider) && is_json(&refusal.body) =>
         {
             Unanswered::InItsWords(refusal)
         }
+        CallError::Provider { provider, fault } if native == Some(provider) => {
+            let mut told = problem(CallError::Provider { provider, fault });
+            // Whoever speaks the provider's language knows its status.
+            if told.code == OVERLOADED {
+                told.status = StatusCode::from_u16(OVERLOADED_STATUS).unwrap_or(told.status);
+            }
+            Unanswered::Problem(told)
+        }
         other => Unanswered::Problem(problem(other)),
     }
+}
+
+/// Whether a body is what it would be relayed as: a page of something before the provider is not.
+fn is_json(body: &[u8]) -> bool {
+    let is_structured = matches!(body.trim_ascii_start().first(), Some(b'{' | b'['));
+    is_structured && serde_json::from_slice::<IgnoredAny>(body).is_ok()
 }
 
 impl From<CallError> for Problem {
@@ -62,6 +79,7 @@ fn problem(error: CallError) -> Problem {
         }
         CallError::WrongPurpose(_) => Problem::new(StatusCode::BAD_REQUEST, "wrong_purpose", told),
         CallError::Unpriced(_) => Problem::new(StatusCode::FORBIDDEN, "unpriced_model", told),
+        CallError::Unbounded(_) => Problem::new(StatusCode::FORBIDDEN, "unbounded_input", told),
         CallError::InputTooLong { tokens, limit } => Problem::new(StatusCode::BAD_REQUEST, "input_too_long", told)
             .with_field("tokens", tokens.into())
             .with_field("limit", limit.into()),
@@ -76,7 +94,16 @@ fn problem(error: CallError) -> Problem {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "provider_resting", told)
                 .with_retry_after(seconds(retry_after))
         }
-        CallError::Provider { provider, fault } => of_fault(provider.as_str(), &fault),
+        CallError::Provider { provider, fault } => {
+            let told = of_fault(provider.as_str(), &fault);
+            match &fault {
+                ProviderFault::Refused(refusal)
+                | ProviderFault::TooFast { refusal, .. }
+                | ProviderFault::Failed { refusal, .. } => beside(told, &refusal.headers),
+                // Of the operator's account nothing is told.
+                _ => told,
+            }
+        }
         CallError::BrokenOff(why) => of_break_off("the provider", &why),
         CallError::UnknownSession => Problem::not_found(told),
         CallError::SessionEnded => Problem::conflict("session_ended", &error),
@@ -185,6 +212,12 @@ fn of_fault(provider: &str, fault: &ProviderFault) -> Problem {
             let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "provider_too_fast", detail);
             problem.with_retry_after(retry_after.map_or(1, seconds))
         }
+        ProviderFault::Failed { refusal, retry_after } if refusal.status == OVERLOADED_STATUS => {
+            warn!(provider, status = refusal.status, "the provider is overloaded");
+            let detail = format!("{provider} is overloaded and takes no more calls right now.");
+            let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, detail);
+            retry_after.map_or(problem.clone(), |wait| problem.with_retry_after(seconds(wait)))
+        }
         ProviderFault::Failed { refusal, retry_after } => {
             warn!(provider, status = refusal.status, "the provider failed");
             let detail = format!("{provider} failed with {}.", refusal.status);
@@ -198,19 +231,26 @@ fn of_fault(provider: &str, fault: &ProviderFault) -> Problem {
         ProviderFault::TimedOut(wait) => {
             warn!(provider, waited_for = wait.as_str(), "the provider took too long");
             let detail = format!("{provider} did not send {} in time.", wait.as_str());
-            Problem::new(StatusCode::GATEWAY_TIMEOUT, "provider_timeout", detail)
+            let problem = Problem::new(StatusCode::GATEWAY_TIMEOUT, "provider_timeout", detail);
+            // It has the call and may bill it; what went in is charged, and would be again.
+            if *wait == Wait::Connection { problem } else { no_retry(problem) }
         }
-        ProviderFault::Broken(why) => {
+        ProviderFault::Broken(why) | ProviderFault::NotUnderstood(why) => {
             warn!(provider, %why, "the answer of the provider broke");
             gateway("provider_broke", format!("The answer of {provider} broke off or is none."))
         }
     }
 }
 
-/// The caller's fault in the provider's eyes, for a caller who speaks another language than the provider.
+/// The caller's fault in the provider's eyes, for a caller who speaks another language than the provider, or where it said
+/// nothing in its own.
 fn refused_call(provider: &str, refusal: &Refusal) -> Problem {
     let status = StatusCode::from_u16(refusal.status).ok().filter(StatusCode::is_client_error);
-    let detail = format!("{provider} refused the call: {}", refusal.message);
+    let detail = if is_json(&refusal.body) {
+        format!("{provider} refused the call: {}", refusal.message)
+    } else {
+        format!("{provider} refused the call with {}.", refusal.status)
+    };
     let problem = Problem::new(status.unwrap_or(StatusCode::BAD_REQUEST), "provider_refused", detail);
     let code = refusal.code.as_ref();
     code.map_or(problem.clone(), |code| problem.with_field("provider_code", code.as_str().into()))

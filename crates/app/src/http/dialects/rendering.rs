@@ -39,6 +39,11 @@ pub trait Renderer: Send {
     fn begin(&mut self, head: &AnswerHead) -> Vec<u8>;
     fn piece(&mut self, piece: &ReplyPiece) -> Vec<u8>;
     fn end(&mut self, end: End<'_>) -> Vec<u8>;
+
+    /// What keeps a silent stream alive and says nothing. It may come before `begin` and between any two writings.
+    fn ping(&mut self) -> Vec<u8> {
+        b": ping\n\n".to_vec()
+    }
 }
 
 /// Everything beside the answer that its rendering depends on.

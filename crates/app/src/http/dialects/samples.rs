@@ -21,6 +21,7 @@ pub fn head() -> AnswerHead {
         is_sandbox: false,
         request_id: Some("theirs".to_owned()),
         content_type: "text/event-stream".to_owned(),
+        headers: Vec::new(),
         lowered_to: None,
     }
 }

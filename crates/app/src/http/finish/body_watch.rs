@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use actix_web::HttpMessage;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
@@ -13,10 +14,17 @@ use actix_web::error::PayloadError;
 use actix_web::web::Bytes;
 use futures_util::Stream;
 
+use crate::http::connections::{Connection, RequestInProgress};
+
+/// So many bytes a millisecond a long body has to bring, on the average, once its first time is over.
+const BYTES_A_MILLISECOND: u64 = 128;
+
 /// Looks at a body as it comes in.
 pub struct BodyWatch {
     body: Rc<RefCell<Payload>>,
     progress: Rc<Cell<Progress>>,
+    received: Rc<Cell<u64>>,
+    connection: Option<Rc<Connection>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,6 +40,7 @@ enum Progress {
 pub struct WatchedBody {
     body: Option<Rc<RefCell<Payload>>>,
     progress: Rc<Cell<Progress>>,
+    received: Rc<Cell<u64>>,
 }
 
 /// A body that is not read to its end.
@@ -40,16 +49,19 @@ pub struct Rest {
 }
 
 impl BodyWatch {
-    pub fn place(request: &mut ServiceRequest) -> WatchedBody {
+    pub fn place(request: &mut ServiceRequest, in_progress: Option<&RequestInProgress>) -> WatchedBody {
         let progress = Rc::new(Cell::new(Progress::Idle));
+        let received = Rc::new(Cell::new(0));
         let body = request.take_payload();
         if matches!(body, Payload::None) {
-            return WatchedBody { body: None, progress };
+            return WatchedBody { body: None, progress, received };
         }
         let body = Rc::new(RefCell::new(body));
-        let watch = Self { body: Rc::clone(&body), progress: Rc::clone(&progress) };
+        let connection = in_progress.map(|request| Rc::clone(request.connection()));
+        let watch =
+            Self { body: Rc::clone(&body), progress: Rc::clone(&progress), received: Rc::clone(&received), connection };
         request.set_payload(Payload::Stream { payload: Box::pin(watch) });
-        WatchedBody { body: Some(body), progress }
+        WatchedBody { body: Some(body), progress, received }
     }
 }
 
@@ -57,7 +69,13 @@ impl Stream for BodyWatch {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(connection) = &self.connection {
+            connection.wants_body();
+        }
         let polled = Pin::new(&mut *self.body.borrow_mut()).poll_next(context);
+        if let Poll::Ready(Some(Ok(bytes))) = &polled {
+            self.received.set(self.received.get() + bytes.len() as u64);
+        }
         self.progress.set(match &polled {
             Poll::Pending => Progress::Awaited,
             Poll::Ready(Some(_)) => Progress::Idle,
@@ -70,6 +88,11 @@ impl Stream for BodyWatch {
 impl WatchedBody {
     pub fn is_awaited(&self) -> bool {
         self.progress.get() == Progress::Awaited
+    }
+
+    /// How much longer than another a body may take for what it has brought.
+    pub fn earned_time(&self) -> Duration {
+        Duration::from_millis(self.received.get() / BYTES_A_MILLISECOND)
     }
 
     pub fn unfinished(self) -> Option<Rest> {

@@ -77,7 +77,7 @@ impl Keys {
     }
 
     fn usable(&self) -> i64 {
-        self.all.iter().filter(|key| key.is_usable(self.now)).count() as i64
+        i64::try_from(self.all.iter().filter(|key| key.is_usable(self.now)).count()).unwrap()
     }
 
     fn child(&mut self, maker: usize, draft: &ApiKeyDraft) -> Result<usize, KeyRefused> {

@@ -53,7 +53,7 @@ impl AiProvider for Scripted {
             Comes::BreaksOff => vec![Ok(ReplyPiece::default()), Err(ProviderFault::Broken("off".to_owned()))],
         };
         let pieces: ReplyPieces = Box::pin(iter(pieces));
-        Ok(Reply { hold, request_id: None, model: None, content_type: String::new(), pieces })
+        Ok(Reply { hold, request_id: None, model: None, content_type: String::new(), headers: Vec::new(), pieces })
     }
 
     fn is_sandbox(&self) -> bool {
@@ -78,7 +78,8 @@ const RULES: AttemptRules = AttemptRules {
     first_pause: Duration::from_millis(100),
     longest_pause: Duration::from_secs(2),
     time_budget: Duration::from_secs(30),
-    breaker: BreakerRules { failures: 5, open_for: Duration::from_secs(20) },
+    resend_after_timeout: false,
+    breaker: BreakerRules { failures: 5, callers: 1, open_for: Duration::from_secs(20) },
 };
 
 fn attempts_by(rules: AttemptRules, openai: &Arc<Scripted>, claude: &Arc<Scripted>, highest: bool) -> Attempts {
@@ -110,20 +111,35 @@ fn calls(providers: &[Provider]) -> Vec<ProviderCall> {
 }
 
 async fn call(attempts: &Attempts, providers: &[Provider]) -> Result<usize, CallFailure> {
-    match attempts.call(hold(), &calls(providers)).await {
-        Ok((reply, place)) => {
+    call_by(attempts, providers, &ada()).await
+}
+
+async fn call_by(attempts: &Attempts, providers: &[Provider], terms: &AttemptTerms) -> Result<usize, CallFailure> {
+    match attempts.call(hold(), &calls(providers), terms).await {
+        Ok(Sent { reply, place, .. }) => {
             assert_eq!(reply.hold, hold(), "one hold goes through all attempts");
             Ok(place)
         }
-        Err((back, failure)) => {
+        Err(Unsent { hold: back, failure, .. }) => {
             assert_eq!(back, hold(), "and comes back");
             Err(failure)
         }
     }
 }
 
+/// Nobody hears the comments.
+struct Unheard;
+
+impl CommentSink for Unheard {
+    fn comment(&self, _: Vec<u8>) {}
+}
+
+fn ada() -> AttemptTerms {
+    AttemptTerms { user_id: UserId(Uuid::from_u128(1)), retried_by_caller: false, comments: Arc::new(Unheard) }
+}
+
 fn refusal(status: u16) -> Refusal {
-    Refusal { status, message: String::new(), code: None, body: Vec::new() }
+    Refusal { status, ..Refusal::default() }
 }
 
 fn failed() -> ProviderFault {
@@ -146,8 +162,9 @@ async fn what_may_pass_is_tried_again_after_growing_pauses() {
         failed(),
         ProviderFault::TooFast { refusal: refusal(429), retry_after: None },
         ProviderFault::Unreachable(String::new()),
-        ProviderFault::TimedOut(Wait::FirstByte),
+        ProviderFault::TimedOut(Wait::Connection),
         ProviderFault::Broken(String::new()),
+        ProviderFault::NotUnderstood(String::new()),
     ] {
         let faults = vec![Comes::Fault(fault.clone()); 3];
         let (openai, claude) = (Scripted::with(&faults[..2]), Scripted::with(&[]));
@@ -234,14 +251,14 @@ async fn who_fails_too_often_is_not_called_and_then_tried_once() {
     assert_eq!(call(&attempts, &BOTH).await, Ok(1));
     assert_eq!(openai.asked(), 5, "nobody called");
     let of_openai = attempts.statistics().providers[0];
-    assert_eq!((of_openai.failures, of_openai.breaker), (5, BreakerState::Open));
+    assert_eq!((of_openai.failures, of_openai.resting_models), (5, 1));
     assert_eq!((of_openai.attempts, of_openai.retries, of_openai.held_back), (5, 3, 2));
     sleep(retry_after).await;
     assert_eq!(call(&attempts, &BOTH[..1]).await, Err(of(Provider::OpenAi, failed())), "the trial fails");
     assert_eq!(openai.asked(), 6);
     sleep(Duration::from_secs(20)).await;
     assert_eq!(call(&attempts, &BOTH[..1]).await, Ok(0));
-    assert_eq!(attempts.statistics().providers[0].breaker, BreakerState::Closed);
+    assert_eq!(attempts.statistics().providers[0].resting_models, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -251,6 +268,10 @@ async fn a_provider_that_says_no_is_never_left_alone() {
         too_fast(0),
         ProviderFault::KeyRefused(refusal(401)),
         ProviderFault::SpendLimit(refusal(429)),
+        ProviderFault::NotUnderstood(String::new()),
+        ProviderFault::Failed { refusal: refusal(408), retry_after: None },
+        ProviderFault::Failed { refusal: refusal(409), retry_after: None },
+        ProviderFault::Failed { refusal: refusal(422), retry_after: None },
     ];
     let script: Vec<Comes> = faults.iter().cycle().take(60).cloned().map(Comes::Fault).collect();
     let (openai, claude) = (Scripted::with(&script), Scripted::with(&[]));
@@ -267,14 +288,16 @@ async fn an_answer_that_breaks_off_counts_and_is_not_tried_again() {
     let (openai, claude) = (Scripted::with(&vec![Comes::BreaksOff; 20]), Scripted::with(&[]));
     let attempts = attempts(&openai, &claude);
     for number in 1..=10_u64 {
-        let Ok((reply, 0)) = attempts.call(hold(), &calls(&BOTH)).await else { panic!("{number}") };
+        let Ok(Sent { reply, place: 0, .. }) = attempts.call(hold(), &calls(&BOTH), &ada()).await else {
+            panic!("{number}")
+        };
         let pieces: Vec<bool> = reply.pieces.map(|piece| piece.is_ok()).collect().await;
         assert_eq!(pieces, [true, false]);
         assert_eq!(attempts.statistics().providers[0].failures, number);
     }
     assert_eq!((openai.asked(), claude.asked()), (10, 0));
     // Half of what was noted in this minute failed, and twenty is enough to tell.
-    assert_eq!(attempts.statistics().providers[0].breaker, BreakerState::Open);
+    assert_eq!(attempts.statistics().providers[0].resting_models, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -291,6 +314,55 @@ async fn of_two_that_are_left_alone_the_shorter_wait_is_told() {
         panic!()
     };
     assert_eq!((provider, retry_after), (Provider::OpenAi, wait));
-    assert!(attempts.call(hold(), &[]).await.is_err());
+    assert!(attempts.call(hold(), &[], &ada()).await.is_err());
     assert!(call(&attempts, &[Provider::Gemini]).await.is_err(), "nothing answers for it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_tries_again_by_itself_is_sent_once_to_each_provider() {
+    let failing = vec![Comes::Fault(failed()); 9];
+    let (openai, claude) = (Scripted::with(&failing), Scripted::with(&[]));
+    let by_itself = AttemptTerms { retried_by_caller: true, ..ada() };
+    assert_eq!(call_by(&attempts(&openai, &claude), &BOTH, &by_itself).await, Ok(1), "a fallback answers all the same");
+    assert_eq!((openai.asked(), claude.asked()), (1, 1));
+    let attempts = attempts(&openai, &claude);
+    for _ in 0..3 {
+        assert_eq!(call_by(&attempts, &BOTH[..1], &by_itself).await, Err(of(Provider::OpenAi, failed())));
+    }
+    assert_eq!(openai.asked(), 4, "two retries of an SDK are three requests");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_provider_may_bill_is_not_sent_again_unless_the_rules_say_so() {
+    for wait in [Wait::FirstByte, Wait::Rest] {
+        let late = ProviderFault::TimedOut(wait);
+        let script = [Comes::Fault(failed()), Comes::Fault(late.clone()), Comes::Fault(late.clone())];
+        let (openai, claude) = (Scripted::with(&script), Scripted::with(&[]));
+        let Err(unsent) = attempts(&openai, &claude).call(hold(), &calls(&BOTH), &ada()).await else { panic!() };
+        assert_eq!((unsent.failure, unsent.unanswered), (of(Provider::OpenAi, late.clone()), 1));
+        assert_eq!((openai.asked(), claude.asked()), (2, 0), "neither here nor at the fallback");
+        let (openai, claude) = (Scripted::with(&script), Scripted::with(&[]));
+        let resending = attempts_by(AttemptRules { resend_after_timeout: true, ..RULES }, &openai, &claude, true);
+        let Ok(sent) = resending.call(hold(), &calls(&BOTH), &ada()).await else { panic!() };
+        assert_eq!((sent.place, sent.unanswered), (1, 2));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_rests_alone_and_never_by_one_caller() {
+    let (openai, claude) = (Scripted::with(&vec![Comes::Fault(failed()); 500]), Scripted::with(&[]));
+    let rules = AttemptRules { breaker: BreakerRules { callers: 2, ..RULES.breaker }, ..RULES };
+    let attempts = attempts_by(rules, &openai, &claude, false);
+    for _ in 0..100 {
+        assert_eq!(call(&attempts, &BOTH[..1]).await, Err(of(Provider::OpenAi, failed())));
+    }
+    let bob = AttemptTerms { user_id: UserId(Uuid::from_u128(2)), ..ada() };
+    assert_eq!(call_by(&attempts, &BOTH[..1], &bob).await, Err(of(Provider::OpenAi, failed())));
+    let resting = call_by(&attempts, &BOTH[..1], &bob).await;
+    assert!(matches!(resting, Err(CallFailure::CircuitOpen { .. })), "{resting:?}");
+    let mut other = calls(&BOTH[..1]);
+    other[0].model = ModelId::parse("another").unwrap();
+    let asked = openai.asked();
+    attempts.call(hold(), &other, &bob).await.err().unwrap();
+    assert_eq!(openai.asked(), asked + 3, "another model of the same provider is asked");
 }

@@ -11,7 +11,7 @@ fn heading() -> Heading {
 }
 
 fn answer(room: usize) -> Arc<RunningAnswer> {
-    Arc::new(RunningAnswer::new(vec![1], CallerRights::default(), Arc::new(Room::of(room))))
+    Arc::new(RunningAnswer::new(vec![1], CallerRights::default(), None, Arc::new(Room::of(room))))
 }
 
 async fn read(mut listener: Listener) -> Result<Vec<u8>, Unkept> {
@@ -85,7 +85,7 @@ async fn what_is_too_long_is_not_kept_and_said_so_to_who_follows_it() {
 async fn all_answers_share_one_room_and_give_it_back() {
     let room = Arc::new(Room::of(10));
     let begun = || {
-        let running = Arc::new(RunningAnswer::new(vec![1], CallerRights::default(), Arc::clone(&room)));
+        let running = Arc::new(RunningAnswer::new(vec![1], CallerRights::default(), None, Arc::clone(&room)));
         running.begin(heading());
         running
     };

@@ -4,9 +4,9 @@
 //! thoughts of earlier turns with their signatures, citations. `thinking` is passed over where it is disabled. Every
 //! other field is refused.
 
-use domain::ai::{Conversation, Part, Speaker, Tool, ToolCall, ToolChoice};
+use domain::ai::{Conversation, Part, Provider, Speaker, Tool, ToolCall, ToolChoice};
 
-use crate::http::dialects::reading::{Field, Growing, Object, Reader, foreign};
+use crate::http::dialects::reading::{Field, Growing, Object, foreign};
 use crate::http::problem::Problem;
 
 const KNOWN: [&str; 14] = [
@@ -26,24 +26,24 @@ const KNOWN: [&str; 14] = [
     "thinking",
 ];
 
-pub fn translate(text: &str, reader: Reader) -> Result<Conversation, Problem> {
+pub fn translate(text: &str, provider: Provider) -> Result<Conversation, Problem> {
     let body = Object::body(text)?;
-    body.hold_to(&KNOWN, reader)?;
-    if let (Reader::Other(provider), Some(thinking)) = (reader, body.get("thinking"))
+    body.hold_to(&KNOWN, provider)?;
+    if let Some(thinking) = body.get("thinking")
         && thinking.object()?.text("type")?.as_deref() != Some("disabled")
     {
         return Err(foreign(thinking.path, provider));
     }
     let mut growing = Growing::default();
     if let Some(system) = body.get("system") {
-        growing.system.push(texts(&system, reader)?);
+        growing.system.push(texts(&system, provider)?);
     }
     for message in body.list("messages")? {
-        add_message(&mut growing, &message.object()?, reader)?;
+        add_message(&mut growing, &message.object()?, provider)?;
     }
     let mut tools = Vec::new();
     for tool in body.list("tools")? {
-        tools.extend(read_tool(&tool, reader)?);
+        tools.push(read_tool(&tool, provider)?);
     }
     let (tool_choice, parallel_tools) = tool_choice(&body)?;
     Ok(Conversation {
@@ -58,10 +58,17 @@ pub fn translate(text: &str, reader: Reader) -> Result<Conversation, Problem> {
     })
 }
 
-fn add_message(growing: &mut Growing, message: &Object<'_>, reader: Reader) -> Result<(), Problem> {
-    let speaker = match message.needed("role")?.text()?.as_str() {
+fn add_message(growing: &mut Growing, message: &Object<'_>, provider: Provider) -> Result<(), Problem> {
+    let role = message.needed("role")?;
+    let speaker = match role.text()?.as_str() {
         "assistant" => Speaker::Assistant,
-        _ => Speaker::User,
+        "user" => Speaker::User,
+        // A word of the system between the turns.
+        "system" => {
+            growing.system.push(texts(&message.needed("content")?, provider)?);
+            return Ok(());
+        }
+        _ => return Err(role.refused("is one of user, assistant, system")),
     };
     let content = message.needed("content")?;
     if content.is_text() {
@@ -69,16 +76,16 @@ fn add_message(growing: &mut Growing, message: &Object<'_>, reader: Reader) -> R
         return Ok(());
     }
     for block in content.list()? {
-        add_block(growing, speaker, &block.object()?, reader)?;
+        add_block(growing, speaker, &block.object()?, provider)?;
     }
     Ok(())
 }
 
-fn add_block(growing: &mut Growing, speaker: Speaker, block: &Object<'_>, reader: Reader) -> Result<(), Problem> {
+fn add_block(growing: &mut Growing, speaker: Speaker, block: &Object<'_>, provider: Provider) -> Result<(), Problem> {
     let kind = block.needed("type")?.text()?;
-    match (kind.as_str(), speaker, reader) {
-        ("text", ..) => growing.add_text(speaker, block.needed("text")?.text()?),
-        ("tool_use", Speaker::Assistant, _) => {
+    match (kind.as_str(), speaker) {
+        ("text", _) => growing.add_text(speaker, block.needed("text")?.text()?),
+        ("tool_use", Speaker::Assistant) => {
             let call = ToolCall {
                 id: block.needed("id")?.text()?,
                 name: block.needed("name")?.text()?,
@@ -86,21 +93,21 @@ fn add_block(growing: &mut Growing, speaker: Speaker, block: &Object<'_>, reader
             };
             growing.add(speaker, Part::ToolCall(call));
         }
-        ("tool_result", Speaker::User, _) => {
+        ("tool_result", Speaker::User) => {
             let id = block.needed("tool_use_id")?;
-            let content = block.get("content").map(|content| texts(&content, reader)).transpose()?;
+            let content = block.get("content").map(|content| texts(&content, provider)).transpose()?;
             let is_error = block.flag("is_error")?.unwrap_or(false);
             let answered = growing.answer(&id.text()?, content.unwrap_or_default(), is_error);
             answered.map_err(|why| id.refused(why))?;
         }
-        ("thinking" | "redacted_thinking", Speaker::Assistant, _) | (_, _, Reader::Sandbox) => {}
-        (other, _, Reader::Other(provider)) => return Err(foreign(block.path_of(other), provider)),
+        ("thinking" | "redacted_thinking", Speaker::Assistant) => {}
+        (other, _) => return Err(foreign(block.path_of(other), provider)),
     }
     Ok(())
 }
 
-/// Text, or blocks of text. To the sandbox the rest says nothing.
-fn texts(content: &Field<'_>, reader: Reader) -> Result<String, Problem> {
+/// Text, or blocks of text.
+fn texts(content: &Field<'_>, provider: Provider) -> Result<String, Problem> {
     if content.is_text() {
         return content.text();
     }
@@ -108,27 +115,23 @@ fn texts(content: &Field<'_>, reader: Reader) -> Result<String, Problem> {
     for block in content.list()? {
         let block = block.object()?;
         let kind = block.needed("type")?.text()?;
-        match (kind.as_str(), reader) {
-            ("text", _) => all.push(block.needed("text")?.text()?),
-            (_, Reader::Sandbox) => {}
-            (other, Reader::Other(provider)) => return Err(foreign(block.path_of(other), provider)),
+        match kind.as_str() {
+            "text" => all.push(block.needed("text")?.text()?),
+            other => return Err(foreign(block.path_of(other), provider)),
         }
     }
     Ok(all.join("\n\n"))
 }
 
-fn read_tool(tool: &Field<'_>, reader: Reader) -> Result<Option<Tool>, Problem> {
+fn read_tool(tool: &Field<'_>, provider: Provider) -> Result<Tool, Problem> {
     let tool = tool.object()?;
     if let Some(kind) = tool.get("type")
         && kind.text()? != "custom"
     {
-        return match reader {
-            Reader::Sandbox => Ok(None),
-            Reader::Other(provider) => Err(foreign(kind.path, provider)),
-        };
+        return Err(foreign(kind.path, provider));
     }
     let parameters = tool.get("input_schema").map(|schema| schema.json_object()).transpose()?;
-    Ok(Some(Tool { name: tool.needed("name")?.text()?, description: tool.text("description")?, parameters }))
+    Ok(Tool { name: tool.needed("name")?.text()?, description: tool.text("description")?, parameters })
 }
 
 fn tool_choice(body: &Object<'_>) -> Result<(ToolChoice, Option<bool>), Problem> {

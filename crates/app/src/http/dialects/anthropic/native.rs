@@ -4,7 +4,7 @@ use ports::ai::ReplyPiece;
 use serde::Deserialize;
 use services::ai::answers::AnswerHead;
 
-use super::words::{block_stop, closing, event, usage};
+use super::words::{PING, block_stop, closing, event, usage};
 use crate::http::dialects::rendering::{End, Frame, Renderer};
 
 /// What the types of the two events that are watched have alike.
@@ -60,5 +60,9 @@ impl Renderer for Native {
                 (text + &closing("max_tokens", told)).into_bytes()
             }
         }
+    }
+
+    fn ping(&mut self) -> Vec<u8> {
+        PING.to_vec()
     }
 }

@@ -7,7 +7,7 @@ use domain::ai::Delta;
 use ports::ai::ReplyPiece;
 use services::ai::answers::AnswerHead;
 
-use super::words::{block_stop, closing, event, stop_reason, usage};
+use super::words::{PING, block_stop, closing, event, stop_reason, usage};
 use crate::http::dialects::rendering::{Called, End, Frame, Renderer, Said, quoted};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -136,5 +136,9 @@ impl Renderer for Events {
         let told = end.receipt().map(|receipt| usage(&receipt.usage));
         text += &closing(stop_reason(self.said.finish(end)), told);
         text.into_bytes()
+    }
+
+    fn ping(&mut self) -> Vec<u8> {
+        PING.to_vec()
     }
 }

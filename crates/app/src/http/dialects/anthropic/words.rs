@@ -22,6 +22,9 @@ pub fn usage(used: &TokenUsage) -> String {
     )
 }
 
+/// The event that says nothing, as Anthropic sends it.
+pub const PING: &[u8] = b"event: ping\ndata: {\"type\": \"ping\"}\n\n";
+
 /// An event, whose name is its type.
 pub fn event(name: &str, data: &str) -> String {
     format!("event: {name}\ndata: {data}\n\n")

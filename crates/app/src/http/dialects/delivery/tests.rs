@@ -1,12 +1,16 @@
 use std::sync::Mutex;
+use std::time::Duration;
 
 use ports::ai::{ProviderFault, ReplyPiece, Wait};
-use services::ai::answers::BreakOff;
+use services::ai::StreamPace;
+use services::ai::answers::{BreakOff, StartedCall};
+use services::ai::errors::CallError;
+use tokio::sync::{mpsc, oneshot};
 
 use super::*;
 use crate::http::dialects::asked::Form;
 use crate::http::dialects::dialect::Dialect;
-use crate::http::dialects::samples::{EVENTS, frame, head, piece, receipt, text};
+use crate::http::dialects::samples::{ARRAY, EVENTS, frame, head, piece, receipt, text};
 
 /// Keeps what it is shown, for the test to look at.
 #[derive(Clone, Default)]
@@ -63,6 +67,17 @@ fn says(said: &str) -> AnswerPiece {
     AnswerPiece::Piece(piece(&[text(said)]))
 }
 
+const PACE: StreamPace = StreamPace { head_wait: Duration::from_secs(5), ping_every: Duration::from_secs(10) };
+
+/// A stream whose head is there at once.
+async fn stream(answer: Answer, writing: Writing, place: SemaphorePermit<'static>) -> Result<Begun, Unanswered> {
+    let (tell, told) = oneshot::channel();
+    tell.send(Ok(answer.head.clone())).unwrap();
+    let (_, comments) = mpsc::channel(1);
+    let started = StartedCall { expected: answer.head, head: told, comments, pieces: answer.pieces };
+    streams::begin(started, writing, PACE, place).await
+}
+
 async fn place() -> SemaphorePermit<'static> {
     PLACES.acquire().await.unwrap()
 }
@@ -85,8 +100,8 @@ async fn read(body: Body) -> String {
         Body::Whole(bytes) => bytes.to_vec(),
         Body::Stream(mut pieces) => {
             let mut all = Vec::new();
-            while let Some(bytes) = pieces.recv().await {
-                all.extend_from_slice(&bytes);
+            while let Some(bytes) = pieces.next().await {
+                all.extend_from_slice(&bytes.unwrap());
             }
             all
         }
@@ -144,7 +159,7 @@ async fn a_stream_is_written_piece_by_piece() {
     assert_eq!(header(&begun.heading, "content-type"), Some("text/event-stream"));
     assert_eq!(header(&begun.heading, "x-product-base-cost-usd"), None, "it is not known yet");
     let Body::Stream(mut body) = begun.body else { panic!("it is a stream") };
-    let first = String::from_utf8(body.recv().await.unwrap().to_vec()).unwrap();
+    let first = String::from_utf8(body.next().await.unwrap().unwrap().to_vec()).unwrap();
     assert!(first.contains("\"role\"") && first.contains("\"one\""), "{first}");
     sender.send(AnswerPiece::Cut).await.unwrap();
     sender.send(AnswerPiece::Settled(receipt())).await.unwrap();
@@ -200,4 +215,130 @@ async fn a_piece_that_says_nothing_is_not_written() {
     let begun = stream(answer(pieces), writing(EVENTS, &kept), place().await).await.unwrap();
     let body = read(begun.body).await;
     assert_eq!(body.matches("data: ").count(), 4, "the role, the end, the usage, and [DONE]: {body}");
+}
+
+/// A call of which nothing is there yet, and the hands that feed it.
+struct Feeding {
+    head: oneshot::Sender<Result<AnswerHead, CallError>>,
+    comments: mpsc::Sender<Vec<u8>>,
+    pieces: mpsc::Sender<AnswerPiece>,
+}
+
+fn nothing_yet() -> (StartedCall, Feeding) {
+    let ((head_in, head_out), (comments_in, comments_out), (pieces_in, pieces_out)) =
+        (oneshot::channel(), mpsc::channel(8), mpsc::channel(8));
+    let started = StartedCall { expected: head(), head: head_out, comments: comments_out, pieces: pieces_out };
+    (started, Feeding { head: head_in, comments: comments_in, pieces: pieces_in })
+}
+
+fn of(dialect: Dialect, form: Form, sink: &Kept) -> Writing {
+    Writing { renderer: frame(dialect, form, false).renderer(), ..writing(form, sink) }
+}
+
+/// So quick that a test need not wait.
+const HURRIED: StreamPace = StreamPace { head_wait: Duration::from_millis(20), ping_every: Duration::from_millis(10) };
+
+/// Reads on until so many of these stand there.
+async fn until(body: &mut ClientReader, text: &mut String, needle: &str, times: usize) {
+    while text.matches(needle).count() < times {
+        let bytes = body.next().await.unwrap_or_else(|| panic!("it ended without {needle:?}: {text}"));
+        text.push_str(std::str::from_utf8(&bytes.unwrap()).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_silent_stream_begins_in_time_and_is_pinged_in_each_dialect() {
+    let of_anthropic = "event: ping\ndata: {\"type\": \"ping\"}\n\n";
+    for (dialect, form, first, ping) in [
+        (Dialect::OpenAi, EVENTS, ": ping\n\n", ": ping\n\n"),
+        (Dialect::Anthropic, EVENTS, of_anthropic, of_anthropic),
+        (Dialect::Gemini, EVENTS, "\r\n\r\n", "\r\n\r\n"),
+        (Dialect::Gemini, ARRAY, "[\r\n", "\r\n"),
+    ] {
+        let (kept, (started, feed)) = (Kept::default(), nothing_yet());
+        let begun = streams::begin(started, of(dialect, form, &kept), HURRIED, place().await).await.unwrap();
+        assert_eq!(begun.heading.status, 200);
+        assert_eq!(header(&begun.heading, "x-product-base-call-id"), Some("00000000-0000-0000-0000-00000000ca11"));
+        let Body::Stream(mut body) = begun.body else { panic!("it is a stream") };
+        let mut text = String::new();
+        until(&mut body, &mut text, ping, 4).await;
+        assert_eq!(text, format!("{first}{}", ping.repeat(text.matches(ping).count() - 1)), "{dialect:?}");
+        feed.head.send(Ok(head())).unwrap();
+        feed.pieces.send(says("one")).await.unwrap();
+        until(&mut body, &mut text, "one", 1).await;
+        let mut after = String::new();
+        until(&mut body, &mut after, ping, 2).await;
+        assert!(after.starts_with(ping), "also between the pieces: {after}");
+        feed.pieces.send(says("two")).await.unwrap();
+        feed.pieces.send(AnswerPiece::Settled(receipt())).await.unwrap();
+        drop(feed.pieces);
+        let whole = text + &after + &read(Body::Stream(body)).await;
+        if form == ARRAY {
+            let array: serde_json::Value = serde_json::from_str(&whole).unwrap_or_else(|_| panic!("{whole}"));
+            assert!(array.as_array().unwrap().len() > 1, "{whole}");
+        }
+        assert!(whole.contains("two") && kept.ended().await);
+        let bytes = String::from_utf8(kept.0.lock().unwrap().bytes.clone()).unwrap();
+        assert!(bytes.contains("one") && bytes.contains("two"), "{bytes}");
+        assert!(!bytes.contains("ping") && !bytes.starts_with("\r\n"), "pings are the client's alone: {bytes}");
+    }
+}
+
+#[tokio::test]
+async fn what_fails_early_has_a_status_and_what_fails_late_is_an_event() {
+    let late = || CallError::BrokenOff(BreakOff::Provider(ProviderFault::TimedOut(Wait::FirstByte)));
+    for (dialect, form) in
+        [(Dialect::OpenAi, EVENTS), (Dialect::Anthropic, EVENTS), (Dialect::Gemini, EVENTS), (Dialect::Gemini, ARRAY)]
+    {
+        let (kept, (started, feed)) = (Kept::default(), nothing_yet());
+        feed.head.send(Err(late())).unwrap();
+        let failed = streams::begin(started, of(dialect, form, &kept), PACE, place().await).await;
+        let Err(Unanswered::Problem(problem)) = failed else { panic!("it is a problem") };
+        assert_eq!((problem.status.as_u16(), kept.is_whole()), (504, None));
+
+        let (started, feed) = nothing_yet();
+        let begun = streams::begin(started, of(dialect, form, &kept), HURRIED, place().await).await.unwrap();
+        feed.head.send(Err(late())).unwrap();
+        let body = read(begun.body).await;
+        assert!(body.contains("\"error\"") && body.contains("did not send the first byte"), "{dialect:?}: {body}");
+        assert!(!body.contains("message_start") && !body.contains("[DONE]"), "{body}");
+        if form == ARRAY {
+            serde_json::from_str::<serde_json::Value>(&body).unwrap();
+        }
+        assert!(!kept.ended().await);
+    }
+}
+
+#[tokio::test]
+async fn comments_pass_before_the_answer_as_they_come() {
+    let (kept, (started, feed)) = (Kept::default(), nothing_yet());
+    feed.comments.send(b": early\n\n".to_vec()).await.unwrap();
+    let begun = streams::begin(started, writing(EVENTS, &kept), HURRIED, place().await).await.unwrap();
+    let Body::Stream(mut body) = begun.body else { panic!("it is a stream") };
+    let mut text = String::new();
+    until(&mut body, &mut text, ": early\n\n", 1).await;
+    feed.comments.send(b": later\n\n".to_vec()).await.unwrap();
+    until(&mut body, &mut text, ": later\n\n", 1).await;
+    feed.comments.send(b": last\n\n".to_vec()).await.unwrap();
+    feed.head.send(Ok(head())).unwrap();
+    feed.pieces.send(says("one")).await.unwrap();
+    until(&mut body, &mut text, "one", 1).await;
+    assert!(text.find(": last").unwrap() < text.find("one").unwrap(), "{text}");
+}
+
+/// Whoever takes a part for the whole is told that it is none: the connection is cut.
+#[tokio::test]
+async fn a_stream_that_was_not_written_to_its_end_ends_with_a_fault() {
+    for is_whole in [true, false] {
+        let (writer, reader) = client::channel(2);
+        writer.send(Bytes::from_static(b"one"), Duration::from_secs(1)).await.unwrap();
+        if is_whole {
+            writer.finish();
+        } else {
+            drop(writer);
+        }
+        let begun = Begun { heading: Heading { status: 200, headers: Vec::new() }, body: Body::Stream(reader) };
+        let read = actix_web::body::to_bytes(begun.answer().into_body()).await;
+        assert_eq!(read.is_ok(), is_whole);
+    }
 }

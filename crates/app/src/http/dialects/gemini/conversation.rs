@@ -4,10 +4,10 @@
 //! signatures, `seed`. Fields that say what holds anyway (`candidateCount: 1`, plain text as the media type, penalties of
 //! 0) are passed over. Every other field is refused.
 
-use domain::ai::{Conversation, Part, Speaker, Tool, ToolCall, ToolChoice};
+use domain::ai::{Conversation, Part, Provider, Speaker, Tool, ToolCall, ToolChoice};
 
 use super::schemas::json_schema;
-use crate::http::dialects::reading::{Field, Growing, Object, Reader};
+use crate::http::dialects::reading::{Field, Growing, Object};
 use crate::http::problem::Problem;
 
 const KNOWN: [&str; 13] = [
@@ -56,32 +56,32 @@ const PLAIN: [(&str, &[&str]); 9] = [
     ("thinkingConfig", &["{}"]),
 ];
 
-pub fn translate(text: &str, reader: Reader) -> Result<Conversation, Problem> {
+pub fn translate(text: &str, provider: Provider) -> Result<Conversation, Problem> {
     let body = Object::body(text)?;
-    body.hold_to(&KNOWN, reader)?;
+    body.hold_to(&KNOWN, provider)?;
     let mut growing = Growing::default();
     if let Some(system) = body.either("systemInstruction", "system_instruction") {
-        growing.system.push(system_text(&system, reader)?);
+        growing.system.push(system_text(&system, provider)?);
     }
     for content in body.list("contents")? {
-        add_content(&mut growing, &content.object()?, reader)?;
+        add_content(&mut growing, &content.object()?, provider)?;
     }
     let mut tools = Vec::new();
     for tool in body.list("tools")? {
-        read_tools(&mut tools, &tool, reader)?;
+        read_tools(&mut tools, &tool, provider)?;
     }
     let conversation =
         Conversation { tools, tool_choice: tool_choice(&body)?, ..growing.into_conversation("contents")? };
     match body.either("generationConfig", "generation_config") {
         None => Ok(conversation),
-        Some(config) => configured(conversation, &config.object()?, reader),
+        Some(config) => configured(conversation, &config.object()?, provider),
     }
 }
 
-fn configured(conversation: Conversation, config: &Object<'_>, reader: Reader) -> Result<Conversation, Problem> {
-    config.hold_to(&KNOWN_CONFIG, reader)?;
+fn configured(conversation: Conversation, config: &Object<'_>, provider: Provider) -> Result<Conversation, Problem> {
+    config.hold_to(&KNOWN_CONFIG, provider)?;
     for (name, plain) in PLAIN {
-        config.hold_plain(name, plain, reader)?;
+        config.hold_plain(name, plain, provider)?;
     }
     let most = config.either("maxOutputTokens", "max_output_tokens");
     let top_p = config.either("topP", "top_p");
@@ -95,18 +95,26 @@ fn configured(conversation: Conversation, config: &Object<'_>, reader: Reader) -
     })
 }
 
-fn system_text(system: &Field<'_>, reader: Reader) -> Result<String, Problem> {
+fn system_text(system: &Field<'_>, provider: Provider) -> Result<String, Problem> {
     let mut all = Vec::new();
     for part in system.object()?.list("parts")? {
         let part = part.object()?;
-        part.hold_to(&["text"], reader)?;
+        part.hold_to(&["text"], provider)?;
         all.extend(part.text("text")?);
     }
     Ok(all.join("\n\n"))
 }
 
-fn add_content(growing: &mut Growing, content: &Object<'_>, reader: Reader) -> Result<(), Problem> {
-    let speaker = if content.text("role")?.as_deref() == Some("model") { Speaker::Assistant } else { Speaker::User };
+fn add_content(growing: &mut Growing, content: &Object<'_>, provider: Provider) -> Result<(), Problem> {
+    let role = content.get("role");
+    let speaker = match role.as_ref().map(Field::text).transpose()?.as_deref() {
+        Some("model") => Speaker::Assistant,
+        None | Some("user" | "function" | "tool") => Speaker::User,
+        Some(_) => {
+            let why = "is one of user, model, function, tool";
+            return Err(role.map_or_else(|| Problem::malformed(why), |role| role.refused(why)));
+        }
+    };
     for part in content.list("parts")? {
         let part = part.object()?;
         if part.flag("thought")? == Some(true) {
@@ -123,7 +131,7 @@ fn add_content(growing: &mut Growing, content: &Object<'_>, reader: Reader) -> R
             add_answer(growing, &response.object()?)?;
         } else {
             let known = ["thoughtSignature", "thought_signature", "thought"];
-            part.hold_to(&known, reader)?;
+            part.hold_to(&known, provider)?;
         }
     }
     Ok(())
@@ -150,9 +158,9 @@ fn add_answer(growing: &mut Growing, answer: &Object<'_>) -> Result<(), Problem>
     growing.answer(&known, content, is_error).map_err(|why| name.refused(why))
 }
 
-fn read_tools(tools: &mut Vec<Tool>, field: &Field<'_>, reader: Reader) -> Result<(), Problem> {
+fn read_tools(tools: &mut Vec<Tool>, field: &Field<'_>, provider: Provider) -> Result<(), Problem> {
     let tool = field.object()?;
-    tool.hold_to(&["functionDeclarations", "function_declarations"], reader)?;
+    tool.hold_to(&["functionDeclarations", "function_declarations"], provider)?;
     let Some(declared) = tool.either("functionDeclarations", "function_declarations") else { return Ok(()) };
     for function in declared.list()? {
         let function = function.object()?;

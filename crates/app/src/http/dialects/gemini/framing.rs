@@ -5,11 +5,13 @@ use ports::ai::Framing;
 pub struct Frames {
     framing: Framing,
     is_empty: bool,
+    /// Whether the array is open, though it may have no element.
+    is_open: bool,
 }
 
 impl Frames {
     pub const fn new(framing: Framing) -> Self {
-        Self { framing, is_empty: true }
+        Self { framing, is_empty: true, is_open: false }
     }
 
     /// One response, or one error.
@@ -17,6 +19,7 @@ impl Frames {
         let is_first = std::mem::replace(&mut self.is_empty, false);
         match (self.framing, is_first) {
             (Framing::ServerSentEvents, _) => format!("data: {response}\r\n\r\n"),
+            (Framing::JsonArray, true) if self.is_open => response.to_owned(),
             (Framing::JsonArray, true) => format!("[{response}"),
             (Framing::JsonArray, false) => format!(",\r\n{response}"),
         }
@@ -24,14 +27,28 @@ impl Frames {
 
     /// What comes before the bytes of an element of an array.
     pub fn joint(&mut self) -> &'static [u8] {
-        if std::mem::replace(&mut self.is_empty, false) { b"[" } else { b",\r\n" }
+        match (std::mem::replace(&mut self.is_empty, false), self.is_open) {
+            (true, false) => b"[",
+            (true, true) => b"",
+            (false, _) => b",\r\n",
+        }
     }
 
     pub const fn end(&self) -> &'static str {
         match (self.framing, self.is_empty) {
             (Framing::ServerSentEvents, _) => "",
-            (Framing::JsonArray, true) => "[]",
-            (Framing::JsonArray, false) => "]",
+            (Framing::JsonArray, true) if !self.is_open => "[]",
+            (Framing::JsonArray, _) => "]",
+        }
+    }
+
+    /// Blank space, which every reader of events and of JSON passes over; Google's Python SDK takes a comment for an answer.
+    /// An array is opened first, since some readers want its bracket as the first byte.
+    pub fn ping(&mut self) -> Vec<u8> {
+        match self.framing {
+            Framing::ServerSentEvents => b"\r\n\r\n".to_vec(),
+            Framing::JsonArray if self.is_empty && !std::mem::replace(&mut self.is_open, true) => b"[\r\n".to_vec(),
+            Framing::JsonArray => b"\r\n".to_vec(),
         }
     }
 

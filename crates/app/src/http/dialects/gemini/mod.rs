@@ -5,8 +5,9 @@ mod framing;
 #[cfg(test)]
 mod golden;
 pub mod native;
+pub mod parts;
 pub mod request;
-mod schemas;
+pub mod schemas;
 pub mod stream;
 pub mod whole;
 mod words;

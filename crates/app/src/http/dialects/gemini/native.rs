@@ -66,4 +66,8 @@ impl Renderer for Native {
         let last = last.map(|last| self.frames.frame(&last)).unwrap_or_default();
         (last + self.frames.end()).into_bytes()
     }
+
+    fn ping(&mut self) -> Vec<u8> {
+        self.frames.ping()
+    }
 }

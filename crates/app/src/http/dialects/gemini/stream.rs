@@ -75,4 +75,8 @@ impl Renderer for Chunks {
         };
         (self.frames.frame(&last) + self.frames.end()).into_bytes()
     }
+
+    fn ping(&mut self) -> Vec<u8> {
+        self.frames.ping()
+    }
 }

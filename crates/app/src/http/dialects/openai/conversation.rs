@@ -4,9 +4,9 @@
 //! `prompt_cache_retention`, `seed`, `stream_options`, `service_tier`; `name` of a message, `strict` of a tool. Fields
 //! that say what holds anyway (`store: false`, `n: 1`, penalties of 0) are passed over. Every other field is refused.
 
-use domain::ai::{Conversation, Part, Speaker, Tool, ToolCall, ToolChoice};
+use domain::ai::{Conversation, Part, Provider, Speaker, Tool, ToolCall, ToolChoice};
 
-use crate::http::dialects::reading::{Field, Growing, Object, Reader, foreign};
+use crate::http::dialects::reading::{Field, Growing, Object, foreign};
 use crate::http::problem::Problem;
 
 const KNOWN: [&str; 29] = [
@@ -53,23 +53,23 @@ const PLAIN: [(&str, &[&str]); 9] = [
     ("function_call", &["\"none\""]),
 ];
 
-pub fn translate(text: &str, reader: Reader) -> Result<Conversation, Problem> {
+pub fn translate(text: &str, provider: Provider) -> Result<Conversation, Problem> {
     let body = Object::body(text)?;
-    body.hold_to(&KNOWN, reader)?;
+    body.hold_to(&KNOWN, provider)?;
     for (name, plain) in PLAIN {
-        body.hold_plain(name, plain, reader)?;
+        body.hold_plain(name, plain, provider)?;
     }
-    if let (Reader::Other(provider), Some(format)) = (reader, body.get("response_format"))
+    if let Some(format) = body.get("response_format")
         && format.object()?.text("type")?.as_deref() != Some("text")
     {
         return Err(foreign(format.path, provider));
     }
     let mut growing = Growing::default();
     for message in body.list("messages")? {
-        add_message(&mut growing, &message.object()?, reader)?;
+        add_message(&mut growing, &message.object()?, provider)?;
     }
     let tools = body.list("tools")?;
-    let tools = tools.iter().map(|tool| read_tool(tool, reader)).filter_map(Result::transpose);
+    let tools = tools.iter().map(|tool| read_tool(tool, provider));
     let most = body.either("max_completion_tokens", "max_tokens");
     Ok(Conversation {
         tools: tools.collect::<Result<_, _>>()?,
@@ -83,16 +83,16 @@ pub fn translate(text: &str, reader: Reader) -> Result<Conversation, Problem> {
     })
 }
 
-fn add_message(growing: &mut Growing, message: &Object<'_>, reader: Reader) -> Result<(), Problem> {
-    let content = || message.get("content").map(|content| texts(&content, reader)).transpose();
+fn add_message(growing: &mut Growing, message: &Object<'_>, provider: Provider) -> Result<(), Problem> {
+    let content = || message.get("content").map(|content| texts(&content, provider)).transpose();
     match message.text("role")?.as_deref() {
         Some("system" | "developer") => growing.system.extend(content()?),
         Some("user") => growing.add_text(Speaker::User, content()?.unwrap_or_default()),
         Some("assistant") => {
             let known =
                 ["role", "content", "refusal", "tool_calls", "name", "annotations", "reasoning_content", "audio"];
-            message.hold_to(&known, reader)?;
-            message.hold_plain("audio", &[], reader)?;
+            message.hold_to(&known, provider)?;
+            message.hold_plain("audio", &[], provider)?;
             growing.add_text(Speaker::Assistant, content()?.or(message.text("refusal")?).unwrap_or_default());
             for call in message.list("tool_calls")? {
                 let part = Part::ToolCall(read_call(&call)?);
@@ -123,8 +123,8 @@ fn read_call(call: &Field<'_>) -> Result<ToolCall, Problem> {
     Ok(ToolCall { id, name, arguments })
 }
 
-/// Text, or parts that are text. To the sandbox the rest says nothing.
-fn texts(content: &Field<'_>, reader: Reader) -> Result<String, Problem> {
+/// Text, or parts that are text.
+fn texts(content: &Field<'_>, provider: Provider) -> Result<String, Problem> {
     if content.is_text() {
         return content.text();
     }
@@ -132,28 +132,24 @@ fn texts(content: &Field<'_>, reader: Reader) -> Result<String, Problem> {
     for part in content.list()? {
         let part = part.object()?;
         let kind = part.needed("type")?;
-        match (kind.text()?.as_str(), reader) {
-            ("text", _) => all.push_str(&part.needed("text")?.text()?),
-            ("refusal", _) => all.push_str(&part.needed("refusal")?.text()?),
-            (_, Reader::Sandbox) => {}
-            (other, Reader::Other(provider)) => return Err(foreign(part.path_of(other), provider)),
+        match kind.text()?.as_str() {
+            "text" => all.push_str(&part.needed("text")?.text()?),
+            "refusal" => all.push_str(&part.needed("refusal")?.text()?),
+            other => return Err(foreign(part.path_of(other), provider)),
         }
     }
     Ok(all)
 }
 
-fn read_tool(tool: &Field<'_>, reader: Reader) -> Result<Option<Tool>, Problem> {
+fn read_tool(tool: &Field<'_>, provider: Provider) -> Result<Tool, Problem> {
     let tool = tool.object()?;
     let kind = tool.needed("type")?;
     if kind.text()? != "function" {
-        return match reader {
-            Reader::Sandbox => Ok(None),
-            Reader::Other(provider) => Err(foreign(kind.path, provider)),
-        };
+        return Err(foreign(kind.path, provider));
     }
     let function = tool.needed("function")?.object()?;
     let parameters = function.get("parameters").map(|schema| schema.json_object()).transpose()?;
-    Ok(Some(Tool { name: function.needed("name")?.text()?, description: function.text("description")?, parameters }))
+    Ok(Tool { name: function.needed("name")?.text()?, description: function.text("description")?, parameters })
 }
 
 fn tool_choice(body: &Object<'_>) -> Result<ToolChoice, Problem> {

@@ -4,6 +4,7 @@ pub mod conversation;
 #[cfg(test)]
 mod golden;
 pub mod native;
+pub mod parts;
 pub mod request;
 pub mod stream;
 pub mod whole;

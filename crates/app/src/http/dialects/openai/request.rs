@@ -1,91 +1,51 @@
 //! What a chat completion or a call for embeddings asks for.
 
-use domain::ai::{Tier, ToolCalls};
+use domain::ai::Tier;
 use ports::ai::Framing;
 use serde_json::Value;
 
-use crate::http::dialects::asked::{
-    Asked, Form, check_roles, filled_list, flag, model, number, present, refused, tokens,
-};
-use crate::http::dialects::sizing::Scale;
+use crate::http::dialects::asked::{Asked, Form, answers, bound, model, present, refused, says_true};
 use crate::http::problem::Problem;
 
-const ROLES: [&str; 6] = ["system", "developer", "user", "assistant", "tool", "function"];
-/// How many answers one call may ask for.
-const ANSWERS_MAX: u64 = 128;
 /// How many texts one call may embed.
 const INPUTS_MAX: usize = 2_048;
-/// A search model searches once for each answer.
-const SEARCHES: u64 = 1;
 
-pub fn read(body: &Value, count: &dyn Fn(&str) -> u64) -> Result<Asked, Problem> {
-    let messages = filled_list(body, "messages")?;
-    check_roles(messages, "messages", &ROLES, false)?;
-    let most = tokens(body.get("max_completion_tokens"), "max_completion_tokens")?;
-    let legacy = tokens(body.get("max_tokens"), "max_tokens")?;
-    let answers = number(body.get("n"), "n", ANSWERS_MAX)?.unwrap_or(1);
-    let mut scale = Scale::new(count);
-    scale.weigh(body, "messages")?;
-    for name in ["tools", "functions", "response_format", "prediction"] {
-        scale.weigh_json(body, name);
-    }
-    let searches = if present(body, "web_search_options").is_some() { SEARCHES * answers } else { 0 };
-    let input = services::ai::calls::InputSize {
-        messages: u64::try_from(messages.len()).unwrap_or(u64::MAX),
-        tool_calls: ToolCalls { web_search: searches, ..ToolCalls::default() },
-        ..scale.size
-    };
-    let options = present(body, "stream_options");
-    let include_usage = options.map_or(Ok(false), |options| {
-        flag(options, "include_usage").map_err(|_| refused("stream_options.include_usage", "is true or false"))
-    })?;
-    let form = if flag(body, "stream")? { Form::Stream(Framing::ServerSentEvents) } else { Form::Whole };
-    Ok(Asked {
-        model: model(body)?,
-        form,
-        include_usage,
-        input,
-        max_output_tokens: most.or(legacy),
-        answers,
-        tier: tier(body),
-    })
+pub fn read(body: &Value) -> Result<Asked, Problem> {
+    let answers = answers(body.get("n"));
+    let include_usage = present(body, "stream_options").is_some_and(|options| says_true(options, "include_usage"));
+    let form = if says_true(body, "stream") { Form::Stream(Framing::ServerSentEvents) } else { Form::Whole };
+    let most = bound(body.get("max_completion_tokens")).or_else(|| bound(body.get("max_tokens")));
+    Ok(Asked { model: model(body)?, form, include_usage, max_output_tokens: most, answers, tier: tier(body) })
 }
 
-pub fn read_embeddings(body: &Value, count: &dyn Fn(&str) -> u64) -> Result<Asked, Problem> {
+pub fn read_embeddings(body: &Value) -> Result<Asked, Problem> {
     let input = present(body, "input").ok_or_else(|| refused("input", "is missing"))?;
-    let (text_tokens, messages) = embedded(input, count).ok_or_else(|| {
-        refused("input", format!("is text, a list of at most {INPUTS_MAX} texts, or tokens, and is not empty"))
-    })?;
-    let size = services::ai::calls::InputSize { text_tokens, messages, ..services::ai::calls::InputSize::default() };
+    if !is_embeddable(input) {
+        let why = format!("is text, a list of at most {INPUTS_MAX} texts, or tokens, and is not empty");
+        return Err(refused("input", why));
+    }
     Ok(Asked {
         model: model(body)?,
         form: Form::Whole,
         include_usage: false,
-        input: size,
         max_output_tokens: Some(0),
         answers: 1,
         tier: Tier::Standard,
     })
 }
 
-/// The tokens of what is to be embedded, and how many texts it is: text, texts, or tokens that the client counted itself.
-fn embedded(input: &Value, count: &dyn Fn(&str) -> u64) -> Option<(u64, u64)> {
-    let one = |item: &Value| match item {
-        Value::String(text) => Some(count(text)),
-        Value::Array(tokens) => {
-            let are_tokens = !tokens.is_empty() && tokens.iter().all(Value::is_u64);
-            are_tokens.then(|| u64::try_from(tokens.len()).unwrap_or(u64::MAX))
-        }
-        _ => None,
+/// Text, texts, or tokens that the client counted itself.
+fn is_embeddable(input: &Value) -> bool {
+    let is_one = |item: &Value| match item {
+        Value::String(_) => true,
+        Value::Array(tokens) => !tokens.is_empty() && tokens.iter().all(Value::is_u64),
+        _ => false,
     };
     match input {
         Value::Array(items) if items.first().is_some_and(|item| !item.is_number()) => {
-            let fits = items.len() <= INPUTS_MAX;
-            let texts = u64::try_from(items.len()).ok().filter(|_| fits)?;
-            let tokens = items.iter().map(one).try_fold(0_u64, |sum, tokens| Some(sum.saturating_add(tokens?)))?;
-            Some((tokens, texts))
+            items.len() <= INPUTS_MAX && items.iter().all(is_one)
         }
-        other => one(other).map(|tokens| (tokens, 1)),
+        other => is_one(other),
     }
 }
 
@@ -105,70 +65,59 @@ mod tests {
 
     use super::*;
 
-    fn words(text: &str) -> u64 {
-        u64::try_from(text.split_whitespace().count()).unwrap()
-    }
-
     fn field(refused: &Problem) -> String {
         refused.fields["errors"][0]["field"].as_str().unwrap().to_owned()
     }
 
     #[test]
     fn a_request_is_read_as_far_as_it_is_held() {
-        let asked = read(
-            &json!({ "model": "m", "messages": [{ "role": "system", "content": "be kind" },
+        let asked = read(&json!({ "model": "m", "messages": [{ "role": "system", "content": "be kind" },
                 { "role": "user", "content": [{ "type": "text", "text": "one" },
                 { "type": "image_url", "image_url": { "url": "https://x" } }] }],
                 "tools": [{ "type": "function" }], "max_tokens": 9, "n": 2, "stream": true,
                 "stream_options": { "include_usage": true }, "service_tier": "flex", "web_search_options": {},
-                "unheard_of": [1] }),
-            &words,
-        )
+                "unheard_of": [1] }))
         .unwrap();
         assert_eq!((asked.model.as_str(), asked.max_output_tokens, asked.answers), ("m", Some(9), 2));
         assert_eq!((asked.form, asked.include_usage), (Form::Stream(Framing::ServerSentEvents), true));
-        assert_eq!((asked.tier, asked.input.text_tokens), (Tier::Flex, 4));
-        assert_eq!((asked.input.messages, asked.input.images, asked.input.tool_calls.web_search), (2, 1, 2));
+        assert_eq!(asked.tier, Tier::Flex);
         let both =
             json!({ "model": "m", "messages": [{ "role": "user" }], "max_tokens": 9, "max_completion_tokens": 5 });
-        assert_eq!(read(&both, &words).unwrap().max_output_tokens, Some(5));
+        assert_eq!(read(&both).unwrap().max_output_tokens, Some(5));
     }
 
     #[test]
     fn what_is_wrong_is_named() {
         let user = json!([{ "role": "user", "content": "x" }]);
-        for (body, name) in [
-            (json!({ "messages": user }), "model"),
-            (json!({ "model": 1, "messages": user }), "model"),
-            (json!({ "model": "m" }), "messages"),
-            (json!({ "model": "m", "messages": [] }), "messages"),
-            (json!({ "model": "m", "messages": {} }), "messages"),
-            (json!({ "model": "m", "messages": ["x"] }), "messages[0]"),
-            (json!({ "model": "m", "messages": [{ "role": "user" }, { "role": "robot" }] }), "messages[1].role"),
-            (json!({ "model": "m", "messages": [{ "content": "x" }] }), "messages[0].role"),
-            (json!({ "model": "m", "messages": user, "max_tokens": 0 }), "max_tokens"),
-            (json!({ "model": "m", "messages": user, "max_completion_tokens": 1.5 }), "max_completion_tokens"),
-            (json!({ "model": "m", "messages": user, "n": 129 }), "n"),
-            (json!({ "model": "m", "messages": user, "stream": "yes" }), "stream"),
-            (
-                json!({ "model": "m", "messages": user, "stream_options": { "include_usage": 1 } }),
-                "stream_options.include_usage",
-            ),
-        ] {
-            assert_eq!(field(&read(&body, &words).unwrap_err()), name, "{body}");
+        for (body, name) in [(json!({ "messages": user }), "model"), (json!({ "model": 1, "messages": user }), "model")]
+        {
+            assert_eq!(field(&read(&body).unwrap_err()), name, "{body}");
         }
     }
 
     #[test]
-    fn embeddings_count_texts_and_tokens() {
-        let read = |input: Value| {
-            read_embeddings(&json!({ "model": "m", "input": input }), &words)
-                .map(|asked| (asked.input.text_tokens, asked.input.messages))
-        };
-        assert_eq!(read(json!("a b")).unwrap(), (2, 1));
-        assert_eq!(read(json!(["a b", "c"])).unwrap(), (3, 2));
-        assert_eq!(read(json!([1, 2, 3])).unwrap(), (3, 1));
-        assert_eq!(read(json!([[1, 2], [3]])).unwrap(), (3, 2));
+    fn what_the_hold_does_not_need_is_the_providers_to_refuse() {
+        for (change, most, answers) in [
+            (json!({}), None, 1),
+            (json!({ "messages": [{ "role": "user" }, { "role": "robot" }, "x"] }), None, 1),
+            (json!({ "messages": "x", "stream": "yes", "stream_options": { "include_usage": 1 } }), None, 1),
+            (json!({ "max_tokens": 0, "n": 0 }), Some(0), 1),
+            (json!({ "max_completion_tokens": 10.0, "max_tokens": 5, "n": 2.0 }), Some(10), 2),
+            (json!({ "max_completion_tokens": "many", "max_tokens": -1, "n": 129 }), None, 129),
+        ] {
+            let mut body = json!({ "model": "m" });
+            body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            let asked = read(&body).unwrap();
+            assert_eq!((asked.max_output_tokens, asked.answers, asked.form), (most, answers, Form::Whole), "{body}");
+        }
+    }
+
+    #[test]
+    fn embeddings_take_texts_and_tokens() {
+        let read = |input: Value| read_embeddings(&json!({ "model": "m", "input": input }));
+        for good in [json!("a b"), json!(["a b", "c"]), json!([1, 2, 3]), json!([[1, 2], [3]])] {
+            assert!(read(good).is_ok());
+        }
         for bad in [json!([]), json!({}), json!([{}]), json!(null), json!([1, "a"]), json!(vec!["a"; 2_049])] {
             assert_eq!(field(&read(bad).unwrap_err()), "input");
         }

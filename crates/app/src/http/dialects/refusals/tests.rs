@@ -34,7 +34,13 @@ fn decision(reason: Reason) -> Decision {
 }
 
 fn their(status: u16) -> Refusal {
-    Refusal { status, message: "their words".to_owned(), code: Some("their_code".to_owned()), body: b"{}".to_vec() }
+    Refusal {
+        status,
+        message: "their words".to_owned(),
+        code: Some("their_code".to_owned()),
+        body: b"{}".to_vec(),
+        headers: vec![("x-ratelimit-limit-requests".to_owned(), "9".to_owned())],
+    }
 }
 
 /// Status, code, `retry-after`, `x-should-retry`.
@@ -80,7 +86,7 @@ fn a_retry_that_cannot_help_is_told_so() {
         (key(KeyLimitReached::Tokens { limit: 5, used: 0, needed: 6 }), (429, "key_token_limit", None, some("false"))),
         (
             key(KeyLimitReached::Cost { limit: usd, used: usd, needed: usd }),
-            (429, "key_cost_limit", None, some("false")),
+            (429, "key_cost_limit", some("37"), some("false")),
         ),
         (CallError::UnknownModel { model: "m".to_owned(), near: Vec::new() }, (404, "unknown_model", None, None)),
         (CallError::WrongPurpose("m".to_owned()), (400, "wrong_purpose", None, None)),
@@ -98,10 +104,17 @@ fn a_retry_that_cannot_help_is_told_so() {
             of(ProviderFault::TooFast { refusal: their(429), retry_after: Some(Duration::from_secs(7)) }),
             (429, "provider_too_fast", some("7"), None),
         ),
-        (of(ProviderFault::Failed { refusal: their(529), retry_after: None }), (502, "provider_failed", None, None)),
+        (of(ProviderFault::Failed { refusal: their(500), retry_after: None }), (502, "provider_failed", None, None)),
+        (
+            of(ProviderFault::Failed { refusal: their(529), retry_after: None }),
+            (503, "provider_overloaded", None, None),
+        ),
         (of(ProviderFault::Unreachable("x".to_owned())), (502, "provider_unreachable", None, None)),
-        (of(ProviderFault::TimedOut(Wait::FirstByte)), (504, "provider_timeout", None, None)),
+        (of(ProviderFault::TimedOut(Wait::Connection)), (504, "provider_timeout", None, None)),
+        (of(ProviderFault::TimedOut(Wait::FirstByte)), (504, "provider_timeout", None, some("false"))),
+        (of(ProviderFault::TimedOut(Wait::Rest)), (504, "provider_timeout", None, some("false"))),
         (of(ProviderFault::Broken("x".to_owned())), (502, "provider_broke", None, None)),
+        (of(ProviderFault::NotUnderstood("x".to_owned())), (502, "provider_broke", None, None)),
     ] {
         let name = format!("{error:?}");
         assert_eq!(told(error), expected, "{name}");
@@ -158,4 +171,36 @@ fn an_answer_that_breaks_off_says_why() {
     assert_eq!((why.status.as_u16(), why.code), (503, "stopping"));
     let why = of_break_off("openai", &BreakOff::Provider(ProviderFault::TimedOut(Wait::Rest)));
     assert_eq!(why.status.as_u16(), 504);
+}
+
+#[test]
+fn what_is_no_json_is_told_in_our_words_with_its_status() {
+    for body in [b"<html>gone</html>".as_slice(), b"", b"\"text\"", b"{\"cut"] {
+        let page = Refusal { body: body.to_vec(), ..their(404) };
+        let refused = of(ProviderFault::Refused(page));
+        let Unanswered::Problem(problem) = unanswered(refused, Some(Provider::Claude)) else { panic!("it is ours") };
+        assert_eq!((problem.status.as_u16(), problem.code), (404, "provider_refused"));
+        assert_eq!(problem.detail, "claude refused the call with 404.");
+    }
+    let listed = Refusal { body: b" [{\"error\":{}}]".to_vec(), ..their(404) };
+    assert!(matches!(
+        unanswered(of(ProviderFault::Refused(listed)), Some(Provider::Claude)),
+        Unanswered::InItsWords(_)
+    ));
+}
+
+#[test]
+fn an_overloaded_provider_keeps_its_status_for_who_speaks_its_language() {
+    let overloaded = || of(ProviderFault::Failed { refusal: their(529), retry_after: None });
+    for (native, status) in [(Some(Provider::Claude), 529), (None, 503), (Some(Provider::OpenAi), 503)] {
+        let Unanswered::Problem(problem) = unanswered(overloaded(), native) else { panic!("it is ours") };
+        assert_eq!(problem.status.as_u16(), status);
+        let header = problem.headers.iter().find(|(name, _)| name == "x-ratelimit-limit-requests");
+        assert_eq!(header.map(|(_, value)| value.as_bytes()), Some(b"9".as_slice()));
+    }
+    let Unanswered::Problem(of_our_key) = unanswered(of(ProviderFault::KeyRefused(their(401))), Some(Provider::Claude))
+    else {
+        panic!("it is ours")
+    };
+    assert!(!of_our_key.headers.iter().any(|(name, _)| name == "x-ratelimit-limit-requests"));
 }

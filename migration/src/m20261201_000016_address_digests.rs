@@ -3,7 +3,7 @@
 use crate::step::Step;
 
 pub const STEP: Step = Step {
-    name: "m20261130_000016_address_digests",
+    name: "m20261201_000016_address_digests",
     up: include_str!("steps/000016_address_digests.up.sql"),
     down: include_str!("steps/000016_address_digests.down.sql"),
 };

@@ -1,0 +1,97 @@
+//! What a refusal hands on: its status, its words and the headers that are the caller's business, and never our key.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use domain::ai::Provider;
+use ports::ai::{ProviderFault, Refusal};
+use testkit::raw::{RawReply, RawUpstream};
+
+use crate::asking::{ask, body_of, native};
+use crate::lenience::raw;
+
+const KEY: &str = "the-key-of-the-operator";
+
+async fn fault(of: Provider, reply: RawReply) -> ProviderFault {
+    let upstream = RawUpstream::start(reply);
+    ask(&raw(&upstream, of), &native(of, body_of(of), false)).await.fault.unwrap()
+}
+
+#[tokio::test]
+async fn what_the_caller_did_is_refused_with_its_own_status() {
+    for of in Provider::ALL {
+        for status in [400, 403, 404, 409, 413, 415, 422] {
+            let body = format!(r#"{{"error":{{"message":"not so","type":"x","code":{status}}}}}"#);
+            let ProviderFault::Refused(refusal) = fault(of, RawReply::json(status, &body)).await else {
+                panic!("{of} {status}")
+            };
+            assert_eq!((refusal.status, refusal.body.as_slice()), (status, body.as_bytes()));
+        }
+        let body = r#"{"error":{"message":"This key may not do that","type":"x"}}"#;
+        for status in [401, 403] {
+            let refused = fault(of, RawReply::json(status, body)).await;
+            assert!(matches!(refused, ProviderFault::KeyRefused(_)), "{of} {status}: {refused:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_headers_of_rates_and_names_go_along() {
+    let with_headers = |reply: RawReply| {
+        reply
+            .with_header("x-ratelimit-remaining-requests", "9")
+            .with_header("anthropic-ratelimit-tokens-limit", "100")
+            .with_header("retry-after", "3")
+            .with_header("request-id", "req_1")
+            .with_header("openai-organization", "acme")
+            .with_header("set-cookie", "a=b")
+    };
+    let refused = fault(Provider::Claude, with_headers(RawReply::json(400, "{}"))).await;
+    let answered = RawUpstream::start(with_headers(RawReply::json(200, r#"{"type":"message","content":[]}"#)));
+    let got = ask(&raw(&answered, Provider::Claude), &native(Provider::Claude, body_of(Provider::Claude), false)).await;
+    for headers in [refused.refusal().unwrap().headers.clone(), got.headers] {
+        let mut names: Vec<&str> = headers.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        let expected =
+            ["anthropic-ratelimit-tokens-limit", "request-id", "retry-after", "x-ratelimit-remaining-requests"];
+        assert_eq!(names, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_echoes_the_key_hands_it_to_nobody() {
+    let spelled = [
+        KEY.to_owned(),
+        format!("Bearer {KEY}"),
+        KEY.to_uppercase(),
+        STANDARD.encode(format!("api:{KEY}")),
+        KEY.replace('-', "%2D"),
+        KEY.replace('-', "\\u002d"),
+        KEY[..14].to_owned(),
+    ];
+    for of in Provider::ALL {
+        for spelling in &spelled {
+            let body = format!(r#"{{"error":{{"message":"got authorization: {spelling}","code":"{spelling}"}}}}"#);
+            for status in [400, 404, 429, 500, 529] {
+                let reply = RawReply::json(status, &body).with_header("x-ratelimit-echo", spelling);
+                let told = format!("{:?}", readable(fault(of, reply).await.refusal().unwrap()));
+                assert!(told.contains("[redacted]"), "{told}");
+                assert!(!told.contains(spelling.as_str()), "{of} {status} {spelling}: {told}");
+            }
+            // An error under a status of success, whole and in a stream.
+            let within = format!("data: {body}\n\n");
+            for reply in [RawReply::json(200, &body), RawReply::events(&[&within])] {
+                let upstream = RawUpstream::start(reply);
+                for streamed in [false, true] {
+                    let got = ask(&raw(&upstream, of), &native(of, body_of(of), streamed)).await;
+                    let told = format!("{:?}", got.fault.as_ref().and_then(ProviderFault::refusal).map(readable));
+                    assert!(told.contains("[redacted]") && !told.contains(spelling.as_str()), "{of}: {told}");
+                }
+            }
+        }
+    }
+}
+
+fn readable(refusal: &Refusal) -> (String, Option<String>, String, Vec<(String, String)>) {
+    let body = String::from_utf8_lossy(&refusal.body).into_owned();
+    (refusal.message.clone(), refusal.code.clone(), body, refusal.headers.clone())
+}

@@ -1,0 +1,318 @@
+//! Connection: what one connection is doing, as far as its time limits need it.
+//!
+//! The stream (`guarded`) tells what arrives, the middleware `finish` tells when a request begins and when its answer has
+//! ended. Both run on the thread of the connection's worker, so cells are enough.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use super::waiting::Waiting;
+
+/// The end of a head.
+const HEAD_END: [u8; 4] = *b"\r\n\r\n";
+
+/// What the connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// A request's head is awaited or under way.
+    Head,
+    /// A request is being read or answered.
+    Request,
+    /// Everything was answered and nothing more has come.
+    Idle,
+}
+
+/// How the end of a request's body is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyLength {
+    None,
+    Known(u64),
+    /// It ends with a chunk of its own.
+    Chunked,
+}
+
+/// What has become of `Expect: 100-continue`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Continue {
+    /// Nobody waits for it.
+    None,
+    /// The framework's next output begins with it.
+    Next { wanted: bool },
+    /// It was held back, since nobody has asked for the body yet.
+    Held,
+    /// So much of it is still to be sent.
+    Owed(usize),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    pub head: Duration,
+    pub idle: Duration,
+    pub write: Duration,
+}
+
+pub struct Connection {
+    timeouts: Timeouts,
+    waiting: Rc<Waiting>,
+    phase: Cell<Phase>,
+    /// When the phase ends at the latest; not looked at during a request.
+    deadline: Cell<Instant>,
+    /// Counts the changes of phase, so that an old note in `waiting` is known as such.
+    pub(super) turn: Cell<u64>,
+    /// The last four bytes that arrived.
+    tail: Cell<[u8; 4]>,
+    head_ended: Cell<bool>,
+    /// Bytes that arrived behind the head.
+    behind_head: Cell<u64>,
+    body: Cell<Option<BodyLength>>,
+    /// Whether the framework has output that is not sent.
+    pub(super) unsent: Cell<bool>,
+    pub(super) expectation: Cell<Continue>,
+    evicted: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Connection {
+    pub fn new(timeouts: Timeouts, waiting: &Rc<Waiting>) -> Rc<Self> {
+        let connection = Rc::new(Self {
+            timeouts,
+            waiting: Rc::clone(waiting),
+            phase: Cell::new(Phase::Head),
+            deadline: Cell::new(Instant::now() + timeouts.head),
+            turn: Cell::new(0),
+            tail: Cell::new([0; 4]),
+            head_ended: Cell::new(false),
+            behind_head: Cell::new(0),
+            body: Cell::new(None),
+            unsent: Cell::new(false),
+            expectation: Cell::new(Continue::None),
+            evicted: Cell::new(false),
+            waker: RefCell::new(None),
+        });
+        waiting.begins(&connection);
+        connection
+    }
+
+    pub fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    pub fn timeouts(&self) -> Timeouts {
+        self.timeouts
+    }
+
+    /// Until when the client must have sent something; `None` during a request.
+    pub fn deadline(&self) -> Option<Instant> {
+        (self.phase.get() != Phase::Request).then(|| self.deadline.get())
+    }
+
+    /// Whether a whole head has arrived that no request has begun with yet.
+    pub fn has_whole_head(&self) -> bool {
+        self.phase.get() == Phase::Head && self.head_ended.get()
+    }
+
+    pub fn is_evicted(&self) -> bool {
+        self.evicted.get()
+    }
+
+    /// Ends the connection, which has no request under way, to make room for another.
+    pub fn evict(&self) {
+        self.evicted.set(true);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    pub fn keep_waker(&self, waker: &Waker) {
+        let mut kept = self.waker.borrow_mut();
+        if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
+            *kept = Some(waker.clone());
+        }
+    }
+
+    /// Bytes arrived.
+    pub fn received(&self, bytes: &[u8]) {
+        if self.phase.get() == Phase::Idle {
+            self.enter(Phase::Head, self.timeouts.head);
+        }
+        if self.phase.get() == Phase::Head && !self.head_ended.get() {
+            self.look_for_end(bytes);
+        } else {
+            self.behind_head.set(self.behind_head.get().saturating_add(bytes.len() as u64));
+        }
+        let mut tail = self.tail.get();
+        for byte in bytes.iter().skip(bytes.len().saturating_sub(tail.len())) {
+            tail.rotate_left(1);
+            if let Some(last) = tail.last_mut() {
+                *last = *byte;
+            }
+        }
+        self.tail.set(tail);
+    }
+
+    fn look_for_end(&self, bytes: &[u8]) {
+        let mut last = self.tail.get();
+        for (index, byte) in bytes.iter().enumerate() {
+            last.rotate_left(1);
+            if let Some(place) = last.last_mut() {
+                *place = *byte;
+            }
+            if *byte == b'\n' && last == HEAD_END {
+                self.head_ended.set(true);
+                self.behind_head.set((bytes.len() - index - 1) as u64);
+                return;
+            }
+        }
+    }
+
+    /// The framework is about to answer `100 Continue`. It is held back until somebody reads the body: whoever is refused
+    /// by their head alone need not send it.
+    pub fn expects_continue(&self) {
+        // With output before it, it does not stand where the stream looks for it, and goes out at once.
+        if !self.unsent.get() {
+            self.expectation.set(Continue::Next { wanted: false });
+        }
+    }
+
+    /// Somebody reads the body.
+    pub fn wants_body(&self) {
+        match self.expectation.get() {
+            Continue::Next { wanted: false } => self.expectation.set(Continue::Next { wanted: true }),
+            Continue::Held => self.expectation.set(Continue::Owed(super::guarded::CONTINUE.len())),
+            _ => {}
+        }
+    }
+
+    /// A request has begun: from here on its own deadlines hold.
+    pub fn begin(self: &Rc<Self>, body: BodyLength) -> RequestInProgress {
+        // Without the end of its head the framework had more than this stream has seen: the rest of a pipeline.
+        self.body.set(self.head_ended.get().then_some(body));
+        self.phase.set(Phase::Request);
+        self.turn.set(self.turn.get().wrapping_add(1));
+        RequestInProgress(Rc::clone(self))
+    }
+
+    /// The answer has ended. Where all that came belonged to the request, the connection is idle; else the framework holds
+    /// the beginning of the next head, whose time runs.
+    fn end(self: &Rc<Self>) {
+        let is_all = match self.body.get() {
+            Some(BodyLength::None) => self.behind_head.get() == 0,
+            Some(BodyLength::Known(length)) => self.behind_head.get() == length,
+            Some(BodyLength::Chunked) => self.tail.get() == HEAD_END,
+            None => false,
+        };
+        self.head_ended.set(false);
+        self.behind_head.set(0);
+        self.tail.set([0; 4]);
+        self.body.set(None);
+        self.unsent.set(true);
+        if matches!(self.expectation.get(), Continue::Held | Continue::Owed(_)) {
+            self.expectation.set(Continue::None);
+        }
+        if is_all {
+            self.enter(Phase::Idle, self.timeouts.idle);
+        } else {
+            self.enter(Phase::Head, self.timeouts.head);
+        }
+        self.waiting.begins(self);
+    }
+
+    fn enter(&self, phase: Phase, time: Duration) {
+        self.phase.set(phase);
+        self.deadline.set(Instant::now() + time);
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.waiting.ended();
+    }
+}
+
+/// A request under way. It ends when this is dropped: with the last byte of its answer, or with its connection.
+pub struct RequestInProgress(Rc<Connection>);
+
+impl RequestInProgress {
+    pub fn connection(&self) -> &Rc<Connection> {
+        &self.0
+    }
+}
+
+impl Drop for RequestInProgress {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection() -> Rc<Connection> {
+        let second = Duration::from_secs(1);
+        let timeouts = Timeouts { head: 5 * second, idle: 75 * second, write: 30 * second };
+        Connection::new(timeouts, &Rc::new(Waiting::default()))
+    }
+
+    const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    fn after(arrivals: &[&[u8]], body: BodyLength) -> Phase {
+        let connection = connection();
+        for bytes in arrivals {
+            connection.received(bytes);
+        }
+        drop(connection.begin(body));
+        connection.phase()
+    }
+
+    #[test]
+    fn a_connection_is_idle_only_if_nothing_of_a_next_head_has_come() {
+        let with = |rest: &[u8]| [GET, rest].concat();
+        let (head, rest) = GET.split_at(GET.len() - 2);
+        for (arrivals, body, phase) in [
+            (vec![GET], BodyLength::None, Phase::Idle),
+            (vec![head, rest], BodyLength::None, Phase::Idle),
+            (vec![&with(b"G")[..]], BodyLength::None, Phase::Head),
+            (vec![GET, b"G"], BodyLength::None, Phase::Head),
+            (vec![&with(b"abc")[..]], BodyLength::Known(3), Phase::Idle),
+            (vec![GET, b"ab", b"c"], BodyLength::Known(3), Phase::Idle),
+            (vec![GET, b"ab", b"cG"], BodyLength::Known(3), Phase::Head),
+            (vec![GET, b"ab"], BodyLength::Known(3), Phase::Head),
+            (vec![GET, b"1\r\na\r\n0\r\n\r\n"], BodyLength::Chunked, Phase::Idle),
+            (vec![GET, b"1\r\na\r\n0\r\n\r\nG"], BodyLength::Chunked, Phase::Head),
+        ] {
+            assert_eq!(after(&arrivals, body), phase, "{arrivals:?}");
+        }
+    }
+
+    #[test]
+    fn the_second_of_a_pipeline_leaves_a_deadline_of_a_head() {
+        let connection = connection();
+        connection.received(&[GET, GET].concat());
+        drop(connection.begin(BodyLength::None));
+        assert_eq!(connection.phase(), Phase::Head);
+        drop(connection.begin(BodyLength::None));
+        assert_eq!(connection.phase(), Phase::Head);
+        connection.received(GET);
+        drop(connection.begin(BodyLength::None));
+        assert_eq!(connection.phase(), Phase::Idle);
+    }
+
+    #[test]
+    fn a_head_that_trickles_has_one_deadline() {
+        let connection = connection();
+        connection.received(GET);
+        drop(connection.begin(BodyLength::None));
+        let idle = connection.deadline().unwrap();
+        connection.received(b"G");
+        let head = connection.deadline().unwrap();
+        assert!(head < idle);
+        connection.received(b"E");
+        assert_eq!(connection.deadline(), Some(head));
+        let request = connection.begin(BodyLength::None);
+        assert_eq!(connection.deadline(), None);
+        drop(request);
+    }
+}

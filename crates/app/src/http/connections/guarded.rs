@@ -1,0 +1,181 @@
+//! The guarded stream: a TCP stream that ends by itself where its client makes it wait too long.
+//!
+//! A head that does not come in time is answered with 408. A reader that takes nothing for `write` is cut off with a reset:
+//! an end in good order would look like the end of the answer.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use actix_web::rt::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+use super::admission::Admitted;
+use super::connection::{Connection, Continue, Phase};
+
+/// What the framework sends where a client expects it.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// So many bytes a millisecond a reader has to take; less than that uses up its time.
+const READ_RATE: usize = 1;
+
+pub struct Guarded {
+    stream: TcpStream,
+    connection: Rc<Connection>,
+    /// Wakes at a deadline of the connection, or before it.
+    alarm: Option<Pin<Box<Sleep>>>,
+    /// Until when the reader must have taken something.
+    write_deadline: Option<Instant>,
+    write_alarm: Option<Pin<Box<Sleep>>>,
+    _place: Admitted,
+}
+
+impl Guarded {
+    pub fn new(stream: TcpStream, connection: Rc<Connection>, place: Admitted) -> Self {
+        // The end of a stream is a small packet after a pause: held back for the client's acknowledgement it comes 40 ms
+        // late. A connection that is gone already needs it no more.
+        stream.set_nodelay(true).ok();
+        Self { stream, connection, alarm: None, write_deadline: None, write_alarm: None, _place: place }
+    }
+
+    pub fn connection(&self) -> &Rc<Connection> {
+        &self.connection
+    }
+
+    /// Whether the time of the client is over. If not, the task is woken when it is.
+    fn is_overdue(&mut self, context: &mut Context<'_>) -> bool {
+        self.connection.keep_waker(context.waker());
+        let Some(deadline) = self.connection.deadline() else { return false };
+        if Instant::now() >= deadline {
+            return true;
+        }
+        wake_at(&mut self.alarm, deadline, context)
+    }
+
+    /// Says what is wrong to whoever has begun a head, as far as it goes out at once.
+    fn tell_too_slow(&mut self, context: &mut Context<'_>) {
+        if self.connection.phase() == Phase::Head && !self.connection.unsent.get() {
+            // The connection ends either way.
+            let _ = Pin::new(&mut self.stream).poll_write(context, TOO_SLOW);
+        }
+    }
+
+    /// Sends what is left of `100 Continue` to somebody whose body is wanted by now.
+    fn poll_owed(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Continue::Owed(left) = self.connection.expectation.get() {
+            let rest = CONTINUE.get(CONTINUE.len() - left..).unwrap_or_default();
+            let sent = ready!(Pin::new(&mut self.stream).poll_write(context, rest))?;
+            let left = left - sent.min(left);
+            self.connection.expectation.set(if left == 0 { Continue::None } else { Continue::Owed(left) });
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_send(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let limit = self.connection.timeouts().write;
+        match Pin::new(&mut self.stream).poll_write(context, bytes) {
+            Poll::Ready(Ok(sent)) => {
+                self.connection.unsent.set(true);
+                // Whoever reads a little now and then uses up the time as well.
+                let earned = Duration::from_millis((sent / READ_RATE) as u64);
+                let latest = Instant::now() + limit;
+                self.write_deadline = self.write_deadline.map(|deadline| (deadline + earned).min(latest));
+                Poll::Ready(Ok(sent))
+            }
+            Poll::Pending => {
+                let now = Instant::now();
+                let deadline = *self.write_deadline.get_or_insert(now + limit);
+                if now >= deadline || wake_at(&mut self.write_alarm, deadline, context) {
+                    self.stream.set_zero_linger().ok();
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the answer is not read")));
+                }
+                Poll::Pending
+            }
+            failed @ Poll::Ready(Err(_)) => failed,
+        }
+    }
+}
+
+/// Sees to it that the task is woken at `deadline` at the latest. Tells whether it is past already.
+fn wake_at(alarm: &mut Option<Pin<Box<Sleep>>>, deadline: Instant, context: &mut Context<'_>) -> bool {
+    let until = tokio::time::Instant::from_std(deadline);
+    let alarm = alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+    if alarm.is_elapsed() || alarm.deadline() > until {
+        alarm.as_mut().reset(until);
+    }
+    // One that is set for an earlier time is left: it costs a look at the clock, where setting it anew costs a lock.
+    while alarm.as_mut().poll(context).is_ready() {
+        if Instant::now() >= deadline {
+            return true;
+        }
+        alarm.as_mut().reset(until);
+    }
+    false
+}
+
+impl AsyncRead for Guarded {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.connection.is_evicted() {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        if let Poll::Ready(read) = Pin::new(&mut this.stream).poll_read(context, buffer) {
+            this.connection.received(buffer.filled().get(before..).unwrap_or_default());
+            return Poll::Ready(read);
+        }
+        // A whole head becomes a request in this very turn, however late it is read; if not, `poll_flush` sees to it.
+        if this.connection.has_whole_head() {
+            this.connection.keep_waker(context.waker());
+            return Poll::Pending;
+        }
+        if this.is_overdue(context) {
+            this.tell_too_slow(context);
+            // To the framework it looks as if the client had left.
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Guarded {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.connection.is_evicted() {
+            // What its reader has not taken by now goes with it.
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        if let Continue::Next { wanted } = this.connection.expectation.get() {
+            let is_it = bytes.starts_with(CONTINUE);
+            let next = if is_it && !wanted { Continue::Held } else { Continue::None };
+            this.connection.expectation.set(next);
+            if next == Continue::Held {
+                return Poll::Ready(Ok(CONTINUE.len()));
+            }
+        }
+        ready!(this.poll_owed(context))?;
+        this.poll_send(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        // The framework flushes once it has no output left.
+        this.connection.unsent.set(false);
+        this.write_deadline = None;
+        ready!(this.poll_owed(context))?;
+        if this.is_overdue(context) {
+            this.tell_too_slow(context);
+            this.connection.evict();
+        }
+        Pin::new(&mut this.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}

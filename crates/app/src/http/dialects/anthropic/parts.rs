@@ -1,0 +1,90 @@
+//! Where a message has media, and what it reads that does not stand in it.
+
+use serde_json::Value;
+
+use crate::http::dialects::sizing::media::Found;
+use crate::http::dialects::sizing::{items, refers, says, text};
+
+/// How often a tool of the provider's may be called where the call does not say.
+const TOOL_CALLS: u64 = 5;
+/// Tools of Anthropic's that run at the caller's side.
+const AT_THE_CALLERS: [&str; 5] = ["custom", "bash_", "text_editor_", "computer_", "memory_"];
+
+pub fn find<'a>(body: &'a Value, found: &mut Found<'a>) {
+    for block in items(body, "system") {
+        read_block(block, found);
+    }
+    for message in items(body, "messages") {
+        for block in items(message, "content") {
+            read_block(block, found);
+        }
+    }
+    for tool in items(body, "tools") {
+        found.size.has_tools = true;
+        read_tool(tool, found);
+    }
+    let budget = body.pointer("/thinking/budget_tokens").and_then(Value::as_u64);
+    found.size.thinking_budget = budget.unwrap_or_default();
+    if items(body, "mcp_servers").next().is_some() || says(body, "container") {
+        found.unseen();
+    }
+}
+
+fn read_block<'a>(block: &'a Value, found: &mut Found<'a>) {
+    let kind = text(block, "type").unwrap_or_default();
+    match kind {
+        "image" => return read_image(block, found),
+        "document" => read_document(block, found),
+        "thinking" => found.opaque(text(block, "signature").unwrap_or_default()),
+        "redacted_thinking" => found.opaque(text(block, "data").unwrap_or_default()),
+        "web_search_result" => found.opaque(text(block, "encrypted_content").unwrap_or_default()),
+        "text" | "tool_use" | "server_tool_use" | "mcp_tool_use" | "search_result" | "tool_reference" => {}
+        _ if kind.ends_with("tool_result") => {}
+        _ if refers(block) => found.unseen(),
+        _ => {}
+    }
+    // Results of tools and documents have blocks of their own, in a list or alone.
+    let inner = if kind == "document" { block.get("source").unwrap_or(block) } else { block };
+    for nested in items(inner, "content") {
+        read_block(nested, found);
+    }
+    if let Some(nested @ Value::Object(_)) = inner.get("content") {
+        read_block(nested, found);
+    }
+}
+
+fn read_image<'a>(block: &'a Value, found: &mut Found<'a>) {
+    let source = block.get("source").unwrap_or(&Value::Null);
+    let data = text(source, "data");
+    match (text(source, "type"), data) {
+        (Some("base64"), Some(data)) => found.inline("image/", data),
+        _ => found.picture_unseen(),
+    }
+}
+
+fn read_document<'a>(block: &'a Value, found: &mut Found<'a>) {
+    let source = block.get("source").unwrap_or(&Value::Null);
+    match (text(source, "type"), text(source, "data")) {
+        (Some("text" | "content"), _) => {}
+        (Some("base64"), Some(data)) => found.inline("application/pdf", data),
+        _ => found.unseen_document(),
+    }
+}
+
+/// A tool that does not surely run at the caller's side runs at the provider's, and brings in what nobody sees.
+fn read_tool(tool: &Value, found: &mut Found<'_>) {
+    let kind = text(tool, "type").unwrap_or("custom");
+    if AT_THE_CALLERS.iter().any(|prefix| kind.starts_with(prefix)) {
+        return;
+    }
+    found.unseen();
+    let uses = tool.get("max_uses").and_then(Value::as_u64).unwrap_or(TOOL_CALLS);
+    let calls = &mut found.size.tool_calls;
+    let place = match kind {
+        _ if kind.starts_with("web_search") => &mut calls.web_search,
+        _ if kind.starts_with("web_fetch") => &mut calls.web_fetch,
+        _ if kind.starts_with("code_execution") => &mut calls.code_execution,
+        _ => return,
+    };
+    *place = place.saturating_add(uses);
+}

@@ -1,0 +1,65 @@
+//! The body of a request in a dialect: JSON, packed or not, as large as the provider itself takes, and accounted for with its copy.
+
+use actix_web::dev::Payload;
+use actix_web::web::{Bytes, Data};
+use actix_web::{FromRequest, HttpRequest};
+use domain::ai::Provider;
+use futures_util::future::LocalBoxFuture;
+use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::decoding;
+use super::dialect::Dialect;
+use crate::http::bodies::{self, BodyMemory, Reading};
+use crate::http::caller::user_of;
+use crate::http::problem::Problem;
+use crate::settings::shape::{AiBodyLimits, Settings};
+
+/// A body up to this size is read into a tree at once: there are no more of them than threads.
+const TURNLESS: usize = 64 * 1_024;
+
+/// How many copies of the body are made: what came in, and the text that goes on to the provider.
+const COPIES: usize = 2;
+
+pub struct DialectBody {
+    pub bytes: Bytes,
+    memory: Arc<BodyMemory>,
+}
+
+impl DialectBody {
+    /// A turn to read the body into a tree; `None` for a small one, which needs none.
+    pub async fn turn(&self) -> Result<Option<OwnedSemaphorePermit>, Problem> {
+        if self.bytes.len() <= TURNLESS {
+            return Ok(None);
+        }
+        self.memory.turn(&self.bytes).await.map(Some)
+    }
+}
+
+impl FromRequest for DialectBody {
+    type Error = Problem;
+    type Future = LocalBoxFuture<'static, Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (request, payload) = (request.clone(), payload.take());
+        Box::pin(async move {
+            let declared = decoding::declared(request.headers())?;
+            let settings = request.app_data::<Data<Settings>>();
+            let limit = settings.map_or(0, |settings| limit(&request, &settings.ai.body_limits));
+            let memory = request.app_data::<Data<BodyMemory>>().map(|memory| Arc::clone(memory));
+            let memory = memory.ok_or_else(|| Problem::internal(&"no memory for bodies is set up"))?;
+            let reading = Reading { limit, caller: user_of(&request), copies: COPIES };
+            let bytes = bodies::read(request, payload, reading).await?;
+            Ok(Self { bytes: declared.unpack(bytes, limit).await?, memory })
+        })
+    }
+}
+
+fn limit(request: &HttpRequest, limits: &AiBodyLimits) -> usize {
+    let dialect = Dialect::of(request.path(), request.headers()).unwrap_or(Dialect::OpenAi);
+    match dialect.provider() {
+        Provider::OpenAi => limits.openai,
+        Provider::Claude => limits.claude,
+        Provider::Gemini => limits.gemini,
+    }
+}

@@ -1,0 +1,224 @@
+//! Decoding: from the bytes of a body to its JSON, by what the headers declare.
+//!
+//! Promises: a body is JSON, or it is refused with 415; one that declares nothing is taken as JSON, and so is an object that
+//! `curl -d` sends under the type of a form. `gzip` and `deflate` are unpacked, other codings are a 415 that names these two.
+//! What comes out of a packed body has the bound of an unpacked one, and all of them together have a bound too. A byte order
+//! mark is passed over. Costs one pass over a packed body, beside the runtime where it is long.
+
+use std::io::Read;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+use actix_web::web::Bytes;
+use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::task::spawn_blocking;
+
+use crate::http::problem::Problem;
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// A packed body longer than this is unpacked beside the runtime.
+const LONG: usize = 16 * 1_024;
+/// So much is unpacked at once, and taken of the room for all.
+const STEP: usize = 256 * 1_024;
+/// How many steps all unpacked bodies of this process may take together: 256 MiB.
+const STEPS_AT_MOST: usize = 1_024;
+/// When to come again, in seconds, where the room is taken.
+const COME_AGAIN_SECONDS: u64 = 2;
+
+static ROOM: Semaphore = Semaphore::const_new(STEPS_AT_MOST);
+
+/// What the headers say of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Declared {
+    coding: Coding,
+    /// Whether it is declared as a form, which is what a client says that does not know better.
+    is_form: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Coding {
+    Identity,
+    Gzip,
+    Deflate,
+}
+
+/// Reads the headers, before the body is read.
+pub fn declared(headers: &HeaderMap) -> Result<Declared, Problem> {
+    let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("?").trim());
+    let kind = text(CONTENT_TYPE).map(|kind| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+    let is_form = match kind.as_deref() {
+        None | Some("" | "application/json" | "text/json") => false,
+        Some(kind) if kind.starts_with("application/") && kind.ends_with("+json") => false,
+        Some("application/x-www-form-urlencoded") => true,
+        Some(_) => return Err(not_json()),
+    };
+    let coding = match text(CONTENT_ENCODING).unwrap_or_default().to_ascii_lowercase().as_str() {
+        "" | "identity" => Coding::Identity,
+        "gzip" | "x-gzip" => Coding::Gzip,
+        "deflate" => Coding::Deflate,
+        _ => {
+            let detail = "Send the body plainly, or packed once by `gzip` or `deflate`.";
+            let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_coding", detail);
+            return Err(problem.with_header(ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate")));
+        }
+    };
+    Ok(Declared { coding, is_form })
+}
+
+impl Declared {
+    /// The JSON of the body, at most `limit` bytes of it.
+    pub async fn unpack(self, bytes: Bytes, limit: usize) -> Result<Bytes, Problem> {
+        let coding = self.coding;
+        let unpacked = match coding {
+            Coding::Identity => bytes,
+            _ if bytes.len() <= LONG => unpacked(coding, &bytes, limit)?,
+            _ => {
+                let work = spawn_blocking(move || unpacked(coding, &bytes, limit));
+                work.await.unwrap_or_else(|broken| Err(Problem::internal(&broken)))?
+            }
+        };
+        let json =
+            if unpacked.starts_with(BYTE_ORDER_MARK) { unpacked.slice(BYTE_ORDER_MARK.len()..) } else { unpacked };
+        let is_object = json.trim_ascii_start().starts_with(b"{");
+        if self.is_form && !is_object { Err(not_json()) } else { Ok(json) }
+    }
+}
+
+fn not_json() -> Problem {
+    let detail = "Send the body as JSON, with the header `Content-Type: application/json`.";
+    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", detail)
+}
+
+/// What was unpacked, with the room that it takes.
+struct Unpacked {
+    bytes: Vec<u8>,
+    _room: Option<SemaphorePermit<'static>>,
+}
+
+impl AsRef<[u8]> for Unpacked {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+fn unpacked(coding: Coding, packed: &[u8], limit: usize) -> Result<Bytes, Problem> {
+    match coding {
+        Coding::Identity => read(packed, limit),
+        Coding::Gzip => read(MultiGzDecoder::new(packed), limit),
+        // Some clients leave out the head that the standard demands.
+        Coding::Deflate if has_zlib_head(packed) => read(ZlibDecoder::new(packed), limit),
+        Coding::Deflate => read(DeflateDecoder::new(packed), limit),
+    }
+}
+
+fn has_zlib_head(packed: &[u8]) -> bool {
+    match packed {
+        [first, second, ..] => first & 0x0f == 8 && (u16::from(*first) << 8 | u16::from(*second)).is_multiple_of(31),
+        _ => false,
+    }
+}
+
+fn read(mut reader: impl Read, limit: usize) -> Result<Bytes, Problem> {
+    let (mut bytes, mut room) = (Vec::new(), None::<SemaphorePermit<'static>>);
+    loop {
+        let Ok(step) = ROOM.try_acquire() else {
+            let detail = "The service has as many bodies in memory as it takes. Send the request again.";
+            return Err(Problem::unavailable("bodies_full", detail).with_retry_after(COME_AGAIN_SECONDS));
+        };
+        match &mut room {
+            Some(room) => room.merge(step),
+            None => room = Some(step),
+        }
+        let most = u64::try_from(STEP.min(limit + 1 - bytes.len())).unwrap_or(u64::MAX);
+        let came = reader.by_ref().take(most).read_to_end(&mut bytes);
+        match came {
+            Err(_) => return Err(Problem::malformed("The body is not packed as its `Content-Encoding` says.")),
+            Ok(_) if bytes.len() > limit => {
+                let detail = "The unpacked body is larger than this route takes.";
+                return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail));
+            }
+            Ok(0) => return Ok(Bytes::from_owner(Unpacked { bytes, _room: room })),
+            Ok(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use actix_web::http::header::HeaderName;
+    use flate2::Compression;
+    use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+
+    use super::*;
+
+    const JSON: &[u8] = b"{\"a\":1}";
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.insert(HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    async fn sent(pairs: &[(&str, &str)], body: Vec<u8>) -> Result<Bytes, (u16, &'static str)> {
+        let told = |problem: Problem| (problem.status.as_u16(), problem.code);
+        declared(&headers(pairs)).map_err(told)?.unpack(Bytes::from(body), 1_000_000).await.map_err(told)
+    }
+
+    #[tokio::test]
+    async fn json_is_taken_however_it_is_declared_and_nothing_else() {
+        for kind in ["application/json", "Application/JSON; charset=utf-8", "application/problem+json", "text/json", ""]
+        {
+            assert_eq!(sent(&[("content-type", kind)], JSON.to_vec()).await.unwrap(), JSON, "{kind}");
+        }
+        assert_eq!(sent(&[], JSON.to_vec()).await.unwrap(), JSON);
+        let form = [("content-type", "application/x-www-form-urlencoded")];
+        assert_eq!(sent(&form, JSON.to_vec()).await.unwrap(), JSON, "as curl sends it");
+        assert_eq!(sent(&form, b"a=1".to_vec()).await, Err((415, "not_json")));
+        for kind in ["text/plain", "multipart/form-data; boundary=x", "application/xml", "application/jsonx", "json"] {
+            assert_eq!(sent(&[("content-type", kind)], JSON.to_vec()).await, Err((415, "not_json")), "{kind}");
+        }
+        assert_eq!(sent(&[], [BYTE_ORDER_MARK, JSON].concat()).await.unwrap(), JSON);
+    }
+
+    #[tokio::test]
+    async fn a_packed_body_is_unpacked_within_its_bound() {
+        let mut zlib = ZlibEncoder::new(Vec::new(), Compression::best());
+        zlib.write_all(JSON).unwrap();
+        let mut deflate = DeflateEncoder::new(Vec::new(), Compression::best());
+        deflate.write_all(JSON).unwrap();
+        let twice = [gzip(b"{\"a\""), gzip(b":1}")].concat();
+        for (coding, body) in [
+            ("gzip", gzip(JSON)),
+            ("x-gzip", gzip(&[BYTE_ORDER_MARK, JSON].concat())),
+            ("gzip", twice),
+            ("deflate", zlib.finish().unwrap()),
+            ("DEFLATE", deflate.finish().unwrap()),
+            ("identity", JSON.to_vec()),
+        ] {
+            assert_eq!(sent(&[("content-encoding", coding)], body).await.unwrap(), JSON, "{coding}");
+        }
+        let packed = [("content-encoding", "gzip")];
+        assert_eq!(sent(&packed, gzip(&vec![b' '; 1_000_000])).await.unwrap().len(), 1_000_000);
+        assert_eq!(sent(&packed, gzip(&vec![b' '; 1_000_001])).await, Err((413, "too_large")));
+        let bomb = gzip(&vec![b' '; 100_000_000]);
+        assert!(bomb.len() > LONG);
+        assert_eq!(sent(&packed, bomb).await, Err((413, "too_large")));
+        for broken in [JSON.to_vec(), gzip(JSON)[..10].to_vec(), Vec::new()] {
+            assert_eq!(sent(&packed, broken).await, Err((400, "malformed")));
+        }
+        for coding in ["br", "zstd", "gzip, gzip", "compress"] {
+            assert_eq!(sent(&[("content-encoding", coding)], JSON.to_vec()).await, Err((415, "unsupported_coding")));
+        }
+    }
+}

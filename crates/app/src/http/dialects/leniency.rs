@@ -1,0 +1,251 @@
+//! Leniency: a conversation out of a body in a dialect, for the sandbox, which stands in for the dialect's own provider.
+//!
+//! Promises: whatever the provider may take is taken. Text, tools and what they answered are read as far as they are
+//! understood, and everything else is passed over: unknown fields, roles, kinds of blocks and of tools. Refused is a body
+//! without messages, and nothing else.
+
+use domain::ai::{Conversation, Part, Speaker, Tool, ToolAnswer, ToolCall, ToolChoice, Turn};
+use serde_json::Value;
+
+use super::asked::{bound, filled_list};
+use super::dialect::Dialect;
+use super::gemini::schemas::json_schema;
+use crate::http::problem::Problem;
+
+/// The conversation that this body asks for.
+pub fn conversation(dialect: Dialect, body: &Value) -> Result<Conversation, Problem> {
+    let mut heard = Heard::default();
+    match dialect {
+        Dialect::OpenAi => filled_list(body, "messages")?.iter().for_each(|message| heard.openai(message)),
+        Dialect::Anthropic => {
+            heard.system.extend(texts(body.get("system")));
+            filled_list(body, "messages")?.iter().for_each(|message| heard.anthropic(message));
+        }
+        Dialect::Gemini => {
+            let system = either(body, "systemInstruction", "system_instruction");
+            heard.system.extend(system.into_iter().flat_map(|system| texts(system.get("parts").or(Some(system)))));
+            filled_list(body, "contents")?.iter().for_each(|content| heard.gemini(content));
+        }
+    }
+    let Heard { turns, system, .. } = heard;
+    let config = either(body, "generationConfig", "generation_config").unwrap_or(&Value::Null);
+    let bounds = ["max_completion_tokens", "max_tokens"].iter().filter_map(|name| body.get(*name));
+    let bounds = bounds.chain(either(config, "maxOutputTokens", "max_output_tokens"));
+    let (tool_choice, parallel_tools) = choice(dialect, body);
+    Ok(Conversation {
+        system: (!system.is_empty()).then(|| system.join("\n\n")),
+        turns,
+        tools: tools(dialect, body),
+        tool_choice,
+        parallel_tools,
+        max_output_tokens: bounds.filter_map(|value| bound(Some(value))).next(),
+        ..Conversation::default()
+    })
+}
+
+/// What was said so far.
+#[derive(Default)]
+struct Heard {
+    turns: Vec<Turn>,
+    system: Vec<String>,
+    /// Id and name of each call.
+    calls: Vec<(String, String)>,
+}
+
+impl Heard {
+    fn add(&mut self, speaker: Speaker, parts: Vec<Part>) {
+        self.turns.push(Turn { speaker, parts });
+    }
+
+    fn called(&mut self, id: Option<&str>, name: &str, arguments: String) -> Part {
+        let id = id.map_or_else(|| format!("call_{}", self.calls.len()), str::to_owned);
+        self.calls.push((id.clone(), name.to_owned()));
+        Part::ToolCall(ToolCall { id, name: name.to_owned(), arguments })
+    }
+
+    fn answered(&self, id: &str, name: Option<&str>, content: String, is_error: bool) -> Part {
+        let known = self.calls.iter().find(|(known, _)| known == id).map(|(_, name)| name.as_str());
+        let name = known.or(name).unwrap_or("unknown").to_owned();
+        Part::ToolAnswer(ToolAnswer { id: id.to_owned(), name, content, is_error })
+    }
+
+    fn openai(&mut self, message: &Value) {
+        let said = texts(message.get("content"));
+        let parts: Vec<Part> = said.iter().cloned().map(Part::Text).collect();
+        match text(message, "role").unwrap_or_default() {
+            "system" | "developer" => self.system.extend(said),
+            "assistant" => {
+                let mut parts = parts;
+                let functions = list(message, "tool_calls").iter().map(|call| (text(call, "id"), function_of(call)));
+                let old = message.get("function_call").map(|function| (None, function));
+                for (id, function) in functions.chain(old).collect::<Vec<_>>() {
+                    let arguments = text(function, "arguments").filter(|arguments| !arguments.trim().is_empty());
+                    let arguments = arguments.unwrap_or("{}").to_owned();
+                    parts.push(self.called(id, text(function, "name").unwrap_or_default(), arguments));
+                }
+                self.add(Speaker::Assistant, parts);
+            }
+            "tool" | "function" => {
+                let id = text(message, "tool_call_id").unwrap_or_default();
+                let answer = self.answered(id, text(message, "name"), said.concat(), false);
+                self.add(Speaker::User, vec![answer]);
+            }
+            _ => self.add(Speaker::User, parts),
+        }
+    }
+
+    fn anthropic(&mut self, message: &Value) {
+        let speaker = match text(message, "role") {
+            Some("system") => return self.system.extend(texts(message.get("content"))),
+            Some("assistant") => Speaker::Assistant,
+            _ => Speaker::User,
+        };
+        let Some(Value::Array(blocks)) = message.get("content") else {
+            let said = texts(message.get("content"));
+            return self.add(speaker, said.into_iter().map(Part::Text).collect());
+        };
+        let mut parts = Vec::new();
+        for block in blocks {
+            match text(block, "type").unwrap_or("text") {
+                "text" => parts.extend(texts(Some(block)).into_iter().map(Part::Text)),
+                "tool_use" => {
+                    let arguments = block.get("input").map_or_else(|| "{}".to_owned(), Value::to_string);
+                    parts.push(self.called(text(block, "id"), text(block, "name").unwrap_or_default(), arguments));
+                }
+                "tool_result" => {
+                    let content = texts(block.get("content")).join("\n\n");
+                    let is_error = block.get("is_error") == Some(&Value::Bool(true));
+                    parts.push(self.answered(text(block, "tool_use_id").unwrap_or_default(), None, content, is_error));
+                }
+                _ => {}
+            }
+        }
+        self.add(speaker, parts);
+    }
+
+    fn gemini(&mut self, content: &Value) {
+        let speaker = if text(content, "role") == Some("model") { Speaker::Assistant } else { Speaker::User };
+        let parts = match content.get("parts") {
+            Some(Value::Array(parts)) => parts.as_slice(),
+            Some(part) => std::slice::from_ref(part),
+            None => std::slice::from_ref(content),
+        };
+        let mut heard = Vec::new();
+        for part in parts.iter().filter(|part| part.get("thought") != Some(&Value::Bool(true))) {
+            if let Some(call) = either(part, "functionCall", "function_call") {
+                let arguments = call.get("args").map_or_else(|| "{}".to_owned(), Value::to_string);
+                heard.push(self.called(text(call, "id"), text(call, "name").unwrap_or_default(), arguments));
+            } else if let Some(answer) = either(part, "functionResponse", "function_response") {
+                let response = answer.get("response").unwrap_or(&Value::Null);
+                let is_error = response.get("error").is_some();
+                let id = text(answer, "id").unwrap_or_default();
+                heard.push(self.answered(id, text(answer, "name"), response.to_string(), is_error));
+            } else {
+                heard.extend(texts(Some(part)).into_iter().map(Part::Text));
+            }
+        }
+        self.add(speaker, heard);
+    }
+}
+
+fn text<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
+    object.get(name).and_then(Value::as_str)
+}
+
+fn list<'a>(object: &'a Value, name: &str) -> &'a [Value] {
+    object.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn either<'a>(object: &'a Value, name: &str, other: &str) -> Option<&'a Value> {
+    object.get(name).or_else(|| object.get(other)).filter(|value| !value.is_null())
+}
+
+/// The function of a tool or of a call, which some clients write without a wrapper.
+fn function_of(tool: &Value) -> &Value {
+    tool.get("function").filter(|function| function.is_object()).unwrap_or(tool)
+}
+
+/// Each text of a content: text, or a list of parts with text.
+fn texts(content: Option<&Value>) -> Vec<String> {
+    match content {
+        Some(Value::String(text)) if !text.is_empty() => vec![text.clone()],
+        Some(Value::Array(parts)) => parts.iter().flat_map(|part| texts(Some(part))).collect(),
+        Some(part @ Value::Object(_)) => {
+            let said = text(part, "text").or_else(|| text(part, "refusal"));
+            said.filter(|text| !text.is_empty()).map(str::to_owned).into_iter().collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn tools(dialect: Dialect, body: &Value) -> Vec<Tool> {
+    let listed = list(body, "tools").iter();
+    let tool = |function: &Value, schema: &str| {
+        let parameters = function.get(schema).filter(|schema| schema.is_object()).map(Value::to_string);
+        let description = text(function, "description").map(str::to_owned);
+        text(function, "name").map(|name| Tool { name: name.to_owned(), description, parameters })
+    };
+    match dialect {
+        Dialect::OpenAi => {
+            let functions = listed.map(function_of).chain(list(body, "functions"));
+            functions.filter_map(|function| tool(function, "parameters")).collect()
+        }
+        // Other kinds run at the provider, whom the sandbox does not ask.
+        Dialect::Anthropic => {
+            let own = listed.filter(|tool| matches!(text(tool, "type"), None | Some("custom")));
+            own.filter_map(|function| tool(function, "input_schema")).collect()
+        }
+        Dialect::Gemini => {
+            let declared = listed.filter_map(|tool| either(tool, "functionDeclarations", "function_declarations"));
+            let functions = declared.filter_map(Value::as_array).flatten();
+            let with_schema = |function: &Value| {
+                let json = either(function, "parametersJsonSchema", "parameters_json_schema").map(Value::to_string);
+                let found = tool(function, "parameters")?;
+                let parameters = json.or_else(|| found.parameters.as_deref().map(json_schema));
+                Some(Tool { parameters, ..found })
+            };
+            functions.filter_map(with_schema).collect()
+        }
+    }
+}
+
+/// Which tool is to be called, and whether several may be.
+fn choice(dialect: Dialect, body: &Value) -> (ToolChoice, Option<bool>) {
+    let flag = |object: &Value, name: &str| object.get(name).and_then(Value::as_bool);
+    let named = |name: Option<&str>| name.map_or(ToolChoice::Auto, |name| ToolChoice::Named(name.to_owned()));
+    let asked = body.get("tool_choice").unwrap_or(&Value::Null);
+    match dialect {
+        Dialect::OpenAi => {
+            let choice = match asked.as_str() {
+                Some("none") => ToolChoice::Never,
+                Some("required") => ToolChoice::Required,
+                _ => named(text(function_of(asked), "name")),
+            };
+            (choice, flag(body, "parallel_tool_calls"))
+        }
+        Dialect::Anthropic => {
+            let choice = match text(asked, "type") {
+                Some("any") => ToolChoice::Required,
+                Some("none") => ToolChoice::Never,
+                Some("tool") => named(text(asked, "name")),
+                _ => ToolChoice::Auto,
+            };
+            (choice, flag(asked, "disable_parallel_tool_use").map(|disabled| !disabled))
+        }
+        Dialect::Gemini => {
+            let config = either(body, "toolConfig", "tool_config").unwrap_or(&Value::Null);
+            let calling = either(config, "functionCallingConfig", "function_calling_config").unwrap_or(&Value::Null);
+            let names = either(calling, "allowedFunctionNames", "allowed_function_names").and_then(Value::as_array);
+            let choice = match (text(calling, "mode").unwrap_or_default().to_uppercase().as_str(), names) {
+                ("NONE", _) => ToolChoice::Never,
+                ("ANY", Some(names)) if !names.is_empty() => named(names.first().and_then(Value::as_str)),
+                ("ANY", _) => ToolChoice::Required,
+                _ => ToolChoice::Auto,
+            };
+            (choice, None)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

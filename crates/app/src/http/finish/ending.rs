@@ -1,0 +1,52 @@
+//! Ending: the body of an answer that knows when it has been sent, so that the connection's time limits begin anew.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use actix_web::body::{BodySize, MessageBody};
+use actix_web::dev::ServiceRequest;
+use actix_web::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use actix_web::web::Bytes;
+use pin_project_lite::pin_project;
+
+use crate::http::connections::{BodyLength, Connection, RequestInProgress};
+
+pin_project! {
+    pub struct Ending<B> {
+        #[pin]
+        body: B,
+        request: Option<RequestInProgress>,
+    }
+}
+
+impl<B> Ending<B> {
+    pub fn new(body: B, request: Option<RequestInProgress>) -> Self {
+        Self { body, request }
+    }
+}
+
+impl<B: MessageBody> MessageBody for Ending<B> {
+    type Error = B::Error;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        self.project().body.poll_next(context)
+    }
+}
+
+/// Tells the connection that its request has begun; `None` where there is no connection, as in a test without a socket.
+pub fn begin(request: &ServiceRequest) -> Option<RequestInProgress> {
+    let connection = request.request().conn_data::<Rc<Connection>>()?;
+    let headers = request.headers();
+    let body = if headers.contains_key(TRANSFER_ENCODING) {
+        BodyLength::Chunked
+    } else {
+        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.trim().parse().ok());
+        length.filter(|length| *length > 0).map_or(BodyLength::None, BodyLength::Known)
+    };
+    Some(connection.begin(body))
+}

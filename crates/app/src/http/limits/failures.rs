@@ -1,0 +1,61 @@
+//! Failures: how often credentials of an address were refused, and until when it is held back. Asking costs the address
+//! nothing.
+
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
+use std::time::Instant;
+
+use governor::RateLimiter;
+use governor::clock::{Clock as _, DefaultClock};
+
+use super::{Place, TellingCounter, a_minute, too_many};
+use crate::http::problem::Problem;
+
+/// Failures of addresses, and until when those are held back that failed too often.
+pub struct Failures {
+    counter: TellingCounter,
+    held_back: RwLock<HashMap<Place, Instant>>,
+}
+
+impl Failures {
+    pub fn new(limit: u32) -> anyhow::Result<Self> {
+        let counter = RateLimiter::keyed(a_minute("failures_per_ip", limit)?).with_middleware();
+        Ok(Self { counter, held_back: RwLock::default() })
+    }
+
+    pub fn check(&self, place: impl FnOnce() -> Place) -> Result<(), Problem> {
+        let held_back = self.held_back.read().unwrap_or_else(PoisonError::into_inner);
+        // Mostly nobody is, and then nothing has to be computed.
+        let until = if held_back.is_empty() { None } else { held_back.get(&place()).copied() };
+        drop(held_back);
+        match until.map(|until| until.saturating_duration_since(Instant::now())) {
+            Some(wait) if !wait.is_zero() => {
+                Err(too_many("Too many refused credentials came from your address.", wait))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// One more. Who is held back already is not counted, so that the wait does not grow.
+    pub fn count(&self, place: Place) -> Result<(), Problem> {
+        self.check(|| place)?;
+        let wait = match self.counter.check_key(&place) {
+            Ok(left) if left.remaining_burst_capacity() > 0 => return Ok(()),
+            // The last one that is allowed was this one: the next is held back until one more may come.
+            Ok(left) => left.quota().replenish_interval(),
+            Err(not_until) => not_until.wait_time_from(DefaultClock::default().now()),
+        };
+        let mut held_back = self.held_back.write().unwrap_or_else(PoisonError::into_inner);
+        held_back.insert(place, Instant::now() + wait);
+        Ok(())
+    }
+
+    pub fn sweep(&self) {
+        self.counter.retain_recent();
+        self.counter.shrink_to_fit();
+        let now = Instant::now();
+        let mut held_back = self.held_back.write().unwrap_or_else(PoisonError::into_inner);
+        held_back.retain(|_, until| *until > now);
+        held_back.shrink_to_fit();
+    }
+}

@@ -1,0 +1,117 @@
+//! Fallbacks: what another model is asked where the first one fails.
+//!
+//! A call in a provider's own words goes to other models of that provider as it is. To a model of another provider it goes as
+//! a conversation, if its body says nothing that only its own provider knows. A fallback that cannot be asked for a call is
+//! passed over; why, is written down once the call failed.
+
+use std::fmt;
+use std::sync::Arc;
+
+use domain::ai::{Conversation, Provider};
+use domain::prices::ModelPurpose;
+use ports::ai::{CallContent, Operation, ProviderCall};
+use thiserror::Error;
+use tracing::warn;
+
+use super::calls::{Call, Target};
+use super::errors::CallError;
+use super::service::AiService;
+
+/// Makes a conversation of a body in the words of a provider, for another one; or names what of it cannot be translated.
+#[derive(Clone)]
+pub struct Translation(Arc<Translate>);
+
+type Translate = dyn Fn(&str, Provider) -> Result<Conversation, String> + Send + Sync;
+
+impl Translation {
+    pub fn by(translate: impl Fn(&str, Provider) -> Result<Conversation, String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(translate))
+    }
+}
+
+impl fmt::Debug for Translation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Translation(..)")
+    }
+}
+
+impl PartialEq for Translation {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// Why a fallback is passed over.
+#[derive(Debug, Error)]
+enum PassedOver {
+    #[error(transparent)]
+    Unknown(#[from] CallError),
+    #[error("one of the two is answered by the sandbox")]
+    Sandbox,
+    #[error("embeddings of one provider mean nothing to another")]
+    Embeddings,
+    #[error("the call cannot be translated for it: see `{0}`")]
+    Untranslated(String),
+}
+
+impl AiService {
+    /// The fallbacks that can be asked for this call, in their order.
+    pub(super) async fn fallbacks(&self, call: &Call) -> Vec<ProviderCall> {
+        let mut calls = Vec::new();
+        for name in self.named_fallbacks(call) {
+            if let Ok(fallback) = self.fallback(call, name).await {
+                calls.push(fallback);
+            }
+        }
+        calls
+    }
+
+    /// Says of a call that its first model failed which fallbacks were not asked, and why.
+    pub(super) async fn tell_passed_over(&self, call: &Call) {
+        for name in self.named_fallbacks(call) {
+            if let Err(why) = self.fallback(call, name).await {
+                warn!(model = %call.target.model, fallback = name, %why, "a fallback is passed over");
+            }
+        }
+    }
+
+    fn named_fallbacks(&self, call: &Call) -> impl Iterator<Item = &str> {
+        let names = self.parts.settings.fallbacks.get(call.target.model.as_str());
+        names.into_iter().flatten().map(String::as_str)
+    }
+
+    async fn fallback(&self, call: &Call, name: &str) -> Result<ProviderCall, PassedOver> {
+        let purpose = match &call.content {
+            CallContent::Native(native) if native.operation == Operation::Embeddings => ModelPurpose::Embedding,
+            CallContent::Native(_) | CallContent::Conversation(_) => ModelPurpose::Chat,
+        };
+        let target = self.target(name, None, purpose).await?;
+        if target.is_sandbox != call.target.is_sandbox {
+            return Err(PassedOver::Sandbox);
+        }
+        Ok(provider_call(call, &target, content(call, target.provider)?))
+    }
+}
+
+/// What is asked of a model of this provider.
+fn content(call: &Call, provider: Provider) -> Result<CallContent, PassedOver> {
+    match &call.content {
+        CallContent::Native(native) if provider != call.target.provider => {
+            let translation = call.translation.as_ref().ok_or(PassedOver::Embeddings)?;
+            let translated = (translation.0)(&native.body, provider).map_err(PassedOver::Untranslated)?;
+            Ok(CallContent::Conversation(translated))
+        }
+        content => Ok(content.clone()),
+    }
+}
+
+/// The call as a model is asked for it.
+pub(super) fn provider_call(call: &Call, target: &Target, content: CallContent) -> ProviderCall {
+    ProviderCall {
+        provider: target.provider,
+        model: target.model.clone(),
+        content,
+        streamed: call.streamed,
+        max_output_tokens: None,
+    }
+}

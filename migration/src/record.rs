@@ -1,0 +1,143 @@
+//! The record of the steps: which stand in this database, and how far an unfinished one has come.
+//!
+//! Promise: a row is written in the transaction of the part that it records. The table has a name of our own, since another
+//! team may keep `seaql_migrations` in the same database. A database of an earlier release has its record there: our rows
+//! are copied, and that table goes on being written while it holds nothing but ours, so that processes and binaries of that
+//! release still read what they may do.
+
+use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
+
+use crate::connection::{name_array, query_all, query_one, table_exists};
+use crate::runner::Runner;
+use crate::step;
+use crate::steps::STEPS;
+
+pub const RECORD: &str = "product_base_migrations";
+const RECORD_OF_BEFORE: &str = "seaql_migrations";
+
+/// What the record says.
+#[derive(Debug, Default)]
+pub struct Recorded {
+    /// Steps that are whole, in their order.
+    pub applied: Vec<String>,
+    /// The steps that were begun, with the number of their parts that are done.
+    pub unfinished: Vec<(String, usize)>,
+}
+
+impl Recorded {
+    pub fn has(&self, name: &str) -> bool {
+        self.applied.iter().any(|applied| applied == name)
+    }
+
+    pub fn parts_done(&self, name: &str) -> Option<usize> {
+        self.unfinished.iter().find(|(step, _)| step == name).map(|(_, parts)| *parts)
+    }
+}
+
+/// The service's login reads nothing by itself, so it takes its role on first.
+pub async fn read(connection: &DatabaseConnection) -> anyhow::Result<Recorded> {
+    let is_ours = table_exists(connection, RECORD).await?;
+    if !is_ours && !table_exists(connection, RECORD_OF_BEFORE).await? {
+        return Ok(Recorded::default());
+    }
+    let table = if is_ours { RECORD } else { RECORD_OF_BEFORE };
+    let transaction = connection.begin().await?;
+    let may_read = query_one(
+        &transaction,
+        &format!(
+            "SELECT has_table_privilege('public.{table}', 'SELECT') AND NOT row_security_active('public.{table}') AS it"
+        ),
+    )
+    .await?
+    .try_get::<bool>("", "it")?;
+    if !may_read {
+        transaction.execute_unprepared("SET LOCAL ROLE app_service").await?;
+    }
+    let sql = if is_ours {
+        format!("SELECT version::text AS version, parts_done FROM public.{RECORD} ORDER BY version")
+    } else {
+        let ours = name_array(&crate::names());
+        format!(
+            "SELECT version::text AS version, NULL::integer AS parts_done FROM public.{RECORD_OF_BEFORE} WHERE version = ANY ({ours}) ORDER BY version"
+        )
+    };
+    let mut recorded = Recorded::default();
+    for row in query_all(&transaction, &sql).await? {
+        let version = row.try_get::<String>("", "version")?;
+        match row.try_get::<Option<i32>>("", "parts_done")? {
+            None => recorded.applied.push(version),
+            Some(parts) => recorded.unfinished.push((version, usize::try_from(parts)?)),
+        }
+    }
+    transaction.commit().await?;
+    Ok(recorded)
+}
+
+/// Makes the table, closed from its first moment, because Supabase gives new tables to everybody. The record of an earlier
+/// release is copied in the same transaction.
+pub async fn make(runner: &Runner) -> anyhow::Result<()> {
+    if table_exists(&runner.connection, RECORD).await? {
+        return Ok(());
+    }
+    let create = format!(
+        "CREATE TABLE public.{RECORD} (version varchar NOT NULL, applied_at bigint NOT NULL, parts_done integer, \
+         CONSTRAINT {RECORD}_pkey PRIMARY KEY (version), CONSTRAINT check_parts_done CHECK (parts_done >= 0)); {}",
+        step::close(&[RECORD])
+    );
+    let copy = format!(
+        "INSERT INTO public.{RECORD} (version, applied_at) SELECT version, applied_at FROM public.{RECORD_OF_BEFORE} WHERE version = ANY ({})",
+        name_array(&crate::names())
+    );
+    // On Supabase, service_role has rights on it by default.
+    let close_before = where_before_is_ours(&format!(
+        "REVOKE INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER ON public.{RECORD_OF_BEFORE} FROM service_role"
+    ));
+    let mut texts = vec![create.as_str()];
+    if table_exists(&runner.connection, RECORD_OF_BEFORE).await? {
+        texts.extend([copy.as_str(), &close_before]);
+    }
+    runner.transaction("the record of the steps", &texts).await?;
+    Ok(())
+}
+
+/// Notes that so many parts of a step are done; all of them: the step is applied.
+pub fn note(step: &str, parts_done: usize, parts: usize) -> String {
+    let is_whole = parts_done == parts;
+    let done = if is_whole { "NULL".to_owned() } else { parts_done.to_string() };
+    let note = format!(
+        "INSERT INTO public.{RECORD} (version, applied_at, parts_done) VALUES ('{step}', extract(epoch FROM now())::bigint, {done}) \
+         ON CONFLICT (version) DO UPDATE SET applied_at = EXCLUDED.applied_at, parts_done = EXCLUDED.parts_done"
+    );
+    if !is_whole {
+        return note;
+    }
+    let mirror = format!(
+        "INSERT INTO public.{RECORD_OF_BEFORE} (version, applied_at) VALUES ('{step}', extract(epoch FROM now())::bigint) ON CONFLICT DO NOTHING"
+    );
+    format!("{note}; {}", where_before_is_ours(&mirror))
+}
+
+/// Takes a step out of the record.
+pub fn strike(step: &str) -> String {
+    let mirror = format!("DELETE FROM public.{RECORD_OF_BEFORE} WHERE version = '{step}'");
+    format!("DELETE FROM public.{RECORD} WHERE version = '{step}'; {}", where_before_is_ours(&mirror))
+}
+
+/// Drops the record, and that of an earlier release where nobody else wrote into it.
+pub fn drop_all() -> String {
+    let before = where_before_is_ours(&format!("DROP TABLE public.{RECORD_OF_BEFORE}"));
+    // While the first step is in it, it is ours: so it is struck last.
+    format!("{before}; DROP TABLE public.{RECORD}")
+}
+
+/// A statement that is run where the record of an earlier release is there and every row of it is ours.
+fn where_before_is_ours(statement: &str) -> String {
+    let ours = name_array(&STEPS.iter().map(|step| step.name).collect::<Vec<_>>());
+    format!(
+        "DO $before$ DECLARE ours boolean; BEGIN \
+         IF pg_catalog.to_regclass('public.{RECORD_OF_BEFORE}') IS NULL OR NOT EXISTS (SELECT FROM pg_catalog.pg_policies \
+            WHERE schemaname = 'public' AND tablename = '{RECORD_OF_BEFORE}' AND policyname = '{RECORD_OF_BEFORE}_service') THEN RETURN; END IF; \
+         EXECUTE 'SELECT NOT EXISTS (SELECT FROM public.{RECORD_OF_BEFORE} WHERE version <> ALL ($1))' INTO ours USING {ours}; \
+         IF ours THEN {statement}; END IF; END $before$"
+    )
+}

@@ -1,0 +1,209 @@
+//! Streams that hold a first part of their bound and grow: admitted where the whole would not be, cut where the limit is, and
+//! never beyond it.
+
+use std::time::Duration;
+
+use app::settings::models::parse;
+use app::settings::shape::Settings;
+use futures_util::future::join_all;
+use reqwest::Response;
+use serde_json::{Value, json};
+use testkit::upstream::{Fault, Pace, Script};
+
+use super::stage::{Stage, prices, words};
+
+const DIALECTS: [&str; 3] = ["openai", "claude", "gemini"];
+
+/// Models that say as much as real ones.
+async fn stage(change: impl FnOnce(&mut Settings)) -> Stage {
+    Stage::with(|settings| {
+        let catalogue = super::stage::catalogue();
+        let catalogue =
+            catalogue.replace("tokens = 2000\n", "tokens = 1000000\n").replace("tokens = 1000\n", "tokens = 128000\n");
+        settings.ai.models = parse(&catalogue).unwrap();
+        change(settings);
+    })
+    .await
+}
+
+/// A stream in its provider's own words, with a bound.
+async fn ask(stage: &Stage, key: &str, dialect: &str, most: u64, is_strict: bool) -> Response {
+    let message = json!([{ "role": "user", "content": "Hello there" }]);
+    let (path, body): (_, Value) = match dialect {
+        "openai" => (
+            "/v1/chat/completions",
+            json!({ "model": "gpt-one", "messages": message, "max_completion_tokens": most, "stream": true }),
+        ),
+        "claude" => {
+            ("/v1/messages", json!({ "model": "claude-one", "messages": message, "max_tokens": most, "stream": true }))
+        }
+        _ => (
+            "/v1beta/models/gemini-one:streamGenerateContent?alt=sse",
+            json!({ "contents": [{ "parts": [{ "text": "Hello there" }] }], "generationConfig": { "maxOutputTokens": most } }),
+        ),
+    };
+    let mut request = stage.app.client().post(stage.app.url(path)).bearer_auth(key).json(&body);
+    if is_strict {
+        request = request.header("X-Product-Base-Strict-Hold", "true");
+    }
+    request.send().await.unwrap()
+}
+
+fn ends_by_length(text: &str) -> bool {
+    ["\"finish_reason\":\"length\"", "\"stop_reason\":\"max_tokens\"", "\"finishReason\":\"MAX_TOKENS\""]
+        .iter()
+        .any(|word| text.replace(": ", ":").contains(word))
+}
+
+/// The most tokens that the provider was told.
+fn told(stage: &Stage) -> u64 {
+    let body = stage.upstream.requests().last().unwrap().json().unwrap();
+    let places = ["/max_completion_tokens", "/max_tokens", "/generationConfig/maxOutputTokens"];
+    places.iter().find_map(|place| body.pointer(place).and_then(Value::as_u64)).unwrap()
+}
+
+#[tokio::test]
+async fn a_bound_that_cannot_be_paid_whole_is_no_reason_to_refuse_a_stream() {
+    let stage = stage(|_| {}).await;
+    stage.upstream.script_others(Script::words(3).priced(prices()));
+    for dialect in DIALECTS {
+        // 64,000 tokens cost 64 cents.
+        let key = stage.key(json!({ "monthly_cost_usd": "0.5" })).await;
+        let key = key.text_at("/key");
+        let answer = ask(&stage, key, dialect, 64_000, false).await;
+        let most: u64 = answer.headers()["x-product-base-max-tokens"].to_str().unwrap().parse().unwrap();
+        assert_eq!(answer.status(), 200);
+        assert!((49_000..50_000).contains(&most) && told(&stage) == most, "{dialect}: {most}");
+        assert!(!ends_by_length(&answer.text().await.unwrap()));
+        assert_eq!(
+            ask(&stage, key, dialect, 64_000, true).await.status(),
+            429,
+            "all of it is held where that is asked"
+        );
+        let small = ask(&stage, key, dialect, 40_000, true).await;
+        assert_eq!((small.status().as_u16(), small.headers().get("x-product-base-max-tokens")), (200, None));
+        small.text().await.unwrap();
+    }
+    stage.expect_bill(6).await;
+}
+
+/// Claude refuses a bound that is not larger than what the model is told to think with.
+#[tokio::test]
+async fn a_bound_is_not_lowered_below_what_is_thought_with() {
+    let stage = stage(|_| {}).await;
+    stage.upstream.script_others(Script::words(3).priced(prices()));
+    let key = stage.key(json!({ "monthly_cost_usd": "0.5" })).await;
+    let mut body = json!({ "model": "claude-one", "max_tokens": 64_000, "stream": true,
+        "messages": [{ "role": "user", "content": "Hello" }] });
+    for (budget, status) in [(40_000, 200), (60_000, 429)] {
+        body["thinking"] = json!({ "type": "enabled", "budget_tokens": budget });
+        let answer = stage.app.post("/v1/messages").bearer(key.text_at("/key")).json(&body).send().await;
+        assert_eq!(answer.status, status, "{answer}");
+        assert!(status == 200 || answer.text.contains("can cost 0.6"), "{answer}");
+    }
+    assert!(told(&stage) > 40_000);
+    stage.expect_bill(1).await;
+}
+
+#[tokio::test]
+async fn an_operator_can_have_all_bounds_held_whole() {
+    let stage = stage(|settings| settings.ai.calls.strict_holds = true).await;
+    let key = stage.key(json!({ "monthly_cost_usd": "0.5" })).await;
+    for dialect in DIALECTS {
+        assert_eq!(ask(&stage, key.text_at("/key"), dialect, 64_000, false).await.status(), 429);
+    }
+    assert!(stage.upstream.requests().is_empty());
+}
+
+#[tokio::test]
+async fn many_agents_share_the_tokens_of_a_minute() {
+    let stage = stage(|_| {}).await;
+    for dialect in DIALECTS {
+        let key = stage.key(json!({ "tokens_per_minute": 100_000 })).await;
+        stage.upstream.script_others(Script::words(40).priced(prices()).with_fault(Fault::HoldAfter { events: 3 }));
+        let agents = join_all((0..4).map(|_| async {
+            let answer = ask(&stage, key.text_at("/key"), dialect, 64_000, false).await;
+            assert_eq!(answer.status(), 200);
+            answer.text().await.unwrap()
+        }));
+        let waits = async {
+            stage.upstream.until("all agents", |stub| stub.held() == 4).await;
+            stage.upstream.let_go(4);
+        };
+        let (texts, ()) = tokio::join!(agents, waits);
+        assert!(texts.iter().all(|text| !ends_by_length(text)), "{texts:?}");
+    }
+    stage.expect_bill(12).await;
+}
+
+#[tokio::test]
+async fn an_answer_grows_up_to_its_limit_and_ends_there() {
+    let stage = stage(|settings| settings.ai.calls.assumed_output_tokens = 100).await;
+    let pace = Pace { between: Duration::from_millis(1), ..Pace::default() };
+    for dialect in DIALECTS {
+        let key = stage.key(json!({ "monthly_cost_usd": "0.005" })).await;
+        let key = key.text_at("/key");
+        stage.upstream.script_others(Script::says(&words(200)).priced(prices()).paced(pace.clone()));
+        let whole = ask(&stage, key, dialect, 900, false).await.text().await.unwrap();
+        assert!(!ends_by_length(&whole), "it grew beyond what was held at first: {whole}");
+        stage.upstream.script_others(Script::says(&words(900)).priced(prices()).paced(pace.clone()));
+        let cut = ask(&stage, key, dialect, 900, false).await.text().await.unwrap();
+        assert!(ends_by_length(&cut), "{cut}");
+        let spent: i64 = stage.books().await.iter().map(|(_, _, cost, ..)| cost).sum();
+        assert!(
+            (4_000_000..=5_000_000).contains(&spent),
+            "{dialect}: nearly all that the key may, and no more: {spent}"
+        );
+        assert_eq!(ask(&stage, key, dialect, 900, false).await.status(), 429);
+        stage.settled(2).await;
+        stage.app.database().sql("DELETE FROM ai_usage_logs").await;
+    }
+    let spent = stage.upstream.totals().nano_dollars;
+    assert!(spent <= 15_000_000, "by the provider's own bill too: {spent}");
+}
+
+/// Answers that grow at once have what is there, and together no more.
+#[tokio::test]
+async fn answers_that_grow_at_once_outgrow_no_limit() {
+    let stage = stage(|settings| settings.ai.calls.assumed_output_tokens = 50).await;
+    let pace = Pace { between: Duration::from_millis(3), ..Pace::default() };
+    stage.upstream.script_others(Script::says(&words(700)).priced(prices()).paced(pace));
+    for dialect in DIALECTS {
+        let key = stage.key(json!({ "monthly_cost_usd": "0.01" })).await;
+        let answers = join_all((0..6).map(|_| async {
+            let answer = ask(&stage, key.text_at("/key"), dialect, 5_000, false).await;
+            (answer.status().as_u16(), answer.text().await.unwrap())
+        }));
+        let answers = answers.await;
+        assert!(answers.iter().any(|(status, text)| *status == 200 && ends_by_length(text)), "{answers:?}");
+        let asked = i64::try_from(answers.iter().filter(|(status, _)| *status == 200).count()).unwrap();
+        stage.settled(asked).await;
+        let spent: i64 = stage.books().await.iter().map(|(_, _, cost, ..)| cost).sum();
+        assert!((7_000_000..=10_000_000).contains(&spent), "{dialect}: {spent}");
+        assert_eq!(stage.number("SELECT count(*) FROM ai_usage_logs WHERE usage ? 'beyond_hold'").await, 0);
+        stage.app.database().sql("DELETE FROM ai_usage_logs").await;
+    }
+}
+
+/// A model may think without showing it.
+#[tokio::test]
+async fn more_is_held_while_nothing_is_seen() {
+    let stage = stage(|settings| settings.ai.calls.assumed_output_tokens = 50).await;
+    let key = stage.key(json!({ "tokens_per_minute": 5_000 })).await;
+    stage.upstream.script_others(Script::words(3).priced(prices()).with_fault(Fault::HoldAfter { events: 0 }));
+    let waits = async {
+        stage.upstream.until("the call", |stub| stub.held() == 1).await;
+        let held = "SELECT coalesce(sum(tokens_reserved), 0)::bigint FROM api_key_counters";
+        let first = stage.number(held).await;
+        let grows = async {
+            while stage.number(held).await < first + 100 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), grows).await.unwrap();
+        stage.upstream.let_go(1);
+    };
+    let (answer, ()) = tokio::join!(ask(&stage, key.text_at("/key"), "openai", 3_000, false), waits);
+    answer.text().await.unwrap();
+    stage.expect_bill(1).await;
+}

@@ -1,0 +1,231 @@
+//! What a provider answers in words that nobody expects: it passes to a caller who speaks its language, and is billed. No
+//! word of a refusal is lost on the way, and no key is handed on.
+
+use harness::{Answer, TestApp, TestUser};
+use serde_json::{Value, json};
+use testkit::raw::{RawReply, RawUpstream};
+
+use super::asking::{ALL, Dialect, key_of};
+use super::calls::{allow, events, streamed, used};
+use app::settings::shape::Secret;
+
+const KEY: &str = "sk-0perat0r-Zk8qP3xW7v7Lm";
+
+struct World {
+    app: TestApp,
+    ada: TestUser,
+    key: String,
+    upstream: RawUpstream,
+}
+
+/// A service whose providers are all the raw upstream.
+async fn world() -> World {
+    let upstream = RawUpstream::start(RawReply::json(200, "{}"));
+    let url = upstream.url();
+    let app = TestApp::with(move |settings| {
+        let ai = &mut settings.ai;
+        let urls = [format!("{url}/v1"), url.clone(), url];
+        for (provider, url) in [&mut ai.openai, &mut ai.claude, &mut ai.gemini].into_iter().zip(urls) {
+            provider.base_url = url;
+            provider.api_key = Secret::new(KEY);
+            provider.max_attempts = 1;
+        }
+    })
+    .await;
+    let ada = app.signup("ada@example.com").await;
+    let key = key_of(&app, &ada, &["ai:chat"]).await;
+    allow(&app, &ada, None).await;
+    World { app, ada, key, upstream }
+}
+
+impl World {
+    async fn ask(&self, dialect: Dialect, reply: RawReply) -> Answer {
+        self.upstream.answer(reply);
+        dialect.ask(&self.app, &self.key, dialect.own_model()).send().await
+    }
+
+    async fn stream(&self, dialect: Dialect, reply: RawReply) -> Answer {
+        self.upstream.answer(reply);
+        streamed(dialect, &self.app, &self.key, dialect.own_model(), "x").send().await
+    }
+}
+
+const ODD: [(Dialect, &[&str]); 3] = [
+    (
+        Dialect::OpenAi,
+        &[
+            "data: {\"choices\":[{\"index\":0,\"delta\":{\"reasoning\":\"a\",\"reasoning_content\":\"a\",\"content\":\"x\\ud83d\"}}]}\n\n",
+            "data: {}\n\n",
+            "event: ping\r\ndata:{\"type\":\"ping\"}\r\n\r\n",
+            "data: no JSON\n\n",
+            "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"\\ude00y\"},\"finish_reason\":\"tired\"}]}\n\n",
+            "data: {\"choices\":null,\"usage\":{\"prompt_tokens\":7.0,\"completion_tokens\":3}}\n\n",
+        ],
+    ),
+    (
+        Dialect::Anthropic,
+        &[
+            "data: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"xy\"}}\n\n",
+            "data: {\"type\":\"unheard_of\",\"a\":[1]}\n\n",
+            "data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"}}\n\n",
+        ],
+    ),
+    (
+        Dialect::Gemini,
+        &["data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"xy\"}]}}]}\r\n\r\n", "data: {\"a\":1}\n\n"],
+    ),
+];
+
+#[tokio::test]
+async fn odd_streams_pass_byte_by_byte_and_are_billed() {
+    let world = world().await;
+    let mut calls = 0;
+    for (dialect, frames) in ODD {
+        for content_type in ["text/event-stream", "text/plain"] {
+            let reply = RawReply::events(frames).with_header("content-type", content_type);
+            let answer = world.stream(dialect, reply.clone()).await.expect_status(200);
+            assert_eq!(answer.text.as_bytes(), reply.body(), "{dialect:?} {content_type}");
+            calls += 1;
+        }
+    }
+    for dialect in ALL {
+        let odd = RawReply::json(200, "{\"choices\": no JSON");
+        let answer = world.ask(dialect, odd.clone()).await.expect_status(200);
+        assert_eq!(answer.text.as_bytes(), odd.body(), "{dialect:?}");
+        assert!(answer.header("x-product-base-cost-usd").is_some_and(|cost| cost != "0"), "{answer}");
+        calls += 1;
+    }
+    assert_eq!(used(&world.app, &world.ada).await, calls, "each is counted");
+    let metrics = world.app.metrics().send().await.expect_status(200).text;
+    for provider in ["openai", "anthropic", "gcp.gemini"] {
+        let of = |name: &str| -> u64 {
+            let line = format!("{name}{{gen_ai_provider_name=\"{provider}\"}} ");
+            metrics.lines().find_map(|text| text.strip_prefix(&line)).unwrap().parse().unwrap()
+        };
+        assert!(of("ai_unread_events_total") > 0, "{provider}");
+        assert_eq!(of("ai_failures_total"), 0, "{provider} did nothing wrong");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_cut_off_ends_with_an_error() {
+    let world = world().await;
+    for (dialect, frames) in ODD {
+        let answer = world.stream(dialect, RawReply::events(frames).cut_off()).await.expect_status(200);
+        assert!(events(&answer.text).last().unwrap()["error"].is_object(), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_gateway_does_not_need_is_the_providers_to_judge() {
+    let world = world().await;
+    let refusal = r#"{"type":"error","error":{"type":"invalid_request_error","message":"messages.1: no such role"}}"#;
+    for (dialect, change) in [
+        (Dialect::Anthropic, json!({ "messages": [{ "role": "robot", "content": 5 }], "max_tokens": -1 })),
+        (Dialect::Anthropic, json!({ "messages": "x", "stream": "yes" })),
+        (Dialect::OpenAi, json!({ "messages": [], "max_tokens": "many", "n": -3 })),
+        (Dialect::Gemini, json!({ "contents": {}, "generationConfig": { "maxOutputTokens": "9" } })),
+    ] {
+        world.upstream.answer(RawReply::json(400, refusal));
+        let mut body = dialect.body(dialect.own_model(), "x");
+        for (name, value) in change.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        let request = world.app.post(&dialect.path(dialect.own_model())).json(&body);
+        let answer = dialect.signed(request, &world.key).send().await.expect_status(400);
+        assert_eq!(answer.text, refusal, "{body}");
+        let sent: Value = serde_json::from_slice(&world.upstream.requests().last().unwrap().body).unwrap();
+        for (name, value) in change.as_object().unwrap().iter().filter(|(name, _)| *name != "stream") {
+            assert_eq!(&sent[name], value, "it goes on as it came");
+        }
+    }
+}
+
+#[tokio::test]
+async fn refusals_keep_their_status_words_and_headers() {
+    let world = world().await;
+    let refusal = |dialect: Dialect, status: u16| {
+        let error = json!({ "type": "x", "message": "not so", "code": status });
+        let body = if dialect == Dialect::Anthropic {
+            json!({ "type": "error", "error": error })
+        } else {
+            json!({ "error": error })
+        };
+        RawReply::json(status, &body.to_string())
+            .with_header("x-ratelimit-remaining-tokens", "77")
+            .with_header("anthropic-ratelimit-requests-remaining", "5")
+            .with_header("x-request-id", "theirs")
+            .with_header("openai-organization", "acme")
+    };
+    for dialect in ALL {
+        for status in [400, 403, 404, 409, 413, 422] {
+            let reply = refusal(dialect, status);
+            let answer = world.ask(dialect, reply.clone()).await.expect_status(status);
+            assert_eq!(answer.text.as_bytes(), reply.body(), "{answer}");
+            assert_eq!(answer.header("x-ratelimit-remaining-tokens"), Some("77"), "{answer}");
+            assert_eq!(answer.header("anthropic-ratelimit-requests-remaining"), Some("5"), "{answer}");
+            assert_eq!(answer.header("x-product-base-upstream-request-id"), Some("theirs"), "{answer}");
+            assert_ne!(answer.header("x-request-id"), Some("theirs"), "{answer}");
+            assert_eq!(answer.header("openai-organization"), None, "{answer}");
+            // A page of a proxy is told in the dialect.
+            let page = RawReply { status, ..RawReply::of("text/html", &[b"<html>nginx</html>"]) };
+            let told = dialect.expect_status_and_shape(world.ask(dialect, page).await, status);
+            assert!(!told.text.contains("nginx"), "{told}");
+        }
+        for status in [401, 403] {
+            let reply = RawReply::json(
+                status,
+                r#"{"error":{"message":"Incorrect API key provided","code":"invalid_api_key"}}"#,
+            );
+            dialect.expect_error(world.ask(dialect, reply).await, 502);
+        }
+        let slow = world.ask(dialect, refusal(dialect, 429).with_header("retry-after", "9")).await.expect_status(429);
+        assert_eq!((slow.header("retry-after"), slow.header("x-ratelimit-remaining-tokens")), (Some("9"), Some("77")));
+    }
+    assert_eq!(used(&world.app, &world.ada).await, 0, "what is refused is not charged");
+    let answered = RawReply::json(200, r#"{"type":"message","content":[{"type":"text","text":"x"}]}"#);
+    let answered = answered.with_header("request-id", "req_1").with_header("anthropic-ratelimit-tokens-limit", "100");
+    let answer = world.ask(Dialect::Anthropic, answered).await.expect_status(200);
+    assert_eq!(answer.header("request-id"), Some("req_1"));
+    assert_eq!(answer.header("anthropic-ratelimit-tokens-limit"), Some("100"));
+}
+
+#[tokio::test]
+async fn an_overloaded_provider_is_told_as_overloaded() {
+    let world = world().await;
+    let overloaded = r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#;
+    for dialect in ALL {
+        let answer = world.ask(dialect, RawReply::json(529, overloaded)).await.expect_status(529);
+        assert!(answer.at("/error").is_object(), "{answer}");
+    }
+    let answer = world.ask(Dialect::Anthropic, RawReply::json(529, overloaded)).await;
+    Dialect::Anthropic.expect_error(answer, 529);
+    let first =
+        "data: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"x\"}}\n\n";
+    let error = format!("event: error\ndata: {overloaded}\n\n");
+    let answer = world.stream(Dialect::Anthropic, RawReply::events(&[first, &error])).await.expect_status(200);
+    let last = events(&answer.text).pop().unwrap();
+    assert_eq!((&last["type"], &last["error"]["type"]), (&json!("error"), &json!("overloaded_error")), "{answer}");
+}
+
+#[tokio::test]
+async fn a_provider_that_echoes_the_key_hands_it_to_nobody() {
+    let world = world().await;
+    for dialect in ALL {
+        for (model, status) in
+            ALL.into_iter().flat_map(|of| [400, 404, 429, 500, 529].map(|status| (of.own_model(), status)))
+        {
+            for echo in [format!("Authorization: Bearer {KEY}"), KEY.to_uppercase(), KEY[..16].to_owned()] {
+                let body = format!(r#"{{"error":{{"type":"x","message":"you sent {echo}","code":"{echo}"}}}}"#);
+                let reply = RawReply::json(status, &body).with_header("x-ratelimit-echo", &echo);
+                world.upstream.answer(reply);
+                let answer = dialect.ask(&world.app, &world.key, model).send().await;
+                let headers = format!("{:?}", answer.headers);
+                for text in [&answer.text, &headers] {
+                    assert!(!text.to_lowercase().contains("zk8qp"), "{dialect:?} {model} {status}: {text}");
+                    assert!(!text.contains("0perat0r"), "{dialect:?} {model} {status}: {text}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The `OpenAPI` document as others read it: it passes an independent validator (PyPI `openapi-spec-validator`), and
+//! requests that another tool makes of it (PyPI `schemathesis`) are answered as it says, for a minute in all, with the
+//! credential of an administrator, of a user and of an API key.
+//!
+//! Python with the two packages is looked for in `.openapi` (`make openapi-tools`), then on the path. Where one is missing
+//! its test says on standard error that it skips, and nothing is ever downloaded here.
+
+#![expect(clippy::expect_used, reason = "a test that cannot go on fails")]
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use harness::TestApp;
+use serde_json::json;
+
+/// How long requests are made with each credential, in seconds.
+const SECONDS: &str = "20";
+
+/// What would take the ground from under the others: who has deleted their profile may do nothing any more.
+const LEFT_OUT: [&str; 1] = ["delete_profile"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ stands in the repository").to_owned()
+}
+
+/// A program of Python's: the project's own, or the one on the path.
+fn program(name: &str) -> PathBuf {
+    let own = root().join(".openapi/bin").join(name);
+    if own.exists() { own } else { name.into() }
+}
+
+/// Past the test harness, which shows what a passing test prints to nobody.
+fn skip(what: &str, because: &str) {
+    let text = format!("SKIPPED: {what}, since {because}. `make openapi-tools` installs it.\n");
+    std::io::stderr().write_all(text.as_bytes()).expect("standard error can be written to");
+}
+
+fn document() -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    let text = app::http::openapi::document().expect("the document");
+    file.write_all(text.as_bytes()).expect("it can be written");
+    file
+}
+
+#[test]
+fn the_document_is_valid() {
+    let document = document();
+    let python = if program("python").is_absolute() { program("python") } else { "python3".into() };
+    let script = root().join("tests/openapi/validate.py");
+    let Ok(output) = Command::new(python).arg(script).arg(document.path()).output() else {
+        return skip("the OpenAPI document was not validated", "there is no Python");
+    };
+    let told = String::from_utf8_lossy(&output.stdout);
+    if told.contains("\"missing\"") {
+        return skip("the OpenAPI document was not validated", "openapi-spec-validator is missing");
+    }
+    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_made_of_the_document_are_answered_as_it_says() {
+    let schemathesis = program("schemathesis");
+    if Command::new(&schemathesis).arg("--version").output().is_err() {
+        return skip("no requests were made of the OpenAPI document", "schemathesis is missing");
+    }
+    let app = TestApp::with(|settings| {
+        let limits = &mut settings.rate_limits;
+        for limit in [
+            &mut limits.logins_per_ip,
+            &mut limits.login_failures_per_account,
+            &mut limits.login_failures_before_delay,
+            &mut limits.refreshes_per_ip,
+            &mut limits.signups_per_ip,
+        ] {
+            *limit = 1_000_000;
+        }
+        limits.failures_per_ip = 1_000_000;
+    })
+    .await;
+    let (admin, ada) = (app.admin().await, app.signup("ada@example.com").await);
+    app.post("/api/users/me/plan").bearer(&ada).json(json!({ "plan_id": "gold" })).send().await.expect_status(200);
+    let permissions = ["users:read", "usage:check", "usage:write", "ai:chat", "plans:read"];
+    let key = json!({ "name": "k", "permissions": permissions });
+    let key = app.post("/api/keys").bearer(&ada).json(key).send().await.expect_status(201);
+    let credentials = [
+        ("an administrator", format!("Authorization: Bearer {}", admin.access_token)),
+        ("a user", format!("Authorization: Bearer {}", ada.access_token)),
+        ("a key", format!("Authorization: Bearer {}", key.text_at("/key"))),
+    ];
+    let document = document();
+    let folder = tempfile::tempdir().expect("a folder");
+    for (who, header) in credentials {
+        let mut command = Command::new(&schemathesis);
+        command.current_dir(folder.path()).arg("--config-file").arg(root().join("tests/openapi/schemathesis.toml"));
+        command.arg("run").arg(document.path());
+        command.args(["--url", &app.url(""), "--header", &header, "--max-time", SECONDS]);
+        command.args(["--phases", "examples,coverage,fuzzing", "--generation-deterministic", "--seed", "9"]);
+        command.args(["--workers", "2", "--no-color", "--warnings", "off", "--request-timeout", "20"]);
+        command.args(LEFT_OUT.iter().flat_map(|operation| ["--exclude-operation-id", operation]));
+        let output = tokio::task::spawn_blocking(move || command.output()).await.expect("it runs").expect("it starts");
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "with the credential of {who}:\n{told}");
+    }
+    app.stop().await;
+}

@@ -1,0 +1,47 @@
+//! Organizations outlive the profiles of their owners.
+
+use harness::TestDatabase;
+
+use crate::people::sign_up;
+
+/// Owner, and members with their roles.
+async fn standing(database: &TestDatabase) -> (Option<String>, String) {
+    database
+        .query_one(
+            "SELECT (SELECT u.name FROM organizations o JOIN users u ON u.id = o.owner_id),
+                (SELECT coalesce(string_agg(u.name || ' ' || m.role, ', ' ORDER BY u.name), '') FROM organization_members m JOIN users u ON u.id = m.user_id)",
+        )
+        .await
+}
+
+#[tokio::test]
+async fn the_next_owner_is_another_owner_else_an_admin_else_nobody_and_members_stay() {
+    for (members, owner, left) in [
+        (vec![("bob", "admin"), ("cid", "owner"), ("dan", "member")], Some("cid"), "bob admin, cid owner, dan member"),
+        (vec![("bob", "member"), ("cid", "admin"), ("dan", "admin")], Some("cid"), "bob member, cid owner, dan admin"),
+        (vec![("bob", "member"), ("cid", "viewer")], None, "bob member, cid viewer"),
+        (vec![], None, ""),
+    ] {
+        for deletion in ["DELETE FROM users WHERE id = '$1'", "DELETE FROM auth.users WHERE id = '$1'"] {
+            let database = TestDatabase::new().await;
+            let ann = sign_up(&database, "ann").await;
+            database.sql(&format!("INSERT INTO organizations (name, owner_id) VALUES ('acme', '{ann}')")).await;
+            database
+                .sql(&format!("INSERT INTO organization_members SELECT id, '{ann}', 'owner' FROM organizations"))
+                .await;
+            for (name, role) in &members {
+                let id = sign_up(&database, name).await;
+                database.sql(&format!("INSERT INTO organization_members SELECT id, '{id}', '{role}', clock_timestamp() FROM organizations")).await;
+            }
+            database.sql(&deletion.replace("$1", &ann.to_string())).await;
+            let (found_owner, found) = standing(&database).await;
+            assert_eq!((found_owner.as_deref(), found.as_str()), (owner, left), "{members:?}");
+            let audited: i64 = database
+                .query_scalar(
+                    "SELECT count(*) FROM audit_logs WHERE table_name = 'organizations' AND action = 'hand_over'",
+                )
+                .await;
+            assert_eq!(audited, 1);
+        }
+    }
+}
