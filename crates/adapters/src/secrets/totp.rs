@@ -91,7 +91,7 @@ fn code_at(secret: &[u8], step: i64) -> Result<String, SecretError> {
     let offset = usize::from(hash.last().copied().unwrap_or_default() & 0xF);
     let word = hash.get(offset..).and_then(|rest| rest.first_chunk::<4>()).copied().unwrap_or_default();
     let number = (u32::from_be_bytes(word) & 0x7FFF_FFFF) % 10_u32.pow(6);
-    Ok(format!("{number:0width$}", width = CODE_DIGITS))
+    Ok(format!("{number:0CODE_DIGITS$}"))
 }
 
 fn equal(one: &[u8], other: &[u8]) -> bool {

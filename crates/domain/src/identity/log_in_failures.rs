@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-const HOUR: Duration = Duration::from_secs(3_600);
+const HOUR: Duration = Duration::from_hours(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailureRule {
@@ -29,8 +29,8 @@ impl FailureRule {
         Self {
             free,
             first_wait: Duration::from_secs(1),
-            longest_wait: Duration::from_secs(900),
-            forgotten_after: Duration::from_secs(24 * 3_600),
+            longest_wait: Duration::from_mins(15),
+            forgotten_after: Duration::from_hours(24),
             per_hour,
         }
     }
