@@ -66,11 +66,16 @@ async fn requests_made_of_the_document_are_answered_as_it_says() {
     }
     let app = TestApp::with(|settings| {
         let limits = &mut settings.rate_limits;
-        for limit in [&mut limits.logins_per_ip, &mut limits.refreshes_per_ip, &mut limits.signups_per_ip] {
+        for limit in [
+            &mut limits.logins_per_ip,
+            &mut limits.login_failures_per_account,
+            &mut limits.login_failures_before_delay,
+            &mut limits.refreshes_per_ip,
+            &mut limits.signups_per_ip,
+        ] {
             *limit = 1_000_000;
         }
         limits.failures_per_ip = 1_000_000;
-        limits.login_failures_per_account = 1_000_000;
     })
     .await;
     let (admin, ada) = (app.admin().await, app.signup("ada@example.com").await);

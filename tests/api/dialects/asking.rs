@@ -110,9 +110,9 @@ impl Dialect {
         answer
     }
 
-    /// The shape of the dialect's error, with a status that has no word of its own.
+    /// The shape of a dialect's error, with a status that has no word of its own.
     #[track_caller]
-    pub fn expect_status_and_shape(self, answer: Answer, status: u16) -> Answer {
+    pub fn expect_status_and_shape(answer: Answer, status: u16) -> Answer {
         let answer = answer.expect_status(status);
         assert_eq!(answer.header("content-type"), Some("application/json"), "{answer}");
         assert!(answer.at("/error").is_object() && !answer.text_at("/error/message").is_empty(), "{answer}");

@@ -169,7 +169,7 @@ async fn refusals_keep_their_status_words_and_headers() {
             assert_eq!(answer.header("openai-organization"), None, "{answer}");
             // A page of a proxy is told in the dialect.
             let page = RawReply { status, ..RawReply::of("text/html", &[b"<html>nginx</html>"]) };
-            let told = dialect.expect_status_and_shape(world.ask(dialect, page).await, status);
+            let told = Dialect::expect_status_and_shape(world.ask(dialect, page).await, status);
             assert!(!told.text.contains("nginx"), "{told}");
         }
         for status in [401, 403] {

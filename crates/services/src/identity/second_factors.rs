@@ -114,6 +114,9 @@ impl AccountService {
 
     fn recovery_mark(&self, user_id: UserId, code: &str) -> String {
         let mark = self.secrets.mark(&format!("recovery code of {user_id}: {code}"));
-        mark.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+        mark.iter()
+            .flat_map(|byte| [byte >> 4, byte & 0xF])
+            .filter_map(|half| char::from_digit(half.into(), 16))
+            .collect()
     }
 }
