@@ -206,6 +206,8 @@ CREATE TABLE public.sessions (
     last_seen_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
     expires_at timestamp with time zone NOT NULL,
     revoked_at timestamp with time zone,
+    authenticated_at timestamp with time zone,
+    network_mark bytea,
     CONSTRAINT sessions_pkey PRIMARY KEY (id),
     CONSTRAINT fk_sessions_user FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE,
     CONSTRAINT check_session_kind CHECK (((kind)::text = ANY ((ARRAY['api'::character varying, 'web'::character varying])::text[])))
@@ -998,6 +1000,20 @@ CREATE TABLE public.address_digests (
 );
 ALTER TABLE public.address_digests ENABLE ROW LEVEL SECURITY;
 CREATE POLICY address_digests_service ON public.address_digests FOR ALL TO app_service USING (true) WITH CHECK (true);
+
+CREATE TABLE public.second_factors (
+    user_id uuid NOT NULL,
+    sealed_secret bytea NOT NULL,
+    confirmed_at timestamp with time zone,
+    last_step bigint,
+    recovery_marks text[] NOT NULL DEFAULT '{}'::text[],
+    created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    CONSTRAINT second_factors_pkey PRIMARY KEY (user_id),
+    CONSTRAINT fk_second_factors_user FOREIGN KEY (user_id) REFERENCES public.users(id) ON DELETE CASCADE,
+    CONSTRAINT check_recovery_marks CHECK ((cardinality(recovery_marks) <= 10))
+);
+ALTER TABLE public.second_factors ENABLE ROW LEVEL SECURITY;
+CREATE POLICY second_factors_service ON public.second_factors FOR ALL TO app_service USING (true) WITH CHECK (true);
 
 CREATE TABLE public.usage_totals (
     bucket timestamp with time zone NOT NULL,
@@ -2908,8 +2924,9 @@ GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.scheduled_plan_changes TO a
 GRANT SELECT (user_id, plan_id, effective_at, reason, requested_by, created_at) ON TABLE public.scheduled_plan_changes TO authenticated;
 GRANT SELECT ON TABLE public.scheduled_plan_changes TO readonly_user;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.sealed_usage TO app_service;
+GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.second_factors TO app_service;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.sessions TO app_service;
-GRANT SELECT (id, user_id, kind, user_agent, created_at, last_seen_at, expires_at, revoked_at) ON TABLE public.sessions TO authenticated;
+GRANT SELECT (id, user_id, kind, user_agent, created_at, last_seen_at, expires_at, revoked_at, authenticated_at, network_mark) ON TABLE public.sessions TO authenticated;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.signing_keys TO app_service;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.stripe_events TO app_service;
 GRANT INSERT, SELECT ON TABLE public.token_transactions TO app_service;
