@@ -59,13 +59,14 @@ impl LogIns {
     }
 
     pub(super) fn end(&self, attempt: Attempt, verdict: Verdict) {
+        let Attempt { pair, account, begun } = attempt;
         if verdict == Verdict::Wrong {
             return;
         }
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let Failures { pairs, accounts } = &mut *failures;
-        let (pair, account) = (pairs.entry(attempt.pair).or_default(), accounts.entry(attempt.account).or_default());
-        log_in_failures::take_back(pair, account, attempt.begun, verdict == Verdict::Right);
+        let (pair, account) = (pairs.entry(pair).or_default(), accounts.entry(account).or_default());
+        log_in_failures::take_back(pair, account, begun, verdict == Verdict::Right);
     }
 
     pub(super) fn sweep(&self, now: Instant) {
