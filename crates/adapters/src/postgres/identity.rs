@@ -92,7 +92,8 @@ impl IdentityRepository for PgUnitOfWork {
     }
 
     async fn lock_credentials(&mut self, user_id: UserId) -> Result<(), StoreError> {
-        let sql = "SELECT pg_advisory_xact_lock(hashtextextended('credentials ' || $1::uuid, 0))";
+        // A row that no other login may lock, unlike an advisory lock.
+        let sql = "SELECT FROM users WHERE id = $1 FOR NO KEY UPDATE";
         self.run(sql, [user_id.0.into()]).await.map(drop)
     }
 

@@ -116,7 +116,8 @@ fn bounds(settings: &Settings) -> anyhow::Result<Bounds> {
     info!(descriptors, connections = all, "connections are taken up to this bound");
     Ok(Bounds {
         all,
-        per_address: server.connections_per_address,
+        // One address never takes all that there is room for.
+        per_address: server.connections_per_address.min((all / 4).max(1)),
         exempt: networks(&server.trusted_proxies)?,
         timeouts: Timeouts {
             head: Duration::from_secs(server.head_timeout_seconds.max(1)),

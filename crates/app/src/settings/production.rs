@@ -16,7 +16,14 @@ const WELL_KNOWN: [&str; 4] =
     ["super-secret-jwt-token-with-at-least-32-characters-long", "secret", "changeme", "your-super-secret-jwt-token"];
 
 /// What people write where a secret belongs. The longer ones stand first, so that they are taken out whole.
-const WORDS: [&str; 24] = [
+const WORDS: [&str; 31] = [
+    "qwertyuiop",
+    "asdfghjkl",
+    "zxcvbnm",
+    "battery",
+    "correct",
+    "metrics",
+    "staple",
     "characters",
     "password",
     "passphrase",
@@ -76,6 +83,12 @@ pub fn check(settings: &Settings) -> anyhow::Result<()> {
     refuse_guessable("metrics.token", &settings.metrics.token)?;
     if settings.metrics.token.expose().is_some_and(|token| token.len() < METRICS_TOKEN_LENGTH) {
         bail!("metrics.token is shorter than {METRICS_TOKEN_LENGTH} characters");
+    }
+    let keys_of_tokens = settings.auth.supabase.jwks_url.as_str();
+    if keys_of_tokens.starts_with("http://") {
+        bail!(
+            "auth.supabase.jwks_url is plain http: whoever stands in between could give the keys that tokens are checked with"
+        );
     }
     check_proxies(&settings.server.trusted_proxies)?;
     check_providers(&settings.ai)

@@ -3,21 +3,24 @@
 //! Promises: what is granted covers what goes in, as far as anybody can say. A call that takes in what cannot be seen in it is
 //! held at its model's input window; where nobody knows that window, it is refused under a limit of tokens or of costs.
 //!
-//! A stream holds a first part of what may come out, and `course.rs` holds more as it grows; where the limits leave less than that
-//! part, all that they leave. The whole bound is held where the caller or the settings ask for it.
+//! A stream under limits holds all of its bound where that is at most half of what the limits leave, and else half of what they
+//! leave, at least the assumed first part. Its provider is told no more than is held, so that streams side by side, thinking
+//! that nobody sees included, never use more together than the limits allow. The whole bound is held, or the call refused, where
+//! the caller or the settings ask for that.
 //!
-//! Costs: one command of the lanes, and one more for each time that it is lowered.
+//! Costs: one command of the lanes, one more for each time that it is lowered, and one more for a stream whose bound is beyond the
+//! first part.
 
 use domain::entitlements::Reason;
 use domain::prices::{NanoUsd, PriceList};
-use domain::usage::KeyWindows;
+use domain::usage::{CallPhase, KeyWindows};
 use ports::ai::ProviderCall;
 
 use super::bounds::{Bounds, whole};
 use super::calls::Call;
 use super::errors::{CallError, KeyLimitReached};
 use super::service::{AiService, HeldCall, models};
-use crate::usage::commands::{Demanded, HoldAction, KeyRoom, UsageError};
+use crate::usage::commands::{Demanded, Growth, HoldAction, KeyRoom, UsageError};
 
 /// How often a call is lowered at most before it is refused: its room can shrink while it is asked for.
 const LOWERINGS: usize = 3;
@@ -43,15 +46,17 @@ impl AiService {
                     return Err(CallError::Unbounded(call.target.model.to_string()));
                 }
                 Ok(demanded) if demanded.hold.is_some() => {
-                    let told = told_what_can_be_paid(call, &bounds, &demanded, &calls, &prices);
                     let of_use = bounds.of_use().min(bounds.output_most);
-                    if told.output_most < of_use {
+                    let wanted = output_of_room(call, &bounds, &demanded, &calls, &prices);
+                    if wanted < of_use {
                         self.give_back(call, &demanded).await;
                         let needed = bounds.grown_to(of_use);
                         let cost = self.max_cost(call, &needed, &calls, &prices, now).await?;
                         return Err(too_little_room(&demanded, cost.zip(demand_cost), &bounds, &needed));
                     }
-                    let bounds = told;
+                    let wanted = bounds.grown_to(wanted);
+                    let cost = self.max_cost(call, &wanted, &calls, &prices, now).await?;
+                    let bounds = self.hold_more(call, &demanded, bounds, wanted, cost).await;
                     for call in &mut calls {
                         call.max_output_tokens = bounds.told();
                     }
@@ -79,6 +84,42 @@ impl AiService {
         }
     }
 
+    /// Holds what a stream is told beyond its first part. Where that is refused meanwhile, the first part is all.
+    async fn hold_more(
+        &self,
+        call: &Call,
+        demanded: &Demanded,
+        bounds: Bounds,
+        wanted: Bounds,
+        cost: Option<NanoUsd>,
+    ) -> Bounds {
+        let is_limited = demanded.tokens.held > 0 || call.asking.budgets.limit_growth();
+        if !is_limited || wanted.output <= bounds.output {
+            let held = bounds.output;
+            return if is_limited { bounds.capped(held) } else { bounds };
+        }
+        let growth = Growth {
+            tokens: wanted.tokens(),
+            cost: cost.map_or(0, |cost| cost.0),
+            budgets: call.asking.budgets.clone(),
+        };
+        let action = HoldAction::Mark {
+            phase: CallPhase::Reserved,
+            provider: call.target.provider,
+            model: call.target.model.clone(),
+            delivered_tokens: 0,
+            growth: Some(growth),
+            ttl: self.parts.settings.hold_ttl,
+        };
+        let changed = match demanded.hold {
+            Some(hold) => self.change(hold.id, call.asking.user_id, action).await,
+            None => return bounds,
+        };
+        let held = if changed.is_ok_and(|changed| changed.decision.allowed) { wanted } else { bounds };
+        let output = held.output;
+        held.capped(output)
+    }
+
     /// How many tokens go into a call at most, where that is known of all models that may answer.
     pub(super) async fn window(&self, call: &Call, calls: &[ProviderCall]) -> Result<Option<u64>, CallError> {
         let mut widest = call.target.max_input_tokens;
@@ -99,31 +140,31 @@ impl AiService {
     }
 }
 
-/// A stream whose bound is asked for is told no more than there is room for, so that it cannot use more than the limits allow
-/// before anybody has seen it. One without a bound is cut where no more can be held.
-fn told_what_can_be_paid(
+/// How much output a call that holds a first part of it may hold in all: its bound, or half of what the limits leave, and more of
+/// that where half is of no use.
+fn output_of_room(
     call: &Call,
     bounds: &Bounds,
     demanded: &Demanded,
     calls: &[ProviderCall],
     prices: &PriceList,
-) -> Bounds {
-    if call.output.asked.is_none() || bounds.output >= bounds.output_most {
-        return bounds.clone();
-    }
+) -> u64 {
     let at_hand = &demanded.tokens;
     let balance = (at_hand.held > 0).then_some(at_hand.available);
     let tokens = at_hand.key_tokens.map(|room| room.left).into_iter().chain(balance).min();
-    let beside = |more: i64| bounds.output.saturating_add(u64::try_from(more).unwrap_or_default());
-    let by_tokens = tokens.map_or(u64::MAX, beside);
-    let by_cost = at_hand.key_cost.map_or(u64::MAX, |KeyRoom { left: more, .. }| {
-        let models: Vec<_> = models(calls).collect();
-        let at = demanded.decision.as_of;
-        let held = bounds.cost(call, models.iter().copied(), prices, at).map_or(0, |cost| cost.0);
-        let room = NanoUsd(held.saturating_add(more));
-        bounds.grown_to(bounds.output_most).output_for(call, &models, room, prices, at)
-    });
-    bounds.clone().capped(by_tokens.min(by_cost))
+    let with_part = |divisor: i64| {
+        let by_tokens = tokens
+            .map_or(u64::MAX, |left| bounds.output.saturating_add(u64::try_from(left / divisor).unwrap_or_default()));
+        let by_cost = at_hand.key_cost.map_or(u64::MAX, |KeyRoom { left, .. }| {
+            let models: Vec<_> = models(calls).collect();
+            let at = demanded.decision.as_of;
+            let held = bounds.cost(call, models.iter().copied(), prices, at).map_or(0, |cost| cost.0);
+            let room = NanoUsd(held.saturating_add(left / divisor));
+            bounds.grown_to(bounds.output_most).output_for(call, &models, room, prices, at)
+        });
+        by_tokens.min(by_cost).max(bounds.output).min(bounds.output_most)
+    };
+    with_part(2).max(bounds.of_use().min(with_part(1)))
 }
 
 /// The limit that leaves a call that was held less than what would be of use to it; `costs` are those of what it needs and of what

@@ -72,8 +72,12 @@ pub fn says_true(body: &Value, name: &str) -> bool {
 /// A number of tokens or of answers, also where it is written as a fraction, which counts upwards. `None` for what is
 /// no number from 0 on: then nobody knows a bound.
 pub fn bound(value: Option<&Value>) -> Option<u64> {
-    let number = value?.as_number()?;
-    let whole = number.as_u64().or_else(|| number.as_f64().and_then(rounded_up));
+    let whole = match value? {
+        Value::Number(number) => number.as_u64().or_else(|| number.as_f64().and_then(rounded_up)),
+        // Google takes numbers as text, and others may.
+        Value::String(text) => text.trim().parse().ok().or_else(|| text.trim().parse().ok().and_then(rounded_up)),
+        _ => None,
+    };
     whole.map(|bound| bound.min(TOKENS_MAX))
 }
 
@@ -86,9 +90,12 @@ fn rounded_up(number: f64) -> Option<u64> {
     (number >= 0.0).then(|| number.ceil() as u64)
 }
 
-/// How many answers are asked for: one, unless a number says more.
+/// How many answers a provider gives at most: OpenAI's bound of `n`.
+const ANSWERS_MAX: u64 = 128;
+
+/// How many answers are asked for: one where nothing is said, and the most where what is said is not understood.
 pub fn answers(value: Option<&Value>) -> u64 {
-    bound(value).unwrap_or(1).max(1)
+    value.filter(|value| !value.is_null()).map_or(1, |value| bound(Some(value)).unwrap_or(ANSWERS_MAX).max(1))
 }
 
 /// A list with something in it.
@@ -115,12 +122,15 @@ mod tests {
             (json!(u64::MAX), Some(TOKENS_MAX)),
             (json!(-1), None),
             (json!(-0.5), None),
-            (json!("10"), None),
+            (json!("10"), Some(10)),
+            (json!(" 8.5"), Some(9)),
+            (json!("many"), None),
             (json!([10]), None),
             (json!(null), None),
         ] {
             assert_eq!(bound(Some(&value)), expected, "{value}");
-            assert_eq!(answers(Some(&value)), expected.unwrap_or(1).max(1), "{value}");
+            let of_nothing = if value.is_null() { 1 } else { ANSWERS_MAX };
+            assert_eq!(answers(Some(&value)), expected.unwrap_or(of_nothing).max(1), "{value}");
         }
         assert_eq!((bound(None), answers(None)), (None, 1));
     }

@@ -63,9 +63,11 @@ pub fn refers(part: &Value) -> bool {
     }
 }
 
-/// The items of a field, where it is a list.
+/// The items of a field: of a list, or one that stands alone, which some providers read as a list of one.
 pub fn items<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
-    value.get(name).and_then(Value::as_array).into_iter().flatten()
+    let field = value.get(name);
+    let alone = field.filter(|field| field.is_object());
+    field.and_then(Value::as_array).into_iter().flatten().chain(alone)
 }
 
 /// A field that is text.

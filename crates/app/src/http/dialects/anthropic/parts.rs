@@ -8,7 +8,7 @@ use crate::http::dialects::sizing::{items, refers, says, text};
 /// How often a tool of the provider's may be called where the call does not say.
 const TOOL_CALLS: u64 = 5;
 /// Tools of Anthropic's that run at the caller's side.
-const AT_THE_CALLERS: [&str; 5] = ["custom", "bash_", "text_editor_", "computer_", "memory_"];
+const AT_THE_CALLERS: [&str; 4] = ["bash_", "text_editor_", "computer_", "memory_"];
 
 pub fn find<'a>(body: &'a Value, found: &mut Found<'a>) {
     for block in items(body, "system") {
@@ -48,9 +48,6 @@ fn read_block<'a>(block: &'a Value, found: &mut Found<'a>) {
     for nested in items(inner, "content") {
         read_block(nested, found);
     }
-    if let Some(nested @ Value::Object(_)) = inner.get("content") {
-        read_block(nested, found);
-    }
 }
 
 fn read_image<'a>(block: &'a Value, found: &mut Found<'a>) {
@@ -74,7 +71,7 @@ fn read_document<'a>(block: &'a Value, found: &mut Found<'a>) {
 /// A tool that does not surely run at the caller's side runs at the provider's, and brings in what nobody sees.
 fn read_tool(tool: &Value, found: &mut Found<'_>) {
     let kind = text(tool, "type").unwrap_or("custom");
-    if AT_THE_CALLERS.iter().any(|prefix| kind.starts_with(prefix)) {
+    if kind == "custom" || AT_THE_CALLERS.iter().any(|prefix| kind.starts_with(prefix)) {
         return;
     }
     found.unseen();

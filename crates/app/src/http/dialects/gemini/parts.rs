@@ -74,12 +74,13 @@ fn read_part<'a>(part: &'a Value, found: &mut Found<'a>) {
     if let Some(inline) = either(part, "inlineData", "inline_data") {
         let media_type = text(inline, "mimeType").or_else(|| text(inline, "mime_type")).unwrap_or_default();
         let data = text(inline, "data").unwrap_or_default();
-        return found.inline(media_type, data);
+        found.inline(media_type, data);
     }
     if let Some(answer) = either(part, "functionResponse", "function_response") {
-        return read_content(answer, found);
+        read_content(answer, found);
     }
-    let stands_whole = IN_THE_PART.iter().any(|name| says(part, name));
+    let stands_whole =
+        says(part, "inlineData") || says(part, "inline_data") || IN_THE_PART.iter().any(|name| says(part, name));
     if says(part, "fileData") || says(part, "file_data") || (!stands_whole && refers(part)) {
         found.unseen_document();
     }

@@ -14,7 +14,8 @@ pub fn read(body: &Value) -> Result<Asked, Problem> {
     let answers = answers(body.get("n"));
     let include_usage = present(body, "stream_options").is_some_and(|options| says_true(options, "include_usage"));
     let form = if says_true(body, "stream") { Form::Stream(Framing::ServerSentEvents) } else { Form::Whole };
-    let most = bound(body.get("max_completion_tokens")).or_else(|| bound(body.get("max_tokens")));
+    // Both go on as they came, and which one counts is the provider's to say.
+    let most = bound(body.get("max_completion_tokens")).max(bound(body.get("max_tokens")));
     Ok(Asked { model: model(body)?, form, include_usage, max_output_tokens: most, answers, tier: tier(body) })
 }
 

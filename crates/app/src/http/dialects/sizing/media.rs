@@ -150,6 +150,8 @@ impl<'a> Found<'a> {
         let found = format_of(data).filter(|found| fits(kind, *found));
         self.taken.add(whole, if found.is_some() { Class::Medium } else { Class::Opaque });
         let tokens = |characters: usize| u64::try_from(data.len().div_ceil(characters)).unwrap_or(u64::MAX);
+        // How long packed sound or film lasts cannot be told from its size.
+        self.size.is_unseen |= matches!(found, Some(Kind::Sound | Kind::Film));
         self.size.add_media(match found {
             Some(Kind::Picture) => tokens(OF_A_PICTURE).saturating_sub(PICTURE),
             Some(Kind::Sound | Kind::Film) => tokens(OF_SOUND),
