@@ -8,16 +8,6 @@ LEFT JOIN pg_catalog.pg_class p ON p.oid = i.inhparent
 WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relrowsecurity
   AND coalesce(p.relname, c.relname) = ANY ({tables})
 
--- @ policies
-SELECT CASE WHEN o.policyname IS NULL THEN 'error' ELSE 'warning' END, CASE WHEN o.policyname IS NULL THEN 'MISSING_POLICY' ELSE 'FOREIGN_POLICY' END,
-    coalesce(ours.tab, o.tablename) || ':' || coalesce(ours.pol, o.policyname),
-    CASE WHEN o.policyname IS NULL THEN 'the policy is not there: run repair' ELSE 'a policy on our table that is not of this schema' END
-FROM unnest({policy_tables}, {policy_names}) AS ours (tab, pol)
-FULL JOIN (
-    SELECT tablename::text, policyname::text FROM pg_catalog.pg_policies WHERE schemaname = 'public' AND tablename = ANY ({tables})
-) o ON o.tablename = ours.tab AND o.policyname = ours.pol
-WHERE o.policyname IS NULL OR ours.pol IS NULL
-
 -- @ functions that take nothing from their callers' path
 SELECT 'error', 'DEFINER_SEARCH_PATH', p.oid::regprocedure::text, 'a function of ours without SET search_path = pg_catalog, pg_temp: run repair'
 FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
@@ -69,6 +59,47 @@ SELECT 'error', 'EXCESS_MEMBERSHIP', u.rolname::text, 'is a member of ' || g.rol
 FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid JOIN pg_catalog.pg_roles u ON u.oid = m.member
 WHERE u.rolname IN ('app_user', 'app_service', 'readonly_user', 'anon', 'authenticated')
   AND NOT (u.rolname = 'app_user' AND g.rolname IN ('authenticated', 'app_service'))
+
+-- @ who may become the service
+-- The migrating logins of this cluster are members, and who made a role has been told to be by Postgres, without SET.
+SELECT 'error', 'EXCESS_MEMBERSHIP', u.rolname::text, 'is a member of ' || g.rolname || ' and may act as the service: run repair, or REVOKE ' || g.rolname || ' FROM ' || u.rolname
+FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid JOIN pg_catalog.pg_roles u ON u.oid = m.member
+WHERE g.rolname IN ('app_service', 'app_user') AND NOT (u.rolname = 'app_user' AND NOT m.admin_option)
+  AND NOT u.rolsuper AND NOT u.rolcreaterole AND u.rolname <> ALL (ARRAY['app_service', 'readonly_user', 'anon', 'authenticated', session_user::text, current_user::text])
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_database d WHERE d.datdba = u.oid)
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = 'public.users'::regclass AND c.relowner = u.oid)
+
+-- @ rights on the schema
+SELECT CASE WHEN x.grantee = 0 OR r.rolname = ANY ({roles}) THEN 'error' ELSE 'warning' END, 'EXCESS_RIGHT', coalesce(r.rolname::text, 'PUBLIC') || ' CREATE schema public',
+    'may make objects beside ours: REVOKE CREATE ON SCHEMA public FROM ' || coalesce(r.rolname::text, 'PUBLIC')
+FROM pg_catalog.pg_namespace n CROSS JOIN LATERAL aclexplode(n.nspacl) x LEFT JOIN pg_catalog.pg_roles r ON r.oid = x.grantee
+WHERE n.nspname = 'public' AND x.privilege_type = 'CREATE' AND x.grantee <> n.nspowner
+  AND NOT coalesce(r.rolsuper OR pg_catalog.pg_has_role(session_user, r.oid, 'MEMBER') AND r.rolname <> ALL ({roles}) OR r.rolname = 'pg_database_owner', false)
+UNION ALL
+SELECT 'error', 'MISSING_RIGHT', n.name || ' USAGE schema public', 'reaches nothing of ours: run repair'
+FROM unnest({roles}) AS n (name) JOIN pg_catalog.pg_roles r ON r.rolname = n.name WHERE NOT has_schema_privilege(r.oid, 'public', 'USAGE')
+
+-- @ rights on the database
+SELECT 'error', 'EXCESS_RIGHT', coalesce(r.rolname::text, 'PUBLIC') || ' ' || x.privilege_type || ' database', 'run repair, or REVOKE ' || x.privilege_type || ' ON DATABASE ' || d.datname || ' FROM ' || coalesce(r.rolname::text, 'PUBLIC')
+FROM pg_catalog.pg_database d CROSS JOIN LATERAL aclexplode(d.datacl) x LEFT JOIN pg_catalog.pg_roles r ON r.oid = x.grantee
+WHERE d.datname = current_database() AND x.grantee <> d.datdba AND (x.grantee = 0 AND x.privilege_type = 'CREATE' OR r.rolname = ANY ({roles}) AND (x.privilege_type <> 'CONNECT' OR x.is_grantable) AND NOT {provider})
+UNION ALL
+SELECT 'error', 'MISSING_RIGHT', n.name || ' CONNECT database', 'cannot connect: run repair'
+FROM unnest(ARRAY['app_user', 'readonly_user']) AS n (name) JOIN pg_catalog.pg_roles r ON r.rolname = n.name WHERE NOT has_database_privilege(r.oid, current_database(), 'CONNECT')
+
+-- @ what new objects would be given
+-- Supabase gives new objects to its roles; each step and each month closes its own.
+SELECT 'error', 'DEFAULT_RIGHT', coalesce(r.rolname::text, 'PUBLIC') || ' ' || x.privilege_type || ' on new objects of the kind ' || a.defaclobjtype, 'is given by default privileges of ' || pg_catalog.pg_get_userbyid(a.defaclrole) || ': run repair'
+FROM pg_catalog.pg_default_acl a CROSS JOIN LATERAL aclexplode(a.defaclacl) x LEFT JOIN pg_catalog.pg_roles r ON r.oid = x.grantee
+WHERE NOT {provider} AND a.defaclrole = (SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = 'public.users'::regclass)
+  AND (a.defaclnamespace = 0 OR a.defaclnamespace = 'public'::regnamespace) AND x.grantee <> a.defaclrole
+  AND NOT (x.grantee = 0 AND a.defaclnamespace = 0 AND a.defaclobjtype IN ('f', 'T'))
+
+-- @ settings that silence triggers and policies
+SELECT 'error', 'ROLE_SETTING', coalesce(nullif(s.setrole, 0)::regrole::text, 'every role'), 'has ' || c.setting || ', which silences triggers: ALTER ROLE or ALTER DATABASE .. RESET it'
+FROM pg_catalog.pg_db_role_setting s CROSS JOIN LATERAL unnest(s.setconfig) AS c (setting)
+WHERE (s.setdatabase = 0 OR s.setdatabase = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database()))
+  AND c.setting ~ '^session_replication_role=(replica|local)'
 
 -- @ login
 SELECT 'warning', 'LOGIN_CLOSED', r.rolname::text, 'may not log in, and the service logs in with it: run up, or ALTER ROLE app_user LOGIN'
