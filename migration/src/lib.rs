@@ -39,6 +39,7 @@ mod m20261201_000022_totals_and_proofs;
 mod m20261201_000023_indexes_of_lists;
 mod m20261201_000024_organizations_outlive_owners;
 mod m20261201_000026_books_outlive_the_person;
+mod m20261201_000027_heads_of_ledgers;
 mod m20261201_000029_answers_left_behind;
 mod objects;
 mod record;

@@ -153,7 +153,8 @@ fn with_word(text: &str, word: &str, other: &str) -> String {
     while let Some(at) = rest.find(word) {
         let (before, from) = rest.split_at(at);
         let (found, after) = from.split_at(word.len());
-        let is_whole = !written_tail(&written, before).is_some_and(is_inside) && !after.chars().next().is_some_and(is_inside);
+        let is_whole =
+            !written_tail(&written, before).is_some_and(is_inside) && !after.chars().next().is_some_and(is_inside);
         written.push_str(before);
         written.push_str(if is_whole { other } else { found });
         rest = after;
@@ -176,7 +177,8 @@ async fn facts<C: ConnectionTrait>(connection: &C, schema: &str, auth: &str, bui
          WHERE c.relkind IN ('r', 'p') AND ((n.nspname = '{schema}' AND coalesce(p.relname, c.relname) = ANY ({tables})) \
            OR ({builtin} AND n.nspname = '{auth}' AND c.relname = 'users')))"
     );
-    let owner = format!("(SELECT x.relowner FROM pg_catalog.pg_class x WHERE x.oid = '{schema}.{LOCKS}'::pg_catalog.regclass)");
+    let owner =
+        format!("(SELECT x.relowner FROM pg_catalog.pg_class x WHERE x.oid = '{schema}.{LOCKS}'::pg_catalog.regclass)");
     let mut facts = Vec::new();
     for (kind, query) in replaceable::sections(FACTS) {
         let query = query

@@ -3,15 +3,15 @@
 -- schema {schema}. Objects of partitions have no names here: Postgres chooses those by the order of the steps.
 
 -- @ TABLE
-SELECT o.name AS subject, concat_ws(', ', 'kind ' || o.relkind, 'persistence ' || o.relpersistence, CASE WHEN o.relforcerowsecurity THEN 'row-level security is forced' END,
-    'options ' || (SELECT string_agg(x, ' ' ORDER BY x) FROM unnest(o.reloptions) x), 'replica identity ' || o.relreplident,
+SELECT o.name AS subject, concat_ws(', ', 'kind ' || o.relkind::text, 'persistence ' || o.relpersistence::text, CASE WHEN o.relforcerowsecurity THEN 'row-level security is forced' END,
+    'options ' || (SELECT string_agg(x, ' ' ORDER BY x) FROM unnest(o.reloptions) x), 'replica identity ' || o.relreplident::text,
     'of ' || o.parent, pg_catalog.pg_get_expr(o.relpartbound, o.oid), CASE WHEN o.relowner <> {owner} THEN 'owner ' || pg_catalog.pg_get_userbyid(o.relowner) END) AS value,
     format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY', o.name) AS make
 FROM {relations} o
 
 -- @ COLUMN
 SELECT o.name || '.' || a.attname AS subject, concat_ws(' ', pg_catalog.format_type(a.atttypid, a.atttypmod), CASE WHEN a.attnotnull THEN 'NOT NULL' END,
-    'DEFAULT ' || pg_catalog.pg_get_expr(d.adbin, d.adrelid), 'identity ' || nullif(a.attidentity, ''), 'generated ' || nullif(a.attgenerated, ''),
+    'DEFAULT ' || pg_catalog.pg_get_expr(d.adbin, d.adrelid), 'identity ' || nullif(a.attidentity::text, ''), 'generated ' || nullif(a.attgenerated::text, ''),
     (SELECT 'COLLATE ' || l.collname FROM pg_catalog.pg_collation l WHERE l.oid = a.attcollation)) AS value,
     CASE WHEN NOT o.relispartition AND a.attidentity = '' AND a.attgenerated = '' THEN
         format('ALTER TABLE %1$s ALTER COLUMN %2$I %3$s, ALTER COLUMN %2$I %4$s NOT NULL', o.name, a.attname,
@@ -37,16 +37,16 @@ FROM {relations} o JOIN pg_catalog.pg_constraint k ON k.conrelid = o.oid AND k.c
 ORDER BY strpos('pucxf', k.contype::text)
 
 -- @ TRIGGER
-SELECT o.name || ':' || t.tgname AS subject, pg_catalog.pg_get_triggerdef(t.oid) || CASE t.tgenabled WHEN 'O' THEN '' WHEN 'D' THEN ', disabled' ELSE ', enabled as ' || t.tgenabled END AS value,
+SELECT o.name || ':' || t.tgname AS subject, pg_catalog.pg_get_triggerdef(t.oid) || CASE t.tgenabled WHEN 'O' THEN '' WHEN 'D' THEN ', disabled' ELSE ', enabled as ' || t.tgenabled::text END AS value,
     CASE WHEN t.tgparentid = 0 THEN format('ALTER TABLE %s ENABLE TRIGGER %I', o.name, t.tgname) END AS make
 FROM {relations} o JOIN pg_catalog.pg_trigger t ON t.tgrelid = o.oid AND NOT t.tgisinternal
 
 -- @ RULE
-SELECT o.name || ':' || r.rulename AS subject, r.ev_enabled || ' ' || pg_catalog.pg_get_ruledef(r.oid) AS value, NULL::text AS make
+SELECT o.name || ':' || r.rulename AS subject, r.ev_enabled::text || ' ' || pg_catalog.pg_get_ruledef(r.oid) AS value, NULL::text AS make
 FROM {relations} o JOIN pg_catalog.pg_rewrite r ON r.ev_class = o.oid
 
 -- @ POLICY
-SELECT o.name || ':' || p.polname AS subject, concat_ws(' ', CASE WHEN p.polpermissive THEN 'permissive' ELSE 'restrictive' END, 'for ' || p.polcmd, 'to ' || (
+SELECT o.name || ':' || p.polname AS subject, concat_ws(' ', CASE WHEN p.polpermissive THEN 'permissive' ELSE 'restrictive' END, 'for ' || p.polcmd::text, 'to ' || (
         SELECT string_agg(CASE WHEN r = 0 THEN 'PUBLIC' ELSE pg_catalog.pg_get_userbyid(r) END, ', ' ORDER BY pg_catalog.pg_get_userbyid(r)) FROM unnest(p.polroles) r),
     'USING ' || pg_catalog.pg_get_expr(p.polqual, p.polrelid), 'CHECK ' || pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid)) AS value, NULL::text AS make
 FROM {relations} o JOIN pg_catalog.pg_policy p ON p.polrelid = o.oid
@@ -70,7 +70,7 @@ WHERE p.prokind = 'f' AND ((p.pronamespace = '{schema}'::pg_catalog.regnamespace
 SELECT '{schema}.' || c.relname AS subject, concat_ws(' ', c.relkind, (
         SELECT string_agg(x.option_name || '=' || CASE WHEN x.option_name IN ('security_invoker', 'security_barrier') THEN x.option_value::pg_catalog.bool::text ELSE x.option_value END, ' ' ORDER BY x.option_name)
         FROM pg_catalog.pg_options_to_table(c.reloptions) x),
-    (SELECT string_agg(r.rulename || ' ' || r.ev_enabled, ' ' ORDER BY r.rulename) FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid),
+    (SELECT string_agg(r.rulename || ' ' || r.ev_enabled::text, ' ' ORDER BY r.rulename) FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid),
     (SELECT string_agg(t.tgname, ' ' ORDER BY t.tgname) FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid),
     (SELECT string_agg(a.attname || ' DEFAULT ' || pg_catalog.pg_get_expr(d.adbin, d.adrelid), ' ' ORDER BY a.attnum) FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum WHERE d.adrelid = c.oid),
     CASE WHEN c.relowner <> {owner} THEN 'owner ' || pg_catalog.pg_get_userbyid(c.relowner) END, pg_catalog.pg_get_viewdef(c.oid)) AS value,

@@ -15,9 +15,7 @@ use crate::replaceable;
 /// The roles that the texts speak of.
 pub const ROLES: [&str; 6] = ["anon", "authenticated", "service_role", "app_service", "app_user", "readonly_user"];
 
-pub async fn found_and_meant(
-    connection: &DatabaseConnection,
-) -> anyhow::Result<(BTreeSet<String>, BTreeSet<String>)> {
+pub async fn found_and_meant(connection: &DatabaseConnection) -> anyhow::Result<(BTreeSet<String>, BTreeSet<String>)> {
     let builtin = auth_is_ours(connection).await?;
     let transaction = connection.begin().await?;
     transaction.execute_unprepared("SET LOCAL lock_timeout = '5s'").await?;

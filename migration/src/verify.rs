@@ -145,7 +145,10 @@ async fn compare_rights(connection: &DatabaseConnection) -> anyhow::Result<Vec<F
 async fn compare_objects(connection: &DatabaseConnection, known: &[Finding]) -> anyhow::Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for difference in reference::differences(connection).await? {
-        if known.iter().any(|other| other.subject == difference.subject && OBJECT_CHECKS.contains(&other.finding.as_str())) {
+        if known
+            .iter()
+            .any(|other| other.subject == difference.subject && OBJECT_CHECKS.contains(&other.finding.as_str()))
+        {
             continue;
         }
         let (word, severity) = match difference.state {

@@ -89,7 +89,7 @@ FROM unnest(ARRAY['app_user', 'readonly_user']) AS n (name) JOIN pg_catalog.pg_r
 
 -- @ what new objects would be given
 -- Supabase gives new objects to its roles; each step and each month closes its own.
-SELECT 'error', 'DEFAULT_RIGHT', coalesce(r.rolname::text, 'PUBLIC') || ' ' || x.privilege_type || ' on new objects of the kind ' || a.defaclobjtype, 'is given by default privileges of ' || pg_catalog.pg_get_userbyid(a.defaclrole) || ': run repair'
+SELECT 'error', 'DEFAULT_RIGHT', coalesce(r.rolname::text, 'PUBLIC') || ' ' || x.privilege_type || ' on new objects of the kind ' || a.defaclobjtype::text, 'is given by default privileges of ' || pg_catalog.pg_get_userbyid(a.defaclrole) || ': run repair'
 FROM pg_catalog.pg_default_acl a CROSS JOIN LATERAL aclexplode(a.defaclacl) x LEFT JOIN pg_catalog.pg_roles r ON r.oid = x.grantee
 WHERE NOT {provider} AND a.defaclrole = (SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = 'public.users'::regclass)
   AND (a.defaclnamespace = 0 OR a.defaclnamespace = 'public'::regnamespace) AND x.grantee <> a.defaclrole
@@ -153,3 +153,65 @@ FROM (SELECT 'usage_events_default' AS name WHERE EXISTS (SELECT FROM public.usa
 
 -- @ integrity of the rows
 SELECT 'error', f.finding, f.subject, f.detail FROM public.integrity_findings() f
+
+-- @ sums before the last two days, where their events are still there
+SELECT 'error', 'ROLLUP_MISMATCH', coalesce(r.user_id, e.user_id) || ':' || coalesce(r.feature_id, e.feature_id),
+    'the hour from ' || coalesce(r.bucket, e.bucket) || ', ' || coalesce(r.period, e.period) || ', says ' || coalesce(r.amount, 0) || ' in ' || coalesce(r.events, 0)
+        || ' events; they sum to ' || coalesce(e.amount, 0) || ' and are ' || coalesce(e.events, 0)
+FROM (
+    SELECT s.* FROM public.usage_rollups s JOIN public.rollup_watermarks w ON w.name = 'usage_events'
+    WHERE s.bucket < coalesce(w.final_at, w.reached_at) - interval '48 hours'
+) r
+FULL JOIN (
+    SELECT v.user_id, v.feature_id, v.period, v.period_start, date_trunc('hour', v.created_at, 'UTC') AS bucket,
+        sum(v.amount) AS amount, sum(v.overage) AS overage, count(*) AS events
+    FROM public.usage_events v JOIN public.rollup_watermarks w ON w.name = 'usage_events'
+    WHERE v.created_at < coalesce(w.final_at, w.reached_at) - interval '48 hours' GROUP BY 1, 2, 3, 4, 5
+) e ON e.user_id = r.user_id AND e.feature_id = r.feature_id AND e.period = r.period AND e.period_start = r.period_start AND e.bucket = r.bucket
+WHERE (r.amount, r.overage, r.events) IS DISTINCT FROM (e.amount, e.overage, e.events)
+  AND (e.user_id IS NOT NULL OR date_trunc('month', r.bucket, 'UTC') IN (SELECT m.month_start FROM public.usage_months() m))
+LIMIT 1000
+
+-- @ sums of everybody
+SELECT 'error', 'TOTAL_MISMATCH', coalesce(t.feature_id, r.feature_id)::text,
+    'the hour from ' || coalesce(t.bucket, r.bucket) || ' of everybody says ' || coalesce(t.amount, 0) || ' in ' || coalesce(t.events, 0)
+        || ' events; the users'' sums come to ' || coalesce(r.amount, 0) || ' in ' || coalesce(r.events, 0)
+FROM public.usage_totals t
+FULL JOIN (
+    SELECT s.bucket, s.feature_id, s.period, s.period_start, sum(s.amount) AS amount, sum(s.overage) AS overage, sum(s.events) AS events
+    FROM public.usage_rollups s GROUP BY 1, 2, 3, 4
+) r ON r.bucket = t.bucket AND r.feature_id = t.feature_id AND r.period = t.period AND r.period_start = t.period_start
+WHERE (coalesce(t.amount, 0), coalesce(t.overage, 0), coalesce(t.events, 0)) IS DISTINCT FROM (coalesce(r.amount, 0), coalesce(r.overage, 0), coalesce(r.events, 0))
+LIMIT 1000
+
+-- @ AI calls and their sums
+-- Logs may come late for a day after an hour was summed; none goes before its month is dropped.
+SELECT 'error', 'AI_TOTAL_MISMATCH', coalesce(t.provider, l.provider) || ':' || coalesce(t.model, l.model),
+    'the hour from ' || coalesce(t.bucket, l.bucket) || ' was summed with ' || coalesce(t.requests, 0) || ' calls for ' || coalesce(t.cost_nano_usd, 0)
+        || ' nano-dollars; its logs are ' || coalesce(l.requests, 0) || ' for ' || coalesce(l.cost_nano_usd, 0)
+FROM public.ai_usage_totals t
+FULL JOIN (
+    SELECT date_trunc('hour', g.created_at, 'UTC') AS bucket, g.provider, coalesce(g.model, '') AS model, count(*) AS requests, sum(g.cost_nano_usd) AS cost_nano_usd
+    FROM public.ai_usage_logs g GROUP BY 1, 2, 3
+) l ON l.bucket = t.bucket AND l.provider = t.provider AND l.model = t.model
+JOIN public.rollup_watermarks w ON w.name = 'ai_usage_logs' AND coalesce(t.bucket, l.bucket) < w.reached_at
+WHERE (l.bucket IS NOT NULL OR to_regclass('public.ai_usage_logs_' || to_char(t.bucket AT TIME ZONE 'UTC', 'YYYY_MM')) IS NOT NULL)
+  AND (coalesce(t.requests, 0) > coalesce(l.requests, 0) OR coalesce(t.cost_nano_usd, 0) > coalesce(l.cost_nano_usd, 0)
+    OR coalesce(t.bucket, l.bucket) < w.reached_at - interval '24 hours'
+        AND (t.requests, t.cost_nano_usd) IS DISTINCT FROM (l.requests::bigint, l.cost_nano_usd))
+LIMIT 1000
+
+-- @ windows of keys and the calls of their month
+-- A call counts in the month in which it began, and is written down minutes later. What was called before this check came is left out.
+SELECT 'error', 'KEY_WINDOW_MISMATCH', l.lineage_id::text, 'the month from ' || l.month || ' of the key says ' || coalesce(n.cost_nano_usd, 0)
+    || ' nano-dollars; the calls of that month cost ' || l.cost_nano_usd
+FROM (
+    SELECT coalesce(k.lineage_id, k.id) AS lineage_id, date_trunc('month', g.created_at, 'UTC') AS month, sum(g.cost_nano_usd) AS cost_nano_usd
+    FROM public.ai_usage_logs g JOIN public.api_keys k ON k.id = g.api_key_id
+    JOIN public.product_base_migrations m ON m.version = 'm20261201_000027_heads_of_ledgers' AND g.created_at > to_timestamp(m.applied_at)
+    WHERE g.created_at < now() - interval '10 minutes' AND g.created_at >= date_trunc('month', g.created_at, 'UTC') + interval '1 hour'
+      AND g.created_at > now() - interval '12 months'
+    GROUP BY 1, 2
+) l
+LEFT JOIN public.api_key_counters n ON n.api_key_id = l.lineage_id AND n.period = 'month' AND n.period_start = l.month
+WHERE coalesce(n.cost_nano_usd, 0) < l.cost_nano_usd

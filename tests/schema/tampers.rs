@@ -20,13 +20,9 @@ const TEXTS: [Tamper; 16] = [
         true,
     ),
     ("ALTER FUNCTION effective_plan(uuid, timestamptz) VOLATILE", "CHANGED_FUNCTION", true),
-    ("ALTER FUNCTION feature_entitlement(uuid, text, timestamptz) SECURITY DEFINER", "CHANGED_FUNCTION", true),
+    ("ALTER FUNCTION feature_entitlement(uuid, text, timestamptz) SECURITY DEFINER", "DEFINER_SEARCH_PATH", true),
     ("ALTER FUNCTION identity_find(text) RESET search_path", "DEFINER_SEARCH_PATH", true),
-    (
-        "CREATE FUNCTION consume_usage(uuid, text) RETURNS int LANGUAGE sql AS 'SELECT 1'",
-        "FOREIGN_FUNCTION",
-        false,
-    ),
+    ("CREATE FUNCTION consume_usage(uuid, text) RETURNS int LANGUAGE sql AS 'SELECT 1'", "FOREIGN_FUNCTION", false),
     ("ALTER TABLE token_transactions DISABLE TRIGGER chain_token_transactions", "CHANGED_TRIGGER", true),
     ("ALTER TABLE plans ENABLE REPLICA TRIGGER audit_plans", "CHANGED_TRIGGER", true),
     ("DROP TRIGGER refuse_audit_logs_update ON audit_logs", "MISSING_TRIGGER", true),
@@ -93,9 +89,13 @@ const RIGHTS: [Tamper; 12] = [
     ("GRANT USAGE ON SEQUENCE chat_messages_seq_seq TO authenticated", "EXCESS_RIGHT", true),
     ("GRANT CREATE ON SCHEMA public TO authenticated", "EXCESS_RIGHT", true),
     ("GRANT CREATE ON SCHEMA public TO PUBLIC", "EXCESS_RIGHT", true),
-    ("DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO app_user', current_database()); END $$", "EXCESS_RIGHT", true),
+    (
+        "DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO app_user', current_database()); END $$",
+        "EXCESS_RIGHT",
+        true,
+    ),
     ("ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO anon", "DEFAULT_RIGHT", true),
-    ("REVOKE USAGE ON SCHEMA public FROM app_service", "MISSING_RIGHT", true),
+    ("REVOKE USAGE ON SCHEMA public FROM app_service, PUBLIC", "MISSING_RIGHT", true),
 ];
 
 const MEMBERSHIPS: [Tamper; 4] = [
@@ -175,6 +175,7 @@ async fn what_is_not_ours_is_no_error() {
     assert_eq!(errors(&database.owner_url()).await, []);
     migration::repair(&database.owner_url()).await.unwrap();
     assert_eq!(errors(&database.owner_url()).await, []);
-    let there: i64 = database.query_scalar("SELECT count(*) FROM pg_class WHERE relname IN ('theirs', 'theirs_on_ours')").await;
+    let there: i64 =
+        database.query_scalar("SELECT count(*) FROM pg_class WHERE relname IN ('theirs', 'theirs_on_ours')").await;
     assert_eq!(there, 2, "nothing of theirs is dropped");
 }
