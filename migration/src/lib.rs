@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use sea_orm_migration::sea_orm::DatabaseConnection;
 
+mod anchor;
 mod connection;
 #[cfg(test)]
 mod coverage;
@@ -57,6 +58,7 @@ mod step;
 mod steps;
 mod verify;
 
+pub use anchor::{compare_ledgers, ledger_line};
 pub use repairs::{repair, repair_within};
 pub use runner::LOCK_PATIENCE;
 pub use schema_dump::schema_sql;
