@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::connection::{auth_is_ours, name_array, query_all, table_exists};
 use crate::objects::{self, LOCKS, RECORD};
 use crate::runner::{LOCK_PATIENCE, Runner};
-use crate::{Report, reference, rights, step, steps, up_locked};
+use crate::{Report, reference, rights, step, up_locked};
 
 /// Puts row-level security on wherever it is off, takes away rights that nobody was meant to have, applies every replaceable
 /// object, whatever was applied last, and makes again what is missing or changed: for a database in which somebody changed
@@ -62,9 +62,6 @@ async fn close(runner: &Runner) -> anyhow::Result<()> {
 
 /// What is not a text: constraints, indexes, defaults, switches of triggers.
 async fn structure(runner: &Runner) -> anyhow::Result<()> {
-    if steps::STEPS.is_empty() {
-        return Ok(());
-    }
     for difference in reference::differences(&runner.connection).await? {
         let what = format!("{} {}", difference.kind, difference.subject);
         if difference.cure.is_empty() {
@@ -107,7 +104,7 @@ const CLOSE: &str = "DO $close$ DECLARE target record; BEGIN
     END IF;
 END $close$";
 
-/// Who may act as the service and was not meant to: what `verify` calls EXCESS_MEMBERSHIP.
+/// Who may act as the service and was not meant to: what `verify` calls `EXCESS_MEMBERSHIP`.
 const MEMBERS: &str = "SELECT DISTINCT format('REVOKE %s%I FROM %I CASCADE', CASE WHEN u.rolname = 'app_user' AND g.rolname IN ('authenticated', 'app_service') THEN 'ADMIN OPTION FOR ' ELSE '' END,
         g.rolname, u.rolname) AS statement
     FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid JOIN pg_catalog.pg_roles u ON u.oid = m.member
