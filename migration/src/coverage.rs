@@ -212,6 +212,8 @@ fn the_api_may_be_awaited_on_any_thread() {
     is_send(&crate::seed(""));
     is_send(&crate::status(""));
     is_send(&crate::verify(""));
+    is_send(&crate::ledger_line(""));
+    is_send(&crate::compare_ledgers("", ""));
     is_send(&crate::repair(""));
     is_send(&crate::schema_sql(""));
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use sea_orm_migration::sea_orm::DatabaseConnection;
 
+mod anchor;
 mod connection;
 #[cfg(test)]
 mod coverage;
@@ -39,11 +40,15 @@ mod m20261201_000022_totals_and_proofs;
 mod m20261201_000023_indexes_of_lists;
 mod m20261201_000024_organizations_outlive_owners;
 mod m20261201_000026_books_outlive_the_person;
+mod m20261201_000027_heads_of_ledgers;
 mod m20261201_000029_answers_left_behind;
 mod objects;
 mod record;
+mod reference;
 mod refusal;
+mod repairs;
 mod replaceable;
+mod rights;
 mod roles;
 mod runner;
 mod schema_dump;
@@ -53,6 +58,8 @@ mod step;
 mod steps;
 mod verify;
 
+pub use anchor::{compare_ledgers, ledger_line};
+pub use repairs::{repair, repair_within};
 pub use runner::LOCK_PATIENCE;
 pub use schema_dump::schema_sql;
 pub use seed::{SeedSettings, seed, seed_with};
@@ -185,33 +192,6 @@ const WITHDRAW_RIGHTS: &str = "DO $rights$ BEGIN \
          WHERE n.nspname = 'auth' AND c.relname = 'users') THEN \
        REVOKE USAGE ON SCHEMA public FROM anon, authenticated, service_role; \
      END IF; END $rights$";
-
-/// Puts row-level security on wherever it is off, and applies every replaceable object, whatever was applied last: for a
-/// database in which somebody changed by hand what `verify` now finds. Rows and tables stay as they are.
-pub async fn repair(database_url: &str) -> anyhow::Result<Report> {
-    repair_within(database_url, LOCK_PATIENCE).await
-}
-
-/// The same, waiting for locks no longer than `patience` in all.
-pub async fn repair_within(database_url: &str, patience: Duration) -> anyhow::Result<Report> {
-    let runner = Runner::start(database_url, patience).await?;
-    let report = repair_locked(&runner).await;
-    runner.end(report).await
-}
-
-async fn repair_locked(runner: &Runner) -> anyhow::Result<Report> {
-    let mut tables = objects::tables();
-    tables.extend([RECORD, LOCKS]);
-    if table_exists(&runner.connection, "replaceable_checksums").await? {
-        for row in query_all(&runner.connection, &step::unprotected(&tables)).await? {
-            let name = row.try_get::<String>("", "name")?;
-            let protect = format!("ALTER TABLE {name} ENABLE ROW LEVEL SECURITY");
-            runner.transaction(&format!("row-level security of {name}"), &[&protect]).await?;
-        }
-        runner.transaction("replaceable_checksums", &["DELETE FROM public.replaceable_checksums"]).await?;
-    }
-    up_locked(runner).await
-}
 
 /// Everything of ours away and made again, in one lock. Tables of others stay.
 pub async fn fresh(database_url: &str) -> anyhow::Result<Report> {

@@ -29,7 +29,7 @@ const UNDEFINED_TABLE: &str = "42P01";
 const DUPLICATE_TABLE: &str = "42P07";
 
 /// Nobody but the owner has a right afterwards, whatever default privileges gave.
-const MAKE: &str = "
+pub const MAKE: &str = "
 CREATE TABLE IF NOT EXISTS public.product_base_locks (name varchar(50) NOT NULL, CONSTRAINT product_base_locks_pkey PRIMARY KEY (name));
 DO $lock$
 DECLARE

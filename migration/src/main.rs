@@ -38,9 +38,13 @@ enum Command {
     },
     /// Insert the catalogue: plans, features and what each plan contains
     Seed,
-    /// Check steps, rights, row-level security and the integrity of the rows; exit code 1 on an error
-    Verify,
-    /// Put back every policy, right, view, function and trigger that `verify` found missing or changed
+    /// Check steps, objects, rights and the integrity of the rows; exit code 1 on an error
+    Verify {
+        /// A line that an earlier `verify` printed last: ledgers must still hold what they held then
+        #[arg(long)]
+        since: Option<String>,
+    },
+    /// Put back the objects and rights that `verify` found missing or changed, and name what is left; exit code 1 on an error
     Repair,
     /// Print the schema as SQL (docs/schema.sql)
     Schema,
@@ -95,20 +99,31 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             print_report(&migration::fresh(&url).await?);
         }
         Command::Seed => print_report(&migration::seed_with(&url, &SeedSettings::from_lookup(environment)).await?),
-        Command::Verify => return verify(&url).await,
-        Command::Repair => print_report(&migration::repair_within(&url, patience).await?),
+        Command::Verify { since } => return verify(&url, since.as_deref()).await,
+        Command::Repair => {
+            print_report(&migration::repair_within(&url, patience).await?);
+            return verify(&url, None).await;
+        }
         Command::Schema => print!("{}", migration::schema_sql(&url).await?),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn verify(url: &str) -> anyhow::Result<ExitCode> {
-    let findings = migration::verify(url).await?;
+async fn verify(url: &str, since: Option<&str>) -> anyhow::Result<ExitCode> {
+    let mut findings = migration::verify(url).await?;
+    // Where steps are missing there may be no ledger.
+    let is_whole = !findings.iter().any(|finding| finding.finding.ends_with("_STEP") || finding.finding == "NO_SCHEMA");
+    if let Some(line) = since.filter(|_| is_whole) {
+        findings.extend(migration::compare_ledgers(url, line).await?);
+    }
     for finding in &findings {
         println!("{finding}");
     }
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
     println!("{errors} errors, {} warnings", findings.len() - errors);
+    if is_whole {
+        println!("{}", migration::ledger_line(url).await?);
+    }
     Ok(if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -79,11 +79,7 @@ pub async fn make(runner: &Runner) -> anyhow::Result<()> {
     if table_exists(&runner.connection, RECORD).await? {
         return Ok(());
     }
-    let create = format!(
-        "CREATE TABLE public.{RECORD} (version varchar NOT NULL, applied_at bigint NOT NULL, parts_done integer, \
-         CONSTRAINT {RECORD}_pkey PRIMARY KEY (version), CONSTRAINT check_parts_done CHECK (parts_done >= 0)); {}",
-        step::close(&[RECORD])
-    );
+    let create = create();
     let copy = format!(
         "INSERT INTO public.{RECORD} (version, applied_at) SELECT version, applied_at FROM public.{RECORD_OF_BEFORE} WHERE version = ANY ({})",
         name_array(&crate::names())
@@ -98,6 +94,15 @@ pub async fn make(runner: &Runner) -> anyhow::Result<()> {
     }
     runner.transaction("the record of the steps", &texts).await?;
     Ok(())
+}
+
+/// The statements that make the table.
+pub fn create() -> String {
+    format!(
+        "CREATE TABLE public.{RECORD} (version varchar NOT NULL, applied_at bigint NOT NULL, parts_done integer, \
+         CONSTRAINT {RECORD}_pkey PRIMARY KEY (version), CONSTRAINT check_parts_done CHECK (parts_done >= 0)); {}",
+        step::close(&[RECORD])
+    )
 }
 
 /// Notes that so many parts of a step are done; all of them: the step is applied.

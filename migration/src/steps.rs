@@ -18,10 +18,10 @@ use crate::{
     m20261201_000016_address_digests, m20261201_000018_proofs_of_sessions, m20261201_000019_second_factors,
     m20261201_000020_fence_of_sums, m20261201_000021_subscriptions_and_defaults, m20261201_000022_totals_and_proofs,
     m20261201_000023_indexes_of_lists, m20261201_000024_organizations_outlive_owners,
-    m20261201_000026_books_outlive_the_person, m20261201_000029_answers_left_behind,
+    m20261201_000026_books_outlive_the_person, m20261201_000027_heads_of_ledgers, m20261201_000029_answers_left_behind,
 };
 
-pub const STEPS: [Step; 25] = [
+pub const STEPS: [Step; 26] = [
     m20261120_000001_create_identity_and_catalogue::STEP,
     m20261120_000002_create_subscriptions_and_money::STEP,
     m20261120_000003_create_usage::STEP,
@@ -46,5 +46,6 @@ pub const STEPS: [Step; 25] = [
     m20261201_000023_indexes_of_lists::STEP,
     m20261201_000024_organizations_outlive_owners::STEP,
     m20261201_000026_books_outlive_the_person::STEP,
+    m20261201_000027_heads_of_ledgers::STEP,
     m20261201_000029_answers_left_behind::STEP,
 ];

@@ -1,20 +1,23 @@
 //! What an operator wants to hear before trusting a database: is it whole, is it closed, are its rows consistent?
 //!
 //! Promise: nothing is changed. Rights are compared by giving them all once more in a transaction that is rolled
-//! back, so there is no second list of them. Cost: the integrity checks read whole tables.
+//! back, and objects with those that the steps make in another (`reference.rs`), so there is no second list of either.
+//! Cost: the integrity checks read whole tables.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
 use anyhow::Context;
-use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
+use sea_orm_migration::sea_orm::DatabaseConnection;
 
 use crate::connection::{auth_is_ours, connect, name_array, query_all, table_exists};
 use crate::lock::Lock;
 use crate::objects::{self, LOCKS, RECORD};
-use crate::{record, replaceable, steps};
+use crate::reference::{self, State};
+use crate::{record, replaceable, rights, steps};
 
 const CHECKS: &str = include_str!("verify.sql");
+/// Findings that say more of an object than that it was changed.
+const OBJECT_CHECKS: [&str; 2] = ["DEFINER_SEARCH_PATH", "VIEW_AS_OWNER"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -71,6 +74,8 @@ async fn findings(connection: &DatabaseConnection) -> anyhow::Result<Vec<Finding
     if findings.is_empty() {
         findings.extend(sql_checks(connection).await?);
         findings.extend(compare_rights(connection).await?);
+        let objects = compare_objects(connection, &findings).await?;
+        findings.extend(objects);
     }
     findings.sort();
     Ok(findings)
@@ -96,17 +101,17 @@ async fn pending_steps(connection: &DatabaseConnection) -> anyhow::Result<Vec<Fi
 }
 
 async fn sql_checks(connection: &DatabaseConnection) -> anyhow::Result<Vec<Finding>> {
-    let (policy_tables, policy_names): (Vec<_>, Vec<_>) = replaceable::policies().into_iter().unzip();
     let mut tables = objects::tables();
     tables.extend([RECORD, LOCKS]);
+    let builtin = auth_is_ours(connection).await?;
     let mut findings = Vec::new();
     for (title, query) in replaceable::sections(CHECKS) {
         let query = query
             .replace("{tables}", &name_array(&tables))
             .replace("{views}", &name_array(&objects::views()))
             .replace("{functions}", &name_array(&objects::functions()))
-            .replace("{policy_tables}", &name_array(&policy_tables))
-            .replace("{policy_names}", &name_array(&policy_names));
+            .replace("{roles}", &name_array(&rights::ROLES))
+            .replace("{provider}", if builtin { "false" } else { "true" });
         let rows =
             query_all(connection, &query).await.with_context(|| format!("the check \"{title}\" could not be made"))?;
         for row in rows {
@@ -126,17 +131,7 @@ async fn sql_checks(connection: &DatabaseConnection) -> anyhow::Result<Vec<Findi
 }
 
 async fn compare_rights(connection: &DatabaseConnection) -> anyhow::Result<Vec<Finding>> {
-    let builtin_identity = auth_is_ours(connection).await?;
-    let transaction = connection.begin().await?;
-    transaction.execute_unprepared("SET LOCAL lock_timeout = '5s'").await?;
-    let found = rights(&transaction).await?;
-    for text in replaceable::rights(builtin_identity) {
-        transaction.execute_unprepared(&text).await.context(
-            "rights could not be compared: verify needs the login that migrates, over PB__DATABASE__DIRECT_URL",
-        )?;
-    }
-    let meant = rights(&transaction).await?;
-    transaction.rollback().await?;
+    let (found, meant) = rights::found_and_meant(connection).await?;
     let excess = found
         .difference(&meant)
         .map(|right| Finding::error("EXCESS_RIGHT", right.clone(), "beyond the list: run repair"));
@@ -146,30 +141,31 @@ async fn compare_rights(connection: &DatabaseConnection) -> anyhow::Result<Vec<F
     Ok(excess.chain(missing).collect())
 }
 
-/// Every right of the roles that the list speaks of, on our tables, partitions, views and functions.
-async fn rights<C: ConnectionTrait>(connection: &C) -> anyhow::Result<BTreeSet<String>> {
-    let mut relations = objects::tables();
-    relations.extend([RECORD, LOCKS]);
-    relations.extend(objects::views());
-    let relations = name_array(&relations);
-    let sql = format!(
-        "WITH ours AS (SELECT c.oid, c.relacl, c.relowner FROM pg_catalog.pg_class c \
-           LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid LEFT JOIN pg_catalog.pg_class p ON p.oid = i.inhparent \
-           WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND coalesce(p.relname, c.relname) = ANY ({relations})), \
-         rights AS ( \
-           SELECT o.oid::regclass::text AS object, x.grantee, x.privilege_type AS privilege FROM ours o CROSS JOIN LATERAL aclexplode(o.relacl) x \
-           UNION ALL SELECT o.oid::regclass || '.' || a.attname, x.grantee, x.privilege_type FROM ours o \
-             JOIN pg_catalog.pg_attribute a ON a.attrelid = o.oid CROSS JOIN LATERAL aclexplode(a.attacl) x \
-           UNION ALL SELECT p.oid::regprocedure::text, x.grantee, x.privilege_type FROM pg_catalog.pg_proc p \
-             CROSS JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) x \
-             WHERE p.pronamespace = 'public'::regnamespace AND p.proname = ANY ({functions})) \
-         SELECT CASE WHEN r.grantee = 0 THEN 'PUBLIC' ELSE r.grantee::regrole::text END || ' ' || r.privilege || ' ' || r.object AS line FROM rights r \
-         WHERE r.grantee = 0 OR r.grantee::regrole::text IN ('anon', 'authenticated', 'service_role', 'app_service', 'app_user', 'readonly_user')",
-        functions = name_array(&objects::functions()),
-    );
-    let mut lines = BTreeSet::new();
-    for row in query_all(connection, &sql).await? {
-        lines.insert(row.try_get::<String>("", "line")?);
+/// The objects themselves, held against those that the steps make. What another check has named is not named again.
+async fn compare_objects(connection: &DatabaseConnection, known: &[Finding]) -> anyhow::Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for difference in reference::differences(connection).await? {
+        if known
+            .iter()
+            .any(|other| other.subject == difference.subject && OBJECT_CHECKS.contains(&other.finding.as_str()))
+        {
+            continue;
+        }
+        let (word, severity) = match difference.state {
+            State::Missing => ("MISSING", Severity::Error),
+            State::Changed => ("CHANGED", Severity::Error),
+            // What can change or show rows is an error; a column or an index of another team is not.
+            State::Foreign if ["TRIGGER", "RULE", "POLICY", "FUNCTION"].contains(&difference.kind.as_str()) => {
+                ("FOREIGN", Severity::Error)
+            }
+            State::Foreign => ("FOREIGN", Severity::Warning),
+        };
+        findings.push(Finding {
+            severity,
+            finding: format!("{word}_{}", difference.kind),
+            subject: difference.subject,
+            detail: difference.detail,
+        });
     }
-    Ok(lines)
+    Ok(findings)
 }

@@ -8,16 +8,6 @@ LEFT JOIN pg_catalog.pg_class p ON p.oid = i.inhparent
 WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relrowsecurity
   AND coalesce(p.relname, c.relname) = ANY ({tables})
 
--- @ policies
-SELECT CASE WHEN o.policyname IS NULL THEN 'error' ELSE 'warning' END, CASE WHEN o.policyname IS NULL THEN 'MISSING_POLICY' ELSE 'FOREIGN_POLICY' END,
-    coalesce(ours.tab, o.tablename) || ':' || coalesce(ours.pol, o.policyname),
-    CASE WHEN o.policyname IS NULL THEN 'the policy is not there: run repair' ELSE 'a policy on our table that is not of this schema' END
-FROM unnest({policy_tables}, {policy_names}) AS ours (tab, pol)
-FULL JOIN (
-    SELECT tablename::text, policyname::text FROM pg_catalog.pg_policies WHERE schemaname = 'public' AND tablename = ANY ({tables})
-) o ON o.tablename = ours.tab AND o.policyname = ours.pol
-WHERE o.policyname IS NULL OR ours.pol IS NULL
-
 -- @ functions that take nothing from their callers' path
 SELECT 'error', 'DEFINER_SEARCH_PATH', p.oid::regprocedure::text, 'a function of ours without SET search_path = pg_catalog, pg_temp: run repair'
 FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
@@ -69,6 +59,47 @@ SELECT 'error', 'EXCESS_MEMBERSHIP', u.rolname::text, 'is a member of ' || g.rol
 FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid JOIN pg_catalog.pg_roles u ON u.oid = m.member
 WHERE u.rolname IN ('app_user', 'app_service', 'readonly_user', 'anon', 'authenticated')
   AND NOT (u.rolname = 'app_user' AND g.rolname IN ('authenticated', 'app_service'))
+
+-- @ who may become the service
+-- The migrating logins of this cluster are members, and who made a role has been told to be by Postgres, without SET.
+SELECT 'error', 'EXCESS_MEMBERSHIP', u.rolname::text, 'is a member of ' || g.rolname || ' and may act as the service: run repair, or REVOKE ' || g.rolname || ' FROM ' || u.rolname
+FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid JOIN pg_catalog.pg_roles u ON u.oid = m.member
+WHERE g.rolname IN ('app_service', 'app_user') AND NOT (u.rolname = 'app_user' AND NOT m.admin_option)
+  AND NOT u.rolsuper AND NOT u.rolcreaterole AND u.rolname <> ALL (ARRAY['app_service', 'readonly_user', 'anon', 'authenticated', session_user::text, current_user::text])
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_database d WHERE d.datdba = u.oid)
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = 'public.users'::regclass AND c.relowner = u.oid)
+
+-- @ rights on the schema
+SELECT CASE WHEN x.grantee = 0 OR r.rolname = ANY ({roles}) THEN 'error' ELSE 'warning' END, 'EXCESS_RIGHT', coalesce(r.rolname::text, 'PUBLIC') || ' CREATE schema public',
+    'may make objects beside ours: REVOKE CREATE ON SCHEMA public FROM ' || coalesce(r.rolname::text, 'PUBLIC')
+FROM pg_catalog.pg_namespace n CROSS JOIN LATERAL aclexplode(n.nspacl) x LEFT JOIN pg_catalog.pg_roles r ON r.oid = x.grantee
+WHERE n.nspname = 'public' AND x.privilege_type = 'CREATE' AND x.grantee <> n.nspowner
+  AND NOT coalesce(r.rolsuper OR pg_catalog.pg_has_role(session_user, r.oid, 'MEMBER') AND r.rolname <> ALL ({roles}) OR r.rolname = 'pg_database_owner', false)
+UNION ALL
+SELECT 'error', 'MISSING_RIGHT', n.name || ' USAGE schema public', 'reaches nothing of ours: run repair'
+FROM unnest({roles}) AS n (name) JOIN pg_catalog.pg_roles r ON r.rolname = n.name WHERE NOT has_schema_privilege(r.oid, 'public', 'USAGE')
+
+-- @ rights on the database
+SELECT 'error', 'EXCESS_RIGHT', coalesce(r.rolname::text, 'PUBLIC') || ' ' || x.privilege_type || ' database', 'run repair, or REVOKE ' || x.privilege_type || ' ON DATABASE ' || d.datname || ' FROM ' || coalesce(r.rolname::text, 'PUBLIC')
+FROM pg_catalog.pg_database d CROSS JOIN LATERAL aclexplode(d.datacl) x LEFT JOIN pg_catalog.pg_roles r ON r.oid = x.grantee
+WHERE d.datname = current_database() AND x.grantee <> d.datdba AND (x.grantee = 0 AND x.privilege_type = 'CREATE' OR r.rolname = ANY ({roles}) AND (x.privilege_type <> 'CONNECT' OR x.is_grantable) AND NOT {provider})
+UNION ALL
+SELECT 'error', 'MISSING_RIGHT', n.name || ' CONNECT database', 'cannot connect: run repair'
+FROM unnest(ARRAY['app_user', 'readonly_user']) AS n (name) JOIN pg_catalog.pg_roles r ON r.rolname = n.name WHERE NOT has_database_privilege(r.oid, current_database(), 'CONNECT')
+
+-- @ what new objects would be given
+-- Supabase gives new objects to its roles; each step and each month closes its own.
+SELECT 'error', 'DEFAULT_RIGHT', coalesce(r.rolname::text, 'PUBLIC') || ' ' || x.privilege_type || ' on new objects of the kind ' || a.defaclobjtype::text, 'is given by default privileges of ' || pg_catalog.pg_get_userbyid(a.defaclrole) || ': run repair'
+FROM pg_catalog.pg_default_acl a CROSS JOIN LATERAL aclexplode(a.defaclacl) x LEFT JOIN pg_catalog.pg_roles r ON r.oid = x.grantee
+WHERE NOT {provider} AND a.defaclrole = (SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = 'public.users'::regclass)
+  AND (a.defaclnamespace = 0 OR a.defaclnamespace = 'public'::regnamespace) AND x.grantee <> a.defaclrole
+  AND NOT (x.grantee = 0 AND a.defaclnamespace = 0 AND a.defaclobjtype IN ('f', 'T'))
+
+-- @ settings that silence triggers and policies
+SELECT 'error', 'ROLE_SETTING', coalesce(nullif(s.setrole, 0)::regrole::text, 'every role'), 'has ' || c.setting || ', which silences triggers: ALTER ROLE or ALTER DATABASE .. RESET it'
+FROM pg_catalog.pg_db_role_setting s CROSS JOIN LATERAL unnest(s.setconfig) AS c (setting)
+WHERE (s.setdatabase = 0 OR s.setdatabase = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database()))
+  AND c.setting ~ '^session_replication_role=(replica|local)'
 
 -- @ login
 SELECT 'warning', 'LOGIN_CLOSED', r.rolname::text, 'may not log in, and the service logs in with it: run up, or ALTER ROLE app_user LOGIN'
@@ -122,3 +153,65 @@ FROM (SELECT 'usage_events_default' AS name WHERE EXISTS (SELECT FROM public.usa
 
 -- @ integrity of the rows
 SELECT 'error', f.finding, f.subject, f.detail FROM public.integrity_findings() f
+
+-- @ sums before the last two days, where their events are still there
+SELECT 'error', 'ROLLUP_MISMATCH', coalesce(r.user_id, e.user_id) || ':' || coalesce(r.feature_id, e.feature_id),
+    'the hour from ' || coalesce(r.bucket, e.bucket) || ', ' || coalesce(r.period, e.period) || ', says ' || coalesce(r.amount, 0) || ' in ' || coalesce(r.events, 0)
+        || ' events; they sum to ' || coalesce(e.amount, 0) || ' and are ' || coalesce(e.events, 0)
+FROM (
+    SELECT s.* FROM public.usage_rollups s JOIN public.rollup_watermarks w ON w.name = 'usage_events'
+    WHERE s.bucket < coalesce(w.final_at, w.reached_at) - interval '48 hours'
+) r
+FULL JOIN (
+    SELECT v.user_id, v.feature_id, v.period, v.period_start, date_trunc('hour', v.created_at, 'UTC') AS bucket,
+        sum(v.amount) AS amount, sum(v.overage) AS overage, count(*) AS events
+    FROM public.usage_events v JOIN public.rollup_watermarks w ON w.name = 'usage_events'
+    WHERE v.created_at < coalesce(w.final_at, w.reached_at) - interval '48 hours' GROUP BY 1, 2, 3, 4, 5
+) e ON e.user_id = r.user_id AND e.feature_id = r.feature_id AND e.period = r.period AND e.period_start = r.period_start AND e.bucket = r.bucket
+WHERE (r.amount, r.overage, r.events) IS DISTINCT FROM (e.amount, e.overage, e.events)
+  AND (e.user_id IS NOT NULL OR date_trunc('month', r.bucket, 'UTC') IN (SELECT m.month_start FROM public.usage_months() m))
+LIMIT 1000
+
+-- @ sums of everybody
+SELECT 'error', 'TOTAL_MISMATCH', coalesce(t.feature_id, r.feature_id)::text,
+    'the hour from ' || coalesce(t.bucket, r.bucket) || ' of everybody says ' || coalesce(t.amount, 0) || ' in ' || coalesce(t.events, 0)
+        || ' events; the users'' sums come to ' || coalesce(r.amount, 0) || ' in ' || coalesce(r.events, 0)
+FROM public.usage_totals t
+FULL JOIN (
+    SELECT s.bucket, s.feature_id, s.period, s.period_start, sum(s.amount) AS amount, sum(s.overage) AS overage, sum(s.events) AS events
+    FROM public.usage_rollups s GROUP BY 1, 2, 3, 4
+) r ON r.bucket = t.bucket AND r.feature_id = t.feature_id AND r.period = t.period AND r.period_start = t.period_start
+WHERE (coalesce(t.amount, 0), coalesce(t.overage, 0), coalesce(t.events, 0)) IS DISTINCT FROM (coalesce(r.amount, 0), coalesce(r.overage, 0), coalesce(r.events, 0))
+LIMIT 1000
+
+-- @ AI calls and their sums
+-- Logs may come late for a day after an hour was summed; none goes before its month is dropped.
+SELECT 'error', 'AI_TOTAL_MISMATCH', coalesce(t.provider, l.provider) || ':' || coalesce(t.model, l.model),
+    'the hour from ' || coalesce(t.bucket, l.bucket) || ' was summed with ' || coalesce(t.requests, 0) || ' calls for ' || coalesce(t.cost_nano_usd, 0)
+        || ' nano-dollars; its logs are ' || coalesce(l.requests, 0) || ' for ' || coalesce(l.cost_nano_usd, 0)
+FROM public.ai_usage_totals t
+FULL JOIN (
+    SELECT date_trunc('hour', g.created_at, 'UTC') AS bucket, g.provider, coalesce(g.model, '') AS model, count(*) AS requests, sum(g.cost_nano_usd) AS cost_nano_usd
+    FROM public.ai_usage_logs g GROUP BY 1, 2, 3
+) l ON l.bucket = t.bucket AND l.provider = t.provider AND l.model = t.model
+JOIN public.rollup_watermarks w ON w.name = 'ai_usage_logs' AND coalesce(t.bucket, l.bucket) < w.reached_at
+WHERE (l.bucket IS NOT NULL OR to_regclass('public.ai_usage_logs_' || to_char(t.bucket AT TIME ZONE 'UTC', 'YYYY_MM')) IS NOT NULL)
+  AND (coalesce(t.requests, 0) > coalesce(l.requests, 0) OR coalesce(t.cost_nano_usd, 0) > coalesce(l.cost_nano_usd, 0)
+    OR coalesce(t.bucket, l.bucket) < w.reached_at - interval '24 hours'
+        AND (t.requests, t.cost_nano_usd) IS DISTINCT FROM (l.requests::bigint, l.cost_nano_usd))
+LIMIT 1000
+
+-- @ windows of keys and the calls of their month
+-- A call counts in the month in which it began, and is written down minutes later. What was called before this check came is left out.
+SELECT 'error', 'KEY_WINDOW_MISMATCH', l.lineage_id::text, 'the month from ' || l.month || ' of the key says ' || coalesce(n.cost_nano_usd, 0)
+    || ' nano-dollars; the calls of that month cost ' || l.cost_nano_usd
+FROM (
+    SELECT coalesce(k.lineage_id, k.id) AS lineage_id, date_trunc('month', g.created_at, 'UTC') AS month, sum(g.cost_nano_usd) AS cost_nano_usd
+    FROM public.ai_usage_logs g JOIN public.api_keys k ON k.id = g.api_key_id
+    JOIN public.product_base_migrations m ON m.version = 'm20261201_000027_heads_of_ledgers' AND g.created_at > to_timestamp(m.applied_at)
+    WHERE g.created_at < now() - interval '10 minutes' AND g.created_at >= date_trunc('month', g.created_at, 'UTC') + interval '1 hour'
+      AND g.created_at > now() - interval '12 months'
+    GROUP BY 1, 2
+) l
+LEFT JOIN public.api_key_counters n ON n.api_key_id = l.lineage_id AND n.period = 'month' AND n.period_start = l.month
+WHERE coalesce(n.cost_nano_usd, 0) < l.cost_nano_usd

@@ -42,5 +42,6 @@ mod steps_lint;
 mod subscriptions_of_stripe;
 mod supabase;
 mod supabase_imitation;
+mod tampers;
 mod upgrades;
 mod usage_sums;

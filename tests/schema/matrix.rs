@@ -20,7 +20,7 @@ pub struct Role {
 }
 
 /// Anonymous, Ann, nobody in particular, the service, reports, the login before it takes a role, Supabase's own role.
-pub const MATRIX: [(&str, [&str; 7]); 54] = [
+pub const MATRIX: [(&str, [&str; 7]); 55] = [
     // The public catalogue.
     ("plans", ["S---", "S---", "S---", "SIUD", "S---", "0---", "----"]),
     ("features", ["S---", "S---", "S---", "SIUD", "S---", "0---", "----"]),
@@ -52,6 +52,7 @@ pub const MATRIX: [(&str, [&str; 7]); 54] = [
     ("webhook_deliveries", ["----", "s---", "0---", "SIUD", "----", "----", "----"]),
     // What is the service's alone.
     ("deleted_profiles", ["----", "----", "----", "SIUD", "----", "----", "----"]),
+    ("ledger_heads", ["----", "----", "----", "S---", "----", "----", "----"]),
     ("address_digests", ["----", "----", "----", "S--D", "----", "----", "----"]),
     ("refresh_tokens", ["----", "----", "----", "SIUD", "----", "----", "----"]),
     ("second_factors", ["----", "----", "----", "SIUD", "----", "----", "----"]),

@@ -266,3 +266,8 @@ REVOKE INSERT, UPDATE, DELETE ON public.sealed_usage FROM service_role;
 -- @ integrity_pieces
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.integrity_pieces TO app_service;
 REVOKE INSERT, UPDATE, DELETE ON public.integrity_pieces FROM service_role;
+
+-- @ ledger_heads
+-- Its rows are written by a trigger of the ledger.
+GRANT SELECT ON public.ledger_heads TO app_service;
+REVOKE ALL ON public.ledger_heads FROM service_role;

@@ -219,3 +219,7 @@ CREATE POLICY sealed_usage_service ON public.sealed_usage TO app_service USING (
 
 -- @ integrity_pieces
 CREATE POLICY integrity_pieces_service ON public.integrity_pieces TO app_service USING (true) WITH CHECK (true);
+
+-- @ ledger_heads
+-- A trigger of the ledger writes it, as its owner.
+CREATE POLICY ledger_heads_service_select ON public.ledger_heads FOR SELECT TO app_service USING (true);

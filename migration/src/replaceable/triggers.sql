@@ -89,6 +89,8 @@ CREATE OR REPLACE TRIGGER notify_scheduled_plan_changes AFTER INSERT OR UPDATE O
 -- @ token_transactions
 CREATE OR REPLACE TRIGGER chain_token_transactions BEFORE INSERT ON public.token_transactions
     FOR EACH ROW EXECUTE FUNCTION public.chain_token_transaction();
+CREATE OR REPLACE TRIGGER note_token_transactions_head AFTER INSERT ON public.token_transactions
+    FOR EACH ROW EXECUTE FUNCTION public.note_ledger_head();
 CREATE OR REPLACE TRIGGER refuse_token_transactions_update BEFORE UPDATE ON public.token_transactions
     FOR EACH ROW EXECUTE FUNCTION public.refuse_update();
 

@@ -95,6 +95,22 @@ BEGIN
     GROUP BY c.user_id
 
     UNION ALL
+    -- What the ledger ended with at some time must stand in it. A head that is older than the last row is no fault.
+    SELECT 'LEDGER_HEAD_MISMATCH', h.user_id::text, 'the ledger had a row ' || h.seq || ' with the balance ' || h.balance
+        || ', which is gone or was written anew; it ends at ' || coalesce((SELECT max(e.seq) FROM public.token_transactions e WHERE e.user_id = h.user_id), 0)
+    FROM public.ledger_heads h JOIN public.users u ON u.id = h.user_id
+    WHERE h.user_id BETWEEN $1 AND $2
+      AND NOT EXISTS (SELECT FROM public.token_transactions t WHERE t.user_id = h.user_id AND t.seq = h.seq AND t.hash = h.hash AND t.balance_after = h.balance)
+
+    UNION ALL
+    -- Rows of the hour in which the heads were introduced may have none until the next row.
+    SELECT 'LEDGER_HEAD_MISMATCH', t.user_id::text, 'the ledger has ' || count(*) || ' rows and no head is kept of it'
+    FROM public.token_transactions t
+    WHERE t.user_id BETWEEN $1 AND $2 AND NOT EXISTS (SELECT FROM public.ledger_heads h WHERE h.user_id = t.user_id)
+    GROUP BY t.user_id
+    HAVING abs(extract(epoch FROM min(t.created_at)) - (SELECT m.applied_at FROM public.product_base_migrations m WHERE m.version = 'm20261201_000027_heads_of_ledgers')) > 3600
+
+    UNION ALL
     SELECT 'DOUBLE_SUBSCRIPTION', s.user_id::text, 'a second live subscription is charged: ' || coalesce(s.stripe_subscription_id, s.id::text)
     FROM public.user_subscriptions s WHERE s.user_id BETWEEN $1 AND $2 AND s.is_duplicate
 
@@ -157,11 +173,14 @@ BEGIN
     WHERE u.id BETWEEN $1 AND $2 AND u.token_reserved <> h.held
 
     UNION ALL
-    SELECT 'COUNTER_MISMATCH', n.user_id || ':' || n.feature_id, 'the counter of ' || n.period || ' from ' || n.period_start
-        || ' says ' || (n.used - n.carried) || ' beside ' || n.carried || ' carried, overage ' || n.overage
+    -- From both ends: a counter whose events are others, and events whose counter is gone.
+    SELECT CASE WHEN n.user_id IS NULL THEN 'COUNTER_MISSING' ELSE 'COUNTER_MISMATCH' END,
+        coalesce(n.user_id, s.user_id) || ':' || coalesce(n.feature_id, s.feature_id),
+        'the counter of ' || coalesce(n.period, s.period) || ' from ' || coalesce(n.period_start, s.period_start)
+        || coalesce(' says ' || (n.used - n.carried) || ' beside ' || n.carried || ' carried, overage ' || n.overage, ' is not there')
         || '; its events sum to ' || coalesce(s.amount, 0) || ', overage ' || coalesce(s.overage, 0)
-    FROM public.usage_counters n
-    LEFT JOIN (
+    FROM (SELECT c.* FROM public.usage_counters c WHERE c.user_id BETWEEN $1 AND $2) n
+    FULL JOIN (
         SELECT p.user_id, p.feature_id, p.period, p.period_start, sum(p.amount) AS amount, sum(p.overage) AS overage
         FROM (
             SELECT e.user_id, e.feature_id, e.period, e.period_start, e.amount, e.overage FROM public.usage_events e
@@ -179,7 +198,9 @@ BEGIN
         ) p
         GROUP BY p.user_id, p.feature_id, p.period, p.period_start
     ) s ON s.user_id = n.user_id AND s.feature_id = n.feature_id AND s.period = n.period AND s.period_start = n.period_start
-    WHERE n.user_id BETWEEN $1 AND $2 AND (n.used - n.carried, n.overage) IS DISTINCT FROM (coalesce(s.amount, 0), coalesce(s.overage, 0))
+    WHERE (n.used - n.carried, n.overage) IS DISTINCT FROM (coalesce(s.amount, 0), coalesce(s.overage, 0))
+      AND (n.user_id IS NOT NULL OR (s.amount, s.overage) IS DISTINCT FROM (0::numeric, 0::numeric) AND (
+        EXISTS (SELECT FROM public.users u WHERE u.id = s.user_id) OR EXISTS (SELECT FROM public.deleted_profiles d WHERE d.user_id = s.user_id)))
     $checks$ USING p_from, p_to, p_sealed,
         coalesce((SELECT max(s.hours_to) FROM public.usage_seals s WHERE p_sealed), '-infinity');
 END

@@ -35,6 +35,20 @@ BEGIN
 END
 $$;
 
+-- AFTER INSERT on token_transactions: the head that is kept outside of the ledger follows, as long as the row that it names still
+-- stands. Where that row is gone or was written anew, the head stays, and the checks find it.
+CREATE OR REPLACE FUNCTION public.note_ledger_head() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    INSERT INTO public.ledger_heads AS h (user_id, seq, hash, balance) VALUES (NEW.user_id, NEW.seq, NEW.hash, NEW.balance_after)
+    ON CONFLICT (user_id) DO UPDATE SET seq = EXCLUDED.seq, hash = EXCLUDED.hash, balance = EXCLUDED.balance
+        WHERE h.seq < EXCLUDED.seq
+          AND EXISTS (SELECT FROM public.token_transactions t WHERE t.user_id = h.user_id AND t.seq = h.seq AND t.hash = h.hash);
+    RETURN NULL;
+END
+$$;
+
 -- BEFORE UPDATE on what is append only. There is no such trigger for DELETE, so that the cascade from the identity works.
 CREATE OR REPLACE FUNCTION public.refuse_update() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -117,6 +131,7 @@ BEGIN
     INSERT INTO public.deleted_profiles (user_id) VALUES (OLD.id)
     ON CONFLICT (user_id) DO UPDATE SET deleted_at = CURRENT_TIMESTAMP;
     DELETE FROM public.idempotent_answers k WHERE k.user_id = OLD.id;
+    DELETE FROM public.ledger_heads h WHERE h.user_id = OLD.id;
     RETURN NULL;
 END
 $$;
