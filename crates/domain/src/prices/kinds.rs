@@ -71,10 +71,8 @@ impl PriceKind {
     /// one of both alone, it holds for the other too. Calls of tools have `assumed_usd` instead.
     pub const fn substitutes(self) -> &'static [Self] {
         match self {
-            Self::CacheRead | Self::CacheWriteShort | Self::AudioInput | Self::ImageInput => {
-                &[Self::Input, Self::Output]
-            }
-            Self::CacheWriteLong => &[Self::CacheWriteShort, Self::Input, Self::Output],
+            Self::CacheRead | Self::CacheWriteShort | Self::AudioInput | Self::ImageInput => &[Self::Input],
+            Self::CacheWriteLong => &[Self::CacheWriteShort, Self::Input],
             Self::Reasoning | Self::AudioOutput | Self::ImageOutput => &[Self::Output, Self::Input],
             Self::Output => &[Self::Input],
             Self::Input => &[Self::Output],

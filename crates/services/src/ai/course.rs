@@ -24,10 +24,9 @@ use super::bounds::Bounds;
 use super::breakers::may_be_billed;
 use super::calls::{Asking, Call};
 use super::errors::CallError;
-use super::growing::Growing;
 use super::registry::RunningBy;
 use super::service::{AiService, HeldCall, hold_of};
-use crate::usage::commands::{Growth, HoldAction, UsageError};
+use crate::usage::commands::{HoldAction, UsageError};
 
 /// From when on the hold of a call says how far it has come.
 const MARK_AFTER: Duration = Duration::from_millis(20);
@@ -37,6 +36,9 @@ const EVENTS: &str = "text/event-stream";
 
 /// How much text of an answer is kept in a conversation, in bytes.
 const KEPT_MAX: usize = 1024 * 1024;
+
+/// So many tokens beyond the hold are let pass whatever its size.
+const BEYOND_HOLD_LEAST: u64 = 64;
 
 pub(super) struct Course {
     pub service: Arc<AiService>,
@@ -65,7 +67,6 @@ pub(super) struct Course {
     calls: Vec<ProviderCall>,
     ending: watch::Receiver<Option<BreakOff>>,
     next_mark: Instant,
-    pub(super) growing: Growing,
 }
 
 /// How the following of a reply ended.
@@ -113,7 +114,6 @@ impl Course {
             unanswered: 0,
             may_be_billed: false,
             next_mark: Instant::now() + MARK_AFTER,
-            growing: Growing::of(&bounds),
             service,
             call,
             bounds,
@@ -163,7 +163,6 @@ impl Course {
                 sent = &mut sending => break sent,
                 broken = broken_off(&mut self.ending) => return Err(CallError::BrokenOff(broken)),
                 () = sleep_until(self.next_mark) => self.mark(CallPhase::Dispatched),
-                () = sleep_until(self.growing.next_look) => self.grow_in_silence(CallPhase::Dispatched).await,
             }
         };
         if !matches!(&sent, Ok(Sent { place: 0, .. })) {
@@ -231,10 +230,6 @@ impl Course {
                     continue;
                 }
                 piece = reply.pieces.next() => piece,
-                () = sleep_until(self.growing.next_look) => {
-                    self.grow_in_silence(CallPhase::FirstByte).await;
-                    continue;
-                }
                 () = reader.left() => {
                     reader.0 = None;
                     continue;
@@ -259,7 +254,7 @@ impl Course {
             if let Some(broken) = self.hand_on(reader, AnswerPiece::Piece(piece)).await {
                 return End::told(CallOutcome::Broken, AnswerPiece::Broken(broken));
             }
-            if self.is_used_up().await {
+            if self.is_beyond_hold() {
                 return End::told(CallOutcome::Cut, AnswerPiece::Cut);
             }
         }
@@ -281,7 +276,6 @@ impl Course {
 
     fn take(&mut self, piece: &ReplyPiece) {
         self.unread = self.unread.saturating_add(piece.unread);
-        self.growing.heard_at(Instant::now());
         let texts = piece.deltas.iter().map(domain::ai::Delta::text).filter(|text| !text.is_empty());
         let tokens = texts.map(|text| self.service.count(text)).fold(0, u64::saturating_add);
         self.delivery.add(&piece.deltas, tokens, piece.usage.clone());
@@ -296,11 +290,25 @@ impl Course {
         }
     }
 
+    /// Whether a limit of tokens or of costs stands in its way.
+    pub(super) fn is_limited(&self) -> bool {
+        self.lies_on_tokens || self.call.asking.budgets.limit_growth()
+    }
+
+    /// Whether the answer goes far beyond the bound that its provider was told, as far as that was delivered or the provider has told.
+    /// Our count of a foreign model's tokens is near, so half more is let pass.
+    fn is_beyond_hold(&self) -> bool {
+        let told = self.delivery.reported.as_ref().map_or(0, |reported| reported.read().usage.tokens.output());
+        let came_out = self.delivery.output_tokens.max(told);
+        let most = self.bounds.output.saturating_add(self.bounds.output / 2).saturating_add(BEYOND_HOLD_LEAST);
+        self.is_limited() && self.delivery.finish.is_none() && came_out > most
+    }
+
     /// Says in the hold how far the call has come, and that it goes on. Nobody waits for it.
     fn mark(&mut self, phase: CallPhase) {
         let ttl = self.service.parts.settings.hold_ttl;
         self.next_mark = Instant::now() + (ttl / 3).to_std().unwrap_or(MARK_AFTER);
-        let action = self.marked(phase, None);
+        let action = self.marked(phase);
         let (service, hold_id, user_id) = (Arc::clone(&self.service), self.hold_id, self.call.asking.user_id);
         tokio::spawn(async move {
             if let Err(error) = service.change(hold_id, user_id, action).await {
@@ -316,13 +324,13 @@ impl Course {
         most.map_or(0, |cost| cost.0)
     }
 
-    pub(super) fn marked(&self, phase: CallPhase, growth: Option<Growth>) -> HoldAction {
+    fn marked(&self, phase: CallPhase) -> HoldAction {
         HoldAction::Mark {
             phase,
             provider: self.provider,
             model: self.model.clone(),
             delivered_tokens: self.delivery.output_tokens,
-            growth,
+            growth: None,
             ttl: self.service.parts.settings.hold_ttl,
         }
     }

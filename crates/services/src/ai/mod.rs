@@ -12,7 +12,6 @@ pub mod chat;
 mod course;
 pub mod errors;
 pub mod fallbacks;
-mod growing;
 mod holding;
 mod registry;
 mod service;
