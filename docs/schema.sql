@@ -388,6 +388,7 @@ CREATE POLICY token_transactions_select_own ON public.token_transactions FOR SEL
 CREATE POLICY token_transactions_service_insert ON public.token_transactions FOR INSERT TO app_service WITH CHECK (true);
 CREATE POLICY token_transactions_service_select ON public.token_transactions FOR SELECT TO app_service USING (true);
 CREATE TRIGGER chain_token_transactions BEFORE INSERT ON public.token_transactions FOR EACH ROW EXECUTE FUNCTION public.chain_token_transaction();
+CREATE TRIGGER note_token_transactions_head AFTER INSERT ON public.token_transactions FOR EACH ROW EXECUTE FUNCTION public.note_ledger_head();
 CREATE TRIGGER refuse_token_transactions_update BEFORE UPDATE ON public.token_transactions FOR EACH ROW EXECUTE FUNCTION public.refuse_update();
 
 CREATE TABLE public.billing_records (
@@ -1080,6 +1081,17 @@ CREATE TABLE public.integrity_pieces (
 );
 ALTER TABLE public.integrity_pieces ENABLE ROW LEVEL SECURITY;
 CREATE POLICY integrity_pieces_service ON public.integrity_pieces FOR ALL TO app_service USING (true) WITH CHECK (true);
+
+CREATE TABLE public.ledger_heads (
+    user_id uuid NOT NULL,
+    seq bigint NOT NULL,
+    hash bytea NOT NULL,
+    balance bigint NOT NULL,
+    CONSTRAINT ledger_heads_pkey PRIMARY KEY (user_id),
+    CONSTRAINT check_ledger_head_seq CHECK ((seq > 0))
+) WITH (fillfactor=70);
+ALTER TABLE public.ledger_heads ENABLE ROW LEVEL SECURITY;
+CREATE POLICY ledger_heads_service_select ON public.ledger_heads FOR SELECT TO app_service USING (true);
 
 CREATE TABLE public.product_base_migrations (
     version character varying NOT NULL,
@@ -1860,6 +1872,22 @@ BEGIN
     GROUP BY c.user_id
 
     UNION ALL
+    -- What the ledger ended with at some time must stand in it. A head that is older than the last row is no fault.
+    SELECT 'LEDGER_HEAD_MISMATCH', h.user_id::text, 'the ledger had a row ' || h.seq || ' with the balance ' || h.balance
+        || ', which is gone or was written anew; it ends at ' || coalesce((SELECT max(e.seq) FROM public.token_transactions e WHERE e.user_id = h.user_id), 0)
+    FROM public.ledger_heads h JOIN public.users u ON u.id = h.user_id
+    WHERE h.user_id BETWEEN $1 AND $2
+      AND NOT EXISTS (SELECT FROM public.token_transactions t WHERE t.user_id = h.user_id AND t.seq = h.seq AND t.hash = h.hash AND t.balance_after = h.balance)
+
+    UNION ALL
+    -- Rows of the hour in which the heads were introduced may have none until the next row.
+    SELECT 'LEDGER_HEAD_MISMATCH', t.user_id::text, 'the ledger has ' || count(*) || ' rows and no head is kept of it'
+    FROM public.token_transactions t
+    WHERE t.user_id BETWEEN $1 AND $2 AND NOT EXISTS (SELECT FROM public.ledger_heads h WHERE h.user_id = t.user_id)
+    GROUP BY t.user_id
+    HAVING abs(extract(epoch FROM min(t.created_at)) - (SELECT m.applied_at FROM public.product_base_migrations m WHERE m.version = 'm20261201_000027_heads_of_ledgers')) > 3600
+
+    UNION ALL
     SELECT 'DOUBLE_SUBSCRIPTION', s.user_id::text, 'a second live subscription is charged: ' || coalesce(s.stripe_subscription_id, s.id::text)
     FROM public.user_subscriptions s WHERE s.user_id BETWEEN $1 AND $2 AND s.is_duplicate
 
@@ -1922,11 +1950,14 @@ BEGIN
     WHERE u.id BETWEEN $1 AND $2 AND u.token_reserved <> h.held
 
     UNION ALL
-    SELECT 'COUNTER_MISMATCH', n.user_id || ':' || n.feature_id, 'the counter of ' || n.period || ' from ' || n.period_start
-        || ' says ' || (n.used - n.carried) || ' beside ' || n.carried || ' carried, overage ' || n.overage
+    -- From both ends: a counter whose events are others, and events whose counter is gone.
+    SELECT CASE WHEN n.user_id IS NULL THEN 'COUNTER_MISSING' ELSE 'COUNTER_MISMATCH' END,
+        coalesce(n.user_id, s.user_id) || ':' || coalesce(n.feature_id, s.feature_id),
+        'the counter of ' || coalesce(n.period, s.period) || ' from ' || coalesce(n.period_start, s.period_start)
+        || coalesce(' says ' || (n.used - n.carried) || ' beside ' || n.carried || ' carried, overage ' || n.overage, ' is not there')
         || '; its events sum to ' || coalesce(s.amount, 0) || ', overage ' || coalesce(s.overage, 0)
-    FROM public.usage_counters n
-    LEFT JOIN (
+    FROM (SELECT c.* FROM public.usage_counters c WHERE c.user_id BETWEEN $1 AND $2) n
+    FULL JOIN (
         SELECT p.user_id, p.feature_id, p.period, p.period_start, sum(p.amount) AS amount, sum(p.overage) AS overage
         FROM (
             SELECT e.user_id, e.feature_id, e.period, e.period_start, e.amount, e.overage FROM public.usage_events e
@@ -1944,7 +1975,9 @@ BEGIN
         ) p
         GROUP BY p.user_id, p.feature_id, p.period, p.period_start
     ) s ON s.user_id = n.user_id AND s.feature_id = n.feature_id AND s.period = n.period AND s.period_start = n.period_start
-    WHERE n.user_id BETWEEN $1 AND $2 AND (n.used - n.carried, n.overage) IS DISTINCT FROM (coalesce(s.amount, 0), coalesce(s.overage, 0))
+    WHERE (n.used - n.carried, n.overage) IS DISTINCT FROM (coalesce(s.amount, 0), coalesce(s.overage, 0))
+      AND (n.user_id IS NOT NULL OR (s.amount, s.overage) IS DISTINCT FROM (0::numeric, 0::numeric) AND (
+        EXISTS (SELECT FROM public.users u WHERE u.id = s.user_id) OR EXISTS (SELECT FROM public.deleted_profiles d WHERE d.user_id = s.user_id)))
     $checks$ USING p_from, p_to, p_sealed,
         coalesce((SELECT max(s.hours_to) FROM public.usage_seals s WHERE p_sealed), '-infinity');
 END
@@ -1960,6 +1993,7 @@ BEGIN
     INSERT INTO public.deleted_profiles (user_id) VALUES (OLD.id)
     ON CONFLICT (user_id) DO UPDATE SET deleted_at = CURRENT_TIMESTAMP;
     DELETE FROM public.idempotent_answers k WHERE k.user_id = OLD.id;
+    DELETE FROM public.ledger_heads h WHERE h.user_id = OLD.id;
     RETURN NULL;
 END
 $function$;
@@ -2111,6 +2145,21 @@ CREATE OR REPLACE FUNCTION public.normal_address(p_address text)
 AS $function$
     SELECT nullif(pg_catalog.lower(CASE WHEN pg_catalog.current_setting('server_encoding') = 'UTF8'
         THEN normalize(pg_catalog.btrim(p_address), NFC) ELSE pg_catalog.btrim(p_address) END), '')
+$function$;
+
+CREATE OR REPLACE FUNCTION public.note_ledger_head()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    INSERT INTO public.ledger_heads AS h (user_id, seq, hash, balance) VALUES (NEW.user_id, NEW.seq, NEW.hash, NEW.balance_after)
+    ON CONFLICT (user_id) DO UPDATE SET seq = EXCLUDED.seq, hash = EXCLUDED.hash, balance = EXCLUDED.balance
+        WHERE h.seq < EXCLUDED.seq
+          AND EXISTS (SELECT FROM public.token_transactions t WHERE t.user_id = h.user_id AND t.seq = h.seq AND t.hash = h.hash);
+    RETURN NULL;
+END
 $function$;
 
 CREATE OR REPLACE FUNCTION public.notify_change()
@@ -2897,6 +2946,7 @@ GRANT SELECT ON TABLE public.integrity_findings TO app_service;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.integrity_pieces TO app_service;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.learning_progress TO app_service;
 GRANT DELETE, INSERT (id, user_id, lesson_id, status, started_at, completed_at), SELECT (id, user_id, lesson_id, status, started_at, completed_at), UPDATE (id, user_id, lesson_id, status, started_at, completed_at) ON TABLE public.learning_progress TO authenticated;
+GRANT SELECT ON TABLE public.ledger_heads TO app_service;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.model_prices TO app_service;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.organization_members TO app_service;
 GRANT SELECT (organization_id, user_id, role, created_at) ON TABLE public.organization_members TO authenticated;

@@ -71,10 +71,11 @@ impl PriceKind {
     /// one of both alone, it holds for the other too. Calls of tools have `assumed_usd` instead.
     pub const fn substitutes(self) -> &'static [Self] {
         match self {
-            Self::CacheRead | Self::CacheWriteShort | Self::AudioInput | Self::ImageInput => &[Self::Input],
+            Self::CacheRead | Self::CacheWriteShort | Self::AudioInput | Self::ImageInput | Self::Output => {
+                &[Self::Input]
+            }
             Self::CacheWriteLong => &[Self::CacheWriteShort, Self::Input],
             Self::Reasoning | Self::AudioOutput | Self::ImageOutput => &[Self::Output, Self::Input],
-            Self::Output => &[Self::Input],
             Self::Input => &[Self::Output],
             Self::SearchCall | Self::FetchCall | Self::CodeCall => &[],
         }
