@@ -97,7 +97,8 @@ mod tests {
             (json!({ "contents": [{ "role": "tool" }, { "role": "robot" }, 5] }), None, 1),
             (json!({ "contents": "x", "generationConfig": { "maxOutputTokens": 0 } }), Some(0), 1),
             (json!({ "generation_config": { "max_output_tokens": 10.0, "candidate_count": 9 } }), Some(10), 9),
-            (json!({ "generationConfig": { "maxOutputTokens": "9" } }), None, 1),
+            (json!({ "generationConfig": { "maxOutputTokens": "9" } }), Some(9), 1),
+            (json!({ "generationConfig": { "maxOutputTokens": "nine" } }), None, 1),
             (
                 json!({ "generationConfig": { "maxOutputTokens": 9 }, "generation_config": { "max_output_tokens": 90 } }),
                 Some(90),

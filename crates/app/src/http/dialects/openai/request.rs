@@ -84,7 +84,7 @@ mod tests {
         assert_eq!(asked.tier, Tier::Flex);
         let both =
             json!({ "model": "m", "messages": [{ "role": "user" }], "max_tokens": 9, "max_completion_tokens": 5 });
-        assert_eq!(read(&both).unwrap().max_output_tokens, Some(5));
+        assert_eq!(read(&both).unwrap().max_output_tokens, Some(9));
     }
 
     #[test]
