@@ -169,7 +169,9 @@ mod tests {
         let reason = Some("customer's wish".to_owned());
         let message = opening(&Scope::Service { actor: Some(UserId(Uuid::max())), reason }, LIMITS).unwrap();
         assert!(
-            message.contains("set_config('role', 'app_service', true), set_config('request.jwt.claims', '', true)")
+            message.contains(
+                "set_config('role', 'app_service', true), set_config('search_path', 'public, pg_temp', true)"
+            ) && message.contains("set_config('request.jwt.claims', '', true)")
         );
         assert!(message.contains("set_config('app.actor_id', 'ffffffff-ffff-ffff-ffff-ffffffffffff', true)"));
         assert!(message.contains("set_config('app.reason', E'customer''s wish', true)"));

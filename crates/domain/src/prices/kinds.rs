@@ -75,8 +75,7 @@ impl PriceKind {
                 &[Self::Input]
             }
             Self::CacheWriteLong => &[Self::CacheWriteShort, Self::Input],
-            Self::Reasoning | Self::AudioOutput | Self::ImageOutput => &[Self::Output, Self::Input],
-            Self::Input => &[Self::Output],
+            Self::Input | Self::Reasoning | Self::AudioOutput | Self::ImageOutput => &[Self::Output],
             Self::SearchCall | Self::FetchCall | Self::CodeCall => &[],
         }
     }
