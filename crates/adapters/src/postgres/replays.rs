@@ -54,7 +54,16 @@ impl ReplayRepository for PgUnitOfWork {
             seconds(keep).into(),
             rights_json(claim)?.into(),
         ];
-        Ok(self.run(include_str!("sql/claim_call.sql"), values).await? > 0)
+        if self.run(include_str!("sql/claim_call.sql"), values).await? > 0 {
+            return Ok(true);
+        }
+        // The statement takes a missing user and a locked one alike; only the first will never be there.
+        let is_known = "SELECT EXISTS (SELECT FROM users WHERE id = $1)";
+        let is_known: Option<bool> = self.read_value(is_known, [claim.caller.0.into()]).await?;
+        if is_known == Some(true) {
+            return Ok(false);
+        }
+        Err(StoreError::Constraint { constraint: "fk_ai_answers_user".to_owned() })
     }
 
     async fn find(&mut self, claim: &AnswerClaim) -> Result<Option<FoundCall>, StoreError> {
