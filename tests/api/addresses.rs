@@ -6,13 +6,10 @@ use ports::identity::PasswordHasher as _;
 use serde_json::json;
 
 use crate::expect_field;
+use crate::identity::log_in;
 
 async fn sign_up(app: &TestApp, email: &str, password: &str) -> Answer {
     app.post("/api/auth/signup").json(json!({ "email": email, "password": password })).send().await
-}
-
-async fn log_in(app: &TestApp, email: &str, password: &str) -> Answer {
-    app.post("/api/auth/login").json(json!({ "email": email, "password": password })).send().await
 }
 
 #[tokio::test]

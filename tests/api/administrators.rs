@@ -4,9 +4,9 @@ use app::operators::{AdminCommand, administer};
 use app::settings::shape::{Secret, Settings};
 use futures_util::future::join_all;
 use harness::TestApp;
-use serde_json::json;
 
 use crate::NOBODY;
+use crate::identity::log_in;
 
 const NAMED: &str = "root@example.com";
 const OPERATORS: &str = "the password of the operator";
@@ -19,10 +19,6 @@ fn named(settings: &mut Settings) {
 async fn role_of(app: &TestApp, email: &str) -> Option<String> {
     let sql = format!("SELECT (SELECT u.role FROM users u JOIN auth.users a USING (id) WHERE a.email = '{email}')");
     app.database().query_scalar::<Option<String>>(&sql).await
-}
-
-async fn log_in(app: &TestApp, email: &str, password: &str) -> harness::Answer {
-    app.post("/api/auth/login").json(json!({ "email": email, "password": password })).send().await
 }
 
 async fn run(app: &TestApp, command: AdminCommand) -> anyhow::Result<Vec<String>> {

@@ -15,11 +15,11 @@ async fn sign_up(app: &TestApp, body: Value) -> Answer {
     app.post("/api/auth/signup").json(body).send().await
 }
 
-async fn log_in(app: &TestApp, email: &str, password: &str) -> Answer {
+pub async fn log_in(app: &TestApp, email: &str, password: &str) -> Answer {
     app.post("/api/auth/login").json(json!({ "email": email, "password": password })).send().await
 }
 
-async fn refresh(app: &TestApp, token: &str) -> Answer {
+pub async fn refresh(app: &TestApp, token: &str) -> Answer {
     app.post("/api/auth/refresh").json(json!({ "refresh_token": token })).send().await
 }
 

@@ -6,11 +6,8 @@ use futures_util::future::join_all;
 use harness::{Answer, Bearer, TestApp};
 use serde_json::{Value, json};
 
+use crate::key_rights::{create, fill};
 use crate::{in_seconds, time_at};
-
-async fn create(app: &TestApp, maker: &(impl Bearer + ?Sized), body: Value) -> Answer {
-    app.post("/api/keys").bearer(maker).json(body).send().await
-}
 
 fn managing(mut more: Value) -> Value {
     let mut body = json!({ "name": "m", "permissions": ["keys:manage", "users:read"] });
@@ -180,12 +177,7 @@ async fn a_hundred_and_thirty_rotations_leave_a_hundred_keys_at_most() {
 async fn sixty_four_at_once_never_pass_the_bound() {
     let app = TestApp::start().await;
     let ada = app.signup("ada@example.com").await;
-    let fill = format!(
-        "INSERT INTO api_keys (user_id, key_hash, key_prefix, last_four, name) \
-         SELECT '{}', 'hash ' || n, 'sk_live_x', 'abcd', 'key ' || n FROM generate_series(1, 80) AS n",
-        ada.id
-    );
-    app.database().sql(&fill).await;
+    fill(&app, &ada, 80).await;
     let maker = create(&app, &ada, managing(json!({}))).await.expect_status(201);
     let made = join_all((0..64).map(|place| {
         let (app, ada, maker) = (&app, &ada, &maker);

@@ -5,8 +5,18 @@ use serde_json::{Value, json};
 
 use crate::{NOBODY, expect_field};
 
-async fn create(app: &TestApp, maker: &(impl harness::Bearer + ?Sized), body: Value) -> Answer {
+pub async fn create(app: &TestApp, maker: &(impl harness::Bearer + ?Sized), body: Value) -> Answer {
     app.post("/api/keys").bearer(maker).json(body).send().await
+}
+
+/// Gives a user so many usable keys.
+pub async fn fill(app: &TestApp, user: &TestUser, keys: u32) {
+    let fill = format!(
+        "INSERT INTO api_keys (user_id, key_hash, key_prefix, last_four, name) \
+         SELECT '{}', 'hash ' || n, 'sk_live_x', 'abcd', 'key ' || n FROM generate_series(1, {keys}) AS n",
+        user.id
+    );
+    app.database().sql(&fill).await;
 }
 
 async fn make(app: &TestApp, maker: &(impl harness::Bearer + ?Sized), permissions: Value, on_behalf: bool) -> Answer {
@@ -171,12 +181,7 @@ async fn an_administrator_revokes_anybodys_key() {
 async fn a_user_has_at_most_a_hundred_usable_keys() {
     let app = TestApp::start().await;
     let ada = app.signup("ada@example.com").await;
-    let fill = format!(
-        "INSERT INTO api_keys (user_id, key_hash, key_prefix, last_four, name) \
-         SELECT '{}', 'hash ' || n, 'sk_live_x', 'abcd', 'key ' || n FROM generate_series(1, 99) AS n",
-        ada.id
-    );
-    app.database().sql(&fill).await;
+    fill(&app, &ada, 99).await;
     let last = make(&app, &ada, json!(["users:read"]), false).await.expect_status(201);
     make(&app, &ada, json!(["users:read"]), false).await.expect_problem(422, "too_many_keys");
     app.delete(&format!("/api/keys/{}", last.text_at("/id"))).bearer(&ada).send().await.expect_status(204);

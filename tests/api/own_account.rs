@@ -3,6 +3,7 @@
 use harness::{Answer, TestApp, TestUser};
 use serde_json::{Value, json};
 
+use crate::identity::refresh;
 use crate::{NOBODY, expect_field};
 
 const ADDRESS: &str = "ada.lovelace@example.com";
@@ -11,10 +12,6 @@ const OTHER: &str = "a staple of old batteries";
 
 async fn log_in(app: &TestApp, password: &str) -> Answer {
     app.post("/api/auth/login").json(json!({ "email": ADDRESS, "password": password })).send().await
-}
-
-async fn refresh(app: &TestApp, token: &str) -> Answer {
-    app.post("/api/auth/refresh").json(json!({ "refresh_token": token })).send().await
 }
 
 async fn change(app: &TestApp, ada: &TestUser, current: &str, password: &str) -> Answer {

@@ -3,14 +3,12 @@
 use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
-use harness::{Answer, TestApp};
+use harness::TestApp;
 use serde_json::json;
 
-const ADDRESS: &str = "ada@example.com";
+use crate::identity::refresh;
 
-async fn refresh(app: &TestApp, token: &str) -> Answer {
-    app.post("/api/auth/refresh").json(json!({ "refresh_token": token })).send().await
-}
+const ADDRESS: &str = "ada@example.com";
 
 /// As if every exchange so far had been so many seconds earlier.
 async fn let_pass(app: &TestApp, seconds: u32) {

@@ -24,6 +24,21 @@ pub struct TestDatabase {
     store: OnceLock<Arc<PgStore>>,
 }
 
+/// What a test's store at this address is opened with.
+pub fn pool_settings(url: String) -> PoolSettings {
+    PoolSettings {
+        url,
+        max_connections: CONNECTIONS_MAX,
+        acquire_timeout: Duration::from_secs(2),
+        pooler: Pooler::None,
+        statement_timeout_ms: 5_000,
+        lock_timeout_ms: 2_000,
+        idle_in_transaction_timeout_ms: 10_000,
+        answers_ttl: Duration::from_hours(24),
+        answer_secret: b"the secret of the answers in tests".to_vec(),
+    }
+}
+
 impl TestDatabase {
     /// With schema and seeds, as a fresh installation has them.
     pub async fn new() -> Self {
@@ -64,17 +79,7 @@ impl TestDatabase {
 
     /// What `pg_store` is opened with, to be changed for a store of another kind.
     pub fn pool_settings(&self) -> PoolSettings {
-        PoolSettings {
-            url: self.service_url(),
-            max_connections: CONNECTIONS_MAX,
-            acquire_timeout: Duration::from_secs(2),
-            pooler: Pooler::None,
-            statement_timeout_ms: 5_000,
-            lock_timeout_ms: 2_000,
-            idle_in_transaction_timeout_ms: 10_000,
-            answers_ttl: Duration::from_hours(24),
-            answer_secret: b"the secret of the answers in tests".to_vec(),
-        }
+        pool_settings(self.service_url())
     }
 
     /// The real store over the service's login, always the same one.

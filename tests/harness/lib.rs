@@ -26,9 +26,11 @@ mod lone_cluster;
 mod requests;
 mod template;
 
+use std::io::Write as _;
+
 pub use answers::Answer;
 pub use app::{PASSWORD, SIGNING_KEY, TestApp, TestUser, test_settings};
-pub use databases::TestDatabase;
+pub use databases::{TestDatabase, pool_settings};
 pub use eventually::eventually;
 pub use issuer::IssuerKey;
 pub use requests::{Bearer, Request};
@@ -37,4 +39,10 @@ pub use sea_orm::sqlx;
 /// TLS is by ring, and whoever opens the first connection must have said so. Not twice: the second time is refused.
 pub fn install_tls() {
     rustls::crypto::ring::default_provider().install_default().ok();
+}
+
+/// Says which test was skipped. It is written past the test runner, which hides what a passing test prints.
+pub fn skip(what: &str, because: &str, remedy: &str) {
+    let text = format!("SKIPPED: {what}, since {because}. {remedy}\n");
+    std::io::stderr().write_all(text.as_bytes()).expect("standard error can be written to");
 }

@@ -19,8 +19,8 @@ const SECONDS: &str = "20";
 
 /// A fault of `CPython` 3.11 in `ast.parse`, which ends a run of schemathesis now and then; it is no failure of an answer.
 const FAULT_OF_PYTHON: &str = "AST constructor recursion depth mismatch";
-/// How often such a run is repeated.
-const TRIES: usize = 2;
+/// Such a run is repeated with other requests, and one of the runs has to be without any error.
+const SEEDS: [&str; 4] = ["9", "10", "11", "12"];
 
 /// Operations that are not called: after `delete_profile` the user of the credential may call nothing else.
 const LEFT_OUT: [&str; 1] = ["delete_profile"];
@@ -35,10 +35,8 @@ fn program(name: &str) -> PathBuf {
     if own.exists() { own } else { name.into() }
 }
 
-/// Past the test harness, which shows what a passing test prints to nobody.
 fn skip(what: &str, because: &str) {
-    let text = format!("SKIPPED: {what}, since {because}. `make openapi-tools` installs it.\n");
-    std::io::stderr().write_all(text.as_bytes()).expect("standard error can be written to");
+    harness::skip(what, because, "`make openapi-tools` installs it.");
 }
 
 fn document() -> tempfile::NamedTempFile {
@@ -57,7 +55,7 @@ fn the_document_is_valid() {
         return skip("the OpenAPI document was not validated", "there is no Python");
     };
     let told = String::from_utf8_lossy(&output.stdout);
-    if told.contains("\"missing\"") {
+    if output.status.success() && told.starts_with("{\"missing\"") {
         return skip("the OpenAPI document was not validated", "openapi-spec-validator is missing");
     }
     assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
@@ -96,26 +94,26 @@ async fn requests_made_of_the_document_are_answered_as_it_says() {
     let document = document();
     let folder = tempfile::tempdir().expect("a folder");
     for (who, header) in credentials {
-        let run = || {
+        let run = |seed: &'static str| {
             let mut command = Command::new(&schemathesis);
             command.current_dir(folder.path()).arg("--config-file").arg(root().join("tests/openapi/schemathesis.toml"));
             command.arg("run").arg(document.path());
             command.args(["--url", &app.url(""), "--header", &header, "--max-time", SECONDS]);
-            command.args(["--phases", "examples,coverage,fuzzing", "--generation-deterministic", "--seed", "9"]);
+            command.args(["--phases", "examples,coverage,fuzzing", "--generation-deterministic", "--seed", seed]);
             command.args(["--workers", "1", "--no-color", "--warnings", "off", "--request-timeout", "20"]);
             command.args(LEFT_OUT.iter().flat_map(|operation| ["--exclude-operation-id", operation]));
             tokio::task::spawn_blocking(move || command.output())
         };
-        let mut output = run().await.expect("it runs").expect("it starts");
-        for _ in 0..TRIES {
-            if output.status.success() || !String::from_utf8_lossy(&output.stdout).contains(FAULT_OF_PYTHON) {
+        let (mut is_sound, mut told) = (false, String::new());
+        for seed in SEEDS {
+            let output = run(seed).await.expect("it runs").expect("it starts");
+            told = String::from_utf8_lossy(&output.stdout).into_owned();
+            is_sound = output.status.success();
+            if is_sound || told.contains("= FAILURES =") || !told.contains(FAULT_OF_PYTHON) {
                 break;
             }
-            output = run().await.expect("it runs").expect("it starts");
         }
-        let told = String::from_utf8_lossy(&output.stdout);
-        let is_pythons = told.contains(FAULT_OF_PYTHON) && !told.contains("= FAILURES =");
-        assert!(output.status.success() || is_pythons, "with the credential of {who}:\n{told}");
+        assert!(is_sound, "with the credential of {who}:\n{told}");
     }
     app.stop().await;
 }

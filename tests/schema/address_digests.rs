@@ -2,12 +2,7 @@
 
 use harness::TestDatabase;
 
-/// How many steps have to be undone to stand before this one.
-fn steps_from(name: &str) -> u32 {
-    let names = migration::names();
-    let position = names.iter().position(|step| step.ends_with(name)).unwrap();
-    u32::try_from(names.len() - position).unwrap()
-}
+use crate::undoing::undo_from;
 
 async fn balance(database: &TestDatabase, id: &str, email: &str) -> i64 {
     database
@@ -21,7 +16,7 @@ async fn balance(database: &TestDatabase, id: &str, email: &str) -> i64 {
 #[tokio::test]
 async fn what_earlier_releases_left_brings_no_second_bonus_and_no_id() {
     let database = TestDatabase::new().await;
-    migration::down(&database.owner_url(), Some(steps_from("_address_digests"))).await.unwrap();
+    undo_from(&database, "_address_digests").await;
     let id = |number: u8| format!("a0000000-0000-4000-8000-00000000000{number}");
     database
         .sql(&format!(
@@ -52,6 +47,6 @@ async fn what_earlier_releases_left_brings_no_second_bonus_and_no_id() {
     let of_the_new = format!("SELECT count(*) FROM integrity_findings WHERE subject LIKE '%{}%'", id(4));
     assert_eq!(database.query_scalar::<i64>(&of_the_new).await, 0);
     // And back again, for a release that looks for ids by digest.
-    migration::down(&database.owner_url(), Some(steps_from("_address_digests"))).await.unwrap();
+    undo_from(&database, "_address_digests").await;
     migration::up(&database.owner_url()).await.unwrap();
 }

@@ -1,18 +1,11 @@
 //! The steps that give keys their lineages: what was counted before stays counted, by the first key of each rotation.
 
 use chrono::{DateTime, Utc};
-use harness::TestDatabase;
+
+use crate::undoing::before;
 
 /// Each key by its last digit.
 const KEYS: [&str; 5] = ["first", "second", "third", "alone", "silent"];
-
-async fn before_lineages() -> TestDatabase {
-    let database = TestDatabase::new().await;
-    let names = migration::names();
-    let position = names.iter().position(|name| name.ends_with("000014_key_lineages")).unwrap();
-    migration::down(&database.owner_url(), Some((names.len() - position).try_into().unwrap())).await.unwrap();
-    database
-}
 
 fn id(place: usize) -> String {
     format!("00000000-0000-4000-8000-00000000000{place}")
@@ -20,7 +13,7 @@ fn id(place: usize) -> String {
 
 #[tokio::test]
 async fn what_was_counted_before_is_the_lineages() {
-    let database = before_lineages().await;
+    let database = before("000014_key_lineages").await;
     let ann = crate::people::sign_up(&database, "ann").await;
     for (place, name) in KEYS.iter().enumerate() {
         let key = format!(
@@ -93,7 +86,7 @@ async fn what_was_counted_before_is_the_lineages() {
 
 #[tokio::test]
 async fn a_ring_of_rotations_does_not_stop_the_step() {
-    let database = before_lineages().await;
+    let database = before("000014_key_lineages").await;
     let ann = crate::people::sign_up(&database, "ann").await;
     let (one, other) = (id(0), id(1));
     database

@@ -43,5 +43,6 @@ mod subscriptions_of_stripe;
 mod supabase;
 mod supabase_imitation;
 mod tampers;
+mod undoing;
 mod upgrades;
 mod usage_sums;

@@ -1,8 +1,7 @@
 //! Roles that somebody made before us: `up` brings what the rights rest on, `verify` holds it, the service asks for it.
 
-use std::time::Duration;
-
-use adapters::postgres::{PgStore, PoolSettings, Pooler};
+use adapters::postgres::{PgStore, PoolSettings};
+use harness::pool_settings;
 use migration::Severity;
 use ports::store::{Scope, Store};
 
@@ -18,17 +17,7 @@ const ATTRIBUTES: &str = "SELECT concat_ws(' ', rolname, CASE WHEN rolcanlogin T
     FROM pg_roles WHERE rolname IN ('app_user', 'app_service', 'readonly_user') ORDER BY 1";
 
 async fn excess(cluster: &PrivateCluster, login: &str) -> Vec<String> {
-    let settings = PoolSettings {
-        url: cluster.url_as(login, "secret"),
-        max_connections: 1,
-        acquire_timeout: Duration::from_secs(2),
-        pooler: Pooler::None,
-        statement_timeout_ms: 5_000,
-        lock_timeout_ms: 2_000,
-        idle_in_transaction_timeout_ms: 10_000,
-        answers_ttl: Duration::from_hours(1),
-        answer_secret: b"secret".to_vec(),
-    };
+    let settings = PoolSettings { max_connections: 1, ..pool_settings(cluster.url_as(login, "secret")) };
     let store = PgStore::connect(settings).unwrap();
     let mut work = store.begin(Scope::SERVICE).await.unwrap();
     let state = work.maintenance().state().await.unwrap();

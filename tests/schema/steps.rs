@@ -5,6 +5,7 @@ use migration::{Report, Severity};
 
 use crate::catalogue::{assert_same, everything};
 use crate::clusters::run;
+use crate::undoing::undo_from;
 
 /// Everything that the steps and the replaceable texts make, without its date.
 async fn schema_of(database: &TestDatabase) -> Vec<String> {
@@ -203,9 +204,7 @@ async fn the_services_login_may_ask_for_the_status_and_migrate_nothing() {
 #[tokio::test]
 async fn conversations_and_holds_of_before_get_their_times_and_their_units() {
     let database = TestDatabase::new().await;
-    let names = migration::names();
-    let position = names.iter().position(|name| name.ends_with("000013_chat_and_key_limits")).unwrap();
-    migration::down(&database.owner_url(), Some((names.len() - position).try_into().unwrap())).await.unwrap();
+    undo_from(&database, "000013_chat_and_key_limits").await;
     let ann = crate::people::sign_up(&database, "ann").await;
     database
         .sql(&format!(

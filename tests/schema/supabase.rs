@@ -1,12 +1,10 @@
 //! On Supabase: nothing in `auth` is altered, users get no more than elsewhere, and everything works.
 
-use std::time::Duration;
-
-use adapters::postgres::{PgStore, PoolSettings, Pooler};
+use adapters::postgres::{PgStore, PoolSettings};
 use domain::identity::Role;
 use domain::users::{NewUser, UserId};
-use harness::TestDatabase;
 use harness::sqlx::{self, AssertSqlSafe, Connection as _, PgConnection};
+use harness::{TestDatabase, pool_settings};
 use migration::Severity;
 use ports::store::{Scope, Store, StoreError};
 
@@ -126,17 +124,7 @@ async fn the_service_works(cluster: &PrivateCluster) {
         "ALTER ROLE app_user PASSWORD 'service'; INSERT INTO auth.users (id, email) VALUES ('{ANN}', 'Ann@example.com'), ('{BOB}', 'bob@example.com')"
     );
     cluster.sql(&identities).await;
-    let settings = PoolSettings {
-        url: cluster.url_as("app_user", "service"),
-        max_connections: 2,
-        acquire_timeout: Duration::from_secs(2),
-        pooler: Pooler::None,
-        statement_timeout_ms: 5_000,
-        lock_timeout_ms: 2_000,
-        idle_in_transaction_timeout_ms: 10_000,
-        answers_ttl: Duration::from_hours(1),
-        answer_secret: b"secret".to_vec(),
-    };
+    let settings = PoolSettings { max_connections: 2, ..pool_settings(cluster.url_as("app_user", "service")) };
     let store = PgStore::connect(settings).unwrap();
     store.self_test().await.unwrap();
     let mut work = store.begin(Scope::SERVICE).await.unwrap();

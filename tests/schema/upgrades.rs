@@ -11,16 +11,9 @@ use serde_json::json;
 use crate::catalogue::{assert_same, everything};
 use crate::clusters::{PrivateCluster, run};
 use crate::people::sign_up;
+use crate::undoing::{before, undo_from};
 
 const SHORT: Duration = Duration::from_secs(2);
-
-/// The newest database, with the steps after this one undone.
-async fn at_step(number: usize) -> TestDatabase {
-    let database = TestDatabase::new().await;
-    let later = migration::names().iter().filter(|name| name[10..16].parse::<usize>().unwrap() > number).count();
-    migration::down(&database.owner_url(), Some(later.try_into().unwrap())).await.unwrap();
-    database
-}
 
 /// A transaction that has read and does nothing more, as a forgotten one does.
 async fn idle_reader(database: &TestDatabase, tables: &[&str]) -> PgConnection {
@@ -37,13 +30,16 @@ async fn idle_reader(database: &TestDatabase, tables: &[&str]) -> PgConnection {
 async fn waits_of_migration(database: &TestDatabase, times: usize) {
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
         AND application_name = 'product-base-migration' AND wait_event_type = 'Lock'";
-    for _ in 0..times {
-        for expected in [1, 0] {
-            while (database.query_scalar::<i64>(waiting).await > 0) != (expected > 0) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+    let seen = async {
+        for _ in 0..times {
+            for expected in [1, 0] {
+                while (database.query_scalar::<i64>(waiting).await > 0) != (expected > 0) {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
             }
         }
-    }
+    };
+    tokio::time::timeout(Duration::from_mins(1), seen).await.expect("the migration waits and gives up");
 }
 
 /// What the service does when use is counted, with the service's limits, until it is told to stop. Answers how much was
@@ -80,7 +76,7 @@ async fn consume(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_under_load_beside_a_long_reader_refuses_nobody_and_loses_nothing() {
-    let database = Arc::new(at_step(13).await);
+    let database = Arc::new(before("000014_key_lineages").await);
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let mut writers = Vec::new();
     for name in ["ann", "bob", "cid"] {
@@ -121,7 +117,7 @@ async fn an_upgrade_under_load_beside_a_long_reader_refuses_nobody_and_loses_not
 
 #[tokio::test]
 async fn an_upgrade_whose_patience_is_over_names_who_is_in_the_way_and_leaves_nothing_half_done() {
-    let database = at_step(23).await;
+    let database = before("000024_organizations_outlive_owners").await;
     let reader = idle_reader(&database, &["organizations"]).await;
     let process: i32 = database
         .query_scalar(
@@ -154,7 +150,7 @@ async fn an_upgrade_whose_patience_is_over_names_who_is_in_the_way_and_leaves_no
 
 #[tokio::test]
 async fn a_run_that_is_killed_within_a_step_goes_on_from_the_part_where_it_stopped() {
-    let database = at_step(22).await;
+    let database = before("000023_indexes_of_lists").await;
     // An index that is made concurrently waits for older transactions, whatever they have read.
     let mut reader = idle_reader(&database, &["model_prices"]).await;
     let snapshot = "COMMIT; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM model_prices";
@@ -268,7 +264,7 @@ async fn anothers_record_of_migrations_in_the_same_database_is_left_alone() {
 
 #[tokio::test]
 async fn the_record_of_an_earlier_release_is_carried_over_and_kept_for_it() {
-    let database = at_step(13).await;
+    let database = before("000014_key_lineages").await;
     // As that release left it.
     database
         .sql(
@@ -314,8 +310,7 @@ async fn what_was_carried_outlives_a_step_that_is_undone_and_done_again() {
              SELECT '{ann}', 'api_access', 'month', period_start, 5 FROM usage_counters"
         ))
         .await;
-    let steps = migration::names().iter().filter(|name| name[10..16].parse::<u32>().unwrap() >= 11).count();
-    migration::down(&database.owner_url(), Some(steps.try_into().unwrap())).await.unwrap();
+    undo_from(&database, "000011_carry_counters_and_settle_holds").await;
     migration::up(&database.owner_url()).await.unwrap();
     let used: i64 = database.query_scalar("SELECT used FROM usage_counters").await;
     assert_eq!(used, 8);

@@ -5,8 +5,7 @@
 //! skips. Each runs in a home folder of its own and reaches nothing but the gateway.
 
 use std::fs;
-use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -194,24 +193,14 @@ impl Gateway {
         Self { app, upstream, key: free, limited_key: limited }
     }
 
-    async fn run(&self, client: &Client, key: &str, prompt: &str) -> Option<Outcome> {
-        let outcome = self.run_for(client, key, prompt, TURN_WITHIN).await?;
+    async fn run(&self, client: &Client, key: &str, prompt: &str) -> Outcome {
+        let outcome = self.run_for(client, key, prompt, TURN_WITHIN).await;
         assert!(outcome.is_over, "{} was not done in {TURN_WITHIN:?}: {outcome:?}", client.name);
-        Some(outcome)
+        outcome
     }
 
     /// Stops the client after `longest`.
-    async fn run_for(&self, client: &Client, key: &str, prompt: &str, longest: Duration) -> Option<Outcome> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ stands in the repository");
-        let program = root.join(".clients").join(client.program);
-        if !program.exists() {
-            let text = format!(
-                "SKIPPED: {} was not driven, since it is not installed. `make clients` installs it.\n",
-                client.name
-            );
-            std::io::stderr().write_all(text.as_bytes()).expect("standard error can be written to");
-            return None;
-        }
+    async fn run_for(&self, client: &Client, key: &str, prompt: &str, longest: Duration) -> Outcome {
         let home = TempDir::new().expect("a folder");
         let filled = |text: &str| self.fill(text, client, key, prompt, home.path());
         fs::create_dir(home.path().join("work")).expect("a folder");
@@ -223,7 +212,7 @@ impl Gateway {
         }
         let shown_in = home.path().join("shown");
         let shown = fs::File::create(&shown_in).expect("a file");
-        let mut command = tokio::process::Command::new(program);
+        let mut command = tokio::process::Command::new(program(client));
         command
             .args(client.arguments.iter().map(|argument| filled(argument)))
             .env("HOME", home.path())
@@ -240,7 +229,7 @@ impl Gateway {
         let ended = tokio::time::timeout(longest, child.wait()).await;
         let is_success = ended.as_ref().is_ok_and(|ended| ended.as_ref().is_ok_and(std::process::ExitStatus::success));
         let text = String::from_utf8_lossy(&fs::read(&shown_in).expect("a file")).into_owned();
-        Some(Outcome { text, is_success, is_over: ended.is_ok() })
+        Outcome { text, is_success, is_over: ended.is_ok() }
     }
 
     fn fill(&self, text: &str, client: &Client, key: &str, prompt: &str, home: &Path) -> String {
@@ -270,10 +259,19 @@ impl Outcome {
     }
 }
 
+fn program(client: &Client) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ stands in the repository");
+    root.join(".clients").join(client.program)
+}
+
 async fn drive(client: &Client) {
+    if !program(client).exists() {
+        let what = format!("{} was not driven", client.name);
+        return harness::skip(&what, "it is not installed", "`make clients` installs it.");
+    }
     let gateway = Gateway::open(true).await;
     gateway.upstream.script_others(Script::says(ANSWER));
-    let Some(streamed) = gateway.run(client, &gateway.key, "Say hello.").await else { return gateway.app.stop().await };
+    let streamed = gateway.run(client, &gateway.key, "Say hello.").await;
     assert!(streamed.is_success && streamed.shows(ANSWER), "{streamed:?}");
 
     if let Some((name, arguments)) = client.tool {
@@ -281,7 +279,7 @@ async fn drive(client: &Client) {
         let arguments = arguments.replace("$file", "secret.txt");
         gateway.upstream.script_others(Script::says("").calling(name, &arguments).then_saying(AFTER_TOOL));
         gateway.upstream.clear();
-        let turn = gateway.run(client, &gateway.key, "What does secret.txt say?").await.expect("it is installed");
+        let turn = gateway.run(client, &gateway.key, "What does secret.txt say?").await;
         assert!(turn.is_success && turn.shows(AFTER_TOOL), "{turn:?}");
         let requests = gateway.upstream.requests();
         assert!(requests.len() >= 2, "the result of the tool went back: {} requests", requests.len());
@@ -289,7 +287,6 @@ async fn drive(client: &Client) {
 
     gateway.upstream.clear();
     let refused = gateway.run_for(client, &gateway.limited_key, "Say hello.", REFUSED_WITHIN).await;
-    let refused = refused.expect("it is installed");
     assert!(!refused.shows(ANSWER), "{refused:?}");
     let says_why = refused.text.contains("limit") || refused.text.contains("429");
     assert!(says_why || (client.waits_in_silence && !refused.is_over), "it says why: {refused:?}");
@@ -297,7 +294,7 @@ async fn drive(client: &Client) {
     gateway.app.stop().await;
 
     let sandbox = Gateway::open(false).await;
-    let answered = sandbox.run(client, &sandbox.key, "Say hello.").await.expect("it is installed");
+    let answered = sandbox.run(client, &sandbox.key, "Say hello.").await;
     assert!(answered.is_success && answered.shows("This is the sandbox"), "{answered:?}");
     sandbox.app.stop().await;
 }

@@ -10,7 +10,6 @@ mod clients;
 mod through;
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -49,10 +48,8 @@ fn run(script: &str, sdk: &str, url: &str, key: &str) -> Option<BTreeMap<String,
     Some(lines.into_iter().map(|line| (line["case"].as_str().unwrap_or_default().to_owned(), line)).collect())
 }
 
-/// Past the test harness, which shows what a passing test prints to nobody.
 fn skip(sdk: &str, because: &str) {
-    let text = format!("SKIPPED: the SDK of {sdk} was not driven, since {because}. `make sdks` installs it.\n");
-    std::io::stderr().write_all(text.as_bytes()).expect("standard error can be written to");
+    harness::skip(&format!("the SDK of {sdk} was not driven"), because, "`make sdks` installs it.");
 }
 
 fn stub() -> Upstream {
