@@ -40,7 +40,7 @@ pub(super) struct Heard {
     pub end: End,
     /// Whether something in it is not understood.
     pub is_unread: bool,
-    /// The text of that: it is billed where the provider tells no usage, and shown to nobody.
+    /// The text of what is not understood. A native call is billed by it where the provider reports no usage.
     pub unread_text: String,
 }
 
@@ -48,6 +48,12 @@ impl Heard {
     /// What is not understood, with the text in it.
     pub(super) fn unread(unread_text: String) -> Self {
         Self { is_unread: true, unread_text, ..Self::default() }
+    }
+
+    /// Adds text of a part that is not understood; a part without text adds nothing.
+    pub(super) fn add_unread(&mut self, text: &str) {
+        self.is_unread |= !text.is_empty();
+        self.unread_text.push_str(text);
     }
 }
 
@@ -87,6 +93,23 @@ pub(super) trait Speech: Send {
     fn hear(&mut self, data: &[u8]) -> Result<Heard, Misheard>;
 }
 
+/// Hears a frame or a whole reply. A native call breaks at an error alone: what is not understood of its reply is kept, and the
+/// text of that is billed as thinking. The deltas of a native call serve the bill; its caller gets the bytes.
+pub(super) fn hear(speech: &mut dyn Speech, data: &[u8], is_native: bool) -> Result<Heard, Misheard> {
+    let heard = speech.hear(data);
+    if !is_native {
+        return heard;
+    }
+    let mut heard = match heard {
+        Err(Misheard::Nonsense(_)) => Heard::unread(String::from_utf8_lossy(data).into_owned()),
+        heard => heard?,
+    };
+    if !heard.unread_text.is_empty() {
+        heard.deltas.push(Delta::Thinking(std::mem::take(&mut heard.unread_text)));
+    }
+    Ok(heard)
+}
+
 pub(super) trait Dialect: Send + Sync {
     fn outgoing(&self, call: &ProviderCall) -> Result<Outgoing, ProviderFault>;
 
@@ -124,21 +147,18 @@ pub(super) fn written(request: &impl serde::Serialize) -> Result<String, Provide
     serde_json::to_string(request).map_err(|error| ProviderFault::Broken(format!("the request is unwritable: {error}")))
 }
 
-/// A usage that is there, as far as it is readable: each of its numbers stands for itself. One that is not is told in the
-/// log: the call is then billed by its text.
+/// The reported usage, as far as it can be read: a number that cannot be read is left out and the others are kept. The log
+/// then says so. Without a usage the call is billed by its text.
 pub(super) fn usage<T: DeserializeOwned>(raw: Option<&RawValue>) -> Option<T> {
     let raw = raw.filter(|raw| raw.get() != "null")?;
     if let Ok(usage) = serde_json::from_str(raw.get()) {
         return Some(usage);
     }
-    let value = usage_with_numbers(raw)?;
-    let is_readable = |name: &String, member: &Value| {
-        serde_json::from_value::<T>(Map::from_iter([(name.clone(), member.clone())]).into()).is_ok()
+    let mut readable = usage_with_numbers(raw)?;
+    let is_readable = |name: &str, member: &Value| {
+        serde_json::from_value::<T>(Map::from_iter([(name.to_owned(), member.clone())]).into()).is_ok()
     };
-    let readable: Map<String, Value> = match value {
-        Value::Object(members) => members.into_iter().filter(|(name, member)| is_readable(name, member)).collect(),
-        _ => return None,
-    };
+    readable.retain(|name, member| is_readable(name, member));
     tracing::warn!("a provider's usage is understood in parts");
     if readable.is_empty() { None } else { serde_json::from_value(readable.into()).ok() }
 }

@@ -1,7 +1,7 @@
 //! Faults: what a provider's refusal means for whoever could try again.
 //!
 //! A refusal is the caller's own doing unless it speaks of the account by which we call: a 401 always does, a 402 or a 403
-//! does where its words say so. What is the caller's own doing is told to the caller with the status that it came with.
+//! does where its words say so. The caller gets a refusal that the caller caused, with the provider's status.
 
 use std::time::Duration;
 
@@ -95,7 +95,7 @@ pub(super) fn fault(status: u16, headers: &HeaderMap, body: Vec<u8>, told: Told,
 pub(super) fn fault_of(status: u16, told: Told, body: Vec<u8>, retry_after: Option<Duration>) -> ProviderFault {
     let means = match told.means {
         Means::WhatTheStatusSays if status == 403 && told.speaks_of(&OF_ACCESS, &body) => Means::KeyRefused,
-        // A bill that nobody explains is ours.
+        // A 402 without a message is about the account by which we call.
         Means::WhatTheStatusSays if status == 402 && (told.message.is_none() || told.speaks_of(&OF_BILLS, &body)) => {
             Means::SpendLimit
         }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use domain::ai::{Delta, Provider};
+use domain::ai::Provider;
 use futures_util::StreamExt;
 use futures_util::stream::once;
 use ports::ai::{
@@ -20,7 +20,7 @@ use thiserror::Error;
 use tracing::warn;
 
 use super::anthropic::Anthropic;
-use super::dialect::{Awaited, Dialect, Heard, Misheard, Shown};
+use super::dialect::{Awaited, Dialect, Heard, Misheard, Shown, hear};
 use super::faults;
 use super::gemini::Gemini;
 use super::openai::OpenAi;
@@ -155,19 +155,13 @@ impl HttpProvider {
             return Err(ProviderFault::NotUnderstood("it is empty".to_owned()));
         }
         let is_native = is_native(call);
-        let heard = match self.dialect.speech(call).hear(&body) {
-            // Nothing of it can be told to a caller who is to read it in another dialect.
-            Ok(heard) if heard.is_unread && !is_native => {
-                return Err(fault_of(Misheard::Nonsense("it is no answer of a model's"), &body));
-            }
-            Err(Misheard::Nonsense(_)) if is_native => Heard::unread(String::from_utf8_lossy(&body).into_owned()),
-            heard => heard.map_err(|misheard| fault_of(misheard, &body))?,
-        };
-        let Heard { mut deltas, usage, request_id, model, shown, is_unread, unread_text, .. } = heard;
-        // Nobody but the bill sees the deltas of a native call.
-        if is_native && !unread_text.is_empty() {
-            deltas.push(Delta::Thinking(unread_text));
-        }
+        let heard = hear(self.dialect.speech(call).as_mut(), &body, is_native).and_then(|heard| {
+            // What is not understood cannot be translated into the caller's dialect.
+            let is_translatable = is_native || !heard.is_unread;
+            if is_translatable { Ok(heard) } else { Err(Misheard::Nonsense("it is no answer of a model's")) }
+        });
+        let heard = heard.map_err(|misheard| fault_of(misheard, &body))?;
+        let Heard { deltas, usage, request_id, model, shown, is_unread, .. } = heard;
         let frame = match (is_native, shown) {
             (false, _) | (_, Shown::Nothing) => Vec::new(),
             (true, Shown::AsItCame) => body,

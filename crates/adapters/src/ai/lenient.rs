@@ -4,9 +4,10 @@
 //! known today must not end an answer, so nothing here fails but where the text is no JSON at all. Costs a second look at
 //! each field that is read.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use crate::json_repair::repaired;
 
@@ -26,15 +27,28 @@ const NAMES: [&str; 12] = [
     "service_tier",
 ];
 
+/// What `read` makes of a JSON object, as it is written or else respelled. `None` where it is no object or `read` takes neither.
+pub(super) fn object<R>(data: &[u8], mut read: impl FnMut(&[u8]) -> Option<R>) -> Option<R> {
+    if !is_object(data) {
+        return None;
+    }
+    read(data).or_else(|| read(respelled(data)?.as_bytes()))
+}
+
 /// Whether the text can be a JSON object. A list is none, though a struct could be read from it.
-pub(super) fn is_object(data: &[u8]) -> bool {
+fn is_object(data: &[u8]) -> bool {
     data.trim_ascii_start().first() == Some(&b'{')
 }
 
 /// The object in a spelling that every reader takes: readable text, and each member once, the last one of its name.
-pub(super) fn respelled(data: &[u8]) -> Option<String> {
+fn respelled(data: &[u8]) -> Option<String> {
     let value: Value = serde_json::from_str(&repaired(data)).ok()?;
     value.is_object().then(|| value.to_string())
+}
+
+/// The JSON as it is, or else what of its text is readable where half of a character is missing.
+fn parsed<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
+    serde_json::from_slice(json).ok().or_else(|| serde_json::from_str(&repaired(json)).ok())
 }
 
 /// The value of this kind, if it is one.
@@ -63,8 +77,8 @@ pub(super) fn text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>,
 pub(super) fn text_of(raw: &RawValue) -> Option<String> {
     let json = raw.get();
     match json.as_bytes().first() {
-        Some(b'"') => serde_json::from_str(json).or_else(|_| serde_json::from_str(&repaired(json.as_bytes()))).ok(),
-        Some(b'[' | b'{') => Some(text_within(json)).filter(|text| !text.is_empty()),
+        Some(b'"') => parsed(json.as_bytes()),
+        Some(b'[' | b'{') => Some(text_within(json.as_bytes())).filter(|text| !text.is_empty()),
         _ => None,
     }
 }
@@ -85,10 +99,10 @@ fn rounded(number: f64) -> Option<u64> {
     (0.0..=9e15).contains(&number).then(|| number.ceil() as u64)
 }
 
-/// All text in a JSON value, without the names of things: what it is billed by where nobody knows what it says.
-pub(super) fn text_within(json: &str) -> String {
+/// All text in a JSON value but that of the members in `NAMES`. A value of an unknown shape is billed by it.
+pub(super) fn text_within(json: &[u8]) -> String {
     let mut text = String::new();
-    if let Ok(value) = serde_json::from_str(json).or_else(|_| serde_json::from_str(&repaired(json.as_bytes()))) {
+    if let Some(value) = parsed(json) {
         gather(&value, &mut text);
     }
     text
@@ -113,13 +127,10 @@ pub(super) fn is_error(raw: Option<&RawValue>) -> bool {
 
 /// A usage whose numbers are written in other kinds than the known ones: whole numbers as fractions or as text, and members
 /// that are no numbers left out. A fraction counts upwards.
-pub(super) fn usage_with_numbers(raw: &RawValue) -> Option<Value> {
-    let mut value: Value = serde_json::from_str(raw.get()).ok()?;
-    if !value.is_object() {
-        return None;
-    }
-    make_whole(&mut value);
-    Some(value)
+pub(super) fn usage_with_numbers(raw: &RawValue) -> Option<Map<String, Value>> {
+    let mut members: Map<String, Value> = serde_json::from_str(raw.get()).ok()?;
+    members.values_mut().for_each(make_whole);
+    Some(members)
 }
 
 fn make_whole(value: &mut Value) {
@@ -169,15 +180,15 @@ mod tests {
 
     #[test]
     fn all_text_is_gathered_without_names() {
-        assert_eq!(text_within(r#"{"type":"x","a":["b",{"c":"d","id":"no"}],"n":1}"#), "bd");
-        assert_eq!((text_within("{}"), text_within("no json")), (String::new(), String::new()));
+        assert_eq!(text_within(br#"{"type":"x","a":["b",{"c":"d","id":"no"}],"n":1}"#), "bd");
+        assert_eq!((text_within(b"{}"), text_within(b"no json")), (String::new(), String::new()));
     }
 
     #[test]
     fn numbers_of_a_usage_are_read_in_every_spelling() {
         let raw = |json: &str| RawValue::from_string(json.to_owned()).unwrap();
         let read = usage_with_numbers(&raw(r#"{"a":10.0,"b":{"c":"7","d":1.2},"e":-3,"f":"x"}"#)).unwrap();
-        assert_eq!(read, serde_json::json!({ "a": 10, "b": { "c": 7, "d": 2 }, "e": -3, "f": "x" }));
+        assert_eq!(Value::Object(read), serde_json::json!({ "a": 10, "b": { "c": 7, "d": 2 }, "e": -3, "f": "x" }));
         assert_eq!(usage_with_numbers(&raw("[1]")), None);
     }
 

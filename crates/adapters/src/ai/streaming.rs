@@ -9,11 +9,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use domain::ai::Delta;
 use futures_util::stream::unfold;
 use ports::ai::{CommentSink, Framing, ProviderFault, ReplyPiece, ReplyPieces};
 
-use super::dialect::{End, Heard, Misheard, Shown, Speech};
+use super::dialect::{End, Heard, Misheard, Shown, Speech, hear};
 use super::faults;
 use super::frames::{Cut, CutRefused, Frame, Splitter};
 use super::wire::Body;
@@ -29,7 +28,7 @@ pub(super) struct Streaming {
     /// Whether the caller is shown the frames.
     is_native: bool,
     has_begun: bool,
-    /// Who hears the comments before the first piece, which promise nothing; where nobody does, they go with that piece.
+    /// Takes the comments that come before the first piece. Without it they are sent with that piece.
     heard_by: Comments,
     comments: Vec<u8>,
     /// The model has finished: the body may end here.
@@ -45,13 +44,12 @@ pub(super) struct Streaming {
 impl Streaming {
     /// A reply of which the first piece is there.
     pub(super) async fn begin(
-        body: Body,
+        mut body: Body,
         framing: Framing,
         speech: Box<dyn Speech>,
         is_native: bool,
         heard_by: Comments,
     ) -> Result<Self, ProviderFault> {
-        let mut body = body;
         let mut splitter = Splitter::new(framing);
         splitter.push(&body.take_ahead());
         let mut streaming = Self {
@@ -129,18 +127,10 @@ impl Streaming {
             self.take_comment(frame.raw);
             return Ok(());
         };
-        let heard = match self.speech.hear(data) {
-            Ok(heard) => heard,
-            Err(Misheard::Nonsense(_)) if self.is_native => Heard::unread(String::from_utf8_lossy(data).into_owned()),
-            Err(misheard) => return Err(fault_of(misheard, data)),
-        };
+        let heard = hear(self.speech.as_mut(), data, self.is_native).map_err(|misheard| fault_of(misheard, data))?;
         self.request_id = self.request_id.take().or(heard.request_id);
         self.model = self.model.take().or(heard.model);
-        let Heard { mut deltas, usage, shown, end, is_unread, unread_text, .. } = heard;
-        // Nobody but the bill sees the deltas of a native call.
-        if self.is_native && !unread_text.is_empty() {
-            deltas.push(Delta::Thinking(unread_text));
-        }
+        let Heard { deltas, usage, shown, end, is_unread, .. } = heard;
         let mut piece = ReplyPiece {
             deltas,
             usage,
@@ -231,7 +221,7 @@ fn shown_of(frame: Frame, shown: Shown) -> Vec<u8> {
     format!("data: {}\n\n", lines.join("\ndata: ")).into_bytes()
 }
 
-/// What an error within an answer is told as: what it would have been at the start, with the status of then.
+/// The fault for an error in the middle of an answer: the same as for an error in place of the answer, with `status`.
 pub(super) fn error_within(status: u16, told: faults::Told, data: &[u8]) -> Misheard {
     let retry_after = told.retry_after;
     Misheard::Error(faults::fault_of(status, told, data.to_vec(), retry_after))

@@ -13,7 +13,7 @@ use ports::identity::{
 use ports::store::{Page, StoreError};
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QuerySelect};
+use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QuerySelect, Select};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -229,19 +229,12 @@ impl IdentityRepository for PgUnitOfWork {
     }
 
     async fn lock_refresh_token(&mut self, hash: &SecretHash) -> Result<Option<RefreshToken>, StoreError> {
-        let row = refresh_tokens::Entity::find()
-            .filter(Expr::cust_with_values("token_hash = $1", [hash.clone()]))
-            .lock_exclusive()
-            .one(&self.transaction)
-            .await;
+        let row = with_hash(hash).lock_exclusive().one(&self.transaction).await;
         Ok(row.map_err(|error| store_error(&error))?.as_ref().map(refresh_token))
     }
 
     async fn find_refresh_token(&mut self, hash: &SecretHash) -> Result<Option<RefreshToken>, StoreError> {
-        let row = refresh_tokens::Entity::find()
-            .filter(Expr::cust_with_values("token_hash = $1", [hash.clone()]))
-            .one(&self.transaction)
-            .await;
+        let row = with_hash(hash).one(&self.transaction).await;
         Ok(row.map_err(|error| store_error(&error))?.as_ref().map(refresh_token))
     }
 
@@ -286,6 +279,10 @@ impl IdentityRepository for PgUnitOfWork {
     async fn delete_ended_sessions(&mut self, before: DateTime<Utc>, rows_max: u64) -> Result<u64, StoreError> {
         self.run(include_str!("sql/delete_ended_sessions.sql"), [before.into(), limit(rows_max)]).await
     }
+}
+
+fn with_hash(hash: &SecretHash) -> Select<refresh_tokens::Entity> {
+    refresh_tokens::Entity::find().filter(Expr::cust_with_values("token_hash = $1", [hash.clone()]))
 }
 
 fn refresh_token(row: &refresh_tokens::Model) -> RefreshToken {

@@ -13,6 +13,7 @@ use ports::identity::{NewTotpSecret, SecretError, TotpSecrets};
 use rand::RngExt;
 use sha1::Sha1;
 use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
 
 /// What the sealing key is derived for: the signing key itself signs access tokens.
 const PURPOSE: &[u8] = b"product-base: secrets of second factors";
@@ -70,7 +71,7 @@ impl TotpSecrets for SealedTotp {
         // Every step is asked, so that the time tells nothing.
         let mut found = None;
         for step in steps {
-            if equal(code_at(&secret, *step)?.as_bytes(), code.as_bytes()) {
+            if code_at(&secret, *step)?.as_bytes().ct_eq(code.as_bytes()).into() {
                 found = found.or(Some(*step));
             }
         }
@@ -92,10 +93,6 @@ fn code_at(secret: &[u8], step: i64) -> Result<String, SecretError> {
     let word = hash.get(offset..).and_then(|rest| rest.first_chunk::<4>()).copied().unwrap_or_default();
     let number = (u32::from_be_bytes(word) & 0x7FFF_FFFF) % 10_u32.pow(6);
     Ok(format!("{number:0CODE_DIGITS$}"))
-}
-
-fn equal(one: &[u8], other: &[u8]) -> bool {
-    one.len() == other.len() && one.iter().zip(other).fold(0, |differing, (a, b)| differing | (a ^ b)) == 0
 }
 
 /// RFC 4648 without padding.

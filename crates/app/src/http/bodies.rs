@@ -196,12 +196,21 @@ fn declared_length(request: &HttpRequest) -> Option<usize> {
     request.headers().get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 
+pub fn not_json() -> Problem {
+    let detail = "Send the body as JSON, with the header `Content-Type: application/json`.";
+    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", detail)
+}
+
 pub fn too_large() -> Problem {
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The body is larger than this route takes.")
 }
 
 fn full(bound: &'static str) -> Problem {
     counter!(BODIES_REFUSED, "bound" => bound).increment(1);
+    bodies_full()
+}
+
+pub fn bodies_full() -> Problem {
     let detail = "The service has as many bodies in memory as it takes. Send the request again.";
     Problem::unavailable("bodies_full", detail).with_retry_after(COME_AGAIN_SECONDS)
 }

@@ -141,7 +141,7 @@ async fn answer<B: MessageBody + 'static>(
     mut request: ServiceRequest,
     next: Next<B>,
     in_progress: Option<RequestInProgress>,
-) -> Result<ServiceResponse<Ending<EitherBody<B>>>, Error> {
+) -> Result<ServiceResponse<Ending<EitherBody<B>, Option<RequestInProgress>>>, Error> {
     if let Some(granted) = finishing.cors.preflight(request.method(), request.headers()) {
         let mut response = request.into_response(granted).map_into_right_body();
         finishing.dress(asked, StatusCode::NO_CONTENT, response.headers_mut());

@@ -208,8 +208,8 @@ fn too_many(detail: &str, wait: Duration) -> Problem {
 }
 
 /// Whole seconds, upwards, and at least one: a client that waits so long has waited long enough.
-fn whole_seconds(wait: Duration) -> u64 {
-    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
+pub fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
 /// The rightmost address that no trusted proxy stands at. What stands left of it, the client may have made up.

@@ -91,8 +91,10 @@ impl RequestKey {
         status: StatusCode,
         view: impl Fn(&T) -> V + Send + Sync + 'static,
     ) -> Once<T> {
-        let fingerprint = adapters::digest::fingerprint(body);
-        let claim = self.key.map(|key| AnswerClaim { caller, route: self.route, key, fingerprint, rights });
+        let claim = self.key.map(|key| {
+            let fingerprint = adapters::digest::fingerprint(body);
+            AnswerClaim { caller, route: self.route, key, fingerprint, rights }
+        });
         let render = move |outcome: &T| StoredAnswer {
             status: status.as_u16(),
             content_type: "application/json".to_owned(),

@@ -37,7 +37,6 @@ pub struct Recently<R> {
 /// The user in person, who meets the requirement and proved lately who they are.
 pub struct RecentlyInPerson<R> {
     pub caller: Caller,
-    pub session_id: Option<Uuid>,
     requirement: PhantomData<R>,
 }
 
@@ -89,9 +88,8 @@ impl<R: Requirement + 'static> FromRequest for RecentlyInPerson<R> {
         let found = permitted::<R>(request).and_then(|caller| Ok((in_person(caller)?, shown(request)?)));
         Box::pin(async move {
             let (caller, shown) = found?;
-            let session_id = shown.session_id().await?;
             shown.check().await?;
-            Ok(Self { caller, session_id, requirement: PhantomData })
+            Ok(Self { caller, requirement: PhantomData })
         })
     }
 }

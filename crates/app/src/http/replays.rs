@@ -16,7 +16,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
-use adapters::digest::fingerprint;
+use adapters::digest::{fingerprint, fingerprint_of_parts};
 use domain::api_keys::ApiKeyId;
 use domain::idempotency::IdempotencyKey;
 use domain::identity::{Caller, CallerRights, Credential};
@@ -87,22 +87,24 @@ impl RepeatSigns {
     /// The call that this body asks for; none where it is not kept.
     fn asked(self, body: &[u8]) -> Result<Option<(Arc<ReplayService>, Asked)>, Problem> {
         let (Some(service), Some(repeat)) = (self.service, self.repeat?) else { return Ok(None) };
-        let content = [self.query.as_bytes(), b"\n", body].concat();
+        // A body may be large, so its digests are made without a copy of it.
+        let content = [self.query.as_bytes(), b"\n", body];
         let key = match &repeat {
             Repeat::Keyed(key) => key.clone(),
-            Repeat::OfSdk { .. } => key_of_sdk(self.api_key_id, &content)?,
+            Repeat::OfSdk { .. } => key_of_sdk(self.api_key_id, content)?,
         };
         let (caller, route, rights) = (self.caller, self.route, self.rights);
-        let claim = AnswerClaim { caller, route, key, fingerprint: fingerprint(&content), rights };
+        let claim = AnswerClaim { caller, route, key, fingerprint: fingerprint_of_parts(content), rights };
         Ok(Some((service, Asked { claim, repeat })))
     }
 }
 
 /// What stands for the key that an SDK does not send: the API key and what is asked. It is another digest than the one that
 /// is stored beside the answer, so that the answer is sealed by something that the database does not have.
-fn key_of_sdk(api_key_id: Option<ApiKeyId>, content: &[u8]) -> Result<IdempotencyKey, Problem> {
+fn key_of_sdk(api_key_id: Option<ApiKeyId>, content: [&[u8]; 3]) -> Result<IdempotencyKey, Problem> {
     let api_key_id = api_key_id.map(|id| id.0).unwrap_or_default();
-    let digest = fingerprint(&[b"sdk\0".as_slice(), api_key_id.as_bytes(), content].concat());
+    let begin = [b"sdk\0".as_slice(), api_key_id.as_bytes()];
+    let digest = fingerprint_of_parts(begin.into_iter().chain(content));
     IdempotencyKey::parse(&format!("sdk {}", in_hex(&digest))).map_err(|why| Problem::internal(&why))
 }
 

@@ -4,7 +4,6 @@
 //! wrong type, an unknown or a missing field and a broken rule are a 422. No answer repeats a value that was sent: it may be
 //! a password.
 
-use actix_web::http::StatusCode;
 use actix_web::http::header;
 use actix_web::web::Bytes;
 use actix_web::{FromRequest, HttpRequest, dev::Payload};
@@ -36,8 +35,7 @@ impl<T: DeserializeOwned + Validate + 'static> FromRequest for Valid<T> {
         let (request, payload) = (request.clone(), payload.take());
         Box::pin(async move {
             if !is_json {
-                let detail = "Send the body as JSON, with the header `Content-Type: application/json`.";
-                return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", detail).into());
+                return Err(bodies::not_json().into());
             }
             let limit = request.app_data::<BodyLimit>().map_or(0, |limit| limit.0);
             let reading = Reading { limit, caller: user_of(&request), copies: 1 };

@@ -37,17 +37,11 @@ const MAINTAINING_AT_MOST: Duration = Duration::from_mins(10);
 /// The checks are due after an hour; a process that comes a little early does not leave them for another hour.
 const CHECKS_DUE_AFTER: TimeDelta = TimeDelta::minutes(50);
 
-/// One run of a job that removes batch by batch until one removes nothing.
-struct Removal(Instant);
-
-impl Removal {
-    fn begin() -> Self {
-        Self(Instant::now())
-    }
-
-    fn goes_on(&self) -> bool {
-        self.0.elapsed() < REMOVING_AT_MOST
-    }
+/// Removes batch by batch until one removes nothing or the run has lasted long enough.
+async fn remove<F: Future<Output = Result<u64, StoreError>>>(remove_batch: impl Fn() -> F) -> Result<(), StoreError> {
+    let begun = Instant::now();
+    while begun.elapsed() < REMOVING_AT_MOST && remove_batch().await? > 0 {}
+    Ok(())
 }
 
 /// Lets the recorder put its samples together, which keeps its memory small.
@@ -69,37 +63,27 @@ pub async fn flush_key_uses(callers: Arc<CallerService>) -> Result<(), StoreErro
 
 /// Removes the answers whose time to be given again is over.
 pub async fn sweep_answers(store: Arc<dyn Store>) -> Result<(), StoreError> {
-    let run = Removal::begin();
-    while run.goes_on() && services::idempotency::sweep_answers(&*store).await? > 0 {}
-    Ok(())
+    remove(|| services::idempotency::sweep_answers(&*store)).await
 }
 
 /// Removes the answers of paid calls whose time to be given again is over.
 pub async fn sweep_replays(replays: Arc<ReplayService>) -> Result<(), StoreError> {
-    let run = Removal::begin();
-    while run.goes_on() && replays.sweep().await? > 0 {}
-    Ok(())
+    remove(|| replays.sweep()).await
 }
 
 /// Removes the outcomes of consumptions that were kept long enough.
 pub async fn sweep_outcomes(usage: Arc<UsageService>) -> Result<(), StoreError> {
-    let run = Removal::begin();
-    while run.goes_on() && usage.sweep_outcomes().await? > 0 {}
-    Ok(())
+    remove(|| usage.sweep_outcomes()).await
 }
 
 /// Removes reservations that ended long ago.
 pub async fn sweep_reservations(usage: Arc<UsageService>) -> Result<(), StoreError> {
-    let run = Removal::begin();
-    while run.goes_on() && usage.sweep_reservations().await? > 0 {}
-    Ok(())
+    remove(|| usage.sweep_reservations()).await
 }
 
 /// Removes what keys used in windows that are long over.
 pub async fn sweep_key_counters(keys: Arc<ApiKeyService>) -> Result<(), StoreError> {
-    let run = Removal::begin();
-    while run.goes_on() && keys.sweep_counters().await? > 0 {}
-    Ok(())
+    remove(|| keys.sweep_counters()).await
 }
 
 /// Gives back the holds that nobody settled in time.
@@ -161,9 +145,7 @@ async fn sum_hours(history: &UsageHistoryService) -> Result<(), StoreError> {
 
 /// Removes the sessions that ended long ago.
 pub async fn sweep_sessions(accounts: Arc<AccountService>) -> Result<(), StoreError> {
-    let run = Removal::begin();
-    while run.goes_on() && accounts.sweep_sessions().await? > 0 {}
-    Ok(())
+    remove(|| accounts.sweep_sessions()).await
 }
 
 /// Writes plan changes down whose time has come. They are in force already.

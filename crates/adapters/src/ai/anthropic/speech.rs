@@ -1,7 +1,7 @@
 //! What Claude says, in a whole message or in its events.
 //!
-//! Read leniently: a field of another kind than the known one counts as absent, and an event or a block of a kind that
-//! nobody knows is weighed by all its text.
+//! Read leniently: a field of another kind than the known one counts as absent, and an event or a block of an unknown
+//! kind is billed by all its text.
 
 use domain::ai::{ClaudeUsage, Delta, FinishReason, ReportedUsage};
 use ports::ai::Operation;
@@ -137,7 +137,7 @@ impl AnthropicSpeech {
     fn continued(&mut self, block: u64, raw: &RawValue) -> Heard {
         let delta: Block<'_> = lenient::read(Some(raw)).unwrap_or_default();
         if !delta.is_known() {
-            return Heard::unread(lenient::text_within(raw.get()));
+            return Heard::unread(lenient::text_within(raw.get().as_bytes()));
         }
         let mut deltas = said(&delta);
         if let Some(json) = delta.partial_json.as_ref().filter(|json| !json.is_empty()) {
@@ -181,7 +181,7 @@ impl AnthropicSpeech {
         }
         let block = event.index.unwrap_or_default();
         let of_deltas = |deltas: Vec<Delta>| Heard { deltas, ..Heard::default() };
-        let unknown = || Heard::unread(lenient::text_within(&String::from_utf8_lossy(data)));
+        let unknown = || Heard::unread(lenient::text_within(data));
         Ok(match event.kind.as_deref() {
             Some("message") => self.whole(event),
             Some("message_start") => {
@@ -212,16 +212,8 @@ impl AnthropicSpeech {
 
 impl Speech for AnthropicSpeech {
     fn hear(&mut self, data: &[u8]) -> Result<Heard, Misheard> {
-        if lenient::is_object(data) {
-            if let Ok(event) = serde_json::from_slice(data) {
-                return self.event(event, data);
-            }
-            let respelled = lenient::respelled(data);
-            if let Some(event) = respelled.as_deref().and_then(|text| serde_json::from_str(text).ok()) {
-                return self.event(event, data);
-            }
-        }
-        Err(Misheard::Nonsense("a frame of it is no JSON object"))
+        let heard = lenient::object(data, |text| Some(self.event(serde_json::from_slice(text).ok()?, data)));
+        heard.unwrap_or(Err(Misheard::Nonsense("a frame of it is no JSON object")))
     }
 }
 

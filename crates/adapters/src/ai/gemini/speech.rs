@@ -116,9 +116,7 @@ impl GeminiSpeech {
     fn part(&mut self, raw: &RawValue, heard: &mut Heard) {
         let part: Part<'_> = lenient::read(Some(raw)).unwrap_or_default();
         if !part.is_known() {
-            let text = lenient::text_within(raw.get());
-            heard.is_unread |= !text.is_empty();
-            heard.unread_text.push_str(&text);
+            heard.add_unread(&lenient::text_within(raw.get().as_bytes()));
         }
         let deltas = &mut heard.deltas;
         let is_thought = part.thought == Some(true);
@@ -160,7 +158,7 @@ impl GeminiSpeech {
         self.response_id = self.response_id.take().or_else(|| response.response_id.clone());
         let mut heard = Heard { usage, ..Heard::default() };
         if self.operation == Operation::Chat && tells_nothing {
-            heard = Heard::unread(lenient::text_within(&String::from_utf8_lossy(data)));
+            heard = Heard::unread(lenient::text_within(data));
         }
         let mut reason = is_blocked.then_some(FinishReason::Filtered);
         for candidate in lenient::items::<Candidate<'_>>(response.candidates) {
@@ -180,19 +178,13 @@ impl GeminiSpeech {
 
 impl Speech for GeminiSpeech {
     fn hear(&mut self, data: &[u8]) -> Result<Heard, Misheard> {
-        if lenient::is_object(data) {
-            if let Ok(response) = serde_json::from_slice(data) {
-                return self.response(response, data);
-            }
-            let respelled = lenient::respelled(data);
-            if let Some(response) = respelled.as_deref().and_then(|text| serde_json::from_str(text).ok()) {
-                return self.response(response, data);
-            }
-        }
+        let heard = lenient::object(data, |text| Some(self.response(serde_json::from_slice(text).ok()?, data)));
         // An error may stand in an array, alone.
-        Err(match told(data) {
-            (told, Some(status)) => error_within(status, told, data),
-            (_, None) => Misheard::Nonsense("a frame of it is no JSON object"),
+        heard.unwrap_or_else(|| {
+            Err(match told(data) {
+                (told, Some(status)) => error_within(status, told, data),
+                (_, None) => Misheard::Nonsense("a frame of it is no JSON object"),
+            })
         })
     }
 }

@@ -1,7 +1,7 @@
 //! What a chat completion says, whole or in chunks: a chunk's `delta` has the shape of a whole one's `message`.
 //!
 //! Read leniently: a field of another kind than the known one counts as absent, and a choice in which nothing is known is
-//! weighed by all its text.
+//! billed by all its text.
 
 use domain::ai::{Delta, FinishReason, OpenAiUsage, ReportedUsage};
 use ports::ai::Operation;
@@ -100,13 +100,13 @@ impl OpenAiSpeech {
         Self { operation, hides_usage, calls: Vec::new(), tier: None }
     }
 
-    fn message(&mut self, index: u64, message: &Message<'_>, deltas: &mut Vec<Delta>) {
-        let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-        let thoughts = text(&message.reasoning_content).or_else(|| text(&message.reasoning));
+    fn message(&mut self, index: u64, message: Message<'_>, deltas: &mut Vec<Delta>) {
+        let text = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let thoughts = text(message.reasoning_content).or_else(|| text(message.reasoning));
         deltas.extend(thoughts.map(Delta::Thinking));
-        deltas.extend(text(&message.content).map(Delta::Text));
+        deltas.extend(text(message.content).map(Delta::Text));
         // What the model says instead of an answer is an answer to whoever reads it.
-        deltas.extend(text(&message.refusal).map(Delta::Text));
+        deltas.extend(text(message.refusal).map(Delta::Text));
         for (place, call) in lenient::items::<Call<'_>>(message.tool_calls).into_iter().enumerate() {
             let place = call.index.unwrap_or_else(|| u64::try_from(place).unwrap_or(u64::MAX));
             self.call(index, place, call.id, lenient::read(call.function.or(call.custom)), deltas);
@@ -157,25 +157,23 @@ impl OpenAiSpeech {
     fn choice(&mut self, raw: &RawValue, heard: &mut Heard) {
         let Ok(choice) = serde_json::from_str::<Choice<'_>>(raw.get()) else {
             heard.is_unread = true;
-            heard.unread_text.push_str(&lenient::text_within(raw.get()));
+            heard.unread_text.push_str(&lenient::text_within(raw.get().as_bytes()));
             return;
         };
         let (index, before) = (choice.index.unwrap_or_default(), heard.deltas.len());
         let said = choice.delta.filter(|delta| delta.get() != "null").or(choice.message);
         let message: Option<Message<'_>> = lenient::read(said);
-        if let Some(message) = &message {
+        let knows_nothing = message.as_ref().is_none_or(|message| message.role.is_none() && message.content.is_none());
+        if let Some(message) = message {
             self.message(index, message, &mut heard.deltas);
         }
-        let knows_nothing = message.is_none_or(|message| message.role.is_none() && message.content.is_none());
         if let Some(reason) = choice.finish_reason {
             self.complete_calls(index, &mut heard.deltas);
             // Of several answers the first one speaks for all.
             heard.deltas.extend((index == 0).then(|| Delta::Finished(finish(&reason))));
             heard.end = End::Complete;
         } else if heard.deltas.len() == before && knows_nothing {
-            let text = lenient::text_within(raw.get());
-            heard.is_unread |= !text.is_empty();
-            heard.unread_text.push_str(&text);
+            heard.add_unread(&lenient::text_within(raw.get().as_bytes()));
         }
     }
 
@@ -189,10 +187,10 @@ impl OpenAiSpeech {
         let reported = usage::<OpenAiUsage>(chunk.usage).map(|usage| ReportedUsage::OpenAi(usage, self.tier.clone()));
         let mut heard = Heard { shown, ..Heard::default() };
         if self.operation == Operation::Chat {
-            // What tells neither a choice nor a usage is a ping, or what nobody knows yet.
+            // A chunk with neither choices nor a usage is a ping, or of an unknown kind.
             if chunk.choices.is_none() && reported.is_none() {
                 heard.is_unread = true;
-                heard.unread_text = lenient::text_within(&String::from_utf8_lossy(data));
+                heard.unread_text = lenient::text_within(data);
             }
             for choice in lenient::items::<&RawValue>(chunk.choices) {
                 self.choice(choice, &mut heard);
@@ -207,16 +205,8 @@ impl Speech for OpenAiSpeech {
         if data.trim_ascii() == b"[DONE]" {
             return Ok(Heard { end: End::Last, ..Heard::default() });
         }
-        if lenient::is_object(data) {
-            if let Ok(chunk) = serde_json::from_slice(data) {
-                return self.chunk(chunk, data);
-            }
-            let respelled = lenient::respelled(data);
-            if let Some(chunk) = respelled.as_deref().and_then(|text| serde_json::from_str(text).ok()) {
-                return self.chunk(chunk, data);
-            }
-        }
-        Err(Misheard::Nonsense("a frame of it is no JSON object"))
+        let heard = lenient::object(data, |text| Some(self.chunk(serde_json::from_slice(text).ok()?, data)));
+        heard.unwrap_or(Err(Misheard::Nonsense("a frame of it is no JSON object")))
     }
 }
 
@@ -233,7 +223,7 @@ fn arguments(raw: &RawValue) -> Option<String> {
 fn shown(chunk: &Chunk<'_>, data: &[u8]) -> Shown {
     let tells = chunk.usage.is_some_and(|usage| usage.get() != "null");
     let has_choices = chunk.choices.is_some_and(|choices| !matches!(choices.get(), "null" | "[]"));
-    if tells && !has_choices && lenient::items::<&RawValue>(chunk.choices).is_empty() {
+    if tells && !has_choices {
         return Shown::Nothing;
     }
     let rest = std::str::from_utf8(data).ok().and_then(|text| members::without(text, "usage").ok().flatten());

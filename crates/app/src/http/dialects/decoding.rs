@@ -14,6 +14,7 @@ use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
 
+use crate::http::bodies::{bodies_full, not_json};
 use crate::http::problem::Problem;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -23,8 +24,6 @@ const LONG: usize = 16 * 1_024;
 const STEP: usize = 256 * 1_024;
 /// How many steps all unpacked bodies of this process may take together: 256 MiB.
 const STEPS_AT_MOST: usize = 1_024;
-/// When to come again, in seconds, where the room is taken.
-const COME_AGAIN_SECONDS: u64 = 2;
 
 static ROOM: Semaphore = Semaphore::const_new(STEPS_AT_MOST);
 
@@ -85,11 +84,6 @@ impl Declared {
     }
 }
 
-fn not_json() -> Problem {
-    let detail = "Send the body as JSON, with the header `Content-Type: application/json`.";
-    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", detail)
-}
-
 /// What was unpacked, with the room that it takes.
 struct Unpacked {
     bytes: Vec<u8>,
@@ -123,8 +117,7 @@ fn read(mut reader: impl Read, limit: usize) -> Result<Bytes, Problem> {
     let (mut bytes, mut room) = (Vec::new(), None::<SemaphorePermit<'static>>);
     loop {
         let Ok(step) = ROOM.try_acquire() else {
-            let detail = "The service has as many bodies in memory as it takes. Send the request again.";
-            return Err(Problem::unavailable("bodies_full", detail).with_retry_after(COME_AGAIN_SECONDS));
+            return Err(bodies_full());
         };
         match &mut room {
             Some(room) => room.merge(step),

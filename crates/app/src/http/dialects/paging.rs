@@ -68,13 +68,13 @@ impl Asked {
         let (first, end) = (after.map_or(0, |after| after + 1), before.unwrap_or(ids.len()));
         let end = end.max(first);
         let limit = self.limit.unwrap_or(ids.len());
-        // Backwards from `before_id`, else forwards.
-        let (from, to) = if before.is_some() && after.is_none() {
+        let is_backwards = before.is_some() && after.is_none();
+        let (from, to) = if is_backwards {
             (end.saturating_sub(limit).max(first), end)
         } else {
             (first, first.saturating_add(limit).min(end))
         };
-        let has_more = if before.is_some() && after.is_none() { from > first } else { to < end };
+        let has_more = if is_backwards { from > first } else { to < end };
         Ok(Page { from, to, has_more, is_asked: *self != Self::default() })
     }
 }

@@ -3,8 +3,6 @@
 //! A retry that cannot help is told so: `x-should-retry: false`, which the SDKs of OpenAI and Anthropic heed. Of the
 //! operator's account at a provider nothing is told but that something is wrong with it.
 
-use std::time::Duration;
-
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use chrono::{DateTime, Utc};
@@ -19,6 +17,7 @@ use tracing::{error, warn};
 
 use super::problems::{OVERLOADED, OVERLOADED_STATUS};
 use super::provider_headers::beside;
+use crate::http::limits::whole_seconds;
 use crate::http::problem::{Problem, sentence};
 use crate::http::usage::refusals::refusal;
 
@@ -92,7 +91,7 @@ fn problem(error: CallError) -> Problem {
         CallError::KeyLimit { reached, resets_at, as_of } => key_limit(&reached, resets_at, as_of, &told),
         CallError::CircuitOpen { retry_after, .. } => {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "provider_resting", told)
-                .with_retry_after(seconds(retry_after))
+                .with_retry_after(whole_seconds(retry_after))
         }
         CallError::Provider { provider, fault } => {
             let told = of_fault(provider.as_str(), &fault);
@@ -141,11 +140,6 @@ pub fn not_in_the_books() -> Problem {
 
 pub fn no_retry(problem: Problem) -> Problem {
     problem.with_header(SHOULD_RETRY.clone(), HeaderValue::from_static("false"))
-}
-
-/// At least one.
-fn seconds(wait: Duration) -> u64 {
-    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
 /// By the plan: its limit, its features, the balance.
@@ -215,19 +209,19 @@ fn of_fault(provider: &str, fault: &ProviderFault) -> Problem {
         ProviderFault::TooFast { retry_after, .. } => {
             let detail = format!("{provider} takes no more calls right now. Nothing was charged; send it again later.");
             let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "provider_too_fast", detail);
-            problem.with_retry_after(retry_after.map_or(1, seconds))
+            problem.with_retry_after(retry_after.map_or(1, whole_seconds))
         }
         ProviderFault::Failed { refusal, retry_after } if refusal.status == OVERLOADED_STATUS => {
             warn!(provider, status = refusal.status, "the provider is overloaded");
             let detail = format!("{provider} is overloaded and takes no more calls right now.");
             let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, detail);
-            retry_after.map_or(problem.clone(), |wait| problem.with_retry_after(seconds(wait)))
+            retry_after.map_or(problem.clone(), |wait| problem.with_retry_after(whole_seconds(wait)))
         }
         ProviderFault::Failed { refusal, retry_after } => {
             warn!(provider, status = refusal.status, "the provider failed");
             let detail = format!("{provider} failed with {}.", refusal.status);
             let problem = gateway("provider_failed", detail).with_field("provider_status", refusal.status.into());
-            retry_after.map_or(problem.clone(), |wait| problem.with_retry_after(seconds(wait)))
+            retry_after.map_or(problem.clone(), |wait| problem.with_retry_after(whole_seconds(wait)))
         }
         ProviderFault::Unreachable(why) => {
             warn!(provider, %why, "the provider cannot be reached");

@@ -8,12 +8,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_web::HttpMessage;
-use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest};
 use actix_web::error::PayloadError;
 use actix_web::web::Bytes;
 use futures_util::Stream;
 
+use super::ending::Ending;
 use crate::http::connections::{Connection, RequestInProgress};
 
 /// So many bytes a millisecond a long body has to bring, on the average, once its first time is over.
@@ -104,23 +105,6 @@ impl Rest {
     /// Keeps the rest until the answer is sent: the server then closes the connection. Were the rest dropped before,
     /// the server would wait for the end of a chunked one, for as long as the client likes.
     pub fn keep_beside(self, answer: impl MessageBody + 'static) -> BoxBody {
-        BoxBody::new(AnswerBeside { answer: answer.boxed(), _rest: self })
-    }
-}
-
-struct AnswerBeside {
-    answer: BoxBody,
-    _rest: Rest,
-}
-
-impl MessageBody for AnswerBeside {
-    type Error = <BoxBody as MessageBody>::Error;
-
-    fn size(&self) -> BodySize {
-        self.answer.size()
-    }
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        Pin::new(&mut self.answer).poll_next(context)
+        BoxBody::new(Ending::new(answer, self))
     }
 }

@@ -1,4 +1,5 @@
-//! Ending: the body of an answer that knows when it has been sent, so that the connection's time limits begin anew.
+//! Ending: the body of an answer that holds something until it is sent, such as the request whose end begins the connection's
+//! time limits anew.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -13,20 +14,20 @@ use pin_project_lite::pin_project;
 use crate::http::connections::{BodyLength, Connection, RequestInProgress};
 
 pin_project! {
-    pub struct Ending<B> {
+    pub struct Ending<B, H> {
         #[pin]
         body: B,
-        request: Option<RequestInProgress>,
+        held: H,
     }
 }
 
-impl<B> Ending<B> {
-    pub fn new(body: B, request: Option<RequestInProgress>) -> Self {
-        Self { body, request }
+impl<B, H> Ending<B, H> {
+    pub fn new(body: B, held: H) -> Self {
+        Self { body, held }
     }
 }
 
-impl<B: MessageBody> MessageBody for Ending<B> {
+impl<B: MessageBody, H> MessageBody for Ending<B, H> {
     type Error = B::Error;
 
     fn size(&self) -> BodySize {

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use domain::entitlements::Source;
 use domain::features::FeatureId;
 use domain::plans::PlanId;
