@@ -8,7 +8,7 @@ use super::cost_tests::{ANY, Row, list, standard};
 use super::kinds::PriceKind;
 use super::list::PriceList;
 use super::money::NanoUsd;
-use super::testing::{at, model};
+use super::testing::{at, model, with_part};
 use crate::ai::{CallUsage, Provider, Tier, TokenUsage, ToolCalls};
 
 prop_compose! {
@@ -37,28 +37,6 @@ fn any_prices() -> impl Strategy<Value = PriceList> {
             .collect();
         list(Provider::Claude, "m", &rows)
     })
-}
-
-/// A usage with one of its parts only, or with one of them grown.
-fn with_part(tokens: TokenUsage, kind: PriceKind, count: u64) -> TokenUsage {
-    let mut tokens = tokens;
-    let part = match kind {
-        PriceKind::Input => &mut tokens.uncached_input,
-        PriceKind::CacheRead => &mut tokens.cache_read,
-        PriceKind::CacheWriteShort => &mut tokens.cache_write_short,
-        PriceKind::CacheWriteLong => &mut tokens.cache_write_long,
-        PriceKind::Output => &mut tokens.visible_output,
-        PriceKind::Reasoning => &mut tokens.reasoning_output,
-        PriceKind::AudioInput => &mut tokens.audio_input,
-        PriceKind::AudioOutput => &mut tokens.audio_output,
-        PriceKind::ImageInput => &mut tokens.image_input,
-        PriceKind::ImageOutput => &mut tokens.image_output,
-        PriceKind::SearchCall => &mut tokens.tool_calls.web_search,
-        PriceKind::FetchCall => &mut tokens.tool_calls.web_fetch,
-        PriceKind::CodeCall => &mut tokens.tool_calls.code_execution,
-    };
-    *part = count;
-    tokens
 }
 
 /// Prices for some kinds, input and output among them, at some tiers and above some thresholds.

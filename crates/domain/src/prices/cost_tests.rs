@@ -7,7 +7,7 @@ use rust_decimal::{Decimal, dec};
 use super::cost::{CallEstimate, CostError};
 use super::kinds::PriceKind;
 use super::list::{ModelPrice, PriceKey, PriceList};
-use super::testing::{at, key, model, row};
+use super::testing::{at, key, model, row, with_part};
 use crate::ai::{CallUsage, Geo, Provider, Tier, TokenUsage, ToolCalls};
 
 /// Kind, tier, place, threshold, price for a million.
@@ -234,6 +234,13 @@ fn what_has_no_price_costs_what_a_plain_token_costs_and_is_named() {
     ];
     assert_eq!(assumed(&list(Provider::Claude, "m", &rows), long), (2_500, vec![PriceKind::CacheWriteLong]));
     assert_eq!(assumed(&list(Provider::Claude, "m", &rows), text(0, 3)), (6_000, vec![PriceKind::Output]));
+    for kind in [PriceKind::Input, PriceKind::Output] {
+        let alone = list(Provider::Claude, "m", &[(kind, Tier::Standard, ANY, 0, dec!(2))]);
+        for of in PriceKind::ALL.into_iter().filter(|of| of.assumed_usd().is_none()) {
+            let (cost, _) = assumed(&alone, with_part(TokenUsage::default(), of, 3));
+            assert_eq!(cost, 6_000, "{of} where {kind} alone has a price");
+        }
+    }
     let other = flash().cost(Provider::Gemini, &model("n"), &CallUsage::standard(text(0, 0)), at(0));
     assert_eq!(other, Err(CostError::UnpricedModel { provider: Provider::Gemini, model: model("n") }));
     let elsewhere = flash().cost(Provider::Claude, &model("m"), &CallUsage::standard(text(1, 0)), at(0));

@@ -67,8 +67,8 @@ impl PriceKind {
     }
 
     /// The kinds whose price, the dearest of them, holds where this one has none, so that no token costs less than a plain one
-    /// and none is free: what goes in costs what input costs, what comes out what output costs. Where a model has a price for
-    /// one of both alone, it holds for the other too. Calls of tools have `assumed_usd` instead.
+    /// and none is free: what goes in costs what input costs, what comes out what output costs. Calls of tools have
+    /// `assumed_usd` instead.
     pub const fn substitutes(self) -> &'static [Self] {
         match self {
             Self::CacheRead | Self::CacheWriteShort | Self::AudioInput | Self::ImageInput | Self::Output => {
@@ -78,6 +78,12 @@ impl PriceKind {
             Self::Input | Self::Reasoning | Self::AudioOutput | Self::ImageOutput => &[Self::Output],
             Self::SearchCall | Self::FetchCall | Self::CodeCall => &[],
         }
+    }
+
+    /// The kinds whose price holds where neither this one nor a substitute has one: a model that has a price for input or for
+    /// output alone has one for all tokens.
+    pub const fn last_substitutes(self) -> &'static [Self] {
+        if self.substitutes().is_empty() { &[] } else { &[Self::Input, Self::Output] }
     }
 
     /// Whether the providers never bill it below a plain token: all but what was read from a cache.

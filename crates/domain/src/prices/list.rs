@@ -6,8 +6,10 @@
 //! without a price of its own costs what the model costs without them: a call that was made is billed, and an operator who
 //! knows a dearer price adds it.
 //!
-//! A kind without a row has the dearest of its substitutes. A row that is found later than its substitute's (of another tier or
-//! place, or, for all but what was read from a cache, for requests of any size where its substitute's is for large ones) holds only where it is the dearer one.
+//! A kind without a row has the dearest of its substitutes, and one without those the dearest of input and output, so that a
+//! model that has a price for either has one for all its tokens. A row that is found later than its substitute's (of another
+//! tier or place, or, for all but what was read from a cache, for requests of any size where its substitute's is for large
+//! ones) holds only where it is the dearer one.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -155,9 +157,15 @@ impl<'a> Rates<'a> {
     /// The row that holds for a kind in a request with so much input; of another kind where that one's price is taken.
     pub(super) fn find(&self, kind: PriceKind, tier: Tier, geo: &Geo, input: u64) -> Option<&'a ModelPrice> {
         let own = self.find_own(kind, tier, geo, input);
-        let others = kind.substitutes().iter().filter_map(|other| self.find_own(*other, tier, geo, input));
-        let Some(other) = others.max_by_key(|(_, row)| row.price) else { return own.map(|(_, row)| row) };
-        let Some((order, row)) = own else { return Some(other.1) };
+        let dearest_of = |kinds: &[PriceKind]| {
+            let found = kinds.iter().filter_map(|other| self.find_own(*other, tier, geo, input));
+            found.max_by_key(|(_, row)| row.price)
+        };
+        let other = dearest_of(kind.substitutes());
+        let Some((order, row)) = own else {
+            return other.or_else(|| dearest_of(kind.last_substitutes())).map(|(_, row)| row);
+        };
+        let Some(other) = other else { return Some(row) };
         let is_plain = matches!(kind, PriceKind::Input | PriceKind::Output);
         let is_of_smaller = kind.is_no_cheaper()
             && row.key.threshold_tokens < other.1.key.threshold_tokens

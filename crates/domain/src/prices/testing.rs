@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::kinds::PriceKind;
 use super::list::{ModelPrice, PriceId, PriceKey, PriceSource};
 use super::money::UnitPrice;
-use crate::ai::{Geo, ModelId, Provider, Tier};
+use crate::ai::{Geo, ModelId, Provider, Tier, TokenUsage};
 
 /// Some seconds from a whole moment.
 pub fn at(seconds: i64) -> DateTime<Utc> {
@@ -45,4 +45,25 @@ pub fn row(name: &str, per_million: Decimal) -> ModelPrice {
         valid_from: DateTime::UNIX_EPOCH,
         valid_to: None,
     }
+}
+
+/// A usage with one of its parts only, or with one of them grown.
+pub fn with_part(mut tokens: TokenUsage, kind: PriceKind, count: u64) -> TokenUsage {
+    let part = match kind {
+        PriceKind::Input => &mut tokens.uncached_input,
+        PriceKind::CacheRead => &mut tokens.cache_read,
+        PriceKind::CacheWriteShort => &mut tokens.cache_write_short,
+        PriceKind::CacheWriteLong => &mut tokens.cache_write_long,
+        PriceKind::Output => &mut tokens.visible_output,
+        PriceKind::Reasoning => &mut tokens.reasoning_output,
+        PriceKind::AudioInput => &mut tokens.audio_input,
+        PriceKind::AudioOutput => &mut tokens.audio_output,
+        PriceKind::ImageInput => &mut tokens.image_input,
+        PriceKind::ImageOutput => &mut tokens.image_output,
+        PriceKind::SearchCall => &mut tokens.tool_calls.web_search,
+        PriceKind::FetchCall => &mut tokens.tool_calls.web_fetch,
+        PriceKind::CodeCall => &mut tokens.tool_calls.code_execution,
+    };
+    *part = count;
+    tokens
 }
