@@ -35,6 +35,33 @@ async fn what_the_caller_did_is_refused_with_its_own_status() {
 }
 
 #[tokio::test]
+async fn an_error_within_an_answer_has_the_status_that_it_names() {
+    for (code, expected) in [
+        ("400", Some(400)),
+        ("\"422\"", Some(422)),
+        ("429", Some(429)),
+        ("502", Some(502)),
+        ("529", Some(529)),
+        ("200", Some(500)),
+        ("9e9", Some(500)),
+        ("-1", Some(500)),
+        ("null", Some(500)),
+        ("\"server_error\"", Some(500)),
+    ] {
+        let body = format!(r#"{{"error":{{"message":"not so","code":{code}}}}}"#);
+        let within = format!("data: {body}\n\n");
+        let text = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Well\"}}]}\n\n";
+        for events in [&[within.as_str()][..], &[text, &within]] {
+            let upstream = RawUpstream::start(RawReply::events(events));
+            let of = Provider::OpenAi;
+            let got = ask(&raw(&upstream, of), &native(of, body_of(of), true)).await;
+            let status = got.fault.as_ref().and_then(ProviderFault::refusal).map(|refusal| refusal.status);
+            assert_eq!(status, expected, "{code}: {:?}", got.fault);
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_headers_of_rates_and_names_go_along() {
     let with_headers = |reply: RawReply| {
         reply

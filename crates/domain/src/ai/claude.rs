@@ -15,6 +15,8 @@ pub struct ClaudeUsage {
     pub cache_read_input_tokens: Option<i64>,
     pub cache_creation: Option<CacheCreation>,
     pub output_tokens: Option<i64>,
+    /// The sums over `iterations`: of all the calls of models of which the provider made this one.
+    pub iterations: Option<Box<Iterations>>,
     pub server_tool_use: Option<ServerToolUse>,
     pub service_tier: Option<String>,
     pub speed: Option<String>,
@@ -25,6 +27,19 @@ pub struct ClaudeUsage {
 pub struct CacheCreation {
     pub ephemeral_5m_input_tokens: Option<i64>,
     pub ephemeral_1h_input_tokens: Option<i64>,
+}
+
+/// Where the provider compacts a conversation or asks another model in between, the numbers beside this list are of the
+/// answer alone, and the bill is for all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names are the provider's")]
+pub struct Iterations {
+    pub input_tokens: Option<i64>,
+    pub cache_creation_input_tokens: Option<i64>,
+    pub cache_read_input_tokens: Option<i64>,
+    pub ephemeral_5m_input_tokens: Option<i64>,
+    pub ephemeral_1h_input_tokens: Option<i64>,
+    pub output_tokens: Option<i64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -46,6 +61,7 @@ impl From<Told> for ClaudeUsage {
                 ephemeral_1h_input_tokens: creation.number(&["ephemeral_1h_input_tokens"]),
             }),
             output_tokens: told.number(&["output_tokens"]),
+            iterations: told.list("iterations").map(Iterations::of).map(Box::new),
             server_tool_use: told.part(&["server_tool_use"]).map(|tools| ServerToolUse {
                 web_search_requests: tools.number(&["web_search_requests"]),
                 web_fetch_requests: tools.number(&["web_fetch_requests"]),
@@ -54,6 +70,35 @@ impl From<Told> for ClaudeUsage {
             service_tier: told.word("service_tier"),
             speed: told.word("speed"),
             inference_geo: told.word("inference_geo"),
+        }
+    }
+}
+
+impl Iterations {
+    fn of(list: &[Told]) -> Self {
+        let sum = |number: &dyn Fn(&Told) -> Option<i64>| {
+            list.iter().filter_map(number).map(|number| number.max(0)).reduce(i64::saturating_add)
+        };
+        let plain = |name: &'static str| sum(&move |one: &Told| one.number(&[name]));
+        let written = |name: &'static str| sum(&move |one: &Told| one.part(&["cache_creation"])?.number(&[name]));
+        Self {
+            input_tokens: plain("input_tokens"),
+            cache_creation_input_tokens: plain("cache_creation_input_tokens"),
+            cache_read_input_tokens: plain("cache_read_input_tokens"),
+            ephemeral_5m_input_tokens: written("ephemeral_5m_input_tokens"),
+            ephemeral_1h_input_tokens: written("ephemeral_1h_input_tokens"),
+            output_tokens: plain("output_tokens"),
+        }
+    }
+
+    fn followed_by(self, later: Self) -> Self {
+        Self {
+            input_tokens: largest(self.input_tokens, later.input_tokens),
+            cache_creation_input_tokens: largest(self.cache_creation_input_tokens, later.cache_creation_input_tokens),
+            cache_read_input_tokens: largest(self.cache_read_input_tokens, later.cache_read_input_tokens),
+            ephemeral_5m_input_tokens: largest(self.ephemeral_5m_input_tokens, later.ephemeral_5m_input_tokens),
+            ephemeral_1h_input_tokens: largest(self.ephemeral_1h_input_tokens, later.ephemeral_1h_input_tokens),
+            output_tokens: largest(self.output_tokens, later.output_tokens),
         }
     }
 }
@@ -78,6 +123,7 @@ impl ClaudeUsage {
             cache_read_input_tokens: largest(self.cache_read_input_tokens, later.cache_read_input_tokens),
             cache_creation: both(self.cache_creation, later.cache_creation, creation),
             output_tokens: largest(self.output_tokens, later.output_tokens),
+            iterations: both(self.iterations, later.iterations, |one, other| Box::new(one.followed_by(*other))),
             server_tool_use: both(self.server_tool_use, later.server_tool_use, tools),
             service_tier: later.service_tier.or(self.service_tier),
             speed: later.speed.or(self.speed),
@@ -88,16 +134,20 @@ impl ClaudeUsage {
     pub fn read(&self) -> UsageReading {
         let mut notes = Notes::default();
         let creation = self.cache_creation.clone().unwrap_or_default();
-        let short = notes.part("ephemeral_5m_input_tokens", creation.ephemeral_5m_input_tokens);
-        let long = notes.part("ephemeral_1h_input_tokens", creation.ephemeral_1h_input_tokens);
-        let sum = self.cache_creation_input_tokens;
+        let all = self.iterations.as_deref().copied().unwrap_or_default();
+        let short = largest(creation.ephemeral_5m_input_tokens, all.ephemeral_5m_input_tokens);
+        let long = largest(creation.ephemeral_1h_input_tokens, all.ephemeral_1h_input_tokens);
+        let short = notes.part("ephemeral_5m_input_tokens", short);
+        let long = notes.part("ephemeral_1h_input_tokens", long);
+        let sum = largest(self.cache_creation_input_tokens, all.cache_creation_input_tokens);
         let (cache_write_short, cache_write_long) = notes.cache_writes("cache_creation_input_tokens", sum, short, long);
-        let input = notes.count("input_tokens", self.input_tokens);
-        let output = notes.count("output_tokens", self.output_tokens);
+        let input = notes.count("input_tokens", largest(self.input_tokens, all.input_tokens));
+        let output = notes.count("output_tokens", largest(self.output_tokens, all.output_tokens));
+        let cache_read = largest(self.cache_read_input_tokens, all.cache_read_input_tokens);
         let tools = self.server_tool_use.clone().unwrap_or_default();
         let tokens = TokenUsage {
             uncached_input: input.unwrap_or_default(),
-            cache_read: notes.part("cache_read_input_tokens", self.cache_read_input_tokens),
+            cache_read: notes.part("cache_read_input_tokens", cache_read),
             cache_write_short,
             cache_write_long,
             visible_output: output.unwrap_or_default(),
@@ -193,6 +243,27 @@ mod tests {
         assert_eq!((tokens.uncached_input, tokens.cache_read, tokens.visible_output), (5, 50, 9));
         assert_eq!((tokens.cache_write_short, tokens.cache_write_long), (40, 60));
         assert_eq!(tokens.tool_calls.web_search, 1);
+    }
+
+    #[test]
+    fn all_calls_of_models_within_one_are_billed() {
+        let iteration = |input, output| {
+            json!({ "type": "compaction", "input_tokens": input, "output_tokens": output, "cache_read_input_tokens": 7,
+                "cache_creation_input_tokens": 5, "cache_creation": { "ephemeral_1h_input_tokens": 5 } })
+        };
+        let usage = json!({ "input_tokens": 20, "output_tokens": 9,
+            "iterations": [iteration(3_000, 400), iteration(20, 9), { "input_tokens": "x", "output_tokens": -4 }, 5] });
+        let whole = read(usage.clone()).read().usage.tokens;
+        assert_eq!((whole.uncached_input, whole.cache_read, whole.visible_output), (3_020, 14, 409));
+        assert_eq!((whole.cache_write_short, whole.cache_write_long), (0, 10));
+        let merged = read(json!({ "input_tokens": 9_000, "iterations": [] })).followed_by(read(usage)).read();
+        assert_eq!((merged.usage.tokens.uncached_input, merged.usage.tokens.visible_output), (9_000, 409));
+        let endless =
+            read(json!({ "iterations": [{ "input_tokens": i64::MAX }, { "input_tokens": i64::MAX }] })).read();
+        assert_eq!(
+            (endless.usage.tokens.uncached_input, endless.odd_fields),
+            (crate::ai::TOKENS_MAX, vec!["input_tokens"])
+        );
     }
 
     #[test]

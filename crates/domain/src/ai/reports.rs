@@ -128,6 +128,7 @@ mod tests {
                 "image_tokens": n(7) }, "completion_tokens_details": { "reasoning_tokens": n(6) } });
             let claude = json!({ "input_tokens": n(0), "output_tokens": n(1), "cache_read_input_tokens": n(3),
                 "cache_creation_input_tokens": n(4), "cache_creation": { "ephemeral_1h_input_tokens": n(5) },
+                "iterations": [{ "input_tokens": n(2), "output_tokens": n(6) }, n(7)],
                 "service_tier": word, "speed": word, "inference_geo": word });
             let gemini = json!({ "promptTokenCount": n(0), "candidatesTokenCount": n(1), "totalTokenCount": n(2),
                 "cachedContentTokenCount": n(3), "toolUsePromptTokenCount": n(4), "thoughtsTokenCount": n(6),

@@ -140,6 +140,16 @@ pub(super) fn told(body: &[u8]) -> Told {
     }
 }
 
+/// The status that an error within an answer names as its code, which `OpenAI` itself does not, and others do.
+pub(super) fn status_told(body: &[u8]) -> Option<u16> {
+    let ErrorBody { error } = serde_json::from_slice(body).ok()?;
+    let status = match error.code? {
+        serde_json::Value::Number(code) => u16::try_from(code.as_u64()?).ok()?,
+        code => code.as_str()?.parse().ok()?,
+    };
+    (400..=599).contains(&status).then_some(status)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

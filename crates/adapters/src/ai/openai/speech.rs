@@ -8,7 +8,7 @@ use ports::ai::Operation;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::dialect::told;
+use super::dialect::{status_told, told};
 use crate::ai::dialect::{End, Heard, Misheard, Shown, Speech, usage};
 use crate::ai::faults::{Means, Told};
 use crate::ai::lenient;
@@ -180,7 +180,7 @@ impl OpenAiSpeech {
     fn chunk(&mut self, chunk: Chunk<'_>, data: &[u8]) -> Result<Heard, Misheard> {
         if lenient::is_error(chunk.error) {
             let told = told(data);
-            return Err(error_within(status_of(&told), told, data));
+            return Err(error_within(status_of(&told, data), told, data));
         }
         let shown = if self.hides_usage { shown(&chunk, data) } else { Shown::AsItCame };
         self.tier = chunk.service_tier.or(self.tier.take());
@@ -222,8 +222,11 @@ fn arguments(raw: &RawValue) -> Option<String> {
 /// The chunk without its usage; one that has only that is not shown. One that cannot be changed is shown as it came.
 fn shown(chunk: &Chunk<'_>, data: &[u8]) -> Shown {
     let tells = chunk.usage.is_some_and(|usage| usage.get() != "null");
-    let has_choices = chunk.choices.is_some_and(|choices| !matches!(choices.get(), "null" | "[]"));
-    if tells && !has_choices {
+    let is_empty = |choices: &RawValue| {
+        choices.get() == "null"
+            || lenient::read(Some(choices)).is_some_and(|choices: Vec<&RawValue>| choices.is_empty())
+    };
+    if tells && chunk.choices.is_none_or(is_empty) {
         return Shown::Nothing;
     }
     let rest = std::str::from_utf8(data).ok().and_then(|text| members::without(text, "usage").ok().flatten());
@@ -231,12 +234,12 @@ fn shown(chunk: &Chunk<'_>, data: &[u8]) -> Shown {
 }
 
 /// The status under which the error would have come at the start.
-fn status_of(told: &Told) -> u16 {
+fn status_of(told: &Told, data: &[u8]) -> u16 {
     match told.code.as_deref() {
         _ if told.means == Means::SpendLimit => 429,
         Some("rate_limit_exceeded" | "requests" | "tokens") => 429,
         Some("invalid_request_error") => 400,
-        _ => 500,
+        _ => status_told(data).unwrap_or(500),
     }
 }
 
