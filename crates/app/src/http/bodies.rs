@@ -72,7 +72,8 @@ impl BodyMemory {
         self.taken.load(Ordering::Relaxed)
     }
 
-    fn of(self: &Arc<Self>, caller: Option<UserId>) -> Reservation {
+    /// Memory for one more body, none as yet.
+    pub fn of(self: &Arc<Self>, caller: Option<UserId>) -> Reservation {
         Reservation { memory: Arc::clone(self), caller, bytes: 0, of_caller: 0 }
     }
 
@@ -106,7 +107,8 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    fn grow_to(&mut self, bytes: usize) -> Result<(), Problem> {
+    /// Speaks for so many bytes in all. After an error it is to be dropped.
+    pub fn grow_to(&mut self, bytes: usize) -> Result<(), Problem> {
         let more = bytes.saturating_sub(self.bytes);
         let before = self.memory.taken.fetch_add(more, Ordering::Relaxed);
         self.bytes += more;
@@ -117,6 +119,11 @@ impl Reservation {
             Some(caller) if self.bytes > SMALL => self.grow_of_caller(caller),
             _ => Ok(()),
         }
+    }
+
+    /// The bytes with this memory, which is given back when the last copy of them is dropped.
+    pub fn around(self, bytes: Vec<u8>) -> Bytes {
+        Bytes::from_owner(Accounted { bytes, _reservation: self })
     }
 
     fn grow_of_caller(&mut self, caller: UserId) -> Result<(), Problem> {
@@ -189,7 +196,7 @@ pub async fn read(request: HttpRequest, mut payload: Payload, reading: Reading) 
         bytes.extend_from_slice(&chunk);
     }
     reservation.grow_to(bytes.len().saturating_mul(reading.copies))?;
-    Ok(Bytes::from_owner(Accounted { bytes, _reservation: reservation }))
+    Ok(reservation.around(bytes))
 }
 
 fn declared_length(request: &HttpRequest) -> Option<usize> {
@@ -207,19 +214,15 @@ pub fn too_large() -> Problem {
 
 fn full(bound: &'static str) -> Problem {
     counter!(BODIES_REFUSED, "bound" => bound).increment(1);
-    bodies_full()
-}
-
-pub fn bodies_full() -> Problem {
     let detail = "The service has as many bodies in memory as it takes. Send the request again.";
     Problem::unavailable("bodies_full", detail).with_retry_after(COME_AGAIN_SECONDS)
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
-    fn memory(all: usize) -> Arc<BodyMemory> {
+    pub fn memory(all: usize) -> Arc<BodyMemory> {
         Arc::new(BodyMemory {
             all,
             of_one_caller: all / 5 * 4,

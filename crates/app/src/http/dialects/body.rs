@@ -8,7 +8,7 @@ use futures_util::future::LocalBoxFuture;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::decoding;
+use super::decoding::{self, Unpacking};
 use super::dialect::Dialect;
 use crate::http::bodies::{self, BodyMemory, Reading};
 use crate::http::caller::user_of;
@@ -48,9 +48,12 @@ impl FromRequest for DialectBody {
             let limit = settings.map_or(0, |settings| limit(&request, &settings.ai.body_limits));
             let memory = request.app_data::<Data<BodyMemory>>().map(|memory| Arc::clone(memory));
             let memory = memory.ok_or_else(|| Problem::internal(&"no memory for bodies is set up"))?;
-            let reading = Reading { limit, caller: user_of(&request), copies: COPIES };
-            let bytes = bodies::read(request, payload, reading).await?;
-            Ok(Self { bytes: declared.unpack(bytes, limit).await?, memory })
+            let caller = user_of(&request);
+            // What goes on to the provider is unpacked.
+            let copies = if declared.is_packed() { 1 } else { COPIES };
+            let bytes = bodies::read(request, payload, Reading { limit, caller, copies }).await?;
+            let unpacking = Unpacking { limit, copies: COPIES, memory: memory.of(caller) };
+            Ok(Self { bytes: declared.unpack(bytes, unpacking).await?, memory })
         })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Promises: a body is JSON, or it is refused with 415; one that declares nothing is taken as JSON, and so is an object that
 //! `curl -d` sends under the type of a form. `gzip` and `deflate` are unpacked, other codings are a 415 that names these two.
-//! What comes out of a packed body has the bound of an unpacked one, and all of them together have a bound too. A byte order
+//! What comes out of a packed body has the bound of an unpacked one, and is counted in the memory of all bodies. A byte order
 //! mark is passed over. Costs one pass over a packed body, beside the runtime where it is long.
 
 use std::io::Read;
@@ -11,21 +11,24 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use actix_web::web::Bytes;
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
 
-use crate::http::bodies::{bodies_full, not_json};
+use crate::http::bodies::{Reservation, not_json};
 use crate::http::problem::Problem;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// A packed body longer than this is unpacked beside the runtime.
 const LONG: usize = 16 * 1_024;
-/// So much is unpacked at once, and taken of the room for all.
-const STEP: usize = 256 * 1_024;
-/// How many steps all unpacked bodies of this process may take together: 256 MiB.
-const STEPS_AT_MOST: usize = 1_024;
+/// What is allocated first of an unpacked body. It doubles.
+const FIRST: usize = 64 * 1_024;
 
-static ROOM: Semaphore = Semaphore::const_new(STEPS_AT_MOST);
+/// An unpacked body that is to be.
+pub struct Unpacking {
+    pub limit: usize,
+    /// How many copies of it are made while the request is answered.
+    pub copies: usize,
+    pub memory: Reservation,
+}
 
 /// What the headers say of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,14 +69,18 @@ pub fn declared(headers: &HeaderMap) -> Result<Declared, Problem> {
 }
 
 impl Declared {
-    /// The JSON of the body, at most `limit` bytes of it.
-    pub async fn unpack(self, bytes: Bytes, limit: usize) -> Result<Bytes, Problem> {
+    pub fn is_packed(self) -> bool {
+        self.coding != Coding::Identity
+    }
+
+    /// The JSON of the body.
+    pub async fn unpack(self, bytes: Bytes, unpacking: Unpacking) -> Result<Bytes, Problem> {
         let coding = self.coding;
         let unpacked = match coding {
             Coding::Identity => bytes,
-            _ if bytes.len() <= LONG => unpacked(coding, &bytes, limit)?,
+            _ if bytes.len() <= LONG => unpacked(coding, &bytes, unpacking)?,
             _ => {
-                let work = spawn_blocking(move || unpacked(coding, &bytes, limit));
+                let work = spawn_blocking(move || unpacked(coding, &bytes, unpacking));
                 work.await.unwrap_or_else(|broken| Err(Problem::internal(&broken)))?
             }
         };
@@ -84,25 +91,13 @@ impl Declared {
     }
 }
 
-/// What was unpacked, with the room that it takes.
-struct Unpacked {
-    bytes: Vec<u8>,
-    _room: Option<SemaphorePermit<'static>>,
-}
-
-impl AsRef<[u8]> for Unpacked {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-fn unpacked(coding: Coding, packed: &[u8], limit: usize) -> Result<Bytes, Problem> {
+fn unpacked(coding: Coding, packed: &[u8], unpacking: Unpacking) -> Result<Bytes, Problem> {
     match coding {
-        Coding::Identity => read(packed, limit),
-        Coding::Gzip => read(MultiGzDecoder::new(packed), limit),
+        Coding::Identity => read(packed, unpacking),
+        Coding::Gzip => read(MultiGzDecoder::new(packed), unpacking),
         // Some clients leave out the head that the standard demands.
-        Coding::Deflate if has_zlib_head(packed) => read(ZlibDecoder::new(packed), limit),
-        Coding::Deflate => read(DeflateDecoder::new(packed), limit),
+        Coding::Deflate if has_zlib_head(packed) => read(ZlibDecoder::new(packed), unpacking),
+        Coding::Deflate => read(DeflateDecoder::new(packed), unpacking),
     }
 }
 
@@ -113,26 +108,26 @@ fn has_zlib_head(packed: &[u8]) -> bool {
     }
 }
 
-fn read(mut reader: impl Read, limit: usize) -> Result<Bytes, Problem> {
-    let (mut bytes, mut room) = (Vec::new(), None::<SemaphorePermit<'static>>);
+fn read(mut reader: impl Read, unpacking: Unpacking) -> Result<Bytes, Problem> {
+    let Unpacking { limit, copies, mut memory } = unpacking;
+    let mut bytes = Vec::new();
     loop {
-        let Ok(step) = ROOM.try_acquire() else {
-            return Err(bodies_full());
-        };
-        match &mut room {
-            Some(room) => room.merge(step),
-            None => room = Some(step),
-        }
-        let most = u64::try_from(STEP.min(limit + 1 - bytes.len())).unwrap_or(u64::MAX);
-        let came = reader.by_ref().take(most).read_to_end(&mut bytes);
-        match came {
+        // One byte more than may be tells that there are too many.
+        let capacity = (bytes.capacity() * 2).max(FIRST).min(limit + 1);
+        memory.grow_to(capacity)?;
+        bytes.reserve_exact(capacity - bytes.len());
+        let most = u64::try_from(capacity - bytes.len()).unwrap_or(u64::MAX);
+        match reader.by_ref().take(most).read_to_end(&mut bytes) {
             Err(_) => return Err(Problem::malformed("The body is not packed as its `Content-Encoding` says.")),
             Ok(_) if bytes.len() > limit => {
                 let detail = "The unpacked body is larger than this route takes.";
                 return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail));
             }
-            Ok(0) => return Ok(Bytes::from_owner(Unpacked { bytes, _room: room })),
-            Ok(_) => {}
+            Ok(came) if came == capacity - (bytes.len() - came) => {}
+            Ok(_) => {
+                memory.grow_to(bytes.len().saturating_mul(copies))?;
+                return Ok(memory.around(bytes));
+            }
         }
     }
 }
@@ -146,6 +141,7 @@ mod tests {
     use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 
     use super::*;
+    use crate::http::bodies::tests::memory;
 
     const JSON: &[u8] = b"{\"a\":1}";
 
@@ -165,7 +161,13 @@ mod tests {
 
     async fn sent(pairs: &[(&str, &str)], body: Vec<u8>) -> Result<Bytes, (u16, &'static str)> {
         let told = |problem: Problem| (problem.status.as_u16(), problem.code);
-        declared(&headers(pairs)).map_err(told)?.unpack(Bytes::from(body), 1_000_000).await.map_err(told)
+        let memory = memory(3_000_000);
+        let unpacking = Unpacking { limit: 1_000_000, copies: 2, memory: memory.of(None) };
+        let json = declared(&headers(pairs)).map_err(told)?.unpack(Bytes::from(body), unpacking).await.map_err(told);
+        if json.is_err() {
+            assert_eq!(memory.taken(), 0, "what is refused keeps no memory");
+        }
+        json
     }
 
     #[tokio::test]
@@ -210,6 +212,15 @@ mod tests {
         for broken in [JSON.to_vec(), gzip(JSON)[..10].to_vec(), Vec::new()] {
             assert_eq!(sent(&packed, broken).await, Err((400, "malformed")));
         }
+        let full = memory(1_000_000);
+        let unpacking = || Unpacking { limit: 800_000, copies: 2, memory: full.of(None) };
+        let of_headers = || declared(&headers(&packed)).unwrap();
+        let refused = of_headers().unpack(Bytes::from(gzip(&vec![b' '; 600_000])), unpacking()).await.unwrap_err();
+        assert_eq!((refused.code, full.taken()), ("bodies_full", 0), "with its copies it takes more than there is");
+        let kept = of_headers().unpack(Bytes::from(gzip(&vec![b' '; 400_000])), unpacking()).await.unwrap();
+        assert_eq!((kept.len(), full.taken()), (400_000, 800_000));
+        drop(kept);
+        assert_eq!(full.taken(), 0);
         for coding in ["br", "zstd", "gzip, gzip", "compress"] {
             assert_eq!(sent(&[("content-encoding", coding)], JSON.to_vec()).await, Err((415, "unsupported_coding")));
         }
