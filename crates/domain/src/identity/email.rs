@@ -1,13 +1,15 @@
 //! E-mail addresses: what is entered here is judged (`Email`), what an identity provider stores is not (`StoredEmail`).
 //!
 //! Promised: an `Email` is in one spelling (lower case, NFC, at most 254 bytes) and parsing it again gives the same; it
-//! has no character that nobody sees and none that only looks like ASCII. Costs a pass or two over at most 254 bytes.
+//! has no character that nobody sees, none that only looks like ASCII, and no letters of another script among or in the place
+//! of Latin ones that they are taken for (Unicode Technical Standard 39). Costs a pass or two over at most 254 bytes.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use unicode_normalization::UnicodeNormalization;
+use unicode_security::{MixedScript, skeleton};
 
 /// The longest e-mail address that SMTP can carry, in bytes (RFC 5321, section 4.5.3.1.3).
 pub const EMAIL_MAX_LENGTH: usize = 254;
@@ -72,6 +74,9 @@ impl Email {
         if spelling(&text) != text || !is_well_formed(&text) {
             return Err(EmailRefused::Malformed);
         }
+        if text.split(|character: char| !character.is_alphanumeric()).any(imitates_latin) {
+            return Err(EmailRefused::LookAlike);
+        }
         Ok(Self(text))
     }
 
@@ -120,6 +125,22 @@ fn is_look_alike(character: char) -> bool {
         }
     };
     is_invisible || is_styled_ascii()
+}
+
+/// Whether letters of another script stand in a word of Latin ones that they are taken for, or make up a word that is taken for
+/// an ASCII one.
+fn imitates_latin(word: &str) -> bool {
+    if word.is_ascii() {
+        return false;
+    }
+    let imitates = |letter: char| {
+        letter.is_alphabetic()
+            && !letter.is_ascii()
+            && skeleton(letter.encode_utf8(&mut [0; 4])).all(|one| one.is_ascii())
+    };
+    let (imitating, others): (Vec<char>, Vec<char>) =
+        word.chars().filter(|one| one.is_alphabetic()).partition(|one| imitates(*one));
+    !imitating.is_empty() && (others.is_empty() || !word.is_single_script())
 }
 
 impl TryFrom<String> for Email {
@@ -232,8 +253,23 @@ mod tests {
                 assert_eq!(parsed(&text), Err(EmailRefused::LookAlike), "{text:?}");
             }
         }
-        for good in ["пример@пример.рф", "用户@例子.公司", "o'neil+x@example.com", "ผู้นำ@example.com"]
-        {
+        let imitations =
+            ["аdmin@example.com", "admin@exаmple.com", "ada.lοvelace@x.com", "ѕсоре7@example.com", "a@аррӏе.com"];
+        for word in imitations {
+            assert_eq!(parsed(word), Err(EmailRefused::LookAlike), "{word:?}");
+        }
+        for good in [
+            "пример@пример.рф",
+            "用户@例子.公司",
+            "o'neil+x@example.com",
+            "ผู้นำ@example.com",
+            "yıldız@example.com",
+            "josé@münchen.de",
+            "tanaka太郎@example.jp",
+            "иван.petrov@example.com",
+            "ali٣@example.com",
+            "ада+shop@example.com",
+        ] {
             assert!(parsed(good).is_ok(), "{good}");
         }
     }
