@@ -2,11 +2,21 @@
 //!
 //! A whole answer is billed as the provider says, each number for itself. What it does not tell, and what one that broke off
 //! had not told yet, is billed by the text that was delivered and by what is known to have gone in: never less than the
-//! provider itself had said by then.
+//! provider itself had said by then. A model may have thought without showing it while an answer that broke off was silent,
+//! so the whole seconds of silence are billed as output too, up to the bound of the call.
 
 use super::conversation::{Delta, FinishReason};
 use super::reports::ReportedUsage;
 use super::usage::{CallUsage, TokenUsage, UsageSource};
+
+/// How many tokens a model is taken to think in a second of silence. Our own figure: hosted models of 2026 write 30 to 200
+/// tokens a second.
+const TOKENS_PER_SILENT_SECOND: u64 = 100;
+
+/// The output that may have come about unseen in so many seconds, up to `most`.
+pub fn unseen_output(silent_seconds: u64, most: u64) -> u64 {
+    silent_seconds.saturating_mul(TOKENS_PER_SILENT_SECOND).min(most)
+}
 
 /// An answer as far as it has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +25,10 @@ pub struct Delivery {
     pub input_tokens: u64,
     /// What came out, counted piece by piece; a little more than it is, since tokens span pieces.
     pub output_tokens: u64,
+    /// The most that may come out.
+    pub output_most: u64,
+    /// The whole seconds of silence since the provider last told what has come out.
+    pub silent_seconds: u64,
     pub reported: Option<ReportedUsage>,
     pub finish: Option<FinishReason>,
     /// Whether the provider came to its end.
@@ -26,6 +40,11 @@ impl Delivery {
         Self { input_tokens, ..Self::default() }
     }
 
+    /// Nothing came for so many seconds, in which the provider was at work.
+    pub const fn be_silent(&mut self, seconds: u64) {
+        self.silent_seconds = self.silent_seconds.saturating_add(seconds);
+    }
+
     /// A piece has come; `tokens` are in its text.
     pub fn add(&mut self, deltas: &[Delta], tokens: u64, reported: Option<ReportedUsage>) {
         self.output_tokens = self.output_tokens.saturating_add(tokens);
@@ -34,6 +53,9 @@ impl Delivery {
             _ => None,
         });
         self.finish = finished.or(self.finish);
+        if reported.as_ref().is_some_and(|reported| reported.read().tells_output) {
+            self.silent_seconds = 0;
+        }
         self.reported = match (self.reported.take(), reported) {
             (Some(earlier), Some(later)) => Some(earlier.followed_by(later)),
             (earlier, later) => later.or(earlier),
@@ -43,6 +65,15 @@ impl Delivery {
     /// Whether anything has come that was paid for.
     pub const fn has_output(&self) -> bool {
         self.output_tokens > 0
+    }
+
+    /// What has come out so far, and what may have come out unseen.
+    pub fn output_so_far(&self) -> u64 {
+        self.with_unseen(self.output_tokens)
+    }
+
+    fn with_unseen(&self, seen: u64) -> u64 {
+        seen.saturating_add(unseen_output(self.silent_seconds, self.output_most.saturating_sub(seen)))
     }
 
     /// The fields of the provider's report that could not be taken as they stood.
@@ -64,7 +95,10 @@ impl Delivery {
             usage.tokens.uncached_input = usage.tokens.uncached_input.max(self.input_tokens);
         }
         if !tells_output || !self.is_whole {
-            let missing = self.output_tokens.saturating_sub(usage.tokens.output());
+            let told = usage.tokens.output();
+            let came_out = self.output_tokens.max(told);
+            let came_out = if self.is_whole { came_out } else { self.with_unseen(came_out) };
+            let missing = came_out.saturating_sub(told);
             usage.tokens.visible_output = usage.tokens.visible_output.saturating_add(missing);
             usage = usage.up_to(total);
         }
@@ -137,5 +171,24 @@ mod tests {
         said_more.add(&[], 12, Some(openai(4, 30)));
         assert_eq!(parts(&said_more.billed(false)), (4, 30, UsageSource::Partial));
         assert_eq!(parts(&Delivery::of_input(50).billed(false)), (50, 0, UsageSource::Partial));
+    }
+
+    #[test]
+    fn silence_before_a_break_is_billed_up_to_the_bound_until_the_provider_tells_more() {
+        let mut delivery = Delivery { output_most: 1_000, ..Delivery::of_input(50) };
+        delivery.be_silent(3);
+        assert_eq!((delivery.output_so_far(), parts(&delivery.billed(false)).1), (300, 300));
+        delivery.add(&[Delta::Text("text".into())], 12, None);
+        assert_eq!(parts(&delivery.billed(false)).1, 312);
+        delivery.be_silent(60);
+        assert_eq!((delivery.output_so_far(), parts(&delivery.billed(false)).1), (1_000, 1_000));
+        delivery.add(&[], 0, Some(openai(40, 500)));
+        assert_eq!(parts(&delivery.billed(false)), (40, 500, UsageSource::Partial));
+        delivery.be_silent(1);
+        assert_eq!(parts(&delivery.billed(false)).1, 600);
+        delivery.add(&[], 2_000, None);
+        assert_eq!(parts(&delivery.billed(false)).1, 2_012, "what was delivered is billed whatever the bound");
+        delivery.is_whole = true;
+        assert_eq!(parts(&delivery.billed(false)), (40, 500, UsageSource::Provider));
     }
 }

@@ -20,7 +20,7 @@ pub use claude::ClaudeUsage;
 pub use conversation::{
     Conversation, Delta, FinishReason, Part, Speaker, Tool, ToolAnswer, ToolCall, ToolChoice, Turn,
 };
-pub use delivery::Delivery;
+pub use delivery::{Delivery, unseen_output};
 pub use gemini::GeminiUsage;
 pub use input::{BYTES_A_TOKEN, BYTES_A_TOKEN_HELD, InputSize};
 pub use models::{CLAUDE_OUTPUT_UNASKED, ModelId, ModelRefused, Provider, UnknownProvider};

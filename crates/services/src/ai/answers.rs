@@ -6,6 +6,7 @@ use ports::ai::{ProviderFault, ReplyPiece};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use super::breakers::may_be_billed;
 use super::errors::CallError;
 
 /// What is known when an answer begins.
@@ -86,4 +87,16 @@ pub enum BreakOff {
     TokenEnded,
     /// The service stops.
     Stopping,
+}
+
+impl BreakOff {
+    /// Whether a call of which nothing had come is booked all the same, since its provider may bill it: where the provider was
+    /// still at work when it was left. A stop of the service is no doing of the caller, who is charged nothing then.
+    pub(super) const fn leaves_a_bill(&self) -> bool {
+        match self {
+            Self::Provider(fault) => may_be_billed(fault),
+            Self::KeyRevoked | Self::TokenEnded => true,
+            Self::Stopping => false,
+        }
+    }
 }

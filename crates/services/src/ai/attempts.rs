@@ -58,8 +58,25 @@ pub struct Sent {
     pub reply: Reply,
     /// The place of the call that is answered among those that were given.
     pub place: usize,
-    /// How many attempts before it came to nothing and may be billed all the same.
-    pub unanswered: u64,
+    /// When that call was sent.
+    pub at: Instant,
+    pub unanswered: Unanswered,
+}
+
+/// Attempts that came to nothing and may be billed by their provider all the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unanswered {
+    pub attempts: u64,
+    /// How long the provider was at work, in whole seconds, all of them together.
+    pub seconds: u64,
+}
+
+impl Unanswered {
+    /// One more, which was sent at that time.
+    pub fn add(&mut self, at: Instant) {
+        self.attempts += 1;
+        self.seconds = self.seconds.saturating_add(at.elapsed().as_secs());
+    }
 }
 
 /// A call without an answer.
@@ -67,7 +84,7 @@ pub struct Sent {
 pub struct Unsent {
     pub hold: CallHold,
     pub failure: CallFailure,
-    pub unanswered: u64,
+    pub unanswered: Unanswered,
 }
 
 /// Why there is no answer.
@@ -146,21 +163,21 @@ impl Attempts {
     /// neither does an open breaker.
     pub async fn call(&self, mut hold: CallHold, calls: &[ProviderCall], terms: &AttemptTerms) -> Result<Sent, Unsent> {
         let began = Instant::now();
-        let mut unanswered = 0;
+        let mut unanswered = Unanswered::default();
         let mut told: Option<CallFailure> = None;
         for (place, call) in calls.iter().enumerate() {
             if place > 0 && began.elapsed() >= self.rules.time_budget {
                 break;
             }
             let (back, failure) = match self.call_one(hold, call, terms, began, &mut unanswered).await {
-                Ok(reply) => {
+                Ok((reply, at)) => {
                     self.fallbacks.fetch_add(u64::from(place > 0), Ordering::Relaxed);
-                    return Ok(Sent { reply, place, unanswered });
+                    return Ok(Sent { reply, place, at, unanswered });
                 }
                 Err(failed) => failed,
             };
             hold = back;
-            let ends = failure.ends(place > 0) || unanswered > 0 && !self.rules.resend_after_timeout;
+            let ends = failure.ends(place > 0) || unanswered.attempts > 0 && !self.rules.resend_after_timeout;
             told = Some(failure.or_earlier(told));
             if ends {
                 break;
@@ -197,8 +214,8 @@ impl Attempts {
         call: &ProviderCall,
         terms: &AttemptTerms,
         began: Instant,
-        unanswered: &mut u64,
-    ) -> Result<Reply, (CallHold, CallFailure)> {
+        unanswered: &mut Unanswered,
+    ) -> Result<(Reply, Instant), (CallHold, CallFailure)> {
         let provider = call.provider;
         let model = (provider, call.model.clone());
         let Some(tried) = self.providers.get(&provider) else {
@@ -220,11 +237,12 @@ impl Attempts {
             if failed > 0 {
                 self.watch.count(provider, |counted| &counted.retries);
             }
+            let at = Instant::now();
             let fault = match tried.provider.send_with_comments(hold, call, Arc::clone(&terms.comments)).await {
                 Ok(reply) => {
                     self.watch.breakers.note(&model, admission, AttemptOutcome::Answered);
                     let pieces = self.watched(model, admission, reply.pieces);
-                    return Ok(Reply { pieces, ..reply });
+                    return Ok((Reply { pieces, ..reply }, at));
                 }
                 Err((back, fault)) => {
                     hold = back;
@@ -233,7 +251,9 @@ impl Attempts {
             };
             self.watch.note(&model, admission, &fault);
             failed += 1;
-            *unanswered += u64::from(may_be_billed(&fault));
+            if may_be_billed(&fault) {
+                unanswered.add(at);
+            }
             let is_closed = self.watch.breakers.state(call) == BreakerState::Closed;
             match self.pause(&fault, failed, max_attempts, began).filter(|_| is_closed) {
                 Some(pause) => {

@@ -18,7 +18,8 @@ pub const OUTPUT_LEAST: u64 = 16;
 /// The most that a call can use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// What goes in, as it is likely to be: billed where the provider says nothing.
+    /// What goes in, as it is likely to be: billed where the provider says nothing. What cannot be seen is likely to be as much
+    /// as the model takes.
     pub likely_input: u64,
     pub input: u64,
     /// What is held for the output, all answers together.
@@ -38,7 +39,7 @@ pub struct Bounds {
 
 impl Bounds {
     /// At any of `models`, which may come to answer. `assumed` is what is held at first for a streamed answer to which the
-    /// caller set no bound, and where it `is_elastic` for one with a bound too: it grows as it goes.
+    /// caller set no bound, and where it `is_elastic` for one with a bound too.
     pub fn of<'a>(
         call: &Call,
         assumed: u64,
@@ -80,8 +81,12 @@ impl Bounds {
     /// what cannot be seen may take in all of it.
     #[must_use]
     pub fn within(self, window: Option<u64>, is_unseen: bool) -> Self {
-        let input = window.map_or(self.input, |window| if is_unseen { window } else { self.input.min(window) });
-        Self { input, is_unbounded: is_unseen && window.is_none(), ..self }
+        let (likely_input, input) = match window {
+            Some(window) if is_unseen => (window, window),
+            Some(window) => (self.likely_input, self.input.min(window)),
+            None => (self.likely_input, self.input),
+        };
+        Self { likely_input, input, is_unbounded: is_unseen && window.is_none(), ..self }
     }
 
     /// What of the output each answer may have, where less than was asked is held.
@@ -258,7 +263,9 @@ mod tests {
             (None, false, 100),
             (None, true, 100),
         ] {
-            assert_eq!(bounds().within(window, is_unseen).input, input, "{window:?} {is_unseen}");
+            let held = bounds().within(window, is_unseen);
+            assert_eq!(held.input, input, "{window:?} {is_unseen}");
+            assert_eq!(held.likely_input, if is_unseen { input } else { 100 }, "{window:?} {is_unseen}");
         }
     }
 

@@ -19,9 +19,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::answers::{AnswerHead, AnswerPiece, BreakOff};
 use super::asker::{Asker, PassedComments, Reader};
-use super::attempts::{AttemptTerms, Sent};
+use super::attempts::{AttemptTerms, Sent, Unanswered};
 use super::bounds::Bounds;
-use super::breakers::may_be_billed;
 use super::calls::{Asking, Call};
 use super::errors::CallError;
 use super::registry::RunningBy;
@@ -60,8 +59,10 @@ pub(super) struct Course {
     pub unread: u64,
     /// The text of the answer, where it is kept.
     pub text: String,
-    /// Attempts that came to nothing and may be billed by their provider, beside the one that is followed.
-    pub unanswered: u64,
+    /// Beside the attempt that is followed.
+    pub unanswered: Unanswered,
+    /// Since when nothing has come of the answer.
+    silent_since: Instant,
     /// Whether it may be billed though nothing came.
     pub may_be_billed: bool,
     calls: Vec<ProviderCall>,
@@ -108,10 +109,11 @@ impl Course {
             request_id: None,
             provider: call.target.provider,
             model: call.target.model.clone(),
-            delivery: Delivery::of_input(bounds.likely_input),
+            delivery: Delivery { output_most: bounds.output_most, ..Delivery::of_input(bounds.likely_input) },
             unread: 0,
             text: String::new(),
-            unanswered: 0,
+            unanswered: Unanswered::default(),
+            silent_since: Instant::now(),
             may_be_billed: false,
             next_mark: Instant::now() + MARK_AFTER,
             service,
@@ -137,7 +139,10 @@ impl Course {
                 self.settle(end, reader).await;
             }
             Err(error) => {
-                if self.unanswered > 0 {
+                if matches!(&error, CallError::BrokenOff(broken) if broken.leaves_a_bill()) {
+                    self.unanswered.add(self.silent_since);
+                }
+                if self.unanswered.attempts > 0 {
                     self.book_unanswered(error.word()).await;
                 } else {
                     self.release().await;
@@ -168,11 +173,11 @@ impl Course {
         if !matches!(&sent, Ok(Sent { place: 0, .. })) {
             service.tell_passed_over(&self.call).await;
         }
-        let Sent { reply, place: which, unanswered } = sent.map_err(|unsent| {
+        let Sent { reply, place: which, at, unanswered } = sent.map_err(|unsent| {
             self.unanswered = unsent.unanswered;
             CallError::from(unsent.failure)
         })?;
-        self.unanswered = unanswered;
+        (self.unanswered, self.silent_since) = (unanswered, at);
         if let Some(answered) = calls.get(which) {
             (self.provider, self.model) = (answered.provider, answered.model.clone());
         }
@@ -210,7 +215,7 @@ impl Course {
     async fn follow(&mut self, mut reply: Reply, reader: &mut Reader) -> End {
         self.next_mark = self.next_mark.min(Instant::now() + MARK_AFTER);
         let mut drain_until = None;
-        loop {
+        let end = loop {
             if reader.0.is_none() && drain_until.is_none() {
                 drain_until = Some(Instant::now() + self.service.parts.settings.drain);
             }
@@ -222,9 +227,9 @@ impl Course {
             };
             let piece = tokio::select! {
                 biased;
-                broken = broken_off(&mut self.ending) => return End::told(CallOutcome::Broken, AnswerPiece::Broken(broken)),
+                broken = broken_off(&mut self.ending) => break self.broken(broken),
                 // Before the next piece, which a quick provider always has ready.
-                () = drained => return End::of(CallOutcome::Left),
+                () = drained => break End::of(CallOutcome::Left),
                 () = sleep_until(self.next_mark) => {
                     self.mark(CallPhase::FirstByte);
                     continue;
@@ -238,26 +243,40 @@ impl Course {
             let piece = match piece {
                 Some(Ok(piece)) => piece,
                 Some(Err(fault)) => {
-                    self.may_be_billed = may_be_billed(&fault);
-                    return End::told(CallOutcome::Broken, AnswerPiece::Broken(BreakOff::Provider(fault)));
+                    break self.broken(BreakOff::Provider(fault));
                 }
                 None => {
                     self.delivery.is_whole = true;
-                    return End::of(CallOutcome::Ok);
+                    break End::of(CallOutcome::Ok);
                 }
             };
             self.take(&piece);
             if piece.is_last {
                 self.delivery.is_whole = true;
-                return End { last: Some(piece), ..End::of(CallOutcome::Ok) };
+                break End { last: Some(piece), ..End::of(CallOutcome::Ok) };
             }
             if let Some(broken) = self.hand_on(reader, AnswerPiece::Piece(piece)).await {
-                return End::told(CallOutcome::Broken, AnswerPiece::Broken(broken));
+                break self.broken(broken);
             }
+            // What the reader kept waiting was no silence of the provider.
+            self.silent_since = Instant::now();
             if self.is_beyond_hold() {
-                return End::told(CallOutcome::Cut, AnswerPiece::Cut);
+                break End::told(CallOutcome::Cut, AnswerPiece::Cut);
             }
-        }
+        };
+        self.note_silence();
+        end
+    }
+
+    fn broken(&mut self, broken: BreakOff) -> End {
+        self.may_be_billed = broken.leaves_a_bill();
+        End::told(CallOutcome::Broken, AnswerPiece::Broken(broken))
+    }
+
+    /// Counts the silence up to now.
+    fn note_silence(&mut self) {
+        self.delivery.be_silent(self.silent_since.elapsed().as_secs());
+        self.silent_since = Instant::now();
     }
 
     /// Gives a piece to the reader, who may take a while: the hold is marked meanwhile, and the call can be broken off.
@@ -275,6 +294,10 @@ impl Course {
     }
 
     fn take(&mut self, piece: &ReplyPiece) {
+        // A ping is silence.
+        if !piece.deltas.is_empty() || piece.usage.is_some() {
+            self.note_silence();
+        }
         self.unread = self.unread.saturating_add(piece.unread);
         let texts = piece.deltas.iter().map(domain::ai::Delta::text).filter(|text| !text.is_empty());
         let tokens = texts.map(|text| self.service.count(text)).fold(0, u64::saturating_add);
@@ -298,10 +321,13 @@ impl Course {
     /// Whether the answer goes far beyond the bound that its provider was told, as far as that was delivered or the provider has told.
     /// Our count of a foreign model's tokens is near, so half more is let pass.
     fn is_beyond_hold(&self) -> bool {
+        if !self.is_limited() || self.delivery.finish.is_some() {
+            return false;
+        }
         let told = self.delivery.reported.as_ref().map_or(0, |reported| reported.read().usage.tokens.output());
         let came_out = self.delivery.output_tokens.max(told);
         let most = self.bounds.output.saturating_add(self.bounds.output / 2).saturating_add(BEYOND_HOLD_LEAST);
-        self.is_limited() && self.delivery.finish.is_none() && came_out > most
+        came_out > most
     }
 
     /// Says in the hold how far the call has come, and that it goes on. Nobody waits for it.
@@ -324,12 +350,19 @@ impl Course {
         most.map_or(0, |cost| cost.0)
     }
 
+    /// With what may have come out unseen up to now.
+    fn output_so_far(&self) -> u64 {
+        let mut delivery = Delivery { reported: None, ..self.delivery.clone() };
+        delivery.be_silent(self.silent_since.elapsed().as_secs());
+        delivery.output_so_far()
+    }
+
     fn marked(&self, phase: CallPhase) -> HoldAction {
         HoldAction::Mark {
             phase,
             provider: self.provider,
             model: self.model.clone(),
-            delivered_tokens: self.delivery.output_tokens,
+            delivered_tokens: self.output_so_far(),
             growth: None,
             ttl: self.service.parts.settings.hold_ttl,
         }

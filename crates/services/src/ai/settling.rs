@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use domain::ai::{CallUsage, FinishReason, Speaker, TokenUsage, ToolCalls, UsageSource};
+use domain::ai::{CallUsage, FinishReason, Speaker, TokenUsage, ToolCalls, UsageSource, unseen_output};
 use domain::prices::{Cost, CostError, NanoUsd};
 use domain::usage::HoldId;
 use domain::users::UserId;
@@ -13,6 +13,7 @@ use tracing::{error, warn};
 
 use super::answers::{AnswerPiece, Receipt};
 use super::asker::Reader;
+use super::attempts::Unanswered;
 use super::bounds::whole;
 use super::course::{Course, End};
 use super::service::AiService;
@@ -79,7 +80,7 @@ impl Course {
 
     /// Gives everything back or books what was used, and says so. `None` where the books could not be written.
     async fn close(&mut self, outcome: CallOutcome) -> Option<Receipt> {
-        let may_be_billed = self.may_be_billed || self.unanswered > 0;
+        let may_be_billed = self.may_be_billed || self.unanswered.attempts > 0;
         let came_to_nothing = outcome == CallOutcome::Broken && !self.delivery.has_output() && !may_be_billed;
         let receipt = if came_to_nothing || self.is_free() {
             self.release().await;
@@ -96,10 +97,9 @@ impl Course {
         receipt.map(|(_, receipt)| receipt)
     }
 
-    /// Books a call that no provider answered and one may bill: at the estimate of what went in.
+    /// Books a call that no provider answered and one may bill: its attempts are all that is billed.
     pub async fn book_unanswered(&mut self, error: &'static str) {
-        // The estimate is of one attempt.
-        self.unanswered -= 1;
+        self.delivery.input_tokens = 0;
         let booked = if self.is_free() { None } else { self.book(CallOutcome::Broken).await };
         if self.is_free() {
             self.release().await;
@@ -108,11 +108,15 @@ impl Course {
         self.report(usage, cost, Some(error));
     }
 
-    /// What attempts that came to nothing may cost is the estimate of what went in, once for each.
+    /// What attempts that came to nothing may cost: for each of them the estimate of what went in, and what may have come out
+    /// unseen.
     fn with_unanswered(&self, mut usage: CallUsage) -> CallUsage {
-        if self.unanswered > 0 {
-            let input = self.delivery.input_tokens.saturating_mul(self.unanswered);
+        let Unanswered { attempts, seconds } = self.unanswered;
+        if attempts > 0 {
+            let input = self.bounds.likely_input.saturating_mul(attempts);
+            let output = unseen_output(seconds, self.bounds.output_most.saturating_mul(attempts));
             usage.tokens.uncached_input = usage.tokens.uncached_input.saturating_add(input);
+            usage.tokens.visible_output = usage.tokens.visible_output.saturating_add(output);
             usage.source = if self.call.target.is_sandbox { UsageSource::Sandbox } else { UsageSource::Partial };
         }
         usage

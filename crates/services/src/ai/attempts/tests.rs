@@ -339,12 +339,12 @@ async fn what_a_provider_may_bill_is_not_sent_again_unless_the_rules_say_so() {
         let script = [Comes::Fault(failed()), Comes::Fault(late.clone()), Comes::Fault(late.clone())];
         let (openai, claude) = (Scripted::with(&script), Scripted::with(&[]));
         let Err(unsent) = attempts(&openai, &claude).call(hold(), &calls(&BOTH), &ada()).await else { panic!() };
-        assert_eq!((unsent.failure, unsent.unanswered), (of(Provider::OpenAi, late.clone()), 1));
+        assert_eq!((unsent.failure, unsent.unanswered.attempts), (of(Provider::OpenAi, late.clone()), 1));
         assert_eq!((openai.asked(), claude.asked()), (2, 0), "neither here nor at the fallback");
         let (openai, claude) = (Scripted::with(&script), Scripted::with(&[]));
         let resending = attempts_by(AttemptRules { resend_after_timeout: true, ..RULES }, &openai, &claude, true);
         let Ok(sent) = resending.call(hold(), &calls(&BOTH), &ada()).await else { panic!() };
-        assert_eq!((sent.place, sent.unanswered), (1, 2));
+        assert_eq!((sent.place, sent.unanswered.attempts), (1, 2));
     }
 }
 
