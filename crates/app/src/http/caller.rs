@@ -106,7 +106,8 @@ async fn look_up(
     })
 }
 
-fn refusal(error: NotIdentified, refused: impl FnOnce() -> Problem) -> Problem {
+/// What is said where a credential is not taken. `refused` is asked where that is its own fault.
+pub fn refusal(error: NotIdentified, refused: impl FnOnce() -> Problem) -> Problem {
     match error {
         NotIdentified::Refused(why) => {
             debug!(%why, "a credential was refused");

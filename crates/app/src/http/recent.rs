@@ -14,10 +14,10 @@ use actix_web::{FromRequest, HttpRequest};
 use chrono::TimeDelta;
 use domain::identity::{Caller, Credential, RecencyRule};
 use futures_util::future::LocalBoxFuture;
-use services::identity::callers::{CallerService, NotIdentified};
+use services::identity::callers::CallerService;
 use uuid::Uuid;
 
-use super::caller::{Requirement, caller, shown_token};
+use super::caller::{Requirement, caller, refusal, shown_token};
 use super::detached::detached;
 use super::problem::Problem;
 use crate::settings::shape::Settings;
@@ -128,7 +128,11 @@ pub fn reauthentication_required() -> Problem {
 
 impl Shown {
     async fn session_id(&self) -> Result<Option<Uuid>, Problem> {
-        self.callers.read_token(&self.token).await.map(|identity| identity.session_id).map_err(not_read)
+        self.callers
+            .read_token(&self.token)
+            .await
+            .map(|identity| identity.session_id)
+            .map_err(|error| refusal(error, Problem::unauthorized))
     }
 
     async fn check(self) -> Result<(), Problem> {
@@ -136,19 +140,9 @@ impl Shown {
         if rule.is_off() {
             return Ok(());
         }
-        let identity = callers.read_token(&token).await.map_err(not_read)?;
+        let identity = callers.read_token(&token).await.map_err(|error| refusal(error, Problem::unauthorized))?;
         let now = callers.now();
         let proven = detached(async move { callers.authenticated_at(&identity).await }).await?;
         if rule.is_recent(proven, now) { Ok(()) } else { Err(reauthentication_required()) }
-    }
-}
-
-fn not_read(error: NotIdentified) -> Problem {
-    match error {
-        NotIdentified::Refused(_) | NotIdentified::Banned => Problem::unauthorized(),
-        NotIdentified::ProviderAway(_) => {
-            Problem::unavailable("identity_provider_away", "Tokens cannot be checked just now. Send the request again.")
-        }
-        NotIdentified::Store(error) => error.into(),
     }
 }

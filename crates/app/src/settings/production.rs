@@ -1,7 +1,7 @@
 //! Production: settings that are refused there, since with them the service would not be what it promises to be.
 //!
 //! Refused are a missing, known or guessable signing key, a short token of the metrics, proxies that are everybody, and
-//! providers over plain HTTP. A secret is guessable if it repeats itself, counts up or down, has few different characters,
+//! providers and Stripe over plain HTTP. A secret is guessable if it repeats itself, counts up or down, has few different characters,
 //! or is made of the words that people write where a secret belongs.
 
 use std::collections::BTreeSet;
@@ -60,6 +60,8 @@ const METRICS_TOKEN_LENGTH: usize = 16;
 /// The widest network of proxies, in bits of the prefix: a private one (`10.0.0.0/8`, `fc00::/7`).
 const PROXY_BITS_V4: u8 = 8;
 const PROXY_BITS_V6: u8 = 7;
+/// Before an address of the fourth version that is written as one of the sixth (`::ffff:0:0/96`).
+const MAPPED_BITS: u8 = 96;
 
 pub fn check(settings: &Settings) -> anyhow::Result<()> {
     if !settings.auth.signing_key.is_set() {
@@ -89,6 +91,9 @@ pub fn check(settings: &Settings) -> anyhow::Result<()> {
         bail!(
             "auth.supabase.jwks_url is plain http: whoever stands in between could give the keys that tokens are checked with"
         );
+    }
+    if settings.stripe.secret_key.is_set() && goes_in_clear(&settings.stripe.base_url) {
+        bail!("stripe.base_url begins with http://, so Stripe's secret key would go in clear. Use https://");
     }
     check_proxies(&settings.server.trusted_proxies)?;
     check_providers(&settings.ai)
@@ -128,11 +133,15 @@ fn weakness(secret: &str) -> Option<&'static str> {
 fn check_proxies(proxies: &[String]) -> anyhow::Result<()> {
     for text in proxies {
         let Ok(network) = text.trim().parse::<IpNet>() else { continue };
-        let least = match network {
-            IpNet::V4(_) => PROXY_BITS_V4,
-            IpNet::V6(_) => PROXY_BITS_V6,
+        let (bits, least) = match network {
+            IpNet::V4(network) => (network.prefix_len(), PROXY_BITS_V4),
+            // IPv4 addresses that are written as IPv6 ones.
+            IpNet::V6(network) if network.network().to_ipv4_mapped().is_some() => {
+                (network.prefix_len().saturating_sub(MAPPED_BITS), PROXY_BITS_V4)
+            }
+            IpNet::V6(network) => (network.prefix_len(), PROXY_BITS_V6),
         };
-        if network.prefix_len() < least {
+        if bits < least {
             bail!(
                 "server.trusted_proxies has {network}: whoever calls from there may name any address as theirs. Name your \
                  proxies alone"
@@ -210,10 +219,18 @@ mod tests {
 
     #[test]
     fn proxies_are_not_everybody() {
-        for wide in ["0.0.0.0/0", "::/0", "10.0.0.1,0.0.0.0/0", "128.0.0.0/1", "8000::/1"] {
+        for wide in [
+            "0.0.0.0/0",
+            "::/0",
+            "10.0.0.1,0.0.0.0/0",
+            "128.0.0.0/1",
+            "8000::/1",
+            "::ffff:0:0/96",
+            "::ffff:128.0.0.0/97",
+        ] {
             assert!(started(&[("PB__SERVER__TRUSTED_PROXIES", wide)]).is_err(), "{wide}");
         }
-        for own in ["10.0.0.0/8", "192.0.2.7,fc00::/7", "127.0.0.1"] {
+        for own in ["10.0.0.0/8", "192.0.2.7,fc00::/7", "127.0.0.1", "::ffff:10.0.0.0/104"] {
             assert!(started(&[("PB__SERVER__TRUSTED_PROXIES", own)]).is_ok(), "{own}");
         }
     }
@@ -229,6 +246,13 @@ mod tests {
         }
         let wanted = [("PB__AI__CLAUDE__BASE_URL", "http://vllm.internal"), ("PB__AI__ALLOW_PLAIN_HTTP", "true")];
         assert!(started(&wanted).is_ok());
+    }
+
+    #[test]
+    fn stripe_s_key_does_not_go_in_clear() {
+        let with = |url| started(&[("PB__STRIPE__BASE_URL", url), ("PB__STRIPE__SECRET_KEY", "sk_test_1")]);
+        assert!(with("http://stripe.example.com").is_err());
+        assert!(with("https://stripe.example.com").is_ok() && with("http://127.0.0.1:12111").is_ok());
     }
 
     #[test]

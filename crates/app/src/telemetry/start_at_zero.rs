@@ -17,10 +17,11 @@ use crate::http::openapi::ApiDocument;
 const FAILURES: [&str; 4] = ["500", "502", "503", "504"];
 
 /// Why a call of a model is refused before it is made (`CallError::word`).
-const REASONS: [&str; 13] = [
+const REASONS: [&str; 14] = [
     "unknown_model",
     "wrong_purpose",
     "unpriced",
+    "unbounded_input",
     "input_too_long",
     "limit_reached",
     "insufficient_tokens",

@@ -157,7 +157,8 @@ fn list<'a>(object: &'a Value, name: &str) -> &'a [Value] {
 }
 
 fn either<'a>(object: &'a Value, name: &str, other: &str) -> Option<&'a Value> {
-    object.get(name).or_else(|| object.get(other)).filter(|value| !value.is_null())
+    let said = |name| object.get(name).filter(|value| !value.is_null());
+    said(name).or_else(|| said(other))
 }
 
 /// The function of a tool or of a call, which some clients write without a wrapper.
