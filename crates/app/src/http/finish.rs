@@ -162,7 +162,7 @@ async fn answer<B: MessageBody + 'static>(
         }
     };
     let mut handled = pin!(AssertUnwindSafe(handled).catch_unwind());
-    let in_time = in_time(finishing.deadline, asked.asks_a_model, &body, handled.as_mut()).await;
+    let in_time = in_time(finishing.deadline, asked, &body, handled.as_mut()).await;
     let problem = match in_time {
         Ok(Ok(Ok(response))) => {
             let response = finishing.complete(asked, response);
@@ -195,17 +195,15 @@ async fn answer<B: MessageBody + 'static>(
 /// one may be long: its body has time as long as it comes at some speed.
 async fn in_time<T>(
     deadline: Duration,
-    asks_a_model: bool,
+    asked: &Asked,
     body: &WatchedBody,
     mut handled: std::pin::Pin<&mut impl Future<Output = T>>,
 ) -> Result<T, ()> {
-    let since = Instant::now();
-    let mut allowed = deadline;
+    let (mut allowed, mut left) = (deadline, deadline);
     loop {
-        let left = allowed.saturating_sub(since.elapsed());
         match tokio::time::timeout(left, handled.as_mut()).await {
             Ok(done) => return Ok(done),
-            Err(_) if !asks_a_model => return Err(()),
+            Err(_) if !asked.asks_a_model => return Err(()),
             Err(_) if !body.is_awaited() => return Ok(handled.await),
             Err(_) => {
                 let earned = deadline + body.earned_time();
@@ -213,6 +211,7 @@ async fn in_time<T>(
                     return Err(());
                 }
                 allowed = earned;
+                left = allowed.saturating_sub(asked.since.elapsed());
             }
         }
     }

@@ -142,28 +142,13 @@ impl Connection {
         } else {
             self.behind_head.set(self.behind_head.get().saturating_add(bytes.len() as u64));
         }
-        let mut tail = self.tail.get();
-        for byte in bytes.iter().skip(bytes.len().saturating_sub(tail.len())) {
-            tail.rotate_left(1);
-            if let Some(last) = tail.last_mut() {
-                *last = *byte;
-            }
-        }
-        self.tail.set(tail);
+        self.tail.set(tail_after(self.tail.get(), bytes));
     }
 
     fn look_for_end(&self, bytes: &[u8]) {
-        let mut last = self.tail.get();
-        for (index, byte) in bytes.iter().enumerate() {
-            last.rotate_left(1);
-            if let Some(place) = last.last_mut() {
-                *place = *byte;
-            }
-            if *byte == b'\n' && last == HEAD_END {
-                self.head_ended.set(true);
-                self.behind_head.set((bytes.len() - index - 1) as u64);
-                return;
-            }
+        if let Some(length) = head_left(self.tail.get(), bytes) {
+            self.head_ended.set(true);
+            self.behind_head.set((bytes.len() - length) as u64);
         }
     }
 
@@ -225,6 +210,27 @@ impl Connection {
     }
 }
 
+/// How many of these bytes belong to a head that ends in them; `tail` arrived before them.
+fn head_left(tail: [u8; 4], bytes: &[u8]) -> Option<usize> {
+    // An end that began before lies in the last three bytes from then and the first three from now.
+    let over_both = (1..HEAD_END.len().min(bytes.len() + 1)).find(|length| {
+        let (before, now) = HEAD_END.split_at(HEAD_END.len() - length);
+        tail.ends_with(before) && bytes.starts_with(now)
+    });
+    over_both.or_else(|| memchr::memmem::find(bytes, &HEAD_END).map(|start| start + HEAD_END.len()))
+}
+
+/// The last four bytes once these have arrived.
+fn tail_after(mut tail: [u8; 4], bytes: &[u8]) -> [u8; 4] {
+    let arrived = bytes.get(bytes.len().saturating_sub(tail.len())..).unwrap_or_default();
+    tail.rotate_left(arrived.len());
+    let kept = tail.len() - arrived.len();
+    for (place, byte) in tail.iter_mut().skip(kept).zip(arrived) {
+        *place = *byte;
+    }
+    tail
+}
+
 impl Drop for Connection {
     fn drop(&mut self) {
         self.waiting.ended();
@@ -248,6 +254,8 @@ impl Drop for RequestInProgress {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn connection() -> Rc<Connection> {
@@ -265,6 +273,27 @@ mod tests {
         }
         drop(connection.begin(body));
         connection.phase()
+    }
+
+    proptest! {
+        #[test]
+        fn the_end_of_a_head_is_found_however_its_bytes_arrive(
+            bytes in prop::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'a')], 0..24),
+            cuts in prop::collection::vec(0_usize..24, 0..6),
+        ) {
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(bytes.len())).collect();
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+            let connection = connection();
+            for cut in cuts.windows(2) {
+                connection.received(&bytes[cut[0]..cut[1]]);
+            }
+            let end = bytes.windows(4).position(|four| four == HEAD_END).map(|start| start + 4);
+            prop_assert_eq!(connection.has_whole_head(), end.is_some());
+            let behind = end.map_or(0, |end| bytes.len() - end);
+            prop_assert_eq!(connection.behind_head.get(), behind as u64);
+            prop_assert_eq!(connection.tail.get().to_vec(), [&[0; 4], bytes.as_slice()].concat()[bytes.len()..].to_vec());
+        }
     }
 
     #[test]
