@@ -21,7 +21,15 @@ pub const IMPORTS: [Imports; 7] = [
     Imports {
         package: DOMAIN,
         ours: &[],
-        others: Some(&["chrono", "rust_decimal", "serde", "thiserror", "unicode-normalization", "unicode-security", "uuid"]),
+        others: Some(&[
+            "chrono",
+            "rust_decimal",
+            "serde",
+            "thiserror",
+            "unicode-normalization",
+            "unicode-security",
+            "uuid",
+        ]),
     },
     Imports {
         package: PORTS,

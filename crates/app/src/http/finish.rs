@@ -84,13 +84,8 @@ impl Finishing {
     }
 }
 
-/// The id of a request, for whoever wants to hand it on (in the request's extensions).
-#[derive(Clone, Debug)]
-pub struct RequestId(pub String);
-
 /// What is kept of a request while it is away in the router.
 struct Asked {
-    id: String,
     method: Method,
     path: String,
     route: Cow<'static, str>,
@@ -119,7 +114,6 @@ pub async fn finish(
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let asked = Asked::read(&request, &*finishing.randomness);
     let in_progress = begin(&request);
-    request.extensions_mut().insert(RequestId(asked.id.clone()));
     request.extensions_mut().insert(asked.who.clone());
     let span = asked.span();
     async {
@@ -242,7 +236,7 @@ impl Finishing {
     }
 
     fn dress(&self, asked: &Asked, status: StatusCode, headers: &mut HeaderMap) {
-        if let Ok(id) = HeaderValue::from_str(&asked.id) {
+        if let Ok(id) = HeaderValue::from_str(asked.who.request_id()) {
             // A provider that answered in its own words has named the request itself.
             if asked.dialect == Some(Dialect::Anthropic) && !headers.contains_key(&ANTHROPIC_REQUEST_ID) {
                 headers.insert(ANTHROPIC_REQUEST_ID.clone(), id.clone());
@@ -276,7 +270,6 @@ impl Asked {
         let sent_id = headers.get(&REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|id| is_request_id(id));
         let dialect = Dialect::of(request.path(), headers);
         Self {
-            id: sent_id.map_or_else(|| randomness.new_id().to_string(), str::to_owned),
             method: request.method().clone(),
             path: request.path().to_owned(),
             route: request.match_pattern().map_or(Cow::Borrowed(UNMATCHED), Cow::Owned),
@@ -286,7 +279,7 @@ impl Asked {
             // In a dialect the credential may stand in other headers, and in the address.
             with_credentials: dialect.is_some()
                 || [&AUTHORIZATION, &COOKIE, &API_KEY].iter().any(|name| headers.contains_key(*name)),
-            who: Who::of(request),
+            who: Who::of(request, sent_id.map_or_else(|| randomness.new_id().to_string(), str::to_owned)),
             since: Instant::now(),
         }
     }
@@ -297,12 +290,12 @@ impl Asked {
             None => Written {
                 status: problem.status,
                 content_type: problem::CONTENT_TYPE,
-                body: problem.body(&self.path, &self.id).to_string(),
+                body: problem.body(&self.path, self.who.request_id()).to_string(),
             },
             Some(dialect) => Written {
                 status: problems::status(dialect, problem),
                 content_type: "application/json",
-                body: problems::body(dialect, problem, &self.id).to_string(),
+                body: problems::body(dialect, problem, self.who.request_id()).to_string(),
             },
         }
     }
@@ -310,7 +303,7 @@ impl Asked {
     /// Of level error, so that a line of any level names the request that it is about, whatever the filter.
     fn span(&self) -> Span {
         let method = method_label(&self.method);
-        error_span!("request", method, route = %self.route, request_id = %self.id)
+        error_span!("request", method, route = %self.route, request_id = %self.who.request_id())
     }
 
     fn report(&self, status: StatusCode) {

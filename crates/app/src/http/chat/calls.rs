@@ -20,7 +20,7 @@ use crate::http::dialects::calls::asks_for_strict_hold;
 use crate::http::dialects::delivery::{Unkept, Writing, deliver};
 use crate::http::dialects::rendering::Renderer;
 use crate::http::entitlements::DecisionView;
-use crate::http::finish::RequestId;
+use crate::http::finish::Who;
 use crate::http::prices::ProviderName;
 use crate::http::problem::{Problem, ProblemView};
 use crate::http::replays::{RepeatSigns, once};
@@ -137,7 +137,7 @@ pub async fn chat(
     let (ai, mut asked) = (ai.into_inner(), asked(input.body)?);
     asked.is_strict = asks_for_strict_hold(request.headers());
     let (who, session_id) = ((&asking.caller).into(), asked.session_id.map(|id| id.0));
-    let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
+    let request_id = request.extensions().get::<Who>().map(|who| who.request_id().to_owned()).unwrap_or_default();
     let signs = RepeatSigns::of(&request, &asking.caller);
     let service = Arc::clone(&ai);
     let prepare = async move {

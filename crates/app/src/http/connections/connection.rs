@@ -125,11 +125,14 @@ impl Connection {
         }
     }
 
-    pub fn keep_waker(&self, waker: &Waker) {
+    /// Tells whether it was kept before.
+    pub fn keep_waker(&self, waker: &Waker) -> bool {
         let mut kept = self.waker.borrow_mut();
-        if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
+        let is_kept = kept.as_ref().is_some_and(|kept| kept.will_wake(waker));
+        if !is_kept {
             *kept = Some(waker.clone());
         }
+        is_kept
     }
 
     /// Bytes arrived.

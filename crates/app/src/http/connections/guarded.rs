@@ -49,8 +49,14 @@ impl Guarded {
 
     /// Whether the time of the client is over. If not, the task is woken when it is.
     fn is_overdue(&mut self, context: &mut Context<'_>) -> bool {
-        self.connection.keep_waker(context.waker());
+        let is_known = self.connection.keep_waker(context.waker());
         let Some(deadline) = self.connection.deadline() else { return false };
+        // An alarm that is set for this task already, and for no later time, wakes it: the clock need not be read.
+        let until = tokio::time::Instant::from_std(deadline);
+        let is_set = |alarm: &Pin<Box<Sleep>>| !alarm.is_elapsed() && alarm.deadline() <= until;
+        if is_known && self.alarm.as_ref().is_some_and(is_set) {
+            return false;
+        }
         if Instant::now() >= deadline {
             return true;
         }
@@ -131,7 +137,9 @@ impl AsyncRead for Guarded {
         }
         // A whole head becomes a request in this very turn, however late it is read; if not, `poll_flush` sees to it.
         if this.connection.has_whole_head() {
-            this.connection.keep_waker(context.waker());
+            if !this.connection.keep_waker(context.waker()) {
+                this.alarm = None;
+            }
             return Poll::Pending;
         }
         if this.is_overdue(context) {

@@ -24,7 +24,7 @@ use super::fallbacks::{ByWhom, translate, translation};
 use super::leniency;
 use super::rendering::{Frame, Renderer};
 use super::sizing::weigh;
-use crate::http::finish::RequestId;
+use crate::http::finish::Who;
 use crate::http::problem::Problem;
 use crate::http::replays::RepeatSigns;
 
@@ -227,5 +227,5 @@ fn too_large(detail: String) -> Problem {
 
 fn request_id(request: &HttpRequest) -> String {
     use actix_web::HttpMessage;
-    request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default()
+    request.extensions().get::<Who>().map(|who| who.request_id().to_owned()).unwrap_or_default()
 }

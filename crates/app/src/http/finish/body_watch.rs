@@ -22,10 +22,14 @@ const BYTES_A_MILLISECOND: u64 = 128;
 
 /// Looks at a body as it comes in.
 pub struct BodyWatch {
-    body: Rc<RefCell<Payload>>,
-    progress: Rc<Cell<Progress>>,
-    received: Rc<Cell<u64>>,
+    watched: Rc<Watched>,
     connection: Option<Rc<Connection>>,
+}
+
+struct Watched {
+    body: RefCell<Payload>,
+    progress: Cell<Progress>,
+    received: Cell<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,31 +42,25 @@ enum Progress {
 }
 
 /// The other end of a watch.
-pub struct WatchedBody {
-    body: Option<Rc<RefCell<Payload>>>,
-    progress: Rc<Cell<Progress>>,
-    received: Rc<Cell<u64>>,
-}
+pub struct WatchedBody(Option<Rc<Watched>>);
 
 /// A body that is not read to its end.
 pub struct Rest {
-    _body: Rc<RefCell<Payload>>,
+    _watched: Rc<Watched>,
 }
 
 impl BodyWatch {
     pub fn place(request: &mut ServiceRequest, in_progress: Option<&RequestInProgress>) -> WatchedBody {
-        let progress = Rc::new(Cell::new(Progress::Idle));
-        let received = Rc::new(Cell::new(0));
         let body = request.take_payload();
         if matches!(body, Payload::None) {
-            return WatchedBody { body: None, progress, received };
+            return WatchedBody(None);
         }
-        let body = Rc::new(RefCell::new(body));
+        let (body, progress) = (RefCell::new(body), Cell::new(Progress::Idle));
+        let watched = Rc::new(Watched { body, progress, received: Cell::new(0) });
         let connection = in_progress.map(|request| Rc::clone(request.connection()));
-        let watch =
-            Self { body: Rc::clone(&body), progress: Rc::clone(&progress), received: Rc::clone(&received), connection };
+        let watch = Self { watched: Rc::clone(&watched), connection };
         request.set_payload(Payload::Stream { payload: Box::pin(watch) });
-        WatchedBody { body: Some(body), progress, received }
+        WatchedBody(Some(watched))
     }
 }
 
@@ -73,11 +71,12 @@ impl Stream for BodyWatch {
         if let Some(connection) = &self.connection {
             connection.wants_body();
         }
-        let polled = Pin::new(&mut *self.body.borrow_mut()).poll_next(context);
+        let Watched { body, progress, received } = &*self.watched;
+        let polled = Pin::new(&mut *body.borrow_mut()).poll_next(context);
         if let Poll::Ready(Some(Ok(bytes))) = &polled {
-            self.received.set(self.received.get() + bytes.len() as u64);
+            received.set(received.get() + bytes.len() as u64);
         }
-        self.progress.set(match &polled {
+        progress.set(match &polled {
             Poll::Pending => Progress::Awaited,
             Poll::Ready(Some(_)) => Progress::Idle,
             Poll::Ready(None) => Progress::Whole,
@@ -88,16 +87,17 @@ impl Stream for BodyWatch {
 
 impl WatchedBody {
     pub fn is_awaited(&self) -> bool {
-        self.progress.get() == Progress::Awaited
+        self.0.as_ref().is_some_and(|watched| watched.progress.get() == Progress::Awaited)
     }
 
     /// How much longer than another a body may take for what it has brought.
     pub fn earned_time(&self) -> Duration {
-        Duration::from_millis(self.received.get() / BYTES_A_MILLISECOND)
+        let received = self.0.as_ref().map_or(0, |watched| watched.received.get());
+        Duration::from_millis(received / BYTES_A_MILLISECOND)
     }
 
     pub fn unfinished(self) -> Option<Rest> {
-        self.body.filter(|_| self.progress.get() != Progress::Whole).map(|body| Rest { _body: body })
+        self.0.filter(|watched| watched.progress.get() != Progress::Whole).map(|watched| Rest { _watched: watched })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who: whose request it is and where it came from, for the log.
+//! Who: whose request it is, where it came from, and its id, for the log and for whoever hands the id on.
 
 use std::cell::Cell;
 use std::future::{Ready, ready};
@@ -13,28 +13,36 @@ use domain::users::UserId;
 use crate::http::limits::RateLimits;
 use crate::http::problem::Problem;
 
-/// Whose request it is and where it came from, for the log (in the request's extensions).
-#[derive(Clone, Debug)]
-pub struct Who {
+/// Whose request it is and where it came from (in the request's extensions).
+#[derive(Clone, Debug, Default)]
+pub struct Who(Rc<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    request_id: String,
     address: Option<IpAddr>,
-    user: Rc<Cell<Option<UserId>>>,
+    user: Cell<Option<UserId>>,
 }
 
 impl Who {
-    pub fn of(request: &ServiceRequest) -> Self {
-        Self { address: address_of(request), user: Rc::default() }
+    pub fn of(request: &ServiceRequest, request_id: String) -> Self {
+        Self(Rc::new(Known { request_id, address: address_of(request), user: Cell::default() }))
     }
 
     pub fn is(&self, user: UserId) {
-        self.user.set(Some(user));
+        self.0.user.set(Some(user));
+    }
+
+    pub fn request_id(&self) -> &str {
+        &self.0.request_id
     }
 
     pub fn user_text(&self) -> Option<String> {
-        self.user.get().map(|user| user.to_string())
+        self.0.user.get().map(|user| user.to_string())
     }
 
     pub fn address_text(&self) -> Option<String> {
-        self.address.map(|address| address.to_string())
+        self.0.address.map(|address| address.to_string())
     }
 }
 
@@ -44,7 +52,7 @@ impl FromRequest for Who {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let known = request.extensions().get::<Self>().cloned();
-        ready(Ok(known.unwrap_or_else(|| Self { address: None, user: Rc::default() })))
+        ready(Ok(known.unwrap_or_default()))
     }
 }
 
