@@ -1,10 +1,12 @@
-//! The house rules of docs/ARCHITECTURE.md that a machine can hold: who imports whom, where things stand, what is
-//! written in one place only. Lists of exceptions may only shrink: an exception that is not needed fails too.
+//! The house rules of docs/ARCHITECTURE.md that a machine can check: imports, locations, and what may be written in one
+//! place only. Lists of exceptions may only shrink: an exception that is not needed is a failure too.
 //!
-//! Functions are held under 70 lines by clippy (`too_many_lines`, `.clippy.toml`), which knows where they end.
+//! Clippy limits functions to 70 lines (`too_many_lines`, `.clippy.toml`), because it knows where they end.
 
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
+#[path = "architecture/names.rs"]
+mod names;
 #[path = "architecture/tables.rs"]
 mod tables;
 
@@ -65,7 +67,7 @@ fn tls_is_by_ring_only() {
     let metadata = metadata();
     let resolve = metadata.resolve.as_ref().expect("cargo metadata resolves");
     let mut found: BTreeSet<&str> = resolve.nodes.iter().map(|node| metadata[&node.id].name.as_str()).collect();
-    // The lock file speaks for the other platforms too.
+    // The lock file covers the other platforms too.
     let lock = read(&root().join("Cargo.lock"));
     found.extend(lock.lines().filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"')));
     let broken: Vec<String> = found
@@ -182,7 +184,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ stands in the repository").to_owned()
 }
 
-/// Of this machine's platform only, since the crates of others need not be downloaded.
+/// For this machine's platform only, because the crates of others need not be downloaded.
 fn metadata() -> Metadata {
     MetadataCommand::new()
         .manifest_path(root().join("Cargo.toml"))
@@ -224,7 +226,7 @@ fn matches_any(patterns: &[&str], name: &str) -> bool {
     patterns.iter().any(|pattern| pattern.strip_suffix('*').map_or(*pattern == name, |start| name.starts_with(start)))
 }
 
-/// The paths of all our Rust files, from the root of the repository.
+/// The paths of all our Rust files, relative to the root of the repository.
 fn sources() -> Vec<String> {
     let mut files = Vec::new();
     let mut waiting = ["crates", "migration", "tests"].map(PathBuf::from).to_vec();

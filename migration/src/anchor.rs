@@ -1,22 +1,23 @@
-//! A line that says where every ledger ended, for the operator to keep outside of the database.
+//! A line with digests of the end of every ledger, for the operator to store outside the database.
 //!
-//! Promise: a ledger that was cut short or written anew with all that the database knows of it, its heads included, is
-//! found by a line that was printed before, to within a sixteenth of the users. A profile that was deleted since takes its
-//! ledger along: its sixteenth is then a warning. Cost: the last row of each ledger is read.
+//! Promise: a ledger that was truncated or rewritten, even together with all that the database stores about it
+//! (`ledger_heads` included), is detected by a line that was printed before. The finding names one of sixteen slices of
+//! the users. If a profile was deleted since, its ledger is gone too: the slice is then a warning. Cost: the last row
+//! of each ledger is read.
 
 use sea_orm_migration::sea_orm::DatabaseConnection;
 
 use anyhow::{Context, bail};
 
 use crate::connection::{connect, query_all, query_one};
-use crate::verify::{Finding, Severity};
+use crate::verify::{FindingSeverity, VerifyFinding};
 
-/// Transactions that write ledgers are over after so long.
+/// Transactions that write ledgers end within this time.
 const SETTLED: &str = "10 minutes";
 const MARK: &str = "ledgers-at";
 const SLICES: usize = 16;
 
-/// The line for what was written until ten minutes ago.
+/// The line for all rows written until ten minutes ago.
 pub async fn ledger_line(database_url: &str) -> anyhow::Result<String> {
     let connection = connect(database_url).await?;
     let outcome = line(&connection).await;
@@ -30,8 +31,8 @@ async fn line(connection: &DatabaseConnection) -> anyhow::Result<String> {
     Ok(format!("{MARK}:{at}:{}", digests(connection, at).await?.join(":")))
 }
 
-/// What is not any more as a line says that was printed before.
-pub async fn compare_ledgers(database_url: &str, line: &str) -> anyhow::Result<Vec<Finding>> {
+/// The differences from a line that was printed before.
+pub async fn compare_ledgers(database_url: &str, line: &str) -> anyhow::Result<Vec<VerifyFinding>> {
     let fields: Vec<&str> = line.trim().split(':').collect();
     let Some((&MARK, [at, kept @ ..])) = fields.split_first() else {
         bail!("--since needs a line that verify printed: it begins with {MARK}");
@@ -46,7 +47,7 @@ pub async fn compare_ledgers(database_url: &str, line: &str) -> anyhow::Result<V
     outcome
 }
 
-async fn differing(connection: &DatabaseConnection, at: i64, kept: &[&str]) -> anyhow::Result<Vec<Finding>> {
+async fn differing(connection: &DatabaseConnection, at: i64, kept: &[&str]) -> anyhow::Result<Vec<VerifyFinding>> {
     let mut findings = Vec::new();
     for (slice, (was, is)) in kept.iter().zip(digests(connection, at).await?).enumerate() {
         if **was == is {
@@ -57,8 +58,8 @@ async fn differing(connection: &DatabaseConnection, at: i64, kept: &[&str]) -> a
              AND d.deleted_at >= to_timestamp({at})) AS it"
         );
         let was_deleted: bool = query_one(connection, &sql).await?.try_get("", "it")?;
-        findings.push(Finding {
-            severity: if was_deleted { Severity::Warning } else { Severity::Error },
+        findings.push(VerifyFinding {
+            severity: if was_deleted { FindingSeverity::Warning } else { FindingSeverity::Error },
             finding: "LEDGER_SINCE_MISMATCH".to_owned(),
             subject: format!("users/{slice:x}"),
             detail: if was_deleted {
@@ -72,7 +73,7 @@ async fn differing(connection: &DatabaseConnection, at: i64, kept: &[&str]) -> a
     Ok(findings)
 }
 
-/// One digest a slice of the users, by the first digit of their ids, of the last row of each ledger before a moment.
+/// One digest per slice of the users (by the first digit of their ids), over the last row of each ledger before a time.
 async fn digests(connection: &DatabaseConnection, at: i64) -> anyhow::Result<Vec<String>> {
     let sql = format!(
         "SELECT coalesce((SELECT left(encode(sha256(convert_to(string_agg(t.user_id || ' ' || t.seq || ' ' || encode(t.hash, 'hex'), ',' ORDER BY t.user_id), 'UTF8')), 'hex'), 32) \

@@ -1,7 +1,7 @@
-//! The way to the database.
+//! The connection to the database.
 //!
-//! Promise: no error names a password. It needs the direct URL: a run keeps a transaction open on a connection of its own
-//! (`lock`), and what a session sets must stay with it.
+//! Promise: no error contains a password. It needs the direct URL: a run keeps a transaction open on its own connection
+//! (`lock`), and session settings must stay in effect.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub async fn connect(database_url: &str) -> anyhow::Result<DatabaseConnection> {
         .sqlx_logging(false)
         .set_application_name("product-base-migration")
         .set_schema_search_path("public");
-    // sea-orm writes the whole URL into some of its errors, so its text is cleaned and its chain is not kept.
+    // sea-orm writes the whole URL into some of its errors, so the text is cleaned and the error chain is dropped.
     Database::connect(options).await.map_err(|error| {
         let shown = without_password(database_url);
         let cause = error.to_string().replace(database_url, &shown);
@@ -36,7 +36,7 @@ pub async fn connect(database_url: &str) -> anyhow::Result<DatabaseConnection> {
     })
 }
 
-/// What is wrong with the server's TLS, where that is why there is no connection: its certificate, or TLS itself.
+/// What is wrong with the server's TLS (its certificate, or TLS itself), if that is why the connection failed.
 fn tls_trouble(cause: &str) -> Option<&'static str> {
     let has = |text: &str| cause.contains(text);
     if has("UnsupportedCertVersion") {
@@ -60,7 +60,7 @@ pub async fn query_all<C: ConnectionTrait>(connection: &C, sql: &str) -> anyhow:
     Ok(connection.query_all_raw(Statement::from_string(DbBackend::Postgres, sql)).await?)
 }
 
-/// Whether `auth.users` is the minimum that the first step makes. An identity provider's carries no comment of ours.
+/// Whether `auth.users` is the table of the first step. An identity provider's has no comment of ours.
 pub async fn auth_is_ours<C: ConnectionTrait>(connection: &C) -> anyhow::Result<bool> {
     let row = query_one(
         connection,
@@ -77,13 +77,13 @@ pub async fn table_exists<C: ConnectionTrait>(connection: &C, table: &str) -> an
     Ok(query_one(connection, &sql).await?.try_get("", "present")?)
 }
 
-/// Whether the same statement may succeed when it is sent again: a busy table, a deadlock, or another runner
-/// that made the same role in the same moment.
+/// Whether the same statement may succeed when repeated: a busy table, a deadlock, or another runner that created the
+/// same role at the same time.
 pub fn is_passing(error: &DbErr) -> bool {
     is_busy(error) || has_code(error, &["23505", "42710"])
 }
 
-/// Whether somebody else has locked or just changed what the statement needs.
+/// Whether another transaction has locked or just changed what the statement needs.
 pub fn is_busy(error: &DbErr) -> bool {
     let Some(answer) = answer_of(error) else { return false };
     match answer.code().as_deref() {
@@ -106,18 +106,18 @@ fn answer_of(error: &DbErr) -> Option<&dyn sqlx::error::DatabaseError> {
     cause.as_database_error()
 }
 
-/// A SQL literal of a list of names.
+/// A SQL array literal of names.
 pub fn name_array<S: AsRef<str>>(names: &[S]) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("'{}'", name.as_ref().replace('\'', "''"))).collect();
     format!("ARRAY[{}]::text[]", quoted.join(", "))
 }
 
-/// The URL for an error message: whoever reads it needs the host, and must not see the secret.
+/// The URL for an error message: with the host, without the password.
 pub fn without_password(database_url: &str) -> String {
     let Some((scheme, rest)) = database_url.split_once("://") else {
         return "the given URL (it has no scheme: postgres://user@host:5432/database is expected)".to_owned();
     };
-    // A password may itself hold an @ or a /: what counts is the last @ before the query.
+    // A password may contain an @ or a /: the last @ before the query is the separator.
     let rest = rest.split_once('?').map_or(rest, |(before_query, _)| before_query);
     match rest.rsplit_once('@') {
         Some((credentials, place)) => {

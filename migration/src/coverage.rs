@@ -1,4 +1,4 @@
-//! Tests over the texts themselves: what one file makes, the others must speak of.
+//! Tests of the SQL texts: what one file creates, the others must cover.
 
 use std::collections::BTreeSet;
 
@@ -30,10 +30,10 @@ fn steps_are_in_order_and_named_as_their_files() {
     }
 }
 
-/// Steps up to this one were released before they were made of parts.
+/// Steps up to this one were released before steps were divided into parts.
 const RELEASED_WHOLE: &str = "m20261121_000013";
 
-/// The tables of earlier steps that a text locks against those who write: each statement names the one that it changes.
+/// The tables of earlier steps that a text locks against writers: each statement names the table that it changes.
 fn locked<'a>(sql: &'a str, own: &[&str]) -> BTreeSet<&'a str> {
     let mut tables = BTreeSet::new();
     for before in [
@@ -162,8 +162,8 @@ fn a_user_may_change_a_name_and_a_wallet_address_and_no_more() {
     assert_eq!(writes, ["GRANT UPDATE (name, wallet_address) ON public.users TO authenticated;"]);
 }
 
-/// A definer, a trigger function and everything in PL/pgSQL brings its own path, with the temporary schema last; what has
-/// none, to be inlined, names its types with their schema, but for those that the grammar itself names.
+/// Definer functions, trigger functions and all PL/pgSQL set their own search path, with the temporary schema last.
+/// Functions without one, so that they can be inlined, qualify their types, except those that the grammar names.
 #[test]
 fn no_function_takes_a_type_from_its_callers_path() {
     let texts = crate::replaceable::FUNCTIONS.iter().chain(&crate::replaceable::BUILTIN_FUNCTIONS);

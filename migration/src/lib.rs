@@ -1,10 +1,10 @@
-//! The schema of Product Base: its steps, what is replaced in place, its seeds and its checks.
+//! The schema of Product Base: its steps, the objects replaced in place, its seeds and its checks.
 //!
-//! Promise: `up` twice is once; a run that was killed is finished by the next; two runners wait for each other by a row
-//! that only the owner can lock (`lock.rs`); nobody who uses the database waits longer than 300 ms for a run (`runner.rs`);
-//! a run that cannot begin changes nothing (`refusal.rs`);
-//! `down` leaves nothing of ours but the roles, and touches nothing of anybody else's (`auth` of Supabase included).
-//! Cost of an `up` with nothing to do: two connections and about twenty statements.
+//! Promise: a second `up` changes nothing. The next run finishes a run that was killed. Two runners wait for each other
+//! by a row that only the owner can lock (`lock.rs`). No other session waits longer than 300 ms for a run
+//! (`runner.rs`). A run that cannot begin changes nothing (`refusal.rs`). `down` removes all our objects except the
+//! roles, and changes no object of others (including Supabase's `auth`). Cost of an `up` with nothing to do: two
+//! connections and about twenty statements.
 
 use std::time::Duration;
 
@@ -64,18 +64,18 @@ pub use runner::LOCK_PATIENCE;
 pub use schema_dump::schema_sql;
 pub use seed::{SeedSettings, seed, seed_with};
 pub use status::{StepStatus, status};
-pub use verify::{Finding, Severity, verify};
+pub use verify::{FindingSeverity, VerifyFinding, verify};
 
 use connection::{query_all, query_one, table_exists};
 use objects::{LOCKS, RECORD};
-use runner::Runner;
+use runner::StepRunner;
 use steps::STEPS;
 
 const NO_TEMPORARY: &str = include_str!("temporary.sql");
 
-/// What a run did. Empty lists and zero: there was nothing to do.
+/// What a run did. Empty lists and zero if there was nothing to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct MigrationReport {
     /// Steps that were applied, by name.
     pub applied: Vec<String>,
     /// Functions, triggers, views, policies and rights whose text had changed, by part.
@@ -89,19 +89,19 @@ pub fn names() -> Vec<String> {
     STEPS.iter().map(|step| step.name.to_owned()).collect()
 }
 
-/// Brings the database to this schema: roles, steps, replaceable objects whose text has changed, partitions.
-pub async fn up(database_url: &str) -> anyhow::Result<Report> {
+/// Migrates the database to this schema: roles, steps, replaceable objects whose text has changed, partitions.
+pub async fn up(database_url: &str) -> anyhow::Result<MigrationReport> {
     up_within(database_url, LOCK_PATIENCE).await
 }
 
-/// The same, waiting for locks no longer than `patience` in all.
-pub async fn up_within(database_url: &str, patience: Duration) -> anyhow::Result<Report> {
-    let runner = Runner::start(database_url, patience).await?;
+/// The same, waiting for locks no longer than `patience` in total.
+pub async fn up_within(database_url: &str, patience: Duration) -> anyhow::Result<MigrationReport> {
+    let runner = StepRunner::start(database_url, patience).await?;
     let report = up_locked(&runner).await;
     runner.end(report).await
 }
 
-async fn up_locked(runner: &Runner) -> anyhow::Result<Report> {
+async fn up_locked(runner: &StepRunner) -> anyhow::Result<MigrationReport> {
     let connection = &runner.connection;
     let before = record::read(connection).await?;
     refusal::check(connection, &before).await?;
@@ -118,11 +118,11 @@ async fn up_locked(runner: &Runner) -> anyhow::Result<Report> {
     let replaced = replaceable::apply(runner).await?;
     runner.transaction("the right of PUBLIC to make temporary objects", &[NO_TEMPORARY]).await?;
     maintain_partitions(runner).await?;
-    Ok(Report { applied, replaced, seeded: 0 })
+    Ok(MigrationReport { applied, replaced, seeded: 0 })
 }
 
-/// The months that are missing. Old ones are dropped by the service's job, and not by a start. The claim is the job's.
-async fn maintain_partitions(runner: &Runner) -> anyhow::Result<()> {
+/// Makes the missing months under the job's lock. The service's job drops old months; a start does not.
+async fn maintain_partitions(runner: &StepRunner) -> anyhow::Result<()> {
     for row in
         query_all(&runner.connection, "SELECT w.parent, w.month::text AS month FROM public.partitions_to_make() w")
             .await?
@@ -138,15 +138,15 @@ async fn maintain_partitions(runner: &Runner) -> anyhow::Result<()> {
 const CLAIM_PARTITIONS: &str =
     "SELECT l.name FROM public.product_base_locks l WHERE l.name = 'maintain_partitions' FOR UPDATE";
 
-/// Undoes the last `steps`, or all of them, and answers their names. With all of them gone, our rights in this
-/// database go too; the roles stay, since they belong to the whole cluster.
+/// Undoes the last `steps`, or all of them, and returns their names. When all are undone, our rights in this database
+/// are revoked too; the roles stay, since they belong to the whole cluster.
 pub async fn down(database_url: &str, steps: Option<u32>) -> anyhow::Result<Vec<String>> {
-    let runner = Runner::start(database_url, LOCK_PATIENCE).await?;
+    let runner = StepRunner::start(database_url, LOCK_PATIENCE).await?;
     let undone = down_locked(&runner, steps).await;
     runner.end(undone).await
 }
 
-async fn down_locked(runner: &Runner, steps: Option<u32>) -> anyhow::Result<Vec<String>> {
+async fn down_locked(runner: &StepRunner, steps: Option<u32>) -> anyhow::Result<Vec<String>> {
     let recorded = record::read(&runner.connection).await?;
     refusal::refuse_older_binary(&recorded)?;
     if let Some((step, _)) = recorded.unfinished.first() {
@@ -174,7 +174,7 @@ async fn down_locked(runner: &Runner, steps: Option<u32>) -> anyhow::Result<Vec<
     Ok(undone)
 }
 
-/// Whether `temporary.sql` took from PUBLIC what a database gives by default.
+/// Whether `temporary.sql` revoked from PUBLIC the right that a database has by default.
 async fn public_had_temporary(connection: &DatabaseConnection) -> anyhow::Result<bool> {
     let asked = format!("SELECT EXISTS (SELECT FROM public.{LOCKS} l WHERE l.name = 'public_had_temporary') AS it");
     Ok(query_one(connection, &asked).await?.try_get("", "it")?)
@@ -183,7 +183,7 @@ async fn public_had_temporary(connection: &DatabaseConnection) -> anyhow::Result
 const GIVE_TEMPORARY_BACK: &str = "DO $rights$ BEGIN \
      EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO PUBLIC', current_database()); END $rights$";
 
-/// What `schema_rights.sql` gave. Where an identity provider is, the last three roles are its own and keep their right.
+/// Revokes what `schema_rights.sql` granted. The last three roles of an identity provider keep their right.
 const WITHDRAW_RIGHTS: &str = "DO $rights$ BEGIN \
      PERFORM set_config('client_min_messages', 'error', true); \
      EXECUTE format('REVOKE CONNECT ON DATABASE %I FROM app_user, readonly_user', current_database()); \
@@ -193,9 +193,9 @@ const WITHDRAW_RIGHTS: &str = "DO $rights$ BEGIN \
        REVOKE USAGE ON SCHEMA public FROM anon, authenticated, service_role; \
      END IF; END $rights$";
 
-/// Everything of ours away and made again, in one lock. Tables of others stay.
-pub async fn fresh(database_url: &str) -> anyhow::Result<Report> {
-    let runner = Runner::start(database_url, LOCK_PATIENCE).await?;
+/// Drops and recreates all our objects under one lock. Tables of others stay.
+pub async fn fresh(database_url: &str) -> anyhow::Result<MigrationReport> {
+    let runner = StepRunner::start(database_url, LOCK_PATIENCE).await?;
     let report = match down_locked(&runner, None).await {
         Ok(_) => up_locked(&runner).await,
         Err(error) => Err(error),

@@ -1,11 +1,11 @@
-//! The lock of a run: a row of a table that nobody but the owner has any right to.
+//! The lock of a run: a row of a table on which only the owner has rights.
 //!
-//! Promise: two runners on one database never work at the same time, and no other login can keep them from it. An advisory
-//! lock would be anybody's: its key is known, or can be read in `pg_locks`.
-//! Cost: one connection more for as long as a run lasts, with a transaction that is open and does nothing.
+//! Promise: two runners on one database never work at the same time, and no other login can block them. An advisory
+//! lock could be taken by any login, since its key is known or can be read in `pg_locks`. Cost: one more connection
+//! during a run, with an open idle transaction.
 //!
-//! The table also has a row for each job in SQL that runs once at a time, and remembers what `temporary.sql` took. It is made here and not by a step, since the
-//! first step already needs it; the last `down` drops it.
+//! The table also has a row for each SQL job that runs once at a time, and records what `temporary.sql` revoked. It is
+//! not created by a step, since the first step already needs it; the last `down` drops it.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::objects::{LOCKS, RECORD};
 const TRIES: u32 = 1200;
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Two runners that make the table at once, and one that drops it while another waits.
+/// For two runners that create the table at once, and for one that drops it while another waits.
 const TRIES_TO_MAKE: u32 = 50;
 const PAUSE_TO_MAKE: Duration = Duration::from_millis(20);
 
@@ -28,7 +28,7 @@ const PAUSE_TO_MAKE: Duration = Duration::from_millis(20);
 const UNDEFINED_TABLE: &str = "42P01";
 const DUPLICATE_TABLE: &str = "42P07";
 
-/// Nobody but the owner has a right afterwards, whatever default privileges gave.
+/// Afterwards only the owner has rights, whatever default privileges granted.
 pub const MAKE: &str = "
 CREATE TABLE IF NOT EXISTS public.product_base_locks (name varchar(50) NOT NULL, CONSTRAINT product_base_locks_pkey PRIMARY KEY (name));
 DO $lock$
@@ -50,18 +50,18 @@ END
 $lock$;
 INSERT INTO public.product_base_locks (name) VALUES ('migration'), ('roll_up_usage'), ('maintain_partitions') ON CONFLICT DO NOTHING";
 
-/// Holds the lock until it is released, or until its connection ends with the process.
-pub struct Lock {
+/// The lock is kept until it is released, or until its connection ends with the process.
+pub struct MigrationLock {
     connection: DatabaseConnection,
     transaction: DatabaseTransaction,
 }
 
-impl Lock {
+impl MigrationLock {
     pub async fn acquire(database_url: &str) -> anyhow::Result<Self> {
         Self::wait(connect(database_url).await?, false).await
     }
 
-    /// For whoever only looks: nothing is changed, and where nothing was migrated there is nothing to lock.
+    /// For read-only commands: changes nothing. Without a migrated schema there is nothing to lock.
     pub async fn acquire_if_there(database_url: &str) -> anyhow::Result<Option<Self>> {
         let connection = connect(database_url).await?;
         if table_exists(&connection, LOCKS).await? {
@@ -96,7 +96,7 @@ impl Lock {
         )
     }
 
-    /// Ends a run, whatever came of it: closes its connection and lets the next one begin.
+    /// Ends a run, whatever its result: closes its connection and lets the next one begin.
     pub async fn end<T>(self, work: DatabaseConnection, outcome: anyhow::Result<T>) -> anyhow::Result<T> {
         let closed = work.close().await;
         let released = self.release().await;
@@ -106,7 +106,7 @@ impl Lock {
         Ok(outcome)
     }
 
-    /// Where nothing of ours is left, the table goes with the lock.
+    /// If none of our tables is left, the lock table is dropped too.
     async fn release(self) -> anyhow::Result<()> {
         let Self { connection, transaction } = self;
         if !table_exists(&transaction, RECORD).await? {
@@ -132,10 +132,10 @@ async fn make(connection: &DatabaseConnection) -> Result<(), DbErr> {
     Ok(())
 }
 
-/// The transaction that holds the row, or `None` while another one does.
+/// The transaction that has the row locked, or `None` while another one has.
 async fn take(connection: &DatabaseConnection) -> Result<Option<DatabaseTransaction>, DbErr> {
     let transaction = connection.begin().await?;
-    // The transaction rests for as long as the run takes, whatever time the database gives others.
+    // The transaction stays idle for as long as the run takes, whatever timeouts the database sets.
     transaction
         .execute_unprepared(
             "SELECT set_config(s.name, '0', true) FROM pg_catalog.pg_settings s \

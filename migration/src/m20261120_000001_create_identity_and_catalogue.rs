@@ -1,8 +1,8 @@
-//! Identity and catalogue: profiles, organizations, plans, features, sessions, and `auth` where no provider brings it.
+//! Identity and catalogue: profiles, organizations, plans, features, sessions, and `auth` if no provider has it.
 
-use crate::step::Step;
+use crate::step::MigrationStep;
 
-pub const STEP: Step = Step {
+pub const STEP: MigrationStep = MigrationStep {
     name: "m20261120_000001_create_identity_and_catalogue",
     up: include_str!("steps/000001_identity_and_catalogue.up.sql"),
     down: include_str!("steps/000001_identity_and_catalogue.down.sql"),

@@ -1,8 +1,8 @@
-//! Usage: counters, events by month, reservations, and the keys that make a retry count once.
+//! Usage: counters, events by month, reservations, and the idempotency keys that make a retry count once.
 
-use crate::step::Step;
+use crate::step::MigrationStep;
 
-pub const STEP: Step = Step {
+pub const STEP: MigrationStep = MigrationStep {
     name: "m20261120_000003_create_usage",
     up: include_str!("steps/000003_usage.up.sql"),
     down: include_str!("steps/000003_usage.down.sql"),

@@ -1,8 +1,8 @@
 //! AI: the log of calls by month, chat sessions and messages.
 
-use crate::step::Step;
+use crate::step::MigrationStep;
 
-pub const STEP: Step = Step {
+pub const STEP: MigrationStep = MigrationStep {
     name: "m20261120_000005_create_ai",
     up: include_str!("steps/000005_ai.up.sql"),
     down: include_str!("steps/000005_ai.down.sql"),

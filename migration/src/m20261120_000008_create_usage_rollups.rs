@@ -1,8 +1,8 @@
-//! Metering's own: hourly sums and their watermark.
+//! Metering: hourly sums and their watermark.
 
-use crate::step::Step;
+use crate::step::MigrationStep;
 
-pub const STEP: Step = Step {
+pub const STEP: MigrationStep = MigrationStep {
     name: "m20261120_000008_create_usage_rollups",
     up: include_str!("steps/000008_usage_rollups.up.sql"),
     down: include_str!("steps/000008_usage_rollups.down.sql"),

@@ -1,8 +1,8 @@
-//! The gateway's own: the replay of idempotent AI calls.
+//! AI gateway: stored responses of idempotent AI calls.
 
-use crate::step::Step;
+use crate::step::MigrationStep;
 
-pub const STEP: Step = Step {
+pub const STEP: MigrationStep = MigrationStep {
     name: "m20261120_000010_create_ai_answers",
     up: include_str!("steps/000010_ai_answers.up.sql"),
     down: include_str!("steps/000010_ai_answers.down.sql"),

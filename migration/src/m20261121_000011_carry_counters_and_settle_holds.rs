@@ -1,8 +1,8 @@
-//! Metering: use that is carried into another counter, and what a hold came to.
+//! Metering: use that is carried into another counter, and the result of settling a reservation.
 
-use crate::step::Step;
+use crate::step::MigrationStep;
 
-pub const STEP: Step = Step {
+pub const STEP: MigrationStep = MigrationStep {
     name: "m20261121_000011_carry_counters_and_settle_holds",
     up: include_str!("steps/000011_carry_counters_and_settle_holds.up.sql"),
     down: include_str!("steps/000011_carry_counters_and_settle_holds.down.sql"),

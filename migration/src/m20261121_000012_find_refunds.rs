@@ -1,8 +1,8 @@
-//! The ledger: what was refunded of one use is found without reading the rest of the ledger.
+//! The ledger: an index to find the refunds of one use without reading the rest of the ledger.
 
-use crate::step::Step;
+use crate::step::MigrationStep;
 
-pub const STEP: Step = Step {
+pub const STEP: MigrationStep = MigrationStep {
     name: "m20261121_000012_find_refunds",
     up: include_str!("steps/000012_find_refunds.up.sql"),
     down: include_str!("steps/000012_find_refunds.down.sql"),

@@ -1,8 +1,8 @@
-//! Chat: what a conversation cost and in which order it was said. Keys: how much one may use. Calls: what was not paid.
+//! Chat: cost of conversations and order of messages. API keys: limits. Calls: unpaid tokens.
 
-use crate::step::Step;
+use crate::step::MigrationStep;
 
-pub const STEP: Step = Step {
+pub const STEP: MigrationStep = MigrationStep {
     name: "m20261121_000013_chat_and_key_limits",
     up: include_str!("steps/000013_chat_and_key_limits.up.sql"),
     down: include_str!("steps/000013_chat_and_key_limits.down.sql"),

@@ -1,8 +1,8 @@
-//! API keys: from which key a key descends. Stored answers: what whoever got them first was allowed to do.
+//! API keys: the lineage and makers of a key. Stored responses: the rights of the caller that got them first.
 
-use crate::step::Step;
+use crate::step::MigrationStep;
 
-pub const STEP: Step = Step {
+pub const STEP: MigrationStep = MigrationStep {
     name: "m20261201_000014_key_lineages",
     up: include_str!("steps/000014_key_lineages.up.sql"),
     down: include_str!("steps/000014_key_lineages.down.sql"),

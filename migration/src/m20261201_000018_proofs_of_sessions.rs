@@ -1,8 +1,8 @@
-//! Proofs of sessions: when their holder last proved who they are, and the mark of the network that they were opened from.
+//! Sessions: when the user last authenticated, and a digest of the network from which the session was opened.
 
-use crate::step::Step;
+use crate::step::MigrationStep;
 
-pub const STEP: Step = Step {
+pub const STEP: MigrationStep = MigrationStep {
     name: "m20261201_000018_proofs_of_sessions",
     up: include_str!("steps/000018_proofs_of_sessions.up.sql"),
     down: include_str!("steps/000018_proofs_of_sessions.down.sql"),

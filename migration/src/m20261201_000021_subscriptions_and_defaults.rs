@@ -1,8 +1,8 @@
-//! Subscriptions: by whose clock one ended, and a second live one. Defaults that tools cannot read.
+//! Subscriptions: the end recorded by our own clock, and a second live one. Defaults that tools cannot read.
 
-use crate::step::Step;
+use crate::step::MigrationStep;
 
-pub const STEP: Step = Step {
+pub const STEP: MigrationStep = MigrationStep {
     name: "m20261201_000021_subscriptions_and_defaults",
     up: include_str!("steps/000021_subscriptions_and_defaults.up.sql"),
     down: include_str!("steps/000021_subscriptions_and_defaults.down.sql"),

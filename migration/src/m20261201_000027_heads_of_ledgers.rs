@@ -1,8 +1,8 @@
-//! The end of each ledger is kept outside of it.
+//! The last row of each ledger is also stored outside it.
 
-use crate::step::Step;
+use crate::step::MigrationStep;
 
-pub const STEP: Step = Step {
+pub const STEP: MigrationStep = MigrationStep {
     name: "m20261201_000027_heads_of_ledgers",
     up: include_str!("steps/000027_heads_of_ledgers.up.sql"),
     down: include_str!("steps/000027_heads_of_ledgers.down.sql"),

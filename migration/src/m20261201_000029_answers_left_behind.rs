@@ -1,8 +1,8 @@
-//! The retry of an SDK finds the call that its client left, and no other one.
+//! The retry of an SDK finds only the call whose client disconnected without the response.
 
-use crate::step::Step;
+use crate::step::MigrationStep;
 
-pub const STEP: Step = Step {
+pub const STEP: MigrationStep = MigrationStep {
     name: "m20261201_000029_answers_left_behind",
     up: include_str!("steps/000029_answers_left_behind.up.sql"),
     down: include_str!("steps/000029_answers_left_behind.down.sql"),

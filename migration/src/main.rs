@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
-use migration::{Report, SeedSettings, Severity};
+use migration::{FindingSeverity, MigrationReport, SeedSettings};
 
 #[derive(Parser)]
 #[command(name = "migration", about = "The database schema of Product Base", version)]
@@ -68,7 +68,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// The chain of causes, without those that their effect has quoted already.
+/// The chain of causes, without those already quoted by the error above them.
 fn one_line(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match () {
         () if told.is_empty() => cause,
@@ -111,7 +111,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 async fn verify(url: &str, since: Option<&str>) -> anyhow::Result<ExitCode> {
     let mut findings = migration::verify(url).await?;
-    // Where steps are missing there may be no ledger.
+    // If steps are missing, there may be no ledger.
     let is_whole = !findings.iter().any(|finding| finding.finding.ends_with("_STEP") || finding.finding == "NO_SCHEMA");
     if let Some(line) = since.filter(|_| is_whole) {
         findings.extend(migration::compare_ledgers(url, line).await?);
@@ -119,7 +119,7 @@ async fn verify(url: &str, since: Option<&str>) -> anyhow::Result<ExitCode> {
     for finding in &findings {
         println!("{finding}");
     }
-    let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
+    let errors = findings.iter().filter(|finding| finding.severity == FindingSeverity::Error).count();
     println!("{errors} errors, {} warnings", findings.len() - errors);
     if is_whole {
         println!("{}", migration::ledger_line(url).await?);
@@ -127,7 +127,7 @@ async fn verify(url: &str, since: Option<&str>) -> anyhow::Result<ExitCode> {
     Ok(if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn print_report(report: &Report) {
+fn print_report(report: &MigrationReport) {
     for name in &report.applied {
         println!("applied {name}");
     }
@@ -139,7 +139,7 @@ fn print_report(report: &Report) {
     );
 }
 
-/// The direct URL: a session lock and DDL do not go through a transaction pooler.
+/// The direct URL: session settings, long transactions and DDL do not work through a transaction pooler.
 fn database_url() -> anyhow::Result<String> {
     ["PB__DATABASE__DIRECT_URL", "SUPABASE_DIRECT_URL", "DATABASE_URL"]
         .into_iter()

@@ -1,17 +1,17 @@
-//! What is ours in a database: read out of the SQL itself, so that no second list can disagree with it.
+//! The objects that are ours in a database, read from the SQL itself, so that there is no second list.
 //!
-//! Promise: nothing that another team made is replaced or dropped. Functions and views of ours carry a comment;
-//! an object of the same name without it stops `up` before anything is changed (`refusal.rs`).
+//! Promise: no object of another team is replaced or dropped. Our functions and views have a comment; an object of the
+//! same name without it stops `up` before any change (`refusal.rs`).
 
 pub use crate::record::RECORD;
 use crate::replaceable;
 use crate::steps::STEPS;
 
-/// One row for each work that is done once at a time; made by `Lock` and dropped by the last `down`.
+/// One row for each job that runs once at a time; created by `MigrationLock` and dropped by the last `down`.
 pub const LOCKS: &str = "product_base_locks";
 pub const MARK: &str = "product-base";
 
-/// The names between `before` and `after` in a text of SQL, in their order, each once.
+/// The names between `before` and `after` in a SQL text, in their order, each once.
 pub fn created<'a>(sql: &'a str, before: &str, after: &str) -> Vec<&'a str> {
     let mut names = Vec::new();
     for rest in sql.split(before).skip(1) {
@@ -27,7 +27,7 @@ pub fn created<'a>(sql: &'a str, before: &str, after: &str) -> Vec<&'a str> {
 
 /// Every table of every step, without partitions and without the record of the steps.
 pub fn tables() -> Vec<&'static str> {
-    STEPS.iter().flat_map(crate::step::Step::tables).collect()
+    STEPS.iter().flat_map(crate::step::MigrationStep::tables).collect()
 }
 
 pub fn views() -> Vec<&'static str> {

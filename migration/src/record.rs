@@ -1,30 +1,30 @@
-//! The record of the steps: which stand in this database, and how far an unfinished one has come.
+//! The record of the steps: which are applied, and how many parts of an unfinished one are done.
 //!
-//! Promise: a row is written in the transaction of the part that it records. The table has a name of our own, since another
-//! team may keep `seaql_migrations` in the same database. A database of an earlier release has its record there: our rows
-//! are copied, and that table goes on being written while it holds nothing but ours, so that processes and binaries of that
-//! release still read what they may do.
+//! Promise: a row is written in the transaction of the part that it records. The table has its own name, since another
+//! team may use `seaql_migrations` in the same database. A database of an earlier release has its record there: our
+//! rows are copied, and that table is still written while it has only our rows, so that processes and binaries of that
+//! release can still read it.
 
 use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
 
 use crate::connection::{name_array, query_all, query_one, table_exists};
-use crate::runner::Runner;
+use crate::runner::StepRunner;
 use crate::step;
 use crate::steps::STEPS;
 
 pub const RECORD: &str = "product_base_migrations";
 const RECORD_OF_BEFORE: &str = "seaql_migrations";
 
-/// What the record says.
+/// The content of the record.
 #[derive(Debug, Default)]
-pub struct Recorded {
-    /// Steps that are whole, in their order.
+pub struct RecordedStep {
+    /// Steps that are fully applied, in their order.
     pub applied: Vec<String>,
-    /// The steps that were begun, with the number of their parts that are done.
+    /// The steps that were begun, with the number of parts that are done.
     pub unfinished: Vec<(String, usize)>,
 }
 
-impl Recorded {
+impl RecordedStep {
     pub fn has(&self, name: &str) -> bool {
         self.applied.iter().any(|applied| applied == name)
     }
@@ -34,11 +34,11 @@ impl Recorded {
     }
 }
 
-/// The service's login reads nothing by itself, so it takes its role on first.
-pub async fn read(connection: &DatabaseConnection) -> anyhow::Result<Recorded> {
+/// The service's login cannot read the table, so it takes its role on first.
+pub async fn read(connection: &DatabaseConnection) -> anyhow::Result<RecordedStep> {
     let is_ours = table_exists(connection, RECORD).await?;
     if !is_ours && !table_exists(connection, RECORD_OF_BEFORE).await? {
-        return Ok(Recorded::default());
+        return Ok(RecordedStep::default());
     }
     let table = if is_ours { RECORD } else { RECORD_OF_BEFORE };
     let transaction = connection.begin().await?;
@@ -61,7 +61,7 @@ pub async fn read(connection: &DatabaseConnection) -> anyhow::Result<Recorded> {
             "SELECT version::text AS version, NULL::integer AS parts_done FROM public.{RECORD_OF_BEFORE} WHERE version = ANY ({ours}) ORDER BY version"
         )
     };
-    let mut recorded = Recorded::default();
+    let mut recorded = RecordedStep::default();
     for row in query_all(&transaction, &sql).await? {
         let version = row.try_get::<String>("", "version")?;
         match row.try_get::<Option<i32>>("", "parts_done")? {
@@ -73,9 +73,9 @@ pub async fn read(connection: &DatabaseConnection) -> anyhow::Result<Recorded> {
     Ok(recorded)
 }
 
-/// Makes the table, closed from its first moment, because Supabase gives new tables to everybody. The record of an earlier
-/// release is copied in the same transaction.
-pub async fn make(runner: &Runner) -> anyhow::Result<()> {
+/// Creates the table, closed from the start, because Supabase grants new tables to its API roles. The record of an
+/// earlier release is copied in the same transaction.
+pub async fn make(runner: &StepRunner) -> anyhow::Result<()> {
     if table_exists(&runner.connection, RECORD).await? {
         return Ok(());
     }
@@ -96,7 +96,7 @@ pub async fn make(runner: &Runner) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The statements that make the table.
+/// The statements that create the table.
 pub fn create() -> String {
     format!(
         "CREATE TABLE public.{RECORD} (version varchar NOT NULL, applied_at bigint NOT NULL, parts_done integer, \
@@ -105,7 +105,7 @@ pub fn create() -> String {
     )
 }
 
-/// Notes that so many parts of a step are done; all of them: the step is applied.
+/// Records how many parts of a step are done; with all of them the step is applied.
 pub fn note(step: &str, parts_done: usize, parts: usize) -> String {
     let is_whole = parts_done == parts;
     let done = if is_whole { "NULL".to_owned() } else { parts_done.to_string() };
@@ -122,20 +122,20 @@ pub fn note(step: &str, parts_done: usize, parts: usize) -> String {
     format!("{note}; {}", where_before_is_ours(&mirror))
 }
 
-/// Takes a step out of the record.
+/// Removes a step from the record.
 pub fn strike(step: &str) -> String {
     let mirror = format!("DELETE FROM public.{RECORD_OF_BEFORE} WHERE version = '{step}'");
     format!("DELETE FROM public.{RECORD} WHERE version = '{step}'; {}", where_before_is_ours(&mirror))
 }
 
-/// Drops the record, and that of an earlier release where nobody else wrote into it.
+/// Drops the record, and that of an earlier release if only we wrote to it.
 pub fn drop_all() -> String {
     let before = where_before_is_ours(&format!("DROP TABLE public.{RECORD_OF_BEFORE}"));
-    // While the first step is in it, it is ours: so it is struck last.
+    // The old record is ours while it has the first step, so that row is removed last.
     format!("{before}; DROP TABLE public.{RECORD}")
 }
 
-/// A statement that is run where the record of an earlier release is there and every row of it is ours.
+/// A statement that runs only if the record of an earlier release exists and all its rows are ours.
 fn where_before_is_ours(statement: &str) -> String {
     let ours = name_array(&STEPS.iter().map(|step| step.name).collect::<Vec<_>>());
     format!(

@@ -1,9 +1,9 @@
-//! The schema that the steps and texts of this binary make, to compare a database with.
+//! The schema that the steps and texts of this binary make, for comparison with a database.
 //!
-//! Promise: the reference cannot be changed by whoever changed the database, and needs no list beside the steps: they are run
-//! once more in a schema of their own, on the same server, in a transaction that is rolled back. So both sides are written
-//! by the same version of Postgres. No table of the product is locked. Months are made there as they are found here.
-//! Cost: about a second, and the right to make a schema in the database.
+//! Promise: a change of the database cannot change the reference, and there is no list beside the steps: they run again
+//! in a separate schema, on the same server, in a transaction that is rolled back. So the same version of Postgres
+//! prints both sides. No table of the product is locked. The reference has the same months as the database. Cost: about
+//! a second, and the right to create a schema in the database.
 
 use std::collections::BTreeMap;
 
@@ -18,22 +18,22 @@ const FACTS: &str = include_str!("reference.sql");
 const SCHEMA: &str = "product_base_reference";
 const AUTH: &str = "product_base_reference_auth";
 
-/// What is different, and the statements that mend it, each for a transaction of its own. None: a text that is applied again
-/// mends it, or nothing does.
+/// A difference, and the statements that repair it, each for its own transaction. Empty if a text that is applied again
+/// repairs it, or if it cannot be repaired.
 #[derive(Debug)]
-pub struct Difference {
+pub struct SchemaDifference {
     pub kind: String,
     pub subject: String,
-    pub state: State,
+    pub state: SchemaState,
     pub detail: String,
     pub cure: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum SchemaState {
     Missing,
     Changed,
-    /// It is there, and the steps make none.
+    /// It exists, and the steps do not make it.
     Foreign,
 }
 
@@ -43,10 +43,10 @@ struct Fact {
     make: Option<String>,
 }
 
-/// Kinds in the order in which one is put back before the other.
+/// Kinds in the order in which they are restored.
 type Facts = Vec<(String, BTreeMap<String, Fact>, Vec<String>)>;
 
-pub async fn differences(connection: &DatabaseConnection) -> anyhow::Result<Vec<Difference>> {
+pub async fn differences(connection: &DatabaseConnection) -> anyhow::Result<Vec<SchemaDifference>> {
     let builtin = auth_is_ours(connection).await?;
     let transaction = connection.begin().await?;
     let outcome = compared(&transaction, builtin).await;
@@ -54,7 +54,7 @@ pub async fn differences(connection: &DatabaseConnection) -> anyhow::Result<Vec<
     outcome
 }
 
-async fn compared<C: ConnectionTrait>(connection: &C, builtin: bool) -> anyhow::Result<Vec<Difference>> {
+async fn compared<C: ConnectionTrait>(connection: &C, builtin: bool) -> anyhow::Result<Vec<SchemaDifference>> {
     build(connection, builtin).await.context(
         "the schema could not be made once more to compare with: verify needs the login that migrates, with CREATE on the database",
     )?;
@@ -66,17 +66,17 @@ async fn compared<C: ConnectionTrait>(connection: &C, builtin: bool) -> anyhow::
         for subject in order {
             let Some(fact) = meant.get(subject) else { continue };
             match found.get(subject) {
-                None => differences.push(Difference {
+                None => differences.push(SchemaDifference {
                     kind: kind.clone(),
                     subject: subject.clone(),
-                    state: State::Missing,
+                    state: SchemaState::Missing,
                     detail: format!("it is not there; the steps make {}", part_of(&fact.value, 0)),
                     cure: cure(kind, fact, false),
                 }),
-                Some(other) if other.value != fact.value => differences.push(Difference {
+                Some(other) if other.value != fact.value => differences.push(SchemaDifference {
                     kind: kind.clone(),
                     subject: subject.clone(),
-                    state: State::Changed,
+                    state: SchemaState::Changed,
                     detail: told(&other.value, &fact.value),
                     cure: cure(kind, fact, true),
                 }),
@@ -84,10 +84,10 @@ async fn compared<C: ConnectionTrait>(connection: &C, builtin: bool) -> anyhow::
             }
         }
         for (subject, fact) in found.iter().filter(|(subject, _)| !meant.contains_key(*subject)) {
-            differences.push(Difference {
+            differences.push(SchemaDifference {
                 kind: kind.clone(),
                 subject: subject.clone(),
-                state: State::Foreign,
+                state: SchemaState::Foreign,
                 detail: format!("the steps make none such: {}", part_of(&fact.value, 0)),
                 cure: Vec::new(),
             });
@@ -96,7 +96,7 @@ async fn compared<C: ConnectionTrait>(connection: &C, builtin: bool) -> anyhow::
     Ok(differences)
 }
 
-/// The steps and the texts once more, with another schema's name in them.
+/// Runs the steps and the texts again, with another schema's name in them.
 async fn build<C: ConnectionTrait>(connection: &C, builtin: bool) -> anyhow::Result<()> {
     let months = query_all(
         connection,
@@ -131,8 +131,8 @@ async fn build<C: ConnectionTrait>(connection: &C, builtin: bool) -> anyhow::Res
     Ok(())
 }
 
-/// The text with the names of other schemas. The identity's is another one where it is ours; where it is a provider's, only
-/// the foreign key is, since a key to the real table would lock it.
+/// The text with other schema names. A built-in `auth` is renamed too. Of a provider's `auth`, only the foreign key is
+/// redirected, since a key to the real table would lock it.
 fn elsewhere(sql: &str, builtin: bool) -> String {
     let sql = with_word(sql, "public", SCHEMA);
     if builtin {
@@ -224,13 +224,13 @@ fn cure(kind: &str, fact: &Fact, is_there: bool) -> Vec<String> {
             let name = objects::created(make, "INDEX ", " ON ").first().copied().unwrap_or_default();
             vec![format!("DROP INDEX IF EXISTS public.{name}; {make}")]
         }
-        // A column or a table that is gone took its rows with it.
+        // A lost column or table took its rows with it.
         "COLUMN" | "TABLE" | "SEQUENCE" | "TRIGGER" | "FUNCTION" | "VIEW" if !is_there => Vec::new(),
         _ => vec![make.clone()],
     }
 }
 
-/// Both values from where they differ on.
+/// Both values, from shortly before their first difference.
 fn told(found: &str, meant: &str) -> String {
     let same = found.chars().zip(meant.chars()).take_while(|(one, other)| one == other).count();
     let from = same.saturating_sub(30);

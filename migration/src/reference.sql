@@ -1,6 +1,7 @@
--- The facts of a schema, kind by kind. Every query answers (subject, value, make): two schemas are the same where their values are.
--- `make` is the statement that brings an object of that value, or nothing. {relations} are our tables and partitions in the
--- schema {schema}. Objects of partitions have no names here: Postgres chooses those by the order of the steps.
+-- The facts of a schema by kind. Every query returns (subject, value, make): two schemas are equal if their values are.
+-- `make` is the statement that creates an object of that value, or NULL. {relations} are our tables and partitions in
+-- the schema {schema}. Objects of partitions are listed without names: Postgres chooses those by the order of the
+-- steps.
 
 -- @ TABLE
 SELECT o.name AS subject, concat_ws(', ', 'kind ' || o.relkind::text, 'persistence ' || o.relpersistence::text, CASE WHEN o.relforcerowsecurity THEN 'row-level security is forced' END,

@@ -1,26 +1,26 @@
-//! What stops a run before its first change.
+//! Checks that stop a run before its first change.
 //!
-//! Promise: every name that a pending step will give is looked up first: tables, their partitions, indexes, constraints with
-//! an index, types, views, functions. Where one is somebody else's, or the identity provider lacks what our policies call,
-//! nothing is changed, and no role is made. Cost: two statements.
+//! Promise: every name that a pending step will create is looked up first: tables, their partitions, indexes,
+//! constraints with an index, types, views, functions. If another team uses one, or if the identity provider lacks what
+//! our policies call, nothing is changed and no role is created. Cost: two statements.
 
 use anyhow::bail;
 use sea_orm_migration::sea_orm::ConnectionTrait;
 
 use crate::connection::{name_array, query_all, query_one};
 use crate::objects::{self, MARK, created};
-use crate::record::Recorded;
-use crate::step::{Step, index_names};
+use crate::record::RecordedStep;
+use crate::step::{MigrationStep, index_names};
 use crate::steps::STEPS;
 
-pub async fn check<C: ConnectionTrait>(connection: &C, recorded: &Recorded) -> anyhow::Result<()> {
+pub async fn check<C: ConnectionTrait>(connection: &C, recorded: &RecordedStep) -> anyhow::Result<()> {
     refuse_older_binary(recorded)?;
     refuse_identity(connection).await?;
     refuse_foreign(connection, recorded).await
 }
 
-/// An older binary would put older texts over newer functions, and cannot undo what it does not know.
-pub fn refuse_older_binary(recorded: &Recorded) -> anyhow::Result<()> {
+/// An older binary would put older texts over newer functions, and cannot undo steps that it does not know.
+pub fn refuse_older_binary(recorded: &RecordedStep) -> anyhow::Result<()> {
     let known = |name: &str| STEPS.iter().any(|step| step.name == name);
     let names = recorded.applied.iter().chain(recorded.unfinished.iter().map(|(name, _)| name));
     match names.into_iter().find(|name| !known(name)) {
@@ -31,7 +31,7 @@ pub fn refuse_older_binary(recorded: &Recorded) -> anyhow::Result<()> {
     }
 }
 
-/// Policies call `auth.uid()`. Whoever brings auth.users brings that too; without auth.users the first step makes both.
+/// Policies call `auth.uid()`. The provider of `auth.users` has it; without `auth.users` the first step creates both.
 async fn refuse_identity<C: ConnectionTrait>(connection: &C) -> anyhow::Result<()> {
     let row = query_one(
         connection,
@@ -67,12 +67,12 @@ async fn refuse_identity<C: ConnectionTrait>(connection: &C) -> anyhow::Result<(
     }
 }
 
-/// The steps that have not been begun: what they will name must be free.
-fn untouched(recorded: &Recorded) -> impl Iterator<Item = &'static Step> {
+/// The steps that have not begun: the names that they create must be free.
+fn untouched(recorded: &RecordedStep) -> impl Iterator<Item = &'static MigrationStep> {
     STEPS.iter().filter(|step| !recorded.has(step.name) && recorded.parts_done(step.name).is_none())
 }
 
-/// Every relation that the text makes: tables, partitions, indexes, and constraints that have an index.
+/// Every relation that the text creates: tables, partitions, indexes, and constraints that have an index.
 fn relations(sql: &'static str) -> Vec<&'static str> {
     let mut names = created(sql, "CREATE TABLE public.", " ");
     names.extend(index_names(sql));
@@ -82,14 +82,14 @@ fn relations(sql: &'static str) -> Vec<&'static str> {
     names
 }
 
-/// The tables of the text whose partitions are named when they are made.
+/// The tables of the text whose partitions are named when they are created.
 fn partitioned(sql: &'static str) -> Vec<&'static str> {
     let statements = sql.split(';').filter(|statement| statement.contains(") PARTITION BY "));
     statements.flat_map(|statement| created(statement, "CREATE TABLE public.", " (")).collect()
 }
 
-async fn refuse_foreign<C: ConnectionTrait>(connection: &C, recorded: &Recorded) -> anyhow::Result<()> {
-    let tables: Vec<&str> = untouched(recorded).flat_map(Step::tables).collect();
+async fn refuse_foreign<C: ConnectionTrait>(connection: &C, recorded: &RecordedStep) -> anyhow::Result<()> {
+    let tables: Vec<&str> = untouched(recorded).flat_map(MigrationStep::tables).collect();
     let named: Vec<&str> = untouched(recorded).flat_map(|step| relations(step.up)).collect();
     let parents: Vec<&str> = untouched(recorded).flat_map(|step| partitioned(step.up)).collect();
     let sql = format!(

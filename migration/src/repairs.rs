@@ -1,30 +1,30 @@
-//! Puts back what `verify` finds: rights, texts, and the structure that the steps make.
+//! Repairs what `verify` finds: rights, texts, and the structure that the steps make.
 //!
-//! Promise: rows stay as they are, and nothing of another team is dropped. What cannot be put back, since rows or rights
-//! stand against it, is warned of and stays a finding of `verify`. Cost: that of `up`, and of one `verify` of objects.
+//! Promise: rows stay unchanged, and no object of another team is dropped. What cannot be repaired, because rows or
+//! rights prevent it, is logged as a warning and stays a finding of `verify`. Cost: that of `up`, and of one `verify`
+//! of objects.
 
 use std::time::Duration;
 
 use crate::connection::{auth_is_ours, name_array, query_all, table_exists};
 use crate::objects::{self, LOCKS, RECORD};
-use crate::runner::{LOCK_PATIENCE, Runner};
-use crate::{Report, reference, rights, step, up_locked};
+use crate::runner::{LOCK_PATIENCE, StepRunner};
+use crate::{MigrationReport, reference, rights, step, up_locked};
 
-/// Puts row-level security on wherever it is off, takes away rights that nobody was meant to have, applies every replaceable
-/// object, whatever was applied last, and makes again what is missing or changed: for a database in which somebody changed
-/// by hand what `verify` now finds.
-pub async fn repair(database_url: &str) -> anyhow::Result<Report> {
+/// Enables row-level security where it is off, revokes rights beyond the texts, applies every replaceable object again,
+/// and restores structure that is missing or changed. For a database that was changed by hand.
+pub async fn repair(database_url: &str) -> anyhow::Result<MigrationReport> {
     repair_within(database_url, LOCK_PATIENCE).await
 }
 
-/// The same, waiting for locks no longer than `patience` in all.
-pub async fn repair_within(database_url: &str, patience: Duration) -> anyhow::Result<Report> {
-    let runner = Runner::start(database_url, patience).await?;
+/// The same, waiting for locks no longer than `patience` in total.
+pub async fn repair_within(database_url: &str, patience: Duration) -> anyhow::Result<MigrationReport> {
+    let runner = StepRunner::start(database_url, patience).await?;
     let report = repair_locked(&runner).await;
     runner.end(report).await
 }
 
-async fn repair_locked(runner: &Runner) -> anyhow::Result<Report> {
+async fn repair_locked(runner: &StepRunner) -> anyhow::Result<MigrationReport> {
     let mut tables = objects::tables();
     tables.extend([RECORD, LOCKS]);
     if !table_exists(&runner.connection, "replaceable_checksums").await? {
@@ -42,8 +42,8 @@ async fn repair_locked(runner: &Runner) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-/// Rights, memberships and default privileges that nobody was meant to have.
-async fn close(runner: &Runner) -> anyhow::Result<()> {
+/// Revokes rights, memberships and default privileges beyond the texts.
+async fn close(runner: &StepRunner) -> anyhow::Result<()> {
     let builtin = auth_is_ours(&runner.connection).await?;
     runner.transaction("the rights of other roles", &[&rights::close_to_others(builtin)]).await?;
     let roles = name_array(&rights::ROLES);
@@ -60,8 +60,8 @@ async fn close(runner: &Runner) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is not a text: constraints, indexes, defaults, switches of triggers.
-async fn structure(runner: &Runner) -> anyhow::Result<()> {
+/// Restores what has no text: constraints, indexes, defaults, disabled triggers.
+async fn structure(runner: &StepRunner) -> anyhow::Result<()> {
     for difference in reference::differences(&runner.connection).await? {
         let what = format!("{} {}", difference.kind, difference.subject);
         if difference.cure.is_empty() {
@@ -104,7 +104,7 @@ const CLOSE: &str = "DO $close$ DECLARE target record; BEGIN
     END IF;
 END $close$";
 
-/// Who may act as the service and was not meant to: what `verify` calls `EXCESS_MEMBERSHIP`.
+/// Roles that can act as the service without being meant to: the finding `EXCESS_MEMBERSHIP` of `verify`.
 const MEMBERS: &str = "SELECT DISTINCT format('REVOKE %s%I FROM %I CASCADE', CASE WHEN u.rolname = 'app_user' AND g.rolname IN ('authenticated', 'app_service') THEN 'ADMIN OPTION FOR ' ELSE '' END,
         g.rolname, u.rolname) AS statement
     FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid JOIN pg_catalog.pg_roles u ON u.oid = m.member

@@ -1,8 +1,8 @@
-//! Functions, triggers, views, policies and rights: texts that replace what stood there before.
+//! Functions, triggers, views, policies and rights: texts that replace the objects in the database.
 //!
-//! Promise: a text is applied when it is not the one that was applied last, each part in a transaction of its
-//! own that the runner tries until it gets its locks, so that a start does not take ACCESS EXCLUSIVE on every table.
-//! Cost: one SELECT when nothing has changed.
+//! Promise: a text is applied if it differs from the one applied last. Each part has its own transaction, which the
+//! runner repeats until it gets its locks, so a start does not take ACCESS EXCLUSIVE on every table. Cost: one SELECT
+//! when nothing has changed.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use sea_orm_migration::sea_orm::{ConnectionTrait, DbBackend, Statement};
 
 use crate::connection::{auth_is_ours, name_array, query_all};
 use crate::objects::{self, MARK};
-use crate::runner::Runner;
+use crate::runner::StepRunner;
 
 pub const FUNCTIONS: [&str; 12] = [
     include_str!("replaceable/functions/callers.sql"),
@@ -43,22 +43,24 @@ const BUILTIN_EXECUTE: &str = include_str!("replaceable/functions/execute_builti
 
 const OUR_ROLES: &str = "PUBLIC, anon, authenticated, app_service, app_user, readonly_user";
 
-/// One text with one checksum, applied as one transaction.
-pub struct Part {
+/// One text with one checksum, applied in one transaction.
+pub struct ReplaceablePart {
     pub name: String,
     pub sql: String,
 }
 
-/// Every part in the order in which one needs the other.
-pub fn parts(builtin_identity: bool) -> Vec<Part> {
-    let mut parts = vec![Part { name: "schema_rights".into(), sql: SCHEMA_RIGHTS.into() }];
+/// Every part, in the order of their dependencies.
+pub fn parts(builtin_identity: bool) -> Vec<ReplaceablePart> {
+    let mut parts = vec![ReplaceablePart { name: "schema_rights".into(), sql: SCHEMA_RIGHTS.into() }];
     parts.push(function_part("functions", &FUNCTIONS, EXECUTE));
     if builtin_identity {
         parts.push(function_part("functions_builtin", &BUILTIN_FUNCTIONS, BUILTIN_EXECUTE));
-        parts.push(Part { name: "triggers_builtin".into(), sql: BUILTIN_TRIGGERS.into() });
+        parts.push(ReplaceablePart { name: "triggers_builtin".into(), sql: BUILTIN_TRIGGERS.into() });
     }
-    parts
-        .extend(sections(TRIGGERS).map(|(table, sql)| Part { name: format!("triggers/{table}"), sql: sql.to_owned() }));
+    parts.extend(
+        sections(TRIGGERS)
+            .map(|(table, sql)| ReplaceablePart { name: format!("triggers/{table}"), sql: sql.to_owned() }),
+    );
     parts.push(view_part());
     parts.extend(sections(POLICIES).map(|(table, sql)| policy_part(table, sql)));
     parts.extend(grant_parts());
@@ -73,9 +75,9 @@ pub fn sections(sql: &str) -> impl Iterator<Item = (&str, &str)> {
         .map(|(name, body)| (name.trim(), body.trim()))
 }
 
-/// Functions and their rights in one transaction: a new function is PUBLIC's by default.
-fn function_part(name: &str, texts: &[&str], execute: &str) -> Part {
-    Part { name: name.to_owned(), sql: format!("{}\n{}", texts.join("\n"), function_rights(texts, execute)) }
+/// Functions and their rights in one transaction: by default PUBLIC may execute a new function.
+fn function_part(name: &str, texts: &[&str], execute: &str) -> ReplaceablePart {
+    ReplaceablePart { name: name.to_owned(), sql: format!("{}\n{}", texts.join("\n"), function_rights(texts, execute)) }
 }
 
 fn function_rights(texts: &[&str], execute: &str) -> String {
@@ -93,7 +95,7 @@ fn function_rights(texts: &[&str], execute: &str) -> String {
     )
 }
 
-/// Every right of ours once more, without the objects themselves: `verify` compares what it finds with what this gives.
+/// All our rights again, without the objects themselves: `verify` compares the database with the result.
 pub fn rights(builtin_identity: bool) -> Vec<String> {
     let mut texts = vec![function_rights(&FUNCTIONS, EXECUTE), VIEW_RIGHTS.to_owned()];
     if builtin_identity {
@@ -103,18 +105,18 @@ pub fn rights(builtin_identity: bool) -> Vec<String> {
     texts
 }
 
-fn view_part() -> Part {
+fn view_part() -> ReplaceablePart {
     let marks: Vec<String> =
         objects::views().iter().map(|view| format!("COMMENT ON VIEW public.{view} IS '{MARK}';\n")).collect();
-    Part { name: "views".into(), sql: format!("{VIEWS}\n{VIEW_RIGHTS}\n{}", marks.concat()) }
+    ReplaceablePart { name: "views".into(), sql: format!("{VIEWS}\n{VIEW_RIGHTS}\n{}", marks.concat()) }
 }
 
-fn policy_part(table: &str, body: &str) -> Part {
+fn policy_part(table: &str, body: &str) -> ReplaceablePart {
     let drops: Vec<String> = policy_names(body)
         .into_iter()
         .map(|policy| format!("DROP POLICY IF EXISTS {policy} ON public.{table};\n"))
         .collect();
-    Part { name: format!("policies/{table}"), sql: format!("{}{body}", drops.concat()) }
+    ReplaceablePart { name: format!("policies/{table}"), sql: format!("{}{body}", drops.concat()) }
 }
 
 fn policy_names(body: &str) -> Vec<&str> {
@@ -128,9 +130,9 @@ pub fn policies() -> Vec<(&'static str, &'static str)> {
         .collect()
 }
 
-/// The rights on tables. Partitions are reached through their parent only, so they keep no right at all.
-fn grant_parts() -> impl Iterator<Item = Part> {
-    sections(GRANTS).map(|(table, body)| Part {
+/// The rights on tables. Partitions are accessed only through their parent, so they have no rights.
+fn grant_parts() -> impl Iterator<Item = ReplaceablePart> {
+    sections(GRANTS).map(|(table, body)| ReplaceablePart {
         name: format!("grants/{table}"),
         sql: format!(
             "REVOKE ALL ON TABLE public.{table} FROM {OUR_ROLES};\n\
@@ -144,8 +146,8 @@ fn grant_parts() -> impl Iterator<Item = Part> {
     })
 }
 
-/// Applies what has changed and answers its names.
-pub async fn apply(runner: &Runner) -> anyhow::Result<Vec<String>> {
+/// Applies the parts that have changed and returns their names.
+pub async fn apply(runner: &StepRunner) -> anyhow::Result<Vec<String>> {
     let mut applied = Vec::new();
     for part in outdated(&runner.connection).await? {
         apply_part(runner, &part).await.with_context(|| format!("{} could not be replaced", part.name))?;
@@ -155,8 +157,8 @@ pub async fn apply(runner: &Runner) -> anyhow::Result<Vec<String>> {
     Ok(applied)
 }
 
-/// The parts whose text is not the one in the database.
-pub async fn outdated<C: ConnectionTrait>(connection: &C) -> anyhow::Result<Vec<Part>> {
+/// The parts whose text differs from the one applied last.
+pub async fn outdated<C: ConnectionTrait>(connection: &C) -> anyhow::Result<Vec<ReplaceablePart>> {
     let mut known = BTreeMap::new();
     let rows = query_all(connection, "SELECT name, checksum FROM public.replaceable_checksums")
         .await
@@ -182,8 +184,8 @@ pub async fn outdated<C: ConnectionTrait>(connection: &C) -> anyhow::Result<Vec<
     Ok(changed)
 }
 
-async fn apply_part(runner: &Runner, part: &Part) -> anyhow::Result<()> {
-    // The text that is stored is the text that was applied: both are in one transaction.
+async fn apply_part(runner: &StepRunner, part: &ReplaceablePart) -> anyhow::Result<()> {
+    // The checksum belongs to the applied text: both are written in one transaction.
     let note = format!(
         "INSERT INTO public.replaceable_checksums (name, checksum) VALUES ({name}, encode(sha256(convert_to({sql}, 'UTF8')), 'hex')) \
          ON CONFLICT (name) DO UPDATE SET checksum = EXCLUDED.checksum, applied_at = CURRENT_TIMESTAMP",
@@ -194,14 +196,14 @@ async fn apply_part(runner: &Runner, part: &Part) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A text as a literal of SQL, whatever `standard_conforming_strings` says.
+/// A text as a SQL literal, whatever `standard_conforming_strings` is.
 fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
-/// Takes all of it away in one transaction, before steps are undone. Tables that stay are closed to everybody
-/// but their owner until the next `up`. Nothing is dropped by CASCADE: what another team built on ours stops it.
-pub async fn drop_all(runner: &Runner) -> anyhow::Result<()> {
+/// Drops all of it in one transaction, before steps are undone. Remaining tables are closed to all but their owner
+/// until the next `up`. Nothing is dropped by CASCADE: an object of another team that depends on ours stops it.
+pub async fn drop_all(runner: &StepRunner) -> anyhow::Result<()> {
     let views: Vec<String> =
         objects::views().iter().map(|view| format!("DROP VIEW IF EXISTS public.{view};")).collect();
     let views = views.concat();

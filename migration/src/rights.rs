@@ -1,7 +1,7 @@
-//! Every right of every role on our objects: as found, and as the texts give them.
+//! Every right of every role on our objects: as found, and as the texts grant them.
 //!
-//! Promise: there is no second list of rights. The texts give them once more in a transaction that is rolled back, after all
-//! rights of roles that the texts do not speak of were taken away. Cost: a lock of each table's row of the catalogue.
+//! Promise: there is no second list of rights. The texts grant them again in a transaction that is rolled back, after
+//! all rights of roles outside the texts were revoked. Cost: a lock of each table's row in the catalogue.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::connection::{auth_is_ours, name_array, query_all};
 use crate::objects::{self, LOCKS, RECORD};
 use crate::replaceable;
 
-/// The roles that the texts speak of.
+/// The roles that the texts cover.
 pub const ROLES: [&str; 6] = ["anon", "authenticated", "service_role", "app_service", "app_user", "readonly_user"];
 
 pub async fn found_and_meant(connection: &DatabaseConnection) -> anyhow::Result<(BTreeSet<String>, BTreeSet<String>)> {
@@ -32,8 +32,8 @@ pub async fn found_and_meant(connection: &DatabaseConnection) -> anyhow::Result<
     Ok((found, meant))
 }
 
-/// Takes away what roles have that the texts do not speak of, and every right to grant further. Where no identity provider
-/// is, `service_role` has what the texts give and no more; elsewhere default privileges give it tables.
+/// Revokes the rights of roles that the texts do not cover, and every grant option. Without an identity provider
+/// `service_role` has only what the texts grant; otherwise default privileges grant it tables.
 pub fn close_to_others(builtin: bool) -> String {
     let spoken_of: Vec<&str> = ROLES.into_iter().filter(|role| !(builtin && *role == "service_role")).collect();
     format!(
@@ -62,7 +62,7 @@ async fn rights<C: ConnectionTrait>(connection: &C) -> anyhow::Result<BTreeSet<S
     Ok(lines)
 }
 
-/// Every right of everybody but the owner on our tables, partitions, views, sequences and functions.
+/// Every right of roles other than the owner on our tables, partitions, views, sequences and functions.
 fn all_rights() -> String {
     let mut relations = objects::tables();
     relations.extend([RECORD, LOCKS]);

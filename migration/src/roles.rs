@@ -1,10 +1,10 @@
-//! The roles of the whole cluster: made where they are missing, and never dropped.
+//! The roles of the whole cluster: created if missing, and never dropped.
 //!
-//! Promise: the three roles that are ours have the attributes that the rights rest on, whoever made them (the seeds' own
-//! `CREATE ROLE app_user` would inherit, and so have the service's rights before it takes a role on). Supabase's three are
-//! left as they are. Where the migrating login may not alter a role, `up` says what an administrator must run. Two
-//! databases of one cluster may be migrated in the same moment: whoever comes second meets 23505, 42710 or "tuple
-//! concurrently updated" and tries again.
+//! Promise: our three roles have the attributes that the rights depend on, whatever created them (the seeds' own
+//! `CREATE ROLE app_user` would inherit, and so have the service's rights without SET ROLE). Supabase's three roles are
+//! not changed. If the migrating login may not alter a role, `up` reports what an administrator must run. Two databases
+//! of one cluster may be migrated at the same time: the second runner gets 23505, 42710 or "tuple concurrently updated"
+//! and retries.
 
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ const ROLES: [(&str, &str); 6] = [
     ("app_user", "LOGIN NOINHERIT"),
 ];
 
-/// What the rights rest on, for each role that is ours. What is not named is the operator's: passwords, limits, and whether
-/// somebody may log in for reports.
+/// The attributes that the rights depend on, for each of our roles. Others are the operator's choice: passwords,
+/// limits, and whether a login may be used for reports.
 const HELD: [(&str, &str); 3] = [
     ("app_user", "LOGIN NOINHERIT NOSUPERUSER NOBYPASSRLS NOCREATEROLE NOCREATEDB NOREPLICATION"),
     ("app_service", "NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEROLE NOCREATEDB NOREPLICATION"),
@@ -57,8 +57,8 @@ pub async fn ensure(connection: &DatabaseConnection) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Only a superuser may make a BYPASSRLS role before Postgres 16. Nothing of ours needs it on plain Postgres, so
-/// without that right the role is made without the attribute.
+/// Before Postgres 16 only a superuser can create a BYPASSRLS role. We do not need it on plain Postgres, so without
+/// that right the role is created without the attribute.
 fn create(name: &str, options: &str) -> String {
     let modest = options.replace(" BYPASSRLS", "");
     format!(
@@ -70,8 +70,8 @@ fn create(name: &str, options: &str) -> String {
     )
 }
 
-/// Alters what differs and nothing else, since only a superuser may say NOSUPERUSER, NOREPLICATION or NOBYPASSRLS, even
-/// where nothing would change. That `app_user` may log in is a convenience, so it stops nothing.
+/// Alters only attributes that differ, since only a superuser may use NOSUPERUSER, NOREPLICATION or NOBYPASSRLS, even
+/// without effect. The LOGIN of `app_user` is optional, so a refusal of it is ignored.
 fn hold(name: &str, options: &str) -> String {
     let mut changes = String::new();
     for option in options.split(' ') {
@@ -99,7 +99,7 @@ fn hold(name: &str, options: &str) -> String {
     )
 }
 
-/// From Postgres 16 on each membership says for itself whether it inherits; the role's own attribute is what it began with.
+/// From Postgres 16 on, each membership has its own inherit option; the role's attribute is only its initial value.
 const INHERIT_NOTHING: &str = "DO $inherit$ DECLARE membership record; BEGIN
     IF pg_catalog.current_setting('server_version_num')::integer < 160000 THEN RETURN; END IF;
     FOR membership IN EXECUTE 'SELECT m.roleid::regrole AS role, m.grantor::regrole AS grantor FROM pg_catalog.pg_auth_members m
@@ -109,7 +109,7 @@ const INHERIT_NOTHING: &str = "DO $inherit$ DECLARE membership record; BEGIN
     END LOOP;
 END $inherit$";
 
-/// From Postgres 16 on, whoever creates a role is its member without the right to SET ROLE.
+/// From Postgres 16 on, the creator of a role is its member without the right to SET ROLE.
 fn admit(role: &str, member: &str) -> String {
     let (who, grantee) = if member == "current_user" {
         ("current_user".to_owned(), "CURRENT_USER")

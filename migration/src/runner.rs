@@ -1,10 +1,10 @@
 //! The runner: every statement that changes the schema goes through it.
 //!
-//! Promise: no statement of a migration waits for a lock longer than 300 ms, because a waiting ACCESS EXCLUSIVE lock makes
-//! everybody behind it wait. What did not get its lock is rolled back and tried again after a pause, until the waiting of
-//! the whole run has taken `patience`; then the run ends and names who is in the way. A transaction is done or not done.
-//! Cost: one statement more a transaction. While one waits, its blockers are looked up every 100 ms on a connection of their
-//! own, which is opened by the first wait: an error on the lock's connection would give the lock away.
+//! Promise: no statement of a migration waits for a lock longer than 300 ms, because all other sessions queue behind a
+//! waiting ACCESS EXCLUSIVE lock. A transaction without its lock is rolled back and retried after a pause, until the
+//! run has waited `patience` in total; then the run ends and names the blockers. A transaction is applied fully or not
+//! at all. Cost: one more statement per transaction. While a transaction waits, its blockers are queried every 100 ms
+//! on a separate connection, opened at the first wait: an error on the lock's connection would release the lock.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,20 +16,20 @@ use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, Tra
 use tokio::sync::OnceCell;
 
 use crate::connection::{connect, is_busy, query_all, query_one};
-use crate::lock::Lock;
+use crate::lock::MigrationLock;
 
-/// How long a run waits for locks in all, unless told otherwise.
+/// The default for how long a run waits for locks in total.
 pub const LOCK_PATIENCE: Duration = Duration::from_mins(2);
 
 const LOCK_TIMEOUT_MS: u64 = 300;
 const BLOCKERS_PERIOD: Duration = Duration::from_millis(100);
-/// Others get what they need between two tries: a pause is longer than the wait before it.
+/// A pause is longer than the wait before it, so that other sessions get their locks between two attempts.
 const PAUSE_FIRST: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(3);
 
-pub struct Runner {
+pub struct StepRunner {
     pub connection: DatabaseConnection,
-    lock: Lock,
+    lock: MigrationLock,
     database_url: String,
     watcher: OnceCell<DatabaseConnection>,
     process: i32,
@@ -37,12 +37,12 @@ pub struct Runner {
     waited_ms: AtomicU64,
 }
 
-impl Runner {
-    /// Takes the lock of migrations and opens the connection to work on.
+impl StepRunner {
+    /// Takes the migration lock and opens the connection to work on.
     pub async fn start(database_url: &str, patience: Duration) -> anyhow::Result<Self> {
-        let lock = Lock::acquire(database_url).await?;
+        let lock = MigrationLock::acquire(database_url).await?;
         let connection = connect(database_url).await?;
-        // A login may have a limit for statements, and an index on a large table takes its time.
+        // A login may have a statement timeout, and an index on a large table takes long.
         connection.execute_unprepared("SET statement_timeout = 0").await?;
         let process = query_one(&connection, "SELECT pg_backend_pid() AS process").await?.try_get("", "process")?;
         Ok(Self {
@@ -56,7 +56,7 @@ impl Runner {
         })
     }
 
-    /// Ends a run, whatever came of it, and lets the next one begin.
+    /// Ends a run, whatever its result, and lets the next one begin.
     pub async fn end<T>(self, outcome: anyhow::Result<T>) -> anyhow::Result<T> {
         if let Some(watcher) = self.watcher.into_inner() {
             watcher.close().await.ok();
@@ -64,7 +64,7 @@ impl Runner {
         self.lock.end(self.connection, outcome).await
     }
 
-    /// Runs the texts in one transaction. Answers how many rows each of them changed.
+    /// Runs the texts in one transaction. Returns how many rows each of them changed.
     pub async fn transaction(&self, what: &str, texts: &[&str]) -> anyhow::Result<Vec<u64>> {
         let mut wait = Wait::new(self, what);
         loop {
@@ -87,8 +87,8 @@ impl Runner {
         Ok(rows)
     }
 
-    /// Makes an index CONCURRENTLY, outside of a transaction. It waits for older transactions, and nobody waits for it, so
-    /// that its lock may take the whole patience. What an earlier try left is dropped first.
+    /// Creates an index CONCURRENTLY, outside a transaction. It waits for older transactions and blocks no other
+    /// session, so its lock may take the whole patience. An incomplete index of an earlier attempt is dropped first.
     pub async fn index_concurrently(&self, name: &str, statement: &str) -> anyhow::Result<()> {
         let what = format!("the index {name}");
         let mut wait = Wait::new(self, &what);
@@ -117,7 +117,7 @@ impl Runner {
         Duration::from_millis(self.waited_ms.load(Ordering::Relaxed))
     }
 
-    /// Who was in the way of the work while it lasted, as the last look told.
+    /// Runs the work. Returns its output with the last blockers seen meanwhile.
     async fn watched<T>(&self, work: impl Future<Output = T>) -> (T, Option<String>) {
         let mut work = pin!(work);
         let mut blocker = None;
@@ -127,7 +127,7 @@ impl Runner {
                 outcome = &mut work => return (outcome, blocker),
                 () = tokio::time::sleep(BLOCKERS_PERIOD) => {}
             }
-            // The look and the work go on side by side; a look that fails tells nothing.
+            // The query runs concurrently with the work; if it fails, the earlier result is kept.
             let mut look = pin!(self.blockers());
             tokio::select! {
                 biased;
@@ -155,9 +155,9 @@ impl Runner {
     }
 }
 
-/// The tries of one piece of work.
+/// The attempts of one piece of work.
 struct Wait<'a> {
-    runner: &'a Runner,
+    runner: &'a StepRunner,
     what: &'a str,
     tried_at: Instant,
     pause: Duration,
@@ -165,11 +165,11 @@ struct Wait<'a> {
 }
 
 impl<'a> Wait<'a> {
-    fn new(runner: &'a Runner, what: &'a str) -> Self {
+    fn new(runner: &'a StepRunner, what: &'a str) -> Self {
         Self { runner, what, tried_at: Instant::now(), pause: PAUSE_FIRST, blocker: None }
     }
 
-    /// Pauses after a try that failed, or ends the run where its patience is over.
+    /// Pauses after a failed attempt, or ends the run if its patience is used up.
     async fn pause(&mut self, blocker: Option<String>) -> anyhow::Result<()> {
         self.blocker = blocker.or(self.blocker.take());
         let tried = self.tried_at.elapsed() + self.pause;

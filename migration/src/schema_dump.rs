@@ -1,7 +1,7 @@
-//! The schema as text, written from the catalogue: `docs/schema.sql` is this, and a test compares the two.
+//! The schema as text, written from the catalogue: this is `docs/schema.sql`, and a test compares the two.
 //!
-//! Promise: the same schema gives the same text on every day and in every database: months of partitions,
-//! owners and the roles of an identity provider are left out. `pg_dump` prints a random line and cannot be compared.
+//! Promise: the same schema gives the same text on every day and in every database: months of partitions, owners and
+//! the roles of an identity provider are left out. `pg_dump` prints a random line and cannot be compared.
 
 use std::fmt::Write;
 

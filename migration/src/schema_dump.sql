@@ -1,5 +1,5 @@
--- The catalogue as text. Every query answers one column `line`; {tables}, {views} and {functions} are lists of names.
--- Months are left out, so that the text does not depend on the date it was written.
+-- The catalogue as text. Every query returns one column `line`; {tables}, {views} and {functions} are lists of names.
+-- Months are left out, so that the text does not depend on the date.
 
 -- @ Tables
 SELECT CASE WHEN c.relispartition THEN

@@ -1,7 +1,7 @@
-//! The catalogue that the seeds give: three plans, five features, fifteen pairs.
+//! The catalogue of the seeds: three plans, five features, fifteen pairs.
 //!
-//! Promise: seeding twice is seeding once, and no price, limit or Stripe price id that stands there is overwritten.
-//! Cost: one transaction of a few statements.
+//! Promise: seeding twice is the same as once, and no existing price, limit or Stripe price id is overwritten. Cost:
+//! one transaction of a few statements.
 
 use std::collections::BTreeMap;
 
@@ -9,19 +9,19 @@ use anyhow::{Context, bail};
 use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement, TransactionTrait};
 
 use crate::connection::{connect, table_exists};
-use crate::lock::Lock;
-use crate::{Report, replaceable};
+use crate::lock::MigrationLock;
+use crate::{MigrationReport, replaceable};
 
 const SEEDS: &str = include_str!("seeds.sql");
 
-/// What the seeds cannot know. Keys are (plan id, interval), the interval `month` or `year`.
+/// Values that the seeds do not have. Keys are (plan id, interval), the interval `month` or `year`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SeedSettings {
     pub stripe_price_ids: BTreeMap<(String, String), String>,
 }
 
 impl SeedSettings {
-    /// Reads `STRIPE_GOLD_MONTHLY_PRICE_ID` and its three siblings out of whatever holds settings.
+    /// Reads `STRIPE_GOLD_MONTHLY_PRICE_ID` and the three other price ids from any source of settings.
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Self {
         let mut stripe_price_ids = BTreeMap::new();
         for plan in ["gold", "platinum"] {
@@ -36,16 +36,16 @@ impl SeedSettings {
     }
 }
 
-pub async fn seed(database_url: &str) -> anyhow::Result<Report> {
+pub async fn seed(database_url: &str) -> anyhow::Result<MigrationReport> {
     seed_with(database_url, &SeedSettings::default()).await
 }
 
-pub async fn seed_with(database_url: &str, settings: &SeedSettings) -> anyhow::Result<Report> {
-    let lock = Lock::acquire(database_url).await?;
+pub async fn seed_with(database_url: &str, settings: &SeedSettings) -> anyhow::Result<MigrationReport> {
+    let lock = MigrationLock::acquire(database_url).await?;
     let connection = connect(database_url).await?;
     let seeded = write(&connection, settings).await;
     let seeded = lock.end(connection, seeded).await?;
-    Ok(Report { seeded, ..Report::default() })
+    Ok(MigrationReport { seeded, ..MigrationReport::default() })
 }
 
 async fn write(connection: &DatabaseConnection, settings: &SeedSettings) -> anyhow::Result<u64> {

@@ -1,4 +1,4 @@
--- The seeds' catalogue. A row that exists is left as it is: its price or limit may be an operator's.
+-- The seeds' catalogue. An existing row is not changed: its price or limit may be an operator's.
 
 -- @ plans
 INSERT INTO public.plans (id, name, display_name, price_monthly, price_yearly, is_active) VALUES

@@ -1,4 +1,4 @@
-//! Which steps stand in a database. Needs no right to change anything: the service's own login may ask.
+//! Which steps are applied in a database. Needs no right to change anything: the service's own login may run it.
 
 use crate::connection::connect;
 use crate::record;

@@ -1,20 +1,20 @@
 //! One step: its name and the SQL of both directions.
 //!
-//! A step is one transaction, or parts that a line `-- @ <kind>` opens (kinds: `PartKind`). Whatever stands before the first
-//! such line is a transaction of its own.
+//! A step is one transaction, or several parts, each opened by a line `-- @ <kind>` (kinds: `PartKind`). The text
+//! before the first such line is a transaction of its own.
 //!
-//! Promise: each part is done with its note in the record or not at all, so that a run killed half-way is finished by the
-//! next from the part where it stopped. In the transaction that makes a table it is closed: row-level security is on and the
-//! rights that Supabase gives by default are taken away, before anybody could use it.
+//! Promise: each part is applied with its row in the record or not at all, so the next run continues a killed one at
+//! the part where it stopped. A table is closed in the transaction that creates it: row-level security is enabled and
+//! the rights that Supabase grants by default are revoked before any session can use it.
 
 use anyhow::{Context, bail};
 
 use crate::connection::name_array;
-use crate::runner::Runner;
+use crate::runner::StepRunner;
 use crate::{objects, record};
 
 #[derive(Clone, Copy)]
-pub struct Step {
+pub struct MigrationStep {
     pub name: &'static str,
     pub up: &'static str,
     pub down: &'static str,
@@ -23,27 +23,28 @@ pub struct Step {
 /// How a part is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PartKind {
-    /// `-- @ transaction`: all statements in one transaction. For statements that lock one table that rows are in.
+    /// `-- @ transaction`: all statements in one transaction. For statements that lock one table that has rows.
     Transaction,
-    /// `-- @ concurrently`: one CREATE INDEX CONCURRENTLY, outside of a transaction. What a killed run left is dropped first.
+    /// `-- @ concurrently`: one CREATE INDEX CONCURRENTLY, outside a transaction. The rest of a killed run is dropped
+    /// first.
     Concurrently,
-    /// `-- @ batches`: one statement that changes some thousand rows, each time in a transaction of its own, until it
-    /// changes none. It must leave out what it has changed, and must not skip rows that are locked.
+    /// `-- @ batches`: one statement that changes some thousand rows, repeated in separate transactions until it
+    /// changes none. It must exclude rows that it has changed, and must not skip locked rows.
     Batches,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct StepPart {
     pub kind: PartKind,
     pub sql: &'static str,
 }
 
-impl Step {
+impl MigrationStep {
     pub fn tables(&self) -> Vec<&'static str> {
         tables(self.up)
     }
 
-    pub fn parts(&self) -> anyhow::Result<Vec<Part>> {
+    pub fn parts(&self) -> anyhow::Result<Vec<StepPart>> {
         let mut parts = Vec::new();
         let mut rest = self.up;
         let mut kind = PartKind::Transaction;
@@ -51,7 +52,7 @@ impl Step {
             let end = if rest.starts_with("-- @ ") { Some(0) } else { rest.find("\n-- @ ").map(|at| at + 1) };
             let (sql, next) = rest.split_at(end.unwrap_or(rest.len()));
             if has_statement(sql) {
-                parts.push(Part { kind, sql });
+                parts.push(StepPart { kind, sql });
             }
             let Some((marker, body)) = next.split_once('\n') else { break };
             kind = match marker.trim_start_matches("-- @ ").trim() {
@@ -65,8 +66,8 @@ impl Step {
         Ok(parts)
     }
 
-    /// Does what is not done yet.
-    pub async fn apply(&self, runner: &Runner, parts_done: usize) -> anyhow::Result<()> {
+    /// Applies the parts that are not done yet.
+    pub async fn apply(&self, runner: &StepRunner, parts_done: usize) -> anyhow::Result<()> {
         let parts = self.parts()?;
         for (position, part) in parts.iter().enumerate().skip(parts_done) {
             let note = record::note(self.name, position + 1, parts.len());
@@ -77,7 +78,8 @@ impl Step {
                 }
                 PartKind::Concurrently => {
                     let name = *index_names(part.sql).first().with_context(|| format!("{what} makes no index"))?;
-                    // The name is known to be ours before the index is there, so that the next run may drop half of one.
+                    // Recorded before the index exists, so that the next run knows it as ours and may drop an
+                    // incomplete one.
                     runner.transaction(&what, &[&record::note(self.name, position, usize::MAX)]).await?;
                     runner.index_concurrently(name, part.sql).await?;
                     runner.transaction(&what, &[&note]).await?;
@@ -92,7 +94,7 @@ impl Step {
     }
 
     /// Undoes it, in one transaction.
-    pub async fn undo(&self, runner: &Runner) -> anyhow::Result<()> {
+    pub async fn undo(&self, runner: &StepRunner) -> anyhow::Result<()> {
         let what = format!("the step {}", self.name);
         let keep = BEFORE_UNDO.iter().find(|(name, _)| *name == self.name).map_or("", |(_, sql)| *sql);
         runner.transaction(&what, &[keep, self.down, &record::strike(self.name)]).await?;
@@ -100,10 +102,10 @@ impl Step {
     }
 }
 
-/// What is kept of columns that an undone step drops, in its transaction: the books must balance without them as well.
-/// What cannot be kept refuses.
+/// What is kept of the columns that an undone step drops, in its transaction: the ledgers and counters must balance
+/// without them too. What cannot be kept raises an error.
 const BEFORE_UNDO: [(&str, &str); 2] = [
-    // What was carried into a counter has no events of its own. Without the column it gets one.
+    // Use carried into a counter has no events. Without the column it gets one.
     (
         "m20261121_000011_carry_counters_and_settle_holds",
         "INSERT INTO public.usage_events (user_id, feature_id, period, period_start, amount) \
@@ -122,7 +124,7 @@ pub fn tables(sql: &'static str) -> Vec<&'static str> {
     objects::created(sql, "CREATE TABLE public.", " (")
 }
 
-/// The indexes that a text makes by their own statements.
+/// The indexes that a text creates by their own statements.
 pub fn index_names(sql: &str) -> Vec<&str> {
     let mut names = objects::created(sql, "INDEX ", " ON ");
     names.extend(objects::created(sql, "INDEX CONCURRENTLY ", " ON "));
@@ -133,7 +135,7 @@ fn has_statement(sql: &str) -> bool {
     sql.lines().any(|line| !line.trim().is_empty() && !line.trim_start().starts_with("--"))
 }
 
-/// Closes tables and their partitions: rows are nobody's until policies and grants say whose.
+/// Closes tables and their partitions: no role sees rows until policies and grants are applied.
 pub fn close(tables: &[&str]) -> String {
     if tables.is_empty() {
         return String::new();
@@ -159,7 +161,7 @@ fn for_each(tables: &[&str], statement: &str) -> String {
     )
 }
 
-/// The tables and partitions of ours, of those named, on which row-level security is off.
+/// Those of the given tables, and their partitions, that have row-level security off.
 pub fn unprotected(tables: &[&str]) -> String {
     format!(
         "SELECT c.oid::regclass::text AS name FROM pg_catalog.pg_class c \
@@ -173,9 +175,9 @@ pub fn unprotected(tables: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Part, PartKind, Step, index_names};
+    use super::{MigrationStep, PartKind, StepPart, index_names};
 
-    const PARTED: Step = Step {
+    const PARTED: MigrationStep = MigrationStep {
         name: "m",
         up: "-- What it is for.\nCREATE TABLE public.a (x int);\n-- @ concurrently\nCREATE UNIQUE INDEX CONCURRENTLY idx_a_x ON public.a (x);\n\
              -- @ batches\n-- Old rows.\nUPDATE public.a SET x = 1 WHERE x = 0;\n",
@@ -186,11 +188,11 @@ mod tests {
     fn parts_are_read_by_their_lines() {
         let kinds: Vec<PartKind> = PARTED.parts().unwrap().iter().map(|part| part.kind).collect();
         assert_eq!(kinds, [PartKind::Transaction, PartKind::Concurrently, PartKind::Batches]);
-        let plain = Step { up: "CREATE TABLE public.a (x int);", ..PARTED };
-        assert_eq!(plain.parts().unwrap(), [Part { kind: PartKind::Transaction, sql: plain.up }]);
-        let wrong = Step { up: "-- @ swiftly\nSELECT 1;", ..PARTED };
+        let plain = MigrationStep { up: "CREATE TABLE public.a (x int);", ..PARTED };
+        assert_eq!(plain.parts().unwrap(), [StepPart { kind: PartKind::Transaction, sql: plain.up }]);
+        let wrong = MigrationStep { up: "-- @ swiftly\nSELECT 1;", ..PARTED };
         assert!(wrong.parts().unwrap_err().to_string().contains("swiftly"));
-        let comment = Step { up: "-- Only words.\n-- @ transaction\nSELECT 1;", ..PARTED };
+        let comment = MigrationStep { up: "-- Only words.\n-- @ transaction\nSELECT 1;", ..PARTED };
         assert_eq!(comment.parts().unwrap().len(), 1);
     }
 

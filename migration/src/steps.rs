@@ -1,13 +1,13 @@
-//! All steps, in their order. A step that was released is never edited: what comes later is a new one.
+//! All steps, in their order. A released step is never edited: a later change is a new step.
 //!
-//! Rules for a new step, held by `coverage.rs` and by squawk in `tests/schema/steps_lint.rs`:
-//! - A transaction changes one table that rows are in, and nothing in it reads or rewrites the rows of that table.
-//!   Open the next by a line `-- @ transaction`. Tables that the step makes may be together in one.
-//! - An index on a table that rows are in: a part `-- @ concurrently`.
+//! Rules for a new step, checked by `coverage.rs` and by squawk in `tests/schema/steps_lint.rs`:
+//! - A transaction changes one table that has rows, and no statement in it reads or rewrites the rows of that table.
+//!   Open the next one by a line `-- @ transaction`. Tables that the step creates may be together in one.
+//! - An index on a table that has rows: a part `-- @ concurrently`.
 //! - A CHECK or foreign key on such a table: NOT VALID in one part, VALIDATE CONSTRAINT in the next.
 //! - Rows are changed in a part `-- @ batches`.
 
-use crate::step::Step;
+use crate::step::MigrationStep;
 use crate::{
     m20261120_000001_create_identity_and_catalogue, m20261120_000002_create_subscriptions_and_money,
     m20261120_000003_create_usage, m20261120_000004_create_keys_and_products, m20261120_000005_create_ai,
@@ -21,7 +21,7 @@ use crate::{
     m20261201_000026_books_outlive_the_person, m20261201_000027_heads_of_ledgers, m20261201_000029_answers_left_behind,
 };
 
-pub const STEPS: [Step; 26] = [
+pub const STEPS: [MigrationStep; 26] = [
     m20261120_000001_create_identity_and_catalogue::STEP,
     m20261120_000002_create_subscriptions_and_money::STEP,
     m20261120_000003_create_usage::STEP,

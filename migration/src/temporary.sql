@@ -1,6 +1,6 @@
--- Nobody needs temporary objects here, and they are what a caller could try to confuse functions with. Where the database is
--- ours, PUBLIC loses the right to make any; a role that needs it is given it by name. The last `down` gives it back if it was
--- taken here. Asked at each `up`, since a copy of a database has the rights of a new one.
+-- No role needs temporary objects here, and a caller could use them to mislead functions. If the database is ours,
+-- PUBLIC loses the right to create them; a role that needs it is granted it by name. The last `down` restores it if it
+-- was revoked here. Checked at each `up`, since a copy of a database has the rights of a new one.
 DO $rights$
 BEGIN
     IF pg_catalog.pg_has_role(current_user, (SELECT d.datdba FROM pg_catalog.pg_database d WHERE d.datname = current_database()), 'USAGE')

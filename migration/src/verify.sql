@@ -1,4 +1,4 @@
--- Checks in SQL. Every query answers (severity, finding, subject, detail); {tables} includes product_base_migrations.
+-- Checks in SQL. Every query returns (severity, finding, subject, detail); {tables} includes product_base_migrations.
 
 -- @ row-level security on every table and partition
 SELECT 'error' AS severity, 'RLS_DISABLED' AS finding, c.oid::regclass::text AS subject, 'row-level security is off: run repair' AS detail
@@ -61,7 +61,7 @@ WHERE u.rolname IN ('app_user', 'app_service', 'readonly_user', 'anon', 'authent
   AND NOT (u.rolname = 'app_user' AND g.rolname IN ('authenticated', 'app_service'))
 
 -- @ who may become the service
--- The migrating logins of this cluster are members, and who made a role has been told to be by Postgres, without SET.
+-- The migrating logins of this cluster are members, and Postgres makes the creator of a role its member, without SET.
 SELECT 'error', 'EXCESS_MEMBERSHIP', u.rolname::text, 'is a member of ' || g.rolname || ' and may act as the service: run repair, or REVOKE ' || g.rolname || ' FROM ' || u.rolname
 FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid JOIN pg_catalog.pg_roles u ON u.oid = m.member
 WHERE g.rolname IN ('app_service', 'app_user') AND NOT (u.rolname = 'app_user' AND NOT m.admin_option)
@@ -88,7 +88,7 @@ SELECT 'error', 'MISSING_RIGHT', n.name || ' CONNECT database', 'cannot connect:
 FROM unnest(ARRAY['app_user', 'readonly_user']) AS n (name) JOIN pg_catalog.pg_roles r ON r.rolname = n.name WHERE NOT has_database_privilege(r.oid, current_database(), 'CONNECT')
 
 -- @ what new objects would be given
--- Supabase gives new objects to its roles; each step and each month closes its own.
+-- Supabase grants new objects to its roles; each step and each month closes its own.
 SELECT 'error', 'DEFAULT_RIGHT', coalesce(r.rolname::text, 'PUBLIC') || ' ' || x.privilege_type || ' on new objects of the kind ' || a.defaclobjtype::text, 'is given by default privileges of ' || pg_catalog.pg_get_userbyid(a.defaclrole) || ': run repair'
 FROM pg_catalog.pg_default_acl a CROSS JOIN LATERAL aclexplode(a.defaclacl) x LEFT JOIN pg_catalog.pg_roles r ON r.oid = x.grantee
 WHERE NOT {provider} AND a.defaclrole = (SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = 'public.users'::regclass)
@@ -185,7 +185,7 @@ WHERE (coalesce(t.amount, 0), coalesce(t.overage, 0), coalesce(t.events, 0)) IS 
 LIMIT 1000
 
 -- @ AI calls and their sums
--- Logs may come late for a day after an hour was summed; none goes before its month is dropped.
+-- Logs may be written up to a day after their hour was summed; none is deleted before its month is dropped.
 SELECT 'error', 'AI_TOTAL_MISMATCH', coalesce(t.provider, l.provider) || ':' || coalesce(t.model, l.model),
     'the hour from ' || coalesce(t.bucket, l.bucket) || ' was summed with ' || coalesce(t.requests, 0) || ' calls for ' || coalesce(t.cost_nano_usd, 0)
         || ' nano-dollars; its logs are ' || coalesce(l.requests, 0) || ' for ' || coalesce(l.cost_nano_usd, 0)
@@ -202,7 +202,7 @@ WHERE (l.bucket IS NOT NULL OR to_regclass('public.ai_usage_logs_' || to_char(t.
 LIMIT 1000
 
 -- @ windows of keys and the calls of their month
--- A call counts in the month in which it began, and is written down minutes later. What was called before this check came is left out.
+-- A call counts in the month in which it began, and is logged minutes later. Calls before this check are excluded.
 SELECT 'error', 'KEY_WINDOW_MISMATCH', l.lineage_id::text, 'the month from ' || l.month || ' of the key says ' || coalesce(n.cost_nano_usd, 0)
     || ' nano-dollars; the calls of that month cost ' || l.cost_nano_usd
 FROM (

@@ -1,5 +1,5 @@
-//! The life of an account: an id is given once, and what belonged to a deleted account acts on no other. An address brings
-//! one starting balance and one quota, however often its account is deleted.
+//! Account lifetimes: an id is assigned once, and the credentials of a deleted account have no effect on another
+//! account. An address gets one starting balance and one quota, however often its account is deleted.
 
 use harness::{Answer, TestApp, TestUser};
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ async fn balance(app: &TestApp, user: &TestUser) -> Value {
     app.get("/api/users/me").bearer(user).send().await.expect_status(200).at("/token_balance").clone()
 }
 
-/// Every way by which an attacker could use what is left of an account.
+/// Every request by which an attacker could use the remains of an account is refused.
 async fn expect_powerless(app: &TestApp, old: &TestUser, victim: &TestUser) {
     for request in [
         app.get("/api/users/me"),
@@ -68,7 +68,7 @@ async fn an_address_brings_one_bonus_and_one_quota() {
     app.database().sql(LIMITED).await;
     let mut user = app.signup(ADDRESS).await;
     assert_eq!(balance(&app, &user).await, json!(100));
-    // 3 and 3 and 3 of 10, by as many accounts; the fourth has one left.
+    // Three accounts use 3 of 10 each; the fourth has one left.
     for amount in [3, 3, 3] {
         consume(&app, &user, amount).await.expect_status(200);
         delete(&app, &user).await;
@@ -99,7 +99,7 @@ async fn what_is_held_when_an_account_goes_counts_for_the_next() {
     consume(&app, &user, 3).await.expect_status(200);
 }
 
-/// A plan change in between moves the kind of the period: the use is carried through it.
+/// A plan change in between changes the kind of the period; the use is carried over.
 #[tokio::test]
 async fn another_period_brings_no_second_quota_either() {
     let app = TestApp::start().await;
@@ -115,7 +115,8 @@ async fn another_period_brings_no_second_quota_either() {
     consume(&app, &user, 2).await.expect_status(200);
 }
 
-/// An account of an earlier release that got the id of a deleted one keeps it; tokens from before its life are refused.
+/// An account of an earlier release that got the id of a deleted one keeps it; tokens issued before it was created are
+/// refused.
 #[tokio::test]
 async fn a_token_that_is_older_than_the_account_does_not_act_for_it() {
     let app = TestApp::start().await;
@@ -127,7 +128,7 @@ async fn a_token_that_is_older_than_the_account_does_not_act_for_it() {
     app.database().sql(&began(600)).await;
     let other_process = TestApp::over(app.database().clone(), |_| {}).await;
     other_process.get("/api/users/me").bearer(&ada).send().await.expect_problem(401, "unauthorized");
-    // Clocks may differ by half a minute.
+    // Clock differences of up to half a minute are tolerated.
     app.database().sql(&began(20)).await;
     let third_process = TestApp::over(app.database().clone(), |_| {}).await;
     third_process.get("/api/users/me").bearer(&ada).send().await.expect_status(200);

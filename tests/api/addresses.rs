@@ -1,4 +1,4 @@
-//! Addresses and passwords as they are entered: one spelling is one account, and look-alikes are refused.
+//! Normalization of addresses and passwords: all spellings of an address are one account, and look-alikes are refused.
 
 use adapters::secrets::passwords::Argon2Passwords;
 use harness::{Answer, PASSWORD, TestApp};
@@ -60,11 +60,11 @@ async fn a_password_is_the_same_in_every_spelling_of_it() {
         log_in(&app, "ada@example.com", password).await.expect_status(200);
     }
     log_in(&app, "ada@example.com", "mot de passe a moi").await.expect_problem(401, "wrong_credentials");
-    // Six characters in the spelling that is hashed.
+    // Six characters in the normalized form that is hashed.
     expect_field(sign_up(&app, "bob@example.com", &"e\u{301}".repeat(6)).await, "password");
 }
 
-/// Accounts of earlier releases: the address and the password were kept as they were entered.
+/// Accounts of earlier releases: address and password were stored as entered.
 #[tokio::test]
 async fn an_account_of_an_earlier_release_logs_in_and_its_hash_is_brought_up_to_date() {
     let app = TestApp::start().await;

@@ -1,7 +1,7 @@
-//! Administrators: no right follows from an address that nobody proved.
+//! Administrators: an unproven address gives no rights.
 
 use app::operators::{AdminCommand, administer};
-use app::settings::shape::{Secret, Settings};
+use app::settings::shape::{SecretText, Settings};
 use futures_util::future::join_all;
 use harness::TestApp;
 
@@ -13,7 +13,7 @@ const OPERATORS: &str = "the password of the operator";
 
 fn named(settings: &mut Settings) {
     NAMED.clone_into(&mut settings.admin.email);
-    settings.admin.password = Secret::new(OPERATORS);
+    settings.admin.password = SecretText::new(OPERATORS);
 }
 
 async fn role_of(app: &TestApp, email: &str) -> Option<String> {
@@ -23,7 +23,7 @@ async fn role_of(app: &TestApp, email: &str) -> Option<String> {
 
 async fn run(app: &TestApp, command: AdminCommand) -> anyhow::Result<Vec<String>> {
     let mut settings = harness::test_settings();
-    settings.database.url = Secret::new(app.database().service_url());
+    settings.database.url = SecretText::new(app.database().service_url());
     administer(&settings, command, Some("grace")).await
 }
 
@@ -54,7 +54,7 @@ async fn with_an_administrator_no_start_makes_another() {
     let app = TestApp::over(database, named).await;
     app.get("/api/admin/users").bearer(&user).send().await.expect_problem(403, "forbidden");
     log_in(&app, NAMED, harness::PASSWORD).await.expect_status(200);
-    // One who is administrator no more by another's will stays none.
+    // A later start with another configured address makes no further administrator.
     let database = app.database().clone();
     app.stop().await;
     let app = TestApp::over(database, |settings| "late@example.com".clone_into(&mut settings.admin.email)).await;

@@ -1,4 +1,4 @@
-//! AI usage: what calls used and cost, summed as an independent sum over the same rows says.
+//! AI usage: the sums of use and cost equal those of an independent computation over the same rows.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{NOBODY, expect_field, now, time_at};
 
-/// A call as it stands in the record.
+/// A row of the call log.
 struct Call {
     provider: &'static str,
     model: &'static str,
@@ -20,7 +20,7 @@ struct Call {
     at: DateTime<Utc>,
 }
 
-/// Calls of two months: each provider and source, with costs that floats would round.
+/// Calls of two months: each provider and source, with costs that floating point would round.
 fn calls(second_month: DateTime<Utc>) -> Vec<Call> {
     let providers = ["openai", "claude", "gemini"];
     let sources = ["provider", "estimated", "partial", "sandbox"];
@@ -53,7 +53,7 @@ async fn write(app: &TestApp, user: &TestUser, calls: &[Call]) {
     }
 }
 
-/// The sums of some calls, as the wire tells them.
+/// The sums of these calls in the response format.
 fn told<'a>(calls: impl Iterator<Item = &'a Call>) -> Value {
     let (mut requests, mut tokens, mut cost) = (0, [0; 3], Decimal::ZERO);
     for call in calls {
@@ -66,13 +66,13 @@ fn told<'a>(calls: impl Iterator<Item = &'a Call>) -> Value {
         "tokens": { "input": input, "output": output, "cached": cached, "total": input + output } })
 }
 
-/// The same, by what `of` says of each.
+/// The sums by the value of `of` for each call.
 fn divided(calls: &[Call], of: impl Fn(&Call) -> String) -> BTreeMap<String, Value> {
     let names: Vec<String> = calls.iter().map(&of).collect();
     names.iter().map(|name| (name.clone(), told(calls.iter().filter(|call| of(call) == *name)))).collect()
 }
 
-/// The rows of a list of the answer, by their names.
+/// The rows of a list in the response, by their names.
 fn named(answer: &Answer, list: &str, fields: &[&str]) -> BTreeMap<String, Value> {
     let rows = answer.at(list).as_array().unwrap();
     let row = |row: &Value| {

@@ -1,4 +1,4 @@
-//! API keys: their life from the one answer that shows them to their end.
+//! The life of API keys, from the only response that shows them to their end.
 
 use std::time::{Duration, Instant};
 

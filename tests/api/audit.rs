@@ -1,4 +1,4 @@
-//! Audit: what was changed, by whom and why.
+//! The audit trail: each change with its actor and reason.
 
 use harness::{Answer, TestApp, TestUser};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ async fn trail(app: &TestApp, admin: &TestUser, query: &str) -> Answer {
     app.get(&format!("/api/admin/audit?{query}")).bearer(admin).send().await.expect_status(200)
 }
 
-/// The newest entry, without what differs from run to run.
+/// The newest entry, without the values that differ from run to run.
 async fn newest(app: &TestApp, admin: &TestUser, query: &str) -> Value {
     let answer = trail(app, admin, query).await;
     time_at(&answer, "/data/0/created_at");

@@ -1,4 +1,4 @@
-//! Bodies: bounds over all of them together, and each dialect's own size.
+//! Bodies: a limit on all of them together, and a size limit for each dialect.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::dialects::asking::{ALL, Dialect, started};
 
-/// A call of a model of whose body so many bytes arrive and the rest does not.
+/// A model call whose body stays incomplete after this many bytes.
 async fn unfinished(app: &TestApp, who: &TestUser, sent: usize) -> TcpStream {
     let mut connection = TcpStream::connect(app.address()).await.unwrap();
     let head = format!(
@@ -18,7 +18,7 @@ async fn unfinished(app: &TestApp, who: &TestUser, sent: usize) -> TcpStream {
         who.access_token
     );
     connection.write_all(head.as_bytes()).await.unwrap();
-    // A refused one is closed in the middle, which is as good.
+    // A refused request may be closed during this write, which is fine for the test.
     connection.write_all(&vec![b' '; sent]).await.ok();
     connection
 }
@@ -46,7 +46,7 @@ async fn all_bodies_together_are_bounded_and_the_bound_is_free_again() {
     let large = || json!({ "model": "claude-sonnet-5", "max_tokens": 9, "x": "x".repeat(700_000) });
     let refused = app.post("/v1/messages").bearer(&bob).json(large()).send().await.expect_status(503);
     assert!(refused.header("retry-after").is_some(), "{refused}");
-    // One caller has not all of it, so small bodies of others still fit.
+    // A single caller cannot use the whole limit, so small bodies of other callers still fit.
     let small = app.post("/api/usage").bearer(&bob).json(json!({ "feature_id": "ai_requests" }));
     small.send().await.expect_problem(403, "feature_not_in_plan");
     drop(held);

@@ -1,4 +1,4 @@
-//! Conversations: opened, listed, read, renamed, ended, deleted, and what was said in them.
+//! Conversations: opened, listed, read, renamed, ended and deleted, with their messages.
 
 use harness::{Answer, TestApp, TestUser};
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ async fn get(app: &TestApp, owner: &TestUser, path: &str) -> Answer {
     app.get(path).bearer(owner).send().await.expect_status(200)
 }
 
-/// A question and its answer, as a call writes them.
+/// A question and its answer, as a call stores them.
 async fn said(app: &TestApp, session: &Answer, at: &str, text: &str) {
     let id = session.text_at("/id");
     app.database()

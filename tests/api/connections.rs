@@ -1,4 +1,4 @@
-//! Connections: every wait for a client has its bound, and there are only so many of them.
+//! Connections: every wait for a client has a time limit, and the number of connections is limited.
 
 use std::time::{Duration, Instant};
 
@@ -7,12 +7,12 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-/// Longer than any bound of these tests, and shorter than what would be none.
+/// Longer than every time limit of these tests, and short enough to detect a missing one.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 const GET: &str = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// With bounds of a second for what a test waits for.
+/// With time limits of a second or two.
 async fn impatient() -> TestApp {
     TestApp::with(|settings| {
         settings.server.head_timeout_seconds = 1;
@@ -28,7 +28,7 @@ async fn open(app: &TestApp, text: &str) -> TcpStream {
     connection
 }
 
-/// What comes until the connection ends, and when it does.
+/// The bytes until the connection ends, and the time that took.
 async fn until_the_end(connection: &mut TcpStream, within: Duration) -> (String, Duration) {
     let (since, mut all) = (Instant::now(), Vec::new());
     let read = tokio::time::timeout(within, connection.read_to_end(&mut all)).await;
@@ -93,7 +93,7 @@ async fn an_idle_connection_ends_and_one_at_work_does_not() {
     let mut connection = open(&app, GET).await;
     let (text, took) = until_the_end(&mut connection, PATIENCE).await;
     assert!(text.starts_with("HTTP/1.1 200 ") && took > Duration::from_millis(1_500), "{took:?}: {text}");
-    // Requests that come in time keep it.
+    // Requests that arrive in time keep it open.
     let mut connection = TcpStream::connect(app.address()).await.unwrap();
     for _ in 0..5 {
         connection.write_all(GET.as_bytes()).await.unwrap();
@@ -110,7 +110,7 @@ async fn who_reads_nothing_of_an_answer_is_cut_off() {
     socket.set_recv_buffer_size(4_096).unwrap();
     let mut connection = socket.connect(app.address()).await.unwrap();
     let get = "GET /api/openapi.json HTTP/1.1\r\nHost: a\r\n\r\n";
-    // More than the buffers of both sides take.
+    // More than the buffers of both sides hold.
     connection.write_all(get.repeat(200).as_bytes()).await.ok();
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     let mut all = Vec::new();
@@ -126,7 +126,7 @@ async fn a_new_connection_takes_the_place_of_one_that_waits() {
     for at in 0..200 {
         waiting.push(open(&app, ["", "G", GET][at % 3]).await);
     }
-    // Not the harness's client: it would use a connection that it has.
+    // Without the harness's client, which would reuse a connection.
     for _ in 0..20 {
         let mut connection = open(&app, &GET.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")).await;
         let (text, took) = until_the_end(&mut connection, PATIENCE).await;
@@ -157,7 +157,7 @@ async fn connections_with_a_request_are_not_ended_and_beyond_them_is_a_503() {
     let mut at_work = Vec::new();
     for _ in 0..10 {
         at_work.push(open(&app, &head).await);
-        // It is at work once its head is read.
+        // It is active once its head is read.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let mut refused = open(&app, GET).await;

@@ -1,5 +1,5 @@
-//! Coverage: every operation that the service describes has its 401, 403, 404 and 405, and the document is the one in
-//! `docs/`. Whoever adds a route gets these tests with it.
+//! Coverage: every documented operation has its 401, 403, 404 and 405, and the served document equals the one in
+//! `docs/`. A new route gets these tests automatically.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::NOBODY;
 
-/// What an operation need not do, and why: (test, operation id, reason). This list may only shrink.
+/// Exceptions and their reasons: (test, operation id, reason). This list may only shrink.
 const EXCEPTIONS: [(&str, &str, &str); 0] = [];
 
 /// Routes that the document leaves out on purpose. This list may only shrink.
@@ -57,7 +57,7 @@ fn read_operation(path: &str, method: &str, operation: &Value) -> Operation {
     }
 }
 
-/// A body that each operation takes.
+/// A valid body for each operation.
 pub fn body_of(operation: &str) -> Value {
     let named = |id: &str| json!({ "id": id, "name": "x", "display_name": "x" });
     match operation {
@@ -93,7 +93,7 @@ pub fn body_of(operation: &str) -> Value {
     }
 }
 
-/// What there is, and what there is not, for each parameter of a path.
+/// A value for each path parameter; most of them exist.
 pub fn known(parameter: &str, user: &TestUser) -> String {
     match parameter {
         "plan_id" => "gold".to_owned(),
@@ -114,7 +114,7 @@ fn unknown(parameter: &str) -> &'static str {
 }
 
 impl Operation {
-    /// The request, with each parameter of the path as `value` says.
+    /// The request, with `value` for each path parameter.
     pub fn request(&self, app: &TestApp, value: impl Fn(&str) -> String) -> Request {
         let mut path = self.path.clone();
         for parameter in &self.parameters {
@@ -124,12 +124,12 @@ impl Operation {
         if self.has_body { request.json(body_of(&self.id)) } else { request }
     }
 
-    /// Whether its refusals are in the words of a provider, held by `dialects` in their own shape.
+    /// Whether its errors have a provider's format, which the tests in `dialects` check.
     pub fn is_dialect(&self) -> bool {
         self.tag == "dialects"
     }
 
-    /// Whether the answer is the refusal with this status and, in our own words, this code.
+    /// Whether the response is an error with this status and, in our own format, this code.
     fn refuses(&self, answer: &Answer, status: u16, code: &str) -> bool {
         let is_told = if self.is_dialect() { answer.body["error"].is_object() } else { answer.body["code"] == code };
         answer.status == status && is_told
@@ -140,7 +140,7 @@ impl Operation {
     }
 }
 
-/// Gathers what went wrong, so that one run shows all of it, and holds the exceptions to being needed.
+/// Collects all failures, so that one run shows them all, and fails for exceptions that are not needed any more.
 struct Findings {
     test: &'static str,
     wrong: Vec<String>,
@@ -200,7 +200,7 @@ async fn every_operation_for_operators_refuses_an_ordinary_user() {
     assert!(operations.iter().any(Operation::is_for_operators));
     for operation in operations.iter().filter(|operation| operation.is_for_operators()) {
         findings.hold(operation, operation.has_security, &"it asks for no credentials");
-        // There or not: 403 comes first, so that nobody learns what there is.
+        // Existing or not, the response is 403, so that it does not reveal what exists.
         let there = operation.request(&app, |parameter| known(parameter, &ada)).bearer(&ada).send().await;
         let not_there = operation.request(&app, |parameter| unknown(parameter).to_owned()).bearer(&ada).send().await;
         for answer in [there, not_there] {
@@ -236,7 +236,7 @@ async fn every_path_names_its_methods_to_who_uses_another() {
     let app = TestApp::start().await;
     let document = document(&app).await;
     let operations = operations(&document);
-    // After a colon a GET asks for a model that is called so: what these paths take is told by `dialects`.
+    // After a colon, GET treats the rest as part of a model name; `dialects` tests the methods of these paths.
     let paths = document["paths"].as_object().unwrap().keys().filter(|path| !path.ends_with(":{verb}"));
     for path in paths {
         let here = || operations.iter().filter(|operation| operation.path == *path);
@@ -288,7 +288,7 @@ async fn every_route_is_documented() {
     let document = document(&app).await;
     let routes = fs::read_to_string(of_the_project("crates/app/src/http/routes.rs")).unwrap();
     let paths = routes.split("resource(\"").skip(1).filter_map(|rest| rest.split('"').next());
-    // The name of a model may hold slashes, which the document does not say in its paths.
+    // A model name may contain slashes, which the document's paths do not express.
     let paths: Vec<String> = paths.map(|path| path.replace(":.+}", "}")).collect();
     assert!(paths.len() > 20, "the routes are where they were: {paths:?}");
     for path in &paths {

@@ -1,4 +1,4 @@
-//! What was acknowledged survives a crash, whatever level of commit the database or the login was given.
+//! Acknowledged writes survive a crash, whatever `synchronous_commit` level the database or the login has.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use harness::sqlx::{self, AssertSqlSafe, Connection as _, PgConnection};
 use harness::{TestApp, TestDatabase, TestUser};
 use serde_json::json;
 
-/// Notes, for each statement on a table of the books, the level of commit of its transaction.
+/// Records, for each statement on a metering table, the `synchronous_commit` level of its transaction.
 const NOTES: &str = "
 CREATE TABLE public.noted (relation text, level text);
 CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$ BEGIN
@@ -22,7 +22,7 @@ END $$;";
 async fn database_at(level: &str) -> Arc<TestDatabase> {
     let database = Arc::new(TestDatabase::new().await);
     database.sql(&format!("ALTER DATABASE {} SET synchronous_commit = {level}", database.name())).await;
-    // The owner's own connections were opened before; what they wrote is not looked at.
+    // The owner's connections were opened earlier; their writes are not examined.
     database.sql(NOTES).await;
     database
 }
@@ -38,7 +38,7 @@ async fn in_sql(database: &TestDatabase, user: &TestUser, session_level: &str) {
     sqlx::raw_sql(AssertSqlSafe(call)).execute(&mut connection).await.unwrap();
 }
 
-/// Everything that counts, holds, settles or pays.
+/// Makes every kind of request that counts, reserves, settles or pays.
 async fn spend_by_every_way(app: &TestApp) -> TestUser {
     let (user, admin) = (app.signup("ann@example.com").await, app.admin().await);
     let post = async |path: &str, body: serde_json::Value, status: u16| {
@@ -91,12 +91,12 @@ async fn a_level_that_waits_for_the_disk_is_left_as_the_operator_chose_it() {
     }
 }
 
-/// Through the pool as well: behind a transaction pooler nothing is counted on connections of its own.
+/// Also through the pool: behind a transaction pooler the metering has no pinned connections.
 #[tokio::test]
 async fn the_pool_raises_it_too() {
     let database = database_at("off").await;
     let app = TestApp::over(Arc::clone(&database), |settings| {
-        settings.database.pooler = app::settings::shape::Pooler::Transaction;
+        settings.database.pooler = app::settings::shape::PoolerKind::Transaction;
     })
     .await;
     let user = app.signup("ann@example.com").await;

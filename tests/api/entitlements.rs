@@ -1,4 +1,4 @@
-//! Entitlements: the answer to "may this be used now", for oneself and for others.
+//! Entitlements: checks whether a feature may be used now, for the caller and for others.
 
 use chrono::{DateTime, Utc};
 use harness::{Answer, TestApp, TestUser};
@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 
 use crate::{NOBODY, expect_field, find, time_at, without_request_id};
 
-/// As the database has it at this moment: these tests change counters behind the service's back.
+/// A strongly consistent check: these tests change counters directly in the database.
 async fn check(app: &TestApp, user: &TestUser, feature: &str) -> Answer {
     app.get(&format!("/api/users/me/features/{feature}?consistency=strong")).bearer(user).send().await
 }
 
-/// Asks for an amount of AI requests.
+/// Checks an amount of AI requests.
 async fn check_amount(app: &TestApp, user: &TestUser, amount: i64) -> Answer {
     let body = json!({ "feature_id": "ai_requests", "amount": amount, "consistency": "strong" });
     app.post("/api/entitlements/check").bearer(user).json(body).send().await.expect_status(200)
@@ -24,7 +24,7 @@ async fn on_plan(app: &TestApp, plan: &str) -> TestUser {
     user
 }
 
-/// What the plan gold grants of AI requests.
+/// Sets the terms of AI requests in the plan `gold`.
 async fn grant_gold(app: &TestApp, body: Value) {
     let admin = app.admin().await;
     let put = app.put("/api/plans/gold/features/ai_requests").bearer(&admin).json(body);
@@ -139,7 +139,7 @@ async fn use_and_holds_stand_against_the_limit() {
     for field in ["current", "remaining", "limit", "reserved", "reason", "resets_at", "allowed", "source"] {
         assert_eq!(listed[field], full.body[field], "{field}");
     }
-    // Last month's use is last month's.
+    // Last month's use does not count now.
     app.database().sql("UPDATE usage_counters SET period_start = period_start - interval '1 month'").await;
     assert_eq!(check(&app, &ada, "ai_requests").await.at("/remaining"), 1000);
 }
@@ -183,7 +183,7 @@ async fn beyond_the_limit_tokens_pay_where_the_plan_says_so() {
     assert_eq!((affordable.at("/allowed"), affordable.at("/remaining")), (&json!(true), &json!(2)), "2 + 100 tokens");
     let too_much = check_amount(&app, &ada, 103).await;
     assert_eq!((too_much.at("/allowed"), too_much.text_at("/reason")), (&json!(false), "insufficient_tokens"));
-    // Held tokens are not there to be spent, and use that was paid for is not counted against the limit.
+    // Reserved tokens are not available, and paid use does not count against the limit.
     app.database().sql(&format!("UPDATE users SET token_reserved = 95 WHERE id = '{}'", ada.id)).await;
     count(&app, &ada, 12, 0, 3).await;
     assert_eq!(check_amount(&app, &ada, 6).await.at("/allowed"), true, "1 + 5 tokens");

@@ -127,7 +127,7 @@ async fn an_unfit_feature_names_its_field() {
         ("description", json!("a\u{0}b")),
         ("kind", json!("magic")),
         ("unit", json!("")),
-        // As the column is: varchar(30).
+        // The limit of the column: varchar(30).
         ("unit", json!("u".repeat(31))),
         ("is_active", json!(1)),
         ("price", json!("1")),

@@ -1,4 +1,4 @@
-//! Heads: what is decided by the head of a request alone: the host, HEAD, the expectation, credentials.
+//! Decisions from the head of a request alone: the host, HEAD, `Expect`, credentials.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Sends bytes and reads what comes until the connection ends or nothing comes for a moment.
+/// Sends bytes and reads until the connection ends or is silent for a moment.
 async fn exchange(app: &TestApp, bytes: &[u8]) -> String {
     let mut connection = TcpStream::connect(app.address()).await.unwrap();
     connection.write_all(bytes).await.unwrap();
@@ -134,11 +134,11 @@ async fn failures_of_an_address_refuse_nobody_whose_credential_is_good() {
     for _ in 0..5 {
         with("nonsense").await.expect_problem(429, "too_many_attempts");
         with(&ada.access_token).await.expect_status(200);
-        // One that this process has not seen before.
+        // A credential that this process has not seen before.
         with(&bob.access_token).await.expect_status(200);
         with(&key).await.expect_status(200);
     }
-    // Keys that have our form and that nobody has are looked up three times, and then no more.
+    // Unknown keys in our format are looked up three times, then refused without a lookup.
     let mut gone = Vec::new();
     for _ in 0..4 {
         gone.push(key_of(&app, &bob).await);

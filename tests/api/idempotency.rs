@@ -1,4 +1,4 @@
-//! Idempotency: what is asked for twice under one key is done once, and answered twice with the same bytes.
+//! Idempotency: a request that is sent twice with one idempotency key is executed once, and gets the same bytes twice.
 
 use futures_util::future::join_all;
 use harness::{Answer, TestApp, TestUser};
@@ -29,7 +29,7 @@ async fn a_repeat_is_answered_with_the_same_bytes() {
     assert_eq!(count(&app, "api_keys").await, 1);
     let stored: String = app.database().query_scalar("SELECT row_to_json(a)::text FROM idempotent_answers AS a").await;
     assert!(!stored.contains(first.text_at("/key")) && !stored.contains("\"k1\""), "the answer lies sealed: {stored}");
-    // Another process gives the same answer, since the answer lies in the database.
+    // Another process returns the same response, because it is stored in the database.
     let other = TestApp::over(app.database().clone(), |_| {}).await;
     let elsewhere = make_key(&other, &ada, "k1", body).await.expect_status(201);
     assert_eq!(elsewhere.text, first.text);

@@ -1,4 +1,4 @@
-//! Stored answers: what was answered to one credential is given only to those who could have had it.
+//! Stored responses: a response is replayed only to credentials that could have received it themselves.
 
 use harness::{Answer, Bearer, TestApp, TestUser};
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ async fn a_weak_key_gets_no_secret_of_a_strong_one() {
     let path = format!("/api/keys/{}/rotate", strong.text_at("/id"));
     let successor = app.post(&path).bearer(strong.text_at("/key")).json(json!({})).send().await.expect_status(201);
     assert_eq!(send(&app, "/api/keys", successor.text_at("/key"), &body).await.text, by_strong.text);
-    // One that may not even grant what the answer holds is told that first.
+    // A key that may not grant these permissions gets that error first.
     let body = json!({ "name": "n", "permissions": ["users:read"] });
     let weak = key(&app, &ada, manager(json!({}))).await;
     let path = "/api/keys";
@@ -58,7 +58,7 @@ async fn a_rotation_is_given_again_to_the_same_key_only_or_to_a_stronger_one() {
     let path = format!("/api/keys/{}/rotate", one.text_at("/id"));
     let body = json!({ "overlap_seconds": 600 });
     let first = send(&app, &path, one.text_at("/key"), &body).await.expect_status(201);
-    // It has only its overlap left, and it is its own answer.
+    // The rotated key is in its overlap, and the response is its own.
     assert_eq!(send(&app, &path, one.text_at("/key"), &body).await.text, first.text);
     assert_eq!(send(&app, &path, &ada, &body).await.text, first.text);
     assert_eq!(send(&app, &path, other.text_at("/key"), &body).await.text, first.text, "it could have rotated it");
@@ -67,8 +67,8 @@ async fn a_rotation_is_given_again_to_the_same_key_only_or_to_a_stronger_one() {
     send(&app, &path, other.text_at("/key"), &body).await.expect_problem(403, "idempotency_key_forbidden");
 }
 
-/// Each route that takes an `Idempotency-Key`: a key of the same user without the permission of the route, and one that has
-/// it and less else, get nothing of what was stored.
+/// Each route that takes an `Idempotency-Key`: a key of the same user without the route's permission, and one with that
+/// permission but fewer others, get nothing of a stored response.
 #[tokio::test]
 async fn no_route_gives_a_stored_answer_to_who_may_less() {
     let app = TestApp::start().await;
@@ -110,7 +110,7 @@ async fn no_route_gives_a_stored_answer_to_who_may_less() {
             let code = second.body["code"].as_str().unwrap_or_default().to_owned();
             assert!(["idempotency_key_forbidden", "forbidden"].contains(&code.as_str()), "{path}: {second}");
         } else {
-            // The row is the answer, and whoever has the permission may read it by other routes too.
+            // The response is the row, which a caller with the permission may read through other routes too.
             assert_eq!(second.header("idempotency-replayed"), Some("true"), "{path}: {second}");
         }
         let again = send(&app, path, &admin, &body).await;

@@ -1,6 +1,6 @@
 //! Identity: sign-up, log-in, sessions and tokens of the built-in accounts.
 
-use app::settings::shape::Secret;
+use app::settings::shape::SecretText;
 use futures_util::future::join_all;
 use harness::{Answer, TestApp};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -28,10 +28,10 @@ async fn log_out(app: &TestApp, token: &str) -> Answer {
 }
 
 async fn app_with_known_key() -> TestApp {
-    TestApp::with(|settings| settings.auth.signing_key = Secret::new(SIGNING_KEY)).await
+    TestApp::with(|settings| settings.auth.signing_key = SecretText::new(SIGNING_KEY)).await
 }
 
-/// The claims of a good token.
+/// The claims of a valid token.
 fn claims(subject: &str) -> Value {
     let issued_at = now().timestamp();
     json!({ "sub": subject, "role": "authenticated", "aud": "authenticated", "iss": "product-base",
@@ -261,8 +261,8 @@ async fn another_scheme_is_a_credential_that_nobody_accepts() {
 async fn two_processes_honour_each_others_tokens_and_administrator() {
     let one = TestApp::start().await;
     let other = TestApp::over(one.database().clone(), |settings| {
-        // The account is there: its password is its own.
-        settings.admin.password = Secret::new("another password of the administrator");
+        // The account exists already, and keeps its password.
+        settings.admin.password = SecretText::new("another password of the administrator");
     })
     .await;
     let ada = one.signup("ada@example.com").await;

@@ -1,4 +1,4 @@
-//! Keys that were made by keys: never more than their maker has left, and gone with it.
+//! Keys created with keys: never more than their parent has left, and revoked with it.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ async fn a_child_never_outlives_its_maker() {
         let grandchild = create(&app, child.text_at("/key"), managing(json!({}))).await.expect_status(201);
         assert!(time_at(&grandchild, "/expires_at") <= time_at(&child, "/expires_at"), "{grandchild}");
     }
-    // A rotated key has its overlap left and no more.
+    // A rotated key is valid for its overlap only.
     let lasting = create(&app, &ada, managing(json!({}))).await.expect_status(201);
     let successor = rotate(&app, lasting.text_at("/key"), &lasting, 60).await.expect_status(201);
     assert_eq!((successor.at("/lineage_id"), successor.at("/made_by")), (lasting.at("/id"), &Value::Null));
@@ -85,7 +85,7 @@ async fn a_limited_key_takes_over_no_key_beside_it() {
     change(&key, json!("5")).await.expect_problem(403, "forbidden");
     let successor = rotate(&app, by, &key, 60).await.expect_status(201);
     assert_eq!(successor.at("/limits/monthly_cost_usd"), "4");
-    // The limits are the lineage's: in the overlap both have them.
+    // The limits belong to the lineage: in the overlap both keys have them.
     change(&successor, json!("3")).await.expect_status(200);
     let read = app.get(&format!("/api/keys/{}", key.text_at("/id"))).bearer(&ada).send().await.expect_status(200);
     assert_eq!(read.at("/limits/monthly_cost_usd"), "3");
@@ -107,7 +107,7 @@ async fn a_maker_that_is_revoked_takes_its_children_with_it_on_every_process() {
     for key in family {
         assert!(works(&other, key).await);
     }
-    // The old key of a rotation alone: what the new one made goes on.
+    // Only the old key of a rotation is revoked: the keys that the new one created stay valid.
     revoke(&app, &ada, &first).await;
     for key in family {
         assert!(!works(&app, key).await, "{key}");
@@ -137,7 +137,7 @@ async fn no_key_is_made_by_one_that_is_being_revoked() {
             create(process, secret, managing(json!({})))
         }));
         let (made, ()) = tokio::join!(attempts, revoke(&app, &ada, &maker));
-        // The other process remembers the key for up to a second.
+        // The other process caches the key for up to a second.
         let late = create(&other, secret, managing(json!({}))).await;
         assert_eq!(late.status, 401, "{late}");
         for answer in made {

@@ -1,4 +1,4 @@
-//! Limits of API keys: told, changed, taken away, kept at a rotation; and who may give which.
+//! Limits of API keys: shown, changed, removed, kept at a rotation; and who may set them.
 
 use harness::{Answer, TestApp, TestUser};
 use serde_json::{Value, json};
@@ -131,7 +131,7 @@ async fn a_limited_key_cannot_free_itself() {
     create(&app, bearer, body).await.expect_status(201);
     change(&app, bearer, id, json!({ "name": "renamed" })).await.expect_status(200);
     change(&app, bearer, id, json!({ "limits": { "requests_per_minute": 1 } })).await.expect_status(200);
-    // What it knows of itself is the new limit at once.
+    // Its own limit, as cached, is the new one at once.
     change(&app, bearer, id, json!({ "limits": { "requests_per_minute": 10 } })).await.expect_problem(403, "forbidden");
     change(&app, &ada.access_token, id, json!({ "limits": null })).await.expect_status(200);
     change(&app, bearer, id, json!({ "limits": { "requests_per_minute": 99 } })).await.expect_status(200);
@@ -145,7 +145,7 @@ async fn other_limits_reach_every_process_within_a_second() {
     let body = json!({ "name": "k", "permissions": ["keys:manage"] });
     let key = create(&one, &ada.access_token, body).await.expect_status(201);
     let (bearer, id) = (key.text_at("/key"), key.text_at("/id"));
-    // The other process knows the key as one without limits.
+    // The other process has cached the key without limits.
     change(&other, bearer, id, json!({ "name": "a" })).await.expect_status(200);
     let told = json!({ "limits": { "requests_per_minute": 5 } });
     change(&one, &ada.access_token, id, told).await.expect_status(200);

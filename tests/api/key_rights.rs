@@ -1,4 +1,4 @@
-//! The rights of API keys: never more than their maker's, never anybody else's key.
+//! The rights of API keys: never more than their creator's, and never access to another user's key.
 
 use harness::{Answer, TestApp, TestUser};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ pub async fn create(app: &TestApp, maker: &(impl harness::Bearer + ?Sized), body
     app.post("/api/keys").bearer(maker).json(body).send().await
 }
 
-/// Gives a user so many usable keys.
+/// Gives a user this many usable keys.
 pub async fn fill(app: &TestApp, user: &TestUser, keys: u32) {
     let fill = format!(
         "INSERT INTO api_keys (user_id, key_hash, key_prefix, last_four, name) \

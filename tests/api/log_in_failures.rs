@@ -1,5 +1,5 @@
-//! Failed log-ins: by account and network they wait longer and longer, by account they have a bound, and no stranger locks the
-//! owner out.
+//! Failed log-ins: growing delays by account and network, a limit by account, and no lockout of the owner by other
+//! networks.
 
 use harness::{Answer, TestApp, TestUser};
 use serde_json::json;
@@ -9,7 +9,7 @@ const PASSWORD: &str = "correct horse battery";
 const WRONG: &str = "not the password";
 const HOME: &str = "192.0.2.1";
 
-/// Failures of one pair that cost nothing, and of an account in an hour.
+/// `free` failures of an account and network without a delay, and at most `per_hour` of an account.
 async fn app(free: u32, per_hour: u32) -> TestApp {
     TestApp::with(|settings| {
         settings.server.trusted_proxies = vec!["127.0.0.0/8".to_owned()];
@@ -47,7 +47,7 @@ async fn failures_of_one_network_wait_and_a_success_starts_anew() {
     for _ in 0..3 {
         log_in(&app, HOME, ADDRESS, WRONG).await.expect_problem(401, "wrong_credentials");
     }
-    // Right or wrong, whoever has to wait is not told which.
+    // The response does not depend on whether the password is right.
     for password in [WRONG, PASSWORD] {
         let refused = log_in(&app, HOME, ADDRESS, password).await.expect_problem(429, "too_many_attempts");
         assert_eq!(wait(&refused), 1, "{refused}");
@@ -66,7 +66,7 @@ async fn many_at_once_are_no_way_around() {
     assert!(answers.iter().all(|answer| [401, 429].contains(&answer.status)));
 }
 
-/// An unknown address is counted alike, so that nobody learns which there are.
+/// Unknown addresses are counted in the same way, so that the response does not reveal which exist.
 #[tokio::test]
 async fn an_unknown_account_is_refused_alike() {
     let app = app(2, 100).await;
@@ -90,7 +90,7 @@ async fn strangers_of_many_networks_lock_each_other_out_and_not_the_owner() {
         assert!((3_000..=3_600).contains(&wait(&refused)), "{refused}");
     }
     log_in(&app, HOME, ADDRESS, PASSWORD).await.expect_status(200);
-    // Another process begins with no failures, and knows the network from the sessions.
+    // Another process starts with no failures, and knows the network from the sessions.
     let refreshed = TestApp::over(app.database().clone(), |settings| {
         settings.server.trusted_proxies = vec!["127.0.0.0/8".to_owned()];
         settings.rate_limits.login_failures_per_account = 1;

@@ -1,4 +1,4 @@
-//! The API from outside: the real service over HTTP, a database for each test. One module a room.
+//! API tests from outside: the real service over HTTP, with a database for each test. One module for each room.
 
 #![allow(
     clippy::expect_used,
@@ -63,18 +63,18 @@ use harness::{Answer, TestApp};
 use ports::clock::Clock as _;
 use serde_json::Value;
 
-/// An id that nobody and nothing has.
+/// An id that does not exist.
 const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
 
-/// By when the service answers from memory with what was written in SQL: memory is at most a second old.
+/// The time until the service sees changes made in SQL: its cache is at most a second old.
 const HEARD_WITHIN: Duration = Duration::from_secs(2);
 
-/// What time it is, by the clock of the service under test.
+/// The current time, by the clock of the service under test.
 fn now() -> DateTime<Utc> {
     SystemClock.now()
 }
 
-/// A time some seconds from now, as it goes over the wire.
+/// A time this many seconds from now, as JSON has it.
 fn in_seconds(seconds: i64) -> String {
     (now() + chrono::TimeDelta::seconds(seconds)).to_rfc3339()
 }
@@ -85,14 +85,14 @@ fn time_at(answer: &Answer, pointer: &str) -> DateTime<Utc> {
     answer.text_at(pointer).parse().unwrap_or_else(|error| panic!("no time at {pointer} ({error}): {answer}"))
 }
 
-/// The element of a list whose field has this value.
+/// The list element whose field has this value.
 #[track_caller]
 fn find<'a>(list: &'a Value, field: &str, value: &str) -> &'a Value {
     let found = list.as_array().and_then(|items| items.iter().find(|item| item[field] == value));
     found.unwrap_or_else(|| panic!("nothing with {field} = {value} in {list:#}"))
 }
 
-/// A 422 that names this field.
+/// Expects a 422 that names this field.
 #[track_caller]
 fn expect_field(answer: Answer, field: &str) -> Answer {
     let answer = answer.expect_problem(422, "invalid");
@@ -101,7 +101,7 @@ fn expect_field(answer: Answer, field: &str) -> Answer {
     answer
 }
 
-/// The body without what differs from request to request.
+/// The body without the request id, which differs from request to request.
 fn without_request_id(answer: &Answer) -> Value {
     let mut body = answer.body.clone();
     body.as_object_mut().expect("a problem is an object").remove("request_id");

@@ -1,8 +1,8 @@
-//! Manners: what every answer has, whoever it is for: problems, ids, headers, probes, limits, metrics.
+//! Common properties of all responses: problems, ids, headers, probes, limits, metrics.
 
 use std::time::Duration;
 
-use app::settings::shape::Secret;
+use app::settings::shape::SecretText;
 use harness::{Answer, TestApp};
 use reqwest::Method;
 use serde_json::json;
@@ -80,7 +80,7 @@ async fn readiness_says_what_it_rests_on() {
         ready.at("/checks"),
         &json!({ "database": { "ok": true }, "migrations": { "ok": true, "pending": [] } })
     );
-    // The tests log in as the restricted app_user, on a cluster that may be lost.
+    // The tests log in as the restricted `app_user`, on a cluster whose data may be lost.
     let unsafe_settings =
         "A crash of the database's machine may lose what was answered: fsync is off, full_page_writes is off.";
     let warnings = ready.at("/warnings");
@@ -150,9 +150,9 @@ async fn metrics_count_what_was_consumed_and_in_how_many_batches() {
 
 #[tokio::test]
 async fn metrics_are_for_who_has_the_token_and_not_for_whoever_is_on_this_machine() {
-    let app = TestApp::with(|settings| settings.metrics.token = Secret::new("")).await;
+    let app = TestApp::with(|settings| settings.metrics.token = SecretText::new("")).await;
     app.get("/metrics").send().await.expect_problem(404, "not_found");
-    let app = TestApp::with(|settings| settings.metrics.token = Secret::new("scrape-me")).await;
+    let app = TestApp::with(|settings| settings.metrics.token = SecretText::new("scrape-me")).await;
     app.get("/metrics").send().await.expect_problem(404, "not_found");
     app.get("/metrics").bearer("another").send().await.expect_problem(404, "not_found");
     app.get("/metrics").bearer("scrape-me").send().await.expect_status(200);

@@ -1,9 +1,9 @@
-//! What a process remembers, and how soon it learns what another one changed.
+//! The cache of a process, and how soon it sees changes of another process.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use app::settings::shape::{Pooler, Secret, Settings};
+use app::settings::shape::{PoolerKind, SecretText, Settings};
 use harness::{Answer, TestApp, TestDatabase, TestUser, eventually};
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -11,35 +11,35 @@ use tokio::time::sleep;
 use crate::outages::Line;
 use crate::{expect_field, in_seconds, now, time_at};
 
-/// By when a change is seen elsewhere that a feed tells of: before what was read just before it is a second old.
+/// The time until another process sees a change through a feed: less than the second after which cached rows expire.
 const TOLD: Duration = Duration::from_millis(800);
 
-/// By when it is seen without one, with some time for the asking itself.
+/// The time until it sees the change without a feed, with a margin for the request itself.
 const AGED: Duration = Duration::from_millis(1_300);
 
-/// By when a feed hears, or is known to be lost.
+/// The time until a feed is connected, or reported as lost.
 const SOON: Duration = Duration::from_secs(5);
 
 const PATH: &str = "/api/users/me/features/ai_requests";
 
-/// As behind a transaction pooler to which there is no way around: nobody tells of changes.
+/// As behind a transaction pooler without a direct URL: there is no change feed.
 fn without_feed(settings: &mut Settings) {
-    settings.database.pooler = Pooler::Transaction;
-    settings.database.direct_url = Secret::new("");
+    settings.database.pooler = PoolerKind::Transaction;
+    settings.database.direct_url = SecretText::new("");
 }
 
-async fn hears(app: &TestApp, hearing: bool) {
-    let line = format!("\nchange_feed_hearing {}\n", u8::from(hearing));
+async fn hears(app: &TestApp, is_fed: bool) {
+    let line = format!("\nchange_feed_hearing {}\n", u8::from(is_fed));
     eventually(SOON, || app.metrics().send(), |page| page.text.contains(&line)).await;
 }
 
-/// Two processes over one database, and how long one takes to learn from the other.
-async fn two(change: fn(&mut Settings), hearing: bool) -> (TestApp, TestApp) {
+/// Two processes over one database, with or without a connected feed.
+async fn two(change: fn(&mut Settings), is_fed: bool) -> (TestApp, TestApp) {
     let database = Arc::new(TestDatabase::new().await);
     let one = TestApp::over(Arc::clone(&database), change).await;
     let other = TestApp::over(database, change).await;
-    hears(&one, hearing).await;
-    hears(&other, hearing).await;
+    hears(&one, is_fed).await;
+    hears(&other, is_fed).await;
     (one, other)
 }
 
@@ -56,7 +56,7 @@ fn override_path(user: &TestUser) -> String {
     format!("/api/admin/users/{}/overrides/ai_requests", user.id)
 }
 
-/// What one process changes, the other one answers by within this time, although it had read it just before.
+/// The other process sees each change within this time, although it had cached the row just before.
 async fn changes_are_seen(one: &TestApp, other: &TestApp, within: Duration) {
     let (admin, ada) = (one.admin().await, one.signup("ada@example.com").await);
     let seen = async |pointer: &str, value: Value| {
@@ -193,7 +193,8 @@ async fn a_frozen_feed_is_noticed_and_everything_it_vouched_for_lives_a_second()
     let database = Arc::new(TestDatabase::new().await);
     let line = Line::to(&database.owner_url()).await;
     let url = line.url.clone();
-    let app = TestApp::over(Arc::clone(&database), |settings| settings.database.direct_url = Secret::new(url)).await;
+    let app =
+        TestApp::over(Arc::clone(&database), |settings| settings.database.direct_url = SecretText::new(url)).await;
     hears(&app, true).await;
     let ada = app.signup("ada@example.com").await;
     assert_eq!(check(&app, &ada).await.text_at("/plan_id"), "free");

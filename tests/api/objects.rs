@@ -1,11 +1,11 @@
-//! Objects are objects: an array, a scalar or a name that comes twice is refused on every route with a body.
+//! A body must be an object: every route with a body refuses arrays, scalars and duplicate names.
 
 use harness::TestApp;
 use serde_json::{Value, json};
 
 use crate::coverage::{body_of, document, known, operations};
 
-/// What serde's derived code would read as the object: its values, in some order and number.
+/// Arrays that serde's derived code would accept as the object: its values, in some order and number.
 fn as_arrays(object: &Value) -> Vec<Value> {
     let values: Vec<Value> = object.as_object().unwrap().values().cloned().collect();
     let nulls = |count: usize| Value::Array(vec![Value::Null; count]);
@@ -27,7 +27,7 @@ async fn no_route_takes_anything_else_for_an_object() {
         let others = as_arrays(&object).into_iter().chain(scalars).map(|other| other.to_string());
         let behind = format!("{object} {{}}");
         let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
-        // What a provider's own field means when it comes twice is the provider's matter.
+        // Duplicates of a provider's own field are passed on to the provider.
         let twice = twice.filter(|_| !operation.is_dialect());
         for body in others.chain(twice).chain([behind, deep]) {
             let request = operation.request(&app, |parameter| known(parameter, &ada)).bearer(&admin);

@@ -1,4 +1,4 @@
-//! Operators: everybody's profiles, roles and plans, and what the checks of the data find.
+//! Operators: all users' profiles, roles and plans, and the findings of the data checks.
 
 use domain::subscriptions::BillingMode;
 use harness::{TestApp, TestUser};
@@ -85,8 +85,8 @@ async fn an_operator_grants_a_plan_whatever_the_billing() {
     grant(&path, json!({ "plan_id": "diamond" })).await.expect_problem(404, "not_found");
     grant(&path, json!({ "plan_id": "free", "when": "period_end" })).await.expect_problem(422, "no_paid_period");
     expect_field(grant(&path, json!({ "plan_id": "free", "reason": "r".repeat(501) })).await, "reason");
-    let nobody = format!("/api/admin/users/{NOBODY}/plan");
-    grant(&nobody, json!({ "plan_id": "gold" })).await.expect_problem(404, "not_found");
+    let absent = format!("/api/admin/users/{NOBODY}/plan");
+    grant(&absent, json!({ "plan_id": "gold" })).await.expect_problem(404, "not_found");
     let eve = app.signup("eve@example.com").await;
     let own = app.post(&format!("/api/admin/users/{}/plan", eve.id)).bearer(&eve).json(json!({ "plan_id": "gold" }));
     own.send().await.expect_problem(403, "forbidden");

@@ -1,10 +1,10 @@
-//! Outages: the database goes away and comes back, and the service says so and recovers by itself.
+//! Outages: the database is lost and comes back; the service reports that and recovers by itself.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use app::settings::shape::Secret;
+use app::settings::shape::SecretText;
 use harness::{Answer, Request, TestApp, TestDatabase, TestUser};
 use reqwest::Url;
 use serde_json::json;
@@ -13,10 +13,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-/// By when an answer is there, whatever became of the database.
+/// The time limit for a response, whatever the state of the database.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// By when the service works again, once the database does.
+/// The time limit for the service to recover after the database has.
 const RECOVERY: Duration = Duration::from_secs(5);
 
 /// Reads and writes, with a token, with a key and with neither.
@@ -50,7 +50,7 @@ fn expect_away((answer, took): (Answer, Duration)) {
     }
 }
 
-/// The service answers as if nothing had been, without a restart.
+/// The service works again without a restart.
 async fn expect_recovery(app: &TestApp, user: &TestUser) {
     let since = Instant::now();
     loop {
@@ -78,7 +78,7 @@ async fn a_lost_database_is_a_503_soon_and_the_service_recovers() {
     let ada = app.signup("ada@example.com").await;
     let key = make_key(&app, &ada).await;
     app.database().take_away().await;
-    sleep(Duration::from_millis(1_100)).await; // what is remembered for a second is forgotten
+    sleep(Duration::from_millis(1_100)).await; // rows that are cached for a second have expired
     let answers = futures_util::future::join_all(requests(&app, &ada, &key).into_iter().map(timed)).await;
     answers.into_iter().for_each(expect_away);
     app.get("/healthz").send().await.expect_status(200);
@@ -110,7 +110,7 @@ async fn a_frozen_database_is_a_503_soon_too() {
     let database = Arc::new(TestDatabase::new().await);
     let line = Line::to(&database.service_url()).await;
     let url = line.url.clone();
-    let app = TestApp::over(database, |settings| settings.database.url = Secret::new(url)).await;
+    let app = TestApp::over(database, |settings| settings.database.url = SecretText::new(url)).await;
     let ada = app.signup("ada@example.com").await;
     let key = make_key(&app, &ada).await;
     line.frozen.send_replace(true);
@@ -127,7 +127,7 @@ async fn the_service_starts_without_its_database_and_finds_it_later() {
     let database = Arc::new(TestDatabase::new().await);
     database.take_away().await;
     let app = TestApp::over(Arc::clone(&database), |settings| {
-        settings.auth.signing_key = Secret::new("a signing key that these tests alone know");
+        settings.auth.signing_key = SecretText::new("a signing key that these tests alone know");
     })
     .await;
     app.get("/healthz").send().await.expect_status(200);
@@ -137,7 +137,7 @@ async fn the_service_starts_without_its_database_and_finds_it_later() {
     expect_recovery(&app, &ada).await;
 }
 
-/// A line to the database that can be frozen: connections stay open and nothing comes through.
+/// A proxy to the database that can be frozen: connections stay open, and no bytes pass.
 pub struct Line {
     pub url: String,
     pub frozen: watch::Sender<bool>,

@@ -1,4 +1,4 @@
-//! Overrides: one customer's exception from the plan.
+//! Overrides: exceptions from the plan for one user.
 
 use harness::{Answer, TestApp, TestUser, eventually};
 use serde_json::{Value, json};
@@ -103,7 +103,7 @@ async fn an_unfit_override_names_its_field() {
         ("reason", json!("a\u{0}b")),
         ("expires_at", json!("tomorrow")),
         ("expires_at", json!(1_800_000_000)),
-        // Further back than Postgres' calendar goes.
+        // Before the first date that Postgres can store.
         ("expires_at", json!("-200000-01-01T00:00:00Z")),
         ("user_id", json!(ada.id)),
     ] {

@@ -1,4 +1,4 @@
-//! The own account: a changed password, common passwords, and the own sessions with their end.
+//! The caller's own account: a changed password, common passwords, and the own sessions with their end.
 
 use harness::{Answer, TestApp, TestUser};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Plan changes by the user: what they come to, what they cost, and what is refused.
+//! Plan changes by the user: their effect, their price, and their refusals.
 
 use domain::subscriptions::BillingMode;
 use harness::{Answer, TestApp, TestUser};
@@ -161,7 +161,7 @@ async fn where_stripe_bills_a_paid_plan_needs_a_subscription() {
     assert_eq!(refused.text_at("/plan_id"), "gold");
     let preview = app.post("/api/users/me/plan?preview=true").bearer(&ada);
     preview.json(json!({ "plan_id": "gold" })).send().await.expect_problem(402, "payment_required");
-    // An administrator may grant it all the same, and the way back costs nothing.
+    // An administrator may still grant it, and a downgrade to the free plan costs nothing.
     let grant = app.post(&format!("/api/admin/users/{}/plan", ada.id)).bearer(&admin);
     grant.json(json!({ "plan_id": "gold" })).send().await.expect_status(200);
     assert_eq!(own_plan(&app, &ada).await.text_at("/plan_id"), "gold");
@@ -209,7 +209,7 @@ async fn of_changes_at_once_each_is_whole() {
         "SELECT old_values ->> 'plan_type', new_values ->> 'plan_type' FROM audit_logs WHERE action = 'plan_change'";
     let steps: Vec<(String, String)> = app.database().query_all(trail).await;
     assert_eq!(steps.len(), changed);
-    // Each change begins where another ended: from free, over whatever was wished for, to the last.
+    // Each change begins where another ended: from `free` to the last plan.
     for plan in ["free", "gold", "platinum"] {
         let left = steps.iter().filter(|(from, _)| from == plan).count() + usize::from(plan == last);
         let reached = steps.iter().filter(|(_, to)| to == plan).count() + usize::from(plan == "free");

@@ -1,4 +1,4 @@
-//! Plans: the catalogue that everybody sees, and its changes by administrators.
+//! Plans: the public catalogue, and its changes by administrators.
 
 use harness::{TestApp, TestUser};
 use serde_json::{Value, json};
@@ -58,7 +58,7 @@ async fn a_withdrawn_plan_is_shown_to_administrators_only() {
     let to_admin = app.get("/api/plans").bearer(&admin).send().await.expect_status(200);
     assert_eq!(find(to_admin.at("/data"), "id", "gold")["is_active"], false);
     app.get("/api/plans/gold").bearer(&admin).send().await.expect_status(200);
-    // Who has it keeps it.
+    // Users of the plan keep it.
     let grant = format!("/api/admin/users/{}/plan", ada.id);
     let body = json!({ "plan_id": "gold" });
     app.post(&grant).bearer(&admin).json(body).send().await.expect_problem(422, "plan_inactive");

@@ -1,4 +1,4 @@
-//! Prices: what the file brings at the start, what an administrator adds, and what callers see of it.
+//! Prices: from the catalogue file at the start, from administrators, and as callers see them.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{expect_field, find, in_seconds, time_at};
 
-/// A catalogue of one model, with this price for what goes in.
+/// A catalogue of one model, with this input price.
 fn file(version: &str, input: &str) -> String {
     format!(
         r#"version = "{version}"
@@ -46,7 +46,7 @@ async fn models(app: &TestApp, who: &TestUser) -> Value {
     app.get("/api/models").bearer(who).send().await.expect_status(200).at("/data").clone()
 }
 
-/// Kind, tier, threshold, price, source and whether it has ended, of the input prices, sorted.
+/// Tier, threshold, price, source and whether it has ended, of the input prices, sorted.
 fn inputs(rows: &Value) -> Vec<(String, u64, String, String, bool)> {
     let text = |row: &Value, field: &str| row[field].as_str().unwrap().to_owned();
     let rows = rows.as_array().unwrap().iter().filter(|row| row["kind"] == "input");
@@ -115,7 +115,7 @@ async fn the_models_of_the_file_are_there_from_the_start() {
 async fn an_administrators_price_ends_the_one_before_it() {
     let app = one_model().await;
     let (admin, ada) = (app.admin().await, app.signup("ada@example.com").await);
-    models(&app, &ada).await; // so that there is a snapshot, which the change must replace
+    models(&app, &ada).await; // caches a snapshot, which the change must replace
     let added = add(&app, &admin, &draft()).await.expect_status(201);
     let valid_from = time_at(&added, "/valid_from");
     let expected = json!({ "id": added.at("/id"), "provider": "claude", "model": "claude-one", "kind": "input",
@@ -150,7 +150,7 @@ async fn a_planned_price_waits_for_its_moment() {
     let added = add(&app, &admin, &planned).await.expect_status(201);
     assert_eq!(models(&app, &admin).await[0]["prices"][0]["usd_per_million"], "4");
     add(&app, &admin, &planned).await.expect_problem(409, "price_exists");
-    // One that comes in between holds until then.
+    // A price that starts before the planned one holds until then.
     let between = add(&app, &admin, &draft()).await.expect_status(201);
     assert_eq!(between.at("/valid_to"), added.at("/valid_from"));
     planned["valid_from"] = json!(in_seconds(-60));

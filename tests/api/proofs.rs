@@ -1,4 +1,4 @@
-//! Recent proof: what cannot be undone, and what administrators change, is done by who proved lately that they are there.
+//! Recent proof: irreversible acts and changes by administrators need a recent authentication.
 
 use harness::{Request, TestApp, TestUser};
 use serde_json::json;
@@ -8,13 +8,13 @@ use crate::NOBODY;
 const ADDRESS: &str = "ada@example.com";
 const PASSWORD: &str = "correct horse battery";
 
-/// As if all log-ins had been so many minutes earlier.
+/// Moves all log-ins this many minutes into the past.
 async fn let_pass(app: &TestApp, minutes: u32) {
     let past = format!("now() - interval '{minutes} min'");
     app.database().sql(&format!("UPDATE sessions SET authenticated_at = {past}, created_at = {past}")).await;
 }
 
-/// What asks for a recent proof of administrators, and of users.
+/// Acts of administrators and of users that need a recent proof.
 fn acts(app: &TestApp, ada: &TestUser) -> Vec<(&'static str, Request)> {
     let user = format!("/api/admin/users/{}", ada.id);
     let feature = json!({ "enabled": true, "limit_value": 7 });
@@ -58,7 +58,7 @@ async fn without_a_recent_proof_nothing_of_weight_is_done() {
             assert!(refused.text_at("/detail").contains("/api/auth/reauthenticate"), "{what}: {refused}");
         }
     }
-    // What it reads, and what protects, goes on.
+    // Reads and protective acts need no recent proof.
     for path in ["/api/admin/users", "/api/keys", "/api/auth/sessions", "/api/admin/audit"] {
         app.get(path).bearer(&admin).send().await.expect_status(200);
     }
@@ -91,7 +91,7 @@ async fn the_password_proves_a_session_anew_and_no_other() {
         let answer = request.bearer(&here).send().await;
         assert!(answer.status < 300 || [404, 409].contains(&answer.status), "{what}: {answer}");
     }
-    make_key(&there).await.expect_problem(401, "unauthorized"); // the last act was the end of the account
+    make_key(&there).await.expect_problem(401, "unauthorized"); // the last act deleted the account
 }
 
 #[tokio::test]
@@ -147,7 +147,7 @@ async fn the_bound_is_a_setting_and_can_be_switched_off() {
     refused.expect_problem(403, "reauthentication_required");
 }
 
-/// Sessions of an earlier release say nothing of their proof: they count from their log-in.
+/// Sessions of an earlier release have no time of proof; their log-in counts.
 #[tokio::test]
 async fn a_session_of_an_earlier_release_counts_from_its_log_in() {
     let app = TestApp::start().await;

@@ -1,6 +1,6 @@
-//! What another service stores of identities: it is read as it is, and its word on who may act is honoured.
+//! Identities stored by another service: every stored state is readable, and bans and deletions are honoured.
 
-use app::settings::shape::Secret;
+use app::settings::shape::SecretText;
 use harness::{Answer, TestApp, eventually, sqlx};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ const SECRET: &str = "the JWT secret of a Supabase project";
 const ADA: &str = "a0000000-0000-4000-8000-00000000000a";
 const ROOT: &str = "c0000000-0000-4000-8000-00000000000c";
 
-/// What `GoTrue` has beside the compatible minimum.
+/// `GoTrue`'s columns beyond the compatible minimum.
 const GOTRUE: &str =
     "ALTER TABLE auth.users ALTER COLUMN email DROP NOT NULL, ADD COLUMN email_confirmed_at timestamptz,
     ADD COLUMN phone text, ADD COLUMN banned_until timestamptz, ADD COLUMN deleted_at timestamptz,
@@ -19,7 +19,7 @@ const GOTRUE: &str =
 
 /// With one administrator, and with Ada, who has a profile.
 async fn app() -> TestApp {
-    let app = TestApp::with(|settings| settings.auth.supabase.jwt_secret = Secret::new(SECRET)).await;
+    let app = TestApp::with(|settings| settings.auth.supabase.jwt_secret = SecretText::new(SECRET)).await;
     app.database().sql(GOTRUE).await;
     app.database()
         .sql("UPDATE plan_features SET enabled = true, limit_value = 100 WHERE feature_id = 'ai_requests'")
@@ -159,7 +159,7 @@ async fn an_identity_that_its_provider_removed_is_gone_with_its_key() {
     }
 }
 
-/// `GoTrue`'s administrators may make an identity under an id of their choice.
+/// `GoTrue`'s administrators can choose the id of a new identity.
 #[tokio::test]
 async fn a_token_of_an_earlier_identity_does_not_act_for_a_later_one() {
     let app = app().await;
@@ -179,7 +179,7 @@ async fn nobody_anonymous_and_no_mailbox_that_comes_back_gets_a_bonus() {
     add(&app, &id(1), "NULL").await;
     set(&app, &id(1), "is_anonymous = true").await;
     assert_eq!(balance(&id(1)).await, json!(0), "anonymous");
-    // Marked as deleted by GoTrue, which keeps the row; then removed for good.
+    // Marked as deleted by GoTrue, which keeps the row; then deleted.
     set(&app, ADA, "deleted_at = now(), email = 'c29tZSBoYXNo'").await;
     add(&app, &id(2), "'Ada@example.com'").await;
     assert_eq!(balance(&id(2)).await, json!(0), "the mailbox had its bonus");

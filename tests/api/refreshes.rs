@@ -1,4 +1,4 @@
-//! Refresh tokens: one successor for all who exchange a token at once, and the end of the session for a stolen one.
+//! Refresh tokens: concurrent exchanges of a token get one successor, and a stolen token ends its session.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::identity::refresh;
 
 const ADDRESS: &str = "ada@example.com";
 
-/// As if every exchange so far had been so many seconds earlier.
+/// Moves every exchange so far this many seconds into the past.
 async fn let_pass(app: &TestApp, seconds: u32) {
     app.database().sql(&format!("UPDATE refresh_tokens SET used_at = used_at - interval '{seconds} s'")).await;
 }
@@ -80,14 +80,15 @@ async fn a_session_that_was_ended_stays_ended_within_the_grace() {
     refresh(&app, &ada.refresh_token).await.expect_problem(401, "refresh_refused");
 }
 
-/// What the database holds is not enough to make a successor.
+/// The content of the database is not enough to make a successor.
 #[tokio::test]
 async fn another_signing_key_makes_no_successor() {
     let app = TestApp::start().await;
     let ada = app.signup(ADDRESS).await;
     let first = refresh(&app, &ada.refresh_token).await.expect_status(200);
     let other = TestApp::over(app.database().clone(), |settings| {
-        settings.auth.signing_key = app::settings::shape::Secret::new("another signing key, as long as it has to be");
+        settings.auth.signing_key =
+            app::settings::shape::SecretText::new("another signing key, as long as it has to be");
     })
     .await;
     refresh(&other, &ada.refresh_token).await.expect_problem(401, "refresh_refused");

@@ -1,4 +1,4 @@
-//! Reservations over HTTP: what is held is there when it is used, once, whatever is repeated, late or lost.
+//! Reservations over HTTP: the reserved amount can be used once, despite repeats, late requests and lost responses.
 
 use futures_util::future::join_all;
 use harness::{Answer, TestApp, TestUser};
@@ -39,7 +39,7 @@ async fn counter(app: &TestApp) -> (i64, i64, i64) {
     numbers[0]
 }
 
-/// Makes every hold overdue, and waits for the job to find them.
+/// Makes every reservation overdue, and waits until the job has expired them.
 async fn let_expire(app: &TestApp) {
     app.database().sql("UPDATE usage_reservations SET expires_at = now() - interval '1 minute'").await;
     for _ in 0..300 {
@@ -122,7 +122,7 @@ async fn a_repeat_is_answered_as_it_was_first_and_another_end_is_a_conflict() {
     assert_eq!((otherwise.text_at("/reservation_status"), otherwise.at("/amount")), ("settled", &json!(2)));
     release(&app, &ada, id).await.expect_problem(409, "reservation_settled");
     change(&app, &ada, id, "extend", json!({})).await.expect_problem(409, "reservation_settled");
-    // The hold that was made under the key is answered as it was then, although it has ended.
+    // The response to the reservation's idempotency key is the original one, although the reservation has ended.
     assert_eq!(reserve(&app, &ada, body).await.expect_status(201).body, first.body);
 
     let released = held(&app, &ada, 1).await;

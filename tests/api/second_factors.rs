@@ -1,4 +1,4 @@
-//! Second factors: set up, asked for at log-in, used once, taken away; and administrators who need one.
+//! Second factors: set up, required at log-in, used once, removed; and administrators who need one.
 
 use harness::{Answer, TestApp, TestUser};
 use hmac::{Hmac, KeyInit, Mac};
@@ -10,7 +10,7 @@ use crate::{expect_field, now};
 const ADDRESS: &str = "ada@example.com";
 const PASSWORD: &str = "correct horse battery";
 
-/// What a device shows for this secret, so many steps from now.
+/// The code that a device shows for this secret, this many steps from now.
 fn code(secret: &str, steps: i64) -> String {
     let digit = |letter: u8| b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".iter().position(|known| *known == letter).unwrap();
     let bits: Vec<bool> =
@@ -49,7 +49,7 @@ async fn remove(app: &TestApp, ada: &TestUser, code: &str) -> Answer {
     app.delete("/api/auth/totp").bearer(ada).json(json!({ "code": code })).send().await
 }
 
-/// As if the last code had been used some steps earlier, so that no test waits for the next one.
+/// Moves the last use of a code some steps into the past, so that no test waits for the next one.
 async fn let_a_step_pass(app: &TestApp) {
     app.database().sql("UPDATE second_factors SET last_step = last_step - 2").await;
 }
@@ -93,7 +93,7 @@ async fn a_second_factor_is_asked_for_once_it_is_confirmed_and_a_code_is_used_on
     let_a_step_pass(&app).await;
     prove(json!({ "password": PASSWORD, "totp": code(&secret, 1) })).await.expect_status(204);
 
-    // The password alone proves nothing here, neither by way of its change.
+    // The password alone proves nothing here, and cannot be changed alone.
     let change = |body: Value| app.post("/api/auth/password/change").bearer(&ada).json(body).send();
     let other = "a staple of old batteries";
     change(json!({ "current": PASSWORD, "password": other })).await.expect_problem(401, "totp_required");
@@ -178,7 +178,7 @@ async fn where_administrators_need_one_they_can_do_nothing_else_before() {
     app.get("/api/users/me").bearer(&ada).send().await.expect_status(200);
     for path in ["/api/users/me", "/api/admin/users", "/api/keys", "/api/plans"] {
         let answer = app.get(path).bearer(&admin).send().await;
-        // What everybody sees is shown to them as to everybody.
+        // Public routes stay available to them.
         if path == "/api/plans" {
             answer.expect_status(200)
         } else {

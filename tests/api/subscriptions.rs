@@ -1,4 +1,4 @@
-//! Subscriptions: which plan is in force while one lives, lapses and ends, and changes that wait for the paid period.
+//! Subscriptions: the plan in force while one is active, lapses or ends, and changes that wait for the paid period.
 
 use harness::{Answer, TestApp, TestUser};
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ async fn own_plan(app: &TestApp, user: &TestUser) -> Answer {
 }
 
 async fn reason(app: &TestApp, user: &TestUser) -> String {
-    // As Postgres has it: these tests write in SQL, which memory hears of a moment later.
+    // Strongly consistent: these tests write in SQL, which the cache sees a moment later.
     let asked = json!({ "feature_id": "ai_requests", "consistency": "strong" });
     let check = app.post("/api/entitlements/check").bearer(user).json(asked).send().await.expect_status(200);
     let plan = own_plan(app, user).await;
@@ -23,14 +23,14 @@ async fn reason(app: &TestApp, user: &TestUser) -> String {
     check.text_at("/reason").to_owned()
 }
 
-/// Someone on this plan, as the profile says.
+/// A user whose profile has this plan.
 async fn on_plan(app: &TestApp, plan: &str) -> TestUser {
     let user = app.signup("ada@example.com").await;
     change(app, &user, json!({ "plan_id": plan })).await.expect_status(200);
     user
 }
 
-/// A subscription as it would come from elsewhere, ten days into its month; `more` sets further columns.
+/// A subscription as another system would insert it, ten days into its month; `more` sets further columns.
 async fn subscribe(app: &TestApp, user: &TestUser, plan: &str, status: &str, more: &[(&str, &str)]) {
     let (columns, values): (Vec<_>, Vec<_>) =
         more.iter().map(|(column, value)| (format!(", {column}"), format!(", {value}"))).unzip();
@@ -127,7 +127,7 @@ async fn a_change_whose_time_has_come_is_in_force_before_any_job_ran() {
     assert_eq!(own_plan(&app, &ada).await.text_at("/plan_id"), "free");
     let check = app.get("/api/users/me/features/ai_requests").bearer(&ada).send().await.expect_status(200);
     assert_eq!((check.at("/allowed"), check.text_at("/plan_id")), (&json!(false), "free"));
-    // From there the user goes on as from any plan.
+    // From there the user changes plans as usual.
     let answer = change(&app, &ada, json!({ "plan_id": "gold" })).await.expect_status(200);
     assert_eq!((answer.text_at("/change/from"), answer.text_at("/plan_id")), ("free", "gold"));
 }
@@ -191,7 +191,7 @@ async fn a_subscription_that_ended_leaves_the_free_plan() {
         let plan = own_plan(&app, &ada).await;
         assert_eq!((plan.text_at("/plan_id"), plan.text_at("/status")), ("free", "active"), "{status}");
         assert_eq!(reason(&app, &ada).await, "subscription_inactive", "{status}");
-        // Where billing is open, the same plan can be taken up again.
+        // With open billing, the same plan can be chosen again.
         change(&app, &ada, json!({ "plan_id": "gold" })).await.expect_status(200);
         assert_eq!(reason(&app, &ada).await, "ok", "{status}");
     }

@@ -1,6 +1,6 @@
-//! Supabase as the identity provider: its tokens are believed, its identities get profiles here, nothing more.
+//! Supabase as the identity provider: its tokens are accepted, its identities get profiles here, nothing more.
 
-use app::settings::shape::Secret;
+use app::settings::shape::SecretText;
 use harness::{Answer, IssuerKey, TestApp};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ const EVE: &str = "e0000000-0000-4000-8000-00000000000e";
 
 /// With a shared secret, and with two identities that have no profile yet.
 async fn app() -> TestApp {
-    let app = TestApp::with(|settings| settings.auth.supabase.jwt_secret = Secret::new(SECRET)).await;
+    let app = TestApp::with(|settings| settings.auth.supabase.jwt_secret = SecretText::new(SECRET)).await;
     app.database().sql("ALTER TABLE auth.users ADD COLUMN email_confirmed_at timestamptz").await;
     add_identity(&app, ADA, "ada@example.com").await;
     add_identity(&app, EVE, "eve@example.com").await;
@@ -49,14 +49,15 @@ async fn app_with_keys(stub: &StubJwks) -> TestApp {
     app
 }
 
-/// What a token of this stub's project says.
+/// The claims of a token of this stub's project.
 fn claims_of(stub: &StubJwks, subject: &str) -> Value {
     let mut claims = claims(subject);
     claims["iss"] = json!(format!("{}/auth/v1", stub.origin()));
     claims
 }
 
-/// A token's own log-in proves, else its issue: where the list of log-ins is there, no refresh makes it younger.
+/// The log-in in the token counts as the proof, otherwise its issue time: with a log-in list, a refresh does not renew
+/// it.
 #[tokio::test]
 async fn a_recent_proof_is_what_the_token_says_of_it() {
     let app = app().await;
@@ -204,7 +205,7 @@ async fn of_many_profiles_at_once_one_is_made() {
     assert_eq!(statuses, [201, 409, 409, 409, 409, 409]);
 }
 
-/// An identity whose provider says that the address is confirmed.
+/// An identity whose address the provider has confirmed.
 async fn add_confirmed(app: &TestApp, id: &str, email: &str) {
     add_identity(app, id, email).await;
     app.database().sql(&format!("UPDATE auth.users SET email_confirmed_at = now() WHERE id = '{id}'")).await;
@@ -218,7 +219,7 @@ async fn who_owns_the_named_address_is_the_administrator_from_the_first_moment()
     let made = create(&app, &admin, json!({ "user_id": NOBODY, "name": "Root" })).await.expect_status(201);
     assert_eq!(made.text_at("/role"), "admin");
     app.get("/api/admin/users").bearer(&admin).send().await.expect_status(200);
-    // And may make the profiles of others, but of existing identities only.
+    // They may also make the profiles of others, but only for existing identities.
     create(&app, &admin, json!({ "user_id": EVE, "name": "Eve" })).await.expect_status(201);
     let unknown = json!({ "user_id": "d0000000-0000-4000-8000-00000000000d", "name": "Dan" });
     create(&app, &admin, unknown).await.expect_problem(422, "identity_unknown");
@@ -261,7 +262,7 @@ async fn an_address_that_is_not_proved_to_be_ones_own_gives_no_right() {
         assert_eq!(made.text_at("/role"), "user", "{what}");
         let database = app.database().clone();
         app.stop().await;
-        let app = TestApp::over(database, |settings| settings.auth.supabase.jwt_secret = Secret::new(SECRET)).await;
+        let app = TestApp::over(database, |settings| settings.auth.supabase.jwt_secret = SecretText::new(SECRET)).await;
         assert_eq!(app.get("/api/admin/users").bearer(&token).send().await.status, 403, "{what}");
     }
 }
@@ -274,7 +275,7 @@ async fn a_profile_that_is_there_already_is_made_administrator_at_the_start() {
     let database = app.database().clone();
     app.stop().await;
     let app = TestApp::over(database, |settings| {
-        settings.auth.supabase.jwt_secret = Secret::new(SECRET);
+        settings.auth.supabase.jwt_secret = SecretText::new(SECRET);
         "ADA@example.com".clone_into(&mut settings.admin.email);
     })
     .await;
@@ -334,7 +335,7 @@ async fn only_a_users_own_token_speaks_for_them() {
 #[tokio::test]
 async fn an_issuer_that_is_set_is_held_to() {
     let app = TestApp::with(|settings| {
-        settings.auth.supabase.jwt_secret = Secret::new(SECRET);
+        settings.auth.supabase.jwt_secret = SecretText::new(SECRET);
         "https://project.supabase.co/auth/v1".clone_into(&mut settings.auth.supabase.issuer);
     })
     .await;

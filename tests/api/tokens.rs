@@ -1,4 +1,4 @@
-//! Tokens: the own balance and its ledger, and what administrators add to them, once, whatever comes at the same time.
+//! Tokens: the own balance and its ledger, and credits by administrators, each applied once under concurrency.
 
 use futures_util::future::join_all;
 use harness::{Answer, TestApp, TestUser};
@@ -25,7 +25,7 @@ async fn ledger(app: &TestApp, user: &TestUser) -> Value {
     answer.at("/data").clone()
 }
 
-/// Consumes so much beyond the limit of a feature; tells the id of the row that took the tokens.
+/// Consumes this amount beyond the limit of a feature; returns the id of the ledger row with the charge.
 async fn spend(app: &TestApp, user: &TestUser, amount: i64) -> String {
     let terms = format!(
         "UPDATE plan_features SET limit_value = 0, overage = 'tokens' WHERE plan_id = 'gold' AND feature_id = 'ai_requests';
@@ -75,7 +75,7 @@ async fn a_balance_says_what_is_held_and_what_is_left() {
 async fn the_ledger_is_read_newest_first_page_by_page() {
     let app = TestApp::start().await;
     let ada = app.signup("ada@example.com").await;
-    // One statement writes its rows at one moment: only their place in the chain tells which came first.
+    // One statement gives its rows the same time: only their position in the chain gives their order.
     let rows = format!(
         "INSERT INTO token_transactions (user_id, amount, type) SELECT '{0}', 1, 'topup' FROM generate_series(1, 6);
          UPDATE users SET token_balance = 106 WHERE id = '{0}'",
@@ -90,7 +90,7 @@ async fn the_ledger_is_read_newest_first_page_by_page() {
         assert_eq!(data.len(), expected, "{page}");
         seen.extend(data.iter().map(|row| row["balance_after"].as_i64().unwrap()));
         cursor = page.at("/next_cursor").as_str().map(|next| format!("&cursor={next}")).unwrap_or_default();
-        // What is added meanwhile is newer, and shifts nothing.
+        // Rows that are added meanwhile are newer, and shift nothing.
         app.database()
             .sql(&format!("INSERT INTO token_transactions (user_id, amount, type) VALUES ('{}', 1, 'topup')", ada.id))
             .await;
@@ -153,7 +153,7 @@ async fn adding_tokens_is_for_administrators_with_the_right() {
         let asked = || app.post(&format!("/api/tokens/{route}")).json(body(route));
         asked().send().await.expect_problem(401, "unauthorized");
         asked().bearer(&unfit).send().await.expect_problem(403, "forbidden");
-        // The role `user` has `billing:manage` too, for the own plan; it makes nobody rich.
+        // The role `user` also has `billing:manage`, for the own plan; it allows no credits.
         asked().bearer(&ada).send().await.expect_problem(403, "forbidden");
         let unread = app.post(&format!("/api/tokens/{route}")).bearer(&ada).json(json!({ "nonsense": 1 }));
         unread.send().await.expect_problem(403, "forbidden");
@@ -187,9 +187,9 @@ async fn an_unfit_credit_names_its_field_and_changes_nothing() {
             body[field] = value;
             expect_field(post(&app, &admin, route, &body).await, field);
         }
-        let nobody = json!({ "user_id": NOBODY, "amount": 5 });
-        post(&app, &admin, route, &nobody).await.expect_problem(404, "not_found");
-        // All that the balance can hold is 2^63 - 1, and not one more.
+        let absent = json!({ "user_id": NOBODY, "amount": 5 });
+        post(&app, &admin, route, &absent).await.expect_problem(404, "not_found");
+        // The maximum balance is 2^63 - 1.
         let full =
             expect_field(post(&app, &admin, route, &json!({ "user_id": ada.id, "amount": i64::MAX })).await, "amount");
         assert!(full.text_at("/detail").contains("9223372036854775807"), "{full}");
@@ -212,7 +212,7 @@ async fn a_repeat_is_answered_with_the_first_answer_and_another_body_is_refused(
     let first = keyed(&app, &admin, "topup", "one", &body).await.expect_status(201);
     assert_eq!(first.header("idempotency-replayed"), None);
     post(&app, &admin, "bonus", &json!({ "user_id": ada.id, "amount": 1 })).await.expect_status(201);
-    // The key belongs to the charged user: by the body, by another administrator, it is the same one.
+    // The key belongs to the charged user: in the body or from another administrator, it is the same key.
     let set_role =
         app.put(&format!("/api/admin/users/{}/role", eve.id)).bearer(&admin).json(json!({ "role": "admin" }));
     set_role.send().await.expect_status(200);
@@ -242,7 +242,7 @@ async fn a_repeat_is_answered_with_the_first_answer_and_another_body_is_refused(
     let refund = json!({ "user_id": ada.id, "transaction_id": usage });
     keyed(&app, &admin, "refund", "one", &refund).await.expect_problem(422, "idempotency_key_reused");
     assert_eq!(balance(&app, &ada).await["balance"], 101);
-    // Another user's key of the same name is another key, and what was refused has claimed none.
+    // The same key for another user is another key, and a refused request claims none.
     let nothing = json!({ "user_id": eve.id, "amount": i64::MAX });
     expect_field(keyed(&app, &admin, "topup", "one", &nothing).await, "amount");
     let fresh = keyed(&app, &admin, "topup", "one", &json!({ "user_id": eve.id, "amount": 5 })).await;
@@ -272,7 +272,7 @@ async fn a_refund_gives_back_what_a_use_took_and_no_more() {
     for amount in [None, Some(1), Some(31)] {
         post(&app, &admin, "refund", &body(amount)).await.expect_problem(409, "nothing_to_refund");
     }
-    // Judged on what was left then, each is its own repeat, though nothing is left now.
+    // Each is its own repeat, judged by what was left then, although nothing is left now.
     for (key, amount, first) in [("a", Some(10), &part), ("b", None, &rest), ("b", Some(20), &rest)] {
         let again = keyed(&app, &admin, "refund", key, &body(amount)).await.expect_status(201);
         assert_eq!((again.header("idempotency-replayed"), &again.text), (Some("true"), &first.text));
@@ -328,7 +328,7 @@ async fn refunds_at_once_never_exceed_their_use() {
     let (admin, ada) = (app.admin().await, app.signup("ada@example.com").await);
     for round in 1..=3 {
         let usage = spend(&app, &ada, 30).await;
-        // More than half each, so that any two together are too much.
+        // More than half each, so that any two of them together are too much.
         let body = json!({ "user_id": ada.id, "transaction_id": usage, "amount": 16 });
         let answers = join_all((0..10).map(|_| post(&app, &admin, "refund", &body))).await;
         let granted = answers.iter().filter(|answer| answer.status == 201).count();
@@ -357,7 +357,7 @@ async fn many_at_once_keep_the_balance_and_the_chain() {
         credited.into_iter().partition(|answer| answer.request.ends_with("topup"));
     assert!(topups.iter().all(|answer| answer.status == 201), "{topups:?}");
     assert!(spent.iter().all(|answer| answer.status == 200), "{spent:?}");
-    // Seven times four fit into thirty; then two are left, which four do not fit into.
+    // Seven times four fit into thirty; then two are left, which is less than four.
     let granted = refunds.iter().filter(|answer| answer.status == 201).count();
     assert_eq!(granted, 7);
     assert!(refunds.iter().all(|answer| answer.status == 201 || answer.body["code"] == "invalid"), "{refunds:?}");

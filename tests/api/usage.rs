@@ -1,4 +1,4 @@
-//! Usage: consuming against limits that hold under retries, at once and from several processes.
+//! Usage: limits hold under retries, concurrency and several processes.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{NOBODY, expect_field};
 
-/// Someone who may use `ai_requests` up to a limit.
+/// A user who may use `ai_requests` up to a limit.
 pub async fn limited(app: &TestApp, limit: i64) -> TestUser {
     let user = app.signup("ada@example.com").await;
     allow(app, &user, &format!("limit_value = {limit}, overage = 'block'")).await;
@@ -143,7 +143,7 @@ async fn tokens_pay_for_what_lies_beyond_the_limit() {
     let body = json!({ "feature_id": "ai_requests", "amount": 8 });
     let answers = join_all((0..20).map(|_| consume(&app, &ada, body.clone()))).await;
     let granted = i64::try_from(answers.iter().filter(|answer| answer.status == 200).count()).unwrap();
-    // 100 tokens and a limit of 5 hold 105 units: 13 times 8.
+    // 100 tokens and a limit of 5 allow 105 units: 13 times 8.
     assert_eq!(granted, 13);
     assert!(answers.iter().all(|answer| answer.status == 200 || answer.body["code"] == "insufficient_tokens"));
     assert_eq!(count(&app, &format!("SELECT token_balance FROM users WHERE id = '{}'", ada.id)).await, 100 - 99);
@@ -220,11 +220,11 @@ async fn a_period_that_moves_carries_what_was_used_and_brings_no_second_quota() 
     let body = |amount: i64| json!({ "feature_id": "ai_requests", "amount": amount });
     let check = async || app.get("/api/users/me/features/ai_requests").bearer(&ada).send().await;
     assert_eq!(used(consume(&app, &ada, body(2)).await), (200, json!(2), json!(3)));
-    // The kind moves: the check already says so before anything is counted in the new period.
+    // The kind of period changes: the check already has the use before anything is counted in the new period.
     allow(&app, &ada, "limit_period = 'billing_period'").await;
     assert_eq!(used(check().await), (200, json!(2), json!(3)));
     assert_eq!(used(consume(&app, &ada, body(1)).await), (200, json!(3), json!(2)));
-    // The anchor moves: a subscription begins.
+    // The anchor changes: a subscription begins.
     let subscription = format!(
         "INSERT INTO user_subscriptions (user_id, plan_id, status, current_period_start, current_period_end)
          VALUES ('{}', 'gold', 'active', now() - interval '1 hour', now() + interval '1 month')",
@@ -232,7 +232,7 @@ async fn a_period_that_moves_carries_what_was_used_and_brings_no_second_quota() 
     );
     app.database().sql(&subscription).await;
     assert_eq!(used(consume(&app, &ada, body(1)).await), (200, json!(4), json!(1)));
-    // And back to the first counter, which has not seen the two that came since.
+    // Back to the first counter, which does not have the last two units.
     allow(&app, &ada, "limit_period = 'month'").await;
     assert_eq!(used(check().await), (200, json!(4), json!(1)));
     assert_eq!(used(consume(&app, &ada, body(1)).await), (200, json!(5), json!(0)));

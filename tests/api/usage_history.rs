@@ -1,4 +1,4 @@
-//! Usage history: what was used when, complete up to the moment.
+//! Usage history: the use over time, complete up to the moment.
 
 use chrono::{TimeDelta, Timelike};
 use harness::{Answer, TestApp, TestUser};
@@ -12,7 +12,7 @@ async fn signed_up(app: &TestApp) -> TestUser {
     ada
 }
 
-/// Uses of the past, as they stand in the books; each with its time.
+/// Events of the past in the database, each with its time.
 async fn used(app: &TestApp, user: &TestUser, feature: &str, past: &[(&str, i64)]) {
     for (at, amount) in past {
         let event = format!(
@@ -24,7 +24,7 @@ async fn used(app: &TestApp, user: &TestUser, feature: &str, past: &[(&str, i64)
     }
 }
 
-/// What the job does, to the end.
+/// Runs the roll-up job until it is done.
 async fn roll_up(app: &TestApp) {
     while app.database().query_scalar::<i64>("SELECT roll_up_usage()").await > 0 {}
 }

@@ -1,4 +1,4 @@
-//! Usage by both doors: the REST API and the SQL function `consume_usage` count as one.
+//! Usage through REST and through the SQL function `consume_usage`: both count together.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use harness::sqlx::{self, AssertSqlSafe, Connection as _, PgConnection, Postgres
 use harness::{Answer, TestApp, TestUser};
 use serde_json::{Value, json};
 
-/// On `gold`, with `ai_requests` on these terms.
+/// A user on `gold`, with these terms for `ai_requests`.
 async fn on_terms(app: &TestApp, email: &str, terms: &str) -> TestUser {
     let user = app.signup(email).await;
     let sql = format!(
@@ -23,13 +23,13 @@ async fn by_rest(app: &TestApp, user: &TestUser, body: Value) -> Answer {
     app.post("/api/usage").bearer(user).json(body).send().await
 }
 
-/// A connection of the login that the service has too.
+/// A connection with the service's login.
 async fn connected(app: &TestApp) -> PgConnection {
     PgConnection::connect(&app.database().service_url()).await.unwrap()
 }
 
-/// In a transaction of its own, as the user whom the claims name, as a Supabase client does it. It stays open for a
-/// moment, as one does that has work of its own to write, so that others meet the lock.
+/// Consumes in its own transaction, as the user in the claims, like a Supabase client. The transaction stays open for a
+/// moment, as if it had other writes, so that concurrent ones meet the lock.
 async fn by_sql(connection: &mut PgConnection, user: &TestUser, arguments: &str) -> Value {
     let (transaction, row) = begun_in_sql(connection, user, arguments).await;
     tokio::time::sleep(Duration::from_millis(2)).await;
@@ -37,7 +37,7 @@ async fn by_sql(connection: &mut PgConnection, user: &TestUser, arguments: &str)
     row
 }
 
-/// The same before its commit.
+/// The same up to the commit.
 async fn begun_in_sql<'c>(
     connection: &'c mut PgConnection,
     user: &TestUser,
@@ -55,7 +55,7 @@ async fn begun_in_sql<'c>(
     (transaction, row)
 }
 
-/// A hundred by REST and a hundred in SQL, at once; how many of each were granted.
+/// A hundred requests over REST and a hundred in SQL, in parallel; returns the number of grants of each.
 async fn race(app: &TestApp, user: &TestUser) -> (usize, usize) {
     let rest = join_all((0..100).map(|_| by_rest(app, user, json!({ "feature_id": "ai_requests" }))));
     let sql = join_all((0..4).map(async |_| {
@@ -106,7 +106,7 @@ async fn rest_and_sql_together_spend_exactly_the_tokens() {
     assert_eq!(findings.at("/data"), &json!([]), "the ledger is in balance");
 }
 
-/// An answer of either door with its times as times, since they are written differently.
+/// A response of REST or SQL with parsed times, because their formats differ.
 fn comparable(answer: &Value) -> Value {
     let mut answer = answer.clone();
     for time in ["as_of", "period_start", "resets_at"] {
@@ -141,7 +141,7 @@ async fn a_key_is_replayed_by_whichever_door_it_comes_again() {
     assert_eq!(number(&app, &format!("SELECT token_balance FROM users WHERE id = '{}'", ada.id)).await, 97);
 }
 
-/// It reads the keys, waits for the counter that the first one holds, and finds the limit reached: by the first one.
+/// It reads the keys, waits for the counter that the first one has locked, and finds the limit reached by that one.
 #[tokio::test]
 async fn a_duplicate_that_waits_for_the_last_unit_is_answered_as_the_first_one() {
     let app = TestApp::start().await;
@@ -167,7 +167,7 @@ async fn a_duplicate_that_waits_for_the_last_unit_is_answered_as_the_first_one()
     other.expect_problem(429, "limit_reached");
 }
 
-/// All that the two leave behind, without ids, keys and times.
+/// All rows that the two leave, without ids, keys and times.
 const ROWS: [&str; 5] = [
     "SELECT to_jsonb(n) - 'user_id' FROM usage_counters n WHERE user_id = $1",
     "SELECT to_jsonb(e) - ARRAY['user_id', 'id', 'created_at'] FROM usage_events e WHERE user_id = $1 ORDER BY idempotency_key",

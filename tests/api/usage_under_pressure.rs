@@ -1,5 +1,5 @@
-//! Usage under pressure: full queues, rows that others hold, commands that cannot be written, and a database that hangs.
-//! One command never stops the others.
+//! Usage under pressure: full queues, locked rows, commands that cannot be written, and a database that hangs. One
+//! command never stops the others.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ async fn consume(app: &TestApp, user: &TestUser, key: &str) -> Answer {
     app.post("/api/usage").bearer(user).json(body).send().await
 }
 
-/// A transaction that holds the counter of the user.
+/// A transaction that has the user's counter locked.
 async fn hold_counter(app: &TestApp, user: &TestUser) -> sqlx::Transaction<'static, sqlx::Postgres> {
     let mut holder = app.database().owner().begin().await.unwrap();
     let sql = format!("SELECT FROM usage_counters WHERE user_id = '{}' FOR UPDATE", user.id);
@@ -109,7 +109,7 @@ async fn a_database_that_hangs_is_a_503_in_time_for_everybody_who_waits() {
     let app = TestApp::with(|settings| settings.database.statement_timeout_ms = 1_500).await;
     let ada = limited(&app, 1_000).await;
     consume(&app, &ada, "warm").await.expect_status(200);
-    // Nothing can be read or written any more, as if the disk had stopped.
+    // Nothing can be read or written any more, as with a stalled disk.
     let mut holder = app.database().owner().begin().await.unwrap();
     sqlx::raw_sql("LOCK TABLE idempotency_keys IN ACCESS EXCLUSIVE MODE").execute(&mut *holder).await.unwrap();
     let asked = (0..20_u64).map(|number| {
@@ -126,7 +126,7 @@ async fn a_database_that_hangs_is_a_503_in_time_for_everybody_who_waits() {
     }
     holder.rollback().await.unwrap();
     consume(&app, &ada, "after").await.expect_status(200);
-    // Some were at work when the database came back; a 503 says as much. Their keys settle it.
+    // Some were running when the database came back, as a 503 allows. Their idempotency keys decide it.
     for number in 0..20 {
         consume(&app, &ada, &number.to_string()).await.expect_status(200);
     }

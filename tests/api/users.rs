@@ -1,11 +1,11 @@
-//! Users: the own profile, its export and its end, and the making of profiles beside the built-in sign-up.
+//! Users: the own profile, its export and its deletion, and creating profiles beside the built-in sign-up.
 
 use harness::{TestApp, TestUser};
 use serde_json::{Value, json};
 
 use crate::{NOBODY, expect_field};
 
-/// With the checksum of EIP-55.
+/// With the EIP-55 checksum.
 const WALLET: &str = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
 
 async fn profile(app: &TestApp, user: &TestUser) -> Value {

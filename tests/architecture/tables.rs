@@ -1,6 +1,6 @@
-//! The tables of the rules: what is allowed where. A rule is loosened here or not at all, and with its reason.
+//! The tables of the rules: what is allowed where. Every exception to a rule is here, with its reason.
 
-/// What a crate of ours may import: ours exactly; of others only these, where a list is given.
+/// The allowed imports of one of our crates: exactly these of ours; of others only these, if there is a list.
 pub struct Imports {
     pub package: &'static str,
     pub ours: &'static [&'static str],
@@ -14,7 +14,7 @@ pub const ADAPTERS: &str = "product-base-adapters";
 pub const APP: &str = "product-base";
 pub const TESTKIT: &str = "product-base-testkit";
 pub const MIGRATION: &str = "migration";
-/// Exempt from the table: the tests import whatever they test.
+/// Exempt from the table: the tests import everything that they test.
 pub const TESTS: &str = "tests";
 
 pub const IMPORTS: [Imports; 7] = [
@@ -63,7 +63,7 @@ pub const IMPORTS: [Imports; 7] = [
     },
 ];
 
-/// What only these crates of ours may import. A name that ends in `*` stands for all that begin so.
+/// Crates that only these crates of ours may import. A name that ends in `*` is a prefix.
 pub const OWNERS: [(&[&str], &[&str]); 6] = [
     (
         &[
@@ -88,16 +88,16 @@ pub const OWNERS: [(&[&str], &[&str]); 6] = [
     (&["sea-orm-migration"], &[MIGRATION]),
 ];
 
-/// What the rules must not reach, not even through another crate.
+/// Crates that the rules must not reach, not even through another crate.
 pub const NOT_UNDER_DOMAIN: [&str; 5] = ["actix*", "reqwest", "sea-orm*", "sqlx*", "tokio*"];
 
-/// TLS is ring's only: no C library of the system, no second build in C.
+/// ring is the only TLS library: no C library of the system, no second build in C.
 pub const NO_TLS_BUT_RING: [&str; 6] =
     ["aws-lc-fips-sys", "aws-lc-rs", "aws-lc-sys", "native-tls", "openssl", "openssl-sys"];
 
 pub const FILE_LINES_MAX: usize = 399;
 
-/// Words that stand in one place only, and why.
+/// Words that may occur in one place only, and why.
 pub const ONE_PLACE: [(&str, &str); 8] = [
     ("Utc::now", "time comes from ports::clock::Clock or from the database, so that tests can set it"),
     ("Uuid::new_v4", "ids come from ports::randomness::Randomness, their one place"),
@@ -148,7 +148,7 @@ pub const WORDS_ALLOWED: [WordAllowed; 8] = [
 
 pub const NO_ROOMS: [&str; 4] = ["common", "helpers", "types", "utils"];
 
-/// Where the room of a port stands in the other crates.
+/// The folders of a port's room in the other crates.
 pub const HOUSES: [&str; 4] =
     ["crates/domain/src", "crates/services/src", "crates/adapters/src/postgres", "crates/app/src/http"];
 
@@ -167,7 +167,7 @@ pub const ROOMS_ABSENT: [RoomAbsent; 6] = [
     RoomAbsent {
         room: "changes",
         from: &["crates/services/src", "crates/app/src/http"],
-        because: "nobody asks for them: a feed tells the memory of the process, crates/adapters/src/memory",
+        because: "nobody asks for them: a feed tells the memory of the process, crates/adapters/src/cache",
     },
     RoomAbsent {
         room: "clock",
@@ -177,7 +177,7 @@ pub const ROOMS_ABSENT: [RoomAbsent; 6] = [
     RoomAbsent {
         room: "idempotency",
         from: &["crates/app/src/http"],
-        because: "it has no route of its own: http/once.rs wraps the routes that create or spend",
+        because: "it has no route of its own: http/idempotent.rs wraps the routes that create or spend",
     },
     RoomAbsent {
         room: "randomness",

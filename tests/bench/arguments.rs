@@ -1,5 +1,4 @@
-//! What the run is told on its command line. `make bench` hands on `BENCH_USERS`, `BENCH_SECONDS` and
-//! `BENCH_ONLY`.
+//! The command line of the run. `make bench` passes on `BENCH_USERS`, `BENCH_SECONDS` and `BENCH_ONLY`.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -14,16 +13,16 @@ const SECONDS: RangeInclusive<u32> = 1..=600;
 pub struct Arguments {
     /// The release build of the service.
     pub service: PathBuf,
-    /// Where the table goes.
+    /// The file for the table.
     pub report: PathBuf,
     pub users: u32,
-    /// How long one measurement takes.
+    /// The duration of one measurement.
     pub seconds: u32,
-    /// Only cases with this in their name, for whoever improves one. Nothing is written then.
+    /// Only the cases with this in their name, while one of them is being improved. Nothing is written then.
     pub only: Option<String>,
-    /// For how many minutes calls of models go on, instead of everything else.
+    /// The duration of the soak test in minutes; it runs instead of everything else.
     pub soak_minutes: Option<u32>,
-    /// Another build of the service, to be compared with in turns, instead of everything else.
+    /// Another build of the service, for the comparison in turns; it runs instead of everything else.
     pub against: Option<PathBuf>,
 }
 

@@ -1,10 +1,10 @@
-//! What is measured. A case is data: another one is a few lines here, and a file beside the yardsticks if what it is
-//! compared with is new.
+//! The measured cases. A case is data: another one is a few lines here, and a file beside the yardsticks if it needs a
+//! new yardstick.
 
-/// How many callers there are where "a few hundred" is meant: what the service remembers of a caller is mostly there.
+/// The number of callers for "a few hundred": the service has most of them in its cache.
 const A_FEW_HUNDRED: u32 = 500;
 
-/// One request, again and again; or a few that belong together.
+/// One request, repeated; or a few that belong together.
 pub struct Case {
     pub name: &'static str,
     pub method: &'static str,
@@ -13,66 +13,66 @@ pub struct Case {
     /// Lua after `load.lua`, for requests that differ from one another: mostly `function body() .. end`, where
     /// `unique()` makes an idempotency key.
     pub script: &'static str,
-    /// One connection only where the time of a lone request is of interest: it is nobody's best.
+    /// One connection only if the latency of a lone request is of interest: it never gives the highest rate.
     pub connections: &'static [u32],
-    /// Connections at which it is run so many times, its yardstick, if it has one, after each of them. The row is the run in
-    /// the middle, its ratio that of the pair in the middle. At others it is run once.
+    /// Connections and the number of runs at them, each followed by a run of the yardstick, if there is one. The row is
+    /// the median run, its ratio the median of the pairs. At other connections there is one run.
     pub repeated: &'static [(u32, u32)],
     pub house: House,
-    /// How many of the yardstick's transactions one request is worth: more than one for a batch. A script that needs
-    /// several requests for one counts them itself, in `items`.
+    /// The number of yardstick transactions in one request: more than one for a batch. A script that needs several
+    /// requests for one transaction counts them itself, in `items`.
     pub items_per_request: u32,
     pub yardstick: Option<&'static Yardstick>,
 }
 
 impl Case {
-    /// Whether what it asks for is gathered by the service, so that its batches are of interest.
+    /// Whether the service batches these requests, so that its batch size is of interest.
     pub fn gathers(&self) -> bool {
         self.path.starts_with("/api/usage") || self.house == House::Gateway
     }
 
-    /// Whether models are called in it.
+    /// Whether it calls models.
     pub fn asks_models(&self) -> bool {
         matches!(self.house, House::Gateway | House::Upstream)
     }
 }
 
-/// Who asks.
+/// The callers.
 #[derive(Clone, Copy)]
 pub enum Callers {
     /// Requests without a token.
     Nobody,
-    /// A random one of the first so many users.
+    /// A random one of the first users, as many as this.
     First(u32),
     /// A random one of all users.
     Everybody,
 }
 
-/// Who answers, and by whose tokens it knows its callers.
+/// The processes under measurement, and the tokens that they accept.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum House {
-    /// One process, with tokens of its own making.
+    /// One process, with its own tokens.
     One,
-    /// A second one on the same database beside it; each gets half of the connections.
+    /// With a second process on the same database; each gets half of the connections.
     Two,
-    /// A process of its own that believes tokens of Supabase (ES256), none of which it has seen.
+    /// A separate process that accepts tokens of Supabase (ES256), none of which it has cached.
     SupabaseUnseen,
-    /// The same, after every token was shown to it once.
+    /// The same, after every token was sent to it once.
     Supabase,
-    /// A process of its own whose providers are the stub upstream.
+    /// A separate process whose providers are the stub upstream.
     Gateway,
-    /// The stub upstream itself, past the service.
+    /// The stub upstream itself, without the service.
     Upstream,
 }
 
-/// The same work as `pgbench` does it: a prepared statement, or two of them, each a transaction, by the owner of the
-/// tables: no row-level security, no role to set, no transaction to open.
+/// The same work in `pgbench`: one prepared statement or two, each a transaction, as the owner of the tables: no
+/// row-level security, no `SET ROLE`, no `BEGIN`.
 #[derive(PartialEq, Eq)]
 pub struct Yardstick {
     pub name: &'static str,
-    /// For `pgbench --file`; the variable `users` holds their number.
+    /// For `pgbench --file`; the variable `users` has their number.
     pub script: &'static str,
-    /// What is written is best alone where all wait for one row; what is read never is.
+    /// Writes to a single row are fastest with one client; reads never are.
     pub clients: &'static [u32],
 }
 
@@ -108,7 +108,7 @@ static PAIR_HOT: Yardstick = Yardstick {
 
 pub static YARDSTICKS: [&Yardstick; 6] = [&SELECT_PLANS, &SELECT_FACTS, &CONSUME, &CONSUME_HOT, &PAIR, &PAIR_HOT];
 
-/// A thing to consume that every plan grants, under a key of its own.
+/// One unit of a feature that every plan grants, under its own idempotency key.
 const CONSUME_ONE: &str = r#"
 function body()
     return '{"feature_id":"bench_calls","idempotency_key":"' .. unique() .. '"}'
@@ -128,7 +128,7 @@ const CHECK_ONE: &str = r#"
 function body() return '{"feature_id":"ai_requests"}' end
 "#;
 
-/// What most cases have in common.
+/// The common part of most cases.
 const READING: Case = Case {
     name: "",
     method: "GET",
@@ -142,10 +142,10 @@ const READING: Case = Case {
     yardstick: None,
 };
 
-/// What the cases of a check have in common. The pgbench statement asks for all users.
+/// The common part of the check cases. The pgbench statement picks among all users.
 const CHECKING: Case = Case { path: "/api/users/me/features/ai_requests", yardstick: Some(&SELECT_FACTS), ..READING };
 
-/// What the cases of consumption have in common.
+/// The common part of the consumption cases.
 const CONSUMING: Case = Case {
     method: "POST",
     path: "/api/usage",
@@ -169,7 +169,7 @@ pub const CONSUME_BATCHES: &str = "consume, batches of 100";
 pub const PAIRS: &str = "pairs, every user";
 pub const PAIRS_ONE_USER: &str = "pairs, one user";
 
-/// A small question, with a bound: all that it can use is held before.
+/// A small prompt with a token limit; the service reserves for the whole limit first.
 const ASK: &str = r#"
 function body()
     return '{"model":"gpt-4o-mini","max_tokens":64,"messages":[{"role":"user","content":"Say something kind."}]}'
@@ -182,10 +182,10 @@ function body()
 end
 "#;
 
-/// How many users the calls of models are spread over.
+/// The number of users for the model calls.
 pub const GATEWAY_USERS: u32 = 1_000;
 
-/// What the calls of models have in common.
+/// The common part of the model call cases.
 const ASKING: Case = Case {
     method: "POST",
     path: "/v1/chat/completions",
@@ -196,7 +196,7 @@ const ASKING: Case = Case {
     ..READING
 };
 
-/// The same question to the stub upstream, which takes any key.
+/// The same call to the stub upstream, which accepts any key.
 const ASKING_DIRECTLY: Case = Case { house: House::Upstream, ..ASKING };
 
 pub const DIRECT: &str = "stub upstream, plain";
@@ -206,7 +206,7 @@ pub const GATEWAY_ONE_USER: &str = "gateway, one user";
 pub const GATEWAY_STREAMED: &str = "gateway, 1,000 users, streamed";
 
 pub static CASES: [Case; 18] = [
-    // What the HTTP server and the middleware cost, and all that wrk can ask for.
+    // The cost of the HTTP server and the middleware, and the limit of wrk itself.
     Case { name: "empty route", path: "/healthz", connections: &[1, 64], ..READING },
     Case { name: "plans", path: "/api/plans", yardstick: Some(&SELECT_PLANS), ..READING },
     Case { name: "check, 500 users", callers: Callers::First(A_FEW_HUNDRED), ..CHECKING },
@@ -219,9 +219,9 @@ pub static CASES: [Case; 18] = [
         script: CHECK_ONE,
         ..CHECKING
     },
-    // Consumption is gathered, so it is measured with more of them waiting too.
+    // Consumption is batched, so it is also measured with more waiting requests.
     Case { name: CONSUME_EVERY, connections: &[1, 16, 256, 64], repeated: &[(256, 3), (64, 5)], ..CONSUMING },
-    // Right after the five runs of one process, with which it is compared.
+    // Directly after the five runs of one process, with which it is compared.
     Case { name: CONSUME_TWO, house: House::Two, repeated: &[(64, 3)], ..CONSUMING },
     Case { name: "consume, ES256 tokens, unseen", house: House::SupabaseUnseen, ..CONSUMING },
     Case { name: CONSUME_SUPABASE, house: House::Supabase, repeated: &[(64, 3)], ..CONSUMING },
@@ -243,7 +243,7 @@ pub static CASES: [Case; 18] = [
     Case { name: PAIRS, connections: &[64, 256], repeated: &[(64, 3)], ..PAIRING },
     Case { name: PAIRS_ONE_USER, callers: Callers::First(1), yardstick: Some(&PAIR_HOT), ..PAIRING },
     Case { name: DIRECT, ..ASKING_DIRECTLY },
-    // The tables are vacuumed at times of their own, which one run alone may meet.
+    // The tables are vacuumed at irregular times, which may affect a single run.
     Case { name: GATEWAY, repeated: &[(32, 3)], ..ASKING },
     Case { name: GATEWAY_ONE_USER, callers: Callers::First(1), connections: &[32], ..ASKING },
     Case { name: DIRECT_STREAMED, script: ASK_STREAMED, ..ASKING_DIRECTLY },

@@ -1,7 +1,7 @@
-//! The duel: two builds of the service on one database, in turns of two seconds, for whoever changes the hot path. A
-//! machine has better and worse minutes, so one run of each says little; neighbours in time are compared instead.
+//! The duel: two builds of the service on one database, in turns of two seconds, to compare a change of the hot path.
+//! The speed of a machine varies over minutes, so one run of each proves little; adjacent turns are compared instead.
 //!
-//! Promise: each build comes first in every other round, and the ratio told is the median of all rounds.
+//! Promise: each build is first in every other round, and the printed ratio is the median of all rounds.
 
 use std::path::Path;
 use std::process::ExitCode;

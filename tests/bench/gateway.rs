@@ -1,40 +1,40 @@
-//! Calls of models: the stub upstream that answers them, and what wrk cannot see: when the first piece of a stream comes, and
-//! what many open streams cost in memory.
+//! Model calls: the stub upstream that answers them, and what wrk cannot measure: the time to the first chunk of a
+//! stream, and the memory for many open streams.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use futures_util::future::try_join_all;
 use reqwest::{Client, Response};
-use testkit::upstream::{Answer, Pace, Script, Upstream, sentence};
+use testkit::upstream::{AnswerPace, Script, ScriptedAnswer, Upstream, sentence};
 
 use crate::processes::{Usage, resident_mebibytes};
 use crate::report::Row;
 use crate::service::Service;
 use crate::wrk::Tokens;
 
-/// How many streams are open at once when the memory is read.
+/// The number of open streams when the memory is read.
 pub const OPEN_STREAMS: usize = 1_000;
 
-/// How many streams are begun for a median of their first pieces.
+/// The number of streams for the median time to the first chunk.
 const STREAMS: usize = 300;
 
 pub const FIRST_TOKEN: &str = "gateway, first token";
 pub const FIRST_TOKEN_DIRECT: &str = "stub upstream, first token";
 pub const MEMORY: &str = "gateway, open streams";
 
-/// A model that says a word a second: its streams stay open.
+/// A model that sends a word a second: its streams stay open.
 const SLOW: &str = "gpt-4o";
 const QUICK: &str = "gpt-4o-mini";
 
-/// For one answer to begin.
+/// The time limit for the start of a response.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// The stub, on a thread of this process, with prices of no interest.
+/// The stub, on a thread of this process; its prices do not matter.
 pub fn upstream() -> Upstream {
     let upstream = Upstream::start();
-    let answer = Answer { text: sentence(120), ..Answer::default() };
-    let pace = Pace { between: Duration::from_secs(1), ..Pace::default() };
+    let answer = ScriptedAnswer { text: sentence(120), ..ScriptedAnswer::default() };
+    let pace = AnswerPace { between: Duration::from_secs(1), ..AnswerPace::default() };
     upstream.script(SLOW, Script { answer, pace, ..Script::default() });
     upstream
 }
@@ -54,12 +54,12 @@ impl Watched<'_> {
         let direct = first_tokens(&client, self.direct, &tokens).await?;
         let gateway = first_tokens(&client, self.service.url(), &tokens).await?;
         let memory = self.open_streams(&client, &tokens).await?;
-        // What is still being said to nobody.
+        // Ends the streams whose clients have disconnected.
         upstream.clear();
         Ok(vec![row(FIRST_TOKEN_DIRECT, &direct), row(FIRST_TOKEN, &gateway), memory])
     }
 
-    /// The memory of the service with all its streams open, each after its first piece.
+    /// The memory of the service while all streams are open, each after its first chunk.
     async fn open_streams(&self, client: &Client, tokens: &[&str]) -> anyhow::Result<Row> {
         let begin = async |place: usize| {
             let token = tokens.get(place % tokens.len()).context("a token")?;
@@ -68,7 +68,7 @@ impl Watched<'_> {
             anyhow::Ok(answer)
         };
         let mut open = Vec::with_capacity(OPEN_STREAMS);
-        // A hundred at a time: it is their number that is of interest, not their rush.
+        // A hundred at a time: the number of streams matters, not a burst of requests.
         for first in (0..OPEN_STREAMS).step_by(100) {
             open.extend(try_join_all((first..first + 100).map(begin)).await?);
         }
@@ -81,7 +81,7 @@ impl Watched<'_> {
     }
 }
 
-/// How long each of a few hundred streams took to begin, one after the other.
+/// The time to the first chunk of each stream, one stream after the other.
 async fn first_tokens(client: &Client, url: &str, tokens: &[&str]) -> anyhow::Result<Vec<Duration>> {
     let mut took = Vec::with_capacity(STREAMS);
     for place in 0..STREAMS {
@@ -108,7 +108,7 @@ async fn ask(client: &Client, url: &str, token: &str, model: &str) -> anyhow::Re
     Ok(answer.error_for_status()?)
 }
 
-/// A row of sorted times.
+/// A row from sorted times.
 fn row(name: &'static str, sorted: &[Duration]) -> Row {
     let at = |share: usize| sorted.get(sorted.len() * share / 100).copied().unwrap_or_default();
     let total: Duration = sorted.iter().sum();

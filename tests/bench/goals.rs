@@ -1,5 +1,5 @@
-//! The goals: what the product is to reach on one machine with its load and its database, and whether this run did.
-//! A goal that is missed is written down and does not make the run fail.
+//! The goals: what the product should reach on one machine with its load and its database, and whether this run did. A
+//! missed goal is recorded and does not make the run fail.
 
 use std::time::Duration;
 
@@ -16,23 +16,23 @@ struct Goal {
     aim: Option<f64>,
 }
 
-/// How a figure comes out of the rows.
+/// How a figure is computed from the rows.
 enum Figure {
-    /// Items of this case at so many connections, by the best of its yardstick.
+    /// Items of this case at this many connections, divided by the best of its yardstick.
     ToBest(&'static str, u32),
-    /// The same by the row of this yardstick at as many clients.
+    /// The same divided by the row of this yardstick at as many clients.
     ToSame(&'static str, &'static str, u32),
-    /// Items of the first case by those of the second.
+    /// Items of the first case divided by those of the second.
     ToCase(&'static str, &'static str, u32),
-    /// The median of its runs, in milliseconds.
+    /// The median p99 of its runs, in milliseconds.
     P99(&'static str, u32),
-    /// The most of any process after any measurement of metering, in MiB.
+    /// The maximum of all processes after all metering measurements, in MiB.
     Memory,
-    /// The most of the gateway's process, with its open streams.
+    /// The maximum of the gateway's process, with its open streams.
     GatewayMemory,
-    /// Requests of this case at so many connections.
+    /// Requests of this case at this many connections.
     PerSecond(&'static str, u32),
-    /// The median of the first case beyond that of the second, at one connection.
+    /// The median of the first case minus that of the second, at one connection.
     Beyond(&'static str, &'static str),
 }
 
@@ -68,7 +68,7 @@ static GOALS: [Goal; 18] = [
     goal(Figure::GatewayMemory, Asked::Below(200.0), None),
 ];
 
-/// A line for each goal whose rows are there; in a whole run they all are.
+/// A line for each goal whose rows exist; in a whole run they all do.
 pub fn table(rows: &[Row]) -> String {
     let lines = GOALS.iter().filter_map(|goal| Some((goal, goal.figure.of(rows)?)));
     let lines: Vec<[String; 5]> = lines.map(|(goal, measured)| goal.line(measured)).collect();

@@ -1,6 +1,6 @@
--- What wrk runs for every case. Before this text stand METHOD, PATH, RUN and SEED (different for each run), WARMING and,
--- where callers show a token, TOKENS (a file), TOKEN_LENGTH and TOKEN_COUNT. After it stands the case's own text, which may
--- define `body()`, or `request()` and `response()` themselves, and count what it got done in `items`.
+-- The wrk script of every case. METHOD, PATH, RUN and SEED (different for each run), WARMING and, for callers with a
+-- token, TOKENS (a file), TOKEN_LENGTH and TOKEN_COUNT are set before this text. The case's own text follows it; it may
+-- define `body()`, or `request()` and `response()` themselves, and count its finished work in `items`.
 
 local threads = {}
 
@@ -28,19 +28,19 @@ function caller()
     return math.random(0, TOKEN_COUNT - 1)
 end
 
--- A caller's token. Each stands on a line of its own, and all are of one length.
+-- A caller's token. Each is on its own line, and all have the same length.
 function token(number)
     local at = number * (TOKEN_LENGTH + 1)
     return string.sub(tokens, at + 1, at + TOKEN_LENGTH)
 end
 
--- A text that no other request of any run has.
+-- A text that is unique over all requests of all runs.
 function unique()
     sent = sent + 1
     return RUN .. "-" .. thread_number .. "-" .. sent
 end
 
--- By hand, since wrk.format takes several times as long. Without a number the caller is a random one.
+-- By hand, because wrk.format takes several times as long. Without a number the caller is a random one.
 function compose(path, body, number)
     local head = start .. path .. rest
     if tokens then head = head .. "Authorization: Bearer " .. token(number or caller()) .. "\r\n" end
@@ -52,7 +52,7 @@ function request()
     return compose(PATH, body and body())
 end
 
--- wrk itself counts a status from 400 on. The warm-up looks at every answer, which the measurement cannot afford.
+-- wrk itself counts statuses from 400 on. The warm-up checks every response, which is too slow for the measurement.
 function look_at(status, text)
     if status < 200 or status > 299 then refusal = status .. " " .. text end
 end

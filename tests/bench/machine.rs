@@ -1,4 +1,4 @@
-//! The machine and the versions, as the table needs them to mean anything.
+//! The machine and the versions, without which the figures mean nothing.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::processes::answer;
 use crate::stage::Stage;
 use crate::tools::Tools;
 
-/// Lines of a name and what there is to say.
+/// Pairs of a name and its value.
 pub async fn describe(arguments: &Arguments, stage: &Stage, tools: &Tools) -> Vec<(&'static str, String)> {
     let unknown = || "unknown".to_owned();
     let asked = async |program: &str, words: &[&str]| answer(Command::new(program).args(words)).await;
@@ -42,14 +42,14 @@ fn memory() -> Option<String> {
     Some(format!("{} GiB", (kibibytes + (1 << 19)) >> 20))
 }
 
-/// The second line, second column of `df`: ext4 and tmpfs make different figures.
+/// The second line, second column of `df`: ext4 and tmpfs give different figures.
 async fn file_system(folder: &Path) -> Option<String> {
     let listed = Command::new("df").args(["-PT"]).arg(folder).output().await.ok()?;
     let text = String::from_utf8_lossy(&listed.stdout).into_owned();
     text.lines().nth(1)?.split_whitespace().nth(1).map(str::to_owned)
 }
 
-/// With a word on what is not committed.
+/// The commit, with a note if there are uncommitted changes.
 async fn commit() -> Option<String> {
     let commit = answer(Command::new("git").args(["rev-parse", "--short", "HEAD"])).await?;
     let changed = answer(Command::new("git").args(["status", "--porcelain", "--", "crates", "migration"])).await;

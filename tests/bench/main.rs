@@ -1,8 +1,7 @@
-//! The benchmark: `make bench`. What the service does a second, beside what Postgres alone does with the same work.
+//! The benchmark: `make bench`. The rates of the service, beside those of Postgres alone for the same work.
 //!
-//! One run, on one machine: Postgres with fsync, the release build of the service, wrk and pgbench. Promise: every
-//! wait is bounded, whatever was started is stopped, and a figure with errors behind it makes the run fail and is not
-//! written down.
+//! One run, on one machine: Postgres with fsync, the release build of the service, wrk and pgbench. Promise: every wait
+//! has a time limit, every started process is stopped, and a figure with errors makes the run fail and is not recorded.
 
 mod arguments;
 mod cases;
@@ -39,14 +38,14 @@ use run::Run;
 use soak::Soak;
 use stage::Ground;
 
-/// For all that is not a measurement: every step has its own limit, and this is for what nobody thought of.
+/// For everything but measurements: every step has its own limit, and this one covers the rest.
 const AROUND_LIMIT: Duration = Duration::from_mins(20);
-/// For a measurement, beside its own time: the warm-up, and programs that start.
+/// For a measurement, beside its own time: the warm-up, and starting programs.
 const MEASUREMENT_GRACE: Duration = Duration::from_secs(10);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // Nobody else says which cryptography TLS uses: ring, and only ring.
+    // Selects ring as the only TLS provider.
     rustls::crypto::ring::default_provider().install_default().ok();
     match run().await {
         Ok(code) => code,
@@ -60,7 +59,7 @@ async fn main() -> ExitCode {
 async fn run() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse(std::env::args().skip(1))?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    // Whichever comes first: what the others hold is dropped, and stops everything that was started.
+    // When one of them finishes, the others are dropped, which stops every started process.
     tokio::select! {
         finished = tokio::time::timeout(limit(&arguments), bench(&arguments)) => finished.context("the run took too long")?,
         _ = interrupt.recv() => bail!("interrupted"),

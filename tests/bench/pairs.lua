@@ -1,7 +1,7 @@
--- Pairs: a reservation, then its settlement. wrk does not say on which connection an answer came, so what is held and not
--- yet settled waits in a queue of the thread: the next request, of whichever connection, settles the oldest, and only
--- where there is none reserves. The key carries the number of the caller, since the answer repeats it and nobody else
--- may settle.
+-- Pairs: a reservation, then its settlement. wrk does not report the connection of a response, so open reservations
+-- wait in a queue of the thread: the next request, on any connection, settles the oldest, and makes a reservation only
+-- if there is none. The idempotency key contains the caller's number, because the response repeats it and only that
+-- caller may settle.
 
 local held, first, last = {}, 1, 0
 items = 0
@@ -18,8 +18,8 @@ function request()
     return compose(PATH, '{"feature_id":"bench_calls","idempotency_key":"' .. key .. '"}', number)
 end
 
--- In the measurement too: without the id there is nothing to settle. 200 is the answer of a settlement, and only that
--- makes a pair.
+-- In the measurement too: the settlement needs the id. 200 is the status of a settlement, and only that completes a
+-- pair.
 function response(status, _, text)
     if WARMING then look_at(status, text) end
     if status == 200 then items = items + 1 end

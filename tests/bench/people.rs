@@ -17,11 +17,11 @@ use uuid::Uuid;
 
 use crate::wrk::Tokens;
 
-/// The longest that the service takes for the life of a token; no run takes as long.
+/// The longest token lifetime that the service accepts; no run takes as long.
 pub const TOKEN_SECONDS: u64 = 24 * 60 * 60;
 
-/// Writes the users in bulk, and leaves the tables as a database has them that was at rest for a while: with
-/// statistics, and with nothing left to write out during the measurements.
+/// Writes the users in bulk, and leaves the tables as in a database that was idle for a while: with statistics, and
+/// with no dirty pages to write during the measurements.
 pub async fn settle(owner: &mut PgConnection, users: u32) -> anyhow::Result<()> {
     let number = sqlx::query("SELECT set_config('bench.users', $1, false)").bind(users.to_string());
     number.execute(&mut *owner).await?;
@@ -33,7 +33,7 @@ pub async fn settle(owner: &mut PgConnection, users: u32) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Gives the first users a limit of calls of models that no run reaches: each call is held against it and counted.
+/// Gives the first users a limit for model calls that no run reaches: each call is reserved and counted.
 pub async fn let_ask(owner: &mut PgConnection, users: u32) -> anyhow::Result<()> {
     let sql = "INSERT INTO feature_overrides (user_id, feature_id, enabled, limit_value, reason) \
         SELECT id, 'ai_requests', true, 1000000000000, 'the benchmark' FROM users ORDER BY id LIMIT $1 \
@@ -42,7 +42,7 @@ pub async fn let_ask(owner: &mut PgConnection, users: u32) -> anyhow::Result<()>
     given.context("the first users could not be let ask").map(drop)
 }
 
-/// Signs a token for every user, as the service with this key would, into a file.
+/// Signs a token for every user into a file, as the service with this key would.
 pub async fn sign_tokens(owner: &mut PgConnection, key: &str, file: &Path) -> anyhow::Result<Tokens> {
     let issuer = BuiltInTokens::new(key.as_bytes(), TOKEN_SECONDS, Arc::new(SystemClock))?;
     let users = list(owner).await?;
@@ -64,13 +64,13 @@ pub async fn sign_tokens(owner: &mut PgConnection, key: &str, file: &Path) -> an
     keep_tokens(&tokens, file)
 }
 
-/// In the order of their ids, which is a random one: the first few hundred are a fair sample.
+/// In the order of their ids, which is random: the first few hundred are a fair sample.
 pub async fn list(owner: &mut PgConnection) -> anyhow::Result<Vec<(Uuid, String)>> {
     let users = sqlx::query_as("SELECT id, email::text FROM auth.users ORDER BY id").fetch_all(&mut *owner).await;
     users.context("the users could not be read")
 }
 
-/// As `load.lua` reads them.
+/// In the format of `load.lua`.
 pub fn keep_tokens(tokens: &[String], file: &Path) -> anyhow::Result<Tokens> {
     let length = tokens.first().map_or(0, String::len);
     let is_even = tokens.iter().all(|token| token.len() == length);

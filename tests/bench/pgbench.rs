@@ -1,4 +1,4 @@
-//! pgbench: what Postgres alone can do with the same work, as one prepared statement a transaction.
+//! pgbench: the rate of Postgres alone for the same work, as one prepared statement in each transaction.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,14 +12,14 @@ use crate::cases::Yardstick;
 use crate::processes::output;
 use crate::tools::Tools;
 
-/// How much longer than its measurement pgbench may take: it connects every client first.
+/// The time limit of pgbench beyond its measurement: it connects every client first.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// How long each client is left to plan its statement, which Postgres does anew for the first five executions. The
-/// service's connections have done so in the warm-up of its case.
+/// The time for each client to plan its statement, which Postgres repeats for the first five executions. The service's
+/// connections have done so in the warm-up of their case.
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// Which part of the transactions is written down, for the percentiles.
+/// The fraction of transactions that is logged, for the percentiles.
 const SAMPLED: &str = "0.1";
 
 /// As for wrk.
@@ -27,10 +27,10 @@ const THREADS_MAX: u32 = 2;
 
 pub struct Pgbench<'a> {
     pub tools: &'a Tools,
-    /// Of the owner of the tables.
+    /// The URL of the tables' owner.
     pub owner: &'a Url,
     pub users: u32,
-    /// Where scripts and logs may be written.
+    /// The folder for scripts and logs.
     pub folder: &'a Path,
 }
 
@@ -51,7 +51,7 @@ impl Pgbench<'_> {
         let duration = WARM_UP + Duration::from_secs(seconds.into());
         command.arg(format!("--time={}", duration.as_secs())).arg("--progress=1").arg("--file").arg(script);
         command.args(["--log", &format!("--sampling-rate={SAMPLED}")]).arg("--log-prefix").arg(&log);
-        // The password does not stand where everybody on the machine may read it.
+        // The password is kept out of the arguments, which every user of the machine can read.
         let mut address = self.owner.clone();
         address.set_password(None).ok();
         command.arg(address.as_str()).env("PGPASSWORD", self.owner.password().unwrap_or_default()).env("LC_ALL", "C");
@@ -62,7 +62,7 @@ impl Pgbench<'_> {
         Ok(Measured { per_second, median, p99 })
     }
 
-    /// Out of the logs, which are removed: one a thread.
+    /// From the logs, one for each thread, which are then removed.
     fn percentiles(&self, prefix: &str) -> anyhow::Result<(Duration, Duration)> {
         let mut logged: Vec<Logged> = Vec::new();
         for log in self.logs(prefix)? {
@@ -72,7 +72,7 @@ impl Pgbench<'_> {
         let times = || logged.iter().map(|logged| logged.at);
         let start = times().min().unwrap_or_default() + WARM_UP;
         let logged_last = times().max().unwrap_or_default();
-        // Of the whole, where a machine stood still after the warm-up.
+        // Of the whole log, if the machine stalled after the warm-up.
         let is_warm = |logged: &&Logged| logged.at >= start || logged_last < start;
         let mut latencies: Vec<Duration> = logged.iter().filter(is_warm).map(|logged| logged.latency).collect();
         latencies.sort_unstable();
@@ -104,7 +104,8 @@ impl Logged {
     }
 }
 
-/// The mean of what pgbench said each second, after the warm-up; of the whole if it said nothing then.
+/// The mean of the rates that pgbench printed each second after the warm-up; the rate of the whole run if it printed
+/// none.
 fn per_second(printed: &str) -> Option<f64> {
     let progress = |line: &str| {
         let (at, rest) = line.strip_prefix("progress: ")?.split_once(" s, ")?;

@@ -1,4 +1,5 @@
-//! Processes: what they used, by Linux's /proc (elsewhere nothing is known), and how a program is run to its end.
+//! Processes: their use of processors and memory from Linux's /proc (unknown on other systems), and running a program
+//! to its end.
 
 use std::fs;
 use std::process::Stdio;
@@ -7,13 +8,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use tokio::process::Command;
 
-/// The unit of /proc's times, whatever the kernel's own tick is.
+/// The unit of the times in /proc, independent of the kernel's own tick.
 const TICK_MILLISECONDS: u64 = 10;
 
-/// How often a family is looked at until none of it is in the middle of ending.
+/// The number of tries to read a process with its children while none of them ends.
 const LOOKS_MAX: u32 = 20;
 
-/// How long a program that only answers a question may take.
+/// The time limit for a program that only prints an answer.
 const QUESTION_LIMIT: Duration = Duration::from_secs(10);
 
 /// Processor time of one process.
@@ -24,14 +25,14 @@ struct Times {
     reaped: Duration,
 }
 
-/// Who takes part in a measurement.
+/// The processes of a measurement.
 pub struct Actors {
-    /// None of them, where the load goes past the service.
+    /// Empty if the load does not go through the service.
     pub services: Vec<u32>,
     pub postmaster: Option<u32>,
 }
 
-/// A moment between whose readings a measurement lies.
+/// The times at one moment; a measurement lies between two readings.
 pub struct Reading {
     at: Instant,
     service: Option<Duration>,
@@ -39,7 +40,7 @@ pub struct Reading {
     load: Option<Duration>,
 }
 
-/// What each used in between, in processors: 1.0 is one of them all the time.
+/// Use between two readings, in processors: 1.0 is one of them all the time.
 #[derive(Clone, Copy, Default)]
 pub struct Usage {
     /// Of all its processes.
@@ -57,7 +58,7 @@ impl Actors {
             service: Option::<Vec<Duration>>::filter(of_services, |times| !times.is_empty())
                 .map(|times| times.into_iter().sum()),
             postgres: self.postmaster.and_then(family),
-            // No other child ends during a measurement than those that make the load.
+            // During a measurement, only children that make the load end.
             load: times_of(std::process::id()).map(|times| times.reaped),
         }
     }
@@ -76,7 +77,7 @@ impl Actors {
     }
 }
 
-/// Memory of a process that is not swapped out, in MiB.
+/// Resident memory of a process, in MiB.
 pub fn resident_mebibytes(process: u32) -> Option<f64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -84,10 +85,10 @@ pub fn resident_mebibytes(process: u32) -> Option<f64> {
     Some(kibibytes / 1024.0)
 }
 
-/// The program and its children: a server that gives each connection a process of its own.
+/// The processor time of a program and its children: a server with a process for each connection.
 fn family(head: u32) -> Option<Duration> {
     let mut before = times_of(head)?;
-    // A child that is waited for between two looks would count twice or not at all: look again.
+    // A child that ends between two reads would count twice or not at all, so the read is repeated.
     for _ in 0..LOOKS_MAX {
         let everybody = fs::read_dir("/proc").ok()?.flatten();
         let everybody = everybody.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -113,13 +114,13 @@ fn parent_of(process: u32) -> Option<u32> {
     stat(process)?.split(' ').nth(1)?.parse().ok()
 }
 
-/// The fields after the name, which may hold spaces and parentheses itself: state, parent, ..
+/// The fields after the name, which may contain spaces and parentheses itself: state, parent, ..
 fn stat(process: u32) -> Option<String> {
     let line = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     Some(line.rsplit_once(") ")?.1.to_owned())
 }
 
-/// Runs a program to its end and answers what it printed. It is killed when it takes longer than `limit`.
+/// Runs a program to its end and returns its output. It is killed when it takes longer than `limit`.
 pub async fn output(command: &mut Command, limit: Duration) -> anyhow::Result<String> {
     let name = command.as_std().get_program().display().to_string();
     let ended = command.stdin(Stdio::null()).kill_on_drop(true).output();
@@ -132,7 +133,7 @@ pub async fn output(command: &mut Command, limit: Duration) -> anyhow::Result<St
     Ok(printed)
 }
 
-/// The first line of what a program answers to a question, if it is there and answers, whatever its exit status.
+/// The first line of a program's output, if it exists and prints one, whatever its exit status.
 pub async fn answer(command: &mut Command) -> Option<String> {
     let ended = command.stdin(Stdio::null()).kill_on_drop(true).output();
     let ended = tokio::time::timeout(QUESTION_LIMIT, ended).await.ok()?.ok()?;

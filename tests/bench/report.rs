@@ -15,19 +15,19 @@ pub struct Row {
     pub connections: u32,
     /// Requests, or transactions.
     pub per_second: f64,
-    /// In what the yardstick does in one transaction, or script.
+    /// In units of one transaction (or script) of the yardstick.
     pub items_per_second: f64,
     pub median: Duration,
     pub p99: Duration,
-    /// Of each run, where there were several: this row is the one in the middle.
+    /// Of each run, if there were several: this row is the median run.
     pub p99_of_runs: Vec<Duration>,
     pub errors: u64,
     pub usage: Usage,
-    /// Of the service, its larger process where there are two; a yardstick goes past it.
+    /// Of the service, the larger process if there are two; `None` for a yardstick.
     pub resident_mebibytes: Option<f64>,
-    /// How many commands the service gathered in a transaction, in the mean; of what it gathers.
+    /// The mean number of commands in a transaction of the service, for cases that are batched.
     pub batch: Option<f64>,
-    /// By how much the case does better than the best of its yardstick, in the same run.
+    /// The rate of the case divided by the best of its yardstick, in the same run.
     pub ratio: Option<f64>,
 }
 
@@ -37,7 +37,7 @@ impl Row {
     }
 }
 
-/// Leaves them sorted. `None` of none.
+/// Leaves them sorted. `None` for an empty slice.
 pub fn median<T: Copy>(figures: &mut [T], order: impl FnMut(&T, &T) -> Ordering) -> Option<T> {
     figures.sort_by(order);
     figures.get(figures.len() / 2).copied()
@@ -79,7 +79,8 @@ pub fn notes(rows: &[Row]) -> String {
     text
 }
 
-/// A table in Markdown, aligned so that it reads on a terminal too: words to the left, all else to the right.
+/// A Markdown table, aligned so that it is readable on a terminal too: the first column to the left, all others to the
+/// right.
 pub fn aligned<const COLUMNS: usize>(heads: [&str; COLUMNS], rows: Vec<[String; COLUMNS]>) -> String {
     let mut lines = vec![heads.map(str::to_owned)];
     lines.extend(rows);

@@ -22,14 +22,14 @@ pub struct Run<'a> {
     pub arguments: &'a Arguments,
     pub stage: &'a Stage,
     pub tools: &'a Tools,
-    /// With how many clients each yardstick does best, once that was measured.
+    /// The best number of clients of each yardstick, once it is measured.
     pub best: OnceLock<Vec<(&'static Yardstick, u32)>>,
 }
 
-/// How many measurements a whole run makes.
+/// The number of measurements of a whole run.
 pub fn measurements() -> u32 {
     let connections = |case: &Case| case.connections.iter().map(|connections| runs(case, *connections)).sum::<u32>();
-    // Beside what is run several times stands the yardstick each time.
+    // Each repeated run is followed by its yardstick.
     let of_cases: u32 = CASES.iter().map(connections).sum::<u32>() * 2;
     let of_yardsticks: usize = YARDSTICKS.iter().map(|yardstick| 2 * yardstick.clients.len()).sum();
     of_cases + u32::try_from(of_yardsticks).unwrap_or(u32::MAX)
@@ -40,7 +40,7 @@ fn runs(case: &Case, connections: u32) -> u32 {
 }
 
 impl Run<'_> {
-    /// The yardsticks come before and after, since a machine has better and worse minutes.
+    /// The yardsticks are measured before and after, because the speed of a machine varies over minutes.
     pub async fn measure(&self) -> anyhow::Result<Vec<Row>> {
         let mut standards = self.yardsticks().await?;
         self.best.get_or_init(|| best_clients(&standards));
@@ -70,7 +70,7 @@ impl Run<'_> {
         Ok(rows)
     }
 
-    /// Calls of models, through a service of their own and past it.
+    /// Model calls, through a separate service and without it.
     async fn gateway(&self, cases: &[&'static Case]) -> anyhow::Result<Vec<Row>> {
         let upstream = gateway::upstream();
         let openai_url = upstream.openai_url();
@@ -122,7 +122,7 @@ impl Run<'_> {
         Ok(rows)
     }
 
-    /// The first service stays; what a case needs beside it or in its place is started for it, and stopped after it.
+    /// The first service stays; a further one, or one that replaces it, is started for the case and stopped after it.
     async fn case(&self, case: &'static Case) -> anyhow::Result<Vec<Row>> {
         let (first, tokens) = (&self.stage.service, &self.stage.tokens);
         let is_foreign = matches!(case.house, House::Supabase | House::SupabaseUnseen);
@@ -183,7 +183,7 @@ impl Run<'_> {
         Pgbench { tools: self.tools, owner: &self.stage.owner, users, folder }
     }
 
-    /// The ratio of a run to the yardstick right after it, with as many clients as that does best.
+    /// The ratio of a run to the yardstick directly after it, with that yardstick's best number of clients.
     async fn beside(&self, case: &Case, row: &Row) -> anyhow::Result<Option<f64>> {
         let best = self.best.get().into_iter().flatten();
         let Some((yardstick, clients)) = best.copied().find(|(yardstick, _)| case.yardstick == Some(yardstick)) else {
@@ -221,7 +221,7 @@ impl Run<'_> {
             errors: driven.errors.sum(),
             usage,
             resident_mebibytes: processes.into_iter().filter_map(resident_mebibytes).reduce(f64::max),
-            // A hold or two may run out during any case.
+            // A reservation or two may expire during any case.
             batch: (case.gathers() && batches > 0.0).then_some(commands / batches),
             ratio: None,
         })
@@ -234,7 +234,7 @@ fn best_of<'rows>(standards: &'rows [(&'static Yardstick, Row)], yardstick: &Yar
     rows.max_by(|one, other| one.per_second.total_cmp(&other.per_second))
 }
 
-/// With how many clients each yardstick did best.
+/// The best number of clients of each yardstick.
 fn best_clients(standards: &[(&'static Yardstick, Row)]) -> Vec<(&'static Yardstick, u32)> {
     let best = |yardstick| best_of(standards, yardstick).map(|row| (yardstick, row.connections));
     YARDSTICKS.into_iter().filter_map(best).collect()
@@ -249,7 +249,7 @@ async fn gathered(services: &[&Service]) -> anyhow::Result<Gathered> {
     Ok(all.iter().fold(Gathered::default(), sum))
 }
 
-/// The run that is neither the better nor the worse half's, with the errors of all of them and the most memory.
+/// The median run, with the errors of all runs and the largest memory.
 fn middle(mut runs: Vec<Row>) -> Option<Row> {
     let p99_of_runs: Vec<Duration> = runs.iter().map(|row| row.p99).collect();
     let mut ratios: Vec<f64> = runs.iter().filter_map(|row| row.ratio).collect();
@@ -262,7 +262,7 @@ fn middle(mut runs: Vec<Row>) -> Option<Row> {
     Some(Row { p99_of_runs, errors, resident_mebibytes, ratio, ..row })
 }
 
-/// Says on the terminal that there is one figure more.
+/// Prints the figure on the terminal.
 fn told(row: Row) -> Row {
     let errors = if row.errors > 0 { format!(", {} ERRORS", row.errors) } else { String::new() };
     eprintln!("  {} ({}): {}/s{errors}", row.name, row.connections, thousands(row.per_second));

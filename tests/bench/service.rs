@@ -1,4 +1,4 @@
-//! The service under measurement: the release build, as a process of its own.
+//! The service under measurement: the release build, as a separate process.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -15,16 +15,16 @@ use tokio::time::timeout;
 const START_LIMIT: Duration = Duration::from_mins(1);
 /// Longer than the grace that the service gives to its requests.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
-/// For its numbers.
+/// The time limit for reading its metrics.
 const QUESTION_LIMIT: Duration = Duration::from_secs(10);
 
-/// Reads the numbers of a service.
+/// The bearer token for the metrics of the service.
 const METRICS_TOKEN: &str = "the scraper of the bench";
 
 /// What the service prints before its address, once it listens.
 const WELCOME: &str = "Product Base is listening on ";
 
-/// It is killed when this is dropped; `stop` is the usual way.
+/// A running service; it is killed when this is dropped. `stop` is the usual way.
 pub struct Service {
     child: Child,
     url: String,
@@ -32,27 +32,27 @@ pub struct Service {
     _printed: Lines<BufReader<ChildStdout>>,
 }
 
-/// What each service of the run is told, beside its defaults.
+/// The settings of each service of the run, beyond the defaults.
 pub struct Orders {
     pub program: PathBuf,
     pub database_url: String,
     pub signing_key: String,
-    /// Where it runs, and leaves its log.
+    /// Its working folder, which also gets its log.
     pub folder: PathBuf,
 }
 
-/// What one service is told beside that.
+/// Further settings of one service.
 #[derive(Clone, Copy, Default)]
 pub struct Special<'a> {
-    /// With the address of an issuer's keys it believes that issuer, and makes no tokens of its own.
+    /// The URL of an issuer's keys: the service accepts tokens of that issuer, and makes none of its own.
     pub jwks_url: Option<&'a str>,
-    /// Where `OpenAI` is.
+    /// The base URL of `OpenAI`.
     pub openai_url: Option<&'a str>,
     /// Another build than the run's.
     pub program: Option<&'a Path>,
 }
 
-/// What the lanes of a service did since it started.
+/// What the group commit of a service did since it started.
 #[derive(Clone, Copy, Default)]
 pub struct Gathered {
     pub batches: f64,
@@ -90,12 +90,12 @@ impl Service {
         &self.url
     }
 
-    /// None once it has ended.
+    /// `None` after it has ended.
     pub fn process(&self) -> Option<u32> {
         self.child.id()
     }
 
-    /// By its metrics.
+    /// Read from its metrics.
     pub async fn gathered(&self) -> anyhow::Result<Gathered> {
         let page = reqwest::Client::builder().timeout(QUESTION_LIMIT).build()?.get(format!("{}/metrics", self.url));
         let page = page.bearer_auth(METRICS_TOKEN);
@@ -107,12 +107,12 @@ impl Service {
         Ok(Gathered { batches: number("usage_batches_total")?, commands: number("usage_commands_total")? })
     }
 
-    /// What it wrote into its log last: warnings and errors only.
+    /// The end of its log: warnings and errors only.
     pub fn last_words(&self) -> String {
         tail(&self.log)
     }
 
-    /// As an operator stops it, with SIGTERM.
+    /// Stops it with SIGTERM, like an operator.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         let Some(process) = self.process() else { bail!("the service has ended by itself: {}", tail(&self.log)) };
         Command::new("kill").args(["-TERM", &process.to_string()]).status().await.context("kill")?;
@@ -125,7 +125,7 @@ impl Service {
 }
 
 impl Orders {
-    /// With nothing of our own environment, whose settings are of other databases.
+    /// Without our own environment, whose settings are for other databases.
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command

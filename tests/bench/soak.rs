@@ -1,8 +1,8 @@
-//! The soak: calls of models without a pause, for minutes. The service must not get slower or larger as its tables grow.
+//! The soak: model calls without a pause, for minutes. The service must not get slower or larger as its tables grow.
 //!
-//! Promise: it fails where the last third of the time did less than nine tenths of the first third's work, where the memory
-//! grew by more than a third of what it was after the first, where anything was answered badly, or where the books do not
-//! balance at the end.
+//! Promise: it fails if the last third of the time did less than nine tenths of the first third's work, if the memory
+//! grew by more than a third of its size after the first, if any response was wrong, or if the books do not balance at
+//! the end.
 
 use std::process::ExitCode;
 
@@ -18,16 +18,16 @@ use crate::stage::Stage;
 use crate::tools::Tools;
 use crate::wrk::Wrk;
 
-/// How long one figure is made of, in seconds.
+/// The duration of one figure, in seconds.
 const SLICE: u32 = 20;
 
-/// As many callers wait for an answer at any time.
+/// The number of callers that wait for a response at any time.
 const CONNECTIONS: u32 = 32;
 
-/// What the last third has to do of the first third's work.
+/// The minimum work of the last third, as a part of the first third's.
 const KEPT_PACE: f64 = 0.9;
 
-/// How much larger the process may be at the end than after a third of the time.
+/// The maximum size of the process at the end, as a multiple of that after a third of the time.
 const GROWTH: f64 = 1.33;
 
 pub struct Soak<'a> {
@@ -68,7 +68,7 @@ impl Soak<'_> {
         judged(&slices)
     }
 
-    /// Nothing may be found in the books, and nothing may be held any more.
+    /// The books have no findings, and nothing is reserved any more.
     async fn balance(&self) -> anyhow::Result<()> {
         let mut owner = PgConnection::connect(self.stage.owner.as_str()).await?;
         let held: i64 = sqlx::query_scalar("SELECT count(*) FROM usage_reservations WHERE status = 'pending'")

@@ -1,4 +1,4 @@
-//! The stage: one durable Postgres of this run with all its users, and the service on it.
+//! The stage: one durable Postgres for this run with all its users, and the service on it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,19 +21,19 @@ use crate::tools::Tools;
 use crate::warmth::introduce;
 use crate::wrk::Tokens;
 
-/// As whom the service logs in.
+/// The service's database login.
 const SERVICE_LOGIN: &str = "app_user";
 
 const MIGRATION_LIMIT: Duration = Duration::from_mins(2);
-/// For the users, and again a minute for each million of them.
+/// For the users, and one more minute for each million of them.
 const PEOPLE_LIMIT: Duration = Duration::from_mins(5);
 
-/// The fields drop in this order: the service before its database, and the folder when both are gone.
+/// The fields drop in this order: the service before its database, and the folder after both.
 pub struct Stage {
     pub service: Service,
     /// For further services on the same database.
     orders: Orders,
-    /// Where a case wants one.
+    /// If a case needs one.
     pub supabase: Option<Supabase>,
     postgres: EmbeddedPostgres,
     pub owner: Url,
@@ -43,7 +43,7 @@ pub struct Stage {
     folder: TempDir,
 }
 
-/// What is there before anything takes long: it says whether there is a run at all.
+/// The part of the stage that is quick to build, enough to decide whether the run is possible.
 pub struct Ground {
     postgres: EmbeddedPostgres,
     folder: TempDir,
@@ -107,7 +107,7 @@ impl Ground {
         };
         let service = Service::start(&orders, Special::default()).await?;
         introduce(&tokens, service.url()).await?;
-        // Without the error's own text: the address holds the password.
+        // Without the error's own text: the URL contains the password.
         let owner = Url::parse(url).ok().context("the address of the database")?;
         Ok(Stage { service, orders, supabase, postgres, owner, tokens, postmaster, postgres_version, folder })
     }
@@ -123,7 +123,7 @@ impl Stage {
         Service::start(&self.orders, special).await
     }
 
-    /// Where the database's files are.
+    /// The folder of the database's files.
     pub fn data(&self) -> PathBuf {
         self.postgres.data_dir().to_owned()
     }
@@ -134,7 +134,7 @@ impl Stage {
     }
 }
 
-/// The first line of the pid file.
+/// Reads the first line of the pid file.
 async fn postmaster(owner: &mut PgConnection) -> Option<u32> {
     let file: String = sqlx::query_scalar("SELECT pg_read_file('postmaster.pid')").fetch_one(owner).await.ok()?;
     file.lines().next()?.trim().parse().ok()

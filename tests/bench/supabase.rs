@@ -1,4 +1,4 @@
-//! Supabase as the issuer of tokens: its keys on a port of the loopback, and a token of ES256 for every user.
+//! Supabase as the issuer of tokens: its public keys on a loopback port, and an ES256 token for every user.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::people::{self, TOKEN_SECONDS};
 use crate::wrk::Tokens;
 
-/// It stops when it is dropped.
+/// The stub of the issuer; it stops when this is dropped.
 pub struct Supabase {
     stub: StubJwks,
     pub tokens: Tokens,
@@ -50,7 +50,7 @@ impl Supabase {
     }
 }
 
-/// As a session of Supabase has them.
+/// The claims of a Supabase session.
 fn claims(issuer: &str, id: Uuid, email: &str, now: i64) -> Value {
     let expires_at = now + i64::try_from(TOKEN_SECONDS).unwrap_or(i64::MAX);
     json!({

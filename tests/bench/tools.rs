@@ -1,4 +1,4 @@
-//! The programs that make the load, and where they are.
+//! The programs that make the load, and their paths.
 
 use std::path::{Path, PathBuf};
 
@@ -14,9 +14,10 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// `Err` is the line that says what is missing, and how it gets here. `bin` is where Postgres's own programs are.
+    /// `Err` is a line that names the missing program and how to install it. `bin` is the folder of Postgres's own
+    /// programs.
     pub async fn find(bin: &Path) -> Result<Self, String> {
-        // `wrk -v` ends with a failure, and its version all the same.
+        // `wrk -v` fails, but prints its version.
         let wrk = PathBuf::from("wrk");
         let wrk_version = answer(Command::new(&wrk).arg("-v")).await;
         let wrk_version = wrk_version.ok_or("wrk is not on this machine (Debian: apt-get install wrk)")?;

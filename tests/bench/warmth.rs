@@ -1,7 +1,7 @@
-//! Warmth: everybody has been seen once before anything is measured, as in a service that has run for a while.
+//! Warm-up: every user makes one request before the measurements, as in a service that has run for a while.
 //!
-//! One check a user, so that the service knows their token, their role and what they may use. Counts it asks for again
-//! after a second, as ever.
+//! The request is a check, so that the service caches each user's token, role and entitlements. Counts expire from the
+//! cache after a second, as always.
 
 use std::time::{Duration, Instant};
 
@@ -11,16 +11,16 @@ use tokio::time::timeout;
 
 use crate::wrk::Tokens;
 
-/// How many tokens are shown at once: the service checks them on its own threads.
+/// The number of requests in parallel: the service verifies the tokens on its own threads.
 const SHOWN_AT_ONCE: usize = 64;
 
-/// For showing one token.
+/// The time limit for one request.
 const SHOWING_LIMIT: Duration = Duration::from_secs(10);
 
-/// For showing all of them, and again so much for each million. The service forgets them a minute after it saw them.
+/// For all requests, and the same again for each million of them. The service's cache forgets a user after a minute.
 const WALK_LIMIT: Duration = Duration::from_mins(5);
 
-/// Lets every user ask once whether they may.
+/// Makes one check for every user.
 pub async fn introduce(tokens: &Tokens, service_url: &str) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(&tokens.file).context("the tokens")?;
     let client = reqwest::Client::builder().timeout(SHOWING_LIMIT).build()?;

@@ -1,4 +1,4 @@
-//! wrk: the load over HTTP. Its Lua script is written anew for each run, and prints what is read here.
+//! wrk: the load over HTTP. Its Lua script is written for each run, and its output is parsed here.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,17 +15,17 @@ use crate::cases::{Callers, Case};
 use crate::processes::output;
 use crate::tools::Tools;
 
-/// A request that is not answered for so long is an error. Beyond the service's own limits, so that it is its answer
-/// (503) that is counted.
+/// A request without a response for this long is an error. Longer than the service's own limits, so that its own
+/// response (503) is counted.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How much longer than its measurement wrk may take.
+/// The time limit of wrk beyond its measurement.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// More threads than this never were the bound, and they take processors from the service.
+/// More threads were never faster, and they take processors from the service.
 const THREADS_MAX: u32 = 2;
 
-/// The tokens of all users, one a line, all of one length.
+/// The tokens of all users, one a line, all of the same length.
 pub struct Tokens {
     pub file: PathBuf,
     pub length: usize,
@@ -35,13 +35,13 @@ pub struct Tokens {
 pub struct Wrk<'a> {
     pub tools: &'a Tools,
     pub tokens: &'a Tokens,
-    /// `http://` and the address of each process of the service: as many wrk run at once, and share the connections.
+    /// `http://` and the address of each process of the service: one wrk runs for each, and they share the connections.
     pub urls: Vec<&'a str>,
-    /// Where scripts may be written.
+    /// The folder for scripts.
     pub folder: &'a Path,
 }
 
-/// What one run came to. Of several wrk, the sums, and the worse of their percentiles: how many requests lie where is
+/// The result of one run. For several wrk, the sums, and the worse of their percentiles, because the distributions are
 /// known to each of them only.
 #[derive(Clone, Copy)]
 pub struct Driven {
@@ -52,14 +52,14 @@ pub struct Driven {
     pub errors: Errors,
 }
 
-/// Requests without a good answer.
+/// Requests without a good response.
 #[derive(Clone, Copy, Default)]
 pub struct Errors {
-    /// Answered by a status of 400 or more.
+    /// Responses with a status of 400 or more.
     pub refused: u64,
     /// Not connected, not sent, not read.
     pub broken: u64,
-    /// Not answered in time.
+    /// No response in time.
     pub late: u64,
 }
 
@@ -87,7 +87,7 @@ impl Driven {
 }
 
 impl Wrk<'_> {
-    /// A second of the case before it is measured, in which every answer is looked at: all must be of 2xx.
+    /// Runs the case for a second before it is measured, and checks every response: all must be 2xx.
     pub async fn warm_up(&self, case: &Case, connections: u32) -> anyhow::Result<()> {
         for printed in self.run(case, connections, 1, true).await? {
             let refusal = printed.lines().find_map(|line| line.strip_prefix("bench refusal "));
@@ -106,7 +106,7 @@ impl Wrk<'_> {
         driven.into_iter().reduce(Driven::beside).context("no wrk ran")
     }
 
-    /// What each wrk printed.
+    /// The output of each wrk.
     async fn run(&self, case: &Case, connections: u32, seconds: u32, warming: bool) -> anyhow::Result<Vec<String>> {
         let several = u32::try_from(self.urls.len())?.max(1);
         let runs = self.urls.iter().zip(0..).map(async |(url, place)| {

@@ -5,7 +5,7 @@ use domain::idempotency::{IdempotencyKey, StoredAnswer};
 use domain::identity::CallerRights;
 use domain::users::UserId;
 use harness::TestDatabase;
-use ports::idempotency::{AnswerClaim, Claimed};
+use ports::idempotency::{AnswerClaim, AnswerClaimed};
 use ports::store::{Scope, StoreError};
 
 use crate::people::{constraint, new_id, service};
@@ -35,17 +35,17 @@ async fn an_answer_is_given_again_byte_for_byte() {
     let caller = UserId(new_id());
     let mine = claim(caller, "key-1");
     let mut work = service(&*store).await;
-    assert_eq!(work.answers().claim(&mine).await.unwrap(), Claimed::Fresh);
+    assert_eq!(work.answers().claim(&mine).await.unwrap(), AnswerClaimed::Fresh);
     work.answers().record(&mine, &answer()).await.unwrap();
     work.commit().await.unwrap();
 
     let mut work = service(&*store).await;
-    assert_eq!(work.answers().claim(&mine).await.unwrap(), Claimed::Answered(answer()));
+    assert_eq!(work.answers().claim(&mine).await.unwrap(), AnswerClaimed::Answered(answer()));
     let other_body = AnswerClaim { fingerprint: b"other".to_vec(), ..mine.clone() };
-    assert_eq!(work.answers().claim(&other_body).await.unwrap(), Claimed::OtherBody);
+    assert_eq!(work.answers().claim(&other_body).await.unwrap(), AnswerClaimed::OtherBody);
     let other_route = AnswerClaim { route: "POST /api/usage".into(), ..mine.clone() };
     for fresh in [claim(UserId(new_id()), "key-1"), claim(caller, "key-2"), other_route] {
-        assert_eq!(work.answers().claim(&fresh).await.unwrap(), Claimed::Fresh);
+        assert_eq!(work.answers().claim(&fresh).await.unwrap(), AnswerClaimed::Fresh);
     }
     assert_eq!(constraint(work.answers().record(&mine, &answer()).await), "idempotent_answers_pkey");
     drop(work);
@@ -64,25 +64,25 @@ async fn a_claim_is_one_transactions_until_it_ends() {
     let mine = claim(UserId(new_id()), "key-1");
     let mut first = service(&*store).await;
     let mut second = service(&*store).await;
-    assert_eq!(first.answers().claim(&mine).await.unwrap(), Claimed::Fresh);
-    assert_eq!(first.answers().claim(&mine).await.unwrap(), Claimed::Fresh);
-    assert_eq!(second.answers().claim(&mine).await.unwrap(), Claimed::InFlight);
+    assert_eq!(first.answers().claim(&mine).await.unwrap(), AnswerClaimed::Fresh);
+    assert_eq!(first.answers().claim(&mine).await.unwrap(), AnswerClaimed::Fresh);
+    assert_eq!(second.answers().claim(&mine).await.unwrap(), AnswerClaimed::InFlight);
     first.answers().record(&mine, &answer()).await.unwrap();
-    assert_eq!(second.answers().claim(&mine).await.unwrap(), Claimed::InFlight);
+    assert_eq!(second.answers().claim(&mine).await.unwrap(), AnswerClaimed::InFlight);
     first.commit().await.unwrap();
-    assert_eq!(second.answers().claim(&mine).await.unwrap(), Claimed::Answered(answer()));
+    assert_eq!(second.answers().claim(&mine).await.unwrap(), AnswerClaimed::Answered(answer()));
     drop(second);
 
     let next = claim(UserId(new_id()), "key-2");
     let mut failed = service(&*store).await;
-    assert_eq!(failed.answers().claim(&next).await.unwrap(), Claimed::Fresh);
+    assert_eq!(failed.answers().claim(&next).await.unwrap(), AnswerClaimed::Fresh);
     failed.answers().record(&next, &answer()).await.unwrap();
     drop(failed);
     let mut again = service(&*store).await;
-    while again.answers().claim(&next).await.unwrap() == Claimed::InFlight {
+    while again.answers().claim(&next).await.unwrap() == AnswerClaimed::InFlight {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(again.answers().claim(&next).await.unwrap(), Claimed::Fresh);
+    assert_eq!(again.answers().claim(&next).await.unwrap(), AnswerClaimed::Fresh);
 }
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn an_expired_answer_is_none_and_is_swept() {
         let mine = claim(UserId(new_id()), name);
         for _ in 0..2 {
             let mut work = service(&store).await;
-            assert_eq!(work.answers().claim(&mine).await.unwrap(), Claimed::Fresh);
+            assert_eq!(work.answers().claim(&mine).await.unwrap(), AnswerClaimed::Fresh);
             work.answers().record(&mine, &answer()).await.unwrap();
             work.commit().await.unwrap();
         }

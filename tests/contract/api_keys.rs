@@ -93,7 +93,7 @@ async fn keys_are_listed_newest_first_and_shown_to_their_owner_only() {
     drop(own);
     let mut foreign = store.begin(Scope::User(other)).await.unwrap();
     assert_eq!(foreign.api_keys().list(owner, &Page { after: None, limit: 10 }).await.unwrap(), []);
-    // The column of the hashes is nobody's but the service's.
+    // Only the service may read the column of the hashes.
     let by_hash = foreign.api_keys().find_by_hash("1").await;
     assert!(matches!(by_hash, Err(StoreError::Unexpected(_))), "{by_hash:?}");
 }
@@ -172,7 +172,7 @@ async fn counters_of_windows_that_are_long_over_are_deleted_a_few_at_a_time() {
     );
 }
 
-/// A key that comes from others.
+/// An API key with this origin.
 async fn make(work: &mut dyn UnitOfWork, owner: UserId, hash: &str, origin: KeyOrigin) -> ApiKey {
     work.api_keys().insert(owner, &ApiKeyDraft { origin, ..draft(hash) }, &minted(hash)).await.unwrap()
 }
@@ -185,7 +185,7 @@ fn child_of(key: &ApiKey) -> KeyOrigin {
     KeyOrigin { lineage_id: None, makers: std::iter::once(key.id).chain(key.makers.iter().copied()).collect() }
 }
 
-/// The names of the keys that can be used.
+/// The names of the usable keys.
 async fn usable(database: &TestDatabase) -> String {
     let sql = "SELECT coalesce(string_agg(name, ' ' ORDER BY name), '') FROM api_keys WHERE is_active";
     database.query_scalar(sql).await
@@ -235,7 +235,7 @@ async fn a_revoked_key_ends_with_all_that_it_and_those_before_it_made() {
         let store = database.store();
         let owner = sign_up(&*store, "ann").await;
         let mut made = std::collections::HashMap::new();
-        // Each in a transaction of its own, as they are made.
+        // Each in its own transaction, as in production.
         let tree: [(&str, Option<&str>, bool); 8] = [
             ("first", None, false),
             ("child1", Some("first"), true),

@@ -1,18 +1,19 @@
-//! Calls of models at the counters: their holds, their keys' windows, and the record of what they used.
+//! Model calls in the counting port: their reservations, their API keys' windows, and the call log.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::ai::{CallUsage, ModelId, Provider, Speaker, TokenUsage};
 use domain::api_keys::ApiKeyId;
 use domain::prices::{Cost, NanoUsd};
 use domain::usage::{
-    CallPhase, CallTerms, HeldCall, Hold, HoldId, HoldStatus, KeyTally, KeyWindows, WindowKind, hold_call, settle_call,
+    ApiKeyUsage, ApiKeyWindows, CallPhase, CallTerms, Hold, HoldId, HoldStatus, ReservedCallState, WindowKind,
+    hold_call, settle_call,
 };
 use domain::users::UserId;
 use harness::TestDatabase;
 use ports::store::{Scope, Store};
 use ports::usage::{
-    BatchRecord, BeyondHold, CallOutcome, CallRecord, CallResult, CounterChange, HoldChange, HoldState, KeyChange,
-    KeyState, KeyUse, KeyWindow, Patience, SaidMessage,
+    ApiKeyWindow, BatchRecord, BeyondHold, CallOutcome, CallRecord, CallResult, CounterChange, HoldChange, HoldState,
+    KeyChange, KeyState, KeyUse, LockPatience, SaidMessage,
 };
 use uuid::Uuid;
 
@@ -95,7 +96,7 @@ async fn a_call_is_found_by_its_phase_and_recorded_once_it_is_settled() {
         overage: 0,
         expires_at: facts.as_of,
         api_key_id: None,
-        call: Some(Box::new(HeldCall { phase: CallPhase::Reserved, terms: terms(facts.as_of) })),
+        call: Some(Box::new(ReservedCallState { phase: CallPhase::Reserved, terms: terms(facts.as_of) })),
     };
     let change = |hold: &Hold| HoldChange { hold: hold.clone(), key: None, outcome: None };
     let counters = vec![CounterChange { key: counter(&ai, &facts), tally: facts.tally }];
@@ -121,7 +122,7 @@ async fn a_call_is_found_by_its_phase_and_recorded_once_it_is_settled() {
     work.commit().await.unwrap();
 
     let mut work = service(&*store).await;
-    let found = work.usage().lock_holds(&[id], &[], Patience::Skip).await.unwrap().0;
+    let found = work.usage().lock_holds(&[id], &[], LockPatience::Skip).await.unwrap().0;
     let HoldState::Locked { hold, .. } = &found[0] else { panic!("{found:?}") };
     assert_eq!((hold.status, hold.call.as_ref().unwrap().phase), (HoldStatus::Settled, CallPhase::Settled));
     let log = "SELECT concat_ws(' ', provider, model, tokens_used, cost, input_tokens, output_tokens, cached_tokens, latency_ms, outcome, \
@@ -137,7 +138,7 @@ async fn a_call_is_found_by_its_phase_and_recorded_once_it_is_settled() {
     assert_eq!(session, "33 11050 claude-haiku-5-5");
 }
 
-/// Postgres logs the text of a statement that fails, and shows that of one that runs.
+/// Postgres logs the text of a failed statement, and shows that of a running one.
 #[tokio::test]
 async fn what_people_said_never_stands_in_the_text_of_a_statement() {
     let database = TestDatabase::new().await;
@@ -188,16 +189,16 @@ async fn a_keys_windows_are_counted_under_their_locks() {
     let (api_key_id, store) = (api_key(&database, user_id).await, database.store());
     let now: DateTime<Utc> = database.query_scalar("SELECT now()").await;
     let mut work = service(&*store).await;
-    let windows = KeyWindows::at(now);
-    let of = |kind, start| KeyWindow { user_id, api_key_id: ApiKeyId(api_key_id), kind, start };
+    let windows = ApiKeyWindows::at(now);
+    let of = |kind, start| ApiKeyWindow { user_id, api_key_id: ApiKeyId(api_key_id), kind, start };
     let windows = [of(WindowKind::Minute, windows.minute), of(WindowKind::Month, windows.month)];
-    let states = work.usage().lock_keys(&windows, Patience::Skip).await.unwrap();
+    let states = work.usage().lock_keys(&windows, LockPatience::Skip).await.unwrap();
     assert!(matches!(states[..], [KeyState::Uncounted, KeyState::Uncounted]), "{states:?}");
     work.usage().open_keys(&windows).await.unwrap();
     work.usage().open_keys(&windows).await.unwrap();
-    // What was used without limits is added, whether the month is there or not; of a key that is gone it is left out.
+    // Use without limits is added whether the month's row exists or not; that of a deleted key is left out.
     let used = |window, cost| KeyUse { window, requests: 1, tokens: 9, cost };
-    let gone = KeyWindow { api_key_id: ApiKeyId(new_id()), ..windows[1] };
+    let gone = ApiKeyWindow { api_key_id: ApiKeyId(new_id()), ..windows[1] };
     let before = of(WindowKind::Month, windows[1].start - TimeDelta::days(1));
     for key_uses in [vec![used(windows[1], 11_000), used(gone, 7), used(before, 3)], vec![used(windows[1], 50)]] {
         work.usage().record_batch(&BatchRecord { key_uses, ..BatchRecord::default() }).await.unwrap();
@@ -205,22 +206,22 @@ async fn a_keys_windows_are_counted_under_their_locks() {
     work.commit().await.unwrap();
 
     let mut work = service(&*store).await;
-    let states = work.usage().lock_keys(&windows, Patience::Skip).await.unwrap();
+    let states = work.usage().lock_keys(&windows, LockPatience::Skip).await.unwrap();
     let [KeyState::Locked(minute), KeyState::Locked(month)] = states[..] else { panic!("{states:?}") };
-    assert_eq!(minute, KeyTally::default());
+    assert_eq!(minute, ApiKeyUsage::default());
     assert_eq!((month.requests, month.tokens, month.cost), (2, 18, 11_050), "what was spent before the limit");
     assert_eq!(database.query_scalar::<i64>("SELECT count(*) FROM api_key_counters").await, 3);
     let mut other = service(&*store).await;
-    let held = other.usage().lock_keys(&windows, Patience::Skip).await.unwrap();
-    assert!(matches!(held[..], [KeyState::Held, KeyState::Held]), "{held:?}");
-    let tally = KeyTally { requests: 1, tokens: 2, tokens_held: 3, cost: 4, cost_held: 5 };
+    let held = other.usage().lock_keys(&windows, LockPatience::Skip).await.unwrap();
+    assert!(matches!(held[..], [KeyState::Busy, KeyState::Busy]), "{held:?}");
+    let tally = ApiKeyUsage { requests: 1, tokens: 2, tokens_held: 3, cost: 4, cost_held: 5 };
     let keys = vec![KeyChange { window: windows[0], tally }];
     work.usage().record_batch(&BatchRecord { keys, ..BatchRecord::default() }).await.unwrap();
     work.commit().await.unwrap();
-    let states = other.usage().lock_keys(&windows, Patience::Wait).await.unwrap();
+    let states = other.usage().lock_keys(&windows, LockPatience::Wait).await.unwrap();
     let [KeyState::Locked(minute), KeyState::Locked(_)] = states[..] else { panic!("{states:?}") };
     assert_eq!(minute, tally);
     let later = of(WindowKind::Minute, windows[0].start + TimeDelta::minutes(1));
-    let states = other.usage().lock_keys(&[later], Patience::Skip).await.unwrap();
+    let states = other.usage().lock_keys(&[later], LockPatience::Skip).await.unwrap();
     assert!(matches!(states[..], [KeyState::Uncounted]), "{states:?}");
 }

@@ -1,10 +1,10 @@
-//! The feed of changes: what it hears, and what it does not vouch for.
+//! The change feed: the changes that it reports, and when it confirms nothing.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use adapters::memory::Memory;
+use adapters::cache::ProcessCache;
 use adapters::postgres::ChangeFeed;
 use domain::api_keys::{ApiKeyDraft, KeyLimits, KeyOrigin};
 use domain::changes::Change;
@@ -17,13 +17,13 @@ use ports::identity::CallerCache as _;
 use crate::features::draft as feature_draft;
 use crate::people::{service, sign_up};
 
-/// By when a commit is heard, on a machine that has other things to do.
+/// The time until a commit is reported, on a busy machine.
 const SOON: Duration = Duration::from_millis(900);
 
-/// By when a feed is there again.
+/// The time until a feed is connected again.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Writes down what it is told.
+/// Records the calls of the feed.
 #[derive(Default)]
 struct Notes {
     heard: Mutex<Vec<Change>>,
@@ -32,26 +32,26 @@ struct Notes {
 }
 
 impl ChangeListener for Notes {
-    fn heard(&self, change: Change) {
+    fn invalidate(&self, change: Change) {
         self.heard.lock().unwrap().push(change);
     }
 
-    fn vouch(&self, moment: Instant) {
+    fn confirm_fresh(&self, moment: Instant) {
         *self.vouched.lock().unwrap() = Some(moment);
     }
 
-    fn lost(&self) {
+    fn invalidate_all(&self) {
         *self.vouched.lock().unwrap() = None;
         self.losses.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn is_hearing(&self) -> bool {
+    fn is_fed(&self) -> bool {
         self.vouched.lock().unwrap().is_some_and(|moment| moment.elapsed() < Duration::from_secs(1))
     }
 }
 
 impl Notes {
-    /// What was heard since the last time, once this is among it.
+    /// The changes since the last call, once this one is among them.
     async fn hear(&self, change: Change) -> Vec<Change> {
         let heard = || async { self.heard.lock().unwrap().contains(&change) };
         eventually(SOON, heard, |heard| *heard).await;
@@ -59,10 +59,10 @@ impl Notes {
     }
 }
 
-/// A feed as the service's restricted login has it, that hears.
+/// A connected feed with the service's restricted login.
 async fn feed(database: &TestDatabase, listener: Arc<dyn ChangeListener>) -> ChangeFeed {
     let feed = ChangeFeed::start(&database.service_url(), Arc::clone(&listener)).unwrap();
-    eventually(AGAIN, || async { listener.is_hearing() }, |hearing| *hearing).await;
+    eventually(AGAIN, || async { listener.is_fed() }, |is_fed| *is_fed).await;
     feed
 }
 
@@ -126,21 +126,21 @@ async fn a_feed_vouches_again_and_again_while_nothing_happens() {
     let feed = feed(&database, notes.clone()).await;
     for _ in 0..25 {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        assert!(notes.is_hearing());
+        assert!(notes.is_fed());
     }
     assert_eq!(notes.losses.load(Ordering::SeqCst), 1, "only what was before it began is unknown");
     drop(feed);
-    eventually(AGAIN, || async { notes.is_hearing() }, |hearing| !hearing).await;
+    eventually(AGAIN, || async { notes.is_fed() }, |is_fed| !is_fed).await;
 }
 
-/// What is remembered of a user.
+/// The cached facts of a user.
 const USER: CallerFacts = CallerFacts { role: Some(Role::User), state: IdentityState::Active, began_at: None };
 
 #[tokio::test]
 async fn a_killed_connection_is_noticed_and_what_was_read_before_is_forgotten() {
     let database = TestDatabase::new().await;
     let ada = sign_up(&*database.store(), "ada").await;
-    let memory = Arc::new(Memory::new());
+    let memory = Arc::new(ProcessCache::new());
     let _feed = feed(&database, memory.clone()).await;
     for _ in 0..2 {
         memory.remember_facts(ada, USER, &memory.facts_ticket(ada));
@@ -151,7 +151,7 @@ async fn a_killed_connection_is_noticed_and_what_was_read_before_is_forgotten() 
         kill_feeds(&database).await;
         let told = eventually(SOON, || async { memory.facts(ada).is_none() }, |gone| *gone);
         told.await;
-        eventually(AGAIN, || async { memory.is_hearing() }, |hearing| *hearing).await;
+        eventually(AGAIN, || async { memory.is_fed() }, |is_fed| *is_fed).await;
         memory.remember_facts(ada, USER, &asked_before);
         assert_eq!(memory.facts(ada), None, "it was asked for before the loss");
     }
@@ -164,8 +164,8 @@ async fn a_feed_begins_without_its_database_and_finds_it_later() {
     let notes = Arc::new(Notes::default());
     let _feed = ChangeFeed::start(&database.service_url(), notes.clone()).unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(!notes.is_hearing());
+    assert!(!notes.is_fed());
     database.give_back().await;
-    eventually(AGAIN, || async { notes.is_hearing() }, |hearing| *hearing).await;
+    eventually(AGAIN, || async { notes.is_fed() }, |is_fed| *is_fed).await;
     assert!(ChangeFeed::start("nonsense", notes).is_err());
 }

@@ -28,7 +28,7 @@ async fn own(store: &dyn Store, owner: UserId) -> Box<dyn UnitOfWork> {
     store.begin(Scope::User(owner)).await.unwrap()
 }
 
-/// A question and its answer, written in one statement as a call does, and the sums with them.
+/// A question and its answer, written in one statement like a call does, with the sums.
 async fn said(database: &TestDatabase, session: &ChatSession, at: &str, text: &str) {
     let id = session.id.0;
     database
@@ -180,7 +180,7 @@ async fn the_history_is_the_last_messages_of_all_conversations() {
     for number in 0..8 {
         sessions.push(opened(&*store, ann, &number.to_string()).await);
     }
-    // What was said, as it was said: each conversation last changed when its last message came.
+    // The messages in order; each conversation changed last when its last message was written.
     let mut expected: Vec<(DateTime<Utc>, String)> = Vec::new();
     for (minute, number) in [(0, 3), (5, 1), (9, 3), (12, 7), (20, 1), (21, 0)] {
         let at = format!("2026-01-01T00:{minute:02}:00Z");
@@ -212,7 +212,7 @@ async fn the_history_is_the_last_messages_of_all_conversations() {
         let shown = texts.len().min(usize::try_from(limit).unwrap());
         assert_eq!(history(limit).await, texts[..shown], "{limit} of them");
     }
-    // Renamed conversations without a word in them come first in the list and must not push anything out.
+    // Renamed conversations without messages come first in the list and must not displace any message.
     let mut work = own(&*store, ann).await;
     for session in [2, 4, 5, 6] {
         let renamed = ChatSessionChanges { title: Some(Some(session.to_string())), system: None };

@@ -1,4 +1,4 @@
-//! What the connections that count promise, beside what every unit of work does.
+//! The promises of the pinned connections for counting, beyond those of every unit of work.
 
 use adapters::postgres::{PgStore, PoolSettings};
 use domain::idempotency::IdempotencyKey;
@@ -8,13 +8,13 @@ use harness::TestDatabase;
 use ports::entitlements::Meter;
 use ports::store::{Scope, Store, StoreError, UnitOfWork};
 use ports::usage::{
-    BatchRecord, CounterChange, CounterKey, Entry, HoldState, KeptOutcome, KeyOfUser, MeterState, Patience,
+    BatchRecord, CounterChange, CounterKey, HoldState, KeptOutcome, KeyOfUser, LockPatience, MeterState, UsageEntry,
 };
 
 use crate::people::{constraint, feature_id, new_id, sign_up};
 use crate::units_of_work::{give_up_after, left_open};
 
-/// With so many connections that some are kept for counting.
+/// A store with enough connections that some are pinned for counting.
 pub fn with_sessions(database: &TestDatabase) -> PgStore {
     PgStore::connect(PoolSettings { max_connections: 6, ..database.pool_settings() }).unwrap()
 }
@@ -23,11 +23,11 @@ async fn counting(store: &dyn Store) -> Box<dyn UnitOfWork> {
     store.begin(Scope::Counting).await.unwrap()
 }
 
-/// Locks the counter, made before if it was not there, and says what one more use under each key leaves to be written.
+/// Locks the counter, which it creates if necessary, and returns the writes for one more use under each key.
 pub async fn used(work: &mut dyn UnitOfWork, meter: &Meter, keys: &[IdempotencyKey]) -> BatchRecord {
     let meters = [meter.clone()];
     let locked = async |work: &mut dyn UnitOfWork| {
-        work.usage().lock_batch(&meters, &[], Patience::Wait).await.unwrap().meters.remove(0)
+        work.usage().lock_batch(&meters, &[], LockPatience::Wait).await.unwrap().meters.remove(0)
     };
     let mut state = locked(work).await;
     if let MeterState::Uncounted(period) = state {
@@ -38,7 +38,7 @@ pub async fn used(work: &mut dyn UnitOfWork, meter: &Meter, keys: &[IdempotencyK
     let mut entitlement = entitlement.into_inner();
     let period = entitlement.period;
     let counter = CounterKey { meter: meter.clone(), period_kind: period.kind, period_start: period.start };
-    let grant = |key: &IdempotencyKey| Entry {
+    let grant = |key: &IdempotencyKey| UsageEntry {
         counter: counter.clone(),
         amount: 1,
         overage: 0,
@@ -65,7 +65,7 @@ async fn total(database: &TestDatabase) -> i64 {
     database.query_scalar("SELECT coalesce(sum(used), 0)::bigint FROM usage_counters").await
 }
 
-/// They are written into the message's text, so each of them must stay what it is.
+/// The keys are written into the message's text, so each must be quoted correctly.
 #[tokio::test]
 async fn a_key_may_be_any_text() {
     let database = TestDatabase::new().await;
@@ -80,7 +80,7 @@ async fn a_key_may_be_any_text() {
 
     let mut work = counting(&store).await;
     let asked: Vec<_> = keys.iter().map(|key| KeyOfUser { user_id: meter.user_id, key }).collect();
-    let found = work.usage().lock_batch(std::slice::from_ref(&meter), &asked, Patience::Skip).await.unwrap();
+    let found = work.usage().lock_batch(std::slice::from_ref(&meter), &asked, LockPatience::Skip).await.unwrap();
     let mut places: Vec<_> = found.kept.iter().map(|(place, kept)| (*place, kept.decision.current)).collect();
     places.sort_unstable();
     assert_eq!(places, (0..keys.len()).zip(1_i64..).collect::<Vec<_>>());
@@ -106,7 +106,7 @@ async fn a_commit_that_is_refused_keeps_nothing_and_lets_go_of_the_locks() {
         }
         // On another connection, which would not wait.
         let mut other = store.begin(Scope::SERVICE).await.unwrap();
-        let state = other.usage().lock_batch(std::slice::from_ref(&meter), &[], Patience::Skip).await.unwrap();
+        let state = other.usage().lock_batch(std::slice::from_ref(&meter), &[], LockPatience::Skip).await.unwrap();
         assert!(matches!(state.meters[0], MeterState::Locked { .. }), "{state:?}");
     }
     assert_eq!(total(&database).await, 1);
@@ -123,7 +123,7 @@ async fn what_is_given_up_at_any_moment_is_not_kept() {
             let mut work = counting(&store).await;
             let record = used(&mut *work, &meter, &[IdempotencyKey::of_id(new_id())]).await;
             work.usage().record_batch(&record).await.unwrap();
-            // Never committed: dropped at the latest here.
+            // Never committed: dropped here at the latest.
         })
         .await;
         if polls % 10 == 0 {
@@ -138,7 +138,7 @@ async fn what_is_given_up_at_any_moment_is_not_kept() {
     assert_eq!(total(&database).await, kept);
 }
 
-/// By one message: each of the two is told its own.
+/// In one message; each gets its own result.
 #[tokio::test]
 async fn holds_and_counters_are_locked_together() {
     let database = TestDatabase::new().await;
@@ -150,11 +150,11 @@ async fn holds_and_counters_are_locked_together() {
         format!("'{}', '{}', 'ai_requests', 'month', '2026-11-01Z', 3, now() + '1 hour'", hold.0, meter.user_id);
     database.sql(&format!("INSERT INTO usage_reservations ({columns}) VALUES ({values})")).await;
     let stranger = Meter { user_id: UserId(new_id()), ..meter.clone() };
-    // The first round has everything to prepare and the counter to make.
+    // In the first round the statements are not prepared, and the counter does not exist.
     for round in 0..3 {
         let mut work = counting(&store).await;
         let asked = [meter.clone(), stranger.clone()];
-        let locked = work.usage().lock_holds(&[hold, HoldId(new_id())], &asked, Patience::Skip).await.unwrap();
+        let locked = work.usage().lock_holds(&[hold, HoldId(new_id())], &asked, LockPatience::Skip).await.unwrap();
         let ([HoldState::Locked { hold: found, .. }, HoldState::Unknown], [known, MeterState::UnknownUser]) =
             (&*locked.0, &*locked.1)
         else {
@@ -169,7 +169,7 @@ async fn holds_and_counters_are_locked_together() {
     assert_eq!(total(&database).await, 3);
 }
 
-/// As all of them are after a restart of the database: nothing was done on them, so nobody need hear of it.
+/// As after a restart of the database: the connections were idle, so the caller gets no error.
 #[tokio::test]
 async fn a_connection_that_died_at_rest_is_replaced() {
     let database = TestDatabase::new().await;
@@ -186,7 +186,7 @@ async fn a_connection_that_died_at_rest_is_replaced() {
     }
 }
 
-/// A connection that is cut inside a transaction is the caller's to hear of: what it held may be somebody else's by now.
+/// A connection that breaks inside a transaction is reported to the caller: its locks may belong to another by now.
 #[tokio::test]
 async fn a_connection_that_died_at_work_is_an_error() {
     let database = TestDatabase::new().await;

@@ -2,17 +2,17 @@ use chrono::TimeDelta;
 use domain::entitlements::{Access, Allowance, Entitlement, FeatureOverride, Overage, Source};
 use domain::features::{FeatureChanges, FeatureKind};
 use domain::plans::PlanFeature;
-use domain::usage::{PeriodKind, Tally};
+use domain::usage::{CounterTally, PeriodKind};
 use domain::users::UserId;
 use harness::TestDatabase;
-use ports::entitlements::{Meter, Missing, NamedEntitlement, Standing};
+use ports::entitlements::{EntitlementState, Meter, MeterMissing, NamedEntitlement};
 use ports::store::Scope;
 
 use crate::features::draft as feature_draft;
 use crate::people::{constraint, feature_id, new_id, plan_id, service, sign_up};
 use crate::plans::{draft, grant};
 
-/// A user on `free`, where `scans` can be used 5 times a day; `team` has `exports` too, without a limit.
+/// A user on `free`, which allows 5 `scans` a day; `team` also has `exports`, without a limit.
 async fn prepared(database: &TestDatabase) -> UserId {
     let store = database.store();
     let user_id = sign_up(&*store, "ann").await;
@@ -55,7 +55,7 @@ async fn all_facts_of_a_feature_are_read_at_once() {
     let entitlement = &found.entitlement;
     assert_eq!((entitlement.access, entitlement.source), (Access::Granted, Source::Plan));
     assert_eq!((entitlement.allowance, entitlement.overage), (Allowance::Limited(5), Overage::Tokens));
-    assert_eq!(entitlement.tally, Tally { used: 4, reserved: 2, overage: 1 });
+    assert_eq!(entitlement.tally, CounterTally { used: 4, reserved: 2, overage: 1 });
     assert_eq!((entitlement.tokens_available, entitlement.plan_id.as_str()), (70, "free"));
     assert_eq!(entitlement.period.kind, PeriodKind::Day);
     assert_eq!(entitlement.period.end, Some(entitlement.period.start + TimeDelta::days(1)));
@@ -73,15 +73,15 @@ async fn what_is_missing_is_named() {
     let store = database.store();
     let user_id = prepared(&database).await;
     let mut work = service(&*store).await;
-    let nobody = UserId(new_id());
+    let absent = UserId(new_id());
     let feature = work.entitlements().find(user_id, &feature_id("nothing")).await.unwrap();
-    assert_eq!(feature, Err(Missing::Feature));
-    assert_eq!(work.entitlements().find(nobody, &feature_id("scans")).await.unwrap(), Err(Missing::User));
-    assert_eq!(work.entitlements().list(nobody).await.unwrap(), []);
+    assert_eq!(feature, Err(MeterMissing::Feature));
+    assert_eq!(work.entitlements().find(absent, &feature_id("scans")).await.unwrap(), Err(MeterMissing::User));
+    assert_eq!(work.entitlements().list(absent).await.unwrap(), []);
     drop(work);
     let other = sign_up(&*store, "bob").await;
     let mut work = store.begin(Scope::User(other)).await.unwrap();
-    assert_eq!(work.entitlements().find(user_id, &feature_id("scans")).await.unwrap(), Err(Missing::User));
+    assert_eq!(work.entitlements().find(user_id, &feature_id("scans")).await.unwrap(), Err(MeterMissing::User));
 }
 
 #[tokio::test]
@@ -167,8 +167,8 @@ fn meter(user_id: UserId, feature: &str) -> Meter {
     Meter { user_id, feature_id: feature_id(feature) }
 }
 
-/// Read as the service reads for many at once; it says what `find` says, and what a count alone says.
-async fn standing(database: &TestDatabase, user_id: UserId, feature: &str) -> Standing {
+/// Read in the batched form; it equals the result of `find`, and that of a count alone.
+async fn standing(database: &TestDatabase, user_id: UserId, feature: &str) -> EntitlementState {
     let mut work = database.store().begin(Scope::Counting).await.unwrap();
     let asked = [meter(user_id, feature)];
     let standing = work.entitlements().find_many(&asked).await.unwrap().remove(0).unwrap();
@@ -188,20 +188,21 @@ async fn standing(database: &TestDatabase, user_id: UserId, feature: &str) -> St
 async fn many_are_read_in_the_order_in_which_they_are_asked_for() {
     let database = TestDatabase::new().await;
     let (ann, bob) = (prepared(&database).await, sign_up(&*database.store(), "bob").await);
-    let nobody = UserId(new_id());
+    let absent = UserId(new_id());
     let asked = [
         meter(bob, "scans"),
         meter(ann, "nothing"),
-        meter(nobody, "scans"),
+        meter(absent, "scans"),
         meter(ann, "exports"),
-        meter(nobody, "nothing"),
+        meter(absent, "nothing"),
         meter(ann, "scans"),
     ];
     let mut work = database.store().begin(Scope::Counting).await.unwrap();
     let found = work.entitlements().find_many(&asked).await.unwrap();
-    let feature = |found: &Result<Standing, Missing>| found.as_ref().unwrap().entitlement.feature_id.clone();
-    assert_eq!(found[1..3], [Err(Missing::Feature), Err(Missing::User)]);
-    assert_eq!(found[4], Err(Missing::User));
+    let feature =
+        |found: &Result<EntitlementState, MeterMissing>| found.as_ref().unwrap().entitlement.feature_id.clone();
+    assert_eq!(found[1..3], [Err(MeterMissing::Feature), Err(MeterMissing::User)]);
+    assert_eq!(found[4], Err(MeterMissing::User));
     assert_eq!([0, 3, 5].map(|place| feature(&found[place])), ["scans", "exports", "scans"].map(feature_id));
     assert_eq!(work.entitlements().find_many(&[]).await.unwrap(), []);
     let period = found[0].as_ref().unwrap().entitlement.period;
@@ -215,7 +216,7 @@ async fn a_count_alone_says_what_the_facts_say_of_it() {
     let database = TestDatabase::new().await;
     let ann = prepared(&database).await;
     let tally = async || standing(&database, ann, "scans").await.entitlement.tally;
-    assert_eq!(tally().await, Tally::default());
+    assert_eq!(tally().await, CounterTally::default());
     let counter = |period: &str, start: &str, numbers: &str, superseded: bool| {
         format!(
             "INSERT INTO usage_counters (user_id, feature_id, period, period_start, used, reserved, overage, superseded)
@@ -224,11 +225,15 @@ async fn a_count_alone_says_what_the_facts_say_of_it() {
     };
     let today = "date_trunc('day', now(), 'UTC')";
     database.sql(&counter("month", "date_trunc('month', now(), 'UTC')", "9, 3, 2", false)).await;
-    assert_eq!(tally().await, Tally { used: 7, reserved: 0, overage: 0 }, "what the month's counter would hand on");
+    assert_eq!(
+        tally().await,
+        CounterTally { used: 7, reserved: 0, overage: 0 },
+        "what the month's counter would hand on"
+    );
     database.sql(&counter("day", today, "4, 2, 1", true)).await;
-    assert_eq!(tally().await, Tally { used: 8, reserved: 2, overage: 1 }, "superseded, and behind the month's");
+    assert_eq!(tally().await, CounterTally { used: 8, reserved: 2, overage: 1 }, "superseded, and behind the month's");
     database.sql("UPDATE usage_counters SET superseded = period = 'month'").await;
-    assert_eq!(tally().await, Tally { used: 4, reserved: 2, overage: 1 });
+    assert_eq!(tally().await, CounterTally { used: 4, reserved: 2, overage: 1 });
     database.sql(&format!("UPDATE users SET token_balance = 90, token_reserved = 30 WHERE id = '{ann}'")).await;
     assert_eq!(standing(&database, ann, "scans").await.entitlement.tokens_available, 60);
 }
@@ -243,7 +248,7 @@ async fn the_next_moment_is_known_at_which_facts_change_by_themselves() {
     };
     let (changes_at, period_end) = changes_in().await;
     assert_eq!((changes_at, period_end.is_some()), (period_end, true), "the end of the period");
-    // Each comes before all that was there; none of them is there without its own statement.
+    // Each comes before all earlier ones; none exists without its own statement.
     let expect = async |statement: &str, moment: &str| {
         database.sql(&statement.replace("$user", &format!("'{ann}'"))).await;
         let moment: chrono::DateTime<chrono::Utc> = database.query_scalar(moment).await;
@@ -274,7 +279,7 @@ async fn the_next_moment_is_known_at_which_facts_change_by_themselves() {
         "SELECT expires_at FROM feature_overrides",
     )
     .await;
-    // What is over already changes nothing any more.
+    // A moment in the past changes nothing any more.
     database
         .sql(
             "UPDATE feature_overrides SET expires_at = now() - interval '1 second';

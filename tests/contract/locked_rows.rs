@@ -1,11 +1,11 @@
-//! What a batch does about rows that another transaction has locked: it skips what it asks for, and waits shortly for the rest.
+//! A batch skips the busy rows that its commands ask for, and waits briefly for the other rows.
 
 use std::time::{Duration, Instant};
 
 use domain::idempotency::IdempotencyKey;
 use harness::TestDatabase;
 use ports::store::{Scope, Store, StoreError};
-use ports::usage::{Patience, SessionState};
+use ports::usage::{LockPatience, SessionLock};
 
 use crate::counting::{prepared, used, with_sessions};
 use crate::people::{new_id, service};
@@ -19,15 +19,15 @@ async fn conversations_are_locked_in_order_and_those_of_others_are_busy() {
     database.sql(&insert).await;
     let store = database.store();
     let mut first = service(&*store).await;
-    let states = first.usage().lock_sessions(&[one, missing], Patience::Skip).await.unwrap();
-    assert_eq!(states, [SessionState::Locked, SessionState::Missing]);
+    let states = first.usage().lock_sessions(&[one, missing], LockPatience::Skip).await.unwrap();
+    assert_eq!(states, [SessionLock::Locked, SessionLock::Missing]);
     let mut second = service(&*store).await;
-    assert_eq!(second.usage().lock_sessions(&[one], Patience::Skip).await.unwrap(), [SessionState::Busy]);
+    assert_eq!(second.usage().lock_sessions(&[one], LockPatience::Skip).await.unwrap(), [SessionLock::Busy]);
     first.commit().await.unwrap();
-    assert_eq!(second.usage().lock_sessions(&[one], Patience::Wait).await.unwrap(), [SessionState::Locked]);
+    assert_eq!(second.usage().lock_sessions(&[one], LockPatience::Wait).await.unwrap(), [SessionLock::Locked]);
 }
 
-/// On connections that are kept for counting and on those of the pool.
+/// On the pinned connections for counting and on those of the pool.
 #[tokio::test]
 async fn a_batch_waits_a_fifth_of_a_second_unless_it_is_told_to_wait() {
     let database = TestDatabase::new().await;

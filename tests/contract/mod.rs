@@ -1,5 +1,5 @@
-//! The contract of the store, kept by the real Postgres adapter: every method of every port once, what two at the same
-//! time may do to each other, which constraint is named, and what row-level security shows to whom.
+//! The contract of the store, checked with the real Postgres adapter: every method of every port once, concurrent
+//! transactions, the names of violated constraints, and row-level security.
 
 #![allow(
     clippy::expect_used,

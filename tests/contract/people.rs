@@ -1,4 +1,4 @@
-//! Who the tests are about, and short ways to say what they expect.
+//! Test users, and short forms for common expectations.
 
 use adapters::randomness::SystemRandomness;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -26,7 +26,7 @@ pub fn feature_id(text: &str) -> FeatureId {
     FeatureId::parse(text).unwrap()
 }
 
-/// A moment that Postgres keeps as it is: whole seconds, some of them from `EPOCH`.
+/// A time that Postgres stores exactly: whole seconds after a fixed day.
 pub fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::UNIX_EPOCH + TimeDelta::days(20_600) + TimeDelta::seconds(seconds)
 }
@@ -45,7 +45,7 @@ pub async fn sign_up(store: &dyn Store, name: &str) -> UserId {
     id
 }
 
-/// The name of the constraint that was violated.
+/// The name of the violated constraint.
 pub fn constraint<T: std::fmt::Debug>(outcome: Result<T, StoreError>) -> String {
     match outcome {
         Err(StoreError::Constraint { constraint }) => constraint,

@@ -12,7 +12,7 @@ fn model(name: &str) -> ModelId {
     ModelId::parse(name).unwrap()
 }
 
-/// A price of Claude's model that holds from then on.
+/// A Claude model's price, valid from this time on.
 fn price(name: &str, per_million: Decimal, valid_from: DateTime<Utc>) -> ModelPrice {
     ModelPrice {
         id: PriceId(new_id()),
@@ -139,7 +139,7 @@ async fn one_writer_at_a_time_and_readers_go_on() {
     let earlier = first.prices().lock().await.unwrap();
     let mut second = service(&*store).await;
     assert!(second.prices().list_usable().await.unwrap().is_empty(), "a reader does not wait");
-    // The limit of a wait for a lock is a second.
+    // A lock wait is limited to one second.
     let refused = second.prices().lock().await;
     assert!(matches!(refused, Err(StoreError::Busy)), "{refused:?}");
     first.commit().await.unwrap();

@@ -1,4 +1,4 @@
-//! Answers of paid calls: claimed by one, found by all, given back, sealed, swept.
+//! Responses of paid calls: claimed by one caller, found by all, replayed, sealed, swept.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use adapters::randomness::SystemRandomness;
 use chrono::TimeDelta;
 use domain::idempotency::IdempotencyKey;
 use domain::identity::CallerRights;
-use domain::replays::{Awaited, Unkept};
+use domain::replays::{AwaitedCall, NotReplayable};
 use domain::usage::{HoldId, HoldStatus};
 use domain::users::UserId;
 use harness::TestDatabase;
 use ports::idempotency::AnswerClaim;
-use ports::replays::{CallEnd, FoundCall, KeptAnswer, Left};
+use ports::replays::{CallEnd, FoundCall, KeptAnswer, LeftCall};
 use ports::store::{Scope, Store, StoreError};
 use services::replays::{ReplayService, ReplaySettings};
 
@@ -83,7 +83,7 @@ async fn a_call_is_claimed_once_and_found_as_it_ended() {
     assert!(claim(&*store, &mine, hold_id, DAY).await);
     assert!(!claim(&*store, &mine, a_hold(), DAY).await);
     match find(&*store, &mine).await {
-        Some(FoundCall::Awaited { hold_id: found, awaited: Awaited { age, hold: None } }) => {
+        Some(FoundCall::Awaited { hold_id: found, awaited: AwaitedCall { age, hold: None } }) => {
             assert!(found == hold_id && age < TimeDelta::seconds(60), "{age}");
         }
         other => panic!("{other:?}"),
@@ -98,7 +98,7 @@ async fn a_call_is_claimed_once_and_found_as_it_ended() {
     }
     assert!(!finish(&*store, &mine, a_hold(), &answer()).await, "another call's end is not this one's");
     assert!(finish(&*store, &mine, hold_id, &answer()).await);
-    assert!(!finish(&*store, &mine, hold_id, &CallEnd::Unkept(Unkept::Lost)).await, "it ends once");
+    assert!(!finish(&*store, &mine, hold_id, &CallEnd::NotReplayable(NotReplayable::Lost)).await, "it ends once");
     assert_eq!(find(&*store, &mine).await, Some(FoundCall::Ended(answer())));
     assert_eq!(find(&*store, &other_body).await, Some(FoundCall::OtherBody));
     let shown: i64 =
@@ -106,8 +106,8 @@ async fn a_call_is_claimed_once_and_found_as_it_ended() {
     assert_eq!(shown, 0, "the database alone reveals no answer");
     let mut own = store.begin(Scope::User(caller)).await.unwrap();
     assert!(own.replays().find(&mine).await.is_err());
-    let nobody = service(&*store).await.replays().claim(&call(UserId(new_id()), "k"), a_hold(), DAY).await;
-    assert_eq!(constraint(nobody), "fk_ai_answers_user");
+    let absent = service(&*store).await.replays().claim(&call(UserId(new_id()), "k"), a_hold(), DAY).await;
+    assert_eq!(constraint(absent), "fk_ai_answers_user");
 }
 
 async fn forget(store: &dyn Store, call: &AnswerClaim, hold_id: HoldId) {
@@ -138,23 +138,23 @@ async fn a_place_is_given_back_by_its_call_alone() {
     assert!(!claim(&*store, &mine, second, DAY).await);
     forget(&*store, &mine, second).await;
     assert_eq!(find(&*store, &mine).await, Some(FoundCall::Ended(answer())), "it is not the other's");
-    for why in [Unkept::Lost, Unkept::TooLong] {
+    for why in [NotReplayable::Lost, NotReplayable::TooLong] {
         let hold_id = a_hold();
         database.sql("DELETE FROM ai_answers").await;
         assert!(claim(&*store, &mine, hold_id, DAY).await);
-        assert!(finish(&*store, &mine, hold_id, &CallEnd::Unkept(why)).await);
-        assert_eq!(find(&*store, &mine).await, Some(FoundCall::Ended(CallEnd::Unkept(why))));
+        assert!(finish(&*store, &mine, hold_id, &CallEnd::NotReplayable(why)).await);
+        assert_eq!(find(&*store, &mine).await, Some(FoundCall::Ended(CallEnd::NotReplayable(why))));
     }
 }
 
-/// A call without a key: what is asked, its own claim, its hold.
+/// A call without an idempotency key: the claim by its content, its own claim, its reservation.
 fn unkeyed(caller: UserId, number: u32) -> (AnswerClaim, AnswerClaim, HoldId) {
     (call(caller, "sdk 1"), call(caller, &format!("sdk 1 {number}")), a_hold())
 }
 
 async fn leave(store: &dyn Store, (content, own, hold_id): &(AnswerClaim, AnswerClaim, HoldId), end: Option<&CallEnd>) {
     let mut work = service(store).await;
-    work.replays().leave(own, content, Left { hold_id: *hold_id, end, keep: DAY }).await.unwrap();
+    work.replays().leave(own, content, LeftCall { hold_id: *hold_id, end, keep: DAY }).await.unwrap();
     work.commit().await.unwrap();
 }
 
@@ -174,10 +174,10 @@ async fn a_call_that_was_left_is_adopted_once_the_answered_ones_first() {
     let content = &running.0;
     assert_eq!(adopt(&*store, content).await, None);
     leave(&*store, &running, None).await;
-    leave(&*store, &lost, Some(&CallEnd::Unkept(Unkept::Lost))).await;
+    leave(&*store, &lost, Some(&CallEnd::NotReplayable(NotReplayable::Lost))).await;
     leave(&*store, &answered, None).await;
     leave(&*store, &answered, Some(&answer())).await;
-    leave(&*store, &answered, Some(&CallEnd::Unkept(Unkept::Lost))).await;
+    leave(&*store, &answered, Some(&CallEnd::NotReplayable(NotReplayable::Lost))).await;
     assert_eq!(find(&*store, &answered.1).await, Some(FoundCall::Ended(answer())), "it ends once");
     for other in [call(caller, "sdk 2"), call(sign_up(&*store, "eve").await, "sdk 1")] {
         assert_eq!(adopt(&*store, &other).await, None);
@@ -187,7 +187,7 @@ async fn a_call_that_was_left_is_adopted_once_the_answered_ones_first() {
         assert_eq!(adopt(&*store, content).await, hold_id);
     }
     assert_eq!(adopt(&*store, content).await, None, "each is somebody's now");
-    // Its end does not take it away from whoever adopted it.
+    // Its end does not release it from the call that adopted it.
     leave(&*store, &running, Some(&answer())).await;
     assert_eq!(
         (find(&*store, &running.1).await, adopt(&*store, content).await),
@@ -236,7 +236,7 @@ async fn a_call_without_an_answer_is_told_with_its_hold() {
         assert!(claim(&*store, &mine, hold_id, DAY).await);
         assert_eq!(service(&*store).await.replays().find_hold(hold_id).await.unwrap(), Some(status));
         match find(&*store, &mine).await {
-            Some(FoundCall::Awaited { awaited: Awaited { hold: Some((found, since)), .. }, .. }) => {
+            Some(FoundCall::Awaited { awaited: AwaitedCall { hold: Some((found, since)), .. }, .. }) => {
                 assert!(found == status && since < TimeDelta::seconds(60), "{since}");
             }
             other => panic!("{other:?}"),

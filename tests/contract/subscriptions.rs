@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::people::{constraint, new_id, plan_id, service, sign_up};
 use crate::plans::draft;
 
-/// A user with a subscription of the plan `team`, and the id of it.
+/// A user with a subscription of the plan `team`, and its id.
 async fn subscribed(database: &TestDatabase, status: &str) -> (UserId, Uuid) {
     let store = database.store();
     let user_id = sign_up(&*store, "ann").await;

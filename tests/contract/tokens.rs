@@ -1,6 +1,6 @@
 use domain::features::FeatureId;
 use domain::idempotency::IdempotencyKey;
-use domain::tokens::{Credit, Spent, TokenBalance, TokenTransaction, TransactionId, TransactionKind};
+use domain::tokens::{TokenBalance, TokenCredit, TokenTransaction, TokensSpent, TransactionId, TransactionKind};
 use domain::users::UserId;
 use harness::TestDatabase;
 use ports::store::{Page, Scope, UnitOfWork};
@@ -12,14 +12,14 @@ fn key(text: &str) -> IdempotencyKey {
     IdempotencyKey::parse(text).unwrap()
 }
 
-fn of(kind: TransactionKind, amount: i64, reference_id: Option<TransactionId>) -> Credit {
-    Credit { kind, amount, reference_id: reference_id.map(|id| id.0), description: Some("why".to_owned()) }
+fn of(kind: TransactionKind, amount: i64, reference_id: Option<TransactionId>) -> TokenCredit {
+    TokenCredit { kind, amount, reference_id: reference_id.map(|id| id.0), description: Some("why".to_owned()) }
 }
 
 async fn record(
     work: &mut dyn UnitOfWork,
     user_id: UserId,
-    credit: &Credit,
+    credit: &TokenCredit,
     key: Option<&IdempotencyKey>,
 ) -> TokenTransaction {
     let user = work.users().lock(user_id).await.unwrap().unwrap();
@@ -30,7 +30,7 @@ async fn all(work: &mut dyn UnitOfWork, user_id: UserId) -> Vec<TokenTransaction
     work.tokens().list(user_id, &Page { after: None, limit: 100 }).await.unwrap()
 }
 
-/// The row of a use that took so many tokens.
+/// The ledger row of a use that took this many tokens.
 async fn spend(work: &mut dyn UnitOfWork, user_id: UserId, amount: i64) -> TokenTransaction {
     let feature: FeatureId = feature_id("ai_requests");
     work.users().lock(user_id).await.unwrap();
@@ -53,7 +53,7 @@ async fn a_credit_moves_the_balance_and_the_chain_together() {
         (row.kind, row.reference_id, row.description.as_deref()),
         (TransactionKind::Topup, Some(reference.0), Some("why"))
     );
-    let bonus = Credit { description: None, ..of(TransactionKind::Bonus, 1, None) };
+    let bonus = TokenCredit { description: None, ..of(TransactionKind::Bonus, 1, None) };
     let second = record(&mut *work, ann, &bonus, None).await;
     assert_eq!((second.seq, second.balance_after, &second.description), (3, 151, &None));
     work.commit().await.unwrap();
@@ -90,7 +90,7 @@ async fn the_ledger_is_listed_by_its_chain() {
     let store = database.store();
     let (ann, bob) = (sign_up(&*store, "ann").await, sign_up(&*store, "bob").await);
     let mut work = service(&*store).await;
-    // One transaction, so one time, and ids that fall: only the chain tells the order.
+    // One transaction has one time, and the ids decrease: only the chain gives the order.
     let mut ids = [new_id(), new_id(), new_id(), new_id()];
     ids.reverse();
     for id in ids {
@@ -120,13 +120,13 @@ async fn what_is_left_of_a_use_is_told_for_every_place_of_the_chain() {
     let refund = of(TransactionKind::Refund, 10, Some(usage.id));
     let first = record(&mut *work, ann, &refund, None).await;
     let second = record(&mut *work, ann, &refund, None).await;
-    // A top-up that names the use, for whatever reason, gives nothing of it back.
+    // A top-up that references the use refunds nothing of it.
     record(&mut *work, ann, &of(TransactionKind::Topup, 3, Some(usage.id)), None).await;
     let mut spent = async |user_id, id, before| work.tokens().find_spent(user_id, id, before).await.unwrap();
-    assert_eq!(spent(ann, usage.id, None).await, Some(Spent { taken: 30, refunded: 20 }));
-    assert_eq!(spent(ann, usage.id, Some(first.seq)).await, Some(Spent { taken: 30, refunded: 0 }));
-    assert_eq!(spent(ann, usage.id, Some(second.seq)).await, Some(Spent { taken: 30, refunded: 10 }));
-    assert_eq!(spent(ann, other.id, None).await, Some(Spent { taken: 5, refunded: 0 }));
+    assert_eq!(spent(ann, usage.id, None).await, Some(TokensSpent { taken: 30, refunded: 20 }));
+    assert_eq!(spent(ann, usage.id, Some(first.seq)).await, Some(TokensSpent { taken: 30, refunded: 0 }));
+    assert_eq!(spent(ann, usage.id, Some(second.seq)).await, Some(TokensSpent { taken: 30, refunded: 10 }));
+    assert_eq!(spent(ann, other.id, None).await, Some(TokensSpent { taken: 5, refunded: 0 }));
     assert_eq!(spent(bob, usage.id, None).await, None, "another's");
     assert_eq!(spent(ann, first.id, None).await, None, "no use");
     assert_eq!(spent(ann, TransactionId(new_id()), None).await, None);
@@ -139,7 +139,7 @@ async fn who_holds_the_row_is_waited_for() {
     let ann = sign_up(&*store, "ann").await;
     let topup = of(TransactionKind::Topup, 1, None);
     let once = async |number: usize| {
-        // A store has two connections: one holds the row, the other waits for it, with the same key.
+        // A store has two connections: one has locked the row, the other waits for it, with the same key.
         let key = key(&(number / 4).to_string());
         let mut work = service(&*store).await;
         let user = work.users().lock(ann).await.unwrap().unwrap();

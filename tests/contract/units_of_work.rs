@@ -1,4 +1,4 @@
-//! What every unit of work promises, whatever it is about.
+//! The promises of every unit of work.
 
 use std::time::Duration;
 
@@ -40,14 +40,14 @@ async fn no_identity_is_carried_over_from_one_to_the_next() {
         let mut own = store.begin(Scope::User(user_id)).await.unwrap();
         assert!(own.users().find(user_id).await.unwrap().is_some());
         drop(own);
-        let mut nobody = store.begin(Scope::Anonymous).await.unwrap();
-        assert_eq!(nobody.users().find(user_id).await.unwrap(), None);
-        drop(nobody);
+        let mut absent = store.begin(Scope::Anonymous).await.unwrap();
+        assert_eq!(absent.users().find(user_id).await.unwrap(), None);
+        drop(absent);
         assert!(service(&*store).await.users().find(user_id).await.unwrap().is_some());
     }
 }
 
-/// Polls a future so many times, and drops it: the moment of a client that resets its connection.
+/// Polls a future this many times, then drops it, as if the client had reset its connection.
 pub async fn give_up_after<T>(polls: u32, future: impl Future<Output = T>) {
     let mut future = std::pin::pin!(future);
     for _ in 0..polls {
@@ -58,7 +58,7 @@ pub async fn give_up_after<T>(polls: u32, future: impl Future<Output = T>) {
     }
 }
 
-/// Whether any connection of the service is still in a transaction, a moment after all were given back.
+/// The number of service connections in a transaction, shortly after all were returned.
 pub async fn left_open(database: &TestDatabase) -> i64 {
     tokio::time::sleep(Duration::from_millis(100)).await;
     let open = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app_user' AND datname = current_database() \
@@ -66,8 +66,8 @@ pub async fn left_open(database: &TestDatabase) -> i64 {
     database.query_scalar(open).await
 }
 
-/// A begin that is given up at every possible moment leaves no transaction open that the driver does not know of
-/// (sqlx issue 4385), and what is written afterwards on the same connections stays written.
+/// A `begin` that is dropped at any possible moment leaves no transaction open that the driver does not know of (sqlx
+/// issue 4385), and later writes on the same connections are kept.
 #[tokio::test]
 async fn a_begin_that_is_given_up_poisons_no_connection() {
     let database = TestDatabase::new().await;

@@ -7,8 +7,8 @@ use harness::TestDatabase;
 use ports::entitlements::Meter;
 use ports::store::UnitOfWork;
 use ports::usage::{
-    BatchRecord, CounterChange, CounterKey, CounterState, Entry, HoldChange, HoldState, KeptHold, KeptOutcome,
-    KeyOfUser, LockedBatch, MeterState, Patience, TokenChange,
+    BatchRecord, CounterChange, CounterKey, CounterState, HoldChange, HoldState, KeptHold, KeptOutcome, KeyOfUser,
+    LockPatience, LockedBatch, MeterState, TokenChange, UsageEntry,
 };
 
 use crate::people::{constraint, feature_id, new_id, service, sign_up};
@@ -23,10 +23,10 @@ fn key(text: &str) -> IdempotencyKey {
 
 async fn locked(work: &mut dyn UnitOfWork, meters: &[Meter], keys: &[&IdempotencyKey]) -> LockedBatch {
     let keys: Vec<_> = keys.iter().map(|key| KeyOfUser { user_id: meters[0].user_id, key }).collect();
-    work.usage().lock_batch(meters, &keys, Patience::Skip).await.unwrap()
+    work.usage().lock_batch(meters, &keys, LockPatience::Skip).await.unwrap()
 }
 
-/// The facts of the first meter, its counter made if it was not there.
+/// The facts of the first meter; creates its counter if necessary.
 pub async fn counted(work: &mut dyn UnitOfWork, meter: &Meter) -> Entitlement {
     let meters = [meter.clone()];
     if let MeterState::Uncounted(period) = locked(work, &meters, &[]).await.meters.remove(0) {
@@ -43,10 +43,10 @@ pub fn counter(meter: &Meter, entitlement: &Entitlement) -> CounterKey {
     CounterKey { meter: meter.clone(), period_kind: period.kind, period_start: period.start }
 }
 
-/// Consumes, and says what is to be written about it.
-fn grant(meter: &Meter, entitlement: &mut Entitlement, amount: i64, text: &str) -> Entry {
+/// Consumes, and returns the entry to write.
+fn grant(meter: &Meter, entitlement: &mut Entitlement, amount: i64, text: &str) -> UsageEntry {
     let came = consume(entitlement, amount);
-    Entry {
+    UsageEntry {
         counter: counter(meter, entitlement),
         amount,
         overage: came.overage,
@@ -57,13 +57,13 @@ fn grant(meter: &Meter, entitlement: &mut Entitlement, amount: i64, text: &str) 
     }
 }
 
-/// The entries, with their one counter as it is after them.
-fn record(meter: &Meter, entitlement: &Entitlement, entries: &[Entry]) -> BatchRecord {
+/// The entries, with the state of their single counter after them.
+fn record(meter: &Meter, entitlement: &Entitlement, entries: &[UsageEntry]) -> BatchRecord {
     let change = CounterChange { key: counter(meter, entitlement), tally: entitlement.tally };
     BatchRecord { counters: vec![change], entries: entries.to_vec(), ..BatchRecord::default() }
 }
 
-/// Someone on a plan where `ai_requests` can be used 10 times, and tokens pay beyond.
+/// A user on a plan that allows 10 `ai_requests`, with tokens paying for the rest.
 async fn prepared(database: &TestDatabase) -> UserId {
     let user_id = sign_up(&*database.store(), "ann").await;
     database
@@ -81,8 +81,8 @@ async fn a_batch_tells_how_each_meter_was_found() {
     let user_id = prepared(&database).await;
     let store = database.store();
     let mut work = service(&*store).await;
-    let nobody = UserId(new_id());
-    let meters = [meter(user_id, "ai_requests"), meter(user_id, "nothing"), meter(nobody, "ai_requests")];
+    let absent = UserId(new_id());
+    let meters = [meter(user_id, "ai_requests"), meter(user_id, "nothing"), meter(absent, "ai_requests")];
     let found = locked(&mut *work, &meters, &[]).await.meters;
     assert!(matches!(found[0], MeterState::Uncounted(_)), "{found:?}");
     assert!(matches!(found[1], MeterState::UnknownFeature), "{found:?}");
@@ -107,10 +107,10 @@ async fn a_counter_that_another_holds_is_skipped_and_the_rest_is_not() {
     let mut other = service(&*store).await;
     let meters = [meter(user_id, "ai_requests"), meter(user_id, "export_csv")];
     let found = locked(&mut *other, &meters, &[]).await.meters;
-    assert!(matches!(found[0], MeterState::Held), "{found:?}");
+    assert!(matches!(found[0], MeterState::Busy), "{found:?}");
     assert!(matches!(found[1], MeterState::Locked { .. }), "{found:?}");
     holder.commit().await.unwrap();
-    let waited = other.usage().lock_batch(&meters[..1], &[], Patience::Wait).await.unwrap();
+    let waited = other.usage().lock_batch(&meters[..1], &[], LockPatience::Wait).await.unwrap();
     assert!(matches!(waited.meters[0], MeterState::Locked { .. }), "{waited:?}");
 }
 
@@ -240,7 +240,7 @@ async fn a_hold_is_found_under_its_lock_as_it_was_left() {
         call: None,
     };
     let outcome = KeptOutcome { amount: 6, decision: holding.decision, hold: Some(kept) };
-    let entry = Entry {
+    let entry = UsageEntry {
         counter: counter(&ai, &facts),
         amount: 6,
         overage: 0,
@@ -258,15 +258,15 @@ async fn a_hold_is_found_under_its_lock_as_it_was_left() {
     assert_eq!(work.usage().list_due_holds(&[], 10).await.unwrap(), [(kept.id, user_id)]);
     let again = locked(&mut *work, std::slice::from_ref(&ai), &[&key("held")]).await;
     assert_eq!(again.kept[0].1, outcome);
-    let found = work.usage().lock_holds(&[kept.id, HoldId(new_id())], &[], Patience::Skip).await.unwrap().0;
+    let found = work.usage().lock_holds(&[kept.id, HoldId(new_id())], &[], LockPatience::Skip).await.unwrap().0;
     let HoldState::Locked { hold: found_hold, is_due: true, outcome: None } = &found[0] else { panic!("{found:?}") };
     assert_eq!(***found_hold, held);
     assert!(matches!(found[1], HoldState::Unknown), "{found:?}");
     let mut other = service(&*store).await;
-    let skipped = other.usage().lock_holds(&[kept.id], &[], Patience::Skip).await.unwrap().0;
-    assert!(matches!(skipped[0], HoldState::Held), "{skipped:?}");
-    let skipped = other.usage().lock_counters(&[counter(&ai, &facts)], Patience::Skip).await.unwrap();
-    assert!(matches!(skipped[0], CounterState::Held), "{skipped:?}");
+    let skipped = other.usage().lock_holds(&[kept.id], &[], LockPatience::Skip).await.unwrap().0;
+    assert!(matches!(skipped[0], HoldState::Busy), "{skipped:?}");
+    let skipped = other.usage().lock_counters(&[counter(&ai, &facts)], LockPatience::Skip).await.unwrap();
+    assert!(matches!(skipped[0], CounterState::Busy), "{skipped:?}");
     drop(other);
     let ending = settle(&mut held, &mut facts, 4).unwrap();
     let change = HoldChange { hold: held.clone(), key: None, outcome: Some(ending.decision.clone()) };
@@ -275,17 +275,17 @@ async fn a_hold_is_found_under_its_lock_as_it_was_left() {
     work.commit().await.unwrap();
 
     let mut work = service(&*store).await;
-    let found = work.usage().lock_holds(&[kept.id], &[], Patience::Wait).await.unwrap().0;
+    let found = work.usage().lock_holds(&[kept.id], &[], LockPatience::Wait).await.unwrap().0;
     let HoldState::Locked { hold: found_hold, outcome: Some(answered), .. } = &found[0] else { panic!("{found:?}") };
     assert_eq!((&***found_hold, answered), (&held, &ending.decision));
     assert_eq!(work.usage().list_due_holds(&[], 10).await.unwrap(), []);
-    let counters = work.usage().lock_counters(&[counter(&ai, &facts)], Patience::Skip).await.unwrap();
+    let counters = work.usage().lock_counters(&[counter(&ai, &facts)], LockPatience::Skip).await.unwrap();
     let CounterState::Locked(tally) = &counters[0] else { panic!("{counters:?}") };
     assert_eq!((tally.used, tally.reserved, tally.overage), (4, 0, 0));
 }
 
-/// The plan of one of the batch's statements, as the scope `Counting` has it made: once for all arrays, and here after
-/// statistics that call the tables empty, which is the worst day to make it.
+/// The generic plan of one of the batch's statements, as in the scope `Counting`: made once for all arrays, here with
+/// statistics of empty tables, which is the worst case.
 async fn generic_plan(database: &TestDatabase, sql: &str, types: &str, empty: &str) -> String {
     let mut connection = database.owner().acquire().await.unwrap();
     let planning = format!(

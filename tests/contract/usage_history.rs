@@ -1,6 +1,6 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::usage::PeriodKind;
-use domain::usage_history::{Bucket, UsageSum, stretch};
+use domain::usage_history::{UsageBucket, UsageSum, stretch};
 use domain::users::UserId;
 use harness::TestDatabase;
 use ports::store::Page;
@@ -12,7 +12,7 @@ fn time(text: &str) -> DateTime<Utc> {
     text.parse().unwrap()
 }
 
-/// Uses on two days, across an hour's and a month's end, in two periods and of two features.
+/// Uses on two days, before and after the end of an hour and of a month, in two periods and of two features.
 async fn prepared(database: &TestDatabase) -> (UserId, UserId) {
     let store = database.store();
     let (ann, bob) = (sign_up(&*store, "ann").await, sign_up(&*store, "bob").await);
@@ -38,7 +38,7 @@ fn of(user_id: Option<UserId>) -> UsageFilter {
 async fn list(
     database: &TestDatabase,
     filter: &UsageFilter,
-    bucket: Bucket,
+    bucket: UsageBucket,
     page: &Page<UsagePosition>,
 ) -> Vec<UsageSum> {
     let (from, to) = (time("2025-03-31T00:00:00Z"), time("2025-04-02T00:00:00Z"));
@@ -49,7 +49,7 @@ async fn list(
     sums
 }
 
-async fn all(database: &TestDatabase, filter: &UsageFilter, bucket: Bucket) -> Vec<UsageSum> {
+async fn all(database: &TestDatabase, filter: &UsageFilter, bucket: UsageBucket) -> Vec<UsageSum> {
     list(database, filter, bucket, &Page { after: None, limit: 100 }).await
 }
 
@@ -81,7 +81,7 @@ async fn sums_are_the_same_before_between_and_after_the_roll_ups() {
     let database = TestDatabase::new().await;
     let (ann, _) = prepared(&database).await;
     let ann = of(Some(ann));
-    let hours = all(&database, &ann, Bucket::Hour).await;
+    let hours = all(&database, &ann, UsageBucket::Hour).await;
     let row = |bucket: &str, feature, period, amount, overage, events| {
         (bucket.to_owned(), feature, period, amount, overage, events)
     };
@@ -95,7 +95,7 @@ async fn sums_are_the_same_before_between_and_after_the_roll_ups() {
             row("31 22", "ai", "month", 1, 0, 1),
         ]
     );
-    let (days, months) = (all(&database, &ann, Bucket::Day).await, all(&database, &ann, Bucket::Month).await);
+    let (days, months) = (all(&database, &ann, UsageBucket::Day).await, all(&database, &ann, UsageBucket::Month).await);
     assert_eq!(
         told(&days),
         [
@@ -106,9 +106,9 @@ async fn sums_are_the_same_before_between_and_after_the_roll_ups() {
         ]
     );
     assert_eq!((months.len(), months[3].bucket, months[3].amount), (4, time("2025-03-01T00:00:00Z"), 7));
-    let everybody = all(&database, &of(None), Bucket::Day).await;
+    let everybody = all(&database, &of(None), UsageBucket::Day).await;
     let mut rolled_up = 0;
-    // In the midst of a day and a month, then to the end, then when the events are gone.
+    // In the middle of a day and a month, then to the end, then after the events are deleted.
     database.sql("INSERT INTO rollup_watermarks VALUES ('usage_events', '2025-04-01 01:00Z')").await;
     database
         .sql(
@@ -117,36 +117,36 @@ async fn sums_are_the_same_before_between_and_after_the_roll_ups() {
         )
         .await;
     loop {
-        assert_eq!(all(&database, &ann, Bucket::Hour).await, hours, "after {rolled_up} roll-ups");
-        assert_eq!(all(&database, &ann, Bucket::Day).await, days, "after {rolled_up} roll-ups");
-        assert_eq!(all(&database, &ann, Bucket::Month).await, months, "after {rolled_up} roll-ups");
-        assert_eq!(all(&database, &of(None), Bucket::Day).await, everybody, "after {rolled_up} roll-ups");
+        assert_eq!(all(&database, &ann, UsageBucket::Hour).await, hours, "after {rolled_up} roll-ups");
+        assert_eq!(all(&database, &ann, UsageBucket::Day).await, days, "after {rolled_up} roll-ups");
+        assert_eq!(all(&database, &ann, UsageBucket::Month).await, months, "after {rolled_up} roll-ups");
+        assert_eq!(all(&database, &of(None), UsageBucket::Day).await, everybody, "after {rolled_up} roll-ups");
         if roll_up(&database).await == 0 {
             break;
         }
         rolled_up += 1;
     }
     database.sql("DELETE FROM usage_events").await;
-    assert_eq!(all(&database, &ann, Bucket::Hour).await, hours, "the events are not needed any more");
-    assert_eq!(all(&database, &of(None), Bucket::Day).await, everybody);
+    assert_eq!(all(&database, &ann, UsageBucket::Hour).await, hours, "the events are not needed any more");
+    assert_eq!(all(&database, &of(None), UsageBucket::Day).await, everybody);
 }
 
 #[tokio::test]
 async fn everybodys_use_is_one_sum_and_ones_own_is_ones_own() {
     let database = TestDatabase::new().await;
     let (ann, bob) = prepared(&database).await;
-    let everybody = all(&database, &of(None), Bucket::Day).await;
+    let everybody = all(&database, &of(None), UsageBucket::Day).await;
     let sum = everybody.iter().find(|sum| sum.events == 2).unwrap();
     assert_eq!((sum.amount, sum.overage, sum.period_start), (72, 3, time("2025-04-01T00:00:00Z")));
     assert_eq!(everybody.iter().map(|sum| sum.amount).sum::<i64>(), 127);
-    assert_eq!(all(&database, &of(Some(bob)), Bucket::Day).await.len(), 1);
+    assert_eq!(all(&database, &of(Some(bob)), UsageBucket::Day).await.len(), 1);
     let one = UsageFilter { feature_id: Some(feature_id("export_csv")), ..of(Some(ann)) };
-    assert_eq!(all(&database, &one, Bucket::Day).await.iter().map(|sum| sum.amount).collect::<Vec<_>>(), [32]);
+    assert_eq!(all(&database, &one, UsageBucket::Day).await.iter().map(|sum| sum.amount).collect::<Vec<_>>(), [32]);
     let one = UsageFilter { period: Some(PeriodKind::Day), ..of(Some(ann)) };
-    assert_eq!(all(&database, &one, Bucket::Month).await.iter().map(|sum| sum.amount).collect::<Vec<_>>(), [16]);
-    // Two of the largest amounts are more than a number holds.
+    assert_eq!(all(&database, &one, UsageBucket::Month).await.iter().map(|sum| sum.amount).collect::<Vec<_>>(), [16]);
+    // The sum of two of the largest amounts exceeds the number type.
     database.sql("UPDATE usage_events SET amount = 9223372036854775807, overage = 9223372036854775807").await;
-    let everybody = all(&database, &of(None), Bucket::Day).await;
+    let everybody = all(&database, &of(None), UsageBucket::Day).await;
     assert!(everybody.iter().all(|sum| (sum.amount, sum.overage) == (i64::MAX, i64::MAX)));
 }
 
@@ -155,7 +155,7 @@ async fn pages_neither_repeat_nor_skip() {
     let database = TestDatabase::new().await;
     let (ann, _) = prepared(&database).await;
     for filter in [of(Some(ann)), of(None)] {
-        for bucket in [Bucket::Hour, Bucket::Day, Bucket::Month] {
+        for bucket in [UsageBucket::Hour, UsageBucket::Day, UsageBucket::Month] {
             let whole = all(&database, &filter, bucket).await;
             let (mut seen, mut after): (Vec<UsageSum>, _) = (Vec::new(), None);
             loop {
@@ -168,14 +168,14 @@ async fn pages_neither_repeat_nor_skip() {
             assert_eq!(seen, whole, "{bucket:?}");
         }
     }
-    // A place in the list of hours is none in the list of months: it goes on with the month that it lies in.
+    // A position in the list of hours, used in the list of months, continues with its month.
     let after = Some(UsagePosition {
         bucket: time("2025-03-31T22:00:00Z"),
         feature_id: feature_id("ai_requests"),
         period: PeriodKind::Month,
         period_start: time("2025-03-01T00:00:00Z"),
     });
-    let page = list(&database, &of(Some(ann)), Bucket::Month, &Page { after, limit: 10 }).await;
+    let page = list(&database, &of(Some(ann)), UsageBucket::Month, &Page { after, limit: 10 }).await;
     assert_eq!(
         page.iter().map(|sum| (sum.bucket, sum.amount)).collect::<Vec<_>>(),
         [(time("2025-03-01T00:00:00Z"), 7)]

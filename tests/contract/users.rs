@@ -68,11 +68,11 @@ async fn a_user_sees_and_changes_nobody_else() {
     assert_eq!(seen.iter().map(|user| user.id).collect::<Vec<_>>(), [ann]);
     let of_bob = work.users().export(bob, 10).await.unwrap();
     assert!(of_bob.iter().all(|section| section.rows.is_empty()), "{of_bob:?}");
-    // The role is not among the columns that a user may write.
+    // Users may not write the column `role`.
     assert!(work.users().save_role(ann, Role::Admin).await.is_err());
     drop(work);
-    let mut nobody = store.begin(Scope::Anonymous).await.unwrap();
-    assert_eq!(nobody.users().find(ann).await.unwrap(), None);
+    let mut absent = store.begin(Scope::Anonymous).await.unwrap();
+    assert_eq!(absent.users().find(ann).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -133,7 +133,7 @@ async fn an_export_holds_everything_but_secrets() {
 async fn what_is_to_be_known_of_many_is_read_at_once() {
     let database = TestDatabase::new().await;
     let store = database.store();
-    let (ann, bob, nobody) = (sign_up(&*store, "ann").await, sign_up(&*store, "bob").await, UserId(new_id()));
+    let (ann, bob, absent) = (sign_up(&*store, "ann").await, sign_up(&*store, "bob").await, UserId(new_id()));
     let gone = sign_up(&*store, "gone").await;
     let mut work = service(&*store).await;
     work.identity().delete(gone).await.unwrap();
@@ -141,11 +141,11 @@ async fn what_is_to_be_known_of_many_is_read_at_once() {
     let mut work = store.begin(Scope::Counting).await.unwrap();
     work.users().save_role(bob, Role::Admin).await.unwrap();
     let known: HashMap<_, _> =
-        work.users().find_callers(&[ann, nobody, bob, gone]).await.unwrap().into_iter().collect();
+        work.users().find_callers(&[ann, absent, bob, gone]).await.unwrap().into_iter().collect();
     let told = |id: UserId| (known[&id].role, known[&id].state, known[&id].began_at.is_some());
     assert_eq!(told(ann), (Some(Role::User), IdentityState::Active, true));
     assert_eq!(told(bob), (Some(Role::Admin), IdentityState::Active, true));
-    assert_eq!(told(nobody), (None, IdentityState::Unknown, false));
+    assert_eq!(told(absent), (None, IdentityState::Unknown, false));
     assert_eq!(told(gone), (None, IdentityState::Deleted, false));
     assert_eq!(work.users().find_callers(&[]).await.unwrap(), []);
 }

@@ -1,4 +1,4 @@
-//! The database goes away under load, and comes back.
+//! The database is stopped under load and started again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ async fn sign_up(app: &TestApp) -> Vec<TestUser> {
     users
 }
 
-/// Every kind of request says the same: come again. Answers those that took too long to say it.
+/// Every kind of request gets a 503 with `Retry-After`. Returns the requests that took 3 s or longer.
 async fn ask_everything(app: &TestApp, user: &TestUser) -> Vec<(String, Duration)> {
     let account = json!({ "email": user.email, "password": "correct horse battery" });
     let refresh = json!({ "refresh_token": user.refresh_token });

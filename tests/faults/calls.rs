@@ -1,5 +1,5 @@
-//! Calls of models when the process is killed in the middle of them, at each phase, and when the database goes away: the
-//! sweep, or the call itself, brings the books to the state that is documented for the phase.
+//! Model calls when the process is killed during the call, in each phase, and when the database is stopped: the sweep,
+//! or the call itself, brings the books to the state that is documented for the phase.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -8,17 +8,17 @@ use harness::sqlx::{self, AssertSqlSafe, PgConnection};
 use harness::{TestDatabase, sqlx::Connection as _};
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
-use testkit::upstream::{Fault, Pace, Script, Upstream};
+use testkit::upstream::{AnswerPace, Fault, Script, Upstream};
 
 use crate::clusters::OwnCluster;
 use crate::service::Service;
 use crate::writers::within;
 
-/// The shortest that the service takes.
+/// The shortest reservation that the service accepts.
 const HOLD_SECONDS: &str = "3";
-/// The hold, the sweep's five seconds, and a busy machine.
+/// The reservation's lifetime, the sweep's period of five seconds, and a margin for a busy machine.
 const SWEPT_WITHIN: Duration = Duration::from_secs(40);
-/// Words of one token each, whoever counts them.
+/// Words that every tokenizer counts as one token each.
 const WORDS: usize = 30;
 
 struct Stage {
@@ -47,7 +47,7 @@ fn start(database: (&str, &str), upstream: &Upstream) -> Service {
 }
 
 impl Stage {
-    /// Someone without any request left, who pays each call with tokens.
+    /// A user without any request left, who pays for each call with tokens.
     async fn set(service_url: &str, owner_url: &str) -> Self {
         let upstream = Upstream::start();
         let service = start((service_url, owner_url), &upstream);
@@ -81,7 +81,7 @@ impl Stage {
         number
     }
 
-    /// `(model, input, output, source, outcome)` of each call in the books.
+    /// `(model, input, output, source, outcome)` of each logged call.
     async fn books(&self) -> Vec<(String, i64, i64, String, String)> {
         let mut connection = PgConnection::connect(&self.database).await.unwrap();
         let sql = "SELECT model::text, input_tokens, output_tokens, source::text, outcome::text FROM ai_usage_logs ORDER BY created_at, id";
@@ -90,7 +90,7 @@ impl Stage {
         books
     }
 
-    /// Asks for a stream, in a task: who is killed does not answer.
+    /// Requests a stream in a task, because a killed process does not respond.
     fn ask(&self, model: &str) -> tokio::task::JoinHandle<Option<Response>> {
         let sent = self.request(model).send();
         tokio::spawn(async move { sent.await.ok() })
@@ -106,7 +106,7 @@ impl Stage {
         within(Duration::from_secs(15), phase, async || self.number(&query).await == 1).await;
     }
 
-    /// Kills the process and starts it anew, and waits until nothing is held.
+    /// Kills the process, starts another one, and waits until no reservation is pending.
     async fn kill_and_sweep(&mut self, service_url: &str) {
         self.service.kill();
         self.service = start((service_url, &self.database), &self.upstream);
@@ -118,7 +118,7 @@ impl Stage {
         within(SWEPT_WITHIN, "the sweep", async || self.number(pending).await == 0).await;
     }
 
-    /// Every token that the books name is spent, nothing is held, and nothing is found.
+    /// Every logged token was charged, nothing is reserved, and the checks have no findings.
     async fn expect_in_order(&self) {
         let used: i64 = self.books().await.iter().map(|(_, input, output, ..)| input + output).sum();
         let spent = "SELECT coalesce(-sum(amount), 0)::bigint FROM token_transactions WHERE type = 'usage'";
@@ -128,7 +128,7 @@ impl Stage {
         assert_eq!(self.number("SELECT sum(token_reserved)::bigint FROM users").await, 0);
         assert_eq!(self.number("SELECT count(*) FROM integrity_findings").await, 0);
         let mut findings = migration::verify(&self.database).await.unwrap();
-        // The one who looks is the owner, and a database that was cloned has the default rights of a new one.
+        // This check runs as the owner, and a cloned database has the default rights of a new one.
         findings.retain(|found| !["LOGIN_RIGHTS", "PUBLIC_TEMPORARY"].contains(&found.finding.as_str()));
         assert!(findings.is_empty(), "{findings:?}");
     }
@@ -138,7 +138,7 @@ fn text() -> String {
     vec!["a"; WORDS].join(" ")
 }
 
-/// The outcome of the last call, once the process was killed and another one swept.
+/// Kills the process in each phase, and checks the logged outcome after the sweep of the next process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_is_killed_in_any_phase_leaves_books_in_the_documented_state() {
     let database = TestDatabase::new().await;
@@ -146,13 +146,13 @@ async fn a_process_that_is_killed_in_any_phase_leaves_books_in_the_documented_st
     let mut stage = Stage::set(&service_url, &database.owner_url()).await;
     let models = ["gpt-5.4-mini", "claude-sonnet-5", "gemini-3.5-flash"];
 
-    // Held, and nothing is known to have been sent: the mark comes 20 ms after. The hold is given back.
+    // Reserved, and not recorded as sent: that record is written 20 ms later. The sweep releases the reservation.
     stage.upstream.script_others(Script::fails(Fault::HangBeforeHead));
     let lock = "SELECT count(*) FROM usage_reservations WHERE status = 'pending'";
     let mut blocker = PgConnection::connect(&stage.database).await.unwrap();
     let asked = stage.ask(models[0]);
     within(Duration::from_secs(15), "the hold", async || stage.number(lock).await == 1).await;
-    // Whatever mark was made by now is taken back: the state as it was before it.
+    // Resets the phase if it was recorded by now, which restores the state before it.
     sqlx::raw_sql("BEGIN; UPDATE usage_reservations SET phase = 'reserved' WHERE status = 'pending'")
         .execute(&mut blocker)
         .await
@@ -165,7 +165,7 @@ async fn a_process_that_is_killed_in_any_phase_leaves_books_in_the_documented_st
     assert_eq!(stage.books().await, []);
     stage.expect_in_order().await;
 
-    // Sent and not answered: what went in, as it was counted.
+    // Sent and not answered: the input is billed as it was counted.
     for model in models {
         let before = stage.books().await.len();
         let asked = stage.ask(model);
@@ -178,7 +178,7 @@ async fn a_process_that_is_killed_in_any_phase_leaves_books_in_the_documented_st
         assert_eq!((source.as_str(), outcome.as_str()), ("partial", "swept"));
     }
 
-    // Answering: what went in, and what had come out by the last mark.
+    // During the response: the input is billed, and the output as of the last recorded progress.
     for model in models {
         stage.upstream.script(model, Script::says(&text()).with_fault(Fault::HoldAfter { events: 12 }));
         let before = stage.books().await.len();
@@ -198,7 +198,8 @@ async fn a_process_that_is_killed_in_any_phase_leaves_books_in_the_documented_st
     stage.expect_in_order().await;
 }
 
-/// Whoever asks again under its key is told so, by another process: nothing is made or charged a second time.
+/// A repeat with the same idempotency key reaches another process and gets `answer_lost`: no second call, no second
+/// charge.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_keyed_call_whose_process_is_killed_is_lost_and_not_made_again() {
     let database = TestDatabase::new().await;
@@ -212,7 +213,7 @@ async fn a_keyed_call_whose_process_is_killed_is_lost_and_not_made_again() {
     stage.phase_is("first_byte").await;
     stage.service.kill();
     stage.service = start((&service_url, &stage.database), &stage.upstream);
-    // Before the sweep and after it: the first of them waits until it is known what became of the call.
+    // Before and after the sweep: the first repeat waits until the outcome of the call is known.
     for _ in 0..2 {
         let repeat = keyed(&stage).await.unwrap();
         let status = repeat.status();
@@ -249,9 +250,9 @@ async fn a_process_that_is_killed_while_it_settles_bills_once() {
     stage.kill_and_sweep(&service_url).await;
     assert_eq!(stage.books().await.len(), 1);
     stage.expect_in_order().await;
-    // Killed at any moment around the settlement, and so a few times: once each.
+    // Killed at several moments around the settlement: billed at most once each.
     for (number, wait) in [0, 2, 5, 10, 20].into_iter().enumerate() {
-        let pace = Pace { between: Duration::from_millis(1), ..Pace::default() };
+        let pace = AnswerPace { between: Duration::from_millis(1), ..AnswerPace::default() };
         stage.upstream.script("gpt-5.4-mini", Script::says(&text()).paced(pace));
         let asked = stage.ask("gpt-5.4-mini");
         let requests = number as u64 + 2;
@@ -278,7 +279,7 @@ async fn a_database_that_goes_away_in_the_middle_of_a_call_finds_it_billed_once(
         cluster.stop_immediately().await;
         stage.upstream.let_go(1);
         stage.upstream.until("the end of the answer", |stub| stub.totals().answering == 0).await;
-        // Longer than the hold lasts, or not.
+        // Longer than the reservation lasts, or shorter.
         tokio::time::sleep(Duration::from_secs(if is_long { 5 } else { 1 })).await;
         cluster.start_again().await;
         stage.swept().await;
@@ -286,8 +287,8 @@ async fn a_database_that_goes_away_in_the_middle_of_a_call_finds_it_billed_once(
         assert_eq!(books.len(), before + 1);
         let (_, _, output, source, _) = books.last().unwrap();
         let is_whole = (*output, source.as_str()) == (i64::try_from(WORDS).unwrap(), "provider");
-        // Whoever is first once the database is back, the process or the sweep: on a slow machine the short outage outlasts
-        // the hold too.
+        // Either the process or the sweep is first once the database is back: on a slow machine the short outage also
+        // outlasts the reservation.
         assert!(is_whole || source == "partial", "{books:?}");
         stage.expect_in_order().await;
     }

@@ -1,11 +1,11 @@
-//! A cluster of one test alone, which it may stop, freeze and start again.
+//! A cluster for a single test, which may stop, freeze and restart it.
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
 use adapters::postgres::embedded::{EmbeddedPostgres, EmbeddedSettings, place_for_ephemeral};
-use app::settings::shape::{Secret, Settings};
+use app::settings::shape::{SecretText, Settings};
 use harness::sqlx::{self, AssertSqlSafe, Connection as _, PgConnection};
 use tempfile::TempDir;
 
@@ -17,7 +17,7 @@ pub struct OwnCluster {
 }
 
 impl OwnCluster {
-    /// With schema and seeds, and durable: what was answered must survive a crash.
+    /// With schema and seeds, and durable: acknowledged writes must survive a crash.
     pub async fn durable() -> Self {
         let folder = tempfile::Builder::new().prefix("product-base-faults-").tempdir().unwrap();
         let postgres = start_in(&folder).await;
@@ -42,13 +42,13 @@ impl OwnCluster {
         Self { postgres: Some(postgres), folder, files, service_url }
     }
 
-    /// To be called on the settings of a `TestApp`.
+    /// Sets the database URLs in the settings of a `TestApp`.
     pub fn serve(&self, settings: &mut Settings) {
-        settings.database.url = Secret::new(&*self.service_url);
-        settings.database.direct_url = Secret::new(self.owner_url());
+        settings.database.url = SecretText::new(&*self.service_url);
+        settings.database.direct_url = SecretText::new(self.owner_url());
     }
 
-    /// As the restricted login of the service.
+    /// The URL of the restricted login of the service.
     pub fn service_url(&self) -> &str {
         &self.service_url
     }
@@ -62,19 +62,19 @@ impl OwnCluster {
         one_text(self.owner_url(), query).await
     }
 
-    /// The immediate stop: no checkpoint, no goodbye. What was committed is in the log.
+    /// The immediate stop: no checkpoint, no orderly disconnects. Committed data is in the write-ahead log.
     pub async fn stop_immediately(&mut self) {
         signal("QUIT", &[self.postmaster()]);
-        // Waits for the end of the process and gives the folder free; there is nothing left to ask to stop.
+        // Waits for the end of the process and frees the folder; the server is stopping already.
         self.postgres.take().unwrap().stop().await.unwrap();
     }
 
-    /// On the same port, with the same data.
+    /// Starts the server on the same port, with the same data.
     pub async fn start_again(&mut self) {
         self.postgres = Some(start_in(&self.folder).await);
     }
 
-    /// Freezes every process that could answer: the postmaster first, so that no new one comes, then its children.
+    /// Freezes every process that could respond: the postmaster first, so that it starts no new one, then its children.
     pub fn freeze(&self) -> Frozen {
         let postmaster = self.postmaster();
         signal("STOP", std::slice::from_ref(&postmaster));
@@ -94,7 +94,8 @@ impl OwnCluster {
     }
 }
 
-/// By `/proc/<pid>/stat`, whose fourth field is the parent; the second one, the name, may hold spaces and ends with `)`.
+/// Reads `/proc/<pid>/stat`: the fourth field is the parent; the second one, the name, may contain spaces and ends with
+/// `)`.
 fn children_of(parent: &str) -> Vec<String> {
     let is_child = |pid: &String| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -104,7 +105,7 @@ fn children_of(parent: &str) -> Vec<String> {
     entries.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).filter(is_child).collect()
 }
 
-/// Processes that go on when this is dropped.
+/// Frozen processes; they continue when this is dropped.
 pub struct Frozen(Vec<String>);
 
 impl Drop for Frozen {
@@ -125,7 +126,7 @@ async fn one_text(url: &str, query: &str) -> String {
     answer.unwrap_or_else(|error| panic!("{query}: {error}"))
 }
 
-/// Sends a signal to processes that the test started, by their numbers.
+/// Sends a signal to processes that the test started, by their process ids.
 pub fn signal(name: &str, processes: &[String]) {
     let sent = Command::new("kill").arg(format!("-{name}")).args(processes).status().unwrap();
     assert!(sent.success(), "kill -{name} {processes:?}");

@@ -1,4 +1,4 @@
-//! The database does not die, it stops answering: connections stay open, and nothing ever comes.
+//! The database freezes: its connections stay open, but it does not respond.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! Faults: what happens behind a transaction pooler, when clients hang up in the middle, when the database goes away or
-//! freezes, when the process is told to stop, and all of it at once (`torture`). Each test is bounded in time.
+//! Fault tests: behind a transaction pooler, clients that disconnect during a request, a database that stops or
+//! freezes, a process that gets SIGTERM, and all of these together (`torture`). Each test has a time limit.
 
 #![allow(
     clippy::expect_used,

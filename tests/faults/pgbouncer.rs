@@ -1,4 +1,4 @@
-//! `PgBouncer` in transaction mode with two connections to the server, as Debian ships it.
+//! `PgBouncer` in transaction mode with two connections to the server, as Debian packages it.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,13 +12,13 @@ use harness::TestDatabase;
 use reqwest::Url;
 use tempfile::TempDir;
 
-/// The file beside its log.
+/// The settings file, in the same folder as the log.
 const SETTINGS: &str = "pgbouncer.ini";
 
-/// How many connections to the server it has unless told.
+/// The default number of connections to the server.
 const POOL_SIZE: u32 = 2;
 
-/// Stops when it is dropped.
+/// A running `PgBouncer`; it is killed when this is dropped.
 pub struct PgBouncer {
     child: Child,
     program: &'static str,
@@ -27,12 +27,12 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// In front of a database, for the service's login. `None`, with a line, where the program is missing.
+    /// Starts it in front of a database, for the service's login. `None`, with a message, if the program is missing.
     pub fn start(database: &TestDatabase) -> Option<Self> {
         Self::before(&database.service_url(), POOL_SIZE)
     }
 
-    /// In front of the server and for the login that a URL names.
+    /// Starts it in front of the server and for the login that the URL names.
     pub fn before(service_url: &str, pool_size: u32) -> Option<Self> {
         let Some(program) = program() else {
             println!("skipped: there is no pgbouncer on this machine (`make postgres-tests` as root installs it)");
@@ -54,13 +54,13 @@ impl PgBouncer {
         self.child.wait().unwrap();
     }
 
-    /// On the same port, with the same settings.
+    /// Starts it on the same port, with the same settings.
     pub fn start_again(&mut self) {
         self.child = run(self.program, self.folder.path());
         self.wait();
     }
 
-    /// As the service's login, through the pooler.
+    /// The URL of the service's login, through the pooler.
     pub fn url(&self) -> &str {
         self.url.as_str()
     }
@@ -85,7 +85,7 @@ impl Drop for PgBouncer {
     }
 }
 
-/// Whether this version mixes statements up in transaction mode: from 1.24 on it knows them by default.
+/// Whether this version mixes up prepared statements in transaction mode. Version 1.24 and later track them by default.
 pub fn mixes_statements() -> bool {
     let told = program().and_then(|program| Command::new(program).arg("--version").output().ok());
     let told = told.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
@@ -101,7 +101,7 @@ fn program() -> Option<&'static str> {
 
 fn run(program: &str, folder: &Path) -> Child {
     let mut command = Command::new(program);
-    // It refuses to run as root, and drops to another account itself.
+    // It refuses to run as root, and can switch to another account itself.
     if fs::metadata(folder).unwrap().uid() == 0 {
         command.args(["-u", "postgres"]);
     }
@@ -109,7 +109,7 @@ fn run(program: &str, folder: &Path) -> Child {
     command.arg(folder.join(SETTINGS)).stdout(Stdio::null()).stderr(log).spawn().unwrap()
 }
 
-/// A server that was away is tried again after a second, not after fifteen.
+/// `server_login_retry`: an unreachable server is tried again after one second instead of fifteen.
 fn write_settings(folder: &Path, server: &Url, port: u16, pool_size: u32) {
     let users = folder.join("users.txt");
     fs::write(&users, format!("\"{}\" \"{}\"\n", server.username(), server.password().unwrap())).unwrap();

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use adapters::postgres::{PgStore, PoolSettings, Pooler};
-use app::settings::shape::{Pooler as PoolerSetting, Secret};
+use adapters::postgres::{PgStore, PoolSettings, PoolerMode};
+use app::settings::shape::{PoolerKind as PoolerSetting, SecretText};
 use domain::features::FeatureId;
 use domain::plans::PlanId;
 use harness::sqlx::{Connection as _, PgConnection};
@@ -16,25 +16,25 @@ use crate::writers::retry_after;
 
 const CLIENTS: usize = 64;
 const REQUESTS_EACH: usize = 63;
-/// So many of a hundred must be answered; the rest may say 503.
+/// The percentage of requests that must succeed; the others may get a 503.
 const ANSWERED_PERCENT: usize = 95;
 
 async fn app_behind(bouncer: &PgBouncer, database: &Arc<TestDatabase>) -> Arc<TestApp> {
     let app = TestApp::over(Arc::clone(database), |settings| {
-        settings.database.url = Secret::new(bouncer.url());
+        settings.database.url = SecretText::new(bouncer.url());
         settings.database.pooler = PoolerSetting::Transaction;
         settings.database.max_connections = 10;
     });
     Arc::new(app.await)
 }
 
-fn store_behind(bouncer: &PgBouncer, database: &TestDatabase, pooler: Pooler) -> PgStore {
+fn store_behind(bouncer: &PgBouncer, database: &TestDatabase, pooler: PoolerMode) -> PgStore {
     let settings =
         PoolSettings { url: bouncer.url().to_owned(), pooler, max_connections: 10, ..database.pool_settings() };
     PgStore::connect(settings).unwrap()
 }
 
-/// One request of many kinds, and what its answer must say.
+/// Sends a request whose kind depends on `round`, and returns whether the response has the expected content.
 async fn ask(app: &TestApp, me: &TestUser, client: usize, round: usize) -> (Answer, bool) {
     let name = format!("client {client} round {round}");
     let is = |answer: &Answer, pointer: &str, expected: &str| {
@@ -122,7 +122,7 @@ async fn thousands_of_units_of_work_through_two_connections_get_their_own_rows()
              INSERT INTO users (id, name) SELECT id, email FROM auth.users",
         )
         .await;
-    let store = Arc::new(store_behind(&bouncer, &database, Pooler::Transaction));
+    let store = Arc::new(store_behind(&bouncer, &database, PoolerMode::Transaction));
     store.self_test().await.unwrap();
     let clients: Vec<_> = (0..CLIENTS).map(|client| tokio::spawn(units_of_work(Arc::clone(&store), client))).collect();
     for client in clients {
@@ -139,7 +139,7 @@ async fn units_of_work(store: Arc<PgStore>, client: usize) {
     for round in 0..REQUESTS_EACH / 3 {
         let feature = FeatureId::parse(features[(client + round) % features.len()]).unwrap();
         let plan = PlanId::parse(["free", "gold", "platinum"][(client + round) % 3]).unwrap();
-        // A full pool is an honest answer; everything else is not.
+        // A full pool may be reported as `Unavailable`; every other error is a failure.
         let mut work = match store.begin(Scope::User(me)).await {
             Ok(work) => work,
             Err(StoreError::Unavailable(_)) => continue,
@@ -164,12 +164,12 @@ async fn a_start_with_named_statements_behind_it_is_refused_and_told_the_fix() {
         return;
     }
     for _ in 0..3 {
-        let refused = store_behind(&bouncer, &database, Pooler::None).self_test().await;
+        let refused = store_behind(&bouncer, &database, PoolerMode::None).self_test().await;
         assert_names_the_fix(&format!("{}", refused.unwrap_err()));
     }
     let url = bouncer.url().to_owned();
     let starting = tokio::spawn(async move {
-        TestApp::over(database, |settings| settings.database.url = Secret::new(url)).await;
+        TestApp::over(database, |settings| settings.database.url = SecretText::new(url)).await;
     });
     let refused = starting.await.expect_err("the start is refused").into_panic();
     assert_names_the_fix(refused.downcast_ref::<String>().unwrap());
@@ -186,7 +186,7 @@ async fn the_start_up_parameter_that_the_pooler_refuses_is_not_sent() {
     let Some(bouncer) = PgBouncer::start(&database) else { return };
     let refused = PgConnection::connect(bouncer.url()).await.map(drop).unwrap_err();
     assert!(refused.to_string().contains("extra_float_digits"), "the driver by itself would send it: {refused}");
-    let store = store_behind(&bouncer, &database, Pooler::Transaction);
+    let store = store_behind(&bouncer, &database, PoolerMode::Transaction);
     store.probe().await.unwrap();
     store.self_test().await.unwrap();
 }

@@ -1,5 +1,5 @@
-//! Clients that reset their connection in the middle of a request (design/security.md, hazard 2): what others were told
-//! is so, and no connection to the database is left in a transaction.
+//! Clients that reset their connection during a request (design/security.md, hazard 2): writes that were acknowledged
+//! to other clients are kept, and no database connection stays in a transaction.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::writers::{Writers, assert_honest, assert_kept, name};
 const BATCHES: u32 = 120;
 const RESETTERS: u32 = 4;
 
-/// Sends a whole request, waits a moment, and resets the connection: no FIN, no farewell.
+/// Sends a whole request, waits a moment, and resets the connection without a FIN.
 async fn reset(app: &TestApp, user: &TestUser, number: u32) {
     let (method, path, body) = match number % 4 {
         0 => ("PATCH", "/api/users/me", r#"{"name":"reset"}"#),
@@ -28,7 +28,7 @@ async fn reset(app: &TestApp, user: &TestUser, number: u32) {
     );
     let mut stream = TcpStream::connect(app.address()).await.unwrap();
     stream.write_all(head.as_bytes()).await.unwrap();
-    // From at once to after the answer, in steps of a fraction of one statement.
+    // From immediately to after the response, in steps shorter than one statement.
     tokio::time::sleep(Duration::from_micros(u64::from(number % 97) * 100)).await;
     stream.set_zero_linger().unwrap();
     drop(stream);
@@ -41,7 +41,7 @@ async fn metric(app: &TestApp, name: &str) -> f64 {
     line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no metric {name} in {page}"))
 }
 
-/// The name that stands in the database.
+/// The user's name in the database.
 async fn name_of(app: &TestApp, user: &TestUser) -> String {
     app.database().query_scalar(&format!("SELECT name::text FROM users WHERE id = '{}'", user.id)).await
 }
@@ -65,7 +65,7 @@ async fn clients_that_reset_lose_nothing_of_others_and_poison_no_connection() {
     for batch in 0..BATCHES {
         let together = (0..RESETTERS).map(|offset| reset(&app, &rude, batch * RESETTERS + offset));
         futures_util::future::join_all(together).await;
-        // What a client left behind goes on: without a pause there would be more of it than the pool can ever do.
+        // An abandoned request continues in the service: without a pause they would exceed the capacity of the pool.
         writers.write_more(2).await;
     }
     println!(
@@ -82,11 +82,11 @@ async fn clients_that_reset_lose_nothing_of_others_and_poison_no_connection() {
     every_connection_still_writes(&app, &users).await;
 }
 
-/// Soon nothing is in use any more, and no transaction is open that the driver does not know of.
+/// Within 5 s no connection is in use, and no connection is idle in a transaction.
 async fn assert_recovered(app: &TestApp) {
     let begun = Instant::now();
     loop {
-        // The look at the metrics itself may use one connection.
+        // Reading the metrics may itself use one connection.
         let at_work =
             metric(app, "database_pool_connections").await - metric(app, "database_pool_idle_connections").await;
         if at_work <= 0.0 && left_open(app.database()).await == 0 {
@@ -97,7 +97,8 @@ async fn assert_recovered(app: &TestApp) {
     }
 }
 
-/// Many at once, so that each pooled connection is used: a poisoned one would answer 200 and keep nothing.
+/// Many writes in parallel, so that each pooled connection is used: on a broken one a write would get a 200 and be
+/// lost.
 async fn every_connection_still_writes(app: &Arc<TestApp>, users: &[TestUser]) {
     for round in 1_000..1_010 {
         let writes = users.iter().map(|user| async move {

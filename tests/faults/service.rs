@@ -1,4 +1,4 @@
-//! The real program as a child process, told by variables what it shall serve.
+//! The real program as a child process, configured by environment variables.
 
 use std::io::{BufRead as _, BufReader, Lines};
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::clusters::signal;
 
-/// The program beside this test's executable.
+/// The program in the parent folder of this test's executable.
 fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let program = test.parent().and_then(Path::parent).unwrap().join("product-base");
@@ -19,18 +19,18 @@ fn program() -> PathBuf {
     program
 }
 
-/// It is killed when it is dropped.
+/// A running service process; it is killed when this is dropped.
 pub struct Service {
     child: Child,
-    /// With the scheme, without a slash at the end.
+    /// With the scheme, without a trailing slash.
     pub address: String,
-    /// Kept open, since the program goes on to print.
+    /// Kept open, because the program continues to print.
     _said: Lines<BufReader<ChildStdout>>,
 }
 
 impl Service {
-    /// With the settings of `config/test.toml`, changed by these variables. The log goes to `log`. Waits, blocking, until
-    /// the program says where it listens.
+    /// Starts it with the settings of `config/test.toml`, changed by these variables. The log goes to `log`. Blocks
+    /// until the program prints the address where it listens.
     pub fn start(variables: &[(&str, &str)], log: Stdio) -> Self {
         let mut child = Command::new(program())
             .arg("serve")
@@ -57,7 +57,7 @@ impl Service {
         signal("TERM", &[self.child.id().to_string()]);
     }
 
-    /// SIGKILL: it has no moment left for anything.
+    /// SIGKILL: the process cannot clean up.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

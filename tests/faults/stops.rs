@@ -1,4 +1,4 @@
-//! SIGTERM to the real program: what is under way ends, nothing new begins, and the process leaves with 0.
+//! SIGTERM to the real program: running requests complete, new ones are refused, and the exit code is 0.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::service::Service;
 
-/// With longer time limits than usual: a lock is waited for, and so is the request that waits for it.
+/// With longer time limits than usual, because the request waits for a lock.
 fn start(database: &TestDatabase) -> Service {
     let variables = [
         ("PB__DATABASE__URL", &*database.service_url()),
@@ -32,7 +32,7 @@ async fn what_is_under_way_at_sigterm_ends_and_the_process_leaves_in_order() {
     let answer: Value = client.post(url("/api/auth/signup")).json(&signup).send().await.unwrap().json().await.unwrap();
     let token = answer["access_token"].as_str().unwrap().to_owned();
 
-    // A lock on the row holds the request in the middle of its statement.
+    // A lock on the row blocks the request in its statement.
     let mut holder = database.owner().begin().await.unwrap();
     sqlx::raw_sql("SELECT FROM users FOR UPDATE").execute(&mut *holder).await.unwrap();
     let change = client.patch(url("/api/users/me")).bearer_auth(&token).json(&json!({ "name": "changed" })).send();
@@ -70,7 +70,6 @@ async fn wait_for_lock(database: &TestDatabase) {
     panic!("the request never came to the lock");
 }
 
-/// Without anything under way it leaves at once.
 #[tokio::test]
 async fn an_idle_process_leaves_at_once() {
     let database = TestDatabase::new().await;

@@ -1,4 +1,4 @@
-//! Writers: each changes its own name again and again, and remembers every answer.
+//! Writers: each changes its own name again and again, and records every response.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use harness::{Answer, TestApp, TestUser};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-/// One answered request.
+/// The response to one request.
 #[derive(Clone, Debug)]
 pub struct Told {
     pub number: u64,
@@ -16,11 +16,11 @@ pub struct Told {
     pub took: Duration,
     pub status: u16,
     pub retry_after: Option<u64>,
-    /// The name that a 200 shows.
+    /// The name in a 200 response.
     pub name: String,
 }
 
-/// Sent one after the other until they are told to stop.
+/// The writers; each sends one request after the other until it is stopped.
 pub struct Writers {
     stop: Arc<AtomicBool>,
     written: Arc<AtomicU64>,
@@ -35,12 +35,12 @@ impl Writers {
         Self { stop, written, running }
     }
 
-    /// How many writes were answered 200 so far.
+    /// The number of 200 responses so far.
     pub fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many more were answered 200.
+    /// Waits for this many further 200 responses.
     pub async fn write_more(&self, writes: u64) {
         let (begun, before) = (Instant::now(), self.written());
         while self.written() < before + writes {
@@ -54,7 +54,7 @@ impl Writers {
         }
     }
 
-    /// What each was told, in the order of its requests.
+    /// The responses to each writer, in the order of its requests.
     pub async fn stop(self) -> Vec<(TestUser, Vec<Told>)> {
         self.stop.store(true, Ordering::Relaxed);
         let mut told = Vec::new();
@@ -92,7 +92,7 @@ async fn write(app: Arc<TestApp>, user: TestUser, stop: Arc<AtomicBool>, written
     told
 }
 
-/// Tries until it is so; answers how long that took.
+/// Polls until the condition holds; returns how long that took.
 pub async fn within(limit: Duration, what: &str, mut is_so: impl AsyncFnMut() -> bool) -> Duration {
     let begun = Instant::now();
     while !is_so().await {
@@ -115,7 +115,7 @@ pub fn number(name: &str) -> u64 {
     name.strip_prefix("write ").and_then(|number| number.parse().ok()).unwrap_or_default()
 }
 
-/// An answer is right, or it says honestly and in time that the database is away.
+/// A response is right, or it is a 503 with `Retry-After`; both within 3 s.
 #[track_caller]
 pub fn assert_honest(told: &Told) {
     match told.status {
@@ -126,8 +126,8 @@ pub fn assert_honest(told: &Told) {
     assert!(told.took < Duration::from_secs(3), "within 3 s: {told:?}");
 }
 
-/// The last write that was acknowledged stands, or a later one that was not: that one may have been committed in the
-/// moment in which the answer was lost.
+/// The stored name is that of the last acknowledged write or of a later one: that one may have been committed although
+/// its response was lost.
 #[track_caller]
 pub fn assert_kept(told: &[Told], kept: &str) {
     let acknowledged = told.iter().filter(|told| told.status == 200).map(|told| told.number).max().unwrap_or_default();

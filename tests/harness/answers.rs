@@ -1,19 +1,19 @@
-//! What the service answered, and what a test expects of it. Expectations print the whole answer when they fail.
+//! The response of the service, and the expectations of a test. A failed expectation prints the whole response.
 
 use std::fmt;
 
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
-/// An answer, read to its end.
+/// A response, read to its end.
 pub struct Answer {
     /// Method and path, for messages.
     pub request: String,
     pub status: u16,
     pub headers: HeaderMap,
-    /// The body as JSON, null where it is none.
+    /// The body as JSON; null if the body is not JSON.
     pub body: Value,
-    /// The body as it came.
+    /// The body as received.
     pub text: String,
 }
 
@@ -25,7 +25,7 @@ impl Answer {
         self
     }
 
-    /// The whole shape of a problem (RFC 9457) with this code, such as `not_found`.
+    /// Expects a complete problem document (RFC 9457) with this code, such as `not_found`.
     #[track_caller]
     pub fn expect_problem(self, status: u16, code: &str) -> Self {
         assert!(self.status == status, "expected {status} {code}, got {self}");
@@ -40,19 +40,19 @@ impl Answer {
         self
     }
 
-    /// The value at a JSON pointer (`/data/0/id`), which must be there.
+    /// The value at a JSON pointer (`/data/0/id`), which must exist.
     #[track_caller]
     pub fn at(&self, pointer: &str) -> &Value {
         self.body.pointer(pointer).unwrap_or_else(|| panic!("expected something at {pointer}, got {self}"))
     }
 
-    /// The text at a JSON pointer, which must be there.
+    /// The text at a JSON pointer, which must exist.
     #[track_caller]
     pub fn text_at(&self, pointer: &str) -> &str {
         self.at(pointer).as_str().unwrap_or_else(|| panic!("expected text at {pointer}, got {self}"))
     }
 
-    /// The first header of this name, where it is text.
+    /// The first header of this name, if its value is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }

@@ -1,4 +1,4 @@
-//! The real service, in this process.
+//! Runs the real service inside the test process.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use app::settings::load::load;
-use app::settings::shape::{Secret, Settings};
+use app::settings::shape::{SecretText, Settings};
 use domain::users::UserId;
 use reqwest::{Client, Method};
 use serde_json::json;
@@ -19,18 +19,18 @@ use crate::databases::TestDatabase;
 use crate::requests::{Bearer, Request};
 
 const ADMIN_EMAIL: &str = "admin@example.com";
-/// Signs the tokens of the service under test, so that a test can forge one.
+/// Signs the tokens of the service under test; a test can forge a token with it.
 pub const SIGNING_KEY: &str = "the signing key of the service in tests";
-/// Reads the metrics of the service under test.
+/// The bearer token for the metrics of the service under test.
 pub const METRICS_TOKEN: &str = "the scraper of the tests";
-/// Of every account that the harness makes.
+/// The password of every account that the harness makes.
 pub const PASSWORD: &str = "correct horse battery";
 
-/// No request of a test may take longer; what is meant to take long uses `client()` in its own way.
+/// The limit for every request of a test. A test that needs longer builds its request with `client()`.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The service over a database of its own, on threads and a port of its own. It stops when it is dropped.
+/// The service with its own database, threads and port. It stops when it is dropped.
 pub struct TestApp {
     address: SocketAddr,
     database: Arc<TestDatabase>,
@@ -39,7 +39,7 @@ pub struct TestApp {
     stopped: Option<thread::JoinHandle<()>>,
 }
 
-/// Someone who signed up or logged in, with the tokens of that moment.
+/// A user that signed up or logged in, with the tokens from that response.
 #[derive(Clone, Debug)]
 pub struct TestUser {
     pub id: UserId,
@@ -55,26 +55,26 @@ impl Bearer for TestUser {
 }
 
 impl TestApp {
-    /// With the settings of `config/test.toml`.
+    /// Starts the service with the settings of `config/test.toml`.
     pub async fn start() -> Self {
         Self::with(|_| {}).await
     }
 
-    /// With settings that differ from those of `config/test.toml`. The database is set already.
+    /// Starts the service with settings that differ from those of `config/test.toml`. The database is set already.
     pub async fn with(change: impl FnOnce(&mut Settings)) -> Self {
         Self::over(Arc::new(TestDatabase::new().await), change).await
     }
 
-    /// Over a database that is there: a second process of the service, or one that comes back.
+    /// Starts the service over an existing database, as a second process of the service or after a restart.
     pub async fn over(database: Arc<TestDatabase>, change: impl FnOnce(&mut Settings)) -> Self {
         crate::install_tls();
         let mut settings = test_settings();
-        settings.database.url = Secret::new(database.service_url());
-        settings.database.direct_url = Secret::new(database.owner_url());
-        settings.auth.signing_key = Secret::new(SIGNING_KEY);
-        settings.metrics.token = Secret::new(METRICS_TOKEN);
+        settings.database.url = SecretText::new(database.service_url());
+        settings.database.direct_url = SecretText::new(database.owner_url());
+        settings.auth.signing_key = SecretText::new(SIGNING_KEY);
+        settings.metrics.token = SecretText::new(METRICS_TOKEN);
         ADMIN_EMAIL.clone_into(&mut settings.admin.email);
-        settings.admin.password = Secret::new(PASSWORD);
+        settings.admin.password = SecretText::new(PASSWORD);
         change(&mut settings);
         app::telemetry::init_logs(&settings.log).expect("the filter of the log is sound");
         let (stop, stopping) = oneshot::channel();
@@ -82,7 +82,7 @@ impl TestApp {
         let kept = Arc::clone(&database);
         let stopped = thread::Builder::new().name("service".to_owned()).spawn(move || {
             serve(settings, ready, stopping);
-            drop(kept); // the database goes after the service, so that its end is quiet
+            drop(kept); // the database is dropped after the service, so that the service stops without errors
         });
         let address = started.await.expect("the service's thread says how its start went");
         let address = address.unwrap_or_else(|error| panic!("the service did not start: {error:#}"));
@@ -111,7 +111,7 @@ impl TestApp {
         &self.client
     }
 
-    /// The page of the metrics.
+    /// A request for the metrics page.
     pub fn metrics(&self) -> Request {
         self.get("/metrics").header("authorization", &format!("Bearer {METRICS_TOKEN}"))
     }
@@ -140,26 +140,26 @@ impl TestApp {
         Request::new(format!("{method} {path}"), self.client.request(method, self.url(path)))
     }
 
-    /// A new user of the built-in identity, with the password of all test users.
+    /// Signs up a user with the built-in identity and the password of all test users.
     pub async fn signup(&self, email: &str) -> TestUser {
         let body = json!({ "email": email, "password": PASSWORD, "name": email.split('@').next() });
         let answer = self.post("/api/auth/signup").json(body).send().await.expect_status(201);
         TestUser::of(&answer)
     }
 
-    /// The same user again, in another session.
+    /// Logs the same user in again, in another session.
     pub async fn login(&self, email: &str) -> TestUser {
         let body = json!({ "email": email, "password": PASSWORD });
         let answer = self.post("/api/auth/login").json(body).send().await.expect_status(200);
         TestUser::of(&answer)
     }
 
-    /// The administrator that the settings name.
+    /// Logs in the administrator that the settings name.
     pub async fn admin(&self) -> TestUser {
         self.login(ADMIN_EMAIL).await
     }
 
-    /// Stops the service as SIGTERM does, and waits for its end.
+    /// Stops the service as SIGTERM does, and waits until it has ended.
     pub async fn stop(mut self) {
         drop(self.stop.take());
         let stopped = self.stopped.take().expect("a service stops once");
@@ -170,12 +170,12 @@ impl TestApp {
 
 impl Drop for TestApp {
     fn drop(&mut self) {
-        drop(self.stop.take()); // and nobody waits: the thread ends by itself, and the database after it
+        drop(self.stop.take()); // without waiting: the thread ends by itself, then the database is dropped
     }
 }
 
 impl TestUser {
-    /// Out of the answer to a sign-up or a log-in.
+    /// Reads the user from the response to a sign-up or a log-in.
     fn of(answer: &Answer) -> Self {
         let id = answer.text_at("/user/id").parse().map(UserId).expect("the id of a user is a UUID");
         let text = |pointer| answer.text_at(pointer).to_owned();
@@ -188,7 +188,7 @@ impl TestUser {
     }
 }
 
-/// The service's own runtime, so that the end of a test's runtime does not cut its end short.
+/// Runs the service on its own runtime, so that the end of a test's runtime does not interrupt its shutdown.
 fn serve(settings: Settings, ready: oneshot::Sender<anyhow::Result<SocketAddr>>, stopping: oneshot::Receiver<()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a tokio runtime");
     runtime.block_on(async {

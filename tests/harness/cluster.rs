@@ -1,6 +1,6 @@
 //! The cluster of this run, and the clerk: a thread with one runtime for the whole process, which prepares the
-//! template, then makes and drops databases on demand. Each test has a runtime of its own that ends with the test, so
-//! what outlives a test lives on this thread.
+//! template, then creates and drops databases on demand. Each test has its own runtime, which ends with the test, so
+//! everything that outlives a test runs on this thread.
 
 use std::thread;
 use std::time::Duration;
@@ -13,20 +13,20 @@ use tokio::sync::{OnceCell, mpsc, oneshot};
 
 use crate::{lone_cluster, template};
 
-/// Names the cluster of the run: the URL of a superuser.
+/// The variable that names the cluster of the run; its value is the URL of a superuser.
 const VARIABLE: &str = "PB__TEST__DATABASE_URL";
 
-/// The clerk's own connections; so many databases are made or dropped at once.
+/// The clerk's own connections: the number of databases that are created or dropped at the same time.
 const CLERK_CONNECTIONS: u32 = 2;
 
-/// The SQLSTATE of a database that cannot be cloned or dropped now. The template can be in use for a moment, by
-/// autovacuum say.
+/// The SQLSTATE of a database that cannot be cloned or dropped now. The template can be in use for a moment, for
+/// example by autovacuum.
 const IN_USE: &str = "55006";
 const TRIES: u32 = 50;
 const TRY_PERIOD: Duration = Duration::from_millis(100);
 
 pub struct Cluster {
-    /// The superuser's URL; its database is the one for maintenance.
+    /// The superuser's URL, with the maintenance database.
     owner_url: Url,
     /// The migrated and seeded database that tests are cloned from.
     pub template: String,
@@ -42,7 +42,7 @@ struct Order {
 static CLUSTER: OnceCell<Result<Cluster, String>> = OnceCell::const_new();
 
 impl Cluster {
-    /// The cluster of this process. The first caller waits until it is ready; a failure is told to every test.
+    /// The cluster of this process. The first caller waits until it is ready; a failure is reported to every test.
     pub async fn get() -> &'static Self {
         let cluster = CLUSTER.get_or_init(|| async { open().await.map_err(|error| format!("{error:#}")) }).await;
         cluster.as_ref().unwrap_or_else(|error| panic!("no database for the tests: {error}"))
@@ -52,7 +52,7 @@ impl Cluster {
         url_of(&self.owner_url, database).to_string()
     }
 
-    /// As the service logs in: `app_user`, with few rights.
+    /// The URL with the service's login: `app_user`, a restricted role.
     pub fn service_url(&self, database: &str) -> String {
         let mut url = url_of(&self.owner_url, database);
         url.set_username(template::SERVICE_LOGIN).expect("a database URL has a user");
@@ -60,14 +60,14 @@ impl Cluster {
         url.to_string()
     }
 
-    /// Runs a statement in the database for maintenance.
+    /// Runs a statement in the maintenance database.
     pub async fn order(&self, statement: String) -> Result<(), sqlx::Error> {
         let (done, answer) = oneshot::channel();
         self.orders.send(Order { statement, done: Some(done) }).expect("the clerk lives as long as the process");
         answer.await.expect("the clerk answers every order")
     }
 
-    /// The same without waiting, for `Drop`. What is still under way when the process ends is left undone.
+    /// The same without waiting, for `Drop`. A statement that still runs when the process ends is not completed.
     pub fn order_soon(&self, statement: String) {
         self.orders.send(Order { statement, done: None }).ok();
     }
@@ -80,11 +80,11 @@ async fn open() -> anyhow::Result<Cluster> {
     answer.await.context("the clerk ended early")?
 }
 
-/// The life of the clerk, to the end of the process.
+/// The clerk's main function; it runs until the process ends.
 fn work(ready: oneshot::Sender<anyhow::Result<Cluster>>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a tokio runtime");
     runtime.block_on(async {
-        // A cluster of our own stops with this value.
+        // A cluster that this process started stops when this value is dropped.
         let (_own, owner_url) = match find().await {
             Ok(found) => found,
             Err(error) => return drop(ready.send(Err(error))),
@@ -107,13 +107,13 @@ async fn find() -> anyhow::Result<(Option<lone_cluster::LoneCluster>, Url)> {
         None => Some(lone_cluster::LoneCluster::start().await.context("a cluster of our own")?),
     };
     let url = named.or_else(|| own.as_ref().map(|own| own.owner_url().to_owned())).unwrap_or_default();
-    // Without the URL itself: it holds a password.
+    // The error omits the URL, which contains a password.
     let url = Url::parse(&url).map_err(|error| anyhow!("{VARIABLE} is not a URL: {error}"))?;
     Ok((own, url_of(&url, "postgres")))
 }
 
 async fn prepare(owner_url: Url, orders: mpsc::UnboundedSender<Order>) -> anyhow::Result<Cluster> {
-    // The same for every process of a run, and nothing that anybody has to be told.
+    // Derived, so that all processes of a run use the same password without exchanging it.
     let service_password = format!("app-{}", owner_url.password().unwrap_or_default());
     let template = template::ensure(&owner_url, &service_password).await.context("the template of the databases")?;
     Ok(Cluster { owner_url, template, service_password, orders })
@@ -138,7 +138,7 @@ async fn serve(mut inbox: mpsc::UnboundedReceiver<Order>, pool: &PgPool) {
     }
 }
 
-/// Tries again while a database is in use.
+/// Retries while a database is in use.
 async fn execute_patiently(pool: &PgPool, statement: &str) -> Result<(), sqlx::Error> {
     let mut tries = 0;
     loop {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use adapters::postgres::{PgStore, PoolSettings, Pooler};
+use adapters::postgres::{PgStore, PoolSettings, PoolerMode};
 use adapters::randomness::SystemRandomness;
 use ports::randomness::Randomness as _;
 use ports::store::Store;
@@ -12,11 +12,11 @@ use sea_orm::sqlx::{self, AssertSqlSafe, FromRow, PgPool, Postgres};
 
 use crate::cluster::Cluster;
 
-/// Each pool of a test, so that many tests at once stay below the cluster's limit.
+/// The limit of each pool of a test; it keeps many parallel tests below the cluster's connection limit.
 const CONNECTIONS_MAX: u32 = 2;
 
-/// A database of its own, dropped (whoever is connected) when this value is. Make it in the test's own runtime: the
-/// pools live there.
+/// A test's own database. It is dropped with this value, even with open connections. Create it in the test's own
+/// runtime, because the pools use that runtime.
 pub struct TestDatabase {
     cluster: &'static Cluster,
     name: String,
@@ -24,13 +24,13 @@ pub struct TestDatabase {
     store: OnceLock<Arc<PgStore>>,
 }
 
-/// What a test's store at this address is opened with.
+/// The settings of a test's store at this URL.
 pub fn pool_settings(url: String) -> PoolSettings {
     PoolSettings {
         url,
         max_connections: CONNECTIONS_MAX,
         acquire_timeout: Duration::from_secs(2),
-        pooler: Pooler::None,
+        pooler: PoolerMode::None,
         statement_timeout_ms: 5_000,
         lock_timeout_ms: 2_000,
         idle_in_transaction_timeout_ms: 10_000,
@@ -40,14 +40,14 @@ pub fn pool_settings(url: String) -> PoolSettings {
 }
 
 impl TestDatabase {
-    /// With schema and seeds, as a fresh installation has them.
+    /// A database with schema and seeds, like a fresh installation.
     pub async fn new() -> Self {
         let cluster = Cluster::get().await;
         // FILE_COPY takes half the time of WAL_LOG where fsync is off: 25 ms and 45 ms for 10 MB.
         Self::make(cluster, &format!("TEMPLATE {} STRATEGY file_copy", cluster.template)).await
     }
 
-    /// With nothing in it, for tests of the migration itself. The roles of the cluster are there.
+    /// An empty database, for tests of the migration itself. The roles of the cluster exist.
     pub async fn empty() -> Self {
         Self::make(Cluster::get().await, "TEMPLATE template0 STRATEGY file_copy").await
     }
@@ -67,22 +67,22 @@ impl TestDatabase {
         &self.name
     }
 
-    /// As the superuser who owns everything: what migrations run as.
+    /// The URL of the superuser who owns everything; migrations run with it.
     pub fn owner_url(&self) -> String {
         self.cluster.owner_url(&self.name)
     }
 
-    /// As the restricted login of the service.
+    /// The URL of the restricted login of the service.
     pub fn service_url(&self) -> String {
         self.cluster.service_url(&self.name)
     }
 
-    /// What `pg_store` is opened with, to be changed for a store of another kind.
+    /// The settings of `pg_store`; a test changes them for another kind of store.
     pub fn pool_settings(&self) -> PoolSettings {
         pool_settings(self.service_url())
     }
 
-    /// The real store over the service's login, always the same one.
+    /// The real store over the service's login. Every call returns the same store.
     pub fn pg_store(&self) -> Arc<PgStore> {
         let open = || Arc::new(PgStore::connect(self.pool_settings()).expect("the settings of the store are sound"));
         Arc::clone(self.store.get_or_init(open))
@@ -92,21 +92,22 @@ impl TestDatabase {
         self.pg_store()
     }
 
-    /// The owner's connections, for statements with parameters.
+    /// The owner's pool, for statements with parameters.
     pub fn owner(&self) -> &PgPool {
         &self.owner
     }
 
-    /// Runs statements as the owner, past every policy.
+    /// Runs statements as the owner, which bypasses every policy.
     pub async fn sql(&self, statements: &str) {
         let outcome = sqlx::raw_sql(AssertSqlSafe(statements)).execute(&self.owner).await;
         outcome.unwrap_or_else(|error| panic!("{statements}: {error}"));
     }
 
-    /// Nobody but the owner can connect any more, and whoever was connected is gone.
+    /// Rejects new connections except the owner's, and terminates the existing connections of the service.
     ///
-    /// The door is shut in a transaction of its own before anybody is sent away: within one, whoever is sent away first
-    /// would come back in through it. Who was already on the way in when it shut is sent away by a later round.
+    /// The limit is set in its own transaction, before the first connection is terminated: within one transaction, a
+    /// terminated client could reconnect before the commit. A later round terminates the connections that were being
+    /// opened when the limit was set.
     pub async fn take_away(&self) {
         self.sql(&format!("ALTER DATABASE {} CONNECTION LIMIT 0", self.name)).await;
         let dismissal = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity \
@@ -124,7 +125,7 @@ impl TestDatabase {
         self.sql(&format!("ALTER DATABASE {} CONNECTION LIMIT -1", self.name)).await;
     }
 
-    /// The one value of one row, as the owner.
+    /// The single value of a single row, as the owner.
     pub async fn query_scalar<T>(&self, query: &str) -> T
     where
         (T,): for<'r> FromRow<'r, PgRow>,

@@ -1,12 +1,12 @@
-//! Waiting for what comes about by itself, soon.
+//! Polling until a condition holds.
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-/// Between one look and the next.
+/// The pause between two polls.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Looks again and again until it is so, and gives what was seen then. It must be so within this time.
+/// Polls until the condition holds, and returns the value for which it held. Panics if that takes longer than `within`.
 pub async fn eventually<T: Display>(
     within: Duration,
     mut look: impl AsyncFnMut() -> T,

@@ -1,10 +1,10 @@
-//! The key pair of an identity provider: what a stub publishes, and what is signed with it.
+//! The key pair of an identity provider: a stub publishes the public key, a test signs with the private key.
 
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
-/// The same in every run, from a seed.
+/// A key pair from a seed, the same in every run.
 pub struct IssuerKey {
     id: &'static str,
     private: EncodingKey,
@@ -21,7 +21,7 @@ impl IssuerKey {
         Self { id, private: EncodingKey::from_ec_der(&der) }
     }
 
-    /// As it stands in a JWKS.
+    /// The public key as an entry of a JWKS.
     pub fn public(&self) -> Value {
         let mut jwk = serde_json::to_value(Jwk::from_encoding_key(&self.private, Algorithm::ES256).unwrap()).unwrap();
         jwk["kid"] = json!(self.id);

@@ -1,12 +1,12 @@
-//! The harness of the tests: a database for each test, and the real service on it.
+//! The test harness: a database for each test, and the real service on it.
 //!
-//! `TestDatabase::new().await` is a database of its own, with schema and seeds, cloned from a template in some tens of
-//! milliseconds. `TestApp::start().await` is the service in this process, on a port of its own, over such a database,
-//! logged in as the restricted `app_user`. Both are gone when they are dropped.
+//! `TestDatabase::new().await` makes a database with schema and seeds, cloned from a template in some tens of
+//! milliseconds. `TestApp::start().await` runs the service in this process, on its own port, over such a database,
+//! logged in as the restricted `app_user`. Both are removed when they are dropped.
 //!
-//! The cluster is named by `PB__TEST__DATABASE_URL` (`make test` starts one and sets it); without the variable each
-//! test process starts one of its own. The variable must name a superuser of a cluster for tests and nothing else:
-//! the harness makes databases there, drops them, and gives `app_user` a password.
+//! `PB__TEST__DATABASE_URL` names the cluster (`make test` starts one and sets it); without the variable each test
+//! process starts its own cluster. The variable must name a superuser of a cluster that is used for tests only: the
+//! harness creates and drops databases there, and sets a password for `app_user`.
 
 #![allow(
     clippy::expect_used,
@@ -36,12 +36,12 @@ pub use issuer::IssuerKey;
 pub use requests::{Bearer, Request};
 pub use sea_orm::sqlx;
 
-/// TLS is by ring, and whoever opens the first connection must have said so. Not twice: the second time is refused.
+/// Installs ring as the TLS provider, before the first connection is opened. A second call fails and is ignored.
 pub fn install_tls() {
     rustls::crypto::ring::default_provider().install_default().ok();
 }
 
-/// Says which test was skipped. It is written past the test runner, which hides what a passing test prints.
+/// Reports a skipped test. It writes to stderr directly, because the test runner hides what a passing test prints.
 pub fn skip(what: &str, because: &str, remedy: &str) {
     let text = format!("SKIPPED: {what}, since {because}. {remedy}\n");
     std::io::stderr().write_all(text.as_bytes()).expect("standard error can be written to");

@@ -1,7 +1,7 @@
-//! A cluster of this process alone, for `cargo test` without `make`.
+//! A cluster for this process only, for `cargo test` without `make`.
 //!
-//! Nothing in a test process runs at its end (libtest exits, Ctrl-C kills), so a shell waits for that end instead: it
-//! reads from a pipe that only this process holds, and when the pipe closes it stops the server and removes the files.
+//! A test process cannot run code at its end (libtest exits, Ctrl-C kills it), so a shell waits for that end: it reads
+//! from a pipe that only this process holds open, and when the pipe closes, it stops the server and removes the files.
 
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use sea_orm::sqlx::{self, Connection as _, PgConnection};
 
 /// $1 is the data directory of the cluster, $2 the folder that was made for it.
-/// SIGQUIT is Postgres' immediate stop: nobody reads this data again.
+/// SIGQUIT is the immediate stop of Postgres; it is safe because the data is not read again.
 const WATCH: &str = r#"
 cat >/dev/null
 pid=$(head -n 1 "$1/postmaster.pid") && kill -QUIT "$pid"
@@ -46,7 +46,7 @@ impl LoneCluster {
     }
 }
 
-/// In a process group of its own, so that Ctrl-C does not end it before us.
+/// The shell runs in its own process group, so that Ctrl-C does not stop it before this process.
 fn watch(data: &Path, folder: &Path) -> std::io::Result<Child> {
     let mut shell = Command::new("sh");
     shell.args(["-c", WATCH, "watch"]).arg(data).arg(folder);

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::answers::Answer;
 
-/// Whoever has something to show in `Authorization: Bearer ..`: a user's access token, an API key, any text.
+/// A value with a token for `Authorization: Bearer ..`: a user's access token, an API key, any text.
 pub trait Bearer {
     fn bearer_token(&self) -> &str;
 }
@@ -58,12 +58,12 @@ impl Request {
         Self { builder: self.builder.json(&body), ..self }
     }
 
-    /// A body as it is, for what is no JSON or claims to be.
+    /// A body sent unchanged, for bodies that are not JSON or only claim to be.
     pub fn raw(self, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
         Self { builder: self.builder.header(CONTENT_TYPE, content_type).body(body.into()), ..self }
     }
 
-    /// Sends it and reads the whole answer.
+    /// Sends the request and reads the whole response.
     pub async fn send(self) -> Answer {
         let Self { name, builder } = self;
         let response = builder.send().await.unwrap_or_else(|error| panic!("{name}: {error:?}"));

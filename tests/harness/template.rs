@@ -1,7 +1,7 @@
 //! The template: one database with schema and seeds, made once and cloned by every test of every process.
 //!
-//! Its name holds a digest of everything in `migration/`, so that a changed step, function or seed makes another.
-//! A session lock in the database for maintenance lets one process make it while the others wait.
+//! Its name contains a digest of everything in `migration/`, so that a changed step, function or seed makes a new
+//! template. A session lock in the maintenance database lets one process make it while the others wait.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -17,14 +17,14 @@ use crate::cluster::url_of;
 /// The login of the service (design: `schema.md`, roles); the migration makes it, without a password.
 pub const SERVICE_LOGIN: &str = "app_user";
 
-/// Any number will do that nobody else locks in this database.
+/// The advisory lock's number; any number that nothing else locks in this database.
 const LOCK: i64 = 7_270_020;
 
-/// Roles belong to the whole cluster, and a migration elsewhere may be writing them.
+/// The number of tries. Roles belong to the whole cluster, so a migration in another database may be writing them.
 const TRIES: u32 = 20;
 const TRY_PERIOD: Duration = Duration::from_millis(100);
 
-/// Makes the template if it is not there, lets the service log in, and answers the template's name.
+/// Makes the template if it does not exist, sets the password of the service's login, and returns the template's name.
 pub async fn ensure(maintenance: &Url, service_password: &str) -> anyhow::Result<String> {
     let name = format!("template_{:016x}", fingerprint(&migration_folder())?);
     let mut connection = PgConnection::connect(maintenance.as_str()).await.context("the cluster of the tests")?;
@@ -38,11 +38,11 @@ pub async fn ensure(maintenance: &Url, service_password: &str) -> anyhow::Result
     }
     let password = service_password.replace('\'', "''");
     execute_patiently(&mut connection, &format!("ALTER ROLE {SERVICE_LOGIN} LOGIN PASSWORD '{password}'")).await?;
-    connection.close().await?; // and with it goes the lock
+    connection.close().await?; // this also releases the lock
     Ok(name)
 }
 
-/// Under another name until it is whole, so that a run that was cut off leaves no half of one.
+/// Makes it under a draft name and renames it when it is complete, so that an aborted run leaves no partial template.
 async fn make(maintenance: &Url, connection: &mut PgConnection, name: &str) -> anyhow::Result<()> {
     let draft = format!("{name}_draft");
     let is_left_over: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
@@ -57,7 +57,7 @@ async fn make(maintenance: &Url, connection: &mut PgConnection, name: &str) -> a
     let url = url_of(maintenance, &draft);
     migration::up(url.as_str()).await.context("migration::up")?;
     migration::seed(url.as_str()).await.context("migration::seed")?;
-    // Nobody can connect any more, and whoever still is goes: a template in use cannot be cloned.
+    // Disallow connections and terminate the open ones: a template in use cannot be cloned.
     execute(connection, &format!("ALTER DATABASE {draft} ALLOW_CONNECTIONS false IS_TEMPLATE true")).await?;
     sqlx::query("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1")
         .bind(&draft)
@@ -71,7 +71,7 @@ async fn execute(connection: &mut PgConnection, statement: &str) -> Result<(), s
     sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await.map(drop)
 }
 
-/// Tries again where another transaction wrote the same role (SQLSTATE XX000, "tuple concurrently updated").
+/// Retries if another transaction wrote the same role (SQLSTATE XX000, "tuple concurrently updated").
 async fn execute_patiently(connection: &mut PgConnection, statement: &str) -> Result<(), sqlx::Error> {
     for _ in 1..TRIES {
         match execute(connection, statement).await {

@@ -1,9 +1,9 @@
-//! The `OpenAPI` document as others read it: it passes an independent validator (`PyPI` `openapi-spec-validator`), and
-//! requests that another tool makes of it (`PyPI` `schemathesis`) are answered as it says, for a minute in all, with the
-//! credential of an administrator, of a user and of an API key.
+//! The `OpenAPI` document for other tools: it passes an independent validator (`PyPI` `openapi-spec-validator`), and
+//! requests that another tool generates from it (`PyPI` `schemathesis`) get the documented responses, for a minute in
+//! all, with the credential of an administrator, of a user and of an API key.
 //!
-//! Python with the two packages is looked for in `.openapi` (`make openapi-tools`), then on the path. Where one is missing
-//! its test says on standard error that it skips, and nothing is ever downloaded here.
+//! Python with the two packages is searched in `.openapi` (`make openapi-tools`), then on the path. If one is missing,
+//! its test reports on standard error that it skips; it downloads nothing.
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -14,22 +14,23 @@ use std::process::Command;
 use harness::TestApp;
 use serde_json::json;
 
-/// How long requests are made with each credential, in seconds.
+/// The duration of the requests with each credential, in seconds.
 const SECONDS: &str = "20";
 
-/// A fault of `CPython` 3.11 in `ast.parse`, which ends a run of schemathesis now and then; it is no failure of an answer.
+/// A bug of `CPython` 3.11 in `ast.parse` that sometimes aborts a run of schemathesis; it does not mean a wrong
+/// response.
 const FAULT_OF_PYTHON: &str = "AST constructor recursion depth mismatch";
-/// Such a run is repeated with other requests, and one of the runs has to be without any error.
+/// Such a run is repeated with other requests; one of the runs must have no errors.
 const SEEDS: [&str; 4] = ["9", "10", "11", "12"];
 
-/// Operations that are not called: after `delete_profile` the user of the credential may call nothing else.
+/// Operations that are not called: after `delete_profile` the credential's user may call nothing else.
 const LEFT_OUT: [&str; 1] = ["delete_profile"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ stands in the repository").to_owned()
 }
 
-/// A program of Python's: the project's own, or the one on the path.
+/// A Python program: the project's own, or the one on the path.
 fn program(name: &str) -> PathBuf {
     let own = root().join(".openapi/bin").join(name);
     if own.exists() { own } else { name.into() }

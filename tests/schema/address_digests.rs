@@ -1,4 +1,4 @@
-//! The upgrade to ids that are given once: what earlier releases left is found again, by address.
+//! The upgrade to ids that are assigned once: identities of earlier releases are recognized by their addresses.
 
 use harness::TestDatabase;
 
@@ -40,13 +40,13 @@ async fn what_earlier_releases_left_brings_no_second_bonus_and_no_id() {
     assert_eq!(balance(&database, &id(4), "gone@example.com").await, 0);
     let carried = format!("SELECT used::text || ' ' || carried FROM usage_counters WHERE user_id = '{}'", id(4));
     assert_eq!(database.query_scalar::<String>(&carried).await, "7 7");
-    // The living one goes by the provider's hand, in SQL, and comes again.
+    // The provider deletes the remaining identity in SQL, and its address signs up again.
     database.sql(&format!("DELETE FROM auth.users WHERE id = '{}'", id(1))).await;
     assert_eq!(balance(&database, &id(5), "Living@example.com").await, 0);
     assert_eq!(balance(&database, &id(6), "new@example.com").await, 100);
     let of_the_new = format!("SELECT count(*) FROM integrity_findings WHERE subject LIKE '%{}%'", id(4));
     assert_eq!(database.query_scalar::<i64>(&of_the_new).await, 0);
-    // And back again, for a release that looks for ids by digest.
+    // Then undo the step, for a release that finds ids by digest.
     undo_from(&database, "_address_digests").await;
     migration::up(&database.owner_url()).await.unwrap();
 }

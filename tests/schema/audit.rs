@@ -1,4 +1,4 @@
-//! What rows do by themselves: the audit trail, the ledger, tombstones, the times of change.
+//! The work of triggers: the audit trail, the ledger, tombstones, the times of change.
 
 use harness::TestDatabase;
 use serde_json::{Value, json};
@@ -135,7 +135,7 @@ async fn the_starting_balance_is_a_bonus_row_whoever_inserts() {
 async fn the_ledger_is_a_chain_and_append_only() {
     let database = TestDatabase::new().await;
     let ann = sign_up(&database, "ann").await;
-    // What a writer says of the chain is replaced, and a second sequence number two is refused.
+    // Chain values from the writer are replaced, and a duplicate sequence number is refused.
     database
         .sql(&format!(
             "INSERT INTO token_transactions (user_id, amount, type, balance_after, seq, hash)
@@ -189,7 +189,7 @@ async fn a_profile_made_again_brings_no_new_bonus() {
     assert_eq!(database.query_scalar::<i64>(&tombstones).await, 1);
 }
 
-/// `updated_at` moves with every change, on every table that has one, the identity's included.
+/// `updated_at` changes with every update, on every table that has it, including the identities.
 #[tokio::test]
 async fn the_time_of_change_is_kept_by_the_table() {
     let database = TestDatabase::new().await;

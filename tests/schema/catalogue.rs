@@ -1,9 +1,9 @@
-//! What stands in a database, as lines of text: to be compared before and after.
+//! The content of a database as lines of text, for comparisons before and after.
 
 use harness::sqlx::{self, AssertSqlSafe, Connection as _, PgConnection};
 
-/// Every object outside the system's own schemas, every right on the database and its schemas, and what new objects
-/// would be given. Rights of tables and functions go with their objects.
+/// Every object outside the system's own schemas, every right on the database and its schemas, and the default
+/// privileges for new objects. Rights of tables and functions are dropped with their objects.
 const EVERYTHING: &str = r"
 WITH ours AS (SELECT oid, nspname, nspacl, nspowner FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema')
 SELECT 'schema ' || nspname FROM ours
@@ -25,8 +25,8 @@ UNION ALL SELECT format('default right %s of %s on new %s of %s', x.privilege_ty
     FROM pg_default_acl d CROSS JOIN LATERAL aclexplode(d.defaclacl) x
 ORDER BY 1";
 
-/// All that can be told of the objects in one schema: definitions, owners, rights, comments. The triggers that Postgres
-/// keeps for a foreign key are not told: that one points at a table is no change of the table.
+/// Everything about the objects in one schema: definitions, owners, rights, comments. The internal triggers of foreign
+/// keys are omitted: a reference to a table does not change the table.
 const SCHEMA: &str = r"
 WITH it AS (SELECT oid, nspname, nspacl, nspowner FROM pg_namespace WHERE nspname = $1)
 SELECT format('schema %s of %s: %s, %s', nspname, nspowner::regrole, nspacl::text, obj_description(oid, 'pg_namespace')) FROM it
@@ -50,8 +50,8 @@ JOIN it ON it.oid = p.pronamespace
 UNION ALL SELECT format('type %s of %s: %s', t.typname, t.typowner::regrole, t.typacl::text) FROM pg_type t JOIN it ON it.oid = t.typnamespace
 ORDER BY 1";
 
-/// Every right that `PUBLIC`, `anon` and `authenticated` have on what stands in `public`: tables, partitions, columns,
-/// views, sequences and functions. Months are named by their place, so that the lines do not depend on the date.
+/// Every right of `PUBLIC`, `anon` and `authenticated` on the objects in `public`: tables, partitions, columns, views,
+/// sequences and functions. Months are numbered, so that the lines do not depend on the date.
 const RIGHTS_OF_USERS: &str = r"
 WITH told AS (
     SELECT c.oid::regclass::text AS object, x.grantee, x.privilege_type FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) x
@@ -77,7 +77,7 @@ pub async fn rights_of_users(url: &str) -> Vec<String> {
     lines(url, RIGHTS_OF_USERS).await
 }
 
-/// The one text column of a query, on a connection of its own.
+/// The one text column of a query, on its own connection.
 pub async fn lines(url: &str, query: &str) -> Vec<String> {
     let mut connection = PgConnection::connect(url).await.unwrap();
     let answer = sqlx::query_scalar(AssertSqlSafe(query)).fetch_all(&mut connection).await;
@@ -85,7 +85,7 @@ pub async fn lines(url: &str, query: &str) -> Vec<String> {
     answer.unwrap_or_else(|error| panic!("{query}: {error}"))
 }
 
-/// Fails with what one side has and the other has not.
+/// Fails with the lines that only one side has.
 #[track_caller]
 pub fn assert_same(what: &str, before: &[String], after: &[String]) {
     let only = |these: &[String], those: &[String]| {

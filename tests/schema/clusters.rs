@@ -1,10 +1,10 @@
-//! A cluster of one test alone: for what concerns roles, which belong to a whole cluster.
+//! A cluster for a single test, because roles belong to a whole cluster.
 
 use adapters::postgres::embedded::{EmbeddedPostgres, EmbeddedSettings, place_for_ephemeral};
 use harness::sqlx::{self, AssertSqlSafe, Connection as _, PgConnection};
 use tempfile::TempDir;
 
-/// It stops, and its files go, when this is dropped.
+/// A running cluster; it stops and its files are removed when this is dropped.
 pub struct PrivateCluster {
     postgres: EmbeddedPostgres,
     _folder: TempDir,
@@ -17,7 +17,7 @@ impl PrivateCluster {
         Self { postgres: postgres.expect("a cluster of our own"), _folder: folder }
     }
 
-    /// The superuser's, in a database that is empty at first.
+    /// The superuser's URL, with a database that is empty at first.
     pub fn owner_url(&self) -> &str {
         self.postgres.owner_url()
     }
@@ -26,7 +26,7 @@ impl PrivateCluster {
         self.postgres.url_as(role, password, self.postgres.database())
     }
 
-    /// Another database, made empty.
+    /// Creates another, empty database and returns its URL.
     pub async fn database(&self, name: &str) -> String {
         self.sql(&format!("CREATE DATABASE {name} TEMPLATE template0")).await;
         let (server, _) = self.owner_url().rsplit_once('/').unwrap();
@@ -43,14 +43,14 @@ impl PrivateCluster {
     }
 }
 
-/// Runs statements on a connection of their own.
+/// Runs statements on their own connection.
 pub async fn run(url: &str, statements: &str) -> Result<(), sqlx::Error> {
     let mut connection = PgConnection::connect(url).await?;
     sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut connection).await?;
     connection.close().await
 }
 
-/// How statements are refused: by which SQLSTATE, and by which constraint, if by one. Fails where they are not.
+/// The SQLSTATE of refused statements, and the violated constraint, if there is one. Panics if they succeed.
 pub async fn refusal(url: &str, statements: &str) -> (String, Option<String>) {
     let error = run(url, statements).await.expect_err(statements);
     let answer = error.as_database_error().unwrap_or_else(|| panic!("{statements}: {error}"));

@@ -1,7 +1,7 @@
 //! The columns that `design/schema.md` and the seeds name, table by table.
 //!
-//! A line is a name, a type and, where one is told, a default. `!` after the type: never NULL; `?`: may be NULL; nothing:
-//! the design does not say. `word` is any type of text, `number` any type of number, where no length is told.
+//! A line is a name, a type and, if specified, a default. `!` after the type: never NULL; `?`: may be NULL; nothing:
+//! the design does not say. `word` is any text type, `number` any number type, if no length is specified.
 
 pub const COLUMNS: &str = "
 @ auth.users

@@ -1,4 +1,5 @@
-//! `consume_usage`: it decides and counts as `domain::usage::consume` does, for whom it may, and with the caller's work.
+//! `consume_usage`: it decides and counts like `domain::usage::consume`, checks its caller, and joins the caller's
+//! transaction.
 
 use chrono::{DateTime, Utc};
 use domain::entitlements::{Decision, Entitlement, Reason, Source};
@@ -62,7 +63,7 @@ impl Answer {
     }
 }
 
-/// The answer to these arguments, written as SQL, or the SQLSTATE of the refusal.
+/// The result for these arguments, written as SQL, or the SQLSTATE of the refusal.
 pub async fn call(connection: &mut PgConnection, arguments: &str) -> Result<Answer, String> {
     let query = format!("SELECT to_jsonb(c) FROM public.consume_usage({arguments}) c");
     let row: Result<Value, sqlx::Error> = sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(connection).await;
@@ -72,7 +73,7 @@ pub async fn call(connection: &mut PgConnection, arguments: &str) -> Result<Answ
     })
 }
 
-/// The same on a connection of the owner's, committed at once.
+/// The same on one of the owner's connections, committed at once.
 pub async fn consumed(database: &TestDatabase, arguments: &str) -> Result<Answer, String> {
     call(&mut database.owner().acquire().await.unwrap(), arguments).await
 }
@@ -81,7 +82,7 @@ fn name(reason: Reason) -> String {
     serde_json::to_value(reason).unwrap().as_str().unwrap().to_owned()
 }
 
-/// What random users lack to be in order: ledger rows for their balances, and holds for what is held.
+/// Makes the rows of random users consistent: ledger rows for their balances, and reservations for reserved amounts.
 const BALANCE_THE_BOOKS: &str = "
     INSERT INTO token_transactions (user_id, amount, type, balance_after)
     SELECT u.id, u.token_balance - l.total, 'bonus', u.token_balance FROM users u
@@ -131,7 +132,7 @@ async fn findings(database: &TestDatabase) -> Vec<(String, String, String)> {
     database.query_all("SELECT finding, subject, detail FROM integrity_findings").await
 }
 
-/// One consumption by both sides. What it came to is told, for the sum of the test.
+/// One consumption by both sides. Returns the outcome, for the totals of the test.
 async fn assert_twins(database: &TestDatabase, user: UserId, feature: &str, amount: i64) -> String {
     let (kind, mut expected) = facts(database, user, feature).await;
     let before = expected.clone();
@@ -198,7 +199,7 @@ async fn sql_and_rust_consume_the_same_in_hundreds_of_situations() {
     assert_eq!(findings(&database).await, []);
 }
 
-/// On a plan where `ai_requests` can be used 5 times.
+/// A user on a plan that allows 5 `ai_requests`.
 pub async fn ann(database: &TestDatabase) -> UserId {
     let ann = sign_up(database, "ann").await;
     database
@@ -215,22 +216,22 @@ async fn users_consume_for_themselves_and_the_service_for_all() {
     let database = TestDatabase::new().await;
     let ann = ann(&database).await;
     let own: &'static str = Box::leak(format!(r#"{{"sub":"{ann}","role":"authenticated"}}"#).into_boxed_str());
-    let nobody = uuid::Uuid::max();
+    let absent = uuid::Uuid::max();
     let refused = |state: &str| Err::<bool, _>(state.to_owned());
     for (name, claims, about, feature, expected) in [
         ("authenticated", own, ann.0, "ai_requests", Ok(true)),
         ("authenticated", own, ann.0, "export_csv", Ok(true)),
         ("authenticated", own, ann.0, "api_access", Ok(false)),
         ("authenticated", own, ann.0, "nothing", refused("P0002")),
-        ("authenticated", own, nobody, "ai_requests", refused("42501")),
-        ("authenticated", own, nobody, "nothing", refused("42501")),
+        ("authenticated", own, absent, "ai_requests", refused("42501")),
+        ("authenticated", own, absent, "nothing", refused("42501")),
         ("authenticated", "", ann.0, "ai_requests", refused("42501")),
-        ("authenticated", "", nobody, "ai_requests", refused("42501")),
+        ("authenticated", "", absent, "ai_requests", refused("42501")),
         ("anon", own, ann.0, "ai_requests", refused("42501")),
         ("readonly_user", own, ann.0, "ai_requests", refused("42501")),
         ("app_user", own, ann.0, "ai_requests", refused("42501")),
         ("app_service", "", ann.0, "ai_requests", Ok(true)),
-        ("app_service", "", nobody, "ai_requests", refused("P0002")),
+        ("app_service", "", absent, "ai_requests", refused("P0002")),
         ("app_service", "", ann.0, "nothing", refused("P0002")),
         ("service_role", "", ann.0, "ai_requests", Ok(true)),
     ] {
@@ -245,7 +246,7 @@ async fn users_consume_for_themselves_and_the_service_for_all() {
     assert_eq!(database.query_scalar::<i64>("SELECT count(*) FROM usage_events").await, 0, "none was committed");
 }
 
-/// The parts by themselves would count without the guard, so nobody but their owner may call them.
+/// The inner functions would count without the guard, so only their owner may call them.
 #[tokio::test]
 async fn the_parts_of_the_function_are_nobodys() {
     let database = TestDatabase::new().await;
@@ -312,13 +313,13 @@ async fn a_key_seen_before_gives_the_first_outcome_or_is_refused() {
     assert_eq!(findings(&database).await, []);
 }
 
-/// The SQL that a page shows between a line that begins with `from` and the end of its block.
+/// The SQL of a page between a line that begins with `from` and the end of its block.
 fn example<'a>(page: &'a str, from: &str) -> &'a str {
     let (_, rest) = page.split_once(from).unwrap_or_else(|| panic!("no example with {from}"));
     rest.split_once("```").unwrap().0
 }
 
-/// A business row whose trigger consumes, as docs/DATA.md shows it: neither is there without the other.
+/// A business row whose trigger consumes, as in docs/DATA.md: neither is stored without the other.
 #[tokio::test]
 async fn quota_and_business_row_are_kept_or_undone_together() {
     let database = TestDatabase::new().await;
@@ -363,7 +364,7 @@ async fn quota_and_business_row_are_kept_or_undone_together() {
     assert_eq!(findings(&database).await, []);
 }
 
-/// The function that docs/API.md shows: a retry writes nothing twice, and a refusal writes nothing.
+/// The function in docs/API.md: a retry writes nothing twice, and a refusal writes nothing.
 #[tokio::test]
 async fn a_function_that_consumes_writes_once_a_key() {
     let database = TestDatabase::new().await;

@@ -1,4 +1,4 @@
-//! `consume_usage` by several at once: who waits for whom, and what they see when the wait is over.
+//! Concurrent calls of `consume_usage`: which one waits for which, and what it sees after the wait.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use crate::consume_usage::{ann, call, consumed};
 
-/// A transaction on a connection of its own.
+/// A transaction on its own connection.
 async fn opened(database: &TestDatabase, isolation: &str) -> PgConnection {
     let mut connection = PgConnection::connect(&database.owner_url()).await.unwrap();
     run(&mut connection, &format!("BEGIN ISOLATION LEVEL {isolation}; SET LOCAL lock_timeout = '10s'; SELECT now()"))
@@ -21,11 +21,11 @@ async fn run(connection: &mut PgConnection, statements: &str) {
     sqlx::raw_sql(AssertSqlSafe(statements)).execute(connection).await.unwrap();
 }
 
-/// What is told of an answer here: whether it was granted, what stands on the counter, what is left, whether it is the
-/// first outcome again; or the SQLSTATE.
+/// The compared part of a result: whether it was granted, the counter's value, what is left, whether it is a replay; or
+/// the SQLSTATE.
 type Told = Result<(bool, i64, Option<i64>, bool), String>;
 
-/// Consumes on another connection, and returns once it waits for a lock.
+/// Consumes on another connection, and returns once that waits for a lock.
 async fn waiting(database: &TestDatabase, arguments: String) -> JoinHandle<Told> {
     let mut other = opened(database, "READ COMMITTED").await;
     let waiter: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut other).await.unwrap();
@@ -42,7 +42,7 @@ async fn waiting(database: &TestDatabase, arguments: String) -> JoinHandle<Told>
     task
 }
 
-/// Someone with a counter that is there already, so that it is its lock that is waited for.
+/// A user whose counter exists already, so that a concurrent call waits for its lock.
 async fn ann_counted(database: &TestDatabase) -> UserId {
     let ann = ann(database).await;
     consumed(database, &format!("'{ann}', 'ai_requests', 1, 'before'")).await.unwrap();
@@ -54,7 +54,7 @@ async fn who_comes_second_with_a_key_waits_for_the_first_outcome() {
     let database = TestDatabase::new().await;
     let ann = ann(&database).await;
     let same = format!("'{ann}', 'ai_requests', 2, 'same'");
-    // First the counter is made by the one who is waited for, then it is there.
+    // In the first round the first transaction creates the counter; in the second it exists.
     for (end, expected) in [("ROLLBACK", (true, 2, Some(3), false)), ("COMMIT", (true, 2, Some(3), true))] {
         database.sql("DELETE FROM idempotency_keys; UPDATE usage_counters SET used = 0").await;
         let mut first = opened(&database, "READ COMMITTED").await;
@@ -80,7 +80,7 @@ async fn what_changed_during_the_wait_is_seen_under_the_lock() {
         ("UPDATE plan_features SET limit_value = 4 WHERE feature_id = 'ai_requests'", Ok((true, 4, Some(0), false))),
         ("UPDATE plan_features SET limit_value = 3 WHERE feature_id = 'ai_requests'", Ok((false, 3, Some(0), false))),
         ("UPDATE plan_features SET enabled = false WHERE feature_id = 'ai_requests'", Ok((false, 3, Some(2), false))),
-        // What the month has counted is carried into the counter that follows it.
+        // The month's count is carried into the counter that follows it.
         (
             "UPDATE plan_features SET limit_period = 'lifetime' WHERE feature_id = 'ai_requests'",
             Ok((true, 4, Some(1), false)),
@@ -123,7 +123,8 @@ async fn an_old_snapshot_is_told_to_try_again() {
     }
 }
 
-/// Tokens, two features and many callers: whoever pays locks the balance before the counter, so that nobody is locked out.
+/// Tokens, two features and many callers: paying calls lock the balance before the counter, so that there is no
+/// deadlock.
 #[tokio::test]
 async fn those_who_pay_for_several_features_do_not_lock_each_other_out() {
     let database = TestDatabase::new().await;
@@ -151,7 +152,7 @@ async fn those_who_pay_for_several_features_do_not_lock_each_other_out() {
     for caller in callers.collect::<Vec<_>>() {
         granted += caller.await.unwrap();
     }
-    // 100 tokens and twice a limit of 3 hold 106 units: 53 times 2.
+    // 100 tokens and twice a limit of 3 allow 106 units: 53 times 2.
     assert_eq!(granted, 53);
     assert_eq!(database.query_scalar::<i64>("SELECT token_balance FROM users").await, 0);
     assert_eq!(database.query_scalar::<i64>("SELECT count(*) FROM integrity_findings").await, 0);

@@ -1,5 +1,5 @@
-//! The decision: `check_feature_access` and `check_usage_limit` answer as `domain::entitlements::decide` does over the
-//! facts that the repository reads.
+//! The decision: `check_feature_access` and `check_usage_limit` give the same results as `domain::entitlements::decide`
+//! for the facts that the repository reads.
 
 use chrono::{DateTime, Utc};
 use domain::entitlements::{Access, Reason, decide};
@@ -18,7 +18,7 @@ pub const FEATURES: [&str; 8] =
 const LIMITS: [&str; 7] = ["NULL", "0", "1", "2", "5", "1000", "9223372036854775807"];
 const COUNTS: [u64; 6] = [0, 1, 2, 4, 5, 1000];
 
-/// One answer of `check_usage_limit`, with that of `check_feature_access` beside it.
+/// A result of `check_usage_limit`, with that of `check_feature_access`.
 type Answer = (uuid::Uuid, String, bool, i64, Option<i64>, Option<i64>, Option<DateTime<Utc>>, String, bool);
 
 /// Every plan has every feature or not, with every kind of limit, period and overage.
@@ -47,7 +47,7 @@ pub async fn random_catalogue(database: &TestDatabase, dice: &mut Dice) {
     }
 }
 
-/// A time some days from now, never so near that a test could cross it.
+/// A time some days from now, with a margin that no test can cross.
 fn days(dice: &mut Dice) -> String {
     let days = i64::try_from(dice.below(80)).unwrap() - 40;
     format!("now() + interval '{days} days 3 hours'")
@@ -102,7 +102,7 @@ pub async fn random_user(database: &TestDatabase, dice: &mut Dice, number: u64) 
     user
 }
 
-/// In the period that counts, and beside it in periods that do not.
+/// In the current period, and also in periods that do not count.
 async fn random_counters(database: &TestDatabase, dice: &mut Dice, user: UserId) {
     let mut sql = Vec::new();
     for feature in FEATURES {
@@ -168,7 +168,7 @@ async fn sql_and_rust_decide_the_same_in_hundreds_of_situations() {
     assert!(reasons.len() == 6 && reasons.values().all(|count| *count >= 5), "every reason occurs: {reasons:?}");
 }
 
-/// What a user reads of oneself over REST is read in the user's own scope: it must be what the service reads.
+/// The REST API reads a user's own data in the user's scope: the result must equal that of the service.
 #[tokio::test]
 async fn users_are_answered_about_themselves_as_the_service_is() {
     let database = TestDatabase::new().await;
@@ -185,15 +185,15 @@ async fn users_are_answered_about_themselves_as_the_service_is() {
             let mut service = store.begin(Scope::SERVICE).await.unwrap();
             let by_service = service.entitlements().find(user, &feature_id).await.unwrap();
             drop(service);
-            let told = |found: Result<ports::entitlements::NamedEntitlement, ports::entitlements::Missing>| {
+            let told = |found: Result<ports::entitlements::NamedEntitlement, ports::entitlements::MeterMissing>| {
                 found.map(|named| {
                     let decision = decide(&named.entitlement, 1);
                     (decision.allowed, decision.reason, decision.plan_id, decision.limit, decision.remaining)
                 })
             };
-            // A feature that is switched off is hidden from users; the services read it for them (decision 0009).
+            // A disabled feature is hidden from users; the services read it for them (decision 0009).
             let is_hidden = told(by_service.clone()).is_ok_and(|told| told.1 == Reason::FeatureDisabled)
-                && by_oneself == Err(ports::entitlements::Missing::Feature);
+                && by_oneself == Err(ports::entitlements::MeterMissing::Feature);
             assert!(is_hidden || told(by_oneself.clone()) == told(by_service), "{feature} of {user}: {by_oneself:?}");
         }
     }
@@ -228,7 +228,7 @@ async fn the_check_functions_answer_about_oneself_only() {
     assert_eq!(nothing, (false, 0));
 }
 
-/// Rust saturates; SQL must not answer with an error where Rust answers.
+/// Rust saturates; SQL must not fail where Rust has a result.
 #[tokio::test]
 async fn counters_at_the_end_of_their_range_are_decided_too() {
     let database = TestDatabase::new().await;

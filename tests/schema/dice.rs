@@ -1,4 +1,4 @@
-//! Chance with a seed: every run of a test throws the same.
+//! Seeded random numbers: every run of a test gets the same sequence.
 
 /// Steele, Lea and Flood's splitmix64: a few lines, and good enough to vary test data.
 pub struct Dice(u64);
@@ -26,7 +26,7 @@ impl Dice {
         &of[usize::try_from(position).unwrap()]
     }
 
-    /// True once in so many throws.
+    /// True once in this many throws, on average.
     pub fn once_in(&mut self, throws: u64) -> bool {
         self.below(throws) == 0
     }

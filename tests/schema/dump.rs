@@ -1,4 +1,4 @@
-//! `docs/schema.sql` is the schema.
+//! `docs/schema.sql` equals the schema.
 
 use std::fs;
 use std::path::Path;

@@ -4,7 +4,7 @@ use harness::TestDatabase;
 
 use crate::people::sign_up;
 
-/// What is done to the user (`$1`), and the plan and status that are in force then.
+/// The statements for the user (`$1`), and the plan and status in force after them.
 struct Case {
     name: &'static str,
     given: &'static str,
@@ -117,7 +117,7 @@ const CASES: [Case; 22] = [
     ),
 ];
 
-/// The short words of the cases.
+/// The helper functions of the cases.
 const WORDS: &str = "
 CREATE FUNCTION subscribe(p_user uuid, plan text, status text, trial_end timestamptz DEFAULT NULL, past_due_since timestamptz DEFAULT NULL,
     ended_at timestamptz DEFAULT NULL, stripe_subscription_id text DEFAULT NULL) RETURNS void LANGUAGE sql AS $$
@@ -132,7 +132,7 @@ async fn the_plan_in_force_follows_trial_grace_end_and_schedule() {
     database.sql(WORDS).await;
     let user = sign_up(&database, "ann").await;
     for Case { name, given, plan, status } in CASES {
-        // All of a case happens in one transaction, so that its now() is the question's.
+        // Each case runs in one transaction, so that all its statements and the query have the same now().
         let mut transaction = database.owner().begin().await.unwrap();
         for statement in given.split(';').map(str::trim).filter(|statement| !statement.is_empty()) {
             let spelled = match statement.split_once(' ') {

@@ -1,17 +1,17 @@
-//! The integrity checks: each finding is produced by the damage that it names, and none on a sound database.
+//! The integrity checks: each kind of damage produces its finding, and a sound database has none.
 
 use harness::TestDatabase;
 
 use crate::clusters::run;
 use crate::people::sign_up;
 
-/// The id of a key.
+/// The id of an API key.
 const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
 
-/// Findings of a damaged ledger: the head that is kept outside of it may tell of the damage too.
+/// Findings of a damaged ledger: the head, which is stored outside of it, may show the damage too.
 const OF_LEDGER: [&str; 3] = ["BALANCE_MISMATCH", "LEDGER_CHAIN_BROKEN", "LEDGER_HEAD_MISMATCH"];
 
-/// Damage needs what no constraint and no trigger lets happen: `$1` is Ann's id.
+/// Damage that constraints and triggers normally prevent; `$1` is Ann's id.
 const DAMAGES: [(&str, &str); 33] = [
     ("COUNTER_MISSING", "DELETE FROM usage_counters WHERE user_id = $1"),
     ("COUNTER_MISMATCH", "UPDATE usage_counters SET used = 0, overage = 0, carried = 0 WHERE user_id = $1"),
@@ -86,7 +86,7 @@ const DAMAGES: [(&str, &str); 33] = [
     ),
 ];
 
-/// Use with its sums, holds and a ledger of three rows, all in order.
+/// Use with its sums, reservations and a ledger of three rows, all in order.
 async fn sound(database: &TestDatabase) -> String {
     let (ann, bob) = (sign_up(database, "ann").await, sign_up(database, "bob").await);
     database
@@ -137,7 +137,7 @@ async fn every_damage_is_found_under_its_name() {
         let database = TestDatabase::new().await;
         let ann = sound(&database).await;
         let damage = damage.replace("$1", &format!("'{ann}'"));
-        // As a replica: no trigger fires, foreign keys included.
+        // As a replica: triggers and foreign keys are off.
         run(&database.owner_url(), &format!("SET session_replication_role = replica; {damage}")).await.unwrap();
         let found = findings(&database).await;
         assert!(found.iter().any(|(name, ..)| name == finding), "{damage}: {found:?}");
@@ -186,10 +186,10 @@ async fn rights_that_were_changed_by_hand_are_found_and_repaired() {
     ] {
         let database = TestDatabase::new().await;
         database.sql(damage).await;
-        let named = |found: Vec<migration::Finding>| {
+        let named = |found: Vec<migration::VerifyFinding>| {
             found
                 .into_iter()
-                .filter(|found| found.severity == migration::Severity::Error)
+                .filter(|found| found.severity == migration::FindingSeverity::Error)
                 .map(|found| found.finding)
                 .collect::<Vec<_>>()
         };

@@ -1,10 +1,10 @@
-//! The steps that give keys their lineages: what was counted before stays counted, by the first key of each rotation.
+//! The steps that give API keys their lineages: earlier counts are kept, on the first key of each rotation.
 
 use chrono::{DateTime, Utc};
 
 use crate::undoing::before;
 
-/// Each key by its last digit.
+/// The names of the keys; each index is the last digit of the id.
 const KEYS: [&str; 5] = ["first", "second", "third", "alone", "silent"];
 
 fn id(place: usize) -> String {

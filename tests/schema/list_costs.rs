@@ -1,5 +1,5 @@
-//! What a page of a list costs: it reads about as many rows as it shows, whatever the table holds, and what everybody used
-//! is read from everybody's sums.
+//! The cost of a list page: it reads about as many rows as it shows, whatever the size of the table, and the use of all
+//! users is read from the totals.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use harness::{TestApp, TestDatabase};
 
 use crate::clusters::run;
 
-/// Rows that a page of five may read of a table, with what the caller's identification takes.
+/// The maximum number of rows that a page of five may read of a table, including the caller's identification.
 const ROWS_MAX: i64 = 300;
 
 const FILL: &str = "
@@ -45,10 +45,10 @@ async fn a_page_reads_about_as_many_rows_as_it_shows() {
     let calls =
         async |app: &TestApp| app.get("/api/admin/ai/usage").bearer(&admin).send().await.expect_status(200).body;
     let from_the_record = calls(&app).await;
-    // Connections that end tell what they have read, so that nothing of it is told later.
+    // Connections report their reads when they end, so stop the service before the statistics are read.
     app.stop().await;
     run(&database.owner_url(), "SELECT roll_up_ai_usage() FROM generate_series(1, 20)").await.unwrap();
-    // The job finds nothing to check meanwhile.
+    // So that the integrity job has nothing to check meanwhile.
     run(&database.owner_url(), "SELECT claim_integrity_piece(clock_timestamp()) FROM generate_series(1, 18); ANALYZE")
         .await
         .unwrap();
@@ -74,7 +74,7 @@ async fn a_page_reads_about_as_many_rows_as_it_shows() {
             app.get(&format!("{path}&cursor={cursor}")).bearer(who).send().await.expect_status(200);
         }
     }
-    // A connection that ends tells what it has read.
+    // A connection reports its reads when it ends.
     app.stop().await;
     let after = rows_read(&database).await;
     for table in [

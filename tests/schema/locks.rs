@@ -1,4 +1,4 @@
-//! Who can stop a migration or a job, and what a use that is committed late does to the sums.
+//! What can block a migration or a job, and how the sums treat a use that is committed late.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use harness::sqlx::{self, AssertSqlSafe, Connection as _, PgConnection};
 use crate::clusters::refusal;
 use crate::people::sign_up;
 
-/// Every advisory lock that there ever was in this product, and as many others as are quickly taken, held by the login.
+/// Every advisory lock that this product ever used, and several others, all taken by the service's login.
 async fn hold_every_advisory_lock(database: &TestDatabase) -> PgConnection {
     let mut login = PgConnection::connect(&database.service_url()).await.unwrap();
     let locks = "SELECT pg_advisory_lock(8101829092393837413), pg_advisory_lock(k) FROM unnest(ARRAY[
@@ -53,7 +53,7 @@ async fn no_login_stops_migrations_or_jobs_by_a_lock() {
 async fn rights_on_the_locks_are_found_and_taken_back() {
     let database = TestDatabase::new().await;
     database.sql("GRANT ALL ON product_base_locks TO app_user; GRANT SELECT ON product_base_locks TO PUBLIC").await;
-    let found = |findings: Vec<migration::Finding>| findings.iter().filter(|f| f.finding == "LOCK_RIGHT").count();
+    let found = |findings: Vec<migration::VerifyFinding>| findings.iter().filter(|f| f.finding == "LOCK_RIGHT").count();
     assert!(found(migration::verify(&database.owner_url()).await.unwrap()) > 1);
     migration::up(&database.owner_url()).await.unwrap();
     assert_eq!(found(migration::verify(&database.owner_url()).await.unwrap()), 0);
@@ -77,7 +77,7 @@ async fn in_transaction(connection: &mut PgConnection, statements: &str) {
     sqlx::raw_sql(AssertSqlSafe(statements.to_owned())).execute(connection).await.unwrap();
 }
 
-/// Hours pass by moving the watermark back by as much, since nobody waits for two hours here.
+/// Moves the watermark back by hours instead of waiting for two hours.
 #[tokio::test]
 async fn a_use_that_is_committed_hours_later_is_in_the_sums() {
     let database = TestDatabase::new().await;
@@ -85,13 +85,13 @@ async fn a_use_that_is_committed_hours_later_is_in_the_sums() {
     database.sql("UPDATE plan_features SET enabled = true, limit_value = NULL WHERE feature_id = 'ai_requests'").await;
     let mut long = PgConnection::connect(&database.owner_url()).await.unwrap();
     in_transaction(&mut long, &format!("BEGIN; SELECT FROM consume_usage('{ann}', 'ai_requests', 7)")).await;
-    // The event is of this hour; for the sums it is of one that is over, and that was summed without it.
+    // The event is from this hour; for the sums it is from an hour that is over, and that was summed without it.
     in_transaction(&mut long, "UPDATE usage_events SET created_at = created_at - interval '3 hours'").await;
     let sum = "SELECT coalesce(sum(amount), 0)::bigint FROM usage_rollups";
     let mismatches = "SELECT count(*) FROM integrity_findings WHERE finding = 'ROLLUP_MISMATCH'";
     let state = "SELECT reached_at > now() - interval '70 minutes', final_at < now() - interval '3 hours',
         fence_at IS NOT NULL FROM rollup_watermarks";
-    // As it stood three hours ago, when the transaction had begun already.
+    // The state of three hours ago, when the transaction had begun already.
     database
         .sql(
             "INSERT INTO rollup_watermarks (name, reached_at, final_at, fence_at, fence_xid)
@@ -122,7 +122,7 @@ async fn a_use_that_is_committed_hours_later_is_in_the_sums() {
     assert!(database.query_scalar::<i64>(mismatches).await > 0, "a sum that is final is still held against its events");
 }
 
-/// The watermark of a copy names ids that this cluster's transactions have not had.
+/// The watermark of a copy contains transaction ids that this cluster has not reached.
 #[tokio::test]
 async fn a_copy_in_another_cluster_does_not_wait_for_ids_of_the_first() {
     let database = TestDatabase::new().await;

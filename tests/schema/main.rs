@@ -1,5 +1,5 @@
-//! The schema from outside: its steps, its objects against the catalogue, the rights of every role tried for real, and
-//! the rules that stand both in SQL and in Rust.
+//! Schema tests from outside: its steps, its objects against the catalogue, the rights of every role by real
+//! statements, and the rules that exist both in SQL and in Rust.
 
 #![allow(
     clippy::expect_used,

@@ -1,8 +1,8 @@
 //! The matrix: what each role may do with the rows of each table.
 //!
-//! Four signs a cell, for SELECT, INSERT, UPDATE and DELETE. A capital: every row (and every column, for UPDATE). A small
-//! letter: some rows or columns only, one's own. `0`: the right is there, and row-level security leaves no row to it.
-//! `-`: refused.
+//! Four signs for each cell: SELECT, INSERT, UPDATE and DELETE. A capital: every row (and every column, for UPDATE). A
+//! small letter: only some rows or columns, those of the user. `0`: the right exists, but row-level security leaves no
+//! row. `-`: refused.
 
 pub const ROLES: [Role; 7] = [
     Role { name: "anon", claims: "" },
@@ -19,13 +19,13 @@ pub struct Role {
     pub claims: &'static str,
 }
 
-/// Anonymous, Ann, nobody in particular, the service, reports, the login before it takes a role, Supabase's own role.
+/// Anonymous, Ann, a token without a user, the service, reports, the login before it takes a role, Supabase's own role.
 pub const MATRIX: [(&str, [&str; 7]); 55] = [
     // The public catalogue.
     ("plans", ["S---", "S---", "S---", "SIUD", "S---", "0---", "----"]),
     ("features", ["S---", "S---", "S---", "SIUD", "S---", "0---", "----"]),
     ("plan_features", ["S---", "S---", "S---", "SIUD", "S---", "0---", "----"]),
-    // What a user has, and what a user may change of it.
+    // The data of a user, and the parts that a user may change.
     ("users", ["----", "s-u-", "0-0-", "SIUD", "S---", "0-0-", "----"]),
     ("organizations", ["----", "s---", "0---", "SIUD", "----", "----", "----"]),
     ("organization_members", ["----", "s---", "0---", "SIUD", "----", "----", "----"]),
@@ -50,7 +50,7 @@ pub const MATRIX: [(&str, [&str; 7]); 55] = [
     ("tutorial_completion", ["----", "siud", "0-00", "SIUD", "----", "----", "----"]),
     ("webhook_endpoints", ["----", "s---", "0---", "SIUD", "----", "----", "----"]),
     ("webhook_deliveries", ["----", "s---", "0---", "SIUD", "----", "----", "----"]),
-    // What is the service's alone.
+    // The service's own tables.
     ("deleted_profiles", ["----", "----", "----", "SIUD", "----", "----", "----"]),
     ("ledger_heads", ["----", "----", "----", "S---", "----", "----", "----"]),
     ("address_digests", ["----", "----", "----", "S--D", "----", "----", "----"]),
@@ -82,7 +82,7 @@ pub const MATRIX: [(&str, [&str; 7]); 55] = [
     ("integrity_findings", ["----", "----", "----", "S---", "----", "----", "----"]),
 ];
 
-/// The only columns that a user may change, in rows of one's own.
+/// The only columns that users may change, in their own rows.
 pub const USER_UPDATES: [&str; 14] = [
     "chat_sessions.ended_at",
     "chat_sessions.system",
@@ -100,6 +100,6 @@ pub const USER_UPDATES: [&str; 14] = [
     "users.wallet_address",
 ];
 
-/// Columns that a user does not read even of one's own rows.
+/// Columns that users may not read even in their own rows.
 pub const USER_CANNOT_READ: [&str; 3] =
     ["api_keys.key_hash", "usage_reservations.detail", "webhook_endpoints.sealed_secret"];

@@ -7,7 +7,7 @@ use harness::TestDatabase;
 use crate::clusters::refusal;
 use crate::columns::COLUMNS;
 
-/// All tables, by the design's rooms. Those without columns in `columns.rs` are told by name only.
+/// All tables, by the design's rooms. Only the names of those without columns in `columns.rs` are checked.
 const TABLES: [&str; 36] = [
     "users",
     "organizations",
@@ -47,7 +47,7 @@ const TABLES: [&str; 36] = [
     "product_base_migrations",
 ];
 
-/// Constraints of the seeds by their names, and those of the design by what they say.
+/// Constraints of the seeds by their names, and those of the design by their definitions.
 const CONSTRAINTS: [(&str, &str, &str); 33] = [
     ("users", "fk_users_auth", "FOREIGN KEY (id) REFERENCES auth.users(id) ON DELETE CASCADE"),
     ("users", "fk_users_plan", "FOREIGN KEY (plan_id) REFERENCES plans(id)"),
@@ -88,7 +88,7 @@ const CONSTRAINTS: [(&str, &str, &str); 33] = [
     ("token_transactions", "", "FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE"),
 ];
 
-/// The seeds' indexes, as Postgres tells them.
+/// The seeds' indexes, as Postgres prints them.
 const INDEXES: [(&str, &str); 13] = [
     ("idx_users_plan_id", "users USING btree (plan_id)"),
     ("idx_users_stripe_customer_id", "users USING btree (stripe_customer_id) WHERE (stripe_customer_id IS NOT NULL)"),
@@ -124,7 +124,7 @@ const TRIGGERS: [(&str, &str, &str); 7] = [
     ("auth.users", "update_auth_users_updated_at", "update_updated_at_column"),
 ];
 
-/// A row that a constraint refuses, as the owner.
+/// Statements that a constraint refuses, as the owner.
 const REFUSED: [&str; 33] = [
     "UPDATE users SET role = 'owner'",
     "UPDATE users SET token_balance = -1",
@@ -161,7 +161,7 @@ const REFUSED: [&str; 33] = [
     "INSERT INTO token_transactions (user_id, amount, type, balance_after) SELECT id, 1, 'gift', 1 FROM users",
 ];
 
-/// A type or a default in the words of the seeds.
+/// A type or a default in the spelling of the seeds.
 fn short(told: &str) -> String {
     let told = told.split("::").next().unwrap_or_default();
     told.replace("character varying", "varchar")

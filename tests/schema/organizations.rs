@@ -4,7 +4,7 @@ use harness::TestDatabase;
 
 use crate::people::sign_up;
 
-/// Owner, and members with their roles.
+/// The owner, and the members with their roles.
 async fn standing(database: &TestDatabase) -> (Option<String>, String) {
     database
         .query_one(

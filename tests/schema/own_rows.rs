@@ -1,4 +1,4 @@
-//! One's own rows and another's; claims that are missing; addresses; views.
+//! Access to own and foreign rows; missing claims; addresses; views.
 
 use harness::TestDatabase;
 use harness::sqlx::{self, AssertSqlSafe, Postgres, Transaction};
@@ -10,7 +10,7 @@ use crate::samples::{ANN, BOB};
 const NAMED: &str = r#"{"sub":"00000000-0000-4000-8000-00000000000a","role":"authenticated"}"#;
 const AS_ANN: Role = Role { name: "authenticated", claims: NAMED };
 
-/// What `trial.rows` answers to a statement.
+/// The result of `trial.rows` for a statement.
 async fn reached(transaction: &mut Transaction<'static, Postgres>, statement: &str) -> i64 {
     sqlx::query_scalar("SELECT trial.rows($1)").bind(statement).fetch_one(&mut **transaction).await.unwrap()
 }
@@ -113,8 +113,8 @@ async fn a_user_writes_own_progress_and_never_anothers() {
     }
 }
 
-/// No claims are no rows: an empty text, as the setting is after a transaction; a setting that was never made; claims
-/// that name nobody.
+/// Without a user in the claims there are no rows: an empty text, which is the setting after a transaction; a missing
+/// setting; claims without a user.
 #[tokio::test]
 async fn without_claims_there_are_no_rows() {
     let database = peopled().await;
@@ -160,7 +160,7 @@ async fn a_plan_that_is_no_longer_sold_is_seen_by_who_has_it() {
     }
 }
 
-/// The address for oneself, the service's roles and the reports' role, else NULL.
+/// The address for its owner, the service's roles and the reports' role; NULL for all others.
 #[tokio::test]
 async fn an_address_is_shown_to_its_owner_and_to_the_service() {
     let database = peopled().await;
@@ -194,7 +194,7 @@ async fn the_views_show_what_their_reader_may_see() {
             AND price_monthly = 0 AND subscription_status = 'active' AND NOT cancel_at_period_end) FROM user_plan_summary";
         let found: (i64, i64, i64) = sqlx::query_as(summary).fetch_one(&mut *transaction).await.unwrap();
         assert_eq!(found, (people, people, people), "{} {}", role.name, role.claims);
-        // Gold is in force by the subscription; the override opens what gold does not have.
+        // Gold is in force through the subscription; the override grants a feature that gold does not have.
         let access = "SELECT count(*), count(*) FILTER (WHERE enabled AND limit_value IS NULL AND feature_id = 'api_access'),
             count(*) FILTER (WHERE enabled AND limit_value = 1000 AND feature_id = 'ai_requests') FROM user_feature_access";
         let found: (i64, i64, i64) = sqlx::query_as(access).fetch_one(&mut *transaction).await.unwrap();
@@ -205,7 +205,7 @@ async fn the_views_show_what_their_reader_may_see() {
     }
 }
 
-/// One rule says who asks, to policies and to functions: the single claim first, then the document of all claims.
+/// Policies and functions use the same rule for the user: the single claim first, then the document of all claims.
 #[tokio::test]
 async fn policies_and_functions_mean_the_same_user() {
     let database = peopled().await;

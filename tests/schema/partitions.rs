@@ -1,4 +1,4 @@
-//! The months: made ahead, filled from the default partition, dropped after their sums are kept.
+//! The monthly partitions: created ahead, filled from the default partition, dropped after their sums are stored.
 
 use harness::{TestDatabase, sqlx};
 
@@ -15,7 +15,7 @@ async fn month_name(database: &TestDatabase, parent: &str, months: i32) -> Strin
     database.query_scalar(&query).await
 }
 
-/// As the job does it: the service may, one piece in a transaction of its own, in less than a second.
+/// Runs like the job: in the service's role, one piece in its own transaction, in less than two seconds.
 async fn call(database: &TestDatabase) -> Option<String> {
     let begun = std::time::Instant::now();
     let mut transaction = database.owner().begin().await.unwrap();
@@ -28,7 +28,7 @@ async fn call(database: &TestDatabase) -> Option<String> {
     lines.into_iter().next()
 }
 
-/// Until nothing is left; what was done, but for the days that were summed.
+/// Runs until nothing is left; returns the work done, without the days that were summed.
 async fn maintain(database: &TestDatabase) -> Vec<String> {
     let mut said = Vec::new();
     while let Some(line) = call(database).await {
@@ -133,7 +133,7 @@ async fn a_reader_on_an_old_month_keeps_no_new_month_from_being_made_and_stops_n
     assert!(said[1..said.len() - 1].iter().all(|line| line.starts_with(&format!("summed {old}"))), "{said:?}");
     assert!((28..=33).contains(&said.len()), "a day a call: {said:?}");
     assert!(said.last().unwrap().contains(&old));
-    // What was done stays, and the rest is short once nobody is in the way.
+    // Finished work is kept, and the rest is short after the reader has ended.
     assert_eq!(database.query_scalar::<i64>("SELECT sum(events)::bigint FROM usage_rollups").await, 10);
     reader.rollback().await.unwrap();
     assert_eq!(maintain(&database).await, [format!("dropped {old}")]);

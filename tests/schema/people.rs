@@ -1,4 +1,4 @@
-//! Users of the tests, made by SQL as the owner.
+//! Test users, created by SQL as the owner.
 
 use domain::users::UserId;
 use harness::TestDatabase;

@@ -1,4 +1,4 @@
-//! The periods of usage: `usage_period_start` and `usage_period_end` are the twins of `Period::containing`.
+//! The periods of usage: `usage_period_start` and `usage_period_end` equal `Period::containing`.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::usage::{Period, PeriodKind};
@@ -10,7 +10,7 @@ const KINDS: [PeriodKind; 4] = [PeriodKind::Day, PeriodKind::Month, PeriodKind::
 
 type Boundaries = (Option<DateTime<Utc>>, Option<DateTime<Utc>>);
 
-/// All questions in one statement, so that a session's time zone holds for all.
+/// All queries in one statement, so that a session's time zone applies to all.
 async fn by_sql(
     database: &TestDatabase,
     zone: &str,
@@ -58,7 +58,7 @@ async fn sql_and_rust_draw_the_same_boundaries_at_random_times() {
     }
 }
 
-/// Anchors on the last days of months, asked at and around every boundary that such an anchor can have.
+/// Anchors on the last days of months, tested at and around every boundary that such an anchor can have.
 #[tokio::test]
 async fn sql_and_rust_draw_the_same_boundaries_at_the_ends_of_months() {
     let database = TestDatabase::new().await;

@@ -1,16 +1,17 @@
-//! What a caller plants is never run as somebody else.
+//! Objects that a caller plants never run with another user's rights.
 //!
-//! A login with every right that a caller could have makes, in its temporary schema, a domain for each type of Postgres and
-//! a view for each relation of ours, and in a schema of its own a function and an operator for what our functions call. All
-//! of them note when they run as another user than the one who planted them. Then every definer function is called and
-//! every trigger fired. The lists come out of the catalogue, so that a new function, type or table is covered.
+//! A login with every right that a caller could have creates, in its temporary schema, a domain for each type of
+//! Postgres and a view for each relation of ours, and in its own schema a function and an operator for everything that
+//! our functions call. All of them record whether they run as another user than the one who planted them. Then every
+//! definer function is called and every trigger fired. The lists come from the catalogue, so that a new function, type
+//! or table is covered.
 
 use harness::TestDatabase;
 use harness::sqlx::{self, AssertSqlSafe, PgConnection};
 
 use crate::rights::peopled;
 
-/// As the superuser: the login, with more than anybody has, and a function that is known to be open.
+/// As the superuser: the login, with more rights than any real one, and a function that is vulnerable on purpose.
 const PLANTER: &str = r#"
 CREATE ROLE planter BYPASSRLS;
 CREATE SCHEMA planted AUTHORIZATION planter;
@@ -24,7 +25,7 @@ DO $$ BEGIN EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO planter', current_
 SELECT set_config('request.jwt.claims', '{"sub":"00000000-0000-4000-8000-00000000000a"}', true);
 SET LOCAL ROLE planter"#;
 
-/// As the login. Domains come last: from then on the name of a type means what was planted.
+/// As the login. Domains come last: from then on type names resolve to the planted domains.
 const PLANT: &str = r"
 CREATE TEMP SEQUENCE spied;
 GRANT ALL ON SEQUENCE spied TO PUBLIC;
@@ -88,15 +89,15 @@ END
 $plant$;
 SET LOCAL search_path = planted, pg_temp, public, pg_catalog";
 
-/// Every statement that has a definer function of ours run, with what it is about. Arguments are plausible where a name or a
-/// type tells what they mean, so that the bodies are run and not only entered.
+/// Every statement that runs one of our definer functions, with its name. Arguments are plausible if a name or a type
+/// shows their meaning, so that the bodies run completely.
 const CALLS: &str = r"
 SELECT p.oid::regprocedure::text, format('SELECT FROM %s.%I(%s)', p.pronamespace::regnamespace, p.proname, coalesce((
     SELECT string_agg(CASE
         WHEN a.type = 'uuid'::regtype THEN format('%L::pg_catalog.uuid', '00000000-0000-4000-8000-00000000000a')
         WHEN a.type = 'text'::regtype THEN format('%L::pg_catalog.text', CASE
             WHEN a.name ~ 'parent' THEN 'usage_events' WHEN a.name ~ 'partition' THEN 'usage_events_2001_01'
-            WHEN a.name ~ 'period' THEN 'month' WHEN a.name ~ 'email' THEN 'somebody@example.com'
+            WHEN a.name ~ 'period' THEN 'month' WHEN a.name ~ 'email' THEN 'ann@example.com'
             WHEN a.name ~ 'key' THEN 'a key' ELSE 'api_access' END)
         WHEN a.type IN ('bigint'::regtype, 'integer'::regtype) THEN '1'
         WHEN a.type IN ('timestamptz'::regtype, 'timestamp'::regtype) THEN format('pg_catalog.now()::pg_catalog.%s', (SELECT t.typname FROM pg_type t WHERE t.oid = a.type))
@@ -105,7 +106,7 @@ SELECT p.oid::regprocedure::text, format('SELECT FROM %s.%I(%s)', p.pronamespace
 FROM pg_proc p WHERE p.prosecdef AND p.prorettype <> 'trigger'::regtype AND p.pronamespace::regnamespace::text IN ('public', 'auth')
 ORDER BY p.proname = 'planted_control', p.proname ~ 'delete|drop', 1";
 
-/// Every statement that fires a trigger, on rows that are there.
+/// Every statement that fires a trigger, on existing rows.
 const FIRINGS: &str = r"
 WITH fired AS (SELECT DISTINCT t.tgrelid AS relation FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
     WHERE NOT t.tgisinternal AND c.relnamespace::regnamespace::text = 'public')
@@ -126,7 +127,7 @@ async fn list(connection: &mut PgConnection, query: &'static str) -> Vec<(String
     sqlx::query_as(query).persistent(false).fetch_all(connection).await.unwrap()
 }
 
-/// Runs a statement, takes it back, and answers how often something that was planted ran as another user.
+/// Runs a statement, rolls it back, and returns how often a planted object ran as another user.
 async fn spied(connection: &mut PgConnection, statement: &str) -> i64 {
     let run = |text: &str| sqlx::raw_sql(AssertSqlSafe(text.to_owned()));
     let before = "SAVEPOINT before; SELECT pg_catalog.setval('pg_temp.spied'::pg_catalog.regclass, 1, false)";
@@ -155,7 +156,8 @@ async fn nothing_that_a_caller_plants_is_run_as_the_owner() {
     assert!(calls.len() >= 15 && firings.len() > 100, "{} calls, {} firings", calls.len(), firings.len());
 
     let mut open = Vec::new();
-    // Twice: what the first round compiled under the caller's path is there when the second one runs as the owner.
+    // Twice: plans that the first round compiled under the caller's path are reused when the second one runs as the
+    // owner.
     for round in 0..2 {
         for (name, statement) in firings.iter().chain(&calls) {
             let times = spied(&mut transaction, statement).await;
@@ -170,8 +172,8 @@ async fn nothing_that_a_caller_plants_is_run_as_the_owner() {
     assert!(open.is_empty(), "\n  {}", open.join("\n  "));
 }
 
-/// The rule by the catalogue: whatever runs as its owner or by itself brings its own path, and what does not is plain SQL
-/// that the planner takes apart, with each type named by its schema.
+/// The rule by the catalogue: functions that run as their owner or as triggers set their own path; the others are plain
+/// SQL that the planner inlines, with each type qualified by its schema.
 #[tokio::test]
 async fn every_function_brings_its_path_or_can_be_inlined() {
     let database = TestDatabase::new().await;
@@ -195,24 +197,25 @@ async fn nobody_but_the_owner_makes_temporary_objects_and_verify_says_so() {
     let may = "SELECT count(*) FROM pg_roles
         WHERE rolname IN ('anon', 'authenticated', 'app_user', 'app_service', 'readonly_user')
         AND has_database_privilege(oid, current_database(), 'TEMPORARY')";
-    let says_so = |findings: Vec<migration::Finding>| findings.iter().any(|f| f.finding == "PUBLIC_TEMPORARY");
-    // A copy of a database has the rights of a new one, and no text that changed.
+    let says_so = |findings: Vec<migration::VerifyFinding>| findings.iter().any(|f| f.finding == "PUBLIC_TEMPORARY");
+    // A copy of a database has the default rights of a new one, and no changed text.
     assert!(says_so(migration::verify(&database.owner_url()).await.unwrap()));
-    assert_eq!(migration::up(&database.owner_url()).await.unwrap(), migration::Report::default());
+    assert_eq!(migration::up(&database.owner_url()).await.unwrap(), migration::MigrationReport::default());
     assert_eq!(database.query_scalar::<i64>(may).await, 0);
     assert!(!says_so(migration::verify(&database.owner_url()).await.unwrap()));
     migration::down(&database.owner_url(), None).await.unwrap();
     assert_eq!(database.query_scalar::<i64>(may).await, 5, "what was taken is given back");
 }
 
-/// A definer function whose path was changed by hand is found, whatever the stored checksum says.
+/// Finds a definer function whose path was changed by hand, whatever the stored checksum is.
 #[tokio::test]
 async fn verify_finds_a_function_that_lost_its_path() {
     let database = TestDatabase::new().await;
     for change in ["RESET search_path", "SET search_path = ''", "SET search_path = pg_temp, pg_catalog"] {
         database.sql(&format!("ALTER FUNCTION public.identity_email(uuid) {change}")).await;
         let findings = migration::verify(&database.owner_url()).await.unwrap();
-        let is_it = |f: &migration::Finding| f.finding == "DEFINER_SEARCH_PATH" && f.subject == "identity_email(uuid)";
+        let is_it =
+            |f: &migration::VerifyFinding| f.finding == "DEFINER_SEARCH_PATH" && f.subject == "identity_email(uuid)";
         assert!(findings.iter().any(is_it), "{change}: {findings:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! The integrity checks in pieces: shared by processes, right on what is sealed, and not blind to old damage.
+//! The integrity checks in pieces: shared by processes, right about sealed hours, and not blind to old damage.
 
 use harness::TestDatabase;
 
@@ -17,12 +17,12 @@ async fn used(database: &TestDatabase) -> String {
         .await;
     database.sql("SELECT maintain_partitions() FROM generate_series(1, 10)").await;
     while database.query_scalar::<i64>("SELECT roll_up_usage()").await > 0 {}
-    // As it is two fences later: the hours that were summed get no event any more.
+    // The state after two more fences: the summed hours get no further event.
     database.sql("UPDATE rollup_watermarks SET final_at = reached_at WHERE name = 'usage_events'").await;
     ann
 }
 
-/// One run over all pieces, as one process of several does it.
+/// One run over all pieces, like one process of several.
 async fn check(database: &TestDatabase) -> Vec<(String, String)> {
     let mut pieces = Vec::new();
     let began: String = database.query_scalar("SELECT clock_timestamp()::text").await;

@@ -1,4 +1,4 @@
-//! What guards the rows, and what the design says of all tables at once, against the catalogue.
+//! The protection of the rows, and the design's rules for all tables, against the catalogue.
 
 use harness::TestDatabase;
 
@@ -11,7 +11,7 @@ const SEED_POLICIES: [(&str, &str, &str); 5] = [
     ("ai_usage_logs_insert_own", "ai_usage_logs", "INSERT"),
 ];
 
-/// Functions that run as their owner and may be called by users: each answers about its caller only.
+/// Functions that run as their owner and may be called by users: each returns data about its caller only.
 const DEFINERS_OF_USERS: [&str; 5] = [
     "check_feature_access(uuid,text)",
     "check_usage_limit(uuid,text)",
@@ -20,7 +20,7 @@ const DEFINERS_OF_USERS: [&str; 5] = [
     "member_organizations()",
 ];
 
-/// What the query finds must be nothing.
+/// The query must find nothing.
 async fn assert_none(database: &TestDatabase, rule: &str, query: &str) {
     let found: Vec<(String,)> = database.query_all(query).await;
     assert!(found.is_empty(), "{rule}: {found:?}");
@@ -79,7 +79,7 @@ async fn policies_name_their_role_and_ask_for_the_caller_once_a_statement() {
         &format!("SELECT policyname::text {of_users} AND cmd IN ('INSERT', 'UPDATE') AND with_check IS NULL"),
     )
     .await;
-    // (select auth.uid()) is printed so; what is left after taking it away is a call for each row.
+    // Postgres prints (select auth.uid()) like this; anything left after removing it is a call for each row.
     assert_none(
         &database,
         "(select auth.uid()), not auth.uid()",

@@ -1,9 +1,9 @@
-//! Runs that meet, and runs that die.
+//! Concurrent runs of migrations, and aborted ones.
 
 use std::time::Duration;
 
 use harness::TestDatabase;
-use migration::Report;
+use migration::MigrationReport;
 
 use crate::catalogue::{assert_same, lines};
 use crate::clusters::{PrivateCluster, run};
@@ -15,7 +15,7 @@ async fn two_runs_on_one_database_wait_for_each_other() {
     let (first, second) = futures_util::join!(migration::up(&url), migration::up(&url));
     let mut reports = [first.unwrap(), second.unwrap()];
     reports.sort_by_key(|report| report.applied.len());
-    assert_eq!(reports[0], Report::default());
+    assert_eq!(reports[0], MigrationReport::default());
     assert_eq!(reports[1].applied, migration::names());
     let (one, two) = futures_util::join!(migration::seed(&url), migration::seed(&url));
     assert_eq!(one.unwrap().seeded + two.unwrap().seeded, 23);
@@ -32,7 +32,7 @@ async fn an_up_and_a_down_that_meet_leave_all_or_nothing() {
     assert!(status.iter().all(|step| step.applied) || status.iter().all(|step| !step.applied), "{status:?}");
 }
 
-/// Roles belong to the whole cluster: on a new one every run wants to make the same six at the same moment.
+/// Roles belong to the whole cluster: on a new one every run creates the same six at the same moment.
 #[tokio::test]
 async fn runs_on_many_databases_of_a_new_cluster_do_not_collide() {
     let cluster = PrivateCluster::start().await;
@@ -52,14 +52,14 @@ async fn runs_on_many_databases_of_a_new_cluster_do_not_collide() {
     for url in &urls {
         migration::seed(url).await.unwrap();
         let findings = migration::verify(url).await.unwrap();
-        assert!(findings.iter().all(|finding| finding.severity == migration::Severity::Warning), "{findings:?}");
+        assert!(findings.iter().all(|finding| finding.severity == migration::FindingSeverity::Warning), "{findings:?}");
         migration::down(url, None).await.unwrap();
     }
     assert_roles(&urls[0]).await; // down leaves the roles
     cluster.stop().await;
 }
 
-/// What schema.md says of each role, where the migration made it.
+/// The attributes that schema.md gives each role, if the migration made it.
 async fn assert_roles(url: &str) {
     let attributes = lines(
         url,
@@ -84,7 +84,7 @@ async fn assert_roles(url: &str) {
     assert_eq!(lines(url, passwords).await, ["0"], "app_user is made without a password");
 }
 
-/// Sleeps in the middle of a run: when a statement with this tag was done on an object whose name begins so.
+/// Sleeps in the middle of a run, after a statement with this tag on an object whose name begins with `object`.
 fn stop_at(tag: &str, object: &str) -> String {
     format!(
         "CREATE FUNCTION pg_temp_stop() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -93,7 +93,7 @@ fn stop_at(tag: &str, object: &str) -> String {
     )
 }
 
-/// The run is cut in the middle of a step, of the functions, of the policies; the next one finishes it.
+/// The run is aborted in the middle of a step, of the functions, of the policies; the next one completes it.
 #[tokio::test]
 async fn a_run_that_dies_in_the_middle_is_finished_by_the_next() {
     let whole = migration::schema_sql(&TestDatabase::new().await.owner_url()).await.unwrap();
@@ -116,11 +116,11 @@ async fn a_run_that_dies_in_the_middle_is_finished_by_the_next() {
         assert_same(object, &whole, &made.lines().map(str::to_owned).collect::<Vec<_>>());
         migration::seed(&url).await.unwrap();
         let findings = migration::verify(&url).await.unwrap();
-        assert!(findings.iter().all(|finding| finding.severity == migration::Severity::Warning), "{findings:?}");
+        assert!(findings.iter().all(|finding| finding.severity == migration::FindingSeverity::Warning), "{findings:?}");
     }
 }
 
-/// Both connections of a run go at once, as with kill -9: the one that works and the one that holds the lock.
+/// Terminates both connections of a run at once, like kill -9: the working one and the one with the lock.
 async fn kill_when_asleep(database: &TestDatabase) {
     let asleep = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
     for _ in 0..400 {

@@ -1,4 +1,4 @@
-//! The rights of every role on every table, tried for real and compared with the matrix.
+//! The rights of every role on every table, tested with real statements and compared with the matrix.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ pub async fn peopled() -> TestDatabase {
     database
 }
 
-/// A transaction as this role; dropped, it is rolled back.
+/// A transaction in this role; it is rolled back when it is dropped.
 pub async fn as_role(database: &TestDatabase, role: &Role) -> Transaction<'static, Postgres> {
     let mut transaction = database.owner().begin().await.unwrap();
     let opening =
@@ -26,7 +26,7 @@ pub async fn as_role(database: &TestDatabase, role: &Role) -> Transaction<'stati
     transaction
 }
 
-/// One try: relation, verb, detail (a column, or the number of a row), and what `trial.rows` answered.
+/// One try: relation, verb, detail (a column, or the number of a row), and the result of `trial.rows`.
 type Try = (String, String, String, i64);
 
 const TRIES: &str = "
@@ -45,14 +45,14 @@ async fn tries(database: &TestDatabase, role: &Role) -> Vec<Try> {
     sqlx::query_as(TRIES).fetch_all(&mut *transaction).await.unwrap()
 }
 
-/// How many rows there are, past every policy.
+/// The number of rows of each table, without policies.
 async fn totals(database: &TestDatabase) -> BTreeMap<String, i64> {
     let counted: Vec<(String, i64)> =
         database.query_all("SELECT name, trial.rows(format('SELECT FROM public.%I', name)) FROM trial.relations").await;
     counted.into_iter().collect()
 }
 
-/// The sign of one verb out of all its tries on one relation.
+/// The sign of one verb from all its tries on one relation.
 fn sign(verb: &str, answers: &[i64], total: i64) -> char {
     let capital = verb.chars().next().unwrap();
     let is_whole = |answer: &i64| *answer == -2 || (*answer >= 0 && *answer == if verb == "I" { 1 } else { total });
@@ -126,7 +126,7 @@ async fn users_change_the_listed_columns_and_no_others() {
             .into_iter()
             .filter(|(_, verb, _, answer)| verb == "U" && *answer != -1)
             .map(|(relation, _, column, _)| format!("{relation}.{column}"))
-            // Granted for upserts, and held to the own id by the policy: who has no row does not meet it.
+            // Granted for upserts, and restricted by the policy to the own id; without a row there is no check.
             .filter(|column| !["learning_progress.user_id", "tutorial_completion.user_id"].contains(&column.as_str()))
             .collect();
         let expected: BTreeSet<String> =
@@ -147,7 +147,7 @@ async fn users_do_not_read_the_secrets_in_their_own_rows() {
     assert_eq!(found.into_iter().map(|(column,)| column).collect::<Vec<_>>(), USER_CANNOT_READ);
 }
 
-/// Also the rights that no row shows: TRUNCATE, REFERENCES, TRIGGER, sequences, and what is created later.
+/// Also the rights that no row shows: TRUNCATE, REFERENCES, TRIGGER, sequences, and default privileges.
 #[tokio::test]
 async fn no_role_of_ours_truncates_or_hangs_triggers() {
     let database = peopled().await;
@@ -168,7 +168,8 @@ async fn no_role_of_ours_truncates_or_hangs_triggers() {
     assert!(found.is_empty(), "{found:?}");
 }
 
-/// The login of the service, over its own connection: nothing is had before a role is taken, and no other role can be.
+/// The login of the service, over its own connection: it has no rights before it takes a role, and can take no other
+/// role.
 #[tokio::test]
 async fn the_services_login_has_two_roles_and_nothing_by_itself() {
     let database = peopled().await;

@@ -1,14 +1,14 @@
-//! Roles that somebody made before us: `up` brings what the rights rest on, `verify` holds it, the service asks for it.
+//! Existing roles: `up` sets the attributes that the rights depend on, `verify` checks them, the service requires them.
 
 use adapters::postgres::{PgStore, PoolSettings};
 use harness::pool_settings;
-use migration::Severity;
+use migration::FindingSeverity;
 use ports::store::{Scope, Store};
 
 use crate::catalogue::lines;
 use crate::clusters::PrivateCluster;
 
-/// Section 6.2 of the seeds, and what an operator adds so that the service can log in.
+/// Section 6.2 of the seeds, with the grants that an operator adds so that the service can log in.
 const SEEDS_ROLES: &str =
     "CREATE ROLE readonly_user; CREATE ROLE app_user; GRANT CONNECT ON DATABASE postgres TO app_user, readonly_user";
 
@@ -28,7 +28,7 @@ async fn excess(cluster: &PrivateCluster, login: &str) -> Vec<String> {
 
 async fn errors(cluster: &PrivateCluster) -> Vec<String> {
     let findings = migration::verify(cluster.owner_url()).await.unwrap();
-    let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
+    let errors = findings.iter().filter(|finding| finding.severity == FindingSeverity::Error);
     errors.map(|finding| format!("{} {}", finding.finding, finding.subject)).collect()
 }
 
@@ -46,7 +46,7 @@ async fn roles_of_the_seeds_get_what_the_rights_rest_on() {
     cluster.sql("ALTER ROLE app_user PASSWORD 'secret'").await;
     assert_eq!(excess(&cluster, "app_user").await, Vec::<String>::new());
 
-    // By hand, each alone: found by `verify`, told by the start, put right by `up`.
+    // Changed by hand, one at a time: found by `verify`, reported at the start, corrected by `up`.
     for (change, finding, told) in [
         ("ALTER ROLE app_user INHERIT", "ROLE_RIGHTS app_user", Some("without taking the role on")),
         ("ALTER ROLE app_user BYPASSRLS", "ROLE_RIGHTS app_user", Some("bypasses row-level security")),
@@ -67,14 +67,14 @@ async fn roles_of_the_seeds_get_what_the_rights_rest_on() {
         assert_eq!(errors(&cluster).await, Vec::<String>::new(), "{change}");
     }
 
-    // What `up` must not undo by itself, since it may be meant: a membership is named.
+    // `up` must not revoke a membership, which may be intended: it is reported.
     cluster.sql("GRANT pg_read_all_data TO app_user").await;
     assert_eq!(errors(&cluster).await, ["EXCESS_MEMBERSHIP app_user"]);
     assert!(excess(&cluster, "app_user").await.iter().any(|right| right.contains("pg_read_all_data")));
     cluster.stop().await;
 }
 
-/// Logins by other names: what counts is what they can do.
+/// Logins with other names: only their effective rights matter.
 #[tokio::test]
 async fn the_start_looks_at_what_a_login_can_do() {
     let cluster = PrivateCluster::start().await;
@@ -119,7 +119,7 @@ async fn the_start_looks_at_what_a_login_can_do() {
     cluster.stop().await;
 }
 
-/// Where the migrating login may not alter a role, it says what an administrator must run, and goes no further.
+/// If the migrating login may not alter a role, it reports the statement for an administrator, and stops.
 #[tokio::test]
 async fn a_login_without_the_right_to_alter_roles_names_the_statement() {
     let cluster = PrivateCluster::start().await;

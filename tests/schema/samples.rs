@@ -1,12 +1,12 @@
-//! A row of Ann's and one of Bob's in every table, and the means to try a statement and take it back.
+//! A row of Ann's and one of Bob's in every table, and a function to try a statement and roll it back.
 
-/// Whoever asks in the tests of rights.
+/// The caller in the tests of rights.
 pub const ANN: &str = "00000000-0000-4000-8000-00000000000a";
-/// Somebody else.
+/// Another user.
 pub const BOB: &str = "00000000-0000-4000-8000-00000000000b";
 
-/// `trial.rows(statement)` does a statement, takes it back, and answers how many rows it reached; -1 where it was not
-/// allowed, -2 where another rule than that of rights said no. Everybody may call it; it runs as its caller.
+/// `trial.rows(statement)` runs a statement, rolls it back, and returns the number of rows; -1 if a right is missing,
+/// -2 if another rule refused it. Every role may call it; it runs as its caller.
 pub const HELPERS: &str = r"
 CREATE SCHEMA trial;
 GRANT USAGE ON SCHEMA trial TO PUBLIC;
@@ -27,15 +27,15 @@ CREATE VIEW trial.relations AS
 CREATE VIEW trial.columns AS
     SELECT r.name AS relation, a.attname::text AS name FROM trial.relations r JOIN pg_attribute a ON a.attrelid = r.oid
     WHERE a.attnum > 0 AND NOT a.attisdropped;
--- The rows as JSON, so that whoever may insert can insert them again.
+-- The rows as JSON, so that a role that may insert them can insert them again.
 CREATE TABLE trial.samples (relation text, image jsonb);
 GRANT SELECT ON ALL TABLES IN SCHEMA trial TO PUBLIC;
 ";
 
-/// What belongs to one user; `$1` is the user's id, which also names the rows that need a name.
+/// The rows of one user; `$1` is the user's id, which also names the rows that need a name.
 const OWN: &str = "
 INSERT INTO auth.users (id, email) VALUES ($1, $1::text || '@example.com');
-INSERT INTO users (id, name) VALUES ($1, 'somebody');
+INSERT INTO users (id, name) VALUES ($1, 'ann');
 INSERT INTO organizations (id, name, owner_id) VALUES ($1, 'o', $1);
 INSERT INTO organization_members (organization_id, user_id, role) VALUES ($1, $1, 'owner');
 INSERT INTO feature_overrides (user_id, feature_id, enabled) VALUES ($1, 'api_access', true);
@@ -69,7 +69,7 @@ INSERT INTO usage_rollups (user_id, feature_id, period, period_start, bucket) VA
 INSERT INTO ai_answers (user_id, route, key_digest, fingerprint, expires_at) VALUES ($1, 'r', 'k', 'f', now());
 ";
 
-/// What belongs to nobody. The catalogue is the seeds'.
+/// Rows without a user. The catalogue comes from the seeds.
 const NOBODYS: &str = "
 INSERT INTO deleted_profiles (user_id) VALUES (gen_random_uuid());
 INSERT INTO address_digests (digest, user_id) VALUES ('d', gen_random_uuid());
@@ -85,7 +85,7 @@ INSERT INTO rollup_watermarks (name, reached_at) VALUES ('w', now());
 INSERT INTO model_prices (provider, model, kind, usd_per_million, version) VALUES ('claude', 'm', 'input', 3, 'v');
 ";
 
-/// Every table's rows once more as JSON. Partitions take part through their parents.
+/// Every table's rows as JSON. Partitions are included through their parents.
 const COPY: &str = "
 DO $$ DECLARE target record; BEGIN
     IF to_regclass('trial.samples') IS NULL THEN RETURN; END IF;

@@ -1,7 +1,7 @@
-//! The steps: up, down, status, seeds, and what a run must not touch.
+//! The steps: up, down, status, seeds, and what a run must not change.
 
 use harness::TestDatabase;
-use migration::{Report, Severity};
+use migration::{FindingSeverity, MigrationReport};
 
 use crate::catalogue::{assert_same, everything};
 use crate::clusters::run;
@@ -23,7 +23,7 @@ async fn up_makes_everything_on_an_empty_database() {
     assert!(status.len() >= 10 && status.iter().all(|step| step.applied), "{status:?}");
     migration::seed(&database.owner_url()).await.unwrap();
     let findings = migration::verify(&database.owner_url()).await.unwrap();
-    let errors: Vec<_> = findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
+    let errors: Vec<_> = findings.iter().filter(|finding| finding.severity == FindingSeverity::Error).collect();
     assert!(errors.is_empty(), "{errors:?}");
 }
 
@@ -35,7 +35,7 @@ async fn up_twice_does_nothing_the_second_time() {
     let (before, replaced_at) =
         (everything(&database.owner_url()).await, database.query_scalar::<String>(applied).await);
     let again = migration::up(&database.owner_url()).await.unwrap();
-    assert_eq!(again, Report::default());
+    assert_eq!(again, MigrationReport::default());
     assert_same("up twice", &before, &everything(&database.owner_url()).await);
     assert_eq!(database.query_scalar::<String>(applied).await, replaced_at);
 }
@@ -116,7 +116,7 @@ async fn seeding_twice_is_seeding_once_and_an_operators_changes_stay() {
         'pairs', (SELECT jsonb_agg(x ORDER BY plan_id, feature_id) FROM plan_features x),
         'audit', (SELECT count(*) FROM audit_logs))::text";
     let before: String = database.query_scalar(rows).await;
-    assert_eq!(migration::seed(&database.owner_url()).await.unwrap(), Report::default());
+    assert_eq!(migration::seed(&database.owner_url()).await.unwrap(), MigrationReport::default());
     assert_eq!(database.query_scalar::<String>(rows).await, before);
     assert!(before.contains("1234") && before.contains("77"));
 }

@@ -1,10 +1,10 @@
-//! squawk over the steps: what it says of a new step is an error, unless it is listed here.
+//! squawk over the steps: a complaint about a new step is an error, unless it is listed here.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Rules that do not fit here: the runner sets the time limits of locks, identifiers are `varchar(n)` by the seeds, and
-/// the design has 32-bit integers where a number is small.
+/// Rules that do not apply here: the runner sets the lock timeouts, identifiers are `varchar(n)` as in the seeds, and
+/// the design uses 32-bit integers for small numbers.
 const NOT_OURS: [&str; 7] = [
     "require-timeout-settings",
     "prefer-text-field",
@@ -15,7 +15,7 @@ const NOT_OURS: [&str; 7] = [
     "ban-char-field",
 ];
 
-/// Steps that were released before they were looked at. Nothing is added here: the list only becomes shorter.
+/// Steps that were released before they were checked. Nothing is added here: the list only shrinks.
 const RELEASED: [&str; 3] = ["000011", "000012", "000013"];
 
 fn steps() -> Vec<PathBuf> {
@@ -30,14 +30,14 @@ fn number(file: &Path) -> String {
     file.file_name().unwrap().to_string_lossy().chars().take(6).collect()
 }
 
-/// The parts of a step, each as the runner runs it: whether in a transaction, and its text.
+/// The parts of a step, as the runner runs them: whether in a transaction, and the text.
 fn parts(text: &str) -> Vec<(bool, String)> {
     let marked = format!("transaction\n{text}");
     let parts = marked.split("\n-- @ ").filter_map(|part| part.split_once('\n'));
     parts.map(|(kind, sql)| (kind.trim() != "concurrently", sql.to_owned())).collect()
 }
 
-/// What squawk says of a step; nothing where it is content.
+/// The complaints of squawk about a step; empty if there are none.
 fn complaints(file: &Path, scratch: &Path) -> String {
     let mut said = String::new();
     for (is_transaction, sql) in parts(&std::fs::read_to_string(file).unwrap()) {

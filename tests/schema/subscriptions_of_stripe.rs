@@ -1,4 +1,4 @@
-//! What Stripe tells late, twice, or about a second subscription.
+//! Stripe events that come late, twice, or for a second subscription.
 
 use harness::TestDatabase;
 
@@ -11,7 +11,7 @@ async fn in_force(database: &TestDatabase, user: &str) -> String {
     database.query_scalar(&format!("SELECT plan_id::text FROM effective_plan('{user}')")).await
 }
 
-/// The end is told after the plan was set, and by Stripe's clock it lies before: whatever the delay, the plan ends.
+/// The end arrives after the plan was set, but is earlier by Stripe's clock: the plan ends, whatever the delay.
 #[tokio::test]
 async fn an_end_that_is_told_late_ends_the_plan() {
     let database = TestDatabase::new().await;
@@ -36,7 +36,7 @@ async fn an_end_that_is_told_late_ends_the_plan() {
             "SELECT ended_at < now() - interval '{late}' + interval '1 minute' FROM user_subscriptions WHERE user_id = '{user}'"
         );
         assert!(database.query_scalar::<bool>(&kept).await, "Stripe's time is kept as Stripe told it");
-        // Told once more, as Stripe does, and given again by an administrator: that holds.
+        // The event repeated, as Stripe does, and then a new grant by an administrator, which stays in force.
         database.sql(&ended).await;
         database.sql(&format!("UPDATE users SET plan_changed_at = clock_timestamp() WHERE id = '{user}'")).await;
         assert_eq!(in_force(&database, &user).await, "gold", "an end from before does not end what was granted since");
@@ -70,7 +70,8 @@ async fn a_subscription_is_behind_since_its_period_began_and_not_since_we_heard(
     }
 }
 
-/// The event of a second one is taken, in every order of states; exactly one counts at any time, and when it ends the other does.
+/// A second subscription is accepted in every order of states; exactly one counts at any time, and after its end the
+/// other.
 #[tokio::test]
 async fn a_second_live_subscription_is_kept_beside_the_first() {
     let database = TestDatabase::new().await;
@@ -101,16 +102,16 @@ async fn a_second_live_subscription_is_kept_beside_the_first() {
         assert_eq!(in_force(&database, &user).await, "platinum");
         assert_eq!(database.query_scalar::<String>(&counted).await, format!("b_{n}"));
         assert_eq!(database.query_scalar::<i64>(&doubled).await, 0);
-        // The first one comes back: it waits behind the one that counts now.
+        // The first one becomes active again: it waits behind the one that counts now.
         database.sql(&add("a", "gold", "active")).await;
         assert_eq!(in_force(&database, &user).await, "platinum");
     }
-    // Two that count are refused by the index, whatever wrote them.
+    // The index refuses two that count, whatever wrote them.
     let two = "ALTER TABLE user_subscriptions DISABLE TRIGGER set_user_subscriptions_times; UPDATE user_subscriptions SET is_duplicate = false";
     assert_eq!(refusal(&database.owner_url(), two).await.1.as_deref(), Some("idx_user_subscriptions_live"));
 }
 
-/// The row goes with its user; that Stripe goes on charging can be read in the trail, in SQL too.
+/// The row is deleted with its user; the audit trail shows that Stripe continues to charge, also for deletions in SQL.
 #[tokio::test]
 async fn a_subscription_that_goes_with_its_user_is_in_the_trail() {
     let database = TestDatabase::new().await;

@@ -1,11 +1,11 @@
-//! On Supabase: nothing in `auth` is altered, users get no more than elsewhere, and everything works.
+//! On Supabase: nothing in `auth` is altered, users get no more rights than elsewhere, and everything works.
 
 use adapters::postgres::{PgStore, PoolSettings};
 use domain::identity::Role;
 use domain::users::{NewUser, UserId};
 use harness::sqlx::{self, AssertSqlSafe, Connection as _, PgConnection};
 use harness::{TestDatabase, pool_settings};
-use migration::Severity;
+use migration::FindingSeverity;
 use ports::store::{Scope, Store, StoreError};
 
 use crate::catalogue::{assert_same, everything, lines, rights_of_users, schema};
@@ -15,12 +15,12 @@ use crate::supabase_imitation::{MIGRATOR, MIGRATOR_PASSWORD, imitation};
 const ANN: &str = "00000000-0000-4000-8000-00000000000a";
 const BOB: &str = "00000000-0000-4000-8000-00000000000b";
 
-/// The roles with all they may, and who is whose member.
+/// The roles with their attributes, and their memberships.
 const ROLES: &str = "SELECT format('%s %s%s%s%s%s%s', rolname, rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin,
     rolbypassrls) FROM pg_roles WHERE rolname !~ '^pg_'
     UNION ALL SELECT format('%s in %s', member::regrole, roleid::regrole) FROM pg_auth_members WHERE roleid::regrole::text !~ '^pg_' ORDER BY 1";
 
-/// Everything in one test, since a cluster takes a second or two.
+/// Everything in one test, because a cluster takes a second or two.
 #[tokio::test]
 async fn a_supabase_database_is_migrated_used_and_left_as_it_was() {
     let cluster = PrivateCluster::start().await;
@@ -33,7 +33,7 @@ async fn a_supabase_database_is_migrated_used_and_left_as_it_was() {
     let report = migration::up(&migrator).await.unwrap();
     assert_eq!(report.applied, migration::names());
     assert_eq!(migration::seed(&migrator).await.unwrap().seeded, 23);
-    assert_eq!(migration::up(&migrator).await.unwrap(), migration::Report::default());
+    assert_eq!(migration::up(&migrator).await.unwrap(), migration::MigrationReport::default());
     assert_same("auth after up and seed", &auth, &schema(&owner, "auth").await);
     let after = lines(&owner, ROLES).await;
     assert!(roles.iter().all(|role| after.contains(role)), "roles that existed are as they were: {roles:?} {after:?}");
@@ -53,11 +53,11 @@ async fn a_supabase_database_is_migrated_used_and_left_as_it_was() {
 
 async fn assert_no_errors(url: &str) {
     let findings = migration::verify(url).await.unwrap();
-    let errors: Vec<_> = findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
+    let errors: Vec<_> = findings.iter().filter(|finding| finding.severity == FindingSeverity::Error).collect();
     assert!(errors.is_empty(), "{errors:?}");
 }
 
-/// The rights of anon and authenticated are those that a plain database gives; the other team's are left alone.
+/// `anon` and `authenticated` have the same rights as in a plain database; another team's objects are not changed.
 async fn assert_rights_as_elsewhere(owner: &str) {
     let here = rights_of_users(owner).await;
     let (theirs, ours): (Vec<String>, Vec<String>) = here.into_iter().partition(|right| right.contains("their"));
@@ -69,7 +69,7 @@ async fn assert_rights_as_elsewhere(owner: &str) {
     assert_same("plain Postgres (before) and Supabase (after)", &rights_of_users(&plain.owner_url()).await, &ours);
 }
 
-/// What default privileges gave to `service_role` and our promises cannot bear is taken away by name.
+/// Rights that default privileges gave to `service_role`, and that break our promises, are revoked by name.
 async fn assert_append_only_for_service_role(owner: &str) {
     let of = |verbs: &str| {
         format!(
@@ -118,7 +118,8 @@ async fn assert_append_only_for_service_role(owner: &str) {
     assert_eq!(lines(owner, partitions).await, Vec::<String>::new());
 }
 
-/// The service's own store: `app_service` has nothing in `auth`, and still shows an address and refuses an unknown identity.
+/// The service's own store: `app_service` has no rights in `auth`, but can show an address and refuses an unknown
+/// identity.
 async fn the_service_works(cluster: &PrivateCluster) {
     let identities = format!(
         "ALTER ROLE app_user PASSWORD 'service'; INSERT INTO auth.users (id, email) VALUES ('{ANN}', 'Ann@example.com'), ('{BOB}', 'bob@example.com')"
@@ -134,8 +135,8 @@ async fn the_service_works(cluster: &PrivateCluster) {
     }
     work.commit().await.unwrap();
     let mut work = store.begin(Scope::SERVICE).await.unwrap();
-    let nobody = NewUser { id: UserId(uuid::Uuid::from_u128(7)), name: "nobody".to_owned(), role: Role::User };
-    let refused = work.users().insert(&nobody).await;
+    let absent = NewUser { id: UserId(uuid::Uuid::from_u128(7)), name: "nobody".to_owned(), role: Role::User };
+    let refused = work.users().insert(&absent).await;
     assert!(
         matches!(&refused, Err(StoreError::Constraint { constraint }) if constraint == "fk_users_auth"),
         "{refused:?}"
@@ -158,7 +159,7 @@ async fn the_service_works(cluster: &PrivateCluster) {
     cluster.sql(&format!("INSERT INTO auth.users (id, email) VALUES ('{BOB}', 'bob@example.com')")).await;
 }
 
-/// As a Supabase client comes: over the `authenticator`, with the claims of a token.
+/// Connects like a Supabase client: through the `authenticator`, with the claims of a token.
 async fn users_stay_in_their_rows(owner: &str) {
     let (server, database) = owner.rsplit_once('/').unwrap();
     let (_, host) = server.rsplit_once('@').unwrap();

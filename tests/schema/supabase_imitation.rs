@@ -1,8 +1,8 @@
-//! Supabase as a migration meets it: `auth` belongs to another role, `auth.users` has its 35 columns and row-level security
-//! without a policy, default privileges give everything new in `public` to everybody, the roles are there already, and
-//! the login that migrates is no superuser and owns nothing in `auth`.
+//! A Supabase project as a migration finds it: `auth` belongs to another role, `auth.users` has its 35 columns and
+//! row-level security without a policy, default privileges grant everything new in `public` to every role, the roles
+//! exist, and the migrating login is no superuser and owns nothing in `auth`.
 
-/// The login that migrates: what `postgres` is on Supabase.
+/// The migrating login: the equivalent of `postgres` on Supabase.
 pub const MIGRATOR: &str = "team";
 pub const MIGRATOR_PASSWORD: &str = "a password of the team";
 
@@ -58,7 +58,7 @@ CREATE FUNCTION auth.jwt() RETURNS jsonb LANGUAGE sql STABLE AS $$
 RESET ROLE;
 ";
 
-/// With a table of another team in it, which everybody may read, as Supabase gives it.
+/// With a table of another team, which every role may read, as on Supabase.
 const PUBLIC: &str = "
 GRANT USAGE ON SCHEMA public TO anon, authenticated, service_role;
 ALTER DEFAULT PRIVILEGES FOR ROLE team IN SCHEMA public GRANT ALL ON TABLES TO team, anon, authenticated, service_role;

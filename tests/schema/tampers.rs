@@ -1,11 +1,11 @@
-//! Somebody changes by hand what the steps made: `verify` names it, and `repair` puts it back or leaves it named.
+//! Manual changes of the migrated objects: `verify` reports them, and `repair` reverts them or leaves them reported.
 
 use harness::TestDatabase;
-use migration::{Finding, Severity};
+use migration::{FindingSeverity, VerifyFinding};
 
 use crate::clusters::{PrivateCluster, run};
 
-/// What is done, as the owner; the finding that names it; whether `repair` puts it back.
+/// A change by the owner; its finding; whether `repair` reverts it.
 type Tamper = (&'static str, &'static str, bool);
 
 const TEXTS: [Tamper; 16] = [
@@ -105,9 +105,9 @@ const MEMBERSHIPS: [Tamper; 4] = [
     ("ALTER ROLE app_user SET session_replication_role = replica", "ROLE_SETTING", false),
 ];
 
-async fn errors(url: &str) -> Vec<Finding> {
+async fn errors(url: &str) -> Vec<VerifyFinding> {
     let findings = migration::verify(url).await.unwrap();
-    findings.into_iter().filter(|finding| finding.severity == Severity::Error).collect()
+    findings.into_iter().filter(|finding| finding.severity == FindingSeverity::Error).collect()
 }
 
 async fn tried(url: &str, (tamper, finding, is_mended): Tamper) {
@@ -115,7 +115,7 @@ async fn tried(url: &str, (tamper, finding, is_mended): Tamper) {
     let found = errors(url).await;
     assert!(found.iter().any(|error| error.finding == finding), "{tamper}: {found:?}");
     assert!(found.iter().all(|error| !error.subject.is_empty() && !error.detail.contains("product_base_reference")));
-    // What carries a name of ours stops `up` and `repair`, and is named by both.
+    // A foreign object with one of our names stops `up` and `repair`; both report it.
     let repaired = migration::repair(url).await;
     assert!(repaired.is_ok() || !is_mended, "{tamper}: {repaired:?}");
     let left = errors(url).await;
@@ -160,7 +160,7 @@ async fn who_may_act_as_the_service_is_known() {
     cluster.stop().await;
 }
 
-/// What other teams have beside ours, and what is written otherwise and is the same.
+/// Objects of other teams beside ours, and equivalent definitions in another spelling.
 #[tokio::test]
 async fn what_is_not_ours_is_no_error() {
     let database = TestDatabase::new().await;
@@ -182,7 +182,7 @@ async fn what_is_not_ours_is_no_error() {
     assert_eq!(there, 2, "nothing of theirs is dropped");
 }
 
-/// What is done to rows with every trigger off, and what only `verify` itself reads whole tables for.
+/// Changes to rows with every trigger off, including those for which only `verify` reads whole tables.
 #[tokio::test]
 async fn books_are_compared_from_both_ends() {
     const CALLS: &str = "INSERT INTO ai_usage_logs (user_id, provider, model, input_tokens, output_tokens, cost_nano_usd, api_key_id, created_at)
@@ -224,7 +224,8 @@ async fn books_are_compared_from_both_ends() {
     }
 }
 
-/// A ledger that was cut with its balance and its head is told by a line that was kept elsewhere.
+/// A ledger that was truncated together with its balance and its head is detected with a line that was stored
+/// elsewhere.
 #[tokio::test]
 async fn a_line_that_was_kept_tells_of_a_ledger_that_was_cut() {
     let database = TestDatabase::new().await;
@@ -245,7 +246,7 @@ async fn a_line_that_was_kept_tells_of_a_ledger_that_was_cut() {
         .await;
     let found = migration::compare_ledgers(&url, &line).await.unwrap();
     assert_eq!(found.len(), 1, "{found:?}");
-    assert_eq!((found[0].finding.as_str(), found[0].severity), ("LEDGER_SINCE_MISMATCH", Severity::Error));
+    assert_eq!((found[0].finding.as_str(), found[0].severity), ("LEDGER_SINCE_MISMATCH", FindingSeverity::Error));
     for wrong in ["", "ledgers-at:1", "ledgers-at:x:1"] {
         assert!(migration::compare_ledgers(&url, wrong).await.is_err(), "{wrong}");
     }

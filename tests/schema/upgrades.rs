@@ -1,4 +1,4 @@
-//! Upgrades beside those who use the database: nobody waits long, nothing is half done, and who is in the way is named.
+//! Upgrades while the database is in use: no long waits, nothing half done, and the blocking connection is reported.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use crate::undoing::{before, undo_from};
 
 const SHORT: Duration = Duration::from_secs(2);
 
-/// A transaction that has read and does nothing more, as a forgotten one does.
+/// A transaction that has read and then stays idle, like a forgotten one.
 async fn idle_reader(database: &TestDatabase, tables: &[&str]) -> PgConnection {
     let mut reader = PgConnection::connect(&database.owner_url()).await.unwrap();
     sqlx::raw_sql("SET application_name = 'forgotten'; BEGIN").execute(&mut reader).await.unwrap();
@@ -26,7 +26,7 @@ async fn idle_reader(database: &TestDatabase, tables: &[&str]) -> PgConnection {
     reader
 }
 
-/// Waits until a migration was seen to wait for a lock and to give up, so many times.
+/// Waits until a migration has waited for a lock and given up, this many times.
 async fn waits_of_migration(database: &TestDatabase, times: usize) {
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
         AND application_name = 'product-base-migration' AND wait_event_type = 'Lock'";
@@ -42,8 +42,8 @@ async fn waits_of_migration(database: &TestDatabase, times: usize) {
     tokio::time::timeout(Duration::from_mins(1), seen).await.expect("the migration waits and gives up");
 }
 
-/// What the service does when use is counted, with the service's limits, until it is told to stop. Answers how much was
-/// acknowledged, and how long the slowest took; any refusal is an error.
+/// Counts use like the service, with the service's time limits, until it is stopped. Adds to the acknowledged amount,
+/// and returns the longest duration; any refusal is an error.
 async fn consume(
     url: String,
     user: String,
@@ -80,7 +80,7 @@ async fn an_upgrade_under_load_beside_a_long_reader_refuses_nobody_and_loses_not
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let mut writers = Vec::new();
     for name in ["ann", "bob", "cid"] {
-        // Without triggers there is no ledger; the rows are made as the owner makes them.
+        // There are no triggers, so there is no ledger; the rows are inserted as the owner.
         let user: String = database.query_scalar("SELECT gen_random_uuid()::text").await;
         database
             .sql(&format!(
@@ -94,7 +94,7 @@ async fn an_upgrade_under_load_beside_a_long_reader_refuses_nobody_and_loses_not
     let reader = idle_reader(&database, &tables).await;
     let url = database.owner_url();
     let upgrade = tokio::spawn(async move { migration::up(&url).await });
-    // It has waited, given up, let everybody else through, and tried again.
+    // It has waited, given up, let other transactions through, and tried again.
     waits_of_migration(&database, 2).await;
     let before = done.load(Ordering::Relaxed);
     reader.close().await.unwrap();
@@ -112,7 +112,7 @@ async fn an_upgrade_under_load_beside_a_long_reader_refuses_nobody_and_loses_not
     let done = i64::try_from(done.load(Ordering::Relaxed)).unwrap();
     assert_eq!(counted, (done, done, done));
     assert!(migration::status(&database.owner_url()).await.unwrap().iter().all(|step| step.applied));
-    assert_eq!(migration::up(&database.owner_url()).await.unwrap(), migration::Report::default());
+    assert_eq!(migration::up(&database.owner_url()).await.unwrap(), migration::MigrationReport::default());
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn an_upgrade_whose_patience_is_over_names_who_is_in_the_way_and_leaves_no
 #[tokio::test]
 async fn a_run_that_is_killed_within_a_step_goes_on_from_the_part_where_it_stopped() {
     let database = before("000023_indexes_of_lists").await;
-    // An index that is made concurrently waits for older transactions, whatever they have read.
+    // CREATE INDEX CONCURRENTLY waits for older transactions, whatever they have read.
     let mut reader = idle_reader(&database, &["model_prices"]).await;
     let snapshot = "COMMIT; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM model_prices";
     sqlx::raw_sql(snapshot).execute(&mut reader).await.unwrap();
@@ -213,7 +213,7 @@ async fn a_repair_beside_an_idle_reader_stops_no_consumption_and_ends_by_naming_
     reader.close().await.unwrap();
     migration::repair(&database.owner_url()).await.unwrap();
     let errors = migration::verify(&database.owner_url()).await.unwrap();
-    assert!(errors.iter().all(|finding| finding.severity != migration::Severity::Error), "{errors:?}");
+    assert!(errors.iter().all(|finding| finding.severity != migration::FindingSeverity::Error), "{errors:?}");
 }
 
 #[tokio::test]
@@ -265,7 +265,7 @@ async fn anothers_record_of_migrations_in_the_same_database_is_left_alone() {
 #[tokio::test]
 async fn the_record_of_an_earlier_release_is_carried_over_and_kept_for_it() {
     let database = before("000014_key_lineages").await;
-    // As that release left it.
+    // The state that this release left.
     database
         .sql(
             "CREATE TABLE seaql_migrations (version varchar NOT NULL PRIMARY KEY, applied_at bigint NOT NULL);

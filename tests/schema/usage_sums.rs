@@ -1,10 +1,10 @@
-//! The hourly sums: made in bounded stretches, the same however often they are made, and right when their month is gone.
+//! The hourly sums: made in bounded parts, with the same result when repeated, and right after their month is dropped.
 
 use harness::{TestDatabase, sqlx};
 
 use crate::people::sign_up;
 
-/// Sum, overage and number of what was summed.
+/// Sum, overage and number of the summed events.
 type Sums = (Option<i64>, Option<i64>, Option<i64>);
 
 async fn used(database: &TestDatabase, user: &str, ago: &str, amount: i64, overage: i64) {
@@ -25,7 +25,7 @@ async fn counted(database: &TestDatabase, user: &str, total: i64, overage: i64) 
         .await;
 }
 
-/// As the job does it: the service may.
+/// Runs like the job: in the service's role.
 async fn roll_up(database: &TestDatabase) -> i64 {
     let mut transaction = database.owner().begin().await.unwrap();
     sqlx::raw_sql("SET LOCAL ROLE app_service").execute(&mut *transaction).await.unwrap();
@@ -74,7 +74,7 @@ async fn what_was_committed_late_is_in_the_sums_an_hour_later() {
     let ann = sign_up(&database, "ann").await.to_string();
     used(&database, &ann, "3 hours", 1, 0).await;
     while roll_up(&database).await > 0 {}
-    // Up to the hour in which it was, and no further; what comes now began in an hour that is summed.
+    // The watermark after that hour, and no further; a new event now is from an hour that is already summed.
     database
         .sql("UPDATE rollup_watermarks SET reached_at = date_trunc('hour', now() - interval '3 hours', 'UTC') + interval '1 hour'")
         .await;
@@ -100,7 +100,7 @@ async fn a_backlog_is_summed_a_day_at_a_time_and_gaps_are_passed_over() {
         told.push(roll_up(&database).await);
     }
     assert!(told.is_sorted_by(|before, after| before > after), "{told:?}");
-    // A day each for the three stretches, and at most the days of this month for the last.
+    // One day for each of the three parts, and at most the days of this month for the last.
     assert!((4..=36).contains(&told.len()), "{told:?}");
     assert_eq!(sums(&database).await, (Some(31), Some(0), Some(5)));
     assert_eq!(findings(&database).await, [], "events that no month was made for count once");
@@ -133,7 +133,7 @@ async fn a_month_that_is_dropped_stays_in_the_sums_rolled_up_before_or_not() {
         while database.query_scalar::<i64>("SELECT count(*) FROM maintain_partitions()").await > 0 {}
         let left: i64 = database.query_scalar("SELECT count(*) FROM usage_events").await;
         assert_eq!(left, 1, "the month was dropped");
-        // Whoever reads takes sums up to the watermark, so it must lie behind the month.
+        // Readers take sums up to the watermark, so it must be after the month.
         let passed: bool = database
             .query_scalar("SELECT bool_and(reached_at > now() - interval '9 months') FROM rollup_watermarks")
             .await;

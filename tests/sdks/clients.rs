@@ -1,8 +1,8 @@
-//! Coding agents and chat clients through the gateway, unchanged but for their base URL and key: one streamed answer, one turn
-//! with a tool, one refusal at the limit of an API key, and the same answer from the sandbox.
+//! Coding agents and chat clients through the gateway, unchanged except for their base URL and API key: one streamed
+//! response, one turn with a tool, one refusal at the limit of an API key, and the same response from the sandbox.
 //!
-//! The programs are looked for in `.clients` (`make clients`). Where one is missing its test says on standard error that it
-//! skips. Each runs in a home folder of its own and reaches nothing but the gateway.
+//! The programs are searched in `.clients` (`make clients`). If one is missing, its test reports on standard error that
+//! it skips. Each runs in its own home folder and connects only to the gateway.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,23 +10,23 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use app::settings::models::parse;
-use app::settings::shape::{Secret, Settings};
+use app::settings::shape::{SecretText, Settings};
 use harness::TestApp;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::upstream::{Script, Upstream};
 
-/// No turn of a client may take longer.
+/// The time limit for a turn of a client.
 const TURN_WITHIN: Duration = Duration::from_mins(1);
 
-/// After so long a client is stopped that tries a refused call again and again, as aider does for a minute.
+/// A client that keeps retrying a refused call is stopped after this time; aider retries for a minute.
 const REFUSED_WITHIN: Duration = Duration::from_secs(25);
 
 const ANSWER: &str = "The quick brown fox answers.";
 const AFTER_TOOL: &str = "The file says pineapple.";
 const SECRET_IN_FILE: &str = "pineapple-4711";
 
-/// The models of the catalogue, one a dialect, without prices that would matter.
+/// The models of the catalogue, one for each dialect; their prices do not matter.
 const MODELS: &str = r#"
 version = "2026-11-12"
 [providers]
@@ -50,19 +50,19 @@ max_output_tokens = 100000
 prices = { input = "2", output = "10", cache_read = "0.2" }
 "#;
 
-/// One client: how it is set up and called.
+/// One client: its setup and its arguments.
 struct Client {
     name: &'static str,
     program: &'static str,
     model: &'static str,
-    /// A tool of its own that reads a file, and the arguments with `$file` for its path.
+    /// The client's own tool for reading a file, and its arguments with `$file` for the path.
     tool: Option<(&'static str, &'static str)>,
     /// Arguments with `$model`, `$prompt`, `$url`.
     arguments: &'static [&'static str],
     variables: &'static [(&'static str, &'static str)],
-    /// Whether it waits without a word where it is told to come again later.
+    /// Whether it waits without output after a response that asks it to retry later.
     waits_in_silence: bool,
-    /// Files in its home or, with a path that begins with `work/`, where it runs.
+    /// Files in its home or, for paths that begin with `work/`, in its working folder.
     files: &'static [(&'static str, &'static str)],
 }
 
@@ -118,7 +118,7 @@ const AIDER: Client = Client {
     name: "aider",
     program: "python/bin/aider",
     model: "gpt-one",
-    // It edits files by what the model says, and calls no tools.
+    // It edits files from the model's text, and calls no tools.
     tool: None,
     arguments: &[
         "--model",
@@ -164,7 +164,7 @@ struct Gateway {
 }
 
 impl Gateway {
-    /// With a stub of the providers, or the sandbox in their place.
+    /// With a stub of the providers, or with the sandbox instead.
     async fn open(has_stub: bool) -> Self {
         let upstream = Upstream::start();
         let serve = |settings: &mut Settings| {
@@ -177,7 +177,7 @@ impl Gateway {
             ];
             for (provider, url) in providers.into_iter().filter(|_| has_stub) {
                 provider.base_url = url;
-                provider.api_key = Secret::new("the-key-of-the-stub");
+                provider.api_key = SecretText::new("the-key-of-the-stub");
             }
         };
         let app = TestApp::with(serve).await;
@@ -216,7 +216,7 @@ impl Gateway {
         command
             .args(client.arguments.iter().map(|argument| filled(argument)))
             .env("HOME", home.path())
-            // Some programs trust it more than where they run.
+            // Some programs use it instead of the real working folder.
             .env("PWD", home.path().join("work"))
             .env("NO_PROXY", "127.0.0.1")
             .envs(client.variables.iter().map(|(name, value)| (name, filled(value))))
@@ -252,7 +252,7 @@ struct Outcome {
 }
 
 impl Outcome {
-    /// What was shown, whatever the width at which it was wrapped.
+    /// Whether the output contains the words, independent of line wraps.
     fn shows(&self, words: &str) -> bool {
         let plain = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         plain(&self.text).contains(&plain(words))
@@ -275,7 +275,7 @@ async fn drive(client: &Client) {
     assert!(streamed.is_success && streamed.shows(ANSWER), "{streamed:?}");
 
     if let Some((name, arguments)) = client.tool {
-        // Read tools want an absolute path, which the stub cannot know: the clients resolve a relative one as well.
+        // Read tools ask for an absolute path, which the stub cannot know; the clients also resolve a relative one.
         let arguments = arguments.replace("$file", "secret.txt");
         gateway.upstream.script_others(Script::says("").calling(name, &arguments).then_saying(AFTER_TOOL));
         gateway.upstream.clear();

@@ -69,7 +69,7 @@ def drive_openai(url, key):
     streamed("limit streamed", "stub", max_completion_tokens=3)
     for model in SPLIT:
         streamed(model, model)
-    # The SDK's own accumulator of a stream checks more than the chunks one by one.
+    # The SDK's own accumulator of a stream checks more than the single chunks do.
     messages = [{"role": "user", "content": PROMPT}]
     options = {"model": "stub-tools", "messages": messages, "stream_options": {"include_usage": True}}
     with client.chat.completions.stream(**options) as stream:

@@ -1,8 +1,8 @@
-//! The official Python SDKs through the gateway (`through`), and here against the stub upstream: what they understand is what the stub said, and what they count
-//! is what it charges. So tests of the gateway may trust its bytes.
+//! The official Python SDKs through the gateway (`through`), and here against the stub upstream: their results equal
+//! the stub's responses, and their token counts equal its bill. So tests of the gateway may trust the stub's bytes.
 //!
-//! Python with the SDKs is looked for in `.sdks` (`make sdks`), then on the path. Where one is missing its test says on
-//! standard error that it skips, and nothing is ever downloaded here.
+//! Python with the SDKs is searched in `.sdks` (`make sdks`), then on the path. If one is missing, its test reports on
+//! standard error that it skips; it downloads nothing.
 
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
@@ -17,15 +17,15 @@ use serde_json::{Value, json};
 use testkit::upstream::{Upstream, sentence};
 
 const KEY: &str = "sk-of-the-test";
-/// The words of `PROMPT` in drive.py.
+/// The number of words of `PROMPT` in drive.py.
 const INPUT: u64 = 7;
 
-/// What the SDK told, by the name of the case. `None` where it is not installed.
+/// The results of the SDK, by the name of the case. `None` if it is not installed.
 fn drive(sdk: &str, url: &str) -> Option<BTreeMap<String, Value>> {
     run("drive.py", sdk, url, KEY)
 }
 
-/// The same of any of the scripts.
+/// The same for any of the scripts.
 fn run(script: &str, sdk: &str, url: &str, key: &str) -> Option<BTreeMap<String, Value>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ stands in the repository");
     let own = root.join(".sdks/bin/python");
@@ -59,7 +59,7 @@ fn stub() -> Upstream {
     stub
 }
 
-/// Holds a case of an answer against what the catalogue says, and its usage against the bill.
+/// Compares a case with the catalogue, and its usage with the bill.
 #[track_caller]
 fn assert_said(stub: &Upstream, told: &BTreeMap<String, Value>, case: &str, text: &str, finish: &str, used: [u64; 2]) {
     let said = &told[case];
@@ -71,14 +71,14 @@ fn assert_said(stub: &Upstream, told: &BTreeMap<String, Value>, case: &str, text
     assert_eq!([line.usage.input(), line.usage.output()], used, "{case}");
 }
 
-/// The cases that every SDK drives.
+/// The expected results of the cases that every SDK runs.
 struct Expected {
     stop: &'static str,
     length: &'static str,
     calls: &'static str,
-    /// What `stub-thinking` has in the cache of this provider.
+    /// The cached tokens of `stub-thinking` for this provider.
     cached: u64,
-    /// The class and the status of each refusal.
+    /// The class and the status of each error.
     refused: &'static [(&'static str, &'static str, Option<u16>)],
 }
 
@@ -142,7 +142,7 @@ fn anthropic() {
         length: "max_tokens",
         calls: "tool_use",
         cached: 60,
-        // Some classes are younger than some SDKs, and the statuses are what matters.
+        // Some classes are newer than some SDKs; the statuses are what matters.
         refused: &[
             ("stub-400", "BadRequestError", Some(400)),
             ("stub-429", "RateLimitError", Some(429)),

@@ -75,7 +75,7 @@ def gemini(address, key):
         text = "".join(chunk.text or "" for chunk in chunks)
         tell(f"streamed {name}", text=text, output=chunks[-1].usage_metadata.candidates_token_count)
     refused("unknown model", lambda: ours.models.generate_content(model="no-such-model", contents="Hi"))
-    # Kept: what nobody keeps closes itself, while it is asking.
+    # Stored in a variable, because an unreferenced client closes itself during its request.
     other = client("sk_live_wrong")
     refused("another key", lambda: other.models.generate_content(model=OWN["gemini"], contents="Hi"))
 

@@ -1,12 +1,12 @@
-//! The official Python SDKs through the gateway, unchanged but for their base URL and key: every model in every dialect,
-//! plain and streamed, and refusals as the SDKs' own errors. The sandbox answers for all three providers.
+//! The official Python SDKs through the gateway, unchanged except for their base URL and API key: every model in every
+//! dialect, whole and streamed, and errors as the SDKs' own exceptions. The sandbox serves all three providers.
 
 use harness::TestApp;
 use serde_json::json;
 
 use super::run;
 
-/// A gateway with a user who may ask, and the user's key.
+/// A gateway with a user who may call models, and the user's API key.
 async fn gateway() -> (TestApp, String) {
     let app = TestApp::start().await;
     let ada = app.signup("ada@example.com").await;

@@ -1,16 +1,16 @@
-//! Addresses: what is to be known of a URL before anything is sent to it.
+//! Facts about a URL that must be known before anything is sent to it.
 
 use std::net::IpAddr;
 
 use reqwest::Url;
 
-/// Whether it is on this machine: no proxy can reach it, and nobody else reads along.
+/// Whether it is on this machine: no proxy can reach it, and no other machine can read the traffic.
 pub(crate) fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether what is sent there can be read on the way: no TLS, and another machine.
+/// Whether requests to it can be read on the way: no TLS, and another machine.
 pub(crate) fn leaves_unsealed(url: &Url) -> bool {
     url.scheme() == "http" && !is_loopback(url)
 }

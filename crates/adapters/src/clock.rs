@@ -1,5 +1,5 @@
-//! The system's clock, the one place where the time of day is read. One system call a reading; it may step backwards
-//! when the machine's time is corrected, so nobody may take two readings for an order of events.
+//! The system clock, the only place that reads the time of day. One system call per reading. It may step backwards when
+//! the machine's time is corrected, so two readings do not prove an order of events.
 
 use chrono::{DateTime, Utc};
 use ports::clock::Clock;

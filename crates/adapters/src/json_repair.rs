@@ -1,9 +1,9 @@
-//! Repair: JSON that a strict parser refuses for its text alone, made readable.
+//! Repairs JSON that a strict parser refuses for its text alone.
 //!
-//! Promises: bytes that are no UTF-8 and halves of surrogate pairs become U+FFFD, and nothing else is changed. What is
-//! repaired is for reading only; what goes on to a provider or to a caller stays as it came. Costs one pass.
+//! Promises: bytes that are not UTF-8 and halves of surrogate pairs become U+FFFD; nothing else changes. Repaired text
+//! is for reading only; what is sent to a provider or a caller stays as it came. Costs one pass.
 
-/// What stands for a character that is none.
+/// Replaces an invalid character.
 const REPLACEMENT: &str = "\\ufffd";
 
 /// The text of these bytes, as far as it is readable.
@@ -21,7 +21,7 @@ pub fn repaired(bytes: &[u8]) -> String {
     whole
 }
 
-/// What stands for the escape with which this text begins, and how long the escape is.
+/// The replacement of the escape at the start of this text, and the length of the escape.
 fn escaped(text: &str) -> (&str, usize) {
     match unit(text) {
         Some(0xd800..=0xdbff) => {
@@ -40,7 +40,7 @@ fn escaped(text: &str) -> (&str, usize) {
     }
 }
 
-/// The code unit of `\uXXXX`, with which the text begins.
+/// The code unit of the `\uXXXX` at the start of the text.
 fn unit(text: &str) -> Option<u16> {
     let digits = text.strip_prefix("\\u")?.get(..4)?;
     u16::from_str_radix(digits, 16).ok().filter(|_| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))

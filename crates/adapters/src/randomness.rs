@@ -1,5 +1,5 @@
-//! The one place where ids are made and dice are thrown. Version 7: unique for all time, and later ids of one process sort later, so that
-//! new rows land at the end of an index.
+//! The only place that makes ids and draws random numbers. UUID version 7: unique for all time, and later ids of one
+//! process sort later, so that new rows are added at the end of an index.
 
 use ports::randomness::Randomness;
 use rand::RngExt;

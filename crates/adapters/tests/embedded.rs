@@ -1,4 +1,4 @@
-//! Starts real clusters in temporary folders. Needs the Postgres programs and nothing else.
+//! Starts real clusters in temporary folders. Needs only the Postgres programs.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fs;
@@ -48,7 +48,7 @@ async fn a_cluster_is_made_kept_and_started_again() {
     assert!(took < Duration::from_secs(3), "the second start took {took:?}");
 }
 
-/// The role that migrations log in as, on a new cluster and on one whose superuser owned everything.
+/// The role for migrations, on a new cluster and on one whose superuser owned everything.
 #[tokio::test]
 async fn the_owner_of_the_schema_is_no_superuser_and_takes_over_what_an_older_version_made() {
     let folder = private_folder();
@@ -194,7 +194,7 @@ async fn an_initdb_that_fails_is_quoted_and_leaves_nothing() {
     }
 }
 
-/// As root under a closed folder, such as `/root`, the cluster goes elsewhere; as a user there is nothing in the way.
+/// As root under a closed folder, such as `/root`, the cluster is placed elsewhere; other users need no other place.
 #[tokio::test]
 async fn a_folder_below_a_closed_one_works() {
     let closed = private_folder();
@@ -236,7 +236,7 @@ async fn a_run_to_be_killed() {
     tokio::time::sleep(Duration::from_mins(1)).await;
 }
 
-/// Starts a cluster in a process of its own, kills that without warning, and answers the URL.
+/// Starts a cluster in a process of its own, kills the process and returns the URL.
 fn kill_a_run_in(folder: &Path) -> String {
     let mut victim = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "a_run_to_be_killed", "--ignored", "--nocapture"])
@@ -256,7 +256,7 @@ fn kill_and_reap(mut child: Child) {
     child.wait().unwrap();
 }
 
-/// With the programs of `.postgres`, where `make postgres` puts them for those who may not install packages.
+/// With the programs in `.postgres`, where `make postgres` installs them for users who may not install packages.
 fn durable(data_dir: &Path) -> EmbeddedSettings {
     let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.postgres");
     EmbeddedSettings {
@@ -325,7 +325,7 @@ fn private_folder() -> TempDir {
     tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o700)).tempdir().unwrap()
 }
 
-/// Nobody else may list the folder or read a password in it.
+/// Other users can neither list the folder nor read a password in it.
 fn assert_private(folder: &Path) {
     assert_eq!(fs::metadata(folder).unwrap().mode() & 0o067, 0, "the folder");
     for name in ["postgres.password", "app_user.password", "postgres.log", "port", "lock"] {

@@ -1,9 +1,9 @@
-//! The assembly: every service with its ports, once a process.
+//! Assembly: every service with its ports, once a process.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use adapters::memory::Memory;
+use adapters::cache::ProcessCache;
 use adapters::postgres::PgStore;
 use adapters::randomness::SystemRandomness;
 use adapters::secrets::access_tokens::BuiltInTokens;
@@ -21,10 +21,11 @@ use ports::entitlements::EntitlementCache;
 use ports::identity::{CallerCache, TokenVerifier};
 use ports::randomness::Randomness;
 use ports::store::Store;
-use services::ai::{AiParts, AiService, AiSettings, StreamPace};
+use services::ai::{AiCallSettings, AiParts, AiService, StreamPace};
 use services::ai_usage::AiUsageService;
 use services::api_keys::ApiKeyService;
 use services::audit::AuditService;
+use services::cache_loader::CacheLoader;
 use services::chat::ChatService;
 use services::entitlements::EntitlementService;
 use services::features::FeatureService;
@@ -33,21 +34,20 @@ use services::identity::callers::CallerService;
 use services::maintenance::MaintenanceService;
 use services::plans::PlanService;
 use services::prices::PriceService;
-use services::readings::Readings;
 use services::replays::{ReplayService, ReplaySettings};
 use services::tokens::TokenService;
-use services::usage::{LaneSettings, UsageService};
+use services::usage::{GroupCommitSettings, UsageService};
 use services::usage_history::UsageHistoryService;
 use services::users::{IdentityProvider, UserService};
 
-use crate::http::server::Rooms;
+use crate::http::server::Services;
 use crate::preparation::admin_email;
-use crate::providers::Providers;
+use crate::providers::ProviderSet;
 use crate::settings::shape::{Settings, given};
 use crate::telemetry::calls::CallMetrics;
 use crate::telemetry::export::CallExport;
 
-/// How many answers that are kept may run at once, and how many bytes of them may be in memory.
+/// How many stored answers may run at once, and how many bytes of them may be in memory.
 const REPLAYS_RUNNING: usize = 2_000;
 const REPLAYS_BYTES: usize = 64 * 1024 * 1024;
 
@@ -58,39 +58,40 @@ pub fn rooms(
     clock: &Arc<dyn Clock>,
     signing_key: &str,
     export: Option<Arc<CallExport>>,
-) -> anyhow::Result<Rooms> {
+) -> anyhow::Result<Services> {
     let store: Arc<dyn Store> = Arc::<PgStore>::clone(pg);
     let provider =
         if settings.auth.supabase.is_provider() { IdentityProvider::Supabase } else { IdentityProvider::BuiltIn };
     let memory = Arc::new(match provider {
-        IdentityProvider::BuiltIn => Memory::new(),
-        IdentityProvider::Supabase => Memory::for_identities_elsewhere(),
+        IdentityProvider::BuiltIn => ProcessCache::new(),
+        IdentityProvider::Supabase => ProcessCache::for_identities_elsewhere(),
     });
-    let cache: Arc<dyn CallerCache> = Arc::<Memory>::clone(&memory);
-    let changes: Arc<dyn ChangeListener> = Arc::<Memory>::clone(&memory);
-    let readings = Arc::new(Readings::new(Arc::clone(&store), Arc::clone(&cache), Arc::<Memory>::clone(&memory) as _));
+    let cache: Arc<dyn CallerCache> = Arc::<ProcessCache>::clone(&memory);
+    let changes: Arc<dyn ChangeListener> = Arc::<ProcessCache>::clone(&memory);
+    let cache_loader =
+        Arc::new(CacheLoader::new(Arc::clone(&store), Arc::clone(&cache), Arc::<ProcessCache>::clone(&memory) as _));
     let mint: Arc<dyn KeyMint> = Arc::new(ApiKeys::new(settings.api_keys.prefix.clone())?);
     let randomness: Arc<dyn Randomness> = Arc::new(SystemRandomness);
     let Identities { verifier, accounts } = identities(settings, &store, clock, &randomness, &cache, signing_key)?;
     let prices = Arc::new(PriceService::new(&store, clock, &randomness, settings.ai.models.clone()));
     let admin_email = admin_email(settings)?.filter(|_| provider == IdentityProvider::Supabase);
-    let remembered = || Arc::<Memory>::clone(&memory) as Arc<dyn EntitlementCache>;
-    let (hearing, reading) = (Arc::clone(&changes), Arc::clone(&readings));
-    let entitlements = Arc::new(EntitlementService::new(Arc::clone(&store), remembered(), hearing, reading));
-    let lanes = lane_settings(settings);
+    let remembered = || Arc::<ProcessCache>::clone(&memory) as Arc<dyn EntitlementCache>;
+    let (listener, loader) = (Arc::clone(&changes), Arc::clone(&cache_loader));
+    let entitlements = Arc::new(EntitlementService::new(Arc::clone(&store), remembered(), listener, loader));
+    let lanes = group_commit_settings(settings);
     let usage = Arc::new(UsageService::start(Arc::clone(&store), Arc::clone(&randomness), remembered(), lanes));
     let tokens = Arc::new(TokenService { store: Arc::clone(&store), randomness: Arc::clone(&randomness) });
-    let models = Providers::new(settings, clock, Arc::clone(&randomness))?;
+    let models = ProviderSet::new(settings, clock, Arc::clone(&randomness))?;
     let chat = Arc::new(ChatService { store: Arc::clone(&store) });
     let ai_usage = Arc::new(AiUsageService { store: Arc::clone(&store), entitlements: Arc::clone(&entitlements) });
-    Ok(Rooms {
+    Ok(Services {
         callers: Arc::new(CallerService::new(
             Arc::clone(&store),
             Arc::clone(clock),
             verifier,
             Arc::clone(&mint),
             Arc::clone(&cache),
-            Arc::clone(&readings),
+            Arc::clone(&cache_loader),
             provider,
         )),
         accounts,
@@ -124,13 +125,13 @@ pub fn rooms(
         audit: Arc::new(AuditService { store: Arc::clone(&store) }),
         maintenance: Arc::new(MaintenanceService { store }),
         changes,
-        limits: Arc::new(crate::http::limits::RateLimits::new(settings)?),
+        limits: Arc::new(crate::http::rate_limits::RateLimits::new(settings)?),
         randomness,
         store: Arc::clone(pg),
     })
 }
 
-/// Who says who somebody is.
+/// What verifies access tokens, and the built-in accounts.
 struct Identities {
     verifier: Arc<dyn TokenVerifier>,
     accounts: Option<Arc<AccountService>>,
@@ -167,9 +168,9 @@ fn identities(
     Ok(Identities { verifier, accounts: Some(Arc::new(accounts)) })
 }
 
-fn ai_settings(settings: &Settings) -> AiSettings {
+fn ai_settings(settings: &Settings) -> AiCallSettings {
     let calls = &settings.ai.calls;
-    AiSettings {
+    AiCallSettings {
         hold_ttl: TimeDelta::seconds(calls.hold_seconds.max(3).into()),
         assumed_output_tokens: calls.assumed_output_tokens.max(1).into(),
         may_lower: calls.lower_max_tokens,
@@ -185,8 +186,8 @@ fn ai_settings(settings: &Settings) -> AiSettings {
     }
 }
 
-/// A call takes its attempts, and the last of them its answer. A stream has no bound; a repeat of one that lasts longer is told
-/// that it is under way.
+/// A call takes the time of its attempts, and the last of them that of its answer. A stream has no limit; a repeat of
+/// one that lasts longer gets the error that it is under way.
 fn replay_settings(settings: &Settings) -> ReplaySettings {
     let ai = &settings.ai;
     let longest = [&ai.openai, &ai.claude, &ai.gemini]
@@ -201,11 +202,11 @@ fn replay_settings(settings: &Settings) -> ReplaySettings {
     }
 }
 
-fn lane_settings(settings: &Settings) -> LaneSettings {
+fn group_commit_settings(settings: &Settings) -> GroupCommitSettings {
     let usage = &settings.usage;
     let keep = TimeDelta::days(usage.keep_keys_days.into());
     let keep_reservations = TimeDelta::days(usage.keep_reservations_days.into());
-    LaneSettings { lanes: usage.lanes, queue: usage.queue, batch: usage.batch, keep, keep_reservations }
+    GroupCommitSettings { lanes: usage.lanes, queue: usage.queue, batch: usage.batch, keep, keep_reservations }
 }
 
 fn supabase_tokens(settings: &Settings, clock: &Arc<dyn Clock>) -> anyhow::Result<SupabaseTokens> {

@@ -15,14 +15,14 @@ use tracing::{info, warn};
 use crate::operators::{self, AdminCommand};
 use crate::preparation::not_made;
 use crate::settings::load::load;
-use crate::settings::shape::{Secret, Settings, given};
+use crate::settings::shape::{SecretText, Settings, given};
 use crate::startup::{self, RunningApp};
 use crate::{http, telemetry};
 
 /// More descriptors than this are never needed, and some systems allow a billion.
 const DESCRIPTORS_MAX: u64 = 1 << 20;
 
-/// The backend that every AI product should have started from.
+/// Plans, entitlements, metering and an LLM gateway for products that sell AI features.
 #[derive(Debug, Parser)]
 #[command(name = "product-base", version)]
 pub struct Cli {
@@ -39,7 +39,7 @@ enum Command {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
-    /// Says who is an administrator, and changes it: by whoever can reach the database.
+    /// Lists the administrators and changes them: for anyone who can reach the database.
     #[command(subcommand)]
     Admin(AdminCommand),
     /// Prints the `OpenAPI` document.
@@ -60,7 +60,7 @@ impl Cli {
     }
 }
 
-/// Prints a text. A reader that has read enough (`| head`) is no failure.
+/// Prints a text. A reader that closes the pipe (`| head`) is no failure.
 fn print_all(text: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -90,7 +90,7 @@ async fn serve(variables: &HashMap<String, String>) -> anyhow::Result<ExitCode> 
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
-/// Lets the process open as many descriptors as the system allows: the usual soft limit is made for programs of one user.
+/// Lets the process open as many descriptors as the system allows: the usual soft limit is too low for a server.
 fn raise_descriptors() {
     match rlimit::increase_nofile_limit(DESCRIPTORS_MAX) {
         Ok(descriptors) => info!(descriptors, "the limit of descriptors is raised"),
@@ -103,18 +103,18 @@ async fn run_until_stopped(app: RunningApp, signals: &mut Signals) -> anyhow::Re
     signals.next().await;
     tokio::select! {
         stopped = app.stop() => stopped,
-        // A second signal means: now.
+        // A second signal stops at once.
         () = signals.next() => Ok(()),
     }
 }
 
-/// Works beside a running service as well, also on its private Postgres.
+/// Works while a service runs, also on its private Postgres.
 async fn admin(variables: &HashMap<String, String>, command: AdminCommand) -> anyhow::Result<ExitCode> {
     let mut settings = load(variables, Path::new("config"))?;
     let mut embedded = None;
     if !settings.database.url.is_set() {
         match EmbeddedPostgres::url_of_running(&embedded_wish(&settings), startup::SERVICE_LOGIN)? {
-            Some(url) => settings.database.url = Secret::new(url),
+            Some(url) => settings.database.url = SecretText::new(url),
             None => embedded = Some(start_embedded(&mut settings).await?),
         }
     }
@@ -135,7 +135,7 @@ fn embedded_wish(settings: &Settings) -> EmbeddedSettings {
     }
 }
 
-/// Makes the private cluster, and puts its addresses where the settings have none.
+/// Starts the private cluster, and fills in its addresses if the settings have none.
 async fn start_embedded(settings: &mut Settings) -> anyhow::Result<EmbeddedPostgres> {
     let postgres = EmbeddedPostgres::start(&embedded_wish(settings)).await?;
     for notice in postgres.notices() {
@@ -149,8 +149,8 @@ async fn start_embedded(settings: &mut Settings) -> anyhow::Result<EmbeddedPostg
     Ok(postgres)
 }
 
-/// What a newcomer needs to see. The password goes to the terminal, never to a log. Nobody may be reading any more,
-/// which is no reason to stop serving.
+/// What a new user needs to see. The password goes to the terminal, never to a log. A failed write is ignored: the
+/// terminal may be closed, and the service goes on.
 fn print_welcome(app: &RunningApp) {
     let address = app.address;
     let mut lines = vec![
@@ -198,7 +198,7 @@ async fn with_postgres(variables: &HashMap<String, String>, command: &[String]) 
     Ok(code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
-/// A folder that goes away with the run.
+/// A folder that is removed after the run.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -211,12 +211,12 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Left behind, it is a few files in the folder for such files.
+        // If it is left behind, it is a few files in the folder for such files.
         std::fs::remove_dir_all(&self.0).ok();
     }
 }
 
-/// SIGINT and SIGTERM, as one.
+/// SIGINT or SIGTERM.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,

@@ -1,7 +1,7 @@
-//! The Product Base service: settings, start-up, HTTP, jobs. The binary in `main.rs` is a thin shell over it.
+//! The Product Base service: settings, start-up, HTTP, jobs. The binary in `main.rs` only calls it.
 //!
 //! Architecture Invariant: no rule of the product is decided here. A handler turns a request into a call of a service,
-//! and its outcome into an answer.
+//! and its outcome into a response.
 
 pub mod assembly;
 pub mod cli;

@@ -1,11 +1,11 @@
-//! Operators: what whoever can reach the database may do about administrators, without being one.
+//! Operators: what anyone who can reach the database may do about administrators, without being one.
 //!
-//! Promised: a change is written to the audit trail with the name of who ran the command; running services hear of it as
-//! of any change of a role. Costs a connection and a transaction.
+//! Promise: a change is written to the audit trail with the name of the user who ran the command; running services are
+//! notified as of any change of a role. Costs a connection and a transaction.
 
 use std::sync::Arc;
 
-use adapters::memory::Memory;
+use adapters::cache::ProcessCache;
 use adapters::postgres::PgStore;
 use anyhow::Context;
 use clap::Subcommand;
@@ -17,20 +17,20 @@ use uuid::Uuid;
 use crate::settings::shape::Settings;
 use crate::startup::pool_settings;
 
-/// As much of the operator's name as is kept, in characters.
+/// How much of the operator's name is stored, in characters.
 const NAME_MAX: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
 pub enum AdminCommand {
     /// Prints the administrators, longest-standing first: id, e-mail, name.
     List,
-    /// Makes the user with this id an administrator. It is the `id` that sign-up and GET /api/users/me give.
+    /// Makes the user with this id an administrator. It is the `id` that sign-up and GET /api/users/me return.
     Grant { user_id: Uuid },
     /// Makes the user with this id a plain user.
     Revoke { user_id: Uuid },
 }
 
-/// Does it, and answers the lines to print. `operator` is the login of who asks for it.
+/// Runs the command, and returns the lines to print. `operator` is the login of its user.
 pub async fn administer(
     settings: &Settings,
     command: AdminCommand,
@@ -40,7 +40,7 @@ pub async fn administer(
     let store = Arc::new(PgStore::connect(pool_settings(settings, url, Vec::new()))?);
     let users = UserService {
         store: Arc::<PgStore>::clone(&store),
-        cache: Arc::new(Memory::new()),
+        cache: Arc::new(ProcessCache::new()),
         provider: IdentityProvider::BuiltIn,
         admin_email: None,
     };
@@ -82,7 +82,7 @@ async fn change(users: &UserService, user_id: UserId, role: Role, reason: String
 fn line(user: &User) -> String {
     let email = user.email.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
     let text = format!("{}   {email}   {}", user.id, user.name);
-    // A name may hold what moves a terminal's cursor.
+    // A name may have characters that move a terminal's cursor.
     text.chars().map(|one| if one.is_control() { ' ' } else { one }).collect()
 }
 

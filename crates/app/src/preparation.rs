@@ -1,4 +1,4 @@
-//! Preparation: what the service sees to in the database before it serves, or as soon as the database is there.
+//! Preparation: what the service sets up in the database before it serves, or as soon as the database answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,33 +8,33 @@ use domain::identity::Email;
 use domain::users::UserId;
 use ports::store::StoreError;
 use services::identity::accounts::AccountService;
-use services::identity::first_admin::{FirstAdmin, Unused};
+use services::identity::first_admin::{AdminUnused, FirstAdmin};
 use services::plans::PlanService;
 use services::prices::PriceService;
 use services::users::{NamedAdmin, UserService};
 use tracing::{info, warn};
 
-use crate::http::server::Rooms;
-use crate::settings::shape::{Secret, Settings, given};
+use crate::http::server::Services;
+use crate::settings::shape::{SecretText, Settings, given};
 
-/// How long a preparation that found no database waits before it looks again.
+/// How long a preparation that could not reach the database waits before it tries again.
 const PREPARATION_PAUSE: Duration = Duration::from_secs(5);
 
-/// What the service keeps about itself: the grace, the prices, the signing key's name, the first administrator.
+/// What the service stores about itself: the grace, the prices, the signing key's name, the first administrator.
 #[derive(Clone)]
-pub struct Preparation {
+pub struct StartPreparation {
     plans: Arc<PlanService>,
     prices: Arc<PriceService>,
     users: Arc<UserService>,
     accounts: Option<Arc<AccountService>>,
     past_due_grace_days: u16,
     admin_email: Option<Email>,
-    admin_password: Secret,
+    admin_password: SecretText,
     may_wait: bool,
 }
 
-impl Preparation {
-    pub fn new(settings: &Settings, rooms: &Rooms) -> anyhow::Result<Self> {
+impl StartPreparation {
+    pub fn new(settings: &Settings, rooms: &Services) -> anyhow::Result<Self> {
         Ok(Self {
             plans: Arc::clone(&rooms.plans),
             prices: Arc::clone(&rooms.prices),
@@ -47,7 +47,7 @@ impl Preparation {
         })
     }
 
-    /// Does it now; where the database is away and may be, later, as soon as it is there.
+    /// Runs it now; if the database does not answer and need not yet, later, as soon as it does.
     pub async fn run(self) -> anyhow::Result<FirstAdmin> {
         match self.attempt().await {
             Err(error) if self.may_wait && is_away(&error) => {
@@ -90,17 +90,17 @@ impl Preparation {
         Ok(first)
     }
 
-    /// What the settings say of the administrator and the start did not do is never passed over in silence.
+    /// Logs every setting of the administrator that the start did not apply.
     fn tell(&self, first: &FirstAdmin) {
         match first {
             FirstAdmin::Made { .. } => {}
             FirstAdmin::NotMade { user_id, .. } => warn!(%user_id, "{}", not_made(*user_id)),
-            FirstAdmin::Present { unused: Some(Unused { user_id: Some(user_id), .. }) } => warn!(
+            FirstAdmin::Present { unused: Some(AdminUnused { user_id: Some(user_id), .. }) } => warn!(
                 %user_id,
                 "the account of admin.email is no administrator's, and admin.password is not used; \
                  `product-base admin grant {user_id}` makes it one"
             ),
-            FirstAdmin::Present { unused: Some(Unused { user_id: None, .. }) } => warn!(
+            FirstAdmin::Present { unused: Some(AdminUnused { user_id: None, .. }) } => warn!(
                 "admin.email has no account: there is an administrator already, so none was made, and admin.password is \
                  not used; `product-base admin list` shows who it is"
             ),
@@ -113,7 +113,7 @@ impl Preparation {
     }
 }
 
-/// What to do where somebody opened an account with the address of the first administrator.
+/// What to do if another user signed up with the address of the first administrator.
 pub fn not_made(user_id: UserId) -> String {
     format!(
         "no administrator was made: somebody signed up with the address before, and admin.password is not used; if the \

@@ -1,4 +1,4 @@
-//! Providers of models, made out of the settings: who answers for each of the three, and how often it is tried.
+//! Providers of models, made from the settings: who answers for each of the three, and how often it is tried.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,30 +6,30 @@ use std::time::Duration;
 
 use adapters::ai::sandbox::SandboxProvider;
 use adapters::ai::token_counter::O200kCounter;
-use adapters::ai::{Access, HttpProvider, KeylessProvider, Timeouts};
+use adapters::ai::{HttpProvider, KeylessProvider, ProviderAccess, ProviderTimeouts};
 use anyhow::Context;
 use domain::ai::{BreakerRules, Provider};
 use ports::ai::{AiProvider, TokenCounter};
 use ports::clock::Clock;
 use ports::randomness::Randomness;
-use services::ai::attempts::{AttemptRules, Attempts, Tried};
+use services::ai::attempts::{AttemptRules, CallAttempts, TriedProvider};
 use tracing::info;
 
-use crate::settings::shape::{AiProvider as ProviderSettings, Environment, Sandbox, Settings};
+use crate::settings::shape::{AiProviderSettings as ProviderSettings, Environment, SandboxMode, Settings};
 
 /// The longest pause before a second attempt; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
-/// No caller waits longer for the next attempt, whatever the provider asks for.
+/// The longest wait for the next attempt, whatever the provider asks for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
-pub struct Providers {
-    pub attempts: Arc<Attempts>,
+pub struct ProviderSet {
+    pub attempts: Arc<CallAttempts>,
     pub counter: Arc<dyn TokenCounter>,
 }
 
-impl Providers {
-    /// A provider with a key is itself; without one the sandbox answers for it, or it says which setting lacks.
+impl ProviderSet {
+    /// A provider with a key is called itself; without one the sandbox answers, or an error names the missing setting.
     pub fn new(settings: &Settings, clock: &Arc<dyn Clock>, randomness: Arc<dyn Randomness>) -> anyhow::Result<Self> {
         let counter: Arc<dyn TokenCounter> = Arc::new(O200kCounter);
         let sandbox: Option<Arc<dyn AiProvider>> = sandbox_answers(settings).then(|| {
@@ -43,18 +43,18 @@ impl Providers {
             (Provider::Gemini, &settings.ai.gemini),
         ] {
             let answering = answering(provider, of_provider, sandbox.as_ref(), clock)?;
-            tried.insert(provider, Tried { provider: answering, max_attempts: of_provider.max_attempts });
+            tried.insert(provider, TriedProvider { provider: answering, max_attempts: of_provider.max_attempts });
         }
-        let attempts = Arc::new(Attempts::new(tried, rules(settings), randomness));
+        let attempts = Arc::new(CallAttempts::new(tried, rules(settings), randomness));
         Ok(Self { attempts, counter })
     }
 }
 
 fn sandbox_answers(settings: &Settings) -> bool {
     match settings.ai.sandbox {
-        Sandbox::Auto => settings.environment != Environment::Production,
-        Sandbox::On => true,
-        Sandbox::Off => false,
+        SandboxMode::Auto => settings.environment != Environment::Production,
+        SandboxMode::On => true,
+        SandboxMode::Off => false,
     }
 }
 
@@ -74,13 +74,13 @@ fn answering(
         });
     };
     let base_url = settings.base_url.trim();
-    let timeouts = Timeouts {
+    let timeouts = ProviderTimeouts {
         connect: Duration::from_millis(settings.connect_timeout_ms),
         first_byte: Duration::from_millis(settings.first_byte_timeout_ms),
         idle: Duration::from_millis(settings.idle_timeout_ms),
         total: Duration::from_millis(settings.total_timeout_ms),
     };
-    let access = Access { base_url, api_key: api_key.trim() };
+    let access = ProviderAccess { base_url, api_key: api_key.trim() };
     let made = HttpProvider::new(provider, access, timeouts, Arc::clone(clock))
         .with_context(|| format!("the settings ai.{provider} cannot be used"))?;
     Ok(Arc::new(made))
@@ -106,21 +106,21 @@ mod tests {
 
     use adapters::clock::SystemClock;
     use adapters::randomness::SystemRandomness;
-    use domain::ai::{Conversation, ModelId, Speaker, Turn};
+    use domain::ai::{Conversation, ConversationTurn, ModelId, Speaker};
     use domain::usage::HoldId;
     use domain::users::UserId;
-    use ports::ai::{CallContent, CallHold, CommentSink, ProviderCall, ProviderFault};
-    use services::ai::attempts::{AttemptTerms, CallFailure, Sent, Unsent};
+    use ports::ai::{CallContent, CallReservation, CommentSink, ProviderCall, ProviderFault};
+    use services::ai::attempts::{AttemptTerms, CallFailure, SentCall, UnsentCall};
     use uuid::Uuid;
 
     use super::*;
     use crate::settings::load::load;
 
-    fn made(variables: &[(&str, &str)]) -> anyhow::Result<Providers> {
+    fn made(variables: &[(&str, &str)]) -> anyhow::Result<ProviderSet> {
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let settings = load(&variables, Path::new("/nonexistent"))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        Providers::new(&settings, &clock, Arc::new(SystemRandomness))
+        ProviderSet::new(&settings, &clock, Arc::new(SystemRandomness))
     }
 
     fn are_sandboxes(variables: &[(&str, &str)]) -> [bool; 3] {
@@ -162,19 +162,19 @@ mod tests {
             provider: Provider::Claude,
             model: ModelId::parse("claude-sonnet-5").unwrap(),
             content: CallContent::Conversation(Conversation {
-                turns: vec![Turn::text(Speaker::User, "hello")],
+                turns: vec![ConversationTurn::text(Speaker::User, "hello")],
                 ..Conversation::default()
             }),
             streamed: false,
             max_output_tokens: None,
         };
-        let hold = || CallHold::granted(HoldId(Uuid::nil()));
+        let hold = || CallReservation::granted(HoldId(Uuid::nil()));
         let terms =
             AttemptTerms { user_id: UserId(Uuid::nil()), retried_by_caller: false, comments: Arc::new(Unheard) };
         let answered = made(&[]).unwrap().attempts.call(hold(), std::slice::from_ref(&call), &terms).await;
-        assert!(matches!(answered, Ok(Sent { place: 0, .. })));
+        assert!(matches!(answered, Ok(SentCall { place: 0, .. })));
         let off = made(&[("PB__AI__SANDBOX", "off")]).unwrap();
-        let Err(Unsent { failure, .. }) = off.attempts.call(hold(), &[call], &terms).await else { panic!() };
+        let Err(UnsentCall { failure, .. }) = off.attempts.call(hold(), &[call], &terms).await else { panic!() };
         let fault = ProviderFault::NoKey { setting: "PB__AI__CLAUDE__API_KEY" };
         assert_eq!(failure, CallFailure::Provider { provider: Provider::Claude, fault });
     }

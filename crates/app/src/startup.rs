@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use adapters::clock::SystemClock;
 use adapters::postgres::embedded::EmbeddedPostgres;
-use adapters::postgres::{ChangeFeed, PgStore, PoolSettings, Pooler as PgPooler};
+use adapters::postgres::{ChangeFeed, PgStore, PoolSettings, PoolerMode as PgPooler};
 use adapters::secrets::opaque::OpaqueSecrets;
 use anyhow::{Context, bail};
 use ports::changes::ChangeListener;
@@ -25,21 +25,21 @@ use tracing::{info, warn};
 use crate::assembly::rooms;
 use crate::http::maintenance::Stopping;
 use crate::http::server;
-use crate::jobs::{Jobs, JobsContext};
-use crate::preparation::Preparation;
-use crate::settings::shape::{Environment, Pooler, Secret, Settings, given};
+use crate::jobs::{JobsContext, RunningJobs};
+use crate::preparation::StartPreparation;
+use crate::settings::shape::{Environment, PoolerKind, SecretText, Settings, given};
 use crate::telemetry::{self, export::CallExport};
 
 /// The login of the service on its private cluster.
 pub(crate) const SERVICE_LOGIN: &str = "app_user";
 
-/// Where the private cluster keeps the signing key, in its folder (0600).
+/// The file with the signing key, in the folder of the private cluster (0600).
 const SIGNING_KEY_FILE: &str = "signing_key";
 
-/// How long the stop waits for consumptions whose clients have gone already.
+/// How long the stop waits for consumptions whose clients have disconnected.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long calls of models that were broken off may take to be settled.
+/// How long model calls that were broken off may take to be settled.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(4);
 
 /// A running service. Dropping it stops nothing; `stop` does, in order.
@@ -51,11 +51,11 @@ pub struct RunningApp {
     ai: Arc<AiService>,
     replays: Arc<ReplayService>,
     stopping: Stopping,
-    /// How long a balancer is given to notice.
+    /// How long a load balancer has to notice the stop.
     delay: Duration,
     /// How long requests in flight may go on.
     grace: Duration,
-    jobs: Jobs,
+    jobs: RunningJobs,
     feed: Option<ChangeFeed>,
     export: Option<Arc<CallExport>>,
     server: ServerHandle,
@@ -63,8 +63,8 @@ pub struct RunningApp {
 }
 
 impl RunningApp {
-    /// Readiness says no, requests in flight end, what is noted is written, connections close. An answer of a model that
-    /// takes longer is broken off in time, and billed as far as it came.
+    /// Readiness turns to 503, requests in flight end, pending data is written, connections close. A model's answer
+    /// that takes longer is broken off in time, and billed as far as it came.
     pub async fn stop(self) -> anyhow::Result<()> {
         info!("stopping");
         self.stopping.begin();
@@ -84,23 +84,23 @@ impl RunningApp {
     }
 }
 
-/// Puts the private cluster's addresses and signing key where the settings have none.
+/// Fills in the private cluster's addresses, and its signing key if the settings have none.
 pub async fn prepare_embedded(settings: &mut Settings, postgres: &EmbeddedPostgres) -> anyhow::Result<()> {
-    // No superuser: whoever found a way to act as the owner of the schema would have the schema and no more.
+    // No superuser: an attacker who can act as the owner of the schema has the schema and no more.
     let owner_url = postgres.schema_owner_url().await?;
-    // The service's login is made by the migration, so on a new cluster that comes first.
+    // The migration creates the service's login, so on a new cluster it comes first.
     migration::up(&owner_url).await.context("the schema could not be brought up to date")?;
     let password = postgres.set_password(SERVICE_LOGIN).await?;
-    settings.database.url = Secret::new(postgres.url_as(SERVICE_LOGIN, &password, postgres.database()));
-    settings.database.direct_url = Secret::new(owner_url);
-    settings.database.pooler = Pooler::None;
+    settings.database.url = SecretText::new(postgres.url_as(SERVICE_LOGIN, &password, postgres.database()));
+    settings.database.direct_url = SecretText::new(owner_url);
+    settings.database.pooler = PoolerKind::None;
     if !settings.auth.signing_key.is_set() {
-        settings.auth.signing_key = Secret::new(kept_signing_key(&postgres.data_dir().join(SIGNING_KEY_FILE))?);
+        settings.auth.signing_key = SecretText::new(kept_signing_key(&postgres.data_dir().join(SIGNING_KEY_FILE))?);
     }
     Ok(())
 }
 
-/// The key in the file, made if there is none.
+/// The key in the file, created if there is none.
 fn kept_signing_key(path: &std::path::Path) -> anyhow::Result<String> {
     if let Ok(key) = std::fs::read_to_string(path)
         && key.trim().len() >= 32
@@ -113,7 +113,7 @@ fn kept_signing_key(path: &std::path::Path) -> anyhow::Result<String> {
     Ok(key)
 }
 
-/// Starts the service. `settings.database.url` is set.
+/// Starts the service. `settings.database.url` must be set.
 pub async fn start(settings: Settings) -> anyhow::Result<RunningApp> {
     telemetry::keep_out_secrets(&settings);
     let url = settings.database.url.expose().context("database.url is not set")?.to_owned();
@@ -131,13 +131,13 @@ pub async fn start(settings: Settings) -> anyhow::Result<RunningApp> {
     });
     let export = export.transpose()?;
     let rooms = rooms(&settings, &store, &clock, &signing_key, export.clone())?;
-    let first_admin = Preparation::new(&settings, &rooms)?.run().await?;
+    let first_admin = StartPreparation::new(&settings, &rooms)?.run().await?;
     let feed = change_feed(&settings, &url, &rooms.changes)?;
     let stopping = Stopping::default();
     let delay = Duration::from_secs(settings.server.shutdown_delay_seconds);
     let metrics = telemetry::install_metrics()?;
     telemetry::start_at_zero::register_models(&settings.ai.models);
-    let jobs = Jobs::start(JobsContext {
+    let jobs = RunningJobs::start(JobsContext {
         callers: Arc::clone(&rooms.callers),
         accounts: rooms.accounts.clone(),
         plans: Arc::clone(&rooms.plans),
@@ -177,7 +177,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<RunningApp> {
 
 async fn migrate(settings: &Settings, url: &str) -> anyhow::Result<()> {
     let direct = settings.database.direct_url.expose();
-    if direct.is_none() && settings.database.pooler == Pooler::Transaction {
+    if direct.is_none() && settings.database.pooler == PoolerKind::Transaction {
         bail!(
             "migrations cannot go through a transaction pooler: set PB__DATABASE__DIRECT_URL, or migrate beforehand and \
              set PB__DATABASE__MIGRATE_ON_START=false"
@@ -196,7 +196,7 @@ async fn migrate(settings: &Settings, url: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The key from the settings; else, outside production, one that is kept in the database for every process.
+/// The key from the settings; otherwise, outside production, one that is stored in the database for every process.
 async fn signing_key(settings: &Settings, url: &str) -> anyhow::Result<String> {
     if let Some(key) = settings.auth.signing_key.expose() {
         return Ok(key.to_owned());
@@ -221,8 +221,8 @@ pub(crate) fn pool_settings(settings: &Settings, url: &str, answer_secret: Vec<u
         max_connections: database.max_connections,
         acquire_timeout: Duration::from_millis(database.acquire_timeout_ms),
         pooler: match database.pooler {
-            Pooler::None => PgPooler::None,
-            Pooler::Transaction => PgPooler::Transaction,
+            PoolerKind::None => PgPooler::None,
+            PoolerKind::Transaction => PgPooler::Transaction,
         },
         statement_timeout_ms: database.statement_timeout_ms.into(),
         lock_timeout_ms: database.lock_timeout_ms.into(),
@@ -232,22 +232,22 @@ pub(crate) fn pool_settings(settings: &Settings, url: &str, answer_secret: Vec<u
     }
 }
 
-/// The feed listens over the direct address. A transaction pooler hands notifications to nobody, so behind one without a
-/// direct address there is no feed, and what is remembered lives a second.
+/// The feed listens over the direct address. A transaction pooler delivers no notifications, so behind one without a
+/// direct address there is no feed, and cached data lives a second.
 fn change_feed(
     settings: &Settings,
     url: &str,
     listener: &Arc<dyn ChangeListener>,
 ) -> anyhow::Result<Option<ChangeFeed>> {
     let direct = settings.database.direct_url.expose();
-    let Some(url) = direct.or_else(|| (settings.database.pooler == Pooler::None).then_some(url)) else {
+    let Some(url) = direct.or_else(|| (settings.database.pooler == PoolerKind::None).then_some(url)) else {
         info!("no change is heard through a transaction pooler: what is remembered lives a second");
         return Ok(None);
     };
     Ok(Some(ChangeFeed::start(url, Arc::clone(listener))?))
 }
 
-/// Refuses to serve where answers could be mixed up, or where the login has rights that the settings forbid.
+/// Refuses to serve if responses could be mixed up, or if the login has rights that the settings forbid.
 async fn check_database(settings: &Settings, store: &Arc<PgStore>) -> anyhow::Result<()> {
     match store.self_test().await {
         Ok(()) => {}

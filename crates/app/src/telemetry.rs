@@ -1,7 +1,7 @@
-//! Telemetry: what the process tells of itself, as log lines on stderr and as numbers for `/metrics`.
+//! Telemetry: log lines on stderr, and metrics for `/metrics`.
 //!
-//! Promise: both are set up once a process, however often that is asked for: tests start many services in one. Secrets
-//! do not get here, since the types that hold them do not print.
+//! Promise: both are set up once a process, however often that is requested: tests start many services in one. Secrets
+//! are not logged, since the types that hold them do not print.
 
 pub mod calls;
 pub mod export;
@@ -16,47 +16,47 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
-use self::redaction::Redacting;
-use crate::settings::shape::{Log, LogFormat, Settings};
+use self::redaction::RedactingWriter;
+use crate::settings::shape::{LogFormat, LogSettings, Settings};
 
 /// Requests that were answered, by method, route and status.
 pub const REQUESTS: &str = "http_requests_total";
-/// How long answers took, by method and route.
+/// How long responses took, by method and route.
 pub const REQUEST_SECONDS: &str = "http_request_duration_seconds";
-/// What the last integrity check found.
+/// How many findings the last integrity check had.
 pub const FINDINGS: &str = "integrity_findings";
-/// For how long use is not summed yet.
+/// How far the hourly sums of usage are behind.
 pub const ROLLUP_LAG_SECONDS: &str = "usage_rollup_lag_seconds";
 /// Runs of jobs that failed, by job.
 pub const JOB_FAILURES: &str = "job_failures_total";
 
-/// Connections that were turned away, by reason.
+/// Connections that were refused, by reason.
 pub const CONNECTIONS_REFUSED: &str = "http_connections_refused_total";
-/// Requests that were turned away since bodies took all memory that they may take, by bound.
+/// Requests that were refused since the memory for bodies was full, by bound.
 pub const BODIES_REFUSED: &str = "http_bodies_refused_total";
 
 /// The bounds of every histogram of seconds: from a cached read to the deadline of a request.
 const SECONDS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// The framework calls it an error when a stranger sends what is no HTTP; that is no reason to wake anybody.
+/// The framework logs an error if a client sends something that is not HTTP; no operator has to act on it.
 const NO_HTTP: &str = "actix_http::h1::dispatcher=off";
 
-/// At the level trace these print what they are given: addresses with passwords, headers, bodies. They do so only where the
-/// filter names them.
+/// At the level trace these log their inputs: addresses with passwords, headers, bodies. They do so only if the filter
+/// names them.
 const CAPPED: &str = "sqlx=debug,sea_orm=info,sea_orm_migration=info,hyper=info,hyper_util=info,h2=info,reqwest=info,\
     rustls=info,actix_http=info,actix_web=info,actix_server=info,actix_router=info,mio=info,tokio_util=info";
 
 static RECORDER: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
 
-/// Sends log lines to stderr from now on. A second call changes nothing.
-pub fn init_logs(log: &Log) -> anyhow::Result<()> {
+/// Writes log lines to stderr from now on. A second call changes nothing.
+pub fn init_logs(log: &LogSettings) -> anyhow::Result<()> {
     let filter =
         EnvFilter::try_new(filter_text(&log.filter)).with_context(|| format!("log.filter is `{}`", log.filter))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(Redacting)
+        .with_writer(RedactingWriter)
         .with_ansi(std::io::stderr().is_terminal());
-    // An error says that a subscriber is set already, which is as good.
+    // An error means that a subscriber is set already, which is as good.
     let _ = match log.format {
         LogFormat::Pretty => lines.try_init(),
         LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).try_init(),
@@ -64,7 +64,7 @@ pub fn init_logs(log: &Log) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The filter with what is never printed, or only where it is named. A bound on libraries must not let through more than the
+/// The filter with what is never logged, or only if it is named. A cap on libraries must not let through more than the
 /// filter does.
 fn filter_text(filter: &str) -> String {
     let is_loud = |part: &str| part.eq_ignore_ascii_case("trace") || part.eq_ignore_ascii_case("debug");
@@ -78,7 +78,7 @@ pub fn keep_out_secrets(settings: &Settings) {
     redaction::keep_out_keys(&settings.api_keys.prefix);
 }
 
-/// Counts and measures from now on; the handle renders what was counted. A second call gives the same handle.
+/// Records metrics from now on; the handle renders them. A second call returns the same handle.
 pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
     let mut installed = RECORDER.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(handle) = &*installed {
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn logs_can_be_asked_for_twice_and_a_broken_filter_is_named() {
-        let log = |filter: &str| Log { format: LogFormat::Json, filter: filter.to_owned() };
+        let log = |filter: &str| LogSettings { format: LogFormat::Json, filter: filter.to_owned() };
         assert!(init_logs(&log("off")).is_ok() && init_logs(&log("off")).is_ok());
         assert!(init_logs(&log("info,sqlx=loud")).unwrap_err().to_string().contains("sqlx=loud"));
     }

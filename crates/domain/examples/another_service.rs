@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use product_base_domain::entitlements::{Access, Allowance, Entitlement, Overage, Source, decide};
 use product_base_domain::features::FeatureId;
 use product_base_domain::plans::PlanId;
-use product_base_domain::usage::{Period, PeriodKind, Tally};
+use product_base_domain::usage::{CounterTally, Period, PeriodKind};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let now: DateTime<Utc> = "2026-02-28T09:00:00Z".parse()?;
@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         allowance: Allowance::try_new(Some(600))?,
         overage: Overage::Tokens,
         period: Period::containing(PeriodKind::BillingPeriod, subscribed, now),
-        tally: Tally { used: 585, reserved: 0, overage: 0 },
+        tally: CounterTally { used: 585, reserved: 0, overage: 0 },
         tokens_available: 10,
         as_of: now,
     };

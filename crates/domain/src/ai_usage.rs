@@ -1,19 +1,19 @@
-//! AI usage: what calls of models used and cost, summed over a range of time.
+//! AI usage: what model calls used and cost, summed over a time range.
 
 use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
 use thiserror::Error;
 
 use crate::ai::Provider;
 use crate::prices::NanoUsd;
-use crate::usage_history::Bucket;
+use crate::usage_history::UsageBucket;
 
-/// The longest range of one question.
+/// The longest range of one query.
 const DAYS_MAX: u64 = 400;
 
-/// How many models are told apart in one answer; the others are one sum.
+/// How many models are listed in one response; the others are summed up.
 pub const MODELS_SHOWN: u64 = 100;
 
-/// From, and up to but not including.
+/// A range that includes `from` and excludes `to`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AiUsageRange {
     pub from: DateTime<Utc>,
@@ -28,16 +28,16 @@ pub enum AiRangeRefused {
     TooLong,
 }
 
-/// The range of a question. Told nothing, it is this calendar month of UTC; told only where it begins, it goes up to now;
-/// told only where it ends, it begins with the month that it ends in.
+/// The range of a query. Without bounds it is the current UTC calendar month. With `from` only, it ends now. With `to`
+/// only, it begins with the month that it ends in.
 pub fn range(
     from: Option<DateTime<Utc>>,
     to: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
 ) -> Result<AiUsageRange, AiRangeRefused> {
-    let month_of = |at| Bucket::Month.start_of(at);
+    let month_of = |at| UsageBucket::Month.start_of(at);
     let (from, to) = match (from, to) {
-        (None, None) => (month_of(now), Bucket::Month.end_of(month_of(now))),
+        (None, None) => (month_of(now), UsageBucket::Month.end_of(month_of(now))),
         (Some(from), None) => (from, now),
         (None, Some(to)) => (month_of(to.checked_sub_signed(TimeDelta::microseconds(1)).unwrap_or(to)), to),
         (Some(from), Some(to)) => (from, to),
@@ -49,46 +49,47 @@ pub fn range(
     if to > farthest { Err(AiRangeRefused::TooLong) } else { Ok(AiUsageRange { from, to }) }
 }
 
-/// What some calls came to.
+/// The sums of some calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AiTotals {
     pub requests: i64,
-    /// Of the prompts, read from a cache or not.
+    /// Of the prompts, cached or not.
     pub input_tokens: i64,
     pub output_tokens: i64,
-    /// What of the prompts was read from a cache.
+    /// The part of the prompts read from a cache.
     pub cached_tokens: i64,
-    /// What was charged as used.
+    /// The tokens that were charged.
     pub total_tokens: i64,
     pub cost: NanoUsd,
 }
 
-/// What the calls of one kind came to: of a provider, of a model, of a day, of a month.
+/// The sums of the calls of one group: a provider, a model, a day or a month.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AiUsageOf<K> {
     pub of: K,
     pub totals: AiTotals,
 }
 
-/// A model as the record of its calls names it, which may be none.
+/// A model as recorded with its calls; the name may be missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordedModel {
     pub provider: Provider,
     pub model: Option<String>,
 }
 
-/// The same calls in all, and divided in four ways. What cost most comes first, and the latest day and month.
+/// The sums of the same calls, in total and grouped in four ways. Providers and models are sorted by cost, highest
+/// first; days and months by time, latest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AiUsageSums {
     pub all: AiTotals,
     pub by_provider: Vec<AiUsageOf<Provider>>,
     /// At most [`MODELS_SHOWN`].
     pub by_model: Vec<AiUsageOf<RecordedModel>>,
-    /// All further models together, where there are more.
+    /// The sum of all further models, if there are any.
     pub other_models: Option<AiTotals>,
-    /// Days of UTC in which there was something.
+    /// UTC days with at least one call.
     pub by_day: Vec<AiUsageOf<NaiveDate>>,
-    /// Months of UTC, by their first day.
+    /// UTC months, by their first day.
     pub by_month: Vec<AiUsageOf<NaiveDate>>,
 }
 

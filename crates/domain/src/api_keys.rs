@@ -1,5 +1,5 @@
-//! API keys: who holds which, until when, and how one is replaced without an outage. `budgets` says which limits the use
-//! of a key counts on, `kinship` what a key may do to other keys.
+//! API keys: owner, expiry, limits, and rotation without an outage. `budgets` defines which limits the use of a key
+//! counts against, `kinship` what a key may do to other keys.
 
 mod budgets;
 mod kinship;
@@ -18,28 +18,28 @@ use crate::users::UserId;
 /// How many usable keys one user may have.
 pub const KEYS_PER_USER: i64 = 100;
 
-/// The longest time for which a rotated key goes on working beside its successor.
+/// The longest time for which a rotated key keeps working beside its successor.
 pub const ROTATION_OVERLAP_MAX: TimeDelta = TimeDelta::days(7);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ApiKeyId(pub Uuid);
 
-/// How much a key may use by itself, within what its owner may. `None` is no limit of its own.
+/// A key's own limits, within those of its owner. `None` is no limit of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeyLimits {
-    /// Calls of a model in a minute of UTC.
+    /// Model calls per UTC minute.
     pub requests_per_minute: Option<i64>,
-    /// Tokens of models in a minute of UTC, of the prompts and of the answers.
+    /// Tokens of prompts and answers per UTC minute.
     pub tokens_per_minute: Option<i64>,
-    /// What calls of models may cost in a month of UTC.
+    /// Cost of model calls per UTC month.
     pub monthly_cost: Option<NanoUsd>,
 }
 
 impl KeyLimits {
     pub const NONE: Self = Self { requests_per_minute: None, tokens_per_minute: None, monthly_cost: None };
 
-    /// Whether nothing is asked of whoever uses the key.
+    /// Whether the key has no limit of its own.
     pub fn is_none(&self) -> bool {
         *self == Self::NONE
     }
@@ -54,7 +54,7 @@ impl KeyLimits {
             && within(self.monthly_cost, other.monthly_cost)
     }
 
-    /// These limits, with what a change says in their place.
+    /// These limits with the changes applied.
     #[must_use]
     pub fn changed(self, changes: &LimitChanges) -> Self {
         Self {
@@ -65,7 +65,7 @@ impl KeyLimits {
     }
 }
 
-/// What becomes of each limit: `None` leaves it, `Some(None)` takes it away.
+/// The change of each limit: `None` keeps it, `Some(None)` removes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LimitChanges {
     pub requests_per_minute: Option<Option<i64>>,
@@ -74,25 +74,25 @@ pub struct LimitChanges {
 }
 
 impl LimitChanges {
-    /// Takes every limit away.
+    /// Removes every limit.
     pub const CLEAR: Self =
         Self { requests_per_minute: Some(None), tokens_per_minute: Some(None), monthly_cost: Some(None) };
 }
 
-/// What a caller wants to be otherwise about a key.
+/// The changes to a key that a caller requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyChanges {
     pub name: Option<String>,
     pub limits: LimitChanges,
 }
 
-/// A key as it is stored. The secret itself is nowhere: only its hash, and what helps its owner to recognise it.
+/// A key as it is stored. The secret is not stored: only its hash, and the parts by which its owner recognises it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiKey {
     pub id: ApiKeyId,
     pub user_id: UserId,
     pub name: String,
-    /// The public beginning, such as `sk_live_8fK2xQ1mZp0a`.
+    /// The public prefix, such as `sk_live_8fK2xQ1mZp0a`.
     pub prefix: String,
     pub last_four: String,
     pub permissions: PermissionSet,
@@ -103,9 +103,9 @@ pub struct ApiKey {
     pub last_used_at: Option<DateTime<Utc>>,
     pub expires_at: Option<DateTime<Utc>>,
     pub rotated_to: Option<ApiKeyId>,
-    /// The first key of the rotations that led to this one; its own id where it is the first.
+    /// The first key of the rotations that led to this one; its own id if it is the first.
     pub lineage_id: ApiKeyId,
-    /// The key that made it, the one that made that key, and so on.
+    /// The key that made it, the key that made that one, and so on.
     pub makers: Vec<ApiKeyId>,
     pub revoked_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
@@ -117,7 +117,7 @@ impl ApiKey {
     }
 }
 
-/// What a caller wants of a new key.
+/// The properties that a caller requests for a new key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiKeyDraft {
     pub name: String,
@@ -154,7 +154,7 @@ pub enum KeyRefused {
     OverlapTooLong,
 }
 
-/// Whether a key can be made so, by someone who may grant `grantable`, beside the `existing` usable ones.
+/// Whether this key can be made by a caller who may grant `grantable` and owns `existing` usable keys.
 pub fn may_create(
     draft: &ApiKeyDraft,
     role: Role,
@@ -177,17 +177,17 @@ pub fn may_create(
     if existing >= KEYS_PER_USER { Err(KeyRefused::TooMany) } else { Ok(()) }
 }
 
-/// What a rotation makes of the old key and of its successor.
+/// The result of a rotation for the old key and its successor.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rotation {
+pub struct KeyRotation {
     pub successor: ApiKeyDraft,
-    /// When the old key stops: after the overlap, or at its own expiry if that comes first.
+    /// When the old key stops working: after the overlap, or at its own expiry if that comes first.
     pub old_expires_at: DateTime<Utc>,
 }
 
-/// Replaces a key, one of the `existing` usable ones, by one of the same lineage with the same name, rights, limits and
-/// expiry. Both work during the overlap, in which both count.
-pub fn rotate(key: &ApiKey, overlap: TimeDelta, existing: i64, now: DateTime<Utc>) -> Result<Rotation, KeyRefused> {
+/// Replaces a key, one of the `existing` usable ones, by one of the same lineage with the same name, permissions,
+/// limits and expiry. During the overlap both keys work, and both count as usable.
+pub fn rotate(key: &ApiKey, overlap: TimeDelta, existing: i64, now: DateTime<Utc>) -> Result<KeyRotation, KeyRefused> {
     if !key.is_usable(now) || key.rotated_to.is_some() {
         return Err(KeyRefused::NotRotatable);
     }
@@ -198,7 +198,7 @@ pub fn rotate(key: &ApiKey, overlap: TimeDelta, existing: i64, now: DateTime<Utc
         return Err(KeyRefused::TooMany);
     }
     let overlap_ends = now + overlap;
-    Ok(Rotation {
+    Ok(KeyRotation {
         successor: ApiKeyDraft {
             name: key.name.clone(),
             permissions: key.permissions.clone(),

@@ -1,27 +1,27 @@
-//! Changes: what the database says that it changed, so that whoever remembers it forgets it.
+//! Changes: notifications of the database, by which caches invalidate entries.
 //!
-//! The triggers send one short text an object: `catalogue`, `user:<id>` or `key:<id>`.
+//! The triggers send one short text per object: `catalogue`, `user:<id>` or `key:<id>`.
 
 use uuid::Uuid;
 
 use crate::api_keys::ApiKeyId;
 use crate::users::UserId;
 
-/// What is no longer as it was.
+/// What has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A plan, a feature, what a plan grants of one, or a setting that all users share.
     Catalogue,
-    /// A user's plan, role, subscription, scheduled change or exception; or the user is gone.
+    /// A user's plan, role, subscription, scheduled change or override; or the user was deleted.
     User(UserId),
     /// An API key.
     Key(ApiKeyId),
-    /// Nobody can say what.
+    /// Unknown.
     Everything,
 }
 
 impl Change {
-    /// What a text of the triggers means. One that is not understood, of a newer schema perhaps, may mean anything.
+    /// The meaning of a trigger's text. A text that is not understood, perhaps of a newer schema, may mean any change.
     pub fn parse(text: &str) -> Self {
         let id = |text: &str| Uuid::try_parse(text).ok();
         match text.split_once(':') {

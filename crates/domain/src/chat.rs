@@ -1,7 +1,7 @@
-//! Chat: conversations that a user keeps, and what was said in them.
+//! Chat: the conversations that a user stores, and their messages.
 //!
-//! A conversation that has ended takes no more messages; whoever makes a call asks [`ChatSession::may_go_on`]. What a
-//! conversation cost stays in the record of the calls when the conversation itself is deleted.
+//! A conversation that has ended accepts no more messages; the code that makes a call checks
+//! [`ChatSession::may_go_on`]. The cost of a conversation remains in the log of calls when the conversation is deleted.
 
 use std::str::FromStr;
 
@@ -15,10 +15,10 @@ use crate::api_keys::ApiKeyId;
 use crate::prices::NanoUsd;
 use crate::users::UserId;
 
-/// How many conversations one user may keep, ended ones too.
+/// How many conversations one user may store, ended ones included.
 pub const SESSIONS_PER_USER: i64 = 10_000;
 
-/// How long the system prompt of a conversation may be, in bytes.
+/// The longest system prompt of a conversation, in bytes.
 pub const SYSTEM_BYTES_MAX: usize = 32 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -29,7 +29,7 @@ pub struct ChatSessionId(pub Uuid);
 #[serde(transparent)]
 pub struct ChatMessageId(pub Uuid);
 
-/// Who says a message.
+/// The author of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MessageRole {
@@ -68,17 +68,17 @@ impl FromStr for MessageRole {
 pub struct ChatSession {
     pub id: ChatSessionId,
     pub user_id: UserId,
-    /// The key that opened it, where one did and is still there.
+    /// The key that opened it, if a key did and still exists.
     pub api_key_id: Option<ApiKeyId>,
     pub title: Option<String>,
-    /// The model of the calls that name none.
+    /// The model of calls that name none.
     pub model: Option<ModelId>,
-    /// What is put before every call.
+    /// The system prompt of every call.
     pub system: Option<String>,
     pub tokens: i64,
     pub cost: NanoUsd,
     pub created_at: DateTime<Utc>,
-    /// When it last went on or was changed.
+    /// When a message was added or the conversation was changed last.
     pub updated_at: DateTime<Utc>,
     pub ended_at: Option<DateTime<Utc>>,
 }
@@ -90,7 +90,7 @@ impl ChatSession {
     }
 }
 
-/// One message, as it was said.
+/// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChatMessage {
     pub id: ChatMessageId,
@@ -99,16 +99,16 @@ pub struct ChatMessage {
     pub content: String,
     pub tokens: i64,
     pub cost: NanoUsd,
-    /// The model that said it, or that it was said to.
+    /// The model that wrote it, or to which it was sent.
     pub model: Option<String>,
-    /// The record of the call.
+    /// The log entry of the call.
     pub usage_log_id: Option<Uuid>,
-    /// Which came first of two that were said at the same time.
+    /// The order of messages with the same time.
     pub seq: i64,
     pub created_at: DateTime<Utc>,
 }
 
-/// What a user wants of a new conversation.
+/// The properties that a user requests for a new conversation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChatSessionDraft {
     pub title: Option<String>,
@@ -116,7 +116,7 @@ pub struct ChatSessionDraft {
     pub system: Option<String>,
 }
 
-/// What becomes of a conversation: `None` leaves it, `Some(None)` takes it away.
+/// The change of each field: `None` keeps it, `Some(None)` removes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChatSessionChanges {
     pub title: Option<Option<String>>,

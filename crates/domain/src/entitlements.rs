@@ -1,8 +1,8 @@
-//! Entitlements: may this user use this feature now, and how much of it?
+//! Entitlements: whether a user may use a feature now, and how much of it.
 //!
-//! [`decide`] is the one rule. Everything that answers the question (feature check, entitlement check, own plan,
-//! consumption) asks it; the SQL functions `check_feature_access` and `check_usage_limit` are its twins for those who
-//! query the database directly, held equal by a test.
+//! [`decide`] is the only rule. The feature check, the entitlement check, the own plan and consumption all use it. The
+//! SQL functions `check_feature_access` and `check_usage_limit` do the same for clients that query the database
+//! directly; a test compares them.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::features::FeatureId;
 use crate::plans::PlanId;
-use crate::usage::{Period, Tally};
+use crate::usage::{CounterTally, Period};
 use crate::users::UserId;
 
 /// How much of a feature may be used in a period. A limit of 0 is a limit; only the absence of one is unlimited.
@@ -41,7 +41,7 @@ impl Allowance {
         }
     }
 
-    /// What is left beside what already stands against the limit, never below zero; `None` is unlimited.
+    /// What remains of the limit after `against_limit`, never below zero; `None` is unlimited.
     pub fn remaining(self, against_limit: i64) -> Option<i64> {
         self.limit().map(|limit| limit.saturating_sub(against_limit).max(0))
     }
@@ -51,9 +51,9 @@ impl Allowance {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Overage {
-    /// No more until the period ends.
+    /// Use is refused until the period ends.
     Block,
-    /// On, at one token for each unit beyond the limit.
+    /// Use continues, at one token for each unit beyond the limit.
     Tokens,
 }
 
@@ -74,19 +74,19 @@ pub enum Source {
     Override,
 }
 
-/// Whether the feature is had at all, before any counting.
+/// Whether the user has the feature at all, before any counting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     Granted,
-    /// The feature is switched off: for everybody, or for this user by an override.
+    /// The feature is disabled: for all users, or for this user by an override.
     Disabled,
-    /// The plan in force does not have it.
+    /// The plan in force does not include it.
     NotInPlan,
-    /// The plan that the user pays for would have it, but the subscription has lapsed.
+    /// The user's paid plan includes it, but the subscription has lapsed.
     SubscriptionLapsed,
 }
 
-/// All that a decision depends on, read at one moment (`as_of`, by the database's clock).
+/// All that a decision depends on, read at one time (`as_of`, by the database's clock).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entitlement {
     pub feature_id: FeatureId,
@@ -96,23 +96,23 @@ pub struct Entitlement {
     pub allowance: Allowance,
     pub overage: Overage,
     pub period: Period,
-    pub tally: Tally,
-    /// Tokens that can be spent now: the balance less what is held.
+    pub tally: CounterTally,
+    /// Tokens that can be spent now: the balance less what is reserved.
     pub tokens_available: i64,
     pub as_of: DateTime<Utc>,
 }
 
-/// How a counter and the user's tokens stood at one moment, read by themselves or left by a commit.
+/// The state of a counter and of the user's tokens at one time, read separately or left by a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Count {
-    pub tally: Tally,
-    /// Tokens that can be spent: the balance less what is held.
+    pub tally: CounterTally,
+    /// Tokens that can be spent: the balance less what is reserved.
     pub tokens_available: i64,
     pub as_of: DateTime<Utc>,
 }
 
 impl Entitlement {
-    /// The same facts with another count. It is as old as the older of the two.
+    /// The same entitlement with another count. `as_of` becomes the older of the two.
     #[must_use]
     pub fn counted(self, count: &Count) -> Self {
         let Count { tally, tokens_available, as_of } = *count;
@@ -131,13 +131,13 @@ pub enum Reason {
     SubscriptionInactive,
 }
 
-/// The answer, with every number that it rests on.
+/// The decision, with every number that it is based on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
     pub allowed: bool,
     pub reason: Reason,
     pub feature_id: FeatureId,
-    /// What was used in the period, paid for beyond the limit or not. What is held stands in `reserved`.
+    /// The amount used in the period, overage included. What is reserved is in `reserved`.
     pub current: i64,
     /// `None` is unlimited.
     pub limit: Option<i64>,
@@ -147,12 +147,12 @@ pub struct Decision {
     pub plan_id: PlanId,
     pub source: Source,
     pub period_start: DateTime<Utc>,
-    /// When the counting starts again; `None` for a lifetime.
+    /// When the counter starts again; `None` for a lifetime.
     pub resets_at: Option<DateTime<Utc>>,
     pub as_of: DateTime<Utc>,
 }
 
-/// Whether `amount` more may be used now. `amount` is positive; asking changes nothing.
+/// Whether `amount` more may be used now. `amount` must be positive. Changes nothing.
 pub fn decide(entitlement: &Entitlement, amount: i64) -> Decision {
     let remaining = entitlement.allowance.remaining(entitlement.tally.against_limit());
     let reason = match entitlement.access {
@@ -183,7 +183,7 @@ pub fn decide(entitlement: &Entitlement, amount: i64) -> Decision {
     }
 }
 
-/// One customer's exception: it replaces the plan's `enabled` and limit whole, until it expires.
+/// An exception for one user: until it expires, it replaces the plan's `enabled` and limit, both of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeatureOverride {
     pub user_id: UserId,
@@ -201,7 +201,7 @@ mod tests {
     use super::*;
     use crate::usage::PeriodKind;
 
-    fn entitlement(allowance: Allowance, tally: Tally) -> Entitlement {
+    fn entitlement(allowance: Allowance, tally: CounterTally) -> Entitlement {
         let as_of = DateTime::UNIX_EPOCH;
         Entitlement {
             feature_id: FeatureId::parse("ai_requests").unwrap_or_else(|error| panic!("{error}")),
@@ -219,25 +219,30 @@ mod tests {
 
     #[test]
     fn a_limit_of_zero_is_not_unlimited() {
-        assert_eq!(decide(&entitlement(Allowance::Limited(0), Tally::default()), 1).reason, Reason::LimitReached);
-        assert_eq!(decide(&entitlement(Allowance::Unlimited, Tally::default()), i64::MAX).reason, Reason::Ok);
+        assert_eq!(
+            decide(&entitlement(Allowance::Limited(0), CounterTally::default()), 1).reason,
+            Reason::LimitReached
+        );
+        assert_eq!(decide(&entitlement(Allowance::Unlimited, CounterTally::default()), i64::MAX).reason, Reason::Ok);
     }
 
     #[test]
     fn a_downgrade_below_the_use_leaves_nothing_and_no_debt() {
-        let decision = decide(&entitlement(Allowance::Limited(10), Tally { used: 25, reserved: 0, overage: 0 }), 1);
+        let decision =
+            decide(&entitlement(Allowance::Limited(10), CounterTally { used: 25, reserved: 0, overage: 0 }), 1);
         assert_eq!((decision.allowed, decision.current, decision.remaining), (false, 25, Some(0)));
     }
 
     #[test]
     fn use_that_was_paid_for_does_not_count_against_the_limit() {
-        let decision = decide(&entitlement(Allowance::Limited(10), Tally { used: 12, reserved: 1, overage: 4 }), 1);
+        let decision =
+            decide(&entitlement(Allowance::Limited(10), CounterTally { used: 12, reserved: 1, overage: 4 }), 1);
         assert_eq!((decision.allowed, decision.current, decision.remaining), (true, 12, Some(1)));
     }
 
     #[test]
     fn tokens_pay_one_unit_each_beyond_the_limit() {
-        let mut paid = entitlement(Allowance::Limited(10), Tally { used: 8, reserved: 0, overage: 0 });
+        let mut paid = entitlement(Allowance::Limited(10), CounterTally { used: 8, reserved: 0, overage: 0 });
         paid.overage = Overage::Tokens;
         paid.tokens_available = 3;
         assert_eq!(decide(&paid, 5).reason, Reason::Ok);
@@ -251,15 +256,15 @@ mod tests {
             (Access::NotInPlan, Reason::FeatureNotInPlan),
             (Access::SubscriptionLapsed, Reason::SubscriptionInactive),
         ] {
-            let refused = Entitlement { access, ..entitlement(Allowance::Unlimited, Tally::default()) };
+            let refused = Entitlement { access, ..entitlement(Allowance::Unlimited, CounterTally::default()) };
             assert_eq!(decide(&refused, 1).reason, reason);
         }
     }
 
     #[test]
     fn a_recounted_entitlement_is_as_old_as_its_oldest_part() {
-        let facts = entitlement(Allowance::Limited(10), Tally::default());
-        let tally = Tally { used: 3, reserved: 0, overage: 0 };
+        let facts = entitlement(Allowance::Limited(10), CounterTally::default());
+        let tally = CounterTally { used: 3, reserved: 0, overage: 0 };
         let (before, after) = (facts.as_of - chrono::TimeDelta::hours(1), facts.as_of + chrono::TimeDelta::hours(1));
         let counted = |as_of| facts.clone().counted(&Count { tally, tokens_available: 7, as_of });
         assert_eq!((counted(after).tally, counted(after).tokens_available), (tally, 7));
@@ -271,7 +276,7 @@ mod tests {
         fn nothing_is_granted_beyond_the_limit(
             limit in 0_i64..1_000, used in 0_i64..1_500, reserved in 0_i64..500, amount in 1_i64..1_500, tokens in 0_i64..100, pays in any::<bool>(),
         ) {
-            let mut given = entitlement(Allowance::Limited(limit), Tally { used, reserved, overage: 0 });
+            let mut given = entitlement(Allowance::Limited(limit), CounterTally { used, reserved, overage: 0 });
             given.tokens_available = tokens;
             given.overage = if pays { Overage::Tokens } else { Overage::Block };
             let decision = decide(&given, amount);
@@ -283,7 +288,7 @@ mod tests {
 
         #[test]
         fn asking_for_less_is_never_refused_where_more_is_granted(limit in 0_i64..100, used in 0_i64..100, amount in 2_i64..100) {
-            let given = entitlement(Allowance::Limited(limit), Tally { used, reserved: 0, overage: 0 });
+            let given = entitlement(Allowance::Limited(limit), CounterTally { used, reserved: 0, overage: 0 });
             if decide(&given, amount).allowed {
                 prop_assert!(decide(&given, amount - 1).allowed);
             }

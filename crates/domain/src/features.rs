@@ -1,4 +1,4 @@
-//! Features: what a plan can grant. Boolean ones are had or not; metered ones are counted.
+//! Features: what a plan can grant. Boolean ones are granted or not; metered ones are counted.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::plans::{IdRefused, parse_id};
 pub struct FeatureId(Arc<str>);
 
 impl FeatureId {
-    /// What a call of a model is one of.
+    /// The feature that counts model calls.
     pub fn ai_requests() -> Self {
         Self("ai_requests".into())
     }
@@ -62,14 +62,14 @@ pub struct Feature {
     pub display_name: String,
     pub description: Option<String>,
     pub kind: FeatureKind,
-    /// What one of it is called, for people: `request`, `token`.
+    /// The name of one unit, for people: `request`, `token`.
     pub unit: Option<String>,
     pub is_active: bool,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
 }
 
-/// A feature as an administrator describes it.
+/// A feature as an administrator submits it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeatureDraft {
     pub id: FeatureId,
@@ -81,7 +81,7 @@ pub struct FeatureDraft {
     pub is_active: bool,
 }
 
-/// What to change; `None` leaves a field as it is.
+/// What to change; `None` keeps a field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FeatureChanges {
     pub name: Option<String>,

@@ -1,4 +1,4 @@
-//! Idempotency: a request that is sent again under the same key is answered with the first answer.
+//! Idempotency: a request that is repeated with the same idempotency key gets the first response again.
 
 use thiserror::Error;
 use uuid::Uuid;
@@ -6,7 +6,7 @@ use uuid::Uuid;
 /// The longest idempotency key, in characters; the database checks it too.
 pub const KEY_MAX_LENGTH: usize = 255;
 
-/// The key that a client chose for one request. Visible ASCII, so that it means the same in a header and in a body.
+/// The idempotency key that a client chose for one request. Visible ASCII: the same in a header and in a body.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct IdempotencyKey(String);
 
@@ -34,7 +34,7 @@ impl IdempotencyKey {
         Ok(Self(text.to_owned()))
     }
 
-    /// For a request that brought none: an id is visible ASCII.
+    /// For a request without an idempotency key: an id is visible ASCII.
     pub fn of_id(id: Uuid) -> Self {
         Self(id.to_string())
     }
@@ -44,14 +44,14 @@ impl IdempotencyKey {
     }
 }
 
-// A key may open a stored answer with a secret in it, so it stays out of logs.
+// An idempotency key may give access to a stored response with a secret in it, so it is not logged.
 impl std::fmt::Debug for IdempotencyKey {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("IdempotencyKey(..)")
     }
 }
 
-/// An answer as it went over the wire, kept so that it can be given again byte for byte.
+/// A response as it was sent, stored so that it can be returned byte for byte.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoredAnswer {
     pub status: u16,

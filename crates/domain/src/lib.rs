@@ -1,10 +1,10 @@
 //! The rules of Product Base, as types and pure functions.
 //!
-//! A rule takes what was read (a plan, a counter, the time) and says what follows; it reads nothing itself,
-//! so every rule is tested in microseconds and can be used by another Rust service alone:
-//! see `examples/another_service.rs`. Nothing here knows of HTTP, SQL or a runtime.
+//! A rule takes what was read (a plan, a counter, the time) and returns the result. It reads nothing itself, so every
+//! rule is tested in microseconds and can be used by another Rust service alone: see `examples/another_service.rs`.
+//! This crate does not depend on HTTP, SQL or a runtime.
 //!
-//! Each module is a room; the same word names the room in every crate of the workspace.
+//! Each module is a room (a subject area); the same word names it in every crate of the workspace.
 
 pub mod ai;
 pub mod ai_usage;

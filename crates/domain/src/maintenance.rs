@@ -1,8 +1,8 @@
-//! Maintenance: what the regular checks of the books and of the schema can find.
+//! Maintenance: the findings of the regular checks of the ledgers, counters and schema.
 
 use chrono::{DateTime, Utc};
 
-/// Something that the data says and must not be. `finding` is a stable word such as `MISSING_AUTH_USER`.
+/// A violation found in the data. `finding` is a stable word such as `MISSING_AUTH_USER`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IntegrityFinding {
     pub finding: String,
@@ -10,10 +10,10 @@ pub struct IntegrityFinding {
     pub detail: String,
 }
 
-/// What the last checks found. They are made in pieces, each at its own time.
+/// The findings of the last checks. The checks run in pieces, each at its own time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IntegrityReport {
     pub findings: Vec<IntegrityFinding>,
-    /// When the piece that was checked longest ago was checked; `None` while one of them never was.
+    /// When the piece checked longest ago was checked; `None` while a piece was never checked.
     pub checked_at: Option<DateTime<Utc>>,
 }

@@ -1,4 +1,4 @@
-//! Plans: the catalogue of what is sold, for how much, and with which limits.
+//! Plans: the catalogue of what is sold, with prices and limits.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::entitlements::{Allowance, Overage};
 use crate::features::FeatureId;
 use crate::usage::PeriodKind;
 
-/// The plan that everybody has who has no other.
+/// The plan of every user who has no other.
 pub const FREE_PLAN: &str = "free";
 
 const ID_MAX_LENGTH: usize = 50;
@@ -21,7 +21,7 @@ const ID_MAX_LENGTH: usize = 50;
 #[error("`{0}` is not an id: 1 to 50 characters of a-z, 0-9, _ and -")]
 pub struct IdRefused(pub String);
 
-/// The one rule for the ids that people choose, of plans and of features: they stand in addresses and in logs as they are.
+/// The rule for the ids that people choose, of plans and of features: they are safe in URLs and in logs.
 pub(crate) fn parse_id(text: &str) -> Result<&str, IdRefused> {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-';
     if text.is_empty() || text.len() > ID_MAX_LENGTH || !text.bytes().all(fits) {
@@ -74,12 +74,12 @@ impl fmt::Display for PlanId {
     }
 }
 
-/// A price as `decimal(10,2)` holds it: not negative, at most two decimals, below a hundred million.
+/// A price as stored in `decimal(10,2)`: not negative, at most two decimals, below a hundred million.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Price(Decimal);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum PriceRefused {
+pub enum PlanPriceRefused {
     #[error("a price must not be negative")]
     Negative,
     #[error("a price has at most two decimals")]
@@ -91,15 +91,15 @@ pub enum PriceRefused {
 impl Price {
     pub const ZERO: Self = Self(Decimal::ZERO);
 
-    pub fn try_new(amount: Decimal) -> Result<Self, PriceRefused> {
+    pub fn try_new(amount: Decimal) -> Result<Self, PlanPriceRefused> {
         if amount.is_sign_negative() && !amount.is_zero() {
-            return Err(PriceRefused::Negative);
+            return Err(PlanPriceRefused::Negative);
         }
         if amount.normalize().scale() > 2 {
-            return Err(PriceRefused::TooFine);
+            return Err(PlanPriceRefused::TooFine);
         }
         if amount >= Decimal::from(100_000_000) {
-            return Err(PriceRefused::TooLarge);
+            return Err(PlanPriceRefused::TooLarge);
         }
         let mut amount = amount.abs();
         amount.rescale(2);
@@ -170,19 +170,19 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Whether anybody pays for it, by month or by year.
+    /// Whether it has a price, per month or per year.
     pub fn is_paid(&self) -> bool {
         [self.price_monthly, self.price_yearly].into_iter().flatten().any(|price| !price.is_zero())
     }
 
-    /// What a month of it costs, for comparing plans: the monthly price, else a twelfth of the yearly one, else nothing.
+    /// The price of a month, for comparing plans: the monthly price, else a twelfth of the yearly one, else zero.
     pub fn monthly_worth(&self) -> Decimal {
         let a_twelfth = |price: Price| price.amount() / Decimal::from(12);
         self.price_monthly.map(Price::amount).or(self.price_yearly.map(a_twelfth)).unwrap_or_default()
     }
 }
 
-/// A plan as an administrator describes it, before it has features.
+/// A plan as an administrator submits it, before it has features.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanDraft {
     pub id: PlanId,
@@ -195,7 +195,7 @@ pub struct PlanDraft {
     pub is_active: bool,
 }
 
-/// What to change; `None` leaves a field as it is.
+/// What to change; `None` keeps a field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlanChanges {
     pub name: Option<String>,
@@ -215,7 +215,7 @@ pub enum PlanKept {
     InUse { users: i64 },
 }
 
-/// Whether a plan can be deleted, given how many users, subscriptions and scheduled changes name it.
+/// Whether a plan can be deleted, given how many users, subscriptions and scheduled changes refer to it.
 pub fn may_delete(id: &PlanId, users: i64) -> Result<(), PlanKept> {
     if id.is_free() {
         return Err(PlanKept::Fallback);
@@ -223,7 +223,7 @@ pub fn may_delete(id: &PlanId, users: i64) -> Result<(), PlanKept> {
     if users > 0 { Err(PlanKept::InUse { users }) } else { Ok(()) }
 }
 
-/// Whether a plan can be changed so. Everybody falls back to `free`, so that one stays active.
+/// Whether a plan can be changed this way. All users fall back to `free`, so that plan stays active.
 pub fn may_change(id: &PlanId, changes: &PlanChanges) -> Result<(), PlanKept> {
     if id.is_free() && changes.is_active == Some(false) { Err(PlanKept::Fallback) } else { Ok(()) }
 }
@@ -246,9 +246,9 @@ mod tests {
     fn a_price_is_refused_rather_than_rounded() {
         assert_eq!(Price::try_new(dec!(980)).map(|price| price.to_string()), Ok("980.00".to_owned()));
         assert_eq!(Price::try_new(dec!(0.10)).map(|price| price.to_string()), Ok("0.10".to_owned()));
-        assert_eq!(Price::try_new(dec!(0.001)), Err(PriceRefused::TooFine));
-        assert_eq!(Price::try_new(dec!(-0.01)), Err(PriceRefused::Negative));
-        assert_eq!(Price::try_new(dec!(100000000)), Err(PriceRefused::TooLarge));
+        assert_eq!(Price::try_new(dec!(0.001)), Err(PlanPriceRefused::TooFine));
+        assert_eq!(Price::try_new(dec!(-0.01)), Err(PlanPriceRefused::Negative));
+        assert_eq!(Price::try_new(dec!(100000000)), Err(PlanPriceRefused::TooLarge));
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Subscriptions: which plan is in force, and what a change of plan comes to.
+//! Subscriptions: which plan is in force, and the result of a plan change.
 //!
-//! Which plan is in force is answered by one SQL function, `effective_plan`, since views and policies need it too;
-//! this room holds what follows from it.
+//! One SQL function, `effective_plan`, decides which plan is in force, since views and policies need it too; this room
+//! has the rules that follow from it.
 
 use std::str::FromStr;
 
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::plans::{Plan, PlanId};
 
-/// Stripe's words for the state of a subscription; its `paused` is stored as `unpaid`.
+/// Stripe's statuses of a subscription; its `paused` is stored as `unpaid`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SubscriptionStatus {
@@ -81,7 +81,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Whether it puts its plan in force no longer, although it is still on the books: the trial or the grace is over.
+    /// Whether it no longer puts its plan in force although it is still live: the trial or the grace period is over.
     pub fn has_lapsed(&self, in_force: &PlanId) -> bool {
         self.status != SubscriptionStatus::Active && self.plan_id != *in_force
     }
@@ -94,11 +94,11 @@ pub struct ScheduledChange {
     pub effective_at: DateTime<Utc>,
 }
 
-/// Who lets plans be changed (setting `billing.mode`).
+/// Whether a plan can be changed without payment (setting `billing.mode`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BillingMode {
-    /// Anyone may change to any active plan: local work, and products that bill elsewhere.
+    /// Any user may change to any active plan: for local work, and for products that bill elsewhere.
     Open,
     /// A paid plan needs a subscription at Stripe.
     Stripe,
@@ -113,25 +113,25 @@ pub enum ChangeWhen {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Direction {
+pub enum ChangeDirection {
     Upgrade,
     Downgrade,
-    /// Between plans of the same worth.
+    /// Between plans of the same monthly worth.
     Lateral,
 }
 
-/// On whose word the plan changes.
+/// Who orders the plan change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Authority {
-    /// The user asks; the billing mode decides what is owed.
+pub enum BillingAuthority {
+    /// The user; the billing mode decides whether payment is required.
     User,
-    /// An administrator grants it; nothing is owed.
+    /// An administrator; no payment is required.
     Admin,
 }
 
-/// How a user stands before the change: the plan in force and what it rests on.
+/// The state before the change: the plan in force and the subscription behind it.
 #[derive(Clone, Debug)]
-pub struct Standing<'a> {
+pub struct SubscriptionState<'a> {
     pub plan: &'a Plan,
     pub subscription: Option<&'a Subscription>,
 }
@@ -140,7 +140,7 @@ pub struct Standing<'a> {
 pub struct PlanChange {
     pub from: PlanId,
     pub to: PlanId,
-    pub direction: Direction,
+    pub direction: ChangeDirection,
     /// `Now`, or at the end of the paid period.
     pub when: ChangeWhen,
     pub effective_at: DateTime<Utc>,
@@ -160,13 +160,13 @@ pub enum PlanChangeRefused {
     NoPaidPeriod,
 }
 
-/// What a change to `target` comes to: at once if it is an upgrade, at the end of the paid period if it is a
-/// downgrade, unless `when` says otherwise. Use already made in the period stays counted either way.
+/// The result of a change to `target`: immediate for an upgrade, at the end of the paid period for a downgrade, unless
+/// `when` says otherwise. Use already counted in the period stays counted either way.
 pub fn change_plan(
-    standing: &Standing<'_>,
+    standing: &SubscriptionState<'_>,
     target: &Plan,
     when: Option<ChangeWhen>,
-    authority: Authority,
+    authority: BillingAuthority,
     mode: BillingMode,
     now: DateTime<Utc>,
 ) -> Result<PlanChange, PlanChangeRefused> {
@@ -180,7 +180,7 @@ pub fn change_plan(
     if by_stripe {
         return Err(PlanChangeRefused::BilledByStripe);
     }
-    if authority == Authority::User
+    if authority == BillingAuthority::User
         && mode == BillingMode::Stripe
         && target.is_paid()
         && standing.subscription.is_none()
@@ -193,17 +193,17 @@ pub fn change_plan(
     let (when, effective_at) = match (when, paid_until) {
         (Some(ChangeWhen::PeriodEnd), None) => return Err(PlanChangeRefused::NoPaidPeriod),
         (Some(ChangeWhen::PeriodEnd), Some(end)) => (ChangeWhen::PeriodEnd, end),
-        (None, Some(end)) if direction == Direction::Downgrade => (ChangeWhen::PeriodEnd, end),
+        (None, Some(end)) if direction == ChangeDirection::Downgrade => (ChangeWhen::PeriodEnd, end),
         (Some(ChangeWhen::Now) | None, _) => (ChangeWhen::Now, now),
     };
     Ok(PlanChange { from: standing.plan.id.clone(), to: target.id.clone(), direction, when, effective_at })
 }
 
-fn direction(from: &Plan, to: &Plan) -> Direction {
+fn direction(from: &Plan, to: &Plan) -> ChangeDirection {
     match to.monthly_worth().cmp(&from.monthly_worth()) {
-        std::cmp::Ordering::Greater => Direction::Upgrade,
-        std::cmp::Ordering::Less => Direction::Downgrade,
-        std::cmp::Ordering::Equal => Direction::Lateral,
+        std::cmp::Ordering::Greater => ChangeDirection::Upgrade,
+        std::cmp::Ordering::Less => ChangeDirection::Downgrade,
+        std::cmp::Ordering::Equal => ChangeDirection::Lateral,
     }
 }
 
@@ -254,7 +254,7 @@ mod tests {
         when: Option<ChangeWhen>,
         mode: BillingMode,
     ) -> Result<PlanChange, PlanChangeRefused> {
-        change_plan(&Standing { plan: from, subscription: live }, to, when, Authority::User, mode, NOW)
+        change_plan(&SubscriptionState { plan: from, subscription: live }, to, when, BillingAuthority::User, mode, NOW)
     }
 
     #[test]
@@ -264,10 +264,10 @@ mod tests {
         let live = subscription("gold", end);
         let up = change(&gold, Some(&live), &platinum, None, BillingMode::Open)
             .map(|change| (change.direction, change.when, change.effective_at));
-        assert_eq!(up, Ok((Direction::Upgrade, ChangeWhen::Now, NOW)));
+        assert_eq!(up, Ok((ChangeDirection::Upgrade, ChangeWhen::Now, NOW)));
         let down = change(&gold, Some(&live), &free, None, BillingMode::Open)
             .map(|change| (change.direction, change.when, change.effective_at));
-        assert_eq!(down, Ok((Direction::Downgrade, ChangeWhen::PeriodEnd, end)));
+        assert_eq!(down, Ok((ChangeDirection::Downgrade, ChangeWhen::PeriodEnd, end)));
         let at_once =
             change(&gold, Some(&live), &free, Some(ChangeWhen::Now), BillingMode::Open).map(|change| change.when);
         assert_eq!(at_once, Ok(ChangeWhen::Now));
@@ -282,8 +282,8 @@ mod tests {
         let (free, gold) = (plan("free", 0), plan("gold", 980));
         let owed = Err(PlanChangeRefused::PaymentRequired(gold.id.clone()));
         assert_eq!(change(&free, None, &gold, None, BillingMode::Stripe), owed);
-        let standing = Standing { plan: &free, subscription: None };
-        let granted = change_plan(&standing, &gold, None, Authority::Admin, BillingMode::Stripe, NOW);
+        let standing = SubscriptionState { plan: &free, subscription: None };
+        let granted = change_plan(&standing, &gold, None, BillingAuthority::Admin, BillingMode::Stripe, NOW);
         assert_eq!(granted.map(|change| change.when), Ok(ChangeWhen::Now));
         let by_stripe = Subscription { stripe_subscription_id: Some("sub_1".into()), ..subscription("gold", NOW) };
         assert_eq!(

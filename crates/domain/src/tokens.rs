@@ -1,7 +1,7 @@
-//! Tokens: what a user has to spend, and the ledger in which every change of it is a row.
+//! Tokens: the balance that a user can spend, and the ledger in which every change of it is a row.
 //!
-//! The balance is the sum of its rows and is never negative. A row is never changed: what was wrong is put right by
-//! another row, and a refund names the use that it gives back.
+//! The balance is the sum of its rows and is never negative. A row is never changed: an error is corrected by another
+//! row, and a refund references the use that it returns.
 
 use std::str::FromStr;
 
@@ -51,7 +51,7 @@ impl FromStr for TransactionKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TransactionId(pub Uuid);
 
-/// What a user has. `reserved` is the part of `balance` that is held for work under way.
+/// The tokens of a user. `reserved` is the part of `balance` that is reserved for work in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenBalance {
     pub balance: i64,
@@ -68,10 +68,10 @@ impl TokenBalance {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenTransaction {
     pub id: TransactionId,
-    /// The place in the user's chain, from 1 without a gap. The order of the ledger is by this and not by time: two
-    /// rows of one moment have an order too.
+    /// The position in the user's ledger, from 1 without gaps. The ledger is ordered by this and not by time, so rows
+    /// with the same time have an order too.
     pub seq: i64,
-    /// Negative where tokens were taken.
+    /// Negative if tokens were taken.
     pub amount: i64,
     pub kind: TransactionKind,
     pub description: Option<String>,
@@ -80,7 +80,7 @@ pub struct TokenTransaction {
     pub created_at: DateTime<Utc>,
 }
 
-/// What an administrator asks to have added to a user's balance.
+/// A credit to a user's balance that an administrator orders.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreditOrder {
     pub user_id: UserId,
@@ -98,29 +98,29 @@ pub enum CreditOrigin {
         amount: i64,
         reference_id: Option<Uuid>,
     },
-    /// Gives back what a use took: all that is left of it where no amount is named.
+    /// Returns what a use took: `amount`, or all that is left of it if `None`.
     Refund {
         transaction_id: TransactionId,
         amount: Option<i64>,
     },
 }
 
-/// What a use took, and what of it was given back.
+/// What a use took, and how much of it was refunded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spent {
+pub struct TokensSpent {
     pub taken: i64,
     pub refunded: i64,
 }
 
-impl Spent {
+impl TokensSpent {
     pub fn left(self) -> i64 {
         self.taken.saturating_sub(self.refunded).max(0)
     }
 }
 
-/// A row as it will be added to the ledger; its amount is positive.
+/// A row to be added to the ledger; its amount is positive.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Credit {
+pub struct TokenCredit {
     pub kind: TransactionKind,
     pub amount: i64,
     pub reference_id: Option<Uuid>,
@@ -141,8 +141,8 @@ pub enum CreditRefused {
     BeyondLeft(i64),
 }
 
-/// The row that an order comes to. `spent` is the use that a refund names, `None` where there is none.
-pub fn credit(order: &CreditOrder, spent: Option<Spent>) -> Result<Credit, CreditRefused> {
+/// The row for an order. `spent` is the use that a refund references, `None` if it does not exist.
+pub fn credit(order: &CreditOrder, spent: Option<TokensSpent>) -> Result<TokenCredit, CreditRefused> {
     let (kind, amount, reference_id) = match order.origin {
         CreditOrigin::Topup { amount, reference_id } => (TransactionKind::Topup, amount, reference_id),
         CreditOrigin::Bonus { amount, reference_id } => (TransactionKind::Bonus, amount, reference_id),
@@ -154,10 +154,10 @@ pub fn credit(order: &CreditOrder, spent: Option<Spent>) -> Result<Credit, Credi
     if amount < 1 {
         return Err(CreditRefused::NotPositive);
     }
-    Ok(Credit { kind, amount, reference_id, description: order.description.clone() })
+    Ok(TokenCredit { kind, amount, reference_id, description: order.description.clone() })
 }
 
-fn refundable(spent: Spent, asked: Option<i64>) -> Result<i64, CreditRefused> {
+fn refundable(spent: TokensSpent, asked: Option<i64>) -> Result<i64, CreditRefused> {
     match (spent.left(), asked) {
         (0, _) => Err(CreditRefused::NothingLeft),
         (left, None) => Ok(left),
@@ -166,13 +166,13 @@ fn refundable(spent: Spent, asked: Option<i64>) -> Result<i64, CreditRefused> {
     }
 }
 
-impl Credit {
+impl TokenCredit {
     /// The balance after this row.
     pub fn added_to(&self, balance: i64) -> Result<i64, CreditRefused> {
         balance.checked_add(self.amount).ok_or(CreditRefused::BalanceFull)
     }
 
-    /// Whether `row` is what this credit came to: how a repeat under the same key is told from another request.
+    /// Whether `row` is the result of this credit. It tells a repeat of a request from another one with its key.
     pub fn came_to(&self, row: &TokenTransaction) -> bool {
         let (of_row, own) = ((row.kind, row.amount, row.reference_id), (self.kind, self.amount, self.reference_id));
         of_row == own && row.description == self.description
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_refund_gives_back_what_is_left_and_no_more() {
-        let spent = Some(Spent { taken: 10, refunded: 4 });
+        let spent = Some(TokensSpent { taken: 10, refunded: 4 });
         let amount = |asked, spent| credit(&refund(7, asked), spent).map(|credit| credit.amount);
         assert_eq!(amount(None, spent), Ok(6));
         assert_eq!(amount(Some(6), spent), Ok(6));
@@ -211,9 +211,9 @@ mod tests {
         assert_eq!(amount(Some(0), spent), Err(CreditRefused::NotPositive));
         assert_eq!(amount(Some(-1), spent), Err(CreditRefused::NotPositive));
         for asked in [None, Some(1)] {
-            assert_eq!(amount(asked, Some(Spent { taken: 10, refunded: 10 })), Err(CreditRefused::NothingLeft));
-            // A row of usage that took nothing: written by hand, as the service writes none.
-            assert_eq!(amount(asked, Some(Spent { taken: -5, refunded: 0 })), Err(CreditRefused::NothingLeft));
+            assert_eq!(amount(asked, Some(TokensSpent { taken: 10, refunded: 10 })), Err(CreditRefused::NothingLeft));
+            // A usage row that took nothing: written by hand, since the service writes none.
+            assert_eq!(amount(asked, Some(TokensSpent { taken: -5, refunded: 0 })), Err(CreditRefused::NothingLeft));
             assert_eq!(amount(asked, None), Err(CreditRefused::UnknownUsage));
         }
     }
@@ -252,12 +252,12 @@ mod tests {
         }
     }
 
-    /// One thing that happens to a balance in the property below.
+    /// A change of a balance in the property below.
     #[derive(Clone, Debug)]
     enum Event {
         Topup(i64),
         Use(i64),
-        /// Of the use at this place, of so much or of all that is left.
+        /// Of the use at this place, of this amount or of all that is left.
         Refund(usize, Option<i64>),
     }
 
@@ -274,14 +274,14 @@ mod tests {
         fn the_rows_sum_to_the_balance_and_no_refund_exceeds_its_use(events in proptest::collection::vec(event(), 0..80)) {
             let mut balance = 100_i64;
             let mut rows = vec![(TransactionKind::Bonus, 100, None)];
-            let mut uses: Vec<Spent> = Vec::new();
+            let mut uses: Vec<TokensSpent> = Vec::new();
             for event in events {
                 let (origin, place) = match event {
                     Event::Use(amount) => {
                         if amount <= balance {
                             balance -= amount;
                             rows.push((TransactionKind::Usage, -amount, None));
-                            uses.push(Spent { taken: amount, refunded: 0 });
+                            uses.push(TokensSpent { taken: amount, refunded: 0 });
                         }
                         continue;
                     }
@@ -310,10 +310,10 @@ mod tests {
             }
         }
 
-        /// A repeat is judged on what was left before its first time, so a refund of "all that is left" is its own repeat.
+        /// A repeat is judged by what was left before the first, so a refund of "all that is left" equals its repeat.
         #[test]
         fn a_refund_is_its_own_repeat(taken in 1_i64..100, before in 0_i64..100, asked in proptest::option::of(1_i64..100)) {
-            let spent = Some(Spent { taken, refunded: before.min(taken) });
+            let spent = Some(TokensSpent { taken, refunded: before.min(taken) });
             let Ok(first) = credit(&refund(7, asked), spent) else { return Ok(()) };
             let row = TokenTransaction {
                 id: TransactionId(Uuid::from_u128(9)),

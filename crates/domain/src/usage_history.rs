@@ -1,7 +1,7 @@
 //! Usage history: what was used when, in whole hours, days or months of UTC.
 //!
-//! What is asked for is widened to whole buckets, since the sums that are kept are of whole hours; how many buckets one
-//! question may cover is bounded by [`stretch`].
+//! A requested range is widened to whole buckets, since the stored sums are of whole hours. [`stretch`] bounds how many
+//! buckets one query may cover.
 
 use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveTime, TimeDelta, Timelike, Utc};
 use serde::{Deserialize, Serialize};
@@ -10,20 +10,20 @@ use thiserror::Error;
 use crate::features::FeatureId;
 use crate::usage::PeriodKind;
 
-/// How far back a question goes that does not say.
+/// How many days a query without `from` covers.
 const DAYS_UNLESS_TOLD: i64 = 30;
 
-/// Over how much time each sum goes.
+/// The span of time that each sum covers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Bucket {
+pub enum UsageBucket {
     Hour,
     #[default]
     Day,
     Month,
 }
 
-impl Bucket {
+impl UsageBucket {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Hour => "hour",
@@ -32,7 +32,7 @@ impl Bucket {
         }
     }
 
-    /// The longest range that one question may cover, in words.
+    /// The longest range of one query, as text.
     const fn longest(self) -> &'static str {
         match self {
             Self::Hour => "31 days",
@@ -41,7 +41,7 @@ impl Bucket {
         }
     }
 
-    /// Where the longest range that begins at `from` ends.
+    /// The end of the longest range that begins at `from`.
     fn farthest(self, from: DateTime<Utc>) -> DateTime<Utc> {
         let end = match self {
             Self::Hour => from.checked_add_days(Days::new(31)),
@@ -51,7 +51,7 @@ impl Bucket {
         end.unwrap_or(DateTime::<Utc>::MAX_UTC)
     }
 
-    /// Where the bucket begins that holds `at`.
+    /// The start of the bucket that contains `at`.
     pub fn start_of(self, at: DateTime<Utc>) -> DateTime<Utc> {
         let day = at.date_naive();
         match self {
@@ -61,7 +61,7 @@ impl Bucket {
         }
     }
 
-    /// Where the bucket ends that begins at `start`.
+    /// The end of the bucket that begins at `start`.
     pub fn end_of(self, start: DateTime<Utc>) -> DateTime<Utc> {
         let end = match self {
             Self::Hour => start.checked_add_signed(TimeDelta::hours(1)),
@@ -78,8 +78,8 @@ fn midnight(day: NaiveDate) -> DateTime<Utc> {
 
 /// Whole buckets, from the one that begins at `first` to the one that begins at `last`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stretch {
-    pub bucket: Bucket,
+pub struct TimeRange {
+    pub bucket: UsageBucket,
     pub first: DateTime<Utc>,
     pub last: DateTime<Utc>,
 }
@@ -89,17 +89,17 @@ pub enum RangeRefused {
     #[error("must be before `to`")]
     Reversed,
     #[error("must be at most {} before `to`, for sums by {}", .0.longest(), .0.as_str())]
-    TooLong(Bucket),
+    TooLong(UsageBucket),
 }
 
-/// The whole buckets that hold what lies from `from` up to, not including, `to`. Without `to` they go up to now, and the
-/// bucket of now is one of them; without `from` they begin 30 days before.
+/// The whole buckets that contain the range from `from` (inclusive) to `to` (exclusive). Without `to` the range ends
+/// now, and the bucket of now is included; without `from` it begins 30 days before its end.
 pub fn stretch(
-    bucket: Bucket,
+    bucket: UsageBucket,
     from: Option<DateTime<Utc>>,
     to: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
-) -> Result<Stretch, RangeRefused> {
+) -> Result<TimeRange, RangeRefused> {
     let end = to.unwrap_or(now);
     let start = from.or_else(|| end.checked_sub_signed(TimeDelta::days(DAYS_UNLESS_TOLD))).unwrap_or(end);
     if start >= end {
@@ -109,24 +109,24 @@ pub fn stretch(
         return Err(RangeRefused::TooLong(bucket));
     }
     let last = bucket.start_of(end);
-    // A bucket that would begin where the range ends is no part of it.
+    // A bucket that begins where the range ends is not part of it.
     let last = if to.is_some() && last == end { bucket.start_of(end - TimeDelta::microseconds(1)) } else { last };
-    Ok(Stretch { bucket, first: bucket.start_of(start), last })
+    Ok(TimeRange { bucket, first: bucket.start_of(start), last })
 }
 
-/// What was used of one feature in one bucket, as it was counted in one period.
+/// The use of one feature in one bucket, as counted in one period.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageSum {
     pub feature_id: FeatureId,
-    /// Where the bucket begins.
+    /// The start of the bucket.
     pub bucket: DateTime<Utc>,
     pub period: PeriodKind,
     pub period_start: DateTime<Utc>,
-    /// With `overage` in it.
+    /// With `overage` included.
     pub amount: i64,
-    /// What of it lay beyond the limit.
+    /// The part of `amount` beyond the limit.
     pub overage: i64,
-    /// How many consumptions it was.
+    /// The number of consumptions.
     pub events: i64,
 }
 
@@ -143,19 +143,23 @@ mod tests {
     #[test]
     fn a_question_without_a_range_covers_thirty_days_and_now() {
         let now = at("2026-03-15T10:20:30Z");
-        let days = stretch(Bucket::Day, None, None, now).unwrap();
+        let days = stretch(UsageBucket::Day, None, None, now).unwrap();
         assert_eq!((days.first, days.last), (at("2026-02-13T00:00:00Z"), at("2026-03-15T00:00:00Z")));
         let midnight = at("2026-03-15T00:00:00Z");
-        assert_eq!(stretch(Bucket::Day, None, None, midnight).unwrap().last, midnight, "the bucket of now is in it");
+        assert_eq!(
+            stretch(UsageBucket::Day, None, None, midnight).unwrap().last,
+            midnight,
+            "the bucket of now is in it"
+        );
     }
 
     #[test]
     fn a_range_is_widened_to_whole_buckets_and_ends_before_its_end() {
         let (from, to) = (at("2026-01-31T23:59:59Z"), at("2026-03-01T00:00:00Z"));
         let now = at("2030-01-01T00:00:00Z");
-        let months = stretch(Bucket::Month, Some(from), Some(to), now).unwrap();
+        let months = stretch(UsageBucket::Month, Some(from), Some(to), now).unwrap();
         assert_eq!((months.first, months.last), (at("2026-01-01T00:00:00Z"), at("2026-02-01T00:00:00Z")));
-        let hours = stretch(Bucket::Hour, Some(from), Some(at("2026-02-01T00:00:01Z")), now).unwrap();
+        let hours = stretch(UsageBucket::Hour, Some(from), Some(at("2026-02-01T00:00:01Z")), now).unwrap();
         assert_eq!((hours.first, hours.last), (at("2026-01-31T23:00:00Z"), at("2026-02-01T00:00:00Z")));
     }
 
@@ -163,9 +167,9 @@ mod tests {
     fn a_range_has_a_beginning_and_a_bound_for_each_bucket() {
         let from = at("2026-01-01T00:00:00Z");
         for (bucket, longest) in [
-            (Bucket::Hour, at("2026-02-01T00:00:00Z")),
-            (Bucket::Day, at("2027-02-05T00:00:00Z")),
-            (Bucket::Month, at("2036-01-01T00:00:00Z")),
+            (UsageBucket::Hour, at("2026-02-01T00:00:00Z")),
+            (UsageBucket::Day, at("2027-02-05T00:00:00Z")),
+            (UsageBucket::Month, at("2036-01-01T00:00:00Z")),
         ] {
             assert!(stretch(bucket, Some(from), Some(longest), from).is_ok(), "{bucket:?}");
             let beyond = stretch(bucket, Some(from), Some(longest + TimeDelta::seconds(1)), from);
@@ -182,8 +186,8 @@ mod tests {
             let from = DateTime::from_timestamp(start, 0).unwrap_or_default();
             let to = from + TimeDelta::seconds(seconds);
             let now = DateTime::from_timestamp(now, 0).unwrap_or_default();
-            for bucket in [Bucket::Hour, Bucket::Day, Bucket::Month] {
-                let Stretch { first, last, .. } = stretch(bucket, Some(from), Some(to), now).unwrap();
+            for bucket in [UsageBucket::Hour, UsageBucket::Day, UsageBucket::Month] {
+                let TimeRange { first, last, .. } = stretch(bucket, Some(from), Some(to), now).unwrap();
                 prop_assert!(first <= from && from < bucket.end_of(first));
                 prop_assert!(last < to && to <= bucket.end_of(last));
                 prop_assert_eq!(bucket.start_of(last), last);

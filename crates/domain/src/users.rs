@@ -25,7 +25,7 @@ impl fmt::Display for UserId {
     }
 }
 
-/// A profile as it is stored. The e-mail belongs to the identity and is read beside it.
+/// A profile as it is stored. The e-mail address belongs to the identity and is read with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     pub id: UserId,
@@ -39,7 +39,7 @@ pub struct User {
     pub updated_at: DateTime<Utc>,
 }
 
-/// What a new profile starts from; plan, balance and times are the database's defaults.
+/// The initial values of a profile; plan, balance and times are the database's defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewUser {
     pub id: UserId,
@@ -47,7 +47,7 @@ pub struct NewUser {
     pub role: Role,
 }
 
-/// The fields that a user may change. `None` leaves a field as it is; the wallet can also be taken away.
+/// The fields that a user may change. `None` keeps a field; the wallet can also be removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserChanges {
     pub name: Option<String>,

@@ -1,4 +1,4 @@
-//! AI usage: the sums over the record of the calls.
+//! AI usage: the sums over the usage log of calls.
 
 use async_trait::async_trait;
 use domain::ai::Provider;
@@ -11,7 +11,7 @@ use crate::store::StoreError;
 /// Which calls are summed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AiUsageFilter {
-    /// `None` is everybody's.
+    /// `None` is all users.
     pub user_id: Option<UserId>,
     pub provider: Option<Provider>,
     pub model: Option<String>,
@@ -20,6 +20,6 @@ pub struct AiUsageFilter {
 
 #[async_trait]
 pub trait AiUsageRepository: Send {
-    /// What the calls of the range came to, as far as their months are kept.
+    /// The sums of the calls in the range, as far as their months are kept.
     async fn sum(&mut self, filter: &AiUsageFilter, range: &AiUsageRange) -> Result<AiUsageSums, StoreError>;
 }

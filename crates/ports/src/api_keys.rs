@@ -10,10 +10,10 @@ use domain::users::UserId;
 
 use crate::store::{Locked, Page, StoreError};
 
-/// A freshly made secret, with all that is kept of it.
+/// A freshly made secret, with all that is stored of it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MintedKey {
-    /// The whole key; it is shown once and kept nowhere.
+    /// The whole key; it is shown once and not stored.
     pub secret: String,
     pub prefix: String,
     pub last_four: String,
@@ -28,7 +28,7 @@ pub trait KeyMint: Send + Sync {
     fn recognise(&self, presented: &str) -> Option<String>;
 }
 
-/// What is remembered of a key and its owner: enough to know a caller, and small.
+/// What is cached of a key and its owner: enough to identify a caller, and small.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownKey {
     pub id: ApiKeyId,
@@ -45,7 +45,7 @@ pub struct KnownKey {
 pub trait ApiKeyRepository: Send {
     async fn insert(&mut self, owner: UserId, draft: &ApiKeyDraft, minted: &MintedKey) -> Result<ApiKey, StoreError>;
     async fn find(&mut self, owner: UserId, id: ApiKeyId) -> Result<Option<ApiKey>, StoreError>;
-    /// The key with all that decides on what it may do to others.
+    /// The key with all that decides what it may do to other keys.
     async fn find_holder(&mut self, owner: UserId, id: ApiKeyId) -> Result<Option<KeyHolder>, StoreError>;
     async fn find_by_hash(&mut self, hash: &str) -> Result<Option<KeyHolder>, StoreError>;
     async fn lock(&mut self, owner: UserId, id: ApiKeyId) -> Result<Option<Locked<ApiKey>>, StoreError>;
@@ -54,16 +54,16 @@ pub trait ApiKeyRepository: Send {
     async fn count_usable(&mut self, owner: UserId, now: DateTime<Utc>) -> Result<i64, StoreError>;
     /// Those of `ids` that can be used now.
     async fn list_usable(&mut self, ids: &[ApiKeyId]) -> Result<Vec<ApiKeyId>, StoreError>;
-    /// The name is the key's own; the limits are those of its lineage, so all keys of that get them.
+    /// The name is the key's own; the limits are those of its lineage, so they apply to all of its keys.
     async fn save_changes(
         &mut self,
         key: &Locked<ApiKey>,
         name: &str,
         limits: &KeyLimits,
     ) -> Result<ApiKey, StoreError>;
-    /// Ends the key, and the keys that it or those before it in its lineage made, with all that these made.
+    /// Ends the key, and the keys that it or its predecessors in the lineage made, with all that these made.
     async fn revoke(&mut self, key: &Locked<ApiKey>, at: DateTime<Utc>) -> Result<(), StoreError>;
-    /// Names the successor of a rotated key, and when the old one stops.
+    /// Records the successor of a rotated key, and when the old one ends.
     async fn save_rotation(
         &mut self,
         key: &Locked<ApiKey>,
@@ -72,7 +72,7 @@ pub trait ApiKeyRepository: Send {
     ) -> Result<(), StoreError>;
     /// Writes when keys were last used, in one statement. A later time is never replaced by an earlier one.
     async fn record_use(&mut self, uses: &[(ApiKeyId, DateTime<Utc>)]) -> Result<(), StoreError>;
-    /// Deletes what keys used in minutes of more than a day ago and in months of more than 13 months ago, at most `limit`
-    /// rows; says how many.
+    /// Deletes what keys used in minutes of more than a day ago and in months of more than 13 months ago, at most
+    /// `limit` rows; returns how many.
     async fn delete_old_counters(&mut self, limit: u64) -> Result<u64, StoreError>;
 }

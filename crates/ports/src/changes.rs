@@ -1,26 +1,26 @@
-//! Changes: who is told of them, and by what a memory tells what it read before one from what it read after.
+//! Changes: how caches learn of them, and how a cache tells what was read before a change from what was read after it.
 
 use std::time::Instant;
 
 use domain::changes::Change;
 
-/// Whoever remembers what the database can change. One who changes something tells it after the commit; a feed tells it
-/// of everybody's changes.
+/// A cache of data that the database can change. A service that changes something calls it after the commit, and a feed
+/// passes it the changes of all processes.
 pub trait ChangeListener: Send + Sync {
-    /// Something changed: what was read of it before this call is believed no longer.
-    fn heard(&self, change: Change);
-    /// Every change that was committed before `moment` has been told by `heard`.
-    fn vouch(&self, moment: Instant);
-    /// Changes may have been missed: nothing that was read before this call is believed.
-    fn lost(&self);
-    /// Whether a feed has vouched for the last second.
-    fn is_hearing(&self) -> bool;
+    /// Something changed: what was read of it before this call is stale.
+    fn invalidate(&self, change: Change);
+    /// Every change that was committed before `moment` has been passed to `invalidate`.
+    fn confirm_fresh(&self, moment: Instant);
+    /// Changes may have been missed: everything that was read before this call is stale.
+    fn invalidate_all(&self);
+    /// Whether a feed has confirmed the last second.
+    fn is_fed(&self) -> bool;
 }
 
-/// Taken before the database is asked, and shown when the answer is remembered: an answer that a change has overtaken is
-/// believed no longer. The numbers mean something to the memory that gave them, and nothing to others.
+/// Taken before the database is read, and passed in when the answer is cached, so that an answer that was read before a
+/// change is never fresh. The numbers mean something only to the cache that gave them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket {
+pub struct CacheTicket {
     pub facts: u64,
     pub counts: u64,
     pub asked_at: Instant,

@@ -1,4 +1,4 @@
-//! Chat: conversations and their messages. Whose a conversation is, every method but those of a session's messages asks.
+//! Chat: conversations and their messages. Every method checks the owner, except those of a session's messages.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -15,10 +15,10 @@ pub enum SessionState {
     Ended,
 }
 
-/// The place of a conversation in the list: when it last went on, and its id.
+/// The position of a conversation in the list: when it was last used, and its id.
 pub type SessionPosition = (DateTime<Utc>, ChatSessionId);
 
-/// The place of a message in its conversation: when it was said, and its sequence.
+/// The position of a message in its conversation: its time, and its sequence.
 pub type MessagePosition = (DateTime<Utc>, i64);
 
 /// A conversation, and how many messages are in it.
@@ -28,7 +28,7 @@ pub struct CountedSession {
     pub messages: i64,
 }
 
-/// A message, and what its conversation is called.
+/// A message, and the title of its conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecalledMessage {
     pub title: Option<String>,
@@ -45,26 +45,26 @@ pub trait ChatRepository: Send {
     ) -> Result<ChatSession, StoreError>;
     /// How many conversations there are, ended ones too; counts no further than `most`.
     async fn count(&mut self, owner: UserId, most: i64) -> Result<i64, StoreError>;
-    /// The conversation that a call is to go on with, ended or not; none where it is another's. Takes no lock.
+    /// The conversation that a call is to go on with, ended or not; `None` where it is another user's. Takes no lock.
     async fn open_session(&mut self, owner: UserId, id: ChatSessionId) -> Result<Option<ChatSession>, StoreError>;
     async fn find(&mut self, owner: UserId, id: ChatSessionId) -> Result<Option<CountedSession>, StoreError>;
-    /// The one that went on last first.
+    /// The last used one first.
     async fn list(
         &mut self,
         owner: UserId,
         state: Option<SessionState>,
         page: &Page<SessionPosition>,
     ) -> Result<Vec<ChatSession>, StoreError>;
-    /// Says whether there is such a conversation.
+    /// Returns whether there is such a conversation.
     async fn save_changes(
         &mut self,
         owner: UserId,
         id: ChatSessionId,
         changes: &ChatSessionChanges,
     ) -> Result<bool, StoreError>;
-    /// Ends it now, unless it has ended. Says whether it did.
+    /// Ends it now, unless it has ended. Returns whether it did.
     async fn end(&mut self, owner: UserId, id: ChatSessionId) -> Result<bool, StoreError>;
-    /// Deletes it with its messages. Says whether there was one.
+    /// Deletes it with its messages. Returns whether there was one.
     async fn delete(&mut self, owner: UserId, id: ChatSessionId) -> Result<bool, StoreError>;
     /// The messages of a conversation, oldest first.
     async fn list_messages(
@@ -72,12 +72,12 @@ pub trait ChatRepository: Send {
         session: ChatSessionId,
         page: &Page<MessagePosition>,
     ) -> Result<Vec<ChatMessage>, StoreError>;
-    /// The last messages of a conversation, the oldest of them first: what goes along with a call.
+    /// The latest messages of a conversation, the oldest of them first: the context of a call.
     async fn list_latest_messages(
         &mut self,
         session: ChatSessionId,
         limit: u64,
     ) -> Result<Vec<ChatMessage>, StoreError>;
-    /// The last messages of all conversations of a user, the newest first.
+    /// The latest messages of all conversations of a user, the newest first.
     async fn list_history(&mut self, owner: UserId, limit: u64) -> Result<Vec<RecalledMessage>, StoreError>;
 }

@@ -1,4 +1,4 @@
-//! The clock of the service. Periods and money go by the database's time; this one serves tokens, keys and bounds.
+//! The clock of the service. Periods and money use the database's time; this one is for tokens, keys and bounds.
 
 use chrono::{DateTime, Utc};
 

@@ -1,4 +1,4 @@
-//! Entitlements: the facts that a decision rests on, and the exceptions of single customers.
+//! Entitlements: the facts that a decision needs, and the exceptions of single customers.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -7,10 +7,10 @@ use domain::features::{FeatureId, FeatureKind};
 use domain::usage::Period;
 use domain::users::UserId;
 
-use crate::changes::Ticket;
+use crate::changes::CacheTicket;
 use crate::store::StoreError;
 
-/// An entitlement with what people call the feature.
+/// An entitlement with the name and unit of its feature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedEntitlement {
     pub display_name: String,
@@ -21,15 +21,15 @@ pub struct NamedEntitlement {
 
 /// Why there are no facts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missing {
+pub enum MeterMissing {
     User,
     Feature,
 }
 
-/// An entitlement, and until when its facts hold if nobody changes them: an exception, a trial, a grace or the period
-/// ends, or a scheduled change comes due. `None` is for good.
+/// An entitlement, and when its facts change without a write: an exception, a trial, a grace or the period ends, or a
+/// scheduled change comes due. `None` is never.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct EntitlementState {
     pub entitlement: Entitlement,
     pub changes_at: Option<DateTime<Utc>>,
 }
@@ -41,27 +41,27 @@ pub struct Meter {
     pub feature_id: FeatureId,
 }
 
-/// What is remembered of an entitlement.
+/// What is cached of an entitlement.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Recalled {
+pub enum CachedDecision {
     /// All of it.
     Whole(Entitlement),
-    /// Everything but the count, which is too old; what stands in its place is not to be used.
+    /// Everything but the count, which is too old; the value in its place must not be used.
     Facts(Entitlement),
     Nothing,
 }
 
-/// What is remembered of entitlements. Nothing waits here. Facts are at most a second behind the database (young, or
-/// vouched for by a feed of changes) and are never given beyond the moment at which they change by themselves. A count
-/// is at most a second old.
+/// The cache of entitlements. No method waits. Facts are at most a second behind the database (young, or confirmed as
+/// fresh by a feed of changes) and are never returned after the moment at which they change without a write. A count is
+/// at most a second old.
 pub trait EntitlementCache: Send + Sync {
-    fn recall(&self, meter: &Meter) -> Recalled;
-    /// To be taken before the database is asked.
-    fn ticket(&self, user_id: UserId) -> Ticket;
-    fn remember(&self, meter: &Meter, standing: &Standing, ticket: &Ticket);
-    /// Puts another count to facts that are remembered, if they are of this period.
-    fn recount(&self, meter: &Meter, period: &Period, count: &Count, ticket: &Ticket);
-    /// What a commit of this very process left: newer than whatever was asked for before this call.
+    fn recall(&self, meter: &Meter) -> CachedDecision;
+    /// To be taken before the database is read.
+    fn ticket(&self, user_id: UserId) -> CacheTicket;
+    fn remember(&self, meter: &Meter, standing: &EntitlementState, ticket: &CacheTicket);
+    /// Replaces the count of cached facts, if they are of this period.
+    fn recount(&self, meter: &Meter, period: &Period, count: &Count, ticket: &CacheTicket);
+    /// The count after a commit of this process: newer than any that was requested before this call.
     fn note(&self, meter: &Meter, period: &Period, count: &Count);
 }
 
@@ -72,11 +72,11 @@ pub trait EntitlementRepository: Send {
         &mut self,
         user_id: UserId,
         feature_id: &FeatureId,
-    ) -> Result<Result<NamedEntitlement, Missing>, StoreError>;
-    /// All facts of many, in the order in which they are asked for. One statement; asked in `Scope::Counting`, it goes
-    /// through the keys of its tables.
-    async fn find_many(&mut self, meters: &[Meter]) -> Result<Vec<Result<Standing, Missing>>, StoreError>;
-    /// Nothing but the counts of those periods, likewise; `None` where there is no such user.
+    ) -> Result<Result<NamedEntitlement, MeterMissing>, StoreError>;
+    /// All facts of many, in the order of `meters`. One statement; in `Scope::Counting`, it goes through the keys of
+    /// its tables.
+    async fn find_many(&mut self, meters: &[Meter]) -> Result<Vec<Result<EntitlementState, MeterMissing>>, StoreError>;
+    /// Only the counts of those periods, likewise; `None` where there is no such user.
     async fn count_many(&mut self, periods: &[(Meter, Period)]) -> Result<Vec<Option<Count>>, StoreError>;
     /// The same as `find` for every active feature, in the order of their ids. Bounded by `FEATURES_MAX`.
     async fn list(&mut self, user_id: UserId) -> Result<Vec<NamedEntitlement>, StoreError>;

@@ -5,7 +5,7 @@ use domain::features::{Feature, FeatureChanges, FeatureDraft, FeatureId};
 
 use crate::store::StoreError;
 
-/// How many features a catalogue can hold; more cannot be made.
+/// How many features a catalogue can hold.
 pub const FEATURES_MAX: u64 = 500;
 
 #[async_trait]

@@ -1,7 +1,7 @@
-//! The traits through which the use cases reach the world: the store, the clock, randomness, secrets and tokens.
+//! The traits through which the use cases reach the outside: the store, the clock, randomness, secrets and tokens.
 //!
-//! A trait a room; an adapter implements all the repositories of one transaction on one type. Nothing here has a
-//! body but the error types.
+//! One trait a room; an adapter implements all the repositories of one transaction on one type. Only the error types
+//! have code.
 
 pub mod ai;
 pub mod ai_usage;

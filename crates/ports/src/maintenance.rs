@@ -1,4 +1,4 @@
-//! Maintenance: checks of the data, and what the readiness of the service rests on.
+//! Maintenance: checks of the data, and the state that the service's readiness depends on.
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -13,14 +13,14 @@ pub struct DatabaseState {
     pub applied_steps: Vec<String>,
     /// Rights of the login that it should not have, by its attributes, its memberships and what it owns.
     pub excess_rights: Vec<String>,
-    /// Settings of the server under which what was answered may be lost in a crash of the machine.
+    /// Settings of the server under which committed work may be lost in a crash of the machine.
     pub unsafe_settings: Vec<String>,
     pub size_bytes: i64,
     pub connections: i64,
     pub connections_max: i64,
 }
 
-/// What came of one piece of work on partitions.
+/// The result of one piece of work on partitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PartitionWork {
     /// A line about what was done.
@@ -33,16 +33,17 @@ pub enum PartitionWork {
 
 #[async_trait]
 pub trait MaintenanceRepository: Send {
-    /// At most `limit` findings of all checks, made now over whole tables.
+    /// At most `limit` findings of all checks, run now over whole tables.
     async fn list_findings(&mut self, limit: u64) -> Result<Vec<IntegrityFinding>, StoreError>;
-    /// At most `limit` of the findings that the pieces of the checks were left with.
+    /// At most `limit` of the findings that the pieces of the checks have stored.
     async fn read_integrity(&mut self, limit: u64) -> Result<IntegrityReport, StoreError>;
-    /// Claims the piece of the checks that was not tried for the longest time, of those not tried since `before`; `None`
-    /// where there is none. A claim counts once it is committed, for every process.
+    /// Claims the piece of the checks that was not tried for the longest time, of those not tried since `before`;
+    /// `None` where there is none. A claim counts once it is committed, for every process.
     async fn claim_integrity_piece(&mut self, before: DateTime<Utc>) -> Result<Option<String>, StoreError>;
-    /// Checks one piece, for about as long as `budget`, and keeps what was found; answers how much that is.
+    /// Checks one piece, for about as long as `budget`, and stores the findings; returns how many.
     async fn check_integrity_piece(&mut self, piece: &str, budget: TimeDelta) -> Result<i64, StoreError>;
     async fn state(&mut self) -> Result<DatabaseState, StoreError>;
-    /// Does one piece of the work on partitions (the months to come are made, those past their retention summed and dropped).
+    /// Does one piece of the work on partitions (coming months are created, those past their retention summed and
+    /// dropped).
     async fn maintain_partitions(&mut self) -> Result<PartitionWork, StoreError>;
 }

@@ -6,7 +6,7 @@ use domain::plans::{Plan, PlanChanges, PlanDraft, PlanFeature, PlanId};
 
 use crate::store::StoreError;
 
-/// How many plans a catalogue can hold; more cannot be made.
+/// How many plans a catalogue can hold.
 pub const PLANS_MAX: u64 = 200;
 
 #[async_trait]

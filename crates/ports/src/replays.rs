@@ -1,24 +1,24 @@
-//! Replays: the answers of paid calls, kept outside of the transaction of their effect, sealed, and given again.
+//! Replays: the answers of paid calls, stored outside of the transaction of their effect, sealed, and given again.
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
-use domain::replays::{Awaited, Unkept};
+use domain::replays::{AwaitedCall, NotReplayable};
 use domain::usage::{HoldId, HoldStatus};
 
 use crate::idempotency::AnswerClaim;
 use crate::store::StoreError;
 
-/// An answer as it went over the wire.
+/// An answer as it was sent to the client.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeptAnswer {
     pub status: u16,
     pub content_type: String,
-    /// What else of its head is given again.
+    /// Other headers that a repeat gets too.
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
 }
 
-// What a model said stays out of logs.
+// The text of a model stays out of logs.
 impl std::fmt::Debug for KeptAnswer {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "KeptAnswer({}, {} bytes)", self.status, self.body.len())
@@ -29,61 +29,63 @@ impl std::fmt::Debug for KeptAnswer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallEnd {
     Answered(KeptAnswer),
-    Unkept(Unkept),
+    NotReplayable(NotReplayable),
 }
 
-/// What is known of a call.
+/// How a call was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FoundCall {
-    /// The place is taken by a call with another body; one that may still be refused is awaited all the same.
+    /// The place is taken by a call with another body; one that may still be refused is reported as awaited.
     OtherBody,
-    /// It was asked for by a caller who could do more.
+    /// It was requested by a caller with more rights.
     BeyondRights,
     Ended(CallEnd),
-    /// Somebody makes it, or did.
+    /// A process makes it, or did.
     Awaited {
         hold_id: HoldId,
-        awaited: Awaited,
+        awaited: AwaitedCall,
     },
 }
 
-/// A call that its client left.
+/// A call whose client left.
 #[derive(Clone, Copy, Debug)]
-pub struct Left<'a> {
+pub struct LeftCall<'a> {
     pub hold_id: HoldId,
     /// How it ended; `None` while it runs.
     pub end: Option<&'a CallEnd>,
-    /// For how long it can be adopted from now on.
+    /// How long it can be adopted from now on.
     pub keep: TimeDelta,
 }
 
-/// A place belongs to one call at a time, named by its hold: what is done for another hold does nothing and says so.
+/// A place belongs to one call at a time, identified by its reservation: an operation with another reservation does
+/// nothing and returns that.
 #[async_trait]
 pub trait ReplayRepository: Send {
-    /// Takes the place for this call, for so long. Says whether it did.
+    /// Takes the place for this call, for `keep`. Returns whether it did.
     async fn claim(&mut self, claim: &AnswerClaim, hold_id: HoldId, keep: TimeDelta) -> Result<bool, StoreError>;
     async fn find(&mut self, claim: &AnswerClaim) -> Result<Option<FoundCall>, StoreError>;
-    /// Writes down how the call ended.
+    /// Records how the call ended.
     async fn finish(&mut self, claim: &AnswerClaim, hold_id: HoldId, end: &CallEnd) -> Result<bool, StoreError>;
-    /// Gives the place of a call back that came to nothing.
+    /// Releases the place of a call that came to nothing.
     async fn abandon(&mut self, claim: &AnswerClaim, hold_id: HoldId) -> Result<bool, StoreError>;
-    /// Writes down that the client of a call without a key has left before its end. `content` is what was asked: by its key
-    /// the call is found by `adopt`. Does nothing where the call is known already.
-    async fn leave(&mut self, claim: &AnswerClaim, content: &AnswerClaim, call: Left<'_>) -> Result<(), StoreError>;
-    /// The same for whoever adopted the call and has left too.
+    /// Records that the client of a call without an idempotency key has left before its end. `content` is what was
+    /// requested: by its key `adopt` finds the call. Does nothing where the call is recorded already.
+    async fn leave(&mut self, claim: &AnswerClaim, content: &AnswerClaim, call: LeftCall<'_>)
+    -> Result<(), StoreError>;
+    /// The same for a retry that adopted the call and has left too.
     async fn leave_again(
         &mut self,
         claim: &AnswerClaim,
         content: &AnswerClaim,
         hold_id: HoldId,
     ) -> Result<(), StoreError>;
-    /// Takes over a call with this content that was left, so that nobody else does: first one that is answered, then one
-    /// that runs, then one whose answer is lost. The hold names the call.
+    /// Takes over a call with this content that was left, so that no other retry does: first one that is answered, then
+    /// one that runs, then one whose answer is lost. The reservation identifies the call.
     async fn adopt(&mut self, content: &AnswerClaim) -> Result<Option<HoldId>, StoreError>;
-    /// Deletes what is known of a call.
+    /// Deletes the record of a call.
     async fn forget(&mut self, claim: &AnswerClaim, hold_id: HoldId) -> Result<(), StoreError>;
-    /// How the hold of a call stands; none where nothing was held.
+    /// The status of a call's reservation; `None` where nothing was reserved.
     async fn find_hold(&mut self, hold_id: HoldId) -> Result<Option<HoldStatus>, StoreError>;
-    /// Deletes what was kept long enough, at most `limit`; says how many.
+    /// Deletes expired answers, at most `limit`; returns how many.
     async fn delete_expired(&mut self, limit: u64) -> Result<u64, StoreError>;
 }

@@ -1,4 +1,4 @@
-//! The store: transactions, on whose behalf they run, and what can go wrong with them.
+//! The store: transactions, the scopes that they run in, and their errors.
 
 use async_trait::async_trait;
 use domain::users::UserId;
@@ -22,26 +22,26 @@ use crate::usage::UsageRepository;
 use crate::usage_history::UsageHistoryRepository;
 use crate::users::UserRepository;
 
-/// On whose behalf rows are read and written; Postgres row-level security follows it.
+/// The scope of reads and writes; Postgres row-level security follows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// A user reads what is theirs. The database shows nothing else, whatever the statement says.
+    /// A user reads their own rows. The database shows nothing else, whatever the statement is.
     User(UserId),
-    /// Nobody in particular: the public catalogue only.
+    /// No user: the public catalogue only.
     Anonymous,
     /// The service at the counters: its statements touch a few rows by their keys, however large the tables are.
     Counting,
-    /// The same where nothing is written: each statement may stand for itself, as of its own moment.
+    /// The same where nothing is written: each statement may have a snapshot of its own.
     Reading,
     /// The service itself: money, quota, plans, keys. `actor` and `reason` go to the audit trail.
     Service { actor: Option<UserId>, reason: Option<String> },
 }
 
 impl Scope {
-    /// The service acting on nobody's order: log-in, key look-up, jobs.
+    /// The service without an order of a user: log-in, key look-up, jobs.
     pub const SERVICE: Self = Self::Service { actor: None, reason: None };
 
-    /// The service acting on a user's order.
+    /// The service on a user's order.
     pub const fn on_order_of(actor: UserId) -> Self {
         Self::Service { actor: Some(actor), reason: None }
     }
@@ -100,25 +100,25 @@ impl<T> std::ops::Deref for Locked<T> {
     }
 }
 
-/// What can go wrong with a statement, by what the caller can do about it.
+/// The errors of a statement, by what the caller can do about them.
 #[derive(Clone, Debug, Error)]
 pub enum StoreError {
-    /// Another transaction was in the way: the same work can succeed when it is done again from the start.
+    /// The transaction conflicted with another one: the same work can succeed when it is done again from the start.
     #[error("the transaction met a conflict and can be repeated")]
     Conflict,
-    /// Another transaction keeps a lock for longer than may be waited for. Nothing was done.
+    /// Another transaction holds a lock for longer than may be waited for. Nothing was done.
     #[error("another transaction keeps a row locked")]
     Busy,
-    /// A rule of the schema said no. The name tells which.
+    /// A constraint of the schema was violated. The name says which.
     #[error("the constraint `{constraint}` was violated")]
     Constraint { constraint: String },
-    /// The database could not be asked, or did not answer in time.
+    /// The database could not be reached, or did not answer in time.
     #[error("the database is away: {0}")]
     Unavailable(String),
-    /// The database went away while it was committing: the work may be done, or not.
+    /// The database became unavailable during the commit: the work may be done, or not.
     #[error("the outcome of a commit is not known: {0}")]
     InDoubt(String),
-    /// A row says what no row may say.
+    /// A row holds a value that it must not.
     #[error("the table `{table}` holds what it must not, at {key}")]
     Inconsistent { table: &'static str, key: String },
     /// Anything else: a bug of ours.

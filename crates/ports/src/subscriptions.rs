@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::store::StoreError;
 
-/// What `effective_plan` says of a user, and the rows behind it.
+/// The result of `effective_plan` for a user, and the rows behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanInForce {
     pub plan_id: PlanId,
@@ -17,7 +17,7 @@ pub struct PlanInForce {
     pub status: String,
     pub subscription: Option<Subscription>,
     pub scheduled: Option<ScheduledChange>,
-    /// The database's time of the reading.
+    /// The database's time of the read.
     pub as_of: DateTime<Utc>,
 }
 
@@ -27,27 +27,27 @@ pub trait SubscriptionRepository: Send {
     async fn find(&mut self, user_id: UserId) -> Result<Option<PlanInForce>, StoreError>;
     /// The same, under the lock of the user's row and of the live subscription's.
     async fn lock(&mut self, user_id: UserId) -> Result<Option<PlanInForce>, StoreError>;
-    /// Puts a plan in force at once: on the profile, and on the live subscription if there is one. A change that
-    /// was waiting is dropped.
+    /// Puts a plan in force at once: on the profile, and on the live subscription if there is one. A scheduled change
+    /// is dropped.
     async fn save_plan(
         &mut self,
         user_id: UserId,
         plan_id: &PlanId,
         subscription_id: Option<Uuid>,
     ) -> Result<(), StoreError>;
-    /// Ends a subscription whose trial or grace is over, so that it stands in no new plan's way.
+    /// Ends a subscription whose trial or grace is over, so that it does not prevent a new plan.
     async fn end(&mut self, subscription_id: Uuid) -> Result<(), StoreError>;
-    /// Lets a change wait, in place of any other.
+    /// Schedules a change, in place of any other.
     async fn schedule(
         &mut self,
         user_id: UserId,
         change: &ScheduledChange,
         requested_by: Option<UserId>,
     ) -> Result<(), StoreError>;
-    /// Forgets a change that waits; says whether there was one.
+    /// Drops a scheduled change; returns whether there was one.
     async fn unschedule(&mut self, user_id: UserId) -> Result<bool, StoreError>;
     /// Users whose change is due, at most `limit`, without those in `excluded`.
     async fn list_due(&mut self, excluded: &[UserId], limit: u64) -> Result<Vec<UserId>, StoreError>;
-    /// Keeps the grace of `past_due` where SQL reads it.
+    /// Stores the grace of `past_due` where SQL reads it.
     async fn save_grace_days(&mut self, days: u16) -> Result<(), StoreError>;
 }

@@ -1,4 +1,4 @@
-//! AI usage: what calls of models used and cost, for oneself, for another or for everybody, beside what may still be used.
+//! AI usage: what calls of models used and cost, for the caller, another user or all users, and what may still be used.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use domain::ai_usage::{AiRangeRefused, AiUsageRange, AiUsageSums, range};
 use domain::chat::ChatSessionId;
 use domain::entitlements::Decision;
 use domain::features::FeatureId;
-use domain::identity::Subject;
+use domain::identity::UsageSubject;
 use ports::ai_usage::AiUsageFilter;
 use ports::store::{Scope, Store, StoreError};
 use thiserror::Error;
@@ -25,7 +25,7 @@ pub enum AiUsageError {
     Store(#[from] StoreError),
 }
 
-/// What is asked for: which calls, of which time.
+/// The requested calls and time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AiUsageQuestion {
     pub provider: Option<Provider>,
@@ -42,11 +42,11 @@ pub enum CallsLeft {
     Decided(Decision),
     /// An operator has deleted the feature, so there are none.
     NoFeature,
-    /// Everybody's calls were summed, and each has a limit of their own.
+    /// The calls of all users were summed, and each user has a limit of their own.
     OfEverybody,
 }
 
-/// The answer, and of which time it is.
+/// The sums, the time that they are of, and how many calls are left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AiUsage {
     pub range: AiUsageRange,
@@ -60,13 +60,13 @@ pub struct AiUsageService {
 }
 
 impl AiUsageService {
-    /// What one user's calls came to. What may still be used is at most a second behind the database.
-    pub async fn sum(&self, subject: Subject, question: &AiUsageQuestion) -> Result<AiUsage, AiUsageError> {
+    /// The sums of one user's calls. What may still be used is at most a second behind the database.
+    pub async fn sum(&self, subject: UsageSubject, question: &AiUsageQuestion) -> Result<AiUsage, AiUsageError> {
         let (range, sums) = self.read(Some(subject), question).await?;
         Ok(AiUsage { range, sums, left: self.left(subject).await? })
     }
 
-    /// What everybody's calls came to together.
+    /// The sums of all users' calls.
     pub async fn sum_all(&self, question: &AiUsageQuestion) -> Result<AiUsage, AiUsageError> {
         let (range, sums) = self.read(None, question).await?;
         Ok(AiUsage { range, sums, left: CallsLeft::OfEverybody })
@@ -74,23 +74,23 @@ impl AiUsageService {
 
     async fn read(
         &self,
-        subject: Option<Subject>,
+        subject: Option<UsageSubject>,
         question: &AiUsageQuestion,
     ) -> Result<(AiUsageRange, AiUsageSums), AiUsageError> {
         let mut work = self.store.begin(Scope::SERVICE).await?;
-        if let Some(Subject::Another(user_id)) = subject
+        if let Some(UsageSubject::Another(user_id)) = subject
             && work.users().find_role(user_id).await?.is_none()
         {
             return Err(AiUsageError::UnknownUser);
         }
-        // Nobody asks for the time who was told it.
+        // The database's time is read only where the question gives no end.
         let now = match question.to {
             Some(to) => to,
             None => work.usage_history().now().await?,
         };
         let range = range(question.from, question.to, now)?;
         let filter = AiUsageFilter {
-            user_id: subject.map(Subject::user_id),
+            user_id: subject.map(UsageSubject::user_id),
             provider: question.provider,
             model: question.model.clone(),
             session_id: question.session_id,
@@ -100,7 +100,7 @@ impl AiUsageService {
         Ok((range, sums))
     }
 
-    async fn left(&self, subject: Subject) -> Result<CallsLeft, AiUsageError> {
+    async fn left(&self, subject: UsageSubject) -> Result<CallsLeft, AiUsageError> {
         match self.entitlements.check(subject, &FeatureId::ai_requests(), 1).await {
             Ok(decision) => Ok(CallsLeft::Decided(decision)),
             Err(EntitlementError::UnknownFeature(_) | EntitlementError::NoOverride(_)) => Ok(CallsLeft::NoFeature),

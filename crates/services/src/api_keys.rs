@@ -1,9 +1,9 @@
-//! API keys: made, listed, rotated and revoked by their owner; shown once.
+//! API keys: created, listed, rotated and revoked by their owner; shown once.
 //!
-//! Promises: every write runs under the lock of the owner's row, so that two requests at once cannot pass the bound on keys,
-//! and no key makes another while it is revoked. What a key may do to others is judged on what the database says of it under
-//! that lock, not on what memory has. What the caller may grant is judged before an answer is looked for that was given
-//! before.
+//! Promises: every write runs under the lock of the owner's row, so that two requests at once cannot pass the bound on
+//! keys, and no key creates another while it is revoked. What a key may do to other keys is decided by its row in the
+//! database under that lock, not by the cache. What the caller may grant is checked before a stored answer is looked
+//! up.
 //!
 //! Costs: a write by a key reads that key, for one statement more.
 
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::api_keys::{ApiKey, ApiKeyDraft, ApiKeyId, KeyChanges, KeyHolder, KeyRefused, may_create, rotate};
-use domain::identity::{Caller, Credential, Forbidden, Permission, PermissionSet};
+use domain::identity::{Caller, Credential, Permission, PermissionMissing, PermissionSet};
 use domain::users::UserId;
 use ports::api_keys::{KeyMint, MintedKey};
 use ports::clock::Clock;
@@ -20,9 +20,9 @@ use ports::store::{Page, Scope, Store, StoreError, UnitOfWork};
 use thiserror::Error;
 
 use crate::conflicts::{may_conflict, retry_conflicts};
-use crate::idempotency::{KeyConflict, Once, Performed};
+use crate::idempotency::{IdempotencyService, IdempotentAnswer, KeyConflict};
 
-/// A key at the one moment when its secret is known.
+/// A new key, with its secret, which is known only now.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CreatedKey {
     pub key: ApiKey,
@@ -36,7 +36,7 @@ pub enum ApiKeyError {
     #[error(transparent)]
     Refused(#[from] KeyRefused),
     #[error(transparent)]
-    Forbidden(#[from] Forbidden),
+    PermissionMissing(#[from] PermissionMissing),
     #[error(transparent)]
     Key(#[from] KeyConflict),
     #[error(transparent)]
@@ -44,7 +44,7 @@ pub enum ApiKeyError {
 }
 may_conflict!(ApiKeyError);
 
-/// How many windows of counters one sweep removes at most.
+/// How many windows of counters one sweep deletes at most.
 const SWEPT_AT_ONCE: u64 = 1_000;
 
 pub struct ApiKeyService {
@@ -59,8 +59,8 @@ impl ApiKeyService {
         &self,
         caller: &Caller,
         draft: &ApiKeyDraft,
-        once: Once<CreatedKey>,
-    ) -> Result<Performed, ApiKeyError> {
+        once: IdempotencyService<CreatedKey>,
+    ) -> Result<IdempotentAnswer, ApiKeyError> {
         caller.may(Permission::KeysManage)?;
         may_grant(caller, &draft.permissions, draft.on_behalf)?;
         let owner = caller.user_id;
@@ -107,8 +107,8 @@ impl ApiKeyService {
         Ok(key)
     }
 
-    /// Gives a key another name, or its lineage other limits. Whoever uses it is held to them from the next call on: at once here,
-    /// within a second on every other process.
+    /// Changes a key's name, or the limits of its lineage. They apply from the next call on: at once here, within a
+    /// second in every other process.
     pub async fn change(&self, caller: &Caller, id: ApiKeyId, changes: &KeyChanges) -> Result<ApiKey, ApiKeyError> {
         caller.may(Permission::KeysManage)?;
         let owner = caller.user_id;
@@ -133,19 +133,19 @@ impl ApiKeyService {
         Ok(saved)
     }
 
-    /// Makes a successor of the same lineage, with the same rights; the old key goes on working for `overlap`.
+    /// Creates a successor of the same lineage, with the same rights; the old key goes on working for `overlap`.
     pub async fn rotate(
         &self,
         caller: &Caller,
         id: ApiKeyId,
         overlap: TimeDelta,
-        once: Once<CreatedKey>,
-    ) -> Result<Performed, ApiKeyError> {
+        once: IdempotencyService<CreatedKey>,
+    ) -> Result<IdempotentAnswer, ApiKeyError> {
         caller.may(Permission::KeysManage)?;
         let owner = caller.user_id;
         let performed = retry_conflicts::<_, ApiKeyError, _>(async || {
             let mut work = self.store.begin(Scope::on_order_of(owner)).await?;
-            // A key with fewer rights must not become one with more by rotating it. Rights never change.
+            // A key with fewer rights must not get more by rotating another key. Rights never change.
             let asked = work.api_keys().find(owner, id).await?.ok_or(ApiKeyError::NotFound)?;
             may_grant(caller, &asked.permissions, asked.on_behalf)?;
             if let Some(replayed) = once.claim(&mut *work).await?? {
@@ -172,13 +172,13 @@ impl ApiKeyService {
         Ok(performed)
     }
 
-    /// Ends a key at once, and the keys that were made by it. Revoking a revoked key is no error: what was asked for is the case.
+    /// Ends a key at once, and the keys that were made by it. Revoking a revoked key is no error.
     pub async fn revoke(&self, caller: &Caller, id: ApiKeyId) -> Result<(), ApiKeyError> {
         caller.may(Permission::KeysManage)?;
         self.revoke_of(caller.user_id, caller.user_id, id).await
     }
 
-    /// For operators: ends anybody's key.
+    /// For operators: ends any user's key.
     pub async fn revoke_any(&self, actor: UserId, owner: UserId, id: ApiKeyId) -> Result<(), ApiKeyError> {
         self.revoke_of(actor, owner, id).await
     }
@@ -186,7 +186,7 @@ impl ApiKeyService {
     async fn revoke_of(&self, actor: UserId, owner: UserId, id: ApiKeyId) -> Result<(), ApiKeyError> {
         retry_conflicts::<_, ApiKeyError, _>(async || {
             let mut work = self.store.begin(Scope::on_order_of(actor)).await?;
-            // Whoever makes a key with this one at the same moment does so before it, and then that one ends too, or fails.
+            // A key that is created with this one at the same moment either exists before and ends too, or is refused.
             work.users().lock(owner).await?.ok_or(ApiKeyError::NotFound)?;
             let key = work.api_keys().lock(owner, id).await?.ok_or(ApiKeyError::NotFound)?;
             if key.revoked_at.is_none() {
@@ -199,7 +199,7 @@ impl ApiKeyService {
         Ok(())
     }
 
-    /// Removes the windows of counters that nobody asks for any more; says how many.
+    /// Deletes the windows of counters that are no longer needed; returns how many.
     pub async fn sweep_counters(&self) -> Result<u64, StoreError> {
         let mut work = self.store.begin(Scope::SERVICE).await?;
         let swept = work.api_keys().delete_old_counters(SWEPT_AT_ONCE).await?;
@@ -207,7 +207,7 @@ impl ApiKeyService {
         Ok(swept)
     }
 
-    /// What a presented key is worth, asked of the database itself: `None` for unknown, expired and revoked alike.
+    /// Checks a presented key against the database: `None` for unknown, expired and revoked alike.
     pub async fn verify(&self, presented: &str) -> Result<Option<ApiKey>, ApiKeyError> {
         let Some(hash) = self.mint.recognise(presented) else { return Ok(None) };
         let mut work = self.store.begin(Scope::SERVICE).await?;
@@ -218,8 +218,8 @@ impl ApiKeyService {
     }
 }
 
-/// Nobody grants a permission that they do not have. Acting for others is passed on by an administrator in person, or by a key
-/// of theirs that may do so itself.
+/// A caller can grant only permissions that it has. The right to act for others can be granted by an administrator in
+/// person, or by an administrator's key that has it.
 fn may_grant(caller: &Caller, permissions: &PermissionSet, on_behalf: bool) -> Result<(), KeyRefused> {
     if let Some(beyond) = caller.grantable().lacks(permissions) {
         return Err(KeyRefused::BeyondCaller(beyond));
@@ -231,7 +231,7 @@ fn may_grant(caller: &Caller, permissions: &PermissionSet, on_behalf: bool) -> R
     if !on_behalf || (caller.is_admin() && has_it) { Ok(()) } else { Err(KeyRefused::OnBehalfNeedsAdmin) }
 }
 
-/// The key that the caller uses, as the database knows it now; none where they ask in person.
+/// The key that the caller uses, by its row in the database; `None` where the caller uses no key.
 async fn used_key(work: &mut dyn UnitOfWork, caller: &Caller) -> Result<Option<KeyHolder>, ApiKeyError> {
     let Credential::Key { id, .. } = &caller.credential else { return Ok(None) };
     let holder = work.api_keys().find_holder(caller.user_id, ApiKeyId(*id)).await?;

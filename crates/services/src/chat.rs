@@ -1,8 +1,8 @@
-//! Chat: conversations opened, read, renamed, ended and deleted by the user whose they are.
+//! Chat: conversations that their user opens, reads, renames, ends and deletes.
 //!
-//! Conversations are listed and changed in their user's own scope, so that row-level security stands behind the statement.
-//! The opening, to which a user has no right, is the service's; and so is the reading of messages, whose policy would look
-//! up every conversation of the user for each page: there the conversation itself is asked for by its owner first.
+//! Conversations are listed and changed in their user's own scope, so that row-level security backs the statement.
+//! Opening one, to which a user has no right, is done by the service; and so is reading messages, whose policy would
+//! look up every conversation of the user for each page: there the conversation is looked up by its owner first.
 //! Messages are written by the call that they belong to, with what it cost.
 
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use ports::store::{Page, Scope, Store, StoreError};
 use thiserror::Error;
 
 use crate::conflicts::{may_conflict, retry_conflicts};
-use crate::idempotency::{KeyConflict, Once, Performed};
+use crate::idempotency::{IdempotencyService, IdempotentAnswer, KeyConflict};
 
 #[derive(Debug, Error)]
 pub enum ChatError {
-    /// Another's is not told from none.
+    /// Another user's conversation is reported like one that does not exist.
     #[error("there is no such conversation")]
     NotFound,
     #[error(transparent)]
@@ -45,8 +45,8 @@ impl ChatService {
         &self,
         caller: &Caller,
         draft: &ChatSessionDraft,
-        once: Once<ChatSession>,
-    ) -> Result<Performed, ChatError> {
+        once: IdempotencyService<ChatSession>,
+    ) -> Result<IdempotentAnswer, ChatError> {
         let owner = caller.user_id;
         let api_key_id = match &caller.credential {
             Credential::Key { id, .. } => Some(ApiKeyId(*id)),
@@ -86,7 +86,7 @@ impl ChatService {
         Ok(found)
     }
 
-    /// Gives it another title or another system prompt, ended or not.
+    /// Changes its title or its system prompt, ended or not.
     pub async fn change(
         &self,
         owner: UserId,
@@ -95,7 +95,7 @@ impl ChatService {
     ) -> Result<CountedSession, ChatError> {
         retry_conflicts::<_, ChatError, _>(async || {
             let mut work = self.store.begin(Scope::User(owner)).await?;
-            // Who changes nothing does not move it up in the list.
+            // A change of nothing does not move it up in the list.
             if !changes.is_empty() {
                 work.chat().save_changes(owner, id, changes).await?;
             }
@@ -106,7 +106,7 @@ impl ChatService {
         .await
     }
 
-    /// Ends it. Ending one that has ended is no error: what was asked for is the case.
+    /// Ends it. Ending one that has ended is no error.
     pub async fn end(&self, owner: UserId, id: ChatSessionId) -> Result<CountedSession, ChatError> {
         retry_conflicts::<_, ChatError, _>(async || {
             let mut work = self.store.begin(Scope::User(owner)).await?;
@@ -118,7 +118,7 @@ impl ChatService {
         .await
     }
 
-    /// Deletes it with its messages. What its calls cost stays in their record.
+    /// Deletes it with its messages. What its calls cost stays in the usage log.
     pub async fn delete(&self, owner: UserId, id: ChatSessionId) -> Result<(), ChatError> {
         retry_conflicts::<_, ChatError, _>(async || {
             let mut work = self.store.begin(Scope::User(owner)).await?;
@@ -130,7 +130,7 @@ impl ChatService {
         .await
     }
 
-    /// What was said in it, oldest first.
+    /// Its messages, oldest first.
     pub async fn list_messages(
         &self,
         owner: UserId,
@@ -144,7 +144,7 @@ impl ChatService {
         Ok(messages)
     }
 
-    /// What was said last in any of the user's conversations, newest first.
+    /// The latest messages of all of the user's conversations, newest first.
     pub async fn list_history(&self, owner: UserId, limit: u64) -> Result<Vec<RecalledMessage>, ChatError> {
         let mut work = self.store.begin(Scope::SERVICE).await?;
         let messages = work.chat().list_history(owner, limit).await?;

@@ -1,4 +1,4 @@
-//! Conflicts: a transaction that met another one is done again from the start.
+//! Conflicts: a transaction that conflicts with another one is repeated from the start.
 
 use std::time::Duration;
 
@@ -23,7 +23,8 @@ impl MayConflict for StoreError {
 
 /// Runs a whole use case, its `begin` included, again while it ends in a conflict; at most three times.
 ///
-/// The bound is `FnMut() -> Future` and not `AsyncFnMut`, whose future cannot be shown to be `Send` where it is spawned.
+/// The bound is `FnMut() -> Future` and not `AsyncFnMut`, whose future cannot be shown to be `Send` where it is
+/// spawned.
 pub async fn retry_conflicts<T, E, F>(mut work: impl FnMut() -> F) -> Result<T, E>
 where
     E: MayConflict,

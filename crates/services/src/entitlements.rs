@@ -1,23 +1,23 @@
-//! Entitlements: may this user use this feature now? And the exceptions of single customers.
+//! Entitlements: whether a user may use a feature now, and the exceptions of single customers.
 //!
-//! A check is advice: it changes nothing, and consumption decides again under a lock. It is answered from the memory of
-//! this process wherever that has the facts (`EntitlementCache`), and then nobody waits; what is missing is read together
-//! with what others miss (`readings`). Whoever wants to be sure asks for `Consistency::Strong`, which asks Postgres.
+//! A check is advice: it changes nothing, and consumption decides again under a lock. It is answered from the cache of
+//! this process where that has the facts (`EntitlementCache`), without a wait; cache misses are read together
+//! (`cache_loader`). A caller that needs certainty asks for `Consistency::Strong`, which reads Postgres.
 
 use std::sync::Arc;
 
 use domain::changes::Change;
 use domain::entitlements::{Decision, Entitlement, FeatureOverride, decide};
 use domain::features::FeatureId;
-use domain::identity::Subject;
+use domain::identity::UsageSubject;
 use domain::users::UserId;
 use ports::changes::ChangeListener;
-use ports::entitlements::{EntitlementCache, Meter, Missing, NamedEntitlement, Recalled};
+use ports::entitlements::{CachedDecision, EntitlementCache, Meter, MeterMissing, NamedEntitlement};
 use ports::store::{Scope, Store, StoreError};
 use thiserror::Error;
 
+use crate::cache_loader::CacheLoader;
 use crate::conflicts::{may_conflict, retry_conflicts};
-use crate::readings::Readings;
 
 #[derive(Debug, Error)]
 pub enum EntitlementError {
@@ -36,7 +36,7 @@ pub struct EntitlementService {
     store: Arc<dyn Store>,
     cache: Arc<dyn EntitlementCache>,
     changes: Arc<dyn ChangeListener>,
-    readings: Arc<Readings>,
+    cache_loader: Arc<CacheLoader>,
 }
 
 impl EntitlementService {
@@ -44,32 +44,33 @@ impl EntitlementService {
         store: Arc<dyn Store>,
         cache: Arc<dyn EntitlementCache>,
         changes: Arc<dyn ChangeListener>,
-        readings: Arc<Readings>,
+        cache_loader: Arc<CacheLoader>,
     ) -> Self {
-        Self { store, cache, changes, readings }
+        Self { store, cache, changes, cache_loader }
     }
 
-    /// Whether `amount` more of the feature may be used, by facts that are at most a second behind the database. It never
-    /// waits where the memory has them, and else for fetches that run elsewhere: whoever stops waiting cuts nothing short.
+    /// Whether `amount` more of the feature may be used, by facts that are at most a second behind the database. It
+    /// waits only for facts that are not cached, for fetches in other tasks: a caller that stops waiting interrupts
+    /// nothing.
     pub async fn check(
         &self,
-        subject: Subject,
+        subject: UsageSubject,
         feature_id: &FeatureId,
         amount: i64,
     ) -> Result<Decision, EntitlementError> {
         let meter = Meter { user_id: subject.user_id(), feature_id: feature_id.clone() };
         let entitlement = match self.cache.recall(&meter) {
-            Recalled::Whole(entitlement) => entitlement,
-            Recalled::Facts(facts) => self.recounted(meter, facts).await?,
-            Recalled::Nothing => self.standing(meter).await?,
+            CachedDecision::Whole(entitlement) => entitlement,
+            CachedDecision::Facts(facts) => self.recounted(meter, facts).await?,
+            CachedDecision::Nothing => self.standing(meter).await?,
         };
         Ok(decide(&entitlement, amount))
     }
 
-    /// The same as Postgres has it now, in a transaction of its own.
+    /// The same by the current rows of Postgres, in a transaction of its own.
     pub async fn check_strongly(
         &self,
-        subject: Subject,
+        subject: UsageSubject,
         feature_id: &FeatureId,
         amount: i64,
     ) -> Result<Decision, EntitlementError> {
@@ -78,16 +79,16 @@ impl EntitlementService {
     }
 
     async fn recounted(&self, meter: Meter, facts: Entitlement) -> Result<Entitlement, EntitlementError> {
-        match self.readings.count(meter.clone(), facts.period).await? {
+        match self.cache_loader.count(meter.clone(), facts.period).await? {
             Some(count) => Ok(facts.counted(&count)),
-            // The user went away meanwhile.
+            // The user was deleted meanwhile.
             None => self.standing(meter).await,
         }
     }
 
     async fn standing(&self, meter: Meter) -> Result<Entitlement, EntitlementError> {
         let feature_id = meter.feature_id.clone();
-        let standing = self.readings.standing(meter).await?.map_err(|missing| named(missing, &feature_id))?;
+        let standing = self.cache_loader.standing(meter).await?.map_err(|missing| named(missing, &feature_id))?;
         Ok(standing.entitlement)
     }
 
@@ -116,7 +117,7 @@ impl EntitlementService {
             Ok(work.commit().await?)
         })
         .await?;
-        self.changes.heard(Change::User(exception.user_id));
+        self.changes.invalidate(Change::User(exception.user_id));
         Ok(())
     }
 
@@ -134,13 +135,13 @@ impl EntitlementService {
             Ok(work.commit().await?)
         })
         .await?;
-        self.changes.heard(Change::User(user_id));
+        self.changes.invalidate(Change::User(user_id));
         Ok(())
     }
 }
 
 /// The facts of one feature for one user, in a transaction of their own. The service reads them, not the user: a
-/// feature that is switched off is hidden from users, and must still be told from one that never was.
+/// feature that is switched off is hidden from users, and must still differ from one that never existed.
 pub(crate) async fn read(
     store: &dyn Store,
     user_id: UserId,
@@ -152,9 +153,9 @@ pub(crate) async fn read(
     found.map_err(|missing| named(missing, feature_id))
 }
 
-fn named(missing: Missing, feature_id: &FeatureId) -> EntitlementError {
+fn named(missing: MeterMissing, feature_id: &FeatureId) -> EntitlementError {
     match missing {
-        Missing::User => EntitlementError::UnknownUser,
-        Missing::Feature => EntitlementError::UnknownFeature(feature_id.clone()),
+        MeterMissing::User => EntitlementError::UnknownUser,
+        MeterMissing::Feature => EntitlementError::UnknownFeature(feature_id.clone()),
     }
 }

@@ -1,4 +1,4 @@
-//! Features: the other half of the catalogue, public to read and the administrators' to change.
+//! Features: the other half of the catalogue, readable by all and changed by administrators.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use ports::features::FEATURES_MAX;
 use ports::store::{Scope, Store, StoreError};
 
 use crate::conflicts::retry_conflicts;
-use crate::idempotency::{Once, Performed};
+use crate::idempotency::{IdempotencyService, IdempotentAnswer};
 use crate::plans::CatalogueError;
 
 pub struct FeatureService {
@@ -38,8 +38,8 @@ impl FeatureService {
         &self,
         actor: UserId,
         draft: &FeatureDraft,
-        once: Once<Feature>,
-    ) -> Result<Performed, CatalogueError> {
+        once: IdempotencyService<Feature>,
+    ) -> Result<IdempotentAnswer, CatalogueError> {
         let performed = retry_conflicts::<_, CatalogueError, _>(async || {
             let mut work = self.store.begin(Scope::on_order_of(actor)).await?;
             if let Some(replayed) = once.claim(&mut *work).await?? {
@@ -59,7 +59,7 @@ impl FeatureService {
             Ok(performed)
         })
         .await?;
-        self.changes.heard(Change::Catalogue);
+        self.changes.invalidate(Change::Catalogue);
         Ok(performed)
     }
 
@@ -79,11 +79,11 @@ impl FeatureService {
             Ok(feature)
         })
         .await?;
-        self.changes.heard(Change::Catalogue);
+        self.changes.invalidate(Change::Catalogue);
         Ok(feature)
     }
 
-    /// Deletes a feature that no plan grants and nobody has used; any other is deactivated instead.
+    /// Deletes a feature that no plan grants and that was never used; any other is deactivated instead.
     pub async fn delete(&self, actor: UserId, id: &FeatureId) -> Result<(), CatalogueError> {
         retry_conflicts::<_, CatalogueError, _>(async || {
             let mut work = self.store.begin(Scope::on_order_of(actor)).await?;
@@ -98,7 +98,7 @@ impl FeatureService {
             Ok(work.commit().await?)
         })
         .await?;
-        self.changes.heard(Change::Catalogue);
+        self.changes.invalidate(Change::Catalogue);
         Ok(())
     }
 }

@@ -13,10 +13,10 @@ use tracing::{info, warn};
 /// How many findings are shown at most; a database with more has one cause for many of them.
 pub const FINDINGS_MAX: u64 = 1_000;
 
-/// How long the seals of use are made and compared in one piece.
+/// How long one piece of the checks may make and compare the seals of usage (`usage_seals`).
 const PIECE_BUDGET: Duration = Duration::from_secs(20);
 
-/// How long a table that is in use is left alone.
+/// The pause before a table that is in use is tried again.
 const BUSY_PAUSE: Duration = Duration::from_secs(2);
 
 pub struct MaintenanceService {
@@ -24,8 +24,8 @@ pub struct MaintenanceService {
 }
 
 impl MaintenanceService {
-    /// Checks the pieces that no process has tried for `due_after`, until `patience` is over, and says what stands of all of
-    /// them. A piece that fails is logged, and is due again with the others.
+    /// Checks the pieces that no process has tried for `due_after`, until `patience` is over, and returns the stored
+    /// findings of all of them. A piece that fails is logged, and is due again with the others.
     pub async fn check_integrity(
         &self,
         due_after: TimeDelta,
@@ -69,8 +69,8 @@ impl MaintenanceService {
         Ok(state)
     }
 
-    /// Works on the partitions piece by piece, each in a transaction of its own, until nothing is left or `patience` is over.
-    /// A table in use is tried again after a pause.
+    /// Maintains the partitions piece by piece, each in a transaction of its own, until nothing is left or `patience`
+    /// is over. A table in use is tried again after a pause.
     pub async fn maintain_partitions(&self, patience: Duration) -> Result<(), StoreError> {
         let began = Instant::now();
         let mut busy = None;

@@ -1,7 +1,7 @@
-//! Plans: the catalogue, public to read (from a snapshot of at most a second) and the administrators' to change.
+//! Plans: the catalogue, readable by all (from a snapshot of at most a second) and changed by administrators.
 //!
-//! What a user's own plan is and how it changes stands in `subscriptions`, what it allows in `entitlements`; the
-//! five methods that the seeds give `PlanService` are spread over the three rooms.
+//! A user's own plan and its changes are in `subscriptions`, what it allows in `entitlements`; the five methods that
+//! the seeds give `PlanService` are spread over the three rooms.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ use ports::store::{Scope, Store, StoreError, UnitOfWork};
 use thiserror::Error;
 
 use crate::conflicts::{may_conflict, retry_conflicts};
-use crate::idempotency::{KeyConflict, Once, Performed};
-use crate::postponed::Postponed;
+use crate::idempotency::{IdempotencyService, IdempotentAnswer, KeyConflict};
+use crate::postponed::PostponedCalls;
 use crate::snapshots::Snapshot;
 
 #[derive(Debug, Error)]
@@ -58,18 +58,18 @@ pub struct PlanService {
     pub(crate) billing_mode: BillingMode,
     pub(crate) changes: Arc<dyn ChangeListener>,
     /// Users whose due plan change could not be applied.
-    pub(crate) postponed: Postponed<UserId>,
+    pub(crate) postponed: PostponedCalls<UserId>,
     catalogue: Snapshot<Vec<Plan>>,
 }
 
 impl PlanService {
     pub fn new(store: Arc<dyn Store>, billing_mode: BillingMode, changes: Arc<dyn ChangeListener>) -> Self {
-        Self { store, billing_mode, changes, postponed: Postponed::default(), catalogue: Snapshot::default() }
+        Self { store, billing_mode, changes, postponed: PostponedCalls::default(), catalogue: Snapshot::default() }
     }
 
-    /// What was just changed here is seen here at once.
+    /// A change that was made here is visible here at once.
     async fn forget_catalogue(&self) {
-        self.changes.heard(Change::Catalogue);
+        self.changes.invalidate(Change::Catalogue);
         self.catalogue.forget().await;
     }
 
@@ -110,8 +110,8 @@ impl PlanService {
         &self,
         actor: UserId,
         draft: &PlanDraft,
-        once: Once<Plan>,
-    ) -> Result<Performed, CatalogueError> {
+        once: IdempotencyService<Plan>,
+    ) -> Result<IdempotentAnswer, CatalogueError> {
         let performed = retry_conflicts::<_, CatalogueError, _>(async || {
             let mut work = self.store.begin(Scope::on_order_of(actor)).await?;
             if let Some(replayed) = once.claim(&mut *work).await?? {
@@ -135,7 +135,7 @@ impl PlanService {
         Ok(performed)
     }
 
-    /// Changes a plan that is there; gives it as it is then.
+    /// Changes an existing plan; returns it as it is then.
     pub async fn change(&self, actor: UserId, id: &PlanId, edit: &PlanEdit) -> Result<Plan, CatalogueError> {
         if let PlanEdit::Describe(changes) = edit {
             may_change(id, changes)?;

@@ -1,8 +1,9 @@
 //! Postponed work: items of a job that failed, each with a pause that doubles, so that a run takes others instead.
 //!
-//! Promises: an item that fails again and again never keeps the items behind it from being done. Everything is memory of one
-//! process: another process, or a start, tries each item anew. Costs no round trip: the list that a run reads leaves out what is
-//! postponed. Bounds: at most `KEPT_MAX` items; beyond that those whose pause ends first are forgotten.
+//! Promises: an item that fails repeatedly never keeps the items behind it from being done. Everything is in the memory
+//! of one process: another process, or a restart, tries each item anew. Costs no round trip: the list that a run reads
+//! leaves out what is postponed. Bounds: at most `KEPT_MAX` items; beyond that those whose pause ends first are
+//! dropped.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 const PAUSE_MIN: Duration = Duration::from_secs(10);
 const PAUSE_MAX: Duration = Duration::from_hours(1);
 
-/// How many items are kept apart at most.
+/// How many items are stored at most.
 const KEPT_MAX: usize = 10_000;
 
 #[derive(Clone, Copy, Debug)]
@@ -26,24 +27,24 @@ struct Pause {
 
 /// The items of one job that failed.
 #[derive(Debug)]
-pub struct Postponed<Id> {
+pub struct PostponedCalls<Id> {
     pauses: Mutex<HashMap<Id, Pause>>,
 }
 
-impl<Id> Default for Postponed<Id> {
+impl<Id> Default for PostponedCalls<Id> {
     fn default() -> Self {
         Self { pauses: Mutex::new(HashMap::new()) }
     }
 }
 
-impl<Id: Copy + Eq + Hash> Postponed<Id> {
+impl<Id: Copy + Eq + Hash> PostponedCalls<Id> {
     /// The items that a run leaves out now.
     pub fn excluded(&self) -> Vec<Id> {
         let now = Instant::now();
         self.pauses().iter().filter(|(_, pause)| pause.ends_at > now).map(|(id, _)| *id).collect()
     }
 
-    /// An item could not be done. Says for how long it is left out.
+    /// Notes that an item could not be done. Returns how long it is left out.
     pub fn failed(&self, id: Id) -> Duration {
         let mut pauses = self.pauses();
         let length = pauses.get(&id).map_or(PAUSE_MIN, |pause| (pause.length * 2).min(PAUSE_MAX));
@@ -55,13 +56,13 @@ impl<Id: Copy + Eq + Hash> Postponed<Id> {
         length
     }
 
-    /// An item is done, by whomever.
+    /// Notes that an item is done, by this process or another.
     pub fn done(&self, id: Id) {
         self.pauses().remove(&id);
     }
 
     fn pauses(&self) -> MutexGuard<'_, HashMap<Id, Pause>> {
-        // Nothing is done under the lock that could leave the map half changed.
+        // No step under the lock can leave the map half changed.
         self.pauses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -72,7 +73,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_doubles_with_each_failure_up_to_an_hour() {
-        let postponed = Postponed::default();
+        let postponed = PostponedCalls::default();
         let mut before = Duration::ZERO;
         for _ in 0..12 {
             let pause = postponed.failed(1);
@@ -89,7 +90,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_number_of_items_is_bounded() {
-        let postponed = Postponed::default();
+        let postponed = PostponedCalls::default();
         for id in 0..KEPT_MAX + 10 {
             postponed.failed(id);
         }

@@ -1,12 +1,12 @@
 //! Prices: the list that calls are priced by (from a snapshot of at most a minute), the models on offer, and the
-//! administrators' changes. The catalogue of the settings is laid over the rows at each start.
+//! administrators' changes. The catalogue of the settings is applied to the rows at each start.
 //!
-//! Promises: a price in force is ended, never edited, and only from now on; a planned one holds from its moment on in
-//! every process, because the snapshot holds it beforehand. One that holds at once is seen by the process that was asked
-//! at once, by the others within a minute.
+//! Promises: a price in force is ended, never edited, and only from now on; a planned one applies from its moment on in
+//! every process, because the snapshot holds it beforehand. One that applies at once is used at once by the process
+//! that got the request, by the others within a minute.
 //!
-//! Costs: a reading is one statement a minute. A change is BEGIN, the lock, two readings, two writes, COMMIT; the lock
-//! keeps other changes of prices waiting, and no reader.
+//! Costs: a read is one statement a minute. A change is BEGIN, the lock, two reads, two writes, COMMIT; the lock delays
+//! other changes of prices, and no reader.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,13 +26,13 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 use crate::conflicts::{may_conflict, retry_conflicts};
-use crate::idempotency::{KeyConflict, Once, Performed};
+use crate::idempotency::{IdempotencyService, IdempotentAnswer, KeyConflict};
 use crate::snapshots::Snapshot;
 
-/// How old the list may be by which a call is priced.
+/// How old the list that prices a call may be.
 pub const LIST_MAX_AGE: Duration = Duration::from_mins(1);
 
-/// The schema's own word for two prices at one time.
+/// The schema's constraint against two prices at one time.
 const NO_OVERLAP: &str = "model_prices_no_overlap";
 
 #[derive(Debug, Error)]
@@ -48,7 +48,7 @@ pub enum PriceError {
 }
 may_conflict!(PriceError);
 
-/// What came of laying the catalogue over the rows.
+/// The result of applying the catalogue to the rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CatalogueLoad {
     InForce {
@@ -70,7 +70,7 @@ pub struct PricedModel {
     pub prices: Vec<ModelPrice>,
 }
 
-/// What a call has to know of its model.
+/// What a call needs to know of its model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OfferedModel {
     pub provider: Provider,
@@ -98,7 +98,7 @@ impl PriceService {
         Self { store, clock, randomness, catalogue, list: Snapshot::lasting(LIST_MAX_AGE) }
     }
 
-    /// The models that the settings know, priced or not.
+    /// The models of the settings, priced or not.
     pub const fn catalogue(&self) -> &ModelCatalogue {
         &self.catalogue
     }
@@ -116,7 +116,7 @@ impl PriceService {
     }
 
     /// The models that have prices now, in the order of provider and name. Of one that an administrator priced and the
-    /// settings do not know, nothing else is known.
+    /// settings do not list, nothing else is known.
     pub async fn models(&self, provider: Option<Provider>) -> Result<Vec<PricedModel>, StoreError> {
         let (list, now) = (self.current().await?, self.clock.now());
         let mut models = Vec::new();
@@ -138,8 +138,8 @@ impl PriceService {
         Ok(models)
     }
 
-    /// The model that goes by this name: one of the catalogue, or another that has a price now. Every call asks, so nothing is
-    /// copied that it does not need.
+    /// The model of this name: one of the catalogue, or another that has a price now. Every call needs it, so only the
+    /// needed fields are copied.
     pub async fn find(&self, provider: Option<Provider>, name: &ModelId) -> Result<Option<OfferedModel>, StoreError> {
         let is_meant = |of: Provider| provider.is_none_or(|only| only == of);
         if let Some(known) = self.catalogue.find(name).filter(|known| is_meant(known.provider)) {
@@ -169,17 +169,17 @@ impl PriceService {
         Ok(prices)
     }
 
-    /// Adds an administrator's price and ends the one before it where it begins.
+    /// Adds an administrator's price and ends the one before it when it begins.
     pub async fn add(
         &self,
         actor: UserId,
         draft: &PriceDraft,
-        once: Once<ModelPrice>,
-    ) -> Result<Performed, PriceError> {
+        once: IdempotencyService<ModelPrice>,
+    ) -> Result<IdempotentAnswer, PriceError> {
         let performed = retry_conflicts::<_, PriceError, _>(async || {
             let mut work = self.store.begin(Scope::on_order_of(actor)).await?;
             if let Some(replayed) = once.claim(&mut *work).await?? {
-                // Given up before the answer is, so that the next one with this key does not find it taken.
+                // Released before the answer is sent, so that the next request with this key does not find it taken.
                 work.commit().await?;
                 return Ok(replayed);
             }
@@ -205,8 +205,8 @@ impl PriceService {
         Ok(performed)
     }
 
-    /// Lays the catalogue over the rows: what it says otherwise is ended and added, what is an operator's stays. Twice is
-    /// once, and two processes at the same time wait for each other.
+    /// Applies the catalogue to the rows: prices that differ are ended and added, an operator's stay. Repeating it
+    /// changes nothing, and two processes at the same time wait for each other.
     pub async fn keep_catalogue(&self) -> Result<CatalogueLoad, StoreError> {
         let load = retry_conflicts::<_, StoreError, _>(|| self.lay_catalogue()).await?;
         self.list.forget().await;

@@ -1,7 +1,7 @@
-//! Snapshots: what is read far more often than it changes, kept in memory for at most a second unless told.
+//! Snapshots: data that is read far more often than it changes, cached for at most a second by default.
 //!
-//! One reader at a time fetches; the others wait for it, as long as it is quick. A snapshot never hides that the database is away: past its
-//! age the next read asks again and hands on the error.
+//! One reader at a time fetches; the others wait for it, at most `PATIENCE`. A snapshot never hides that the database
+//! is away: past its age the next read fetches again and returns the error.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// How old a snapshot may be where nobody says.
+/// The default maximum age of a snapshot.
 pub const MAX_AGE: Duration = Duration::from_secs(1);
 
 /// How long a reader waits for the one that fetches.
@@ -27,15 +27,15 @@ impl<T> Default for Snapshot<T> {
 }
 
 impl<T> Snapshot<T> {
-    /// One that may be as old as this.
+    /// A snapshot with this maximum age.
     pub fn lasting(max_age: Duration) -> Self {
         Self { max_age, held: Mutex::new(None) }
     }
 
-    /// What is held, if it is young enough, else what `fetch` brings.
+    /// The cached value, if it is young enough, else the result of `fetch`.
     pub async fn get<E>(&self, fetch: impl Future<Output = Result<T, E>>) -> Result<Arc<T>, E> {
-        // Where the reader before us is stuck, the database is slow or away: everybody then waits for their own answer,
-        // not in a row for all those before them.
+        // Where the reader before is stuck, the database is slow or away: each reader then fetches for itself, instead
+        // of waiting in a row for all those before it.
         let Ok(mut held) = tokio::time::timeout(PATIENCE, self.held.lock()).await else {
             return fetch.await.map(Arc::new);
         };
@@ -44,14 +44,14 @@ impl<T> Snapshot<T> {
         {
             return Ok(Arc::clone(value));
         }
-        // The age counts from before the reading, since a change may follow right upon it.
+        // The age counts from before the read, since a change may follow right after it.
         let asked_at = Instant::now();
         let value = Arc::new(fetch.await?);
         *held = Some((asked_at, Arc::clone(&value)));
         Ok(value)
     }
 
-    /// Forgets what is held: the next reader sees what was just changed here.
+    /// Drops the cached value: the next reader sees what was just changed here.
     pub async fn forget(&self) {
         *self.held.lock().await = None;
     }

@@ -1,15 +1,16 @@
 //! Subscriptions: a user's plan in force, and how it changes.
 //!
-//! A change locks the user's row and the live subscription's, asks the rule, writes, commits. The audit row is the
-//! trigger's. A change that waits for the end of the paid period is in force by `effective_plan` from that moment on;
-//! the job that applies it only tidies up.
+//! A change locks the user's row and the live subscription's, applies the rule, writes, commits. A trigger writes the
+//! audit row. A change that waits for the end of the paid period is in force by `effective_plan` from that moment on;
+//! the job that applies it only updates the rows.
 
 use domain::changes::Change;
 use domain::entitlements::Decision;
 use domain::features::FeatureId;
 use domain::plans::{Plan, PlanId};
 use domain::subscriptions::{
-    Authority, ChangeWhen, PlanChange, PlanChangeRefused, ScheduledChange, Standing, Subscription, change_plan,
+    BillingAuthority, ChangeWhen, PlanChange, PlanChangeRefused, ScheduledChange, Subscription, SubscriptionState,
+    change_plan,
 };
 use domain::users::UserId;
 use ports::entitlements::NamedEntitlement;
@@ -20,13 +21,13 @@ use tracing::warn;
 
 use crate::conflicts::{may_conflict, retry_conflicts};
 use crate::entitlements::EntitlementError;
-use crate::idempotency::{KeyConflict, Once, Performed};
+use crate::idempotency::{IdempotencyService, IdempotentAnswer, KeyConflict};
 use crate::plans::PlanService;
 
 /// How many due changes one run of the job applies at most.
 const APPLIED_AT_ONCE: u64 = 500;
 
-/// What a user's plan is, and what it allows now: the seeds' `UserPlanInfo`.
+/// A user's plan, and what it allows now: the seeds' `UserPlanInfo`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserPlanInfo {
     pub user_id: UserId,
@@ -39,13 +40,13 @@ pub struct UserPlanInfo {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangedPlan {
     pub change: PlanChange,
-    /// Whether it was only asked what would happen.
+    /// Whether only a preview was requested.
     pub preview: bool,
-    /// How the user stands after it (in a preview: stands now).
+    /// The user's plan after it (in a preview: the present one).
     pub info: UserPlanInfo,
 }
 
-/// What is asked for.
+/// The requested change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanWish {
     pub plan_id: PlanId,
@@ -69,8 +70,8 @@ pub enum PlanChangeError {
 may_conflict!(PlanChangeError);
 
 impl PlanService {
-    /// `None` where there is no profile. The service reads it, not the user: a plan that was withdrawn is hidden from
-    /// users, and those who have it keep it.
+    /// `None` where there is no profile. The service reads it, not the user: a withdrawn plan is hidden from users, but
+    /// those who have it keep it.
     pub async fn user_plan_info(&self, user_id: UserId) -> Result<Option<UserPlanInfo>, StoreError> {
         let mut work = self.store.begin(Scope::SERVICE).await?;
         let info = read_info(&mut *work, user_id).await?;
@@ -103,13 +104,14 @@ impl PlanService {
         &self,
         user_id: UserId,
         wish: &PlanWish,
-        once: &Once<ChangedPlan>,
-    ) -> Result<Performed, PlanChangeError> {
+        once: &IdempotencyService<ChangedPlan>,
+    ) -> Result<IdempotentAnswer, PlanChangeError> {
         let scope = Scope::on_order_of(user_id);
-        let changed =
-            retry_conflicts(async || self.change_once(scope.clone(), user_id, wish, Authority::User, once).await)
-                .await?;
-        self.changes.heard(Change::User(user_id));
+        let changed = retry_conflicts(async || {
+            self.change_once(scope.clone(), user_id, wish, BillingAuthority::User, once).await
+        })
+        .await?;
+        self.changes.invalidate(Change::User(user_id));
         Ok(changed)
     }
 
@@ -120,13 +122,14 @@ impl PlanService {
         reason: Option<String>,
         user_id: UserId,
         wish: &PlanWish,
-        once: &Once<ChangedPlan>,
-    ) -> Result<Performed, PlanChangeError> {
+        once: &IdempotencyService<ChangedPlan>,
+    ) -> Result<IdempotentAnswer, PlanChangeError> {
         let scope = Scope::Service { actor: Some(actor), reason };
-        let changed =
-            retry_conflicts(async || self.change_once(scope.clone(), user_id, wish, Authority::Admin, once).await)
-                .await?;
-        self.changes.heard(Change::User(user_id));
+        let changed = retry_conflicts(async || {
+            self.change_once(scope.clone(), user_id, wish, BillingAuthority::Admin, once).await
+        })
+        .await?;
+        self.changes.invalidate(Change::User(user_id));
         Ok(changed)
     }
 
@@ -135,9 +138,9 @@ impl PlanService {
         scope: Scope,
         user_id: UserId,
         wish: &PlanWish,
-        authority: Authority,
-        once: &Once<ChangedPlan>,
-    ) -> Result<Performed, PlanChangeError> {
+        authority: BillingAuthority,
+        once: &IdempotencyService<ChangedPlan>,
+    ) -> Result<IdempotentAnswer, PlanChangeError> {
         let actor = match &scope {
             Scope::Service { actor, .. } => *actor,
             Scope::User(user_id) => Some(*user_id),
@@ -150,12 +153,12 @@ impl PlanService {
         let standing = work.subscriptions().lock(user_id).await?.ok_or(PlanChangeError::UnknownUser)?;
         let current = find_plan(&mut *work, &standing.plan_id).await?;
         let target = find_plan(&mut *work, &wish.plan_id).await?;
-        // One that Stripe bills is Stripe's to end, lapsed or not: the rule refuses the change.
+        // Only Stripe ends a subscription that it bills, lapsed or not: the rule refuses the change.
         let (lapsed, live) = match standing.subscription {
             Some(old) if old.has_lapsed(&standing.plan_id) && old.stripe_subscription_id.is_none() => (Some(old), None),
             other => (None, other),
         };
-        let rests_on = Standing { plan: &current, subscription: live.as_ref() };
+        let rests_on = SubscriptionState { plan: &current, subscription: live.as_ref() };
         let change = change_plan(&rests_on, &target, wish.when, authority, self.billing_mode, standing.as_of)?;
         if !wish.preview {
             if let Some(lapsed) = lapsed {
@@ -170,16 +173,16 @@ impl PlanService {
         Ok(performed)
     }
 
-    /// Forgets a change that waits; says whether there was one.
+    /// Drops a scheduled change; returns whether there was one.
     pub async fn keep_plan(&self, user_id: UserId) -> Result<bool, StoreError> {
         let mut work = self.store.begin(Scope::on_order_of(user_id)).await?;
         let dropped = work.subscriptions().unschedule(user_id).await?;
         work.commit().await?;
-        self.changes.heard(Change::User(user_id));
+        self.changes.invalidate(Change::User(user_id));
         Ok(dropped)
     }
 
-    /// Writes changes whose time has come into the rows that they are about; a job calls it. Says how many.
+    /// Writes due changes into the rows that they are about; a job calls it. Returns how many.
     pub async fn apply_due_changes(&self) -> Result<usize, StoreError> {
         let mut work = self.store.begin(Scope::SERVICE).await?;
         let due = work.subscriptions().list_due(&self.postponed.excluded(), APPLIED_AT_ONCE).await?;
@@ -205,23 +208,23 @@ impl PlanService {
         let reason = Some("the paid period ended".to_owned());
         let mut work = self.store.begin(Scope::Service { actor: None, reason }).await?;
         let Some(standing) = work.subscriptions().lock(user_id).await? else { return Ok(false) };
-        // Between the list and the lock the user may have thought better of it.
+        // Between the list and the lock the user may have cancelled it.
         let Some(due) = standing.scheduled.filter(|change| change.effective_at <= standing.as_of) else {
             return Ok(false);
         };
         let subscription_id = standing.subscription.map(|subscription| subscription.id);
         work.subscriptions().save_plan(user_id, &due.plan_id, subscription_id).await?;
         work.commit().await?;
-        self.changes.heard(Change::User(user_id));
+        self.changes.invalidate(Change::User(user_id));
         Ok(true)
     }
 
-    /// Keeps the grace of `past_due` (`billing.past_due_grace_days`) where `effective_plan` reads it.
+    /// Stores the grace of `past_due` (`billing.past_due_grace_days`) where `effective_plan` reads it.
     pub async fn keep_grace_days(&self, days: u16) -> Result<(), StoreError> {
         let mut work = self.store.begin(Scope::SERVICE).await?;
         work.subscriptions().save_grace_days(days).await?;
         work.commit().await?;
-        self.changes.heard(Change::Catalogue);
+        self.changes.invalidate(Change::Catalogue);
         Ok(())
     }
 }

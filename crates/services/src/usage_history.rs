@@ -1,12 +1,12 @@
-//! Usage history: what was used when, for oneself, for another or for everybody, and the job that sums it.
+//! Usage history: what was used when, for the caller, another user or all users, and the job that sums it.
 
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use domain::features::FeatureId;
-use domain::identity::Subject;
+use domain::identity::UsageSubject;
 use domain::usage::PeriodKind;
-use domain::usage_history::{Bucket, RangeRefused, UsageSum, stretch};
+use domain::usage_history::{RangeRefused, UsageBucket, UsageSum, stretch};
 use ports::store::{Page, Scope, Store, StoreError, UnitOfWork};
 use ports::usage_history::{UsageFilter, UsagePosition};
 use thiserror::Error;
@@ -23,14 +23,14 @@ pub enum UsageHistoryError {
     Store(#[from] StoreError),
 }
 
-/// What is asked for: which use, in which buckets, of which time.
+/// The requested use, buckets and time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageQuestion {
     pub feature_id: Option<FeatureId>,
     pub period: Option<PeriodKind>,
-    pub bucket: Bucket,
+    pub bucket: UsageBucket,
     pub from: Option<DateTime<Utc>>,
-    /// Now by the database unless told.
+    /// If `None`: now, by the database's clock.
     pub to: Option<DateTime<Utc>>,
 }
 
@@ -42,12 +42,12 @@ impl UsageHistoryService {
     /// What one user used.
     pub async fn list(
         &self,
-        subject: Subject,
+        subject: UsageSubject,
         question: &UsageQuestion,
         page: &Page<UsagePosition>,
     ) -> Result<Vec<UsageSum>, UsageHistoryError> {
         let mut work = self.store.begin(Scope::SERVICE).await?;
-        if let Subject::Another(user_id) = subject
+        if let UsageSubject::Another(user_id) = subject
             && work.users().find_role(user_id).await?.is_none()
         {
             return Err(UsageHistoryError::UnknownUser);
@@ -59,7 +59,7 @@ impl UsageHistoryService {
         Ok(sums)
     }
 
-    /// What everybody used together.
+    /// What all users used together.
     pub async fn list_all(
         &self,
         question: &UsageQuestion,
@@ -72,7 +72,7 @@ impl UsageHistoryService {
         Ok(sums)
     }
 
-    /// Sums a bounded stretch of what is not summed yet. Answers how many hours are left.
+    /// Sums a bounded part of what is not summed yet. Returns how many hours are left.
     pub async fn roll_up(&self) -> Result<i64, StoreError> {
         let mut work = self.store.begin(Scope::SERVICE).await?;
         let hours_left = work.usage_history().roll_up().await?;
@@ -88,7 +88,7 @@ impl UsageHistoryService {
         Ok(hours_left)
     }
 
-    /// For how many seconds use is not summed yet; `None` before the first roll-up.
+    /// How many seconds the sums are behind; `None` before the first roll-up.
     pub async fn lag_seconds(&self) -> Result<Option<i64>, StoreError> {
         let mut work = self.store.begin(Scope::SERVICE).await?;
         let lag = work.usage_history().lag_seconds().await?;
@@ -108,7 +108,7 @@ async fn read(
     {
         return Err(UsageHistoryError::UnknownFeature(feature_id.clone()));
     }
-    // Nobody asks for the time who was told it.
+    // The database's time is read only where the question gives no end.
     let now = match question.to {
         Some(to) => to,
         None => work.usage_history().now().await?,

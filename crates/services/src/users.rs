@@ -1,9 +1,9 @@
-//! Users: profiles, made once the identity exists; read, changed, exported and deleted by their owner.
+//! Users: profiles, created once the identity exists; read, changed, exported and deleted by their owner.
 
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use domain::identity::{Email, Permission, Role, Subject};
+use domain::identity::{Email, Permission, Role, UsageSubject};
 use domain::users::{NewUser, User, UserChanges, UserId};
 use ports::identity::CallerCache;
 use ports::store::{Page, Scope, Store, StoreError, UnitOfWork};
@@ -11,20 +11,20 @@ use ports::users::{ExportSection, UserPosition};
 use thiserror::Error;
 
 use crate::conflicts::{may_conflict, retry_conflicts};
-use crate::idempotency::{KeyConflict, Once, Performed};
-use crate::identity::callers::Identified;
+use crate::idempotency::{IdempotencyService, IdempotentAnswer, KeyConflict};
+use crate::identity::callers::IdentifiedCaller;
 
-/// How many rows of each table an export holds at most; a part that has more says so.
+/// How many rows of each table an export holds at most; a longer part is marked as truncated.
 pub const EXPORT_ROWS: u64 = 10_000;
 
-/// Who keeps the identities.
+/// The keeper of the identities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdentityProvider {
     BuiltIn,
     Supabase,
 }
 
-/// What `POST /api/users` asks for.
+/// The body of `POST /api/users`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewProfile {
     pub user_id: Option<UserId>,
@@ -32,19 +32,19 @@ pub struct NewProfile {
     pub email: Option<Email>,
 }
 
-/// Why the audit trail says that a start made an administrator.
+/// The reason in the audit trail where a start made an administrator.
 const STARTED: &str = "the start: admin.email is theirs by the identity provider's word";
 
 /// How many administrators a list shows at most.
 const ADMINS_LISTED: u64 = 1_000;
 
-/// What a start found of the administrator whom the settings name.
+/// The result of a start for the administrator whom the settings name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NamedAdmin {
     /// None is named, or there is no profile yet.
     None,
     Present,
-    /// There is another administrator, or the provider does not say that the address is theirs alone.
+    /// There is another administrator, or the provider does not confirm that the address is theirs alone.
     NotPromoted(UserId),
 }
 
@@ -52,7 +52,7 @@ pub enum NamedAdmin {
 pub enum UserError {
     #[error("the profile needs the id of the identity: send `user_id`, the `id` that sign-up gave")]
     IdMissing,
-    /// Another's id, or none that exists: the answer is the same.
+    /// Another user's id, or an unknown one: the answer is the same.
     #[error("there is no such user")]
     NotFound,
     #[error("there is no identity with this id; sign up first, then make the profile")]
@@ -72,19 +72,19 @@ pub struct UserService {
     pub store: Arc<dyn Store>,
     pub cache: Arc<dyn CallerCache>,
     pub provider: IdentityProvider,
-    /// Who is the first administrator where another service keeps the identities (`admin.email`): whoever owns the address
-    /// by that service's word.
+    /// The address of the first administrator where another service keeps the identities (`admin.email`): the identity
+    /// that owns it according to that service.
     pub admin_email: Option<Email>,
 }
 
 impl UserService {
-    /// Makes the profile of an existing identity: one's own, or another's where the caller may act for others.
+    /// Creates the profile of an existing identity: the caller's own, or another's where the caller may act for others.
     pub async fn create_profile(
         &self,
-        who: &Identified,
+        who: &IdentifiedCaller,
         profile: NewProfile,
-        once: Once<User>,
-    ) -> Result<Performed, UserError> {
+        once: IdempotencyService<User>,
+    ) -> Result<IdempotentAnswer, UserError> {
         let user_id = subject_of(who, profile.user_id)?;
         let actor = who.user_id();
         retry_conflicts(async || self.insert_profile(actor, user_id, &profile, &once).await).await
@@ -95,8 +95,8 @@ impl UserService {
         actor: UserId,
         user_id: UserId,
         profile: &NewProfile,
-        once: &Once<User>,
-    ) -> Result<Performed, UserError> {
+        once: &IdempotencyService<User>,
+    ) -> Result<IdempotentAnswer, UserError> {
         let mut work = self.store.begin(Scope::on_order_of(actor)).await?;
         if let Some(replayed) = once.claim(&mut *work).await?? {
             return Ok(replayed);
@@ -124,8 +124,8 @@ impl UserService {
         Ok(performed)
     }
 
-    /// Whether nobody is an administrator and the identity's provider says that this one owns `admin.email`. What it holds
-    /// the lock for is the end of the transaction.
+    /// Whether there is no administrator and the identity provider confirms that this identity owns `admin.email`. The
+    /// lock is held until the end of the transaction.
     async fn may_be_first_admin(&self, work: &mut dyn UnitOfWork, user_id: UserId) -> Result<bool, UserError> {
         let Some(named) = &self.admin_email else { return Ok(false) };
         if !work.identity().owns_address(user_id, named).await? {
@@ -135,8 +135,8 @@ impl UserService {
         Ok(!work.users().has_admin().await?)
     }
 
-    /// Where Supabase keeps the identities, makes the profile of whoever owns `admin.email` an administrator's, if it is there
-    /// already and nobody is one.
+    /// Where Supabase keeps the identities, makes the owner of `admin.email` an administrator, if the profile exists
+    /// and there is no administrator.
     pub async fn promote_named_admin(&self) -> Result<NamedAdmin, UserError> {
         let Some(named) = &self.admin_email else { return Ok(NamedAdmin::None) };
         let mut work = self.store.begin(Scope::Service { actor: None, reason: Some(STARTED.to_owned()) }).await?;
@@ -162,7 +162,7 @@ impl UserService {
         Ok(user)
     }
 
-    /// Changes one's own name or wallet: as the user, so that the database itself allows no other column.
+    /// Changes the user's own name or wallet: as the user, so that the database itself allows no other column.
     pub async fn change(&self, user_id: UserId, changes: &UserChanges) -> Result<User, UserError> {
         retry_conflicts::<_, UserError, _>(async || {
             let mut work = self.store.begin(Scope::User(user_id)).await?;
@@ -173,7 +173,7 @@ impl UserService {
         .await
     }
 
-    /// Deletes the profile and all that belongs to it, and the identity too where it is ours.
+    /// Deletes the profile and all that belongs to it, and a built-in identity too.
     pub async fn delete(&self, user_id: UserId) -> Result<(), UserError> {
         retry_conflicts::<_, UserError, _>(async || {
             let mut work = self.store.begin(Scope::on_order_of(user_id)).await?;
@@ -190,7 +190,7 @@ impl UserService {
         Ok(())
     }
 
-    /// Everything that is stored of a user.
+    /// All stored data of a user.
     pub async fn export(&self, user_id: UserId) -> Result<Vec<ExportSection>, UserError> {
         let mut work = self.store.begin(Scope::on_order_of(user_id)).await?;
         let sections = work.users().export(user_id, EXPORT_ROWS).await?;
@@ -198,7 +198,7 @@ impl UserService {
         Ok(sections)
     }
 
-    /// For operators: anybody's profile.
+    /// For operators: any user's profile.
     pub async fn find_any(&self, user_id: UserId) -> Result<User, UserError> {
         let mut work = self.store.begin(Scope::SERVICE).await?;
         let user = work.users().find(user_id).await?.ok_or(UserError::NotFound)?;
@@ -214,7 +214,7 @@ impl UserService {
         Ok(users)
     }
 
-    /// For operators: who is an administrator.
+    /// For operators: the administrators.
     pub async fn list_admins(&self) -> Result<Vec<User>, UserError> {
         let mut work = self.store.begin(Scope::SERVICE).await?;
         let admins = work.users().list_admins(ADMINS_LISTED).await?;
@@ -222,7 +222,7 @@ impl UserService {
         Ok(admins)
     }
 
-    /// For operators: makes someone an administrator, or no longer one. Without an actor, the reason says who asked.
+    /// For operators: makes a user an administrator, or no longer one. Without an actor, the reason names who asked.
     pub async fn change_role(
         &self,
         actor: Option<UserId>,
@@ -237,7 +237,7 @@ impl UserService {
         Ok(user)
     }
 
-    /// When the store itself says what time it is, positions in lists need no clock of ours.
+    /// The position of a user in lists. The store sets the times, so no clock of ours is needed.
     pub fn position(user: &User) -> (DateTime<Utc>, uuid::Uuid) {
         (user.created_at, user.id.0)
     }
@@ -250,15 +250,15 @@ async fn change_role_in(work: &mut dyn UnitOfWork, user_id: UserId, role: Role) 
     work.users().find(user_id).await?.ok_or(UserError::NotFound)
 }
 
-/// For whom the profile is made. A missing id is named before anything else, since that is what users stumble over.
-fn subject_of(who: &Identified, named: Option<UserId>) -> Result<UserId, UserError> {
+/// The user whose profile is made. A missing id is reported first, since that is the most common mistake.
+fn subject_of(who: &IdentifiedCaller, named: Option<UserId>) -> Result<UserId, UserError> {
     let named = named.ok_or(UserError::IdMissing)?;
     match who {
-        Identified::Newcomer(user_id) if *user_id == named => Ok(named),
-        Identified::Newcomer(_) | Identified::Enrolling(_) => Err(UserError::NotFound),
-        Identified::Caller(caller) => caller
+        IdentifiedCaller::Newcomer(user_id) if *user_id == named => Ok(named),
+        IdentifiedCaller::Newcomer(_) | IdentifiedCaller::Enrolling(_) => Err(UserError::NotFound),
+        IdentifiedCaller::Caller(caller) => caller
             .acting_for(Some(named), Permission::UsersWrite)
-            .map(Subject::user_id)
+            .map(UsageSubject::user_id)
             .map_err(|_| UserError::NotFound),
     }
 }
@@ -273,12 +273,16 @@ mod tests {
     #[test]
     fn a_profile_is_made_for_oneself_unless_one_may_act_for_others() {
         let (me, other) = (UserId(Uuid::from_u128(1)), UserId(Uuid::from_u128(2)));
-        let newcomer = Identified::Newcomer(me);
+        let newcomer = IdentifiedCaller::Newcomer(me);
         assert!(matches!(subject_of(&newcomer, None), Err(UserError::IdMissing)));
         assert!(matches!(subject_of(&newcomer, Some(other)), Err(UserError::NotFound)));
         assert_eq!(subject_of(&newcomer, Some(me)).ok(), Some(me));
-        let admin =
-            Identified::Caller(Caller { user_id: me, role: Role::Admin, credential: Credential::Token, token: None });
+        let admin = IdentifiedCaller::Caller(Caller {
+            user_id: me,
+            role: Role::Admin,
+            credential: Credential::Token,
+            token: None,
+        });
         assert_eq!(subject_of(&admin, Some(other)).ok(), Some(other));
     }
 }

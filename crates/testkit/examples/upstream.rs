@@ -1,15 +1,15 @@
-//! The stub upstream alone, for benchmarks and for SDKs: `cargo run --release -p product-base-testkit --example upstream`.
+//! The stub upstream alone, for benchmarks and SDKs: `cargo run --release -p product-base-testkit --example upstream`.
 //!
 //! Its arguments are the address (127.0.0.1:9090) and the number of threads (2). It serves until it is stopped. The
-//! models are those of `src/upstream/catalogue.rs`, and any other name is the model `stub`.
-//! `GET /stub/totals` tells what it would charge, `POST /stub/clear` begins anew.
+//! models are those of `src/upstream/catalogue.rs`; any other name is the model `stub`. `GET /stub/totals` returns what
+//! it would charge, `POST /stub/clear` resets it.
 
 #![allow(clippy::expect_used, reason = "test code: a mistyped argument stops it")]
 
 use std::net::SocketAddr;
 use std::{env, thread};
 
-use product_base_testkit::upstream::{Settings, Upstream};
+use product_base_testkit::upstream::{Upstream, UpstreamSettings};
 
 fn main() {
     let mut arguments = env::args().skip(1);
@@ -17,8 +17,8 @@ fn main() {
     let threads = arguments.next().unwrap_or_else(|| "2".to_owned());
     let address: SocketAddr = address.parse().expect("the first argument is an address such as 127.0.0.1:9090");
     let threads: usize = threads.parse().expect("the second argument is a number of threads");
-    // A benchmark sends millions of requests, and reads the totals alone.
-    let upstream = Upstream::start_with(&Settings { address, threads, kept: 100 });
+    // A benchmark sends millions of requests and reads only the totals.
+    let upstream = Upstream::start_with(&UpstreamSettings { address, threads, kept: 100 });
     upstream.script_catalogue();
     println!("OpenAI:    {}", upstream.openai_url());
     println!("Anthropic: {}", upstream.anthropic_url());

@@ -6,7 +6,7 @@ use domain::identity::Permission;
 use domain::users::UserId;
 use uuid::Uuid;
 
-/// A key without an expiry, for its owner alone.
+/// A key without an expiry, for its owner only.
 pub fn api_key_draft(name: &str, permissions: impl IntoIterator<Item = Permission>) -> ApiKeyDraft {
     ApiKeyDraft {
         name: name.to_owned(),

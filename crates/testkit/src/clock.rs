@@ -1,16 +1,16 @@
-//! A clock that tests set.
+//! A clock set by tests.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use ports::clock::Clock;
 
-/// The moment that is written, such as `2026-11-20T12:00:00Z`.
+/// The moment of a text such as `2026-11-20T12:00:00Z`.
 pub fn at(rfc3339: &str) -> DateTime<Utc> {
     DateTime::parse_from_rfc3339(rfc3339).expect("a moment is written in RFC 3339").to_utc()
 }
 
-/// Stands still until it is told to move. Share it as `Arc<FixedClock>`: a test moves the time of the code it tests.
+/// Does not move by itself. Share it as `Arc<FixedClock>`: a test moves the time of the code that it tests.
 #[derive(Debug)]
 pub struct FixedClock(Mutex<DateTime<Utc>>);
 
@@ -27,7 +27,7 @@ impl FixedClock {
         *self.hands() += by;
     }
 
-    // A test that panics elsewhere leaves the hands in a valid position.
+    // A test that panics elsewhere leaves a valid time.
     fn hands(&self) -> MutexGuard<'_, DateTime<Utc>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -23,7 +23,7 @@ pub fn feature(id: &str) -> Feature {
     }
 }
 
-/// What an administrator sends to make an active feature that is counted in requests.
+/// An administrator's request to create an active feature that is counted in requests.
 pub fn feature_draft(id: &str) -> FeatureDraft {
     FeatureDraft {
         id: feature_id(id),

@@ -11,7 +11,7 @@ use actix_web::rt::System;
 use actix_web::{App, HttpResponse, HttpServer, web};
 use serde_json::Value;
 
-/// Serves what it is told to serve, and counts how often it was asked. It stops when it is dropped.
+/// Serves the given documents and counts the requests. It stops when it is dropped.
 pub struct StubJwks {
     address: SocketAddr,
     state: Arc<State>,
@@ -30,7 +30,7 @@ enum Answer {
 }
 
 impl StubJwks {
-    /// Serves `{"keys": [..]}` with these keys, on threads of its own: the test may come from any runtime.
+    /// Serves `{"keys": [..]}` with these keys, on threads of its own, so that it works with any runtime of the test.
     pub fn start(keys: &[Value]) -> Self {
         let answer = Mutex::new(Answer::Document(document(keys)));
         let state = Arc::new(State { answer, requests: AtomicUsize::new(0) });
@@ -63,7 +63,7 @@ impl StubJwks {
         format!("http://{}", self.address)
     }
 
-    /// How often the document was asked for, failures included.
+    /// The number of requests for the document, failures included.
     pub fn requests(&self) -> usize {
         self.state.requests.load(Ordering::SeqCst)
     }
@@ -73,12 +73,12 @@ impl StubJwks {
         self.serve(document(keys));
     }
 
-    /// Serves any JSON, also such as is no JWKS.
+    /// Serves any JSON, also JSON that is no JWKS.
     pub fn serve(&self, document: Value) {
         *self.state.answer() = Answer::Document(document);
     }
 
-    /// Answers with this status until it is given a document again.
+    /// Responds with this status until it is given a document again.
     pub fn fail(&self, status: u16) {
         *self.state.answer() = Answer::Failure(StatusCode::from_u16(status).expect("an HTTP status"));
     }
@@ -86,7 +86,7 @@ impl StubJwks {
 
 impl Drop for StubJwks {
     fn drop(&mut self) {
-        // The command is sent by the call; the future would only wait for the end.
+        // The call itself sends the command; the future would only wait for the end.
         drop(self.server.stop(false));
     }
 }
@@ -97,7 +97,7 @@ impl State {
     }
 }
 
-// Where Supabase serves its keys.
+// The path of Supabase's keys.
 const PATH: &str = "/auth/v1/.well-known/jwks.json";
 
 fn document(keys: &[Value]) -> Value {

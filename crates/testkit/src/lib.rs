@@ -1,5 +1,5 @@
-//! What the tests of several crates share: a clock that stands still, a stub of an identity provider, a stub
-//! of the providers of models, and builders.
+//! Helpers shared by the tests of several crates: a fixed clock, a stub of an identity provider, a stub of the model
+//! providers, and builders.
 //!
 //! For tests only: a broken stub should stop its test at once, so this crate may panic.
 

@@ -34,7 +34,7 @@ pub fn plan(id: &str) -> Plan {
     }
 }
 
-/// What an administrator sends to make an active plan that costs nothing.
+/// An administrator's request to create an active plan that costs nothing.
 pub fn plan_draft(id: &str) -> PlanDraft {
     PlanDraft {
         id: plan_id(id),
@@ -48,7 +48,7 @@ pub fn plan_draft(id: &str) -> PlanDraft {
     }
 }
 
-/// Grants so much of a feature a month; use stops at the limit. `None` is unlimited.
+/// Grants this much of a feature per month; use stops at the limit. `None` is unlimited.
 pub fn plan_feature(feature: &str, limit: Option<i64>) -> PlanFeature {
     PlanFeature {
         feature_id: feature_id(feature),

@@ -1,23 +1,24 @@
-//! A raw upstream: it answers every request with the bytes that a test wrote down, whatever it is asked.
+//! A raw upstream: it answers every request with bytes written by the test, whatever the request.
 //!
-//! For answers that no script of the stub can say: odd frames, wrong content types, echoed headers. It serves on threads of
-//! its own and keeps what came in. A head of its own is sent with each answer, and the body in chunks, one write a piece.
+//! For responses that no script of the stub can express: odd frames, wrong content types, echoed headers. It serves on
+//! threads of its own and keeps the requests. Each response has its own head, and its body is sent in chunks, one write
+//! per piece.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-/// A request with a body longer than this ends its connection.
+/// A request with a longer body ends its connection.
 const REQUEST_MAX: usize = 64 * 1024 * 1024;
 
-/// How an answer ends.
+/// How a response ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RawEnd {
     /// With the last chunk.
     #[default]
     InOrder,
-    /// The connection closes before it.
+    /// The connection closes before the last chunk.
     CutOff,
 }
 
@@ -30,7 +31,7 @@ pub struct RawReply {
 }
 
 impl RawReply {
-    /// 200 with this content type and these pieces.
+    /// Status 200 with this content type and these pieces.
     pub fn of(content_type: &str, pieces: &[&[u8]]) -> Self {
         let headers = vec![("content-type".to_owned(), content_type.to_owned())];
         Self {
@@ -41,7 +42,7 @@ impl RawReply {
         }
     }
 
-    /// Events, one piece each.
+    /// A stream of events, one piece each.
     pub fn events(frames: &[&str]) -> Self {
         let pieces: Vec<&[u8]> = frames.iter().map(|frame| frame.as_bytes()).collect();
         Self::of("text/event-stream", &pieces)
@@ -85,7 +86,7 @@ impl RawReply {
     }
 }
 
-/// A request as it came: the head as text, and the body.
+/// A request as received: the head as text, and the body.
 #[derive(Clone, Debug)]
 pub struct RawRequest {
     pub head: String,
@@ -126,7 +127,7 @@ impl RawUpstream {
         Self { address, shared }
     }
 
-    /// What is answered from now on.
+    /// Sets the response to the following requests.
     pub fn answer(&self, reply: RawReply) {
         *self.shared.reply.lock().unwrap_or_else(PoisonError::into_inner) = reply;
     }
@@ -145,7 +146,7 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
     let Some(request) = read(&mut stream) else { return };
     shared.requests.lock().unwrap_or_else(PoisonError::into_inner).push(request);
     let reply = shared.reply.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    // A client that has gone needs no answer.
+    // A client that disconnected needs no response.
     drop(reply.write(&mut stream));
 }
 

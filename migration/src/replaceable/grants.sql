@@ -1,10 +1,11 @@
--- Rights on tables, one section a table. The runner first revokes everything on the table and its partitions
--- from PUBLIC, anon, authenticated and our own roles, in the same transaction, since Supabase's default privileges
--- give ALL on every new table to anon and authenticated. From service_role, which has ALL by them too, it revokes what is no
--- business of a client: TRIGGER (its function would run as whoever writes the row, the owner's functions included),
--- TRUNCATE (no trigger sees it), REFERENCES and MAINTAIN. What our own promises rest on, it may read and not write: see
--- each section. A right that it has nowhere is taken away for nothing, so that plain Postgres ends the same. Columns are named one by one: a new column is nobody's
--- until it is written here. app_user gets what the seeds give it; without a policy it sees no row before SET ROLE.
+-- Rights on tables, one section per table. The runner first revokes everything on the table and its partitions from
+-- PUBLIC, anon, authenticated and our own roles, in the same transaction, since Supabase's default privileges grant ALL
+-- on every new table to anon and authenticated. service_role has ALL by them too; from it the runner revokes TRIGGER
+-- (its function would run as the writer of the row, the owner's functions included), TRUNCATE (no trigger sees it),
+-- REFERENCES and MAINTAIN. The tables that our own promises depend on are read-only for it: see each section. Revoking
+-- a right that does not exist has no effect, so plain Postgres ends the same. Columns are named one by one: a new
+-- column is accessible to no role until it is named here. app_user gets what the seeds grant it; without a policy it
+-- sees no row before SET ROLE.
 
 -- @ plans
 GRANT SELECT (id, name, display_name, description, price_monthly, price_yearly, currency, stripe_price_id_monthly,
@@ -32,7 +33,7 @@ GRANT UPDATE (name, wallet_address) ON public.users TO authenticated;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.users TO app_service;
 GRANT SELECT, INSERT, UPDATE ON public.users TO app_user;
 GRANT SELECT ON public.users TO readonly_user;
--- Balances belong to the ledger. The columns that stay are audited where they matter (plan_id and role).
+-- Balances belong to the ledger. Changes of plan_id and role are audited.
 DO $rights$ BEGIN
     IF pg_catalog.has_table_privilege('service_role', 'public.users', 'UPDATE') THEN
         REVOKE UPDATE ON public.users FROM service_role;
@@ -45,7 +46,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON public.deleted_profiles TO app_service;
 REVOKE INSERT, UPDATE, DELETE ON public.deleted_profiles FROM service_role;
 
 -- @ address_digests
--- Its rows are written by a trigger on users.
+-- A trigger on users writes its rows.
 GRANT SELECT, DELETE ON public.address_digests TO app_service;
 REVOKE ALL ON public.address_digests FROM service_role;
 
@@ -69,17 +70,17 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON public.sessions TO app_service;
 
 -- @ refresh_tokens
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.refresh_tokens TO app_service;
--- Secrets, or what a request was answered: nobody's but the service's.
+-- Secrets or stored responses: for the service only.
 REVOKE ALL ON public.refresh_tokens FROM service_role;
 
 -- @ second_factors
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.second_factors TO app_service;
--- Secrets, or what a request was answered: nobody's but the service's.
+-- Secrets or stored responses: for the service only.
 REVOKE ALL ON public.second_factors FROM service_role;
 
 -- @ signing_keys
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.signing_keys TO app_service;
--- Secrets, or what a request was answered: nobody's but the service's.
+-- Secrets or stored responses: for the service only.
 REVOKE ALL ON public.signing_keys FROM service_role;
 
 -- @ runtime_settings
@@ -116,7 +117,7 @@ REVOKE INSERT, UPDATE, DELETE ON public.stripe_events FROM service_role;
 GRANT SELECT (id, user_id, amount, type, description, reference_id, balance_after, idempotency_key, seq, prev_hash, hash,
     created_at) ON public.token_transactions TO authenticated;
 GRANT SELECT, INSERT ON public.token_transactions TO app_service;
--- The ledger is written by this product alone.
+-- Only this product writes the ledger.
 REVOKE INSERT, UPDATE, DELETE ON public.token_transactions FROM service_role;
 
 -- @ billing_records
@@ -149,7 +150,7 @@ REVOKE INSERT, UPDATE, DELETE ON public.idempotency_keys FROM service_role;
 
 -- @ idempotent_answers
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.idempotent_answers TO app_service;
--- Secrets, or what a request was answered: nobody's but the service's.
+-- Secrets or stored responses: for the service only.
 REVOKE ALL ON public.idempotent_answers FROM service_role;
 
 -- @ api_keys
@@ -188,13 +189,13 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON public.chat_sessions TO app_service;
 -- @ chat_messages
 GRANT SELECT (id, session_id, role, content, tokens, cost_nano_usd, model, usage_log_id, seq, created_at) ON public.chat_messages TO authenticated;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.chat_messages TO app_service;
--- An identity column needs no right on its sequence; Supabase's default privileges give one.
+-- An identity column needs no right on its sequence; Supabase's default privileges grant one.
 REVOKE ALL ON SEQUENCE public.chat_messages_seq_seq FROM PUBLIC, anon, authenticated, service_role;
 
 -- @ learning_progress
 GRANT SELECT (id, user_id, lesson_id, status, started_at, completed_at) ON public.learning_progress TO authenticated;
 GRANT INSERT (id, user_id, lesson_id, status, started_at, completed_at) ON public.learning_progress TO authenticated;
--- The keys too, since an upsert of PostgREST writes every column that it was sent; the policy keeps the row the user's own.
+-- The keys too: an upsert of PostgREST writes every column that it was sent. The policy limits it to the user's rows.
 GRANT UPDATE (id, user_id, lesson_id, status, started_at, completed_at) ON public.learning_progress TO authenticated;
 GRANT DELETE ON public.learning_progress TO authenticated;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.learning_progress TO app_service;
@@ -208,7 +209,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON public.tutorial_completion TO app_servic
 
 -- @ audit_logs
 GRANT SELECT, INSERT ON public.audit_logs TO app_service;
--- The trail is written by its triggers alone.
+-- Only its triggers write the audit trail.
 REVOKE INSERT, UPDATE, DELETE ON public.audit_logs FROM service_role;
 
 -- @ outbox
@@ -244,7 +245,7 @@ REVOKE INSERT, UPDATE, DELETE ON public.model_prices FROM service_role;
 
 -- @ ai_answers
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.ai_answers TO app_service;
--- Secrets, or what a request was answered: nobody's but the service's.
+-- Secrets or stored responses: for the service only.
 REVOKE ALL ON public.ai_answers FROM service_role;
 
 -- @ usage_totals
@@ -268,6 +269,6 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON public.integrity_pieces TO app_service;
 REVOKE INSERT, UPDATE, DELETE ON public.integrity_pieces FROM service_role;
 
 -- @ ledger_heads
--- Its rows are written by a trigger of the ledger.
+-- A trigger of the ledger writes its rows.
 GRANT SELECT ON public.ledger_heads TO app_service;
 REVOKE ALL ON public.ledger_heads FROM service_role;

@@ -1,10 +1,10 @@
--- Policies, one section a table, each in a transaction of its own (CREATE POLICY takes ACCESS EXCLUSIVE).
--- Every CREATE POLICY is preceded by its DROP POLICY IF EXISTS, which the runner writes. To take a policy away,
--- write its DROP POLICY IF EXISTS here.
--- (select auth.uid()) is evaluated once a statement; auth.uid() once a row: 16 times slower over a million rows.
+-- Policies, one section per table, each in a transaction of its own (CREATE POLICY takes ACCESS EXCLUSIVE). Every
+-- CREATE POLICY is preceded by its DROP POLICY IF EXISTS, which the runner writes. To remove a policy, write its DROP
+-- POLICY IF EXISTS here. (select auth.uid()) is evaluated once per statement; auth.uid() once per row: 16 times slower
+-- over a million rows.
 
 -- @ plans
--- Everybody sees what can be bought, and a user also the plan held, when it is no longer sold. One policy a role: each
+-- All roles see the plans on sale, and a user also the own plan when it is no longer sold. One policy per role: each
 -- further one is evaluated for every row too.
 CREATE POLICY plans_select_active ON public.plans FOR SELECT TO anon USING (is_active);
 CREATE POLICY plans_select_own ON public.plans FOR SELECT TO authenticated USING (is_active OR id IN (
@@ -19,7 +19,7 @@ CREATE POLICY features_service ON public.features TO app_service USING (true) WI
 CREATE POLICY features_readonly ON public.features FOR SELECT TO readonly_user USING (true);
 
 -- @ plan_features
--- The plans and features in here are themselves seen through their policies.
+-- The plans and features used here are themselves read through their policies.
 CREATE POLICY plan_features_select_visible ON public.plan_features FOR SELECT TO anon, authenticated
     USING (plan_id IN (SELECT p.id FROM public.plans p) AND feature_id IN (SELECT f.id FROM public.features f));
 CREATE POLICY plan_features_service ON public.plan_features TO app_service USING (true) WITH CHECK (true);
@@ -68,7 +68,7 @@ CREATE POLICY second_factors_service ON public.second_factors TO app_service USI
 CREATE POLICY signing_keys_service ON public.signing_keys TO app_service USING (true) WITH CHECK (true);
 
 -- @ runtime_settings
--- effective_plan runs as its caller and needs this one.
+-- effective_plan runs as its caller and needs this policy.
 CREATE POLICY runtime_settings_select_rules ON public.runtime_settings FOR SELECT TO authenticated USING (name = 'past_due_grace_days');
 CREATE POLICY runtime_settings_service ON public.runtime_settings TO app_service USING (true) WITH CHECK (true);
 CREATE POLICY runtime_settings_readonly ON public.runtime_settings FOR SELECT TO readonly_user USING (true);
@@ -138,7 +138,7 @@ CREATE POLICY api_usage_service ON public.api_usage TO app_service USING (true) 
 
 -- @ ai_usage_logs
 CREATE POLICY ai_usage_logs_select_own ON public.ai_usage_logs FOR SELECT TO authenticated USING ((select auth.uid()) = user_id);
--- The seed's policy; the right to INSERT is not granted, so that a user cannot write the own bill.
+-- The seed's policy; the right to INSERT is not granted, so that a user cannot write their own bill.
 CREATE POLICY ai_usage_logs_insert_own ON public.ai_usage_logs FOR INSERT TO authenticated WITH CHECK ((select auth.uid()) = user_id);
 CREATE POLICY ai_usage_logs_service ON public.ai_usage_logs TO app_service USING (true) WITH CHECK (true);
 CREATE POLICY ai_usage_logs_readonly ON public.ai_usage_logs FOR SELECT TO readonly_user USING (true);
@@ -221,5 +221,5 @@ CREATE POLICY sealed_usage_service ON public.sealed_usage TO app_service USING (
 CREATE POLICY integrity_pieces_service ON public.integrity_pieces TO app_service USING (true) WITH CHECK (true);
 
 -- @ ledger_heads
--- A trigger of the ledger writes it, as its owner.
+-- A trigger of the ledger writes it, as the owner.
 CREATE POLICY ledger_heads_service_select ON public.ledger_heads FOR SELECT TO app_service USING (true);

@@ -1,4 +1,4 @@
--- The seeds' grants on the database and the schema. On Supabase anon, authenticated and service_role have theirs.
+-- The seeds' grants on the database and the schema. On Supabase anon, authenticated and service_role have their own.
 DO $rights$
 DECLARE
     role_name text;

@@ -1,4 +1,4 @@
--- Triggers, one section a table: a section is applied in a transaction of its own, when its text has changed.
+-- Triggers, one section per table: a section is applied in a transaction of its own when its text has changed.
 -- @ plans
 CREATE OR REPLACE TRIGGER update_plans_updated_at BEFORE UPDATE ON public.plans
     FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();
@@ -24,7 +24,7 @@ CREATE OR REPLACE TRIGGER notify_plan_features AFTER INSERT OR UPDATE OR DELETE 
     FOR EACH ROW EXECUTE FUNCTION public.notify_change('catalogue');
 
 -- @ users
--- The hot path changes balances only, which fires no AFTER trigger here.
+-- The hot path changes only balances, which fires no AFTER trigger here.
 CREATE OR REPLACE TRIGGER update_users_updated_at BEFORE UPDATE ON public.users
     FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();
 CREATE OR REPLACE TRIGGER apply_users_tombstone BEFORE INSERT ON public.users
@@ -67,7 +67,7 @@ CREATE OR REPLACE TRIGGER update_user_subscriptions_updated_at BEFORE UPDATE ON 
     FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();
 CREATE OR REPLACE TRIGGER set_user_subscriptions_times BEFORE INSERT OR UPDATE ON public.user_subscriptions
     FOR EACH ROW EXECUTE FUNCTION public.set_subscription_times();
--- An end, a deletion, or a user who is another now leaves the place to the next. Inserted or kept live, nothing is to do.
+-- When a live subscription ends or is deleted, another one is promoted. Other changes need nothing.
 CREATE OR REPLACE TRIGGER promote_user_subscriptions AFTER UPDATE OF status ON public.user_subscriptions
     FOR EACH ROW WHEN (OLD.status IN ('trialing', 'active', 'past_due') AND NOT OLD.is_duplicate
         AND NEW.status NOT IN ('trialing', 'active', 'past_due'))
@@ -75,7 +75,7 @@ CREATE OR REPLACE TRIGGER promote_user_subscriptions AFTER UPDATE OF status ON p
 CREATE OR REPLACE TRIGGER promote_user_subscriptions_deleted AFTER DELETE ON public.user_subscriptions
     FOR EACH ROW WHEN (OLD.status IN ('trialing', 'active', 'past_due') AND NOT OLD.is_duplicate)
     EXECUTE FUNCTION public.promote_subscription();
--- Stripe goes on charging for a subscription whose row went with its user: the trail keeps which one it was.
+-- Stripe still charges for a subscription whose row was deleted with its user: the audit trail keeps which one it was.
 CREATE OR REPLACE TRIGGER audit_user_subscriptions_deleted AFTER DELETE ON public.user_subscriptions
     FOR EACH ROW WHEN (OLD.stripe_subscription_id IS NOT NULL AND OLD.status IN ('trialing', 'active', 'past_due'))
     EXECUTE FUNCTION public.audit_row('id', 'user_id,plan_id,stripe_subscription_id,status,current_period_end');
@@ -99,7 +99,7 @@ CREATE OR REPLACE TRIGGER update_usage_reservations_updated_at BEFORE UPDATE ON 
     FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();
 
 -- @ api_keys
--- last_used_at is written in batches and changes nothing that a snapshot holds.
+-- last_used_at is written in batches and is not part of any cached snapshot.
 CREATE OR REPLACE TRIGGER update_api_keys_updated_at BEFORE UPDATE ON public.api_keys
     FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();
 CREATE OR REPLACE TRIGGER notify_api_keys AFTER UPDATE ON public.api_keys
@@ -110,7 +110,7 @@ CREATE OR REPLACE TRIGGER notify_api_keys AFTER UPDATE ON public.api_keys
             NEW.requests_per_minute, NEW.tokens_per_minute, NEW.monthly_cost_nano_usd)
     )
     EXECUTE FUNCTION public.notify_change('key', 'id');
--- The keys that a key made are held to its limits too, so what is remembered of any key of the user is old.
+-- A key's limits also apply to the keys that it made, so cached entries of all keys of the user are stale.
 CREATE OR REPLACE TRIGGER notify_api_keys_limits AFTER UPDATE ON public.api_keys
     FOR EACH ROW WHEN (
         (OLD.requests_per_minute, OLD.tokens_per_minute, OLD.monthly_cost_nano_usd)
@@ -135,8 +135,8 @@ CREATE OR REPLACE TRIGGER update_chat_sessions_updated_at BEFORE UPDATE ON publi
     FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();
 
 -- @ model_prices
--- What the catalogue of a release adds is in the release, some hundred rows of it: what is ended, and everything that is
--- not the catalogue's, is kept.
+-- The rows that a release's catalogue adds (some hundred) are in the release and are not audited; prices that end, and
+-- all prices of other sources, are.
 CREATE OR REPLACE TRIGGER price_model_anywhere BEFORE INSERT ON public.model_prices
     FOR EACH ROW EXECUTE FUNCTION public.price_anywhere();
 CREATE OR REPLACE TRIGGER audit_model_prices_added AFTER INSERT ON public.model_prices
@@ -158,7 +158,7 @@ CREATE OR REPLACE TRIGGER update_webhook_endpoints_updated_at BEFORE UPDATE ON p
     FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();
 
 -- @ usage_rollups
--- The sums of everybody follow, whoever writes the users' sums. They are made anew here, while nobody can write those.
+-- The sums of all users follow every change of the sums per user. They are recomputed here under a lock on those.
 CREATE OR REPLACE TRIGGER total_usage_rollups_added AFTER INSERT ON public.usage_rollups
     REFERENCING NEW TABLE AS come FOR EACH STATEMENT EXECUTE FUNCTION public.total_usage_rollups();
 CREATE OR REPLACE TRIGGER total_usage_rollups_changed AFTER UPDATE ON public.usage_rollups

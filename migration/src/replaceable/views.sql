@@ -1,6 +1,6 @@
--- The seeds' views. security_invoker: a plain view reads as its owner and would show every row to everybody.
--- The e-mail comes from identity_email, since no view may name auth.users. Dropped and made again, so that a
--- column can change; their rights, in view_rights.sql, are given again in the same transaction.
+-- The seeds' views. security_invoker: a plain view reads as its owner and would show every row to all callers. The
+-- e-mail comes from identity_email, since no view may name auth.users. Views are dropped and recreated, so that columns
+-- can change; view_rights.sql grants their rights again in the same transaction.
 
 DROP VIEW IF EXISTS public.user_plan_summary;
 CREATE VIEW public.user_plan_summary WITH (security_invoker = true) AS
@@ -20,7 +20,7 @@ FROM public.users u
 LEFT JOIN public.plans p ON p.id = u.plan_id
 LEFT JOIN public.user_subscriptions us ON us.user_id = u.id AND us.status IN ('active', 'trialing', 'past_due') AND NOT us.is_duplicate;
 
--- What holds for each user: the plan in force and the user's exceptions.
+-- What applies to each user: the plan in force and the user's overrides.
 DROP VIEW IF EXISTS public.user_feature_access;
 CREATE VIEW public.user_feature_access WITH (security_invoker = true) AS
 SELECT
@@ -38,7 +38,7 @@ LEFT JOIN public.plan_features pf ON pf.plan_id = e.plan_id AND pf.feature_id = 
 LEFT JOIN public.feature_overrides o ON o.user_id = u.id AND o.feature_id = f.id AND (o.expires_at IS NULL OR o.expires_at > now())
 WHERE f.is_active = true;
 
--- Sums are made of nano-dollars; `cost` stands in for a row that was written without them.
+-- Sums are of nano-dollars; `cost` replaces them in a row that was written without them.
 DROP VIEW IF EXISTS public.ai_usage_monthly;
 CREATE VIEW public.ai_usage_monthly WITH (security_invoker = true) AS
 SELECT

@@ -1,8 +1,8 @@
-//! What is answered, whole and as events, and that every number of it is the provider's.
+//! Whole and streamed responses; every number in them is the provider's.
 
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
-use testkit::upstream::{Parts, Script, UsageTold};
+use testkit::upstream::{Script, UsageParts, UsageTold};
 
 use super::stage::{MODELS, Stage, hello, prices, said};
 
@@ -10,9 +10,9 @@ fn usd(nano: u64) -> String {
     Decimal::new(i64::try_from(nano).unwrap(), 9).normalize().to_string()
 }
 
-/// Uses a cache, and thinks.
+/// A response with cache reads, cache writes and reasoning.
 fn rich(text: &str) -> Script {
-    let besides = Parts { cache_read: 31, cache_write_short: 17, cache_write_long: 5, ..Parts::default() };
+    let besides = UsageParts { cache_read: 31, cache_write_short: 17, cache_write_long: 5, ..UsageParts::default() };
     Script::says(text).thinking("I think about it").using(besides).priced(prices())
 }
 
@@ -85,7 +85,7 @@ async fn a_provider_that_says_that_nothing_was_used_is_charged_nothing_for() {
     stage.expect_in_order().await;
 }
 
-/// Every model, plain and streamed.
+/// Calls every model, whole and streamed.
 async fn ask_all(stage: &Stage, told: UsageTold) {
     stage.upstream.script_others(Script::says("a a a a").telling(told));
     for (_, model) in MODELS {
@@ -113,7 +113,8 @@ async fn usage_that_comes_late_is_waited_for() {
 #[tokio::test]
 async fn a_call_may_take_longer_than_any_other_request() {
     let stage = Stage::with(|settings| settings.server.request_timeout_seconds = 1).await;
-    let pace = testkit::upstream::Pace { before_head: std::time::Duration::from_millis(1_800), ..Default::default() };
+    let pace =
+        testkit::upstream::AnswerPace { before_head: std::time::Duration::from_millis(1_800), ..Default::default() };
     stage.upstream.script_others(Script::words(3).priced(prices()).paced(pace));
     let answer = stage.chat(hello("gpt-one")).await.expect_status(200);
     assert_eq!(answer.at("/usage/output"), &json!(3));
@@ -124,7 +125,7 @@ async fn a_call_may_take_longer_than_any_other_request() {
 
 #[tokio::test]
 async fn without_a_key_the_sandbox_answers_and_bills_nobody() {
-    let stage = Stage::with(|settings| settings.ai.openai.api_key = app::settings::shape::Secret::new("")).await;
+    let stage = Stage::with(|settings| settings.ai.openai.api_key = app::settings::shape::SecretText::new("")).await;
     let answer = stage.chat(hello("gpt-one")).await.expect_status(200);
     assert_eq!((answer.at("/source"), answer.at("/cost_usd")), (&json!("sandbox"), &Value::Null));
     assert!(!answer.text_at("/message/content").is_empty());

@@ -1,5 +1,5 @@
-//! Streams that hold a first part of their bound and grow: admitted where the whole would not be, cut where the limit is, and
-//! never beyond it.
+//! Streams that reserve a first part of their token limit and extend it: admitted although the whole limit would not
+//! be, cut off at the limit, and never beyond it.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use app::settings::shape::Settings;
 use futures_util::future::join_all;
 use reqwest::Response;
 use serde_json::{Value, json};
-use testkit::upstream::{Fault, Pace, Script};
+use testkit::upstream::{AnswerPace, Fault, Script};
 
 use super::stage::{Stage, prices, words};
 
 const DIALECTS: [&str; 3] = ["openai", "claude", "gemini"];
 
-/// Models that say as much as real ones.
+/// Models with the token limits of real ones.
 async fn stage(change: impl FnOnce(&mut Settings)) -> Stage {
     Stage::with(|settings| {
         let catalogue = super::stage::catalogue();
@@ -26,10 +26,10 @@ async fn stage(change: impl FnOnce(&mut Settings)) -> Stage {
     .await
 }
 
-/// Asks for no bound, where the dialect allows that; Claude demands one.
+/// No token limit, if the dialect allows that; Claude requires one.
 const UNBOUNDED: u64 = 100_000;
 
-/// A stream in its provider's own words, with a bound.
+/// A stream in its provider's dialect, with a token limit.
 async fn ask(stage: &Stage, key: &str, dialect: &str, most: u64, is_strict: bool) -> Response {
     let message = json!([{ "role": "user", "content": "Hello there" }]);
     let (path, mut body): (_, Value) = match dialect {
@@ -63,7 +63,7 @@ fn ends_by_length(text: &str) -> bool {
         .any(|word| text.replace(": ", ":").contains(word))
 }
 
-/// The most tokens that the provider was told.
+/// The token limit that the provider received.
 fn told(stage: &Stage) -> u64 {
     let body = stage.upstream.requests().last().unwrap().json().unwrap();
     let places = ["/max_completion_tokens", "/max_tokens", "/generationConfig/maxOutputTokens"];
@@ -98,7 +98,7 @@ async fn a_bound_that_cannot_be_paid_whole_is_no_reason_to_refuse_a_stream() {
     stage.expect_bill(6).await;
 }
 
-/// Claude refuses a bound that is not larger than what the model is told to think with.
+/// Claude refuses a token limit that is not larger than the thinking budget.
 #[tokio::test]
 async fn a_bound_is_not_lowered_below_what_is_thought_with() {
     let stage = stage(|_| {}).await;
@@ -175,11 +175,11 @@ async fn a_stream_ends_at_what_is_held_for_it() {
     assert!(spent <= 15_000_000, "by the provider's own bill too: {spent}");
 }
 
-/// Answers that grow at once have what is there, and together no more.
+/// Streams that extend their reservations at once get what is available, and together not more.
 #[tokio::test]
 async fn answers_that_grow_at_once_outgrow_no_limit() {
     let stage = stage(|settings| settings.ai.calls.assumed_output_tokens = 50).await;
-    let pace = Pace { between: Duration::from_millis(3), ..Pace::default() };
+    let pace = AnswerPace { between: Duration::from_millis(3), ..AnswerPace::default() };
     stage.upstream.script_others(Script::says(&words(700)).priced(prices()).paced(pace));
     for dialect in DIALECTS {
         let key = stage.key(json!({ "monthly_cost_usd": "0.01" })).await;
@@ -198,7 +198,7 @@ async fn answers_that_grow_at_once_outgrow_no_limit() {
     }
 }
 
-/// A model may think without showing it, with a bound and without one, in many streams at once.
+/// Hidden reasoning, with a token limit and without one, in many streams at once.
 #[tokio::test]
 async fn thinking_that_nobody_sees_outgrows_no_limit() {
     let stage = stage(|settings| settings.ai.calls.assumed_output_tokens = 50).await;

@@ -1,4 +1,4 @@
-//! What is no fit question, and who may not ask.
+//! Invalid calls, and callers without the right to call.
 
 use harness::{Answer, eventually};
 use serde_json::{Value, json};
@@ -104,7 +104,7 @@ async fn a_quote_holds_nothing_and_says_what_would_be_refused() {
         (&json!(1_000), &json!(0), &json!(true))
     );
     crate::usage::allow(&stage.app, &stage.ada, "limit_value = 0, overage = 'block'").await;
-    // A quote answers from memory, which hears of what is written in SQL a moment later.
+    // A quote is served from the cache, which sees changes made in SQL after a moment.
     let refused = |quote: &Answer| *quote.at("/decision/reason") == "limit_reached";
     let quote = eventually(HEARD_WITHIN, || stage.quote(hello("gpt-one")), refused).await;
     assert_eq!(quote.at("/affordable"), &json!(false));

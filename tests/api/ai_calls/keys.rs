@@ -1,4 +1,4 @@
-//! Limits of API keys: exact however many calls come at once, freed by what comes to nothing, and of their own window.
+//! Limits of API keys: exact under concurrent calls, freed by calls without a result, and counted in their own window.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use chrono::Timelike as _;
 use futures_util::future::join_all;
 use harness::Answer;
 use serde_json::{Value, json};
-use testkit::upstream::{Fault, Pace, Refusal, Script, Why};
+use testkit::upstream::{AnswerPace, Fault, Refusal, Script, Why};
 
 use super::stage::{Stage, hello, prices, words};
 use crate::now;
@@ -19,14 +19,14 @@ fn bounded() -> Value {
     body
 }
 
-/// Not so near to the end of a minute that the test would see two.
+/// Waits until the current minute is not about to end, so that the test stays within one.
 pub async fn well_within_a_minute() {
     while now().second() >= 45 {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
-/// Many calls at once by one key, of which so many are granted.
+/// Many concurrent calls with one API key, of which this many are granted.
 async fn burst(stage: &Stage, key: &Answer, granted: usize, code: &str) -> Vec<Answer> {
     stage.upstream.script_others(Script::words(3).priced(prices()).with_fault(Fault::HoldAfter { events: 0 }));
     let calls = join_all((0..AT_ONCE).map(|_| stage.ask(key.text_at("/key"), bounded())));
@@ -131,12 +131,13 @@ async fn a_call_that_came_to_nothing_frees_all_that_it_held_of_the_key() {
     stage.expect_bill(1).await;
 }
 
-/// It is held at first for less than it comes to, and more as it goes: of the key's limits too.
+/// A call first reserves less than it uses, and extends the reservation as it goes; the same holds for the key's
+/// limits.
 #[tokio::test]
 async fn a_stream_without_a_bound_outgrows_no_limit_of_its_key() {
     let stage = Stage::with(|settings| settings.ai.calls.assumed_output_tokens = 100).await;
-    let pace = Pace { between: Duration::from_millis(2), ..Pace::default() };
-    // A word out costs 10,000.029 nano-dollars, so that this is for about 300 of them.
+    let pace = AnswerPace { between: Duration::from_millis(2), ..AnswerPace::default() };
+    // An output word costs 10,000.029 nano-dollars, so this is enough for about 300.
     for (limits, limit, used) in [
         (json!({ "tokens_per_minute": 350 }), 350, "SELECT tokens FROM api_key_counters WHERE period = 'minute'"),
         (

@@ -1,10 +1,11 @@
-//! Whoever leaves in the middle: clients, keys that are revoked, the service itself. What was used is billed, once.
+//! Calls that are cut short: by a disconnected client, a revoked API key, or a stop of the service. The use is billed
+//! once.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use testkit::upstream::{Dialect, Fault, Pace, Script};
+use testkit::upstream::{AnswerPace, Fault, Script, UpstreamDialect};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -12,14 +13,14 @@ use super::stage::{MODELS, Stage, events, hello, prices, words};
 
 const WORDS: usize = 6;
 
-/// How many events an answer of so many words has, and among which of them those that count are.
-fn events_of(dialect: Dialect) -> usize {
+/// The number of events in a response of `WORDS` words.
+fn events_of(dialect: UpstreamDialect) -> usize {
     match dialect {
-        // The role, the words, the reason, the usage, the end.
-        Dialect::OpenAi => WORDS + 4,
+        // The role, the words, the finish reason, the usage, the end.
+        UpstreamDialect::OpenAi => WORDS + 4,
         // The start, the opened block and a ping, the words, the closed block, the usage, the stop.
-        Dialect::Anthropic => WORDS + 6,
-        Dialect::Gemini => WORDS,
+        UpstreamDialect::Anthropic => WORDS + 6,
+        UpstreamDialect::Gemini => WORDS,
     }
 }
 
@@ -27,7 +28,7 @@ fn held_after(events: usize) -> Script {
     Script::says(&words(WORDS)).priced(prices()).with_fault(Fault::HoldAfter { events })
 }
 
-/// A streamed call whose client leaves after so many events came from the provider.
+/// A streamed call whose client disconnects after the provider has sent this many events.
 async fn leave_after(stage: &Stage, model: &str, events: usize) {
     stage.upstream.script(model, held_after(events));
     let request = stage.begin(&stage.ada, hello(model));
@@ -45,7 +46,7 @@ async fn leave_after(stage: &Stage, model: &str, events: usize) {
             () = &mut held => break,
         }
     }
-    // With an answer that has begun its head is there at once; before that the request itself is given up.
+    // Once the response has begun, its head is available at once; before that, the request itself is abandoned.
     if response.is_none() {
         response = tokio::time::timeout(Duration::from_millis(100), &mut request).await.ok();
     }
@@ -56,10 +57,12 @@ async fn leave_after(stage: &Stage, model: &str, events: usize) {
 async fn a_client_that_leaves_at_any_chunk_is_billed_what_the_provider_bills() {
     let stage = Stage::set().await;
     let mut calls = 0;
-    for ((_, model), dialect) in MODELS.into_iter().zip([Dialect::OpenAi, Dialect::Anthropic, Dialect::Gemini]) {
+    for ((_, model), dialect) in
+        MODELS.into_iter().zip([UpstreamDialect::OpenAi, UpstreamDialect::Anthropic, UpstreamDialect::Gemini])
+    {
         for events in 0..=events_of(dialect) {
             leave_after(&stage, model, events).await;
-            // The service notices before the provider goes on.
+            // The service detects the disconnect before the provider continues.
             tokio::time::sleep(Duration::from_millis(20)).await;
             stage.upstream.let_go(1);
             calls += 1;
@@ -71,7 +74,7 @@ async fn a_client_that_leaves_at_any_chunk_is_billed_what_the_provider_bills() {
     assert!(stage.books().await.iter().all(|(.., source, _)| source == "provider"), "{:?}", stage.books().await);
 }
 
-/// Nothing is written meanwhile that could fail.
+/// Meanwhile there is no write that could fail.
 #[tokio::test]
 async fn a_client_that_leaves_while_nothing_is_said_is_noticed_all_the_same() {
     let stage = Stage::with(|settings| settings.ai.calls.drain_seconds = 1).await;
@@ -86,12 +89,12 @@ async fn a_client_that_leaves_while_nothing_is_said_is_noticed_all_the_same() {
     assert!(stage.books().await.iter().all(|(.., outcome)| outcome == "left"), "{:?}", stage.books().await);
 }
 
-/// Else whoever leaves before a model that thinks has said anything would spend what no limit sees.
+/// Otherwise a client that disconnects before a reasoning model's first output would cause use that no limit counts.
 #[tokio::test]
 async fn silence_before_a_client_leaves_is_billed_as_thinking_that_nobody_saw() {
     let stage = Stage::with(|settings| settings.ai.calls.drain_seconds = 2).await;
     for (_, model) in MODELS {
-        // The head, and nothing that tells what came out.
+        // The head, and no event with output.
         stage.upstream.script(model, held_after(1));
         let response = stage.begin(&stage.ada, hello(model)).await;
         drop(response);
@@ -107,7 +110,7 @@ async fn silence_before_a_client_leaves_is_billed_as_thinking_that_nobody_saw() 
 #[tokio::test]
 async fn an_answer_that_nobody_drains_in_time_is_cancelled_and_billed_as_far_as_it_came() {
     let stage = Stage::with(|settings| settings.ai.calls.drain_seconds = 1).await;
-    let pace = Pace { between: Duration::from_millis(50), ..Pace::default() };
+    let pace = AnswerPace { between: Duration::from_millis(50), ..AnswerPace::default() };
     for (number, (_, model)) in (1..).zip(MODELS) {
         stage.upstream.script(model, Script::says(&words(990)).priced(prices()).paced(pace.clone()));
         let mut response = stage.begin(&stage.ada, hello(model)).await;
@@ -127,7 +130,7 @@ async fn an_answer_that_nobody_drains_in_time_is_cancelled_and_billed_as_far_as_
     stage.expect_in_order().await;
 }
 
-/// The task of a whole answer goes on too: nothing of it is known before its end.
+/// The task of a whole response continues too: nothing of it is known before its end.
 #[tokio::test]
 async fn a_whole_answer_is_settled_though_nobody_waits_for_it() {
     let stage = Stage::set().await;
@@ -145,7 +148,7 @@ async fn a_whole_answer_is_settled_though_nobody_waits_for_it() {
     stage.expect_bill(3).await;
 }
 
-/// A stream that was begun by an access token ends with what the token stands for, as that of a key does.
+/// A stream that was started with an access token ends when the token's session or account ends, as with an API key.
 #[tokio::test]
 async fn what_ends_a_token_ends_its_streams() {
     for end in ["log-out", "deletion", "end of the session"] {
@@ -206,7 +209,7 @@ async fn a_revoked_key_ends_its_streams_within_two_seconds() {
     let bill = stage.upstream.settled(3).await;
     for ((_, output, _, source, outcome), line) in stage.books().await.into_iter().zip(bill) {
         assert_eq!((source.as_str(), outcome.as_str()), ("partial", "broken"));
-        // The revocation is noticed within two seconds, in which nothing came.
+        // The revocation is detected within two seconds, in which no events arrive.
         let of_silence = u64::try_from(output).unwrap() - line.usage.output();
         assert!(of_silence == 0 || of_silence == 100, "{output} {line:?}");
     }
@@ -247,7 +250,7 @@ async fn a_stop_ends_what_runs_and_settles_it() {
     assert_eq!(database.query_scalar::<i64>("SELECT count(*) FROM integrity_findings").await, 0);
 }
 
-/// Asks for a stream over a connection that takes little, and reads nothing.
+/// Requests a stream over a connection with a small receive buffer, and reads nothing.
 async fn ask_and_read_nothing(stage: &Stage, key: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
@@ -264,12 +267,12 @@ async fn ask_and_read_nothing(stage: &Stage, key: &str) -> TcpStream {
     connection
 }
 
-/// A client that stays and does not read holds the provider back, but neither the hold nor the revocation.
+/// A client that stays connected without reading delays the provider, but neither the reservation nor the revocation.
 #[tokio::test]
 async fn a_reader_who_does_not_read_keeps_neither_the_hold_nor_the_key_alive() {
     let stage = Stage::with(|settings| settings.ai.calls.hold_seconds = 3).await;
     let key = stage.key(json!({})).await;
-    // More than the sockets and the channels between them hold, of which each word is soon counted.
+    // More than the sockets and the channels between them can buffer; each word is counted quickly.
     let text = vec!["hello,".repeat(5_000); 300].join(" ");
     stage.upstream.script("gpt-one", Script::says(&text).priced(prices()));
     let connection = ask_and_read_nothing(&stage, key.text_at("/key")).await;
@@ -287,7 +290,7 @@ async fn a_reader_who_does_not_read_keeps_neither_the_hold_nor_the_key_alive() {
     stage.expect_in_order().await;
 }
 
-/// Its provider bills it: else keys that are made and revoked would spend what their maker's budget never sees.
+/// The provider bills the call; otherwise keys that are created and revoked could exceed the budget of their creator.
 #[tokio::test]
 async fn a_call_whose_key_is_revoked_before_anything_came_is_charged_what_went_in() {
     let stage = Stage::set().await;

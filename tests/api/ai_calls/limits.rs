@@ -1,5 +1,5 @@
-//! Limits of the plan and of the balance: nothing reaches the provider that is not held, and what is held is spent as it was
-//! used.
+//! Limits of the plan and of the balance: every call that reaches the provider has a reservation, which is settled with
+//! the actual use.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use app::settings::models::parse;
 use futures_util::future::join_all;
 use harness::{Answer, eventually};
 use serde_json::{Value, json};
-use testkit::upstream::{Answer as Spoken, Fault, Pace, Script};
+use testkit::upstream::{AnswerPace, Fault, Script, ScriptedAnswer};
 
 use super::stage::{Stage, catalogue, hello, prices, said, words};
 use crate::HEARD_WITHIN;
 use crate::usage::allow;
 
-/// A call of so many tokens of output at most.
+/// A call with this limit on its output tokens.
 fn bounded(most: u64) -> Value {
     let mut body = hello("gpt-one");
     body["max_tokens"] = json!(most);
@@ -158,7 +158,7 @@ async fn a_stream_holds_more_than_its_first_part_where_there_is_more() {
 async fn a_stream_is_told_what_is_held_for_it_and_ends_there() {
     let stage = Stage::with(|settings| settings.ai.calls.assumed_output_tokens = 100).await;
     stage.pays_beyond(0, 350).await;
-    let pace = Pace { between: Duration::from_millis(2), ..Pace::default() };
+    let pace = AnswerPace { between: Duration::from_millis(2), ..AnswerPace::default() };
     stage.upstream.script_others(Script::says(&words(900)).priced(prices()).paced(pace));
     let events = stage.stream(hello("gpt-one")).await;
     let done = events.last().unwrap();
@@ -177,7 +177,7 @@ async fn a_stream_is_told_what_is_held_for_it_and_ends_there() {
 async fn what_was_used_beyond_all_that_is_there_is_recorded_as_unpaid() {
     let stage = Stage::set().await;
     stage.pays_beyond(0, 100).await;
-    let answer = Spoken { input_tokens: Some(1_200), ..Spoken::default() };
+    let answer = ScriptedAnswer { input_tokens: Some(1_200), ..ScriptedAnswer::default() };
     stage.upstream.script_others(Script { answer, ..Script::default() }.priced(prices()));
     let answered = stage.chat(bounded(20)).await.expect_status(200);
     assert_eq!((answered.at("/tokens_spent"), stage.available().await), (&json!(100), 0));
@@ -195,7 +195,7 @@ async fn of_64_calls_at_once_on_a_balance_for_five_exactly_five_reach_the_provid
     let calls = join_all((0..64).map(|_| stage.chat(bounded(20))));
     let waits = async {
         stage.upstream.until("five calls", |stub| stub.held() == 5).await;
-        // Those that are refused need no longer than those that are held.
+        // Refused calls take no longer than granted ones.
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!((stage.upstream.held(), stage.available().await), (5, each - 1));
         stage.upstream.let_go(64);

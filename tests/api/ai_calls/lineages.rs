@@ -1,4 +1,5 @@
-//! Budgets of keys belong to their lineages: a rotation starts nothing anew, and what a key's children use counts on the key.
+//! Budgets of API keys belong to lineages: a rotation resets nothing, and the use of child keys also counts on their
+//! parent.
 
 use futures_util::future::join_all;
 use harness::Answer;
@@ -20,7 +21,7 @@ async fn stage() -> Stage {
     stage
 }
 
-/// A key that may make others, with these limits.
+/// A key with these limits that may create other keys.
 async fn manager(stage: &Stage, limits: Value) -> Answer {
     let body = json!({ "name": "m", "permissions": ["ai:chat", "keys:manage"], "limits": limits });
     stage.app.post("/api/keys").bearer(&stage.ada).json(body).send().await.expect_status(201)
@@ -40,7 +41,7 @@ async fn ask(stage: &Stage, key: &Answer) -> Answer {
     stage.ask(key.text_at("/key"), bounded()).await
 }
 
-/// Calls until the key is refused; how many were answered.
+/// Calls until the key is refused; returns the number of granted calls.
 async fn spend_all(stage: &Stage, key: &Answer) -> usize {
     for calls in 0..200 {
         let answer = ask(stage, key).await;
@@ -104,7 +105,7 @@ async fn a_child_has_windows_of_its_own_and_counts_on_its_makers_too() {
     let calls = stage.books().await.len();
     stage.expect_bill(calls).await;
     assert_eq!(stage.number(&counted).await, spent(&stage).await, "all of it counts on the first");
-    // The owner takes from the maker; all that descends from it is held to that, on this process at once.
+    // The owner lowers the limit of the parent key; it applies at once to all descendants, in this process.
     let path = format!("/api/keys/{}", maker.text_at("/id"));
     let body = json!({ "limits": { "monthly_cost_usd": "0.000000001" } });
     stage.app.patch(&path).bearer(&stage.ada).json(body).send().await.expect_status(200);
@@ -124,7 +125,7 @@ async fn a_free_key_that_is_limited_later_binds_the_children_it_made_before() {
     let path = format!("/api/keys/{}", maker.text_at("/id"));
     let body = json!({ "limits": { "monthly_cost_usd": limit } });
     stage.app.patch(&path).bearer(&stage.ada).json(body).send().await.expect_status(200);
-    // Known from the counters of the month: nothing is summed when a limit is set.
+    // Read from the month's counters: setting a limit does not sum the log.
     stage.app.database().sql("DELETE FROM ai_usage_logs").await;
     ask(&stage, &child).await.expect_problem(429, "key_cost_limit");
     ask(&stage, &maker).await.expect_problem(429, "key_cost_limit");

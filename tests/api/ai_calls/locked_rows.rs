@@ -1,4 +1,4 @@
-//! Rows that another transaction has locked: each delays those whose row it is, and nobody who shares a batch with them.
+//! Rows that another transaction has locked: each delays only its own user, and no other user in the same batch.
 
 use std::time::{Duration, Instant};
 
@@ -10,12 +10,12 @@ use testkit::upstream::{Fault, Script};
 use super::stage::{Stage, hello, prices};
 use crate::usage::allow;
 
-/// How long another user's request may take while a row is locked. Alone it takes a few milliseconds.
+/// The limit for another user's request while a row is locked. Otherwise it takes a few milliseconds.
 const OTHERS_WITHIN: Duration = Duration::from_millis(700);
 
-/// What a transaction of somebody else does to the rows of Ada, whose id is `$ada`, and keeps open.
+/// What another transaction does to the rows of Ada, whose id is `$ada`, without a commit.
 const LOCKS: [(&str, &str); 9] = [
-    // First, while there is none.
+    // First, while there is no counter yet.
     ("a counter that is being made", "SELECT consume_usage('$ada', 'documents', 1, 'made')"),
     ("the profile", "SELECT FROM users WHERE id = '$ada' FOR UPDATE"),
     ("an identity that is being deleted", "DELETE FROM auth.users WHERE id = '$ada'"),
@@ -70,7 +70,7 @@ impl People {
         self.stage.app.post("/api/usage").bearer(who).json(body).send().await
     }
 
-    /// Everything that Ada does with the row that is locked; each is tried again until it is done.
+    /// All of Ada's requests that need the locked row; each is retried until it is done.
     async fn ada_goes_on(&self, round: &str, shared: &str) {
         let calls = join_all([None, Some(&self.session)].into_iter().flat_map(|session| {
             [async move { again(async || self.ask(&self.stage.ada, session.unwrap_or(&Value::Null)).await).await }]
@@ -81,7 +81,7 @@ impl People {
         tokio::join!(calls, by_key, by_counter, by_idempotency_key);
     }
 
-    /// The slowest answer of Eve, who shares Ada's lane.
+    /// The slowest response to Eve, whose requests share Ada's batches.
     async fn slowest_of_others(&self, round: &str) -> Duration {
         let mut slowest = Duration::ZERO;
         for number in 0..10 {
@@ -94,7 +94,7 @@ impl People {
     }
 }
 
-/// Sends it again while it is told to come again. A key that was used for something else, or an account that is gone, is an end.
+/// Retries on 503 and 409. A reused idempotency key or a missing account ends the retries.
 async fn again(send: impl AsyncFn() -> Answer) {
     for _ in 0..20 {
         if !matches!(send().await.status, 409 | 503) {
@@ -132,7 +132,7 @@ async fn a_locked_row_delays_nobody_else() {
     people.stage.expect_in_order().await;
 }
 
-/// With and without tokens at stake.
+/// With and without a charge in tokens.
 #[tokio::test]
 async fn a_call_of_a_profile_that_is_deleted_meanwhile_is_in_the_books() {
     for beyond in [false, true] {
@@ -159,7 +159,7 @@ async fn a_call_of_a_profile_that_is_deleted_meanwhile_is_in_the_books() {
 #[tokio::test]
 async fn calls_that_cannot_be_settled_keep_no_other_from_it() {
     let stage = Stage::set().await;
-    // More than one run of the sweep takes.
+    // More than one run of the sweep processes.
     let broken = format!(
         "INSERT INTO usage_reservations (id, user_id, feature_id, period, period_start, amount, status, expires_at, phase, detail) \
          SELECT gen_random_uuid(), '{}', 'ai_requests', 'month', date_trunc('month', now()), 1, 'pending', now() - interval '1 day', \

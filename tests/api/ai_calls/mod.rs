@@ -1,4 +1,4 @@
-//! Calls of models by our own route, against a stub of the providers that writes its own bill.
+//! Model calls through our own route, against a stub of the providers that keeps its own bill.
 
 mod answers;
 mod growing;

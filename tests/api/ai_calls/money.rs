@@ -1,11 +1,11 @@
-//! Money: what goes in is seen whatever it stands in, every kind of token costs something, and each number that a provider tells
-//! counts.
+//! Money: input is counted wherever it is in the body, every kind of token has a price, and every number that a
+//! provider reports counts.
 
 use app::settings::models::parse;
 use futures_util::future::join_all;
 use harness::{Answer, Bearer};
 use serde_json::{Value, json};
-use testkit::upstream::{Answer as Spoken, Parts, Script};
+use testkit::upstream::{Script, ScriptedAnswer, UsageParts};
 
 use super::stage::{Stage, prices};
 use crate::usage::allow;
@@ -14,7 +14,7 @@ const CLAUDE: &str = "/v1/messages";
 const OPENAI: &str = "/v1/chat/completions";
 const GEMINI: &str = "/v1beta/models/gemini-one:generateContent";
 
-/// Models that take in what real ones take in.
+/// Models with the input limits of real ones.
 async fn stage() -> Stage {
     let wide = |settings: &mut app::settings::shape::Settings| {
         let catalogue = super::stage::catalogue().replace("max_input_tokens = 2000", "max_input_tokens = 1000000");
@@ -27,7 +27,7 @@ async fn post(stage: &Stage, who: &(impl Bearer + ?Sized), path: &str, body: &Va
     stage.app.post(path).bearer(who).json(body).send().await
 }
 
-/// A conversation in which a tool was called with this, or answered so, in each dialect.
+/// A conversation with a tool call or a tool result that contains this value, in each dialect.
 fn with_tool(input: &Value) -> [(&'static str, Value); 3] {
     let claude = json!({ "model": "claude-one", "max_tokens": 9, "messages": [{ "role": "user", "content": "x" },
         { "role": "assistant", "content": [{ "type": "tool_use", "id": "t", "name": "w", "input": input }] },
@@ -43,7 +43,7 @@ fn with_tool(input: &Value) -> [(&'static str, Value); 3] {
     [(CLAUDE, claude), (OPENAI, openai), (GEMINI, gemini)]
 }
 
-/// The same two thousand words, or as many numbers, where they are easily passed over.
+/// The same two thousand words, or as many numbers, in places that are easily overlooked.
 fn hidden() -> [Value; 4] {
     let words = "word ".repeat(2_000);
     let rows: Vec<u32> = (1..=2_000).collect();
@@ -63,8 +63,8 @@ async fn tokens_are_counted_wherever_they_stand() {
     }
 }
 
-/// The upstream bills a token for three bytes of all that it is sent. Whatever is sent, and however much at once, no key spends
-/// more than it may.
+/// The upstream bills one token for every three bytes that it gets. Whatever is sent, and however much in parallel, no
+/// key exceeds its limit.
 #[tokio::test]
 async fn no_limit_is_oversold_by_what_stands_in_a_body() {
     let stage = stage().await;
@@ -72,7 +72,7 @@ async fn no_limit_is_oversold_by_what_stands_in_a_body() {
     for input in hidden() {
         for (path, body) in with_tool(&input) {
             stage.upstream.clear();
-            // For about three of them; what is held is more than what is used.
+            // Enough for about three of them; the reservation is larger than the use.
             let key = stage.key(json!({ "monthly_cost_usd": "0.05" })).await;
             let key = key.text_at("/key");
             let answers = join_all((0..12).map(|_| post(&stage, key, path, &body))).await;
@@ -115,7 +115,7 @@ async fn what_cannot_be_seen_is_held_at_the_window_of_its_model() {
             assert_eq!(answer.status, status, "{path}: {answer}");
         }
     }
-    // Of this one nobody knows how much it takes in.
+    // The input limit of this model is unknown.
     let admin = stage.app.admin().await;
     for kind in ["input", "output"] {
         let price =
@@ -137,7 +137,7 @@ async fn what_cannot_be_seen_is_held_at_the_window_of_its_model() {
 #[tokio::test]
 async fn what_a_provider_counts_beyond_all_bounds_is_told_as_overage() {
     let stage = Stage::set().await;
-    let answer = Spoken { input_tokens: Some(5_000), ..Spoken::default() };
+    let answer = ScriptedAnswer { input_tokens: Some(5_000), ..ScriptedAnswer::default() };
     stage.upstream.script_others(Script { answer, ..Script::default() }.priced(prices()));
     let [(_, claude), ..] = with_tool(&json!({}));
     post(&stage, &stage.ada, CLAUDE, &claude).await.expect_status(200);
@@ -159,8 +159,8 @@ async fn a_kind_without_a_price_costs_what_another_costs() {
     }
     let key = stage.key(json!({ "monthly_cost_usd": "0.01" })).await;
     let body = json!({ "model": "own", "max_tokens": 20, "messages": [{ "role": "user", "content": "hi" }] });
-    let cached = Parts { cache_read: 500, cache_write_short: 500, cache_write_long: 100, ..Parts::default() };
-    let answer = Spoken { input_tokens: Some(12), ..Spoken::default() };
+    let cached = UsageParts { cache_read: 500, cache_write_short: 500, cache_write_long: 100, ..UsageParts::default() };
+    let answer = ScriptedAnswer { input_tokens: Some(12), ..ScriptedAnswer::default() };
     stage.upstream.script_others(Script { answer, ..Script::default() }.using(cached));
     let mut passed = 0;
     for _ in 0..12 {
@@ -168,7 +168,8 @@ async fn a_kind_without_a_price_costs_what_another_costs() {
         passed += i64::from(answer.status == 200);
         assert!([200, 429].contains(&answer.status), "{answer}");
     }
-    // 1,112 tokens at 2,000 nano-dollars and 8 at 10,000, each time: the fifth is held while there is room for what was sent.
+    // Each call takes 1,112 tokens at 2,000 nano-dollars and 8 at 10,000; the fifth is admitted while its reservation
+    // fits.
     assert_eq!(passed, 5);
     stage.settled(passed).await;
     assert_eq!(stage.number("SELECT sum(cost_nano_usd)::bigint FROM ai_usage_logs").await, passed * 2_304_000);
@@ -184,7 +185,8 @@ async fn a_kind_without_a_price_costs_what_another_costs() {
 async fn a_word_that_nobody_knows_costs_what_the_standard_costs() {
     let stage = Stage::set().await;
     for (model, tier) in [("claude-one", "flexi"), ("gpt-one", "ultra"), ("gemini-one", "EXPRESS")] {
-        let answer = Spoken { input_tokens: Some(3_000), tier: Some(tier.to_owned()), ..Spoken::default() };
+        let answer =
+            ScriptedAnswer { input_tokens: Some(3_000), tier: Some(tier.to_owned()), ..ScriptedAnswer::default() };
         stage.upstream.script(model, Script { answer, ..Script::default() }.priced(prices()));
         for streamed in [false, true] {
             stage.chat(json!({ "message": "hi", "model": model, "stream": streamed })).await.expect_status(200);
@@ -213,7 +215,7 @@ async fn a_plan_that_counts_requests_needs_no_price_for_tools_and_sound() {
     let sound = json!({ "type": "input_audio", "input_audio": { "data": "SUQzBAAAAAAAAAAA", "format": "mp3" } });
     let openai = json!({ "model": "gpt-one", "max_tokens": 9, "web_search_options": {}, "modalities": ["text", "audio"],
         "messages": [{ "role": "user", "content": [sound] }] });
-    let searches = Parts { web_searches: 2, ..Parts::default() };
+    let searches = UsageParts { web_searches: 2, ..UsageParts::default() };
     stage.upstream.script_others(Script::words(3).using(searches).priced(prices()));
     for (path, body) in [(CLAUDE, &claude), (GEMINI, &gemini), (OPENAI, &openai)] {
         post(&stage, &stage.ada, path, body).await.expect_status(200);

@@ -1,4 +1,4 @@
-//! Providers that fail: refused, retried, left for another, left alone; and nothing is charged that was not delivered.
+//! Failing providers: refusals, retries, fallbacks and circuit breakers; undelivered responses are not charged.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn refuses(why: Why) -> Script {
     Script::refuses(Refusal::of(why))
 }
 
-/// Nothing was charged, and nothing is held.
+/// There is no charge and no reservation.
 async fn expect_nothing_charged(stage: &Stage) {
     stage.settled(0).await;
     assert_eq!(stage.number("SELECT coalesce(sum(used), 0)::bigint FROM usage_counters").await, 0);
@@ -70,9 +70,9 @@ async fn what_fails_before_a_word_is_tried_again_and_then_told_without_a_charge(
             (refuses(Why::Proxy(502)), 502, "provider_failed"),
             (Script::fails(Fault::ResetBeforeHead), 502, "provider_unreachable"),
             (Script::fails(Fault::CloseBeforeHead), 502, "provider_unreachable"),
-            (Script::fails(Fault::Garbage { after_events: 0 }), 502, "provider_broke"),
+            (Script::fails(Fault::Garbage { after_events: 0 }), 502, "provider_bad_response"),
             (Script::fails(Fault::ErrorWith200(Refusal::of(Why::Broken))), 502, "provider_failed"),
-            (Script::fails(Fault::WrongContentType("text/html".to_owned())), 502, "provider_broke"),
+            (Script::fails(Fault::WrongContentType("text/html".to_owned())), 502, "provider_bad_response"),
         ] {
             let shown = format!("{model} {:?}", script.fault);
             stage.upstream.script(model, script);
@@ -81,7 +81,7 @@ async fn what_fails_before_a_word_is_tried_again_and_then_told_without_a_charge(
                 let answer = stage.chat(body).await;
                 assert_eq!(answer.status, 502, "{shown}: {answer}");
                 let told = (answer.status, answer.text_at("/code"));
-                let is_broken = told == (502, "provider_broke") && code == "provider_unreachable";
+                let is_broken = told == (502, "provider_bad_response") && code == "provider_unreachable";
                 assert!(told == (status, code) || is_broken, "{shown}: {answer}");
                 assert_eq!(stage.upstream.totals().requests, 2, "{shown} is tried again");
             }
@@ -166,19 +166,19 @@ async fn an_answer_that_breaks_off_is_billed_as_far_as_it_came() {
     stage.expect_in_order().await;
 }
 
-/// Of one that broke off before the first word nothing is charged, though its head was there; unless the provider was at
-/// work when we did not wait any longer, and may bill it.
+/// A stream that breaks off before the first word is not charged, even after its head; unless the provider was still
+/// working when our timeout ended the call, and may bill it.
 #[tokio::test]
 async fn a_stream_that_breaks_off_without_a_word_is_charged_where_the_provider_may_bill_it() {
     let stage = Stage::with(|settings| settings.ai.openai.idle_timeout_ms = 300).await;
     for (fault, code) in
-        [(Fault::EndAfter { events: 1 }, "provider_broke"), (Fault::HoldAfter { events: 1 }, "provider_timeout")]
+        [(Fault::EndAfter { events: 1 }, "provider_bad_response"), (Fault::HoldAfter { events: 1 }, "provider_timeout")]
     {
         stage.upstream.script("gpt-one", Script::words(5).with_fault(fault));
         let response = stage.begin(&stage.ada, hello("gpt-one")).await;
         let text = response.text().await.unwrap();
         assert!(text.contains(code), "{text}");
-        if code == "provider_broke" {
+        if code == "provider_bad_response" {
             expect_nothing_charged(&stage).await;
         }
     }
@@ -192,8 +192,8 @@ async fn a_stream_that_breaks_off_without_a_word_is_charged_where_the_provider_m
 #[tokio::test]
 async fn a_provider_without_a_key_is_named_with_its_setting() {
     let stage = Stage::with(|settings| {
-        settings.ai.sandbox = app::settings::shape::Sandbox::Off;
-        settings.ai.claude.api_key = app::settings::shape::Secret::new("");
+        settings.ai.sandbox = app::settings::shape::SandboxMode::Off;
+        settings.ai.claude.api_key = app::settings::shape::SecretText::new("");
     })
     .await;
     for body in [hello("claude-one"), streamed("claude-one")] {
@@ -208,7 +208,7 @@ async fn a_provider_without_a_key_is_named_with_its_setting() {
 async fn a_provider_that_fails_too_often_rests_and_comes_back() {
     let stage = Stage::with(|settings| {
         (settings.ai.breaker_failures, settings.ai.breaker_open_seconds) = (3, 1);
-        // There is one user.
+        // There is only one user.
         settings.ai.breaker_callers = 1;
         settings.ai.openai.max_attempts = 1;
     })
@@ -217,7 +217,7 @@ async fn a_provider_that_fails_too_often_rests_and_comes_back() {
     for _ in 0..3 {
         stage.chat(hello("gpt-one")).await.expect_problem(502, "provider_failed");
     }
-    let resting = stage.chat(hello("gpt-one")).await.expect_problem(503, "provider_resting");
+    let resting = stage.chat(hello("gpt-one")).await.expect_problem(503, "provider_circuit_open");
     assert!(resting.header("retry-after").is_some());
     assert_eq!(stage.upstream.totals().requests, 3, "it is left alone");
     stage.chat(hello("claude-one")).await.expect_status(200);

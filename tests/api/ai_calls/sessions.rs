@@ -1,4 +1,4 @@
-//! Calls within a conversation: what was said before goes along, and what is said is kept.
+//! Calls within a conversation: earlier messages are sent along, and new ones are stored.
 
 use harness::Answer;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ fn say(session: &Answer, message: &str) -> Value {
     json!({ "session_id": session.at("/id"), "message": message })
 }
 
-/// What the provider was sent last.
+/// The last request to the provider.
 fn sent(stage: &Stage) -> Value {
     stage.upstream.requests().last().unwrap().json().unwrap()
 }
@@ -121,7 +121,8 @@ async fn a_session_that_is_deleted_meanwhile_costs_all_the_same() {
     stage.expect_bill(1).await;
 }
 
-/// What was refused is not kept; what broke off is kept as far as it came, and the conversation can go on after it.
+/// A refused message is not stored; an interrupted response is stored as far as it came, and the conversation can
+/// continue.
 #[tokio::test]
 async fn a_conversation_goes_on_after_an_answer_without_words() {
     let stage = Stage::set().await;

@@ -1,20 +1,20 @@
-//! The service, a stub of all three providers behind it, and someone who may call.
+//! The service, a stub of all three providers behind it, and a user who may call.
 
 use std::time::Duration;
 
 use app::settings::models::parse;
-use app::settings::shape::{Secret, Settings};
+use app::settings::shape::{SecretText, Settings};
 use harness::{Answer, Bearer, TestApp, TestUser};
 use reqwest::Response;
 use serde_json::{Value, json};
-use testkit::upstream::{BillLine, Parts, Prices, Upstream};
+use testkit::upstream::{BillLine, Upstream, UpstreamPrices, UsageParts};
 
 use crate::usage::allow;
 
-/// A model of each provider, under the same name as its dialect.
+/// Each provider's name, with one of its models.
 pub const MODELS: [(&str, &str); 3] = [("openai", "gpt-one"), ("claude", "claude-one"), ("gemini", "gemini-one")];
 
-/// How long the books may take once an answer is over.
+/// The time limit for the settlement after a response has ended.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Stage {
@@ -23,14 +23,14 @@ pub struct Stage {
     pub ada: TestUser,
 }
 
-/// An event of a streamed answer.
+/// An event of a streamed response.
 #[derive(Debug)]
 pub struct Event {
     pub name: String,
     pub data: Value,
 }
 
-/// The prices by which the stub bills, as a file of models says them: none divides another.
+/// The stub's prices as a model catalogue file; none is a divisor of another.
 pub fn catalogue() -> String {
     let models = MODELS.map(|(provider, model)| {
         let written = if provider == "gemini" { "" } else { r#", cache_write_short = "2.500007""# };
@@ -43,16 +43,16 @@ pub fn catalogue() -> String {
     format!("version = \"2026-11-12\"\n[providers]\n{}", models.concat())
 }
 
-/// What the stub charges: the same, and for thoughts as for any output.
-pub fn prices() -> Prices {
-    Prices(Parts {
+/// The stub's prices: the same, and reasoning costs as much as other output.
+pub fn prices() -> UpstreamPrices {
+    UpstreamPrices(UsageParts {
         uncached_in: 2_000_001_000,
         cache_read: 200_003_000,
         cache_write_short: 2_500_007_000,
         cache_write_long: 5_000_011_000,
         out_visible: 10_000_029_000,
         out_reasoning: 10_000_029_000,
-        ..Parts::default()
+        ..UsageParts::default()
     })
 }
 
@@ -61,7 +61,7 @@ impl Stage {
         Self::with(|_| {}).await
     }
 
-    /// With a plan that allows any number of requests.
+    /// Starts it with a plan that allows any number of requests.
     pub async fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let upstream = Upstream::start();
         let serve = |settings: &mut Settings| {
@@ -72,7 +72,7 @@ impl Stage {
                 (&mut ai.gemini, upstream.gemini_url()),
             ] {
                 provider.base_url = url;
-                provider.api_key = Secret::new("the-key-of-the-stub");
+                provider.api_key = SecretText::new("the-key-of-the-stub");
                 provider.max_attempts = 2;
             }
             ai.models = parse(&catalogue()).unwrap();
@@ -97,14 +97,14 @@ impl Stage {
         self.app.post("/api/ai/quote").bearer(&self.ada).json(body).send().await
     }
 
-    /// A streamed answer, from its head on.
+    /// A streamed response, returned once its head has arrived.
     pub async fn begin(&self, who: &(impl Bearer + ?Sized), mut body: Value) -> Response {
         body["stream"] = json!(true);
         let request = self.app.client().post(self.app.url("/api/ai/chat")).bearer_auth(who.bearer_token());
         request.json(&body).send().await.unwrap()
     }
 
-    /// A streamed answer, read to its end.
+    /// A streamed response, read to its end.
     pub async fn stream(&self, body: Value) -> Vec<Event> {
         let response = self.begin(&self.ada, body).await;
         let (status, content_type) = (response.status(), response.headers().get("content-type").cloned());
@@ -118,7 +118,7 @@ impl Stage {
         self.app.database().query_scalar(query).await
     }
 
-    /// Lets the plan allow so many requests, and the balance pay for those beyond.
+    /// Sets the plan's request limit; requests beyond it are paid from the balance.
     pub async fn pays_beyond(&self, limit: i64, tokens: i64) {
         allow(&self.app, &self.ada, &format!("limit_value = {limit}, overage = 'tokens'")).await;
         let admin = self.app.admin().await;
@@ -133,13 +133,13 @@ impl Stage {
         balance.at("/available").as_i64().unwrap()
     }
 
-    /// `(input, output, nano-dollars, source, outcome)` of each call in the books, in their order.
+    /// `(input, output, nano-dollars, source, outcome)` of each logged call, in order.
     pub async fn books(&self) -> Vec<(i64, i64, i64, String, String)> {
         let sql = "SELECT input_tokens, output_tokens, cost_nano_usd, source::text, outcome::text FROM ai_usage_logs ORDER BY created_at, id";
         self.app.database().query_all(sql).await
     }
 
-    /// Waits until so many calls are in the books and nothing is held any more.
+    /// Waits until this many calls are logged and nothing is reserved any more.
     pub async fn settled(&self, calls: i64) {
         let pending = "SELECT count(*) FROM usage_reservations WHERE status = 'pending'";
         let waited = tokio::time::timeout(PATIENCE, async {
@@ -151,7 +151,7 @@ impl Stage {
         assert_eq!(self.number("SELECT count(*) FROM ai_usage_logs").await, calls);
     }
 
-    /// The books say of every call what the stub charges for it, and they are in order.
+    /// The log has the amounts that the stub charges for every call, and the checks have no findings.
     pub async fn expect_bill(&self, calls: usize) -> Vec<BillLine> {
         self.settled(i64::try_from(calls).unwrap()).await;
         self.upstream.until("for the end of all answers", |stub| stub.totals().answering == 0).await;
@@ -169,7 +169,7 @@ impl Stage {
         bill
     }
 
-    /// Nothing is held, and no check finds anything.
+    /// Nothing is reserved, and no check has findings.
     pub async fn expect_in_order(&self) {
         let findings = self.app.get("/api/admin/integrity").bearer(&self.app.admin().await).send().await;
         assert_eq!(findings.at("/data"), &json!([]));
@@ -179,7 +179,7 @@ impl Stage {
         assert_eq!(self.number(held).await, 0, "nothing is held");
     }
 
-    /// A key of Ada's with these limits.
+    /// An API key of Ada's with these limits.
     pub async fn key(&self, limits: Value) -> Answer {
         let body = json!({ "name": "k", "permissions": ["ai:chat"], "limits": limits });
         self.app.post("/api/keys").bearer(&self.ada).json(body).send().await.expect_status(201)
@@ -190,7 +190,7 @@ pub fn hello(model: &str) -> Value {
     json!({ "message": "Hello there", "model": model })
 }
 
-/// The events of a stream.
+/// Parses the events of a stream.
 pub fn events(text: &str) -> Vec<Event> {
     let frames = text.split("\n\n").filter(|frame| !frame.is_empty());
     let event = |frame: &str| {
@@ -203,12 +203,12 @@ pub fn events(text: &str) -> Vec<Event> {
     frames.map(event).collect()
 }
 
-/// All that was said.
+/// The text of all `delta` events.
 pub fn said(events: &[Event]) -> String {
     events.iter().filter(|event| event.name == "delta").map(|event| event.data["text"].as_str().unwrap()).collect()
 }
 
-/// So many words of one token each, whoever counts them.
+/// This many words, which every tokenizer counts as one token each.
 pub fn words(number: usize) -> String {
     vec!["a"; number].join(" ")
 }

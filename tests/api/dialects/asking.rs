@@ -1,4 +1,4 @@
-//! How a test asks in a dialect, and what it expects of a refusal.
+//! Requests in each dialect, and the errors that a test expects.
 
 use harness::{Answer, Request, TestApp, TestUser};
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ pub enum Dialect {
 pub const ALL: [Dialect; 3] = [Dialect::OpenAi, Dialect::Anthropic, Dialect::Gemini];
 
 impl Dialect {
-    /// Where a conversation is asked for, of this model.
+    /// The path for a conversation with this model.
     pub fn path(self, model: &str) -> String {
         match self {
             Self::OpenAi => "/v1/chat/completions".to_owned(),
@@ -22,7 +22,7 @@ impl Dialect {
         }
     }
 
-    /// A body that says this.
+    /// A body with this text.
     pub fn body(self, model: &str, text: &str) -> Value {
         match self {
             Self::OpenAi => json!({ "model": model, "messages": [{ "role": "user", "content": text }] }),
@@ -33,7 +33,7 @@ impl Dialect {
         }
     }
 
-    /// A conversation as the provider's SDK asks for it, credential and all.
+    /// A conversation as the provider's SDK sends it, with the credential.
     pub fn ask(self, app: &TestApp, key: &str, model: &str) -> Request {
         let request = app.post(&self.path(model)).json(self.body(model, "Say something."));
         self.signed(request, key)
@@ -47,7 +47,7 @@ impl Dialect {
         }
     }
 
-    /// The name of a model of the dialect's own provider.
+    /// A model of the dialect's own provider.
     pub const fn own_model(self) -> &'static str {
         match self {
             Self::OpenAi => "gpt-6-sol",
@@ -56,7 +56,7 @@ impl Dialect {
         }
     }
 
-    /// What the dialect calls an error with this status.
+    /// The dialect's error type for this status.
     fn word(self, status: u16) -> &'static str {
         match (self, status) {
             (Self::OpenAi | Self::Anthropic, 403) => "permission_error",
@@ -81,7 +81,7 @@ impl Dialect {
         }
     }
 
-    /// The whole shape of the dialect's error, with this status.
+    /// Expects a complete error in the dialect, with this status.
     #[track_caller]
     pub fn expect_error(self, answer: Answer, status: u16) -> Answer {
         let answer = answer.expect_status(status);
@@ -110,7 +110,7 @@ impl Dialect {
         answer
     }
 
-    /// The shape of a dialect's error, with a status that has no word of its own.
+    /// Expects an error in a dialect's format, with a status that has no error type of its own.
     #[track_caller]
     pub fn expect_status_and_shape(answer: Answer, status: u16) -> Answer {
         let answer = answer.expect_status(status);
@@ -119,7 +119,7 @@ impl Dialect {
         answer
     }
 
-    /// A 400 that names this field.
+    /// Expects a 400 that names this field.
     #[track_caller]
     pub fn expect_field(self, answer: Answer, field: &str) -> Answer {
         let answer = self.expect_error(answer, 400);
@@ -128,14 +128,14 @@ impl Dialect {
     }
 }
 
-/// A key of this user with these permissions.
+/// An API key of this user with these permissions.
 pub async fn key_of(app: &TestApp, user: &TestUser, permissions: &[&str]) -> String {
     let body = json!({ "name": "sdk", "permissions": permissions });
     let made = app.post("/api/keys").bearer(user).json(body).send().await.expect_status(201);
     made.text_at("/key").to_owned()
 }
 
-/// A service with a user, and a key of theirs that may chat.
+/// A service with a user, and an API key of that user that may chat.
 pub async fn started() -> (TestApp, TestUser, String) {
     let app = TestApp::start().await;
     let ada = app.signup("ada@example.com").await;

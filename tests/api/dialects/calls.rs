@@ -1,12 +1,12 @@
-//! Calls against the sandbox: every dialect, plain and streamed, of its own models and of the others'; and what the plan
-//! says of them.
+//! Calls against the sandbox: every dialect, whole and streamed, with its own models and those of the other providers;
+//! and the limits of the plan.
 
 use harness::{Answer, Request, TestApp, TestUser};
 use serde_json::{Value, json};
 
 use super::asking::{ALL, Dialect, started};
 
-/// Lets a user make so many calls.
+/// Allows a user this many calls.
 pub async fn allow(app: &TestApp, user: &TestUser, calls: impl Into<Option<i64>>) {
     let body = json!({ "enabled": true, "limit_value": calls.into() });
     let path = format!("/api/admin/users/{}/overrides/ai_requests", user.id);
@@ -20,7 +20,7 @@ pub async fn used(app: &TestApp, user: &TestUser) -> i64 {
     feature.at("/current").as_i64().unwrap()
 }
 
-/// The text of a whole answer.
+/// The text of a whole response.
 pub fn said(dialect: Dialect, answer: &Answer) -> String {
     let pointer = match dialect {
         Dialect::OpenAi => "/choices/0/message/content",
@@ -30,7 +30,7 @@ pub fn said(dialect: Dialect, answer: &Answer) -> String {
     answer.text_at(pointer).to_owned()
 }
 
-/// What goes in and what comes out, as a whole answer tells it.
+/// The input and output tokens in a whole response.
 pub fn told_usage(dialect: Dialect, body: &Value) -> (u64, u64) {
     let (input, output) = match dialect {
         Dialect::OpenAi => ("/usage/prompt_tokens", "/usage/completion_tokens"),
@@ -59,13 +59,13 @@ pub fn streamed(dialect: Dialect, app: &TestApp, key: &str, model: &str, text: &
     dialect.signed(app.post(&path).json(body), key)
 }
 
-/// The data of each event, where it is JSON.
+/// The data of each event that is JSON.
 pub fn events(text: &str) -> Vec<Value> {
     let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
     data.filter_map(|data| serde_json::from_str(data).ok()).collect()
 }
 
-/// The text of a stream, put together.
+/// The concatenated text of a stream.
 pub fn streamed_text(dialect: Dialect, events: &[Value]) -> String {
     let pointer = match dialect {
         Dialect::OpenAi => "/choices/0/delta/content",
@@ -185,7 +185,7 @@ async fn embeddings_are_made_in_both_dialects() {
 async fn a_limit_is_refused_in_the_dialect_and_not_to_be_retried() {
     let (app, ada, key) = started().await;
     for dialect in ALL {
-        // The plan `free` does not have it.
+        // The plan `free` does not include the feature.
         let answer = dialect.ask(&app, &key, dialect.own_model()).send().await;
         let answer = dialect.expect_error(answer, 403);
         assert!(answer.text_at("/error/message").contains("ai_requests"), "{answer}");

@@ -1,4 +1,4 @@
-//! Who gets in: credentials wherever the SDKs put them, the permission, and paths and methods that are not there.
+//! Access: credentials in every place that an SDK uses, the permission, and unknown paths and methods.
 
 use harness::TestApp;
 use serde_json::json;
@@ -18,7 +18,7 @@ async fn a_credential_is_taken_wherever_an_sdk_puts_it() {
                 ask().header("x-goog-api-key", credential),
                 ask().query(&[("key", credential)]),
             ] {
-                // The credential was good: it is the model that is not there.
+                // The credential was accepted: only the model does not exist.
                 let status = request.send().await.status;
                 assert_eq!(status, 404, "{dialect:?}");
             }
@@ -90,7 +90,7 @@ async fn another_method_is_a_405_that_names_the_right_one() {
         (Dialect::OpenAi, "GET", "/v1/chat/completions", "POST"),
         (Dialect::OpenAi, "POST", "/v1/models", "GET, HEAD"),
         (Dialect::OpenAi, "DELETE", "/v1/models/gpt-6-sol", "GET, HEAD"),
-        // A verb of Gemini's may follow the colon, or it belongs to the name.
+        // The colon may precede a Gemini verb or be part of the name.
         (Dialect::OpenAi, "DELETE", "/v1/models/ft:gpt-4o:acme::1", "POST, GET, HEAD"),
         (Dialect::Anthropic, "PUT", "/v1/messages", "POST"),
         (Dialect::Gemini, "PUT", "/v1beta/models/m:generateContent", "POST, GET, HEAD"),

@@ -1,4 +1,4 @@
-//! Fallbacks of calls in a provider's own words.
+//! Fallbacks of calls in a provider's dialect.
 
 use serde_json::json;
 use testkit::upstream::{Refusal, Script, Upstream, Why};
@@ -7,7 +7,7 @@ use super::asking::{ALL, Dialect};
 use super::calls::{events, said, streamed, streamed_text, told_usage};
 use super::upstream::{user, with};
 
-/// For each dialect's own model, those of the two others.
+/// The two other models as fallbacks of each dialect's own model.
 fn others() -> std::collections::BTreeMap<String, Vec<String>> {
     let of = |dialect: Dialect| {
         let others = ALL.into_iter().filter(|other| *other != dialect).map(|other| other.own_model().to_owned());
@@ -69,7 +69,7 @@ async fn a_fallback_that_cannot_be_asked_for_it_is_passed_over() {
     let answer = app.post("/v1/chat/completions").bearer(&key).json(&body).send().await.expect_status(502);
     assert_eq!(answer.text_at("/error/code"), "provider_failed");
     assert_eq!(stub.totals().requests, 1);
-    // What is asked for in embeddings means something to its own model only.
+    // Embeddings are comparable only within one model, so they have no fallback.
     stub.script("text-embedding-3-small", Script::refuses(Refusal::of(Why::Unavailable)));
     let body = json!({ "model": "text-embedding-3-small", "input": "x" });
     app.post("/v1/embeddings").bearer(&key).json(body).send().await.expect_status(502);

@@ -1,4 +1,4 @@
-//! Which models are left alone, for whom, and how often a call is sent.
+//! Circuit breakers by model and caller, and the number of attempts for a call.
 
 use app::settings::shape::Settings;
 use harness::{Answer, TestApp};
@@ -38,7 +38,7 @@ async fn a_model_rests_alone_and_never_for_the_failures_of_one_tenant() {
         ask(&app, &bob, MODEL).await.expect_status(502);
     }
     let resting = ask(&app, &eve, MODEL).await.expect_status(503);
-    assert_eq!(resting.text_at("/error/code"), "provider_resting");
+    assert_eq!(resting.text_at("/error/code"), "provider_circuit_open");
     assert_eq!(stub.totals().requests, 14);
     for key in [&ada, &bob, &eve] {
         ask(&app, key, OTHER).await.expect_status(200);

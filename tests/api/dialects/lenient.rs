@@ -1,4 +1,5 @@
-//! What clients really send: the gateway reads the model, the form, the bound and the weight, and takes the rest as it is.
+//! Requests as real clients send them: the gateway reads the model, the format, the token limit and the size, and
+//! passes the rest unchanged.
 
 use std::io::Write;
 
@@ -16,7 +17,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// A turn of a coding agent, as it sends it.
+/// A turn of a coding agent, as it is sent.
 fn coding_turn(text: &str, streamed: bool) -> Value {
     json!({
         "model": "claude-opus-5", "max_tokens": 32_000, "stream": streamed, "temperature": 1,
@@ -91,7 +92,7 @@ async fn odd_bounds_roles_and_fields_are_taken() {
     warming["max_tokens"] = json!(0);
     let warmed = app.post("/v1/messages").bearer(&key).json(warming).send().await.expect_status(200);
     assert_eq!((warmed.at("/stop_reason"), warmed.at("/usage/output_tokens")), (&json!("max_tokens"), &json!(0)));
-    // Half of a character is JSON that some clients write.
+    // Half of a surrogate pair, which some clients send.
     let half = br#"{"model":"claude-opus-5","max_tokens":9,"messages":[{"role":"user","content":"\ud83d"}]}"#;
     app.post("/v1/messages").bearer(&key).raw("application/json", half.as_slice()).send().await.expect_status(200);
 }
@@ -128,7 +129,7 @@ async fn a_body_is_json_however_it_is_packed_and_declared() {
         dialect.expect_error(packed("gzip", gzip(&vec![b' '; 100_000_000])).send().await, 413);
         dialect.expect_error(packed("gzip", body.clone()).send().await, 400);
     }
-    // Scripts that declare nothing at all.
+    // A request without a content type.
     let body = serde_json::to_vec(&Dialect::OpenAi.body("gpt-6-sol", "x")).unwrap();
     let request = app.client().post(app.url("/v1/chat/completions")).bearer_auth(&key).body(body);
     assert_eq!(request.send().await.unwrap().status().as_u16(), 200);

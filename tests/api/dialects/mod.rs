@@ -1,4 +1,4 @@
-//! The providers' own dialects over HTTP.
+//! The providers' dialects over HTTP.
 
 pub mod asking;
 mod calls;

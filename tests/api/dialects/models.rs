@@ -1,4 +1,4 @@
-//! The models in three shapes.
+//! The list of models in three formats.
 
 use harness::TestApp;
 use serde_json::json;
@@ -31,7 +31,7 @@ async fn the_models_have_the_shape_of_whoever_asks() {
     assert_eq!(stable.body, gemini.body);
 }
 
-/// Whoever walks through the pages sees every model once, in each dialect.
+/// A client that reads all pages gets every model once, in each dialect.
 #[tokio::test]
 async fn the_models_come_in_pages_where_pages_are_asked_for() {
     let (app, _, key) = started().await;

@@ -1,5 +1,5 @@
-//! What a provider answers in words that nobody expects: it passes to a caller who speaks its language, and is billed. No
-//! word of a refusal is lost on the way, and no key is handed on.
+//! Unexpected provider responses: they are passed to a caller of the same dialect, and billed. The texts of errors are
+//! kept, and no API key is passed on.
 
 use harness::{Answer, TestApp, TestUser};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use testkit::raw::{RawReply, RawUpstream};
 
 use super::asking::{ALL, Dialect, key_of};
 use super::calls::{allow, events, streamed, used};
-use app::settings::shape::Secret;
+use app::settings::shape::SecretText;
 
 const KEY: &str = "sk-0perat0r-Zk8qP3xW7v7Lm";
 
@@ -18,7 +18,7 @@ struct World {
     upstream: RawUpstream,
 }
 
-/// A service whose providers are all the raw upstream.
+/// A service whose three providers are the raw upstream.
 async fn world() -> World {
     let upstream = RawUpstream::start(RawReply::json(200, "{}"));
     let url = upstream.url();
@@ -27,7 +27,7 @@ async fn world() -> World {
         let urls = [format!("{url}/v1"), url.clone(), url];
         for (provider, url) in [&mut ai.openai, &mut ai.claude, &mut ai.gemini].into_iter().zip(urls) {
             provider.base_url = url;
-            provider.api_key = Secret::new(KEY);
+            provider.api_key = SecretText::new(KEY);
             provider.max_attempts = 1;
         }
     })
@@ -167,7 +167,7 @@ async fn refusals_keep_their_status_words_and_headers() {
             assert_eq!(answer.header("x-product-base-upstream-request-id"), Some("theirs"), "{answer}");
             assert_ne!(answer.header("x-request-id"), Some("theirs"), "{answer}");
             assert_eq!(answer.header("openai-organization"), None, "{answer}");
-            // A page of a proxy is told in the dialect.
+            // A proxy's HTML page becomes an error in the dialect.
             let page = RawReply { status, ..RawReply::of("text/html", &[b"<html>nginx</html>"]) };
             let told = Dialect::expect_status_and_shape(world.ask(dialect, page).await, status);
             assert!(!told.text.contains("nginx"), "{told}");

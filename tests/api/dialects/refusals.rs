@@ -1,10 +1,10 @@
-//! What is wrong with a request is a 400 in the dialect that names the field, before anything is held.
+//! An invalid request gets a 400 in the dialect that names the field, before anything is reserved.
 
 use serde_json::{Value, json};
 
 use super::asking::{ALL, Dialect, started};
 
-/// The list of a body in which messages stand.
+/// The field of a body that contains the messages.
 const fn messages(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::OpenAi | Dialect::Anthropic => "messages",
@@ -23,7 +23,7 @@ async fn a_body_that_is_no_request_is_refused() {
         for body in [b"".as_slice(), b"{", b"[]", b"\"x\"", b"{\"messages\":\"\xff\"}"] {
             dialect.expect_error(post(body).await, 400);
         }
-        // Ten MiB are taken, and found to be nothing.
+        // Ten MiB are accepted, and fail as JSON.
         let large = vec![b' '; 10 * 1_024 * 1_024];
         let answer = dialect.expect_error(post(&large).await, 400);
         assert!(answer.text_at("/error/message").contains("JSON"), "{answer}");
@@ -64,13 +64,13 @@ async fn models_are_named_and_claude_has_a_bound() {
     }
 }
 
-/// A picture of one point, and one of so many bytes.
+/// A PNG of one pixel with this many bytes of padding.
 fn picture(padding: usize) -> String {
     let png = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg";
     format!("{png}{}==", "AAAA".repeat(padding / 3))
 }
 
-/// A session of a coding agent brings all of its pictures again with every turn.
+/// A session of a coding agent sends all its images again with every turn.
 #[tokio::test]
 async fn pictures_have_no_bounds_but_the_size_of_the_body() {
     let (app, ada, key) = started().await;

@@ -1,4 +1,4 @@
-//! Streams of which nothing comes for a while, and what is booked where nothing came at all.
+//! Streams with pauses, and the use that is logged for calls without any output.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use app::settings::shape::Settings;
 use harness::{TestApp, eventually};
 use reqwest::Response;
 use serde_json::{Value, json};
-use testkit::upstream::{Fault, Pace, Script, Upstream};
+use testkit::upstream::{AnswerPace, Fault, Script, Upstream};
 
 use super::asking::{ALL, Dialect};
 use super::calls::{allow, events, streamed, streamed_text};
 use super::upstream::{user, with};
 
-/// The head goes out soon, and pings follow each other quickly.
+/// The head is sent soon, and pings follow in quick succession.
 fn hurried(settings: &mut Settings) {
     (settings.ai.calls.head_wait_ms, settings.ai.calls.ping_ms) = (20, 10);
     for provider in [&mut settings.ai.openai, &mut settings.ai.claude, &mut settings.ai.gemini] {
@@ -97,7 +97,7 @@ async fn what_fails_after_the_head_is_an_event_and_before_it_a_status() {
 #[tokio::test]
 async fn a_stream_that_flows_has_no_total_bound() {
     let stub = Upstream::start();
-    let pace = Pace { between: Duration::from_millis(30), ..Pace::default() };
+    let pace = AnswerPace { between: Duration::from_millis(30), ..AnswerPace::default() };
     stub.script_others(Script::words(12).paced(pace));
     let app = with(&stub, |settings| {
         for provider in [&mut settings.ai.openai, &mut settings.ai.claude, &mut settings.ai.gemini] {
@@ -112,7 +112,7 @@ async fn a_stream_that_flows_has_no_total_bound() {
     }
 }
 
-/// `(input, output, source, outcome)` of the calls in the books, once so many are there.
+/// `(input, output, source, outcome)` of the logged calls, once there are this many.
 async fn booked(app: &TestApp, calls: i64) -> Vec<(i64, i64, String, String)> {
     let sql = "SELECT input_tokens, output_tokens, source::text, outcome::text FROM ai_usage_logs ORDER BY created_at";
     let count = async || app.database().query_scalar::<i64>("SELECT count(*) FROM ai_usage_logs").await;

@@ -1,18 +1,18 @@
-//! Calls against the stub upstream: what passes as it is, what is translated, and how its faults are told.
+//! Calls against the stub upstream: responses passed unchanged, translated ones, and the reporting of its errors.
 
 use std::time::Duration;
 
-use app::settings::shape::{Sandbox, Secret, Settings};
+use app::settings::shape::{SandboxMode, SecretText, Settings};
 use harness::{Answer, TestApp, TestUser, eventually};
 use serde_json::json;
-use testkit::upstream::{Fault, Pace, Refusal, Script, Upstream, Why};
+use testkit::upstream::{AnswerPace, Fault, Refusal, Script, Upstream, Why};
 
 use super::asking::{ALL, Dialect, key_of};
 use super::calls::{allow, events, streamed, streamed_text, told_usage, used};
 
 const KEY: &str = "sk-of-the-operator";
 
-/// A service whose providers are all the stub, and somebody who may call them.
+/// A service whose three providers are the stub, and a user who may call them.
 async fn against(stub: &Upstream) -> (TestApp, TestUser, String) {
     let app = with(stub, |_| {}).await;
     let (ada, key) = user(&app).await;
@@ -33,7 +33,7 @@ pub async fn with(stub: &Upstream, change: impl FnOnce(&mut Settings)) -> TestAp
         let ai = &mut settings.ai;
         for (provider, url) in [&mut ai.openai, &mut ai.claude, &mut ai.gemini].into_iter().zip(urls) {
             provider.base_url = url;
-            provider.api_key = Secret::new(KEY);
+            provider.api_key = SecretText::new(KEY);
             provider.max_attempts = 1;
             provider.first_byte_timeout_ms = 700;
             provider.idle_timeout_ms = 700;
@@ -44,7 +44,7 @@ pub async fn with(stub: &Upstream, change: impl FnOnce(&mut Settings)) -> TestAp
     .await
 }
 
-/// What the stub answers to whoever asks it directly, with the number of the other request.
+/// The stub's response to a direct request, with the number of the other request.
 async fn asked_directly(
     stub: &Upstream,
     app: &TestApp,
@@ -66,7 +66,7 @@ async fn asked_directly(
     request.send().await.unwrap().text().await.unwrap()
 }
 
-/// Without the numbers by which the stub tells its answers apart.
+/// Without the numbers that distinguish the stub's responses.
 fn numberless(text: &str) -> String {
     let mut rest = text;
     let mut kept = String::new();
@@ -137,7 +137,7 @@ async fn every_dialect_is_translated_into_every_other() {
             calls += 2;
             let events = events(&stream.text);
             let text = streamed_text(dialect, &events);
-            // What a model thinks is shown beside what it says, where its provider tells it.
+            // A model's reasoning is shown beside its text, if the provider returns it.
             assert!(text.ends_with("Grüße 東京 \"so\""), "{dialect:?} of {of:?}: {text} in {stream}");
             assert!(whole.text.contains("Grüße 東京 \\\"so\\\""), "{whole}");
             let (input, output) = told_usage(dialect, &whole.body);
@@ -179,7 +179,7 @@ async fn what_goes_wrong_at_the_provider_is_told_in_the_dialect() {
         stub.script_others(script);
         for dialect in [Dialect::OpenAi, Dialect::Gemini] {
             let answer = dialect.ask(&app, &key, dialect.own_model()).send().await;
-            // Every time-out is the provider's, which Gemini calls by another word.
+            // Every time-out is the provider's; Gemini uses another error type for it.
             let answer = if status == 504 { answer.expect_status(504) } else { dialect.expect_error(answer, status) };
             if dialect == Dialect::OpenAi && !code.is_empty() {
                 assert_eq!(answer.at("/error/code"), code, "{answer}");
@@ -189,7 +189,7 @@ async fn what_goes_wrong_at_the_provider_is_told_in_the_dialect() {
             }
             assert!(!answer.text.contains(KEY), "{answer}");
         }
-        // What a provider was at work on when the time was over may be billed.
+        // A provider that was working when the time-out occurred may bill its work.
         let charged = if code == "provider_timeout" { 2 } else { 0 };
         assert_eq!(used(&app, &ada).await, charged, "{code}");
     }
@@ -235,8 +235,11 @@ async fn a_bound_is_lowered_where_it_is_asked_for_and_told() {
 #[tokio::test]
 async fn an_answer_may_take_longer_than_a_request_of_the_house() {
     let stub = Upstream::start();
-    let pace =
-        Pace { before_head: Duration::from_millis(1_300), between: Duration::from_millis(300), ..Pace::default() };
+    let pace = AnswerPace {
+        before_head: Duration::from_millis(1_300),
+        between: Duration::from_millis(300),
+        ..AnswerPace::default()
+    };
     stub.script_others(Script::words(5).paced(pace));
     let app = with(&stub, |settings| {
         settings.server.request_timeout_seconds = 1;
@@ -258,7 +261,7 @@ async fn an_answer_may_take_longer_than_a_request_of_the_house() {
 #[tokio::test]
 async fn who_hangs_up_in_the_middle_is_billed_once() {
     let stub = Upstream::start();
-    let pace = Pace { between: Duration::from_millis(20), ..Pace::default() };
+    let pace = AnswerPace { between: Duration::from_millis(20), ..AnswerPace::default() };
     stub.script_others(Script::words(50).paced(pace));
     let (app, ada, key) = against(&stub).await;
     for dialect in ALL {
@@ -287,7 +290,7 @@ async fn reserved(app: &TestApp, user: &TestUser) -> i64 {
 
 #[tokio::test]
 async fn a_provider_without_a_key_is_told_with_its_setting() {
-    let app = TestApp::with(|settings| settings.ai.sandbox = Sandbox::Off).await;
+    let app = TestApp::with(|settings| settings.ai.sandbox = SandboxMode::Off).await;
     let (ada, key) = user(&app).await;
     for (dialect, setting) in ALL.into_iter().zip(["OPENAI", "CLAUDE", "GEMINI"]) {
         let answer: Answer = dialect.ask(&app, &key, dialect.own_model()).send().await;

@@ -1,4 +1,4 @@
-//! Under a key of the client's.
+//! Replays by the client's idempotency key.
 
 use std::time::Duration;
 
@@ -102,11 +102,11 @@ async fn a_call_goes_on_for_its_key_when_its_client_has_gone() {
         stage.written().await;
         assert_eq!(stage.keyed(&openai(true), key).await.text, again.text);
     }
-    let left = stage.stub.bill().iter().filter(|line| line.ending != testkit::upstream::Ending::Finished).count();
+    let left = stage.stub.bill().iter().filter(|line| line.ending != testkit::upstream::BillEnding::Finished).count();
     assert_eq!((left, stage.charged().await), (0, 2));
 }
 
-/// Around the longest that is kept, which is of the whole body.
+/// At the size limit for stored responses, which applies to the whole body.
 #[tokio::test]
 async fn an_answer_is_kept_up_to_four_mebibytes() {
     let stage = Stage::new().await;

@@ -1,4 +1,4 @@
-//! Paid calls that are asked for again: answered with the same bytes, and charged once, by the stub's own bill and ours.
+//! Repeated paid calls: each repeat gets the same bytes and one charge, by the stub's bill and by ours.
 
 mod keys;
 mod processes;

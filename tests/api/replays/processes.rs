@@ -1,4 +1,4 @@
-//! Over several processes, and where one of them is gone.
+//! Replays across several processes, also when one of them is gone.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use testkit::upstream::{Fault, Script};
 
 use super::stage::{Ask, Stage, anthropic, asked, expect_replay, openai, ours};
 
-/// Everything that a dead process leaves: a call without an answer, whose hold has stood so for a while.
+/// The state that a dead process leaves: a call without a response, whose reservation has had this status for a while.
 async fn leave_behind(stage: &Stage, hold_status: &str, seconds: i64) {
     stage
         .app

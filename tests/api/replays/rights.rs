@@ -1,11 +1,11 @@
-//! An answer of a paid call is given again only to those who could have made the call themselves.
+//! The response of a paid call is replayed only to credentials that could have made the call themselves.
 
 use serde_json::{Value, json};
 use testkit::upstream::{Fault, Script};
 
 use super::stage::{Stage, asked, expect_replay, openai, ours};
 
-/// A key of Ada's for calls, with more in its draft.
+/// An API key of Ada's for calls, with further fields.
 async fn key(stage: &Stage, mut more: Value) -> String {
     let mut body = json!({ "name": "k", "permissions": ["ai:chat"] });
     body.as_object_mut().unwrap().append(more.as_object_mut().unwrap());

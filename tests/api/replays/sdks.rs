@@ -1,9 +1,9 @@
-//! SDKs, which send no key, and say of a retry that it is one.
+//! SDKs, which send no idempotency key, but mark their retries.
 
 use std::time::Duration;
 
 use harness::{Answer, Request, eventually};
-use testkit::upstream::{Ending, Fault, Pace, Refusal, Script, Why};
+use testkit::upstream::{AnswerPace, BillEnding, Fault, Refusal, Script, Why};
 
 use super::stage::{Ask, Stage, anthropic, asked, expect_replay, key_of, openai};
 
@@ -11,7 +11,7 @@ fn sdk(request: Request, retries: u32) -> Request {
     request.header("x-stainless-lang", "python").header("x-stainless-retry-count", &retries.to_string())
 }
 
-/// A request of an SDK whose client goes away by itself after a while.
+/// A request of an SDK whose client disconnects by itself after a while.
 async fn impatient(stage: &Stage, ask: &Ask, retries: u32, patience: Duration) {
     let client = stage.app.client().post(stage.app.url(ask.path)).bearer_auth(&stage.key).json(&ask.body);
     let gone = client.header("x-stainless-retry-count", retries.to_string()).timeout(patience).send().await;
@@ -27,7 +27,7 @@ async fn an_answer_that_was_delivered_is_nobody_elses() {
     let stage = Stage::new().await;
     for (ask, calls) in [(openai(false), 4), (openai(true), 8), (anthropic(true), 12)] {
         let mut seen = Vec::new();
-        // Two workers, the second of which tries again, though nobody failed it here; and the first does so too.
+        // Two workers; both retry, although their calls did not fail here.
         for retries in [0, 0, 1, 2] {
             let answer = sdk(stage.ask(&ask), retries).send().await.expect_status(200);
             assert_eq!(answer.header("idempotency-replayed"), None, "{answer}");
@@ -58,7 +58,7 @@ async fn a_retry_after_a_failure_is_a_call_of_its_own() {
 #[tokio::test]
 async fn samples_that_are_asked_for_at_once_are_as_many_calls() {
     let stage = Stage::new().await;
-    let pace = Pace { before_head: Duration::from_millis(100), ..Pace::default() };
+    let pace = AnswerPace { before_head: Duration::from_millis(100), ..AnswerPace::default() };
     stage.stub.script_others(Script::words(9).paced(pace));
     let ask = openai(false);
     let samples = (0..10).map(|number| sdk(stage.ask(&ask), number % 3).send());
@@ -75,14 +75,14 @@ async fn samples_that_are_asked_for_at_once_are_as_many_calls() {
 async fn of_clients_that_left_each_retry_gets_another_call() {
     let stage = Stage::new().await;
     let other = stage.beside().await;
-    let pace = Pace { before_head: Duration::from_millis(900), ..Pace::default() };
+    let pace = AnswerPace { before_head: Duration::from_millis(900), ..AnswerPace::default() };
     stage.stub.script_others(Script::words(9).paced(pace));
     let ask = openai(true);
     let patience = Duration::from_millis(300);
     let stays = tokio::spawn(sdk(stage.ask(&ask), 0).send());
     tokio::join!(impatient(&stage, &ask, 0, patience), impatient(&stage, &ask, 0, patience));
     stage.kept(2).await;
-    // One where the calls run, and one on another process. A third finds none that was left.
+    // One where the calls run, and one on another process. A third finds no abandoned call.
     let (here, there) = tokio::join!(sdk(stage.ask(&ask), 1).send(), sdk(asked(&other, &ask, &stage.key), 1).send());
     let third = sdk(stage.ask(&ask), 1).send().await.expect_status(200);
     let stays = stays.await.unwrap().expect_status(200);
@@ -101,7 +101,7 @@ async fn of_clients_that_left_each_retry_gets_another_call() {
 async fn a_retry_that_leaves_too_leaves_the_call_to_the_next_one() {
     let stage = Stage::new().await;
     let other = stage.beside().await;
-    let pace = Pace { before_head: Duration::from_millis(900), ..Pace::default() };
+    let pace = AnswerPace { before_head: Duration::from_millis(900), ..AnswerPace::default() };
     stage.stub.script_others(Script::words(9).paced(pace));
     let ask = openai(false);
     impatient(&stage, &ask, 0, Duration::from_millis(200)).await;
@@ -110,7 +110,7 @@ async fn a_retry_that_leaves_too_leaves_the_call_to_the_next_one() {
     let minutes = "ai_answers WHERE expires_at BETWEEN now() + interval '9 minutes' AND now() + interval '10 minutes'";
     stage.expect_calls(1).await;
     eventually(Duration::from_secs(10), async || stage.count(minutes).await, |kept| *kept == 1).await;
-    // Its answer is there now, and another process gives it.
+    // Its response is stored now, and another process returns it.
     let last = sdk(asked(&other, &ask, &stage.key), 2).send().await.expect_status(200);
     assert_eq!(last.header("idempotency-replayed"), Some("true"), "{last}");
     stage.kept(0).await;
@@ -123,7 +123,7 @@ async fn a_retry_that_leaves_too_leaves_the_call_to_the_next_one() {
 #[tokio::test]
 async fn a_retry_finds_only_what_was_left_by_its_key_path_and_body() {
     let stage = Stage::new().await;
-    let pace = Pace { before_head: Duration::from_millis(300), ..Pace::default() };
+    let pace = AnswerPace { before_head: Duration::from_millis(300), ..AnswerPace::default() };
     stage.stub.script_others(Script::words(9).paced(pace));
     let ask = openai(false);
     impatient(&stage, &ask, 0, Duration::from_millis(100)).await;
@@ -167,7 +167,7 @@ async fn a_key_goes_before_what_the_sdk_says() {
 #[tokio::test]
 async fn an_sdk_that_lost_patience_gets_the_answer_of_its_first_try() {
     let stage = Stage::new().await;
-    let pace = Pace { before_head: Duration::from_millis(600), ..Pace::default() };
+    let pace = AnswerPace { before_head: Duration::from_millis(600), ..AnswerPace::default() };
     stage.stub.script_others(Script::words(9).paced(pace));
     for (ask, calls) in [(openai(false), 1), (openai(true), 2), (anthropic(true), 3)] {
         let client = stage.app.client().post(stage.app.url(ask.path)).bearer_auth(&stage.key).json(&ask.body);
@@ -176,7 +176,7 @@ async fn an_sdk_that_lost_patience_gets_the_answer_of_its_first_try() {
         let again = sdk(stage.ask(&ask), 1).send().await.expect_status(200);
         assert_eq!(again.header("idempotency-replayed"), Some("true"), "{again}");
         stage.expect_calls(calls).await;
-        let unfinished = stage.stub.bill().iter().filter(|line| line.ending != Ending::Finished).count();
+        let unfinished = stage.stub.bill().iter().filter(|line| line.ending != BillEnding::Finished).count();
         assert_eq!((unfinished, stage.charged().await), (0, i64::try_from(calls).unwrap()));
     }
 }

@@ -1,16 +1,16 @@
-//! A service before the stub, somebody who may call, and the ways to ask.
+//! A service in front of the stub, a user who may call, and the kinds of calls.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use app::settings::shape::{Secret, Settings};
+use app::settings::shape::{SecretText, Settings};
 use harness::{Answer, Request, TestApp, TestUser, eventually};
 use serde_json::{Value, json};
 use testkit::upstream::Upstream;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// One way to ask a model.
+/// One kind of model call.
 #[derive(Clone, Debug)]
 pub struct Ask {
     pub path: &'static str,
@@ -63,7 +63,7 @@ pub struct Stage {
     pub stub: Upstream,
     pub app: TestApp,
     pub ada: TestUser,
-    /// Of Ada's.
+    /// The API key of Ada.
     pub key: String,
 }
 
@@ -79,7 +79,7 @@ impl Stage {
         stage
     }
 
-    /// The same service in another process, over the same database.
+    /// Another process of the same service, over the same database.
     pub async fn beside(&self) -> TestApp {
         let urls = urls(&self.stub);
         TestApp::over(Arc::clone(self.app.database()), move |settings| point(settings, urls)).await
@@ -100,7 +100,7 @@ impl Stage {
         self.ask(ask).idempotency_key(key).send().await
     }
 
-    /// How many calls came to the stub, and how many we charged once all are settled.
+    /// The stub received this many calls, and no reservation is pending any more.
     pub async fn expect_calls(&self, calls: u64) {
         let requests = self.stub.settled(calls).await.len();
         assert_eq!(u64::try_from(requests).unwrap(), calls, "calls that came to the provider");
@@ -116,19 +116,19 @@ impl Stage {
         self.app.database().query_scalar(&format!("SELECT count(*) FROM {rows}")).await
     }
 
-    /// Waits until every call that is kept has its end in the database.
+    /// Waits until every stored call is complete in the database.
     pub async fn written(&self) {
         let open = async || self.count("ai_answers WHERE status IS NULL").await;
         eventually(PATIENCE, open, |open| *open == 0).await;
     }
 
-    /// Waits until so many calls are kept.
+    /// Waits until this many calls are stored.
     pub async fn kept(&self, calls: i64) {
         let kept = async || self.count("ai_answers").await;
         eventually(PATIENCE, kept, |kept| *kept == calls).await;
     }
 
-    /// A request whose answer is read by hand.
+    /// A request whose response the test reads itself.
     pub async fn begun(&self, ask: &Ask, key: &str) -> reqwest::Response {
         let request = self.app.client().post(self.app.url(ask.path)).bearer_auth(&self.key);
         request.header("Idempotency-Key", key).json(&ask.body).send().await.unwrap()
@@ -165,7 +165,7 @@ fn point(settings: &mut Settings, urls: [String; 3]) {
     let ai = &mut settings.ai;
     for (provider, url) in [&mut ai.openai, &mut ai.claude, &mut ai.gemini].into_iter().zip(urls) {
         provider.base_url = url;
-        provider.api_key = Secret::new("sk-of-the-operator");
+        provider.api_key = SecretText::new("sk-of-the-operator");
         provider.max_attempts = 1;
     }
 }

@@ -1,5 +1,5 @@
--- POST /api/usage, as Postgres alone can do it: a guarded consumption that leaves the same durable rows (counter, event,
--- key), for a random user, in one statement.
+-- POST /api/usage by Postgres alone: a guarded consumption that leaves the same durable rows (counter, event, key), for
+-- a random user, in one statement.
 \set n random(1, :users)
 WITH caller AS (
     SELECT md5(:n::text)::uuid AS id

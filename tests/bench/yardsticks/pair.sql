@@ -1,5 +1,5 @@
--- POST /api/usage/reservations and its settle, as Postgres alone can do them: two transactions of one statement each
--- that leave the same durable rows (counter, key, reservation; then counter, event, reservation), for a random user.
+-- POST /api/usage/reservations and its settle by Postgres alone: two transactions of one statement each that leave the
+-- same durable rows (counter, key, reservation; then counter, event, reservation), for a random user.
 \set n random(1, :users)
 WITH caller AS (
     SELECT md5(:n::text)::uuid AS id

@@ -1,4 +1,4 @@
--- GET /api/plans, as Postgres alone can answer it: the same JSON, in one statement.
+-- GET /api/plans by Postgres alone: the same JSON, in one statement.
 SELECT json_build_object('data', json_agg(json_build_object(
         'id', p.id, 'name', p.name, 'display_name', p.display_name, 'description', p.description,
         'price_monthly', p.price_monthly::text, 'price_yearly', p.price_yearly::text, 'currency', p.currency,

@@ -1,5 +1,5 @@
-//! The audit: the books against the journals. It is pure, so that it can be tried with books that were cooked
-//! (`cooked`). Everything that does not agree is a finding, in words.
+//! The audit compares the books with the journals. It is pure, so that it can be tested with tampered books (`cooked`).
+//! Every difference is a finding, as text.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -11,7 +11,7 @@ use super::books::{Books, Counter, Event, HoldRow, Kept};
 use super::journal::{End, Hold, Outcome, Told, Use};
 use super::people::{CREDITS, limit_of};
 
-/// What is wrong. Every use of the journals must be certain by now.
+/// Returns the findings. No use in the journals may be uncertain any more.
 pub fn audit(journals: &[Use], books: &Books) -> Vec<String> {
     let mut findings: Vec<String> = books.integrity.iter().map(|found| format!("integrity: {found}")).collect();
     findings.extend(keys(journals, books));
@@ -35,12 +35,12 @@ fn grouped<T, K: Hash + Eq>(rows: &[T], key: impl Fn(&T) -> Option<K>) -> HashMa
     groups
 }
 
-/// Whatever is left of the rows when those that were expected are taken out: nobody asked for it.
+/// A finding for each row that is left after the expected rows were removed: no request explains it.
 fn unasked<K: Debug, T: Debug>(what: &str, left: HashMap<K, T>) -> Vec<String> {
     left.into_iter().map(|(key, row)| format!("{what} that nobody asked for, {key:?}: {row:?}")).collect()
 }
 
-/// Each grant has the one row that keeps its outcome, and a refusal none.
+/// Each grant has one row with its stored outcome, and a refusal has none.
 fn keys(journals: &[Use], books: &Books) -> Vec<String> {
     let mut findings = Vec::new();
     let mut kept = grouped(&books.keys, |row: &Kept| Some((row.user, row.key.clone())));
@@ -64,7 +64,7 @@ fn is_kept(asked: &Use, told: &Told, row: &Kept) -> bool {
         && row.limit == Some(limit_of(asked.person, asked.feature))
 }
 
-/// Each use has one event of its amount, and a hold one if something was settled.
+/// Each use has one event of its amount, and a reservation has one if an amount was settled.
 fn events(journals: &[Use], books: &Books) -> Vec<String> {
     let mut findings = Vec::new();
     let mut of_keys = grouped(&books.events, |event: &Event| Some((event.user, event.key.clone()?)));
@@ -96,7 +96,7 @@ fn events(journals: &[Use], books: &Books) -> Vec<String> {
     findings
 }
 
-/// Each granted hold is there with the end that was said, and none is pending.
+/// Each granted reservation exists with the end that was acknowledged, and none is pending.
 fn holds(journals: &[Use], books: &Books) -> Vec<String> {
     let mut findings = Vec::new();
     let mut kept = grouped(&books.holds, |hold: &HoldRow| Some((hold.user, hold.key.clone()?)));
@@ -131,7 +131,7 @@ fn has_ended_as_said(hold: &Hold, row: &HoldRow) -> bool {
         && (row.status.as_str(), row.settled, row.overage) == (status, settled, overage)
 }
 
-/// Each counter is the sum of what was granted, holds nothing any more, and what stands against the limit is within it.
+/// Each counter is the sum of the grants, has nothing reserved, and its use without overage is within the limit.
 fn counters(journals: &[Use], books: &Books) -> Vec<String> {
     let mut findings = Vec::new();
     let mut sums: HashMap<OfUser, (u32, i64, i64)> = HashMap::new();
@@ -150,7 +150,7 @@ fn counters(journals: &[Use], books: &Books) -> Vec<String> {
         let limit = limit_of(person, &feature);
         let in_journals = (used, 0);
         let fits = match &rows[..] {
-            // A counter is made when it is first asked for, whatever the answer.
+            // A counter is created by the first request, even if that is refused.
             [] => used == 0,
             [row] => {
                 (row.used, row.reserved) == in_journals
@@ -159,7 +159,7 @@ fn counters(journals: &[Use], books: &Books) -> Vec<String> {
             }
             _ => false,
         };
-        // Without the books: where nothing but settling can go beyond the limit, the rest is within it.
+        // By the journals alone: if only settlements can exceed the limit, everything else is within it.
         if !fits || (feature != CREDITS && used - overage > limit) {
             findings.push(format!("{user} {feature} used {used}, overage {overage}, limit {limit}: {rows:?}"));
         }
@@ -168,7 +168,7 @@ fn counters(journals: &[Use], books: &Books) -> Vec<String> {
     findings
 }
 
-/// What lay beyond the limit was paid for with a token each; a hold once, and no more than its overage.
+/// Overage was paid with one token a unit; for a reservation once, and at most its overage.
 fn payments(books: &Books) -> Vec<String> {
     let mut findings = Vec::new();
     let mut owed: HashMap<Uuid, i64> = HashMap::new();
@@ -196,7 +196,7 @@ fn payments(books: &Books) -> Vec<String> {
     findings
 }
 
-/// The rows of work that was done in SQL are exactly those that were granted.
+/// The rows of work in SQL are exactly the granted ones.
 fn work(journals: &[Use], books: &Books) -> Vec<String> {
     let mut findings = Vec::new();
     let mut done = grouped(&books.work, |(user, key, _): &(Uuid, String, i64)| Some((*user, key.clone())));

@@ -1,4 +1,4 @@
-//! The books: all that the database keeps of metering, read when nobody writes any more.
+//! The books: all metering rows in the database, read when there are no writers any more.
 
 use harness::sqlx::{self, AssertSqlSafe, Connection as _, FromRow, PgConnection, postgres::PgRow};
 use uuid::Uuid;
@@ -12,11 +12,11 @@ pub struct Books {
     pub payments: Vec<Payment>,
     /// Rows of work that was done in SQL: user, key, amount.
     pub work: Vec<(Uuid, String, i64)>,
-    /// What the product's own checks find.
+    /// The findings of the product's own checks.
     pub integrity: Vec<String>,
 }
 
-/// A kept outcome.
+/// A stored outcome.
 #[derive(Clone, Debug)]
 pub struct Kept {
     pub user: Uuid,
@@ -51,7 +51,7 @@ pub struct HoldRow {
     pub overage: i64,
 }
 
-/// All periods of a feature of a user together.
+/// The sum over all periods of one user and feature.
 #[derive(Clone, Debug)]
 pub struct Counter {
     pub user: Uuid,
@@ -61,7 +61,7 @@ pub struct Counter {
     pub overage: i64,
 }
 
-/// Tokens that were taken; of a hold, where there was one.
+/// A charge in tokens; `hold` names its reservation, if it has one.
 #[derive(Clone, Debug)]
 pub struct Payment {
     pub user: Uuid,
@@ -69,7 +69,7 @@ pub struct Payment {
     pub hold: Option<Uuid>,
 }
 
-/// How many holds are still pending.
+/// The number of pending reservations.
 pub async fn pending_holds(owner_url: &str) -> i64 {
     let mut owner = PgConnection::connect(owner_url).await.unwrap();
     let counted: Vec<(i64,)> =

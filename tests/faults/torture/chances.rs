@@ -1,4 +1,4 @@
-//! Chances: the dice of the schema tests, which throw the same for the same seed.
+//! The random numbers of the schema tests; the same seed gives the same sequence.
 
 #[path = "../../schema/dice.rs"]
 mod dice;

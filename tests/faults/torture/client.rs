@@ -1,4 +1,4 @@
-//! A client: one request after the other, by chance, and a journal of all of them.
+//! A client: it sends one random request after the other, and keeps a journal of all of them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use super::ground::{Ground, count};
 use super::journal::{Hold, Outcome, Use};
 use super::people::{CALLS, CREDITS};
 
-/// So many refusals, and the next of the own users is used.
+/// After this number of refusals the client uses the next of its own users.
 const REFUSALS: u32 = 6;
 
-/// After so many tries something is wrong, and no bad luck: each is a tenth of a second or more.
+/// More tries than this indicate a fault, not chance: each takes a tenth of a second or more.
 const TRIES: u32 = 300;
 const PAUSE_BETWEEN_TRIES: Duration = Duration::from_millis(100);
 
@@ -22,9 +22,9 @@ pub struct Client {
     pub(super) dice: Dice,
     pub(super) ground: Arc<Ground>,
     pub(super) journal: Vec<Use>,
-    /// What was sent and is not resolved yet, by its place in the journal.
+    /// Requests that were sent and are not resolved yet, by their index in the journal.
     pub(super) open: VecDeque<usize>,
-    /// Holds whose end is still to be said, and when.
+    /// Reservations that the client has still to end, and when.
     pub(super) held: Vec<(usize, Instant)>,
     pub(super) turn: u32,
     pub(super) refusals: u32,
@@ -37,10 +37,10 @@ impl Client {
         Self { number, dice: Dice::seeded(seed), ground, journal, open, held, turn: 0, refusals: 0 }
     }
 
-    /// Until it is told to stop.
+    /// Runs until the test stops it.
     pub async fn work(mut self) -> Self {
         while !self.ground.is_stopping() {
-            // Where both are closed there is nobody to be asked.
+            // While both endpoints are closed there is no process to send to.
             if self.ground.doors.is_any_open() {
                 self.step().await;
             }
@@ -70,8 +70,8 @@ impl Client {
         }
     }
 
-    /// Says the end of every hold that is still open, and sends again what is not certain, until it is: nobody else is at
-    /// work any more, so a refusal is now the last word. Answers the journal.
+    /// Ends every reservation that is still open, and retries every uncertain use until it is certain: no other request
+    /// is running any more, so a refusal is now final. Returns the journal.
     pub async fn finish(mut self) -> Vec<Use> {
         let uncertain = (0..self.journal.len()).filter(|place| self.journal[*place].is_uncertain());
         self.open = uncertain.collect();
@@ -103,7 +103,7 @@ impl Client {
         self.journal
     }
 
-    /// Writes down a use that is about to be sent: of the own user mostly, of a hot one now and then.
+    /// Records a use before it is sent: mostly of one of the client's own users, sometimes of a hot one.
     pub(super) fn note(&mut self, in_sql: bool, hold: impl FnOnce(&mut Dice, i64) -> Option<Hold>) -> usize {
         let is_hot = self.dice.once_in(3);
         let person = if is_hot { self.ground.hot() } else { self.ground.people.own(self.number, self.turn) };
@@ -116,13 +116,13 @@ impl Client {
         self.journal.len() - 1
     }
 
-    /// One of those that are open.
+    /// A random endpoint among the open ones.
     pub(super) fn door(&mut self) -> usize {
         let first = usize::try_from(self.dice.below(DOORS as u64)).unwrap();
         (first..first + DOORS).map(|door| door % DOORS).find(|door| self.ground.doors.is_open(*door)).unwrap_or(first)
     }
 
-    /// Another user of its own, once this one is used up.
+    /// Counts a refusal; after several of them the client switches to the next of its own users.
     pub(super) fn count_refusal(&mut self) {
         self.refusals += 1;
         if self.refusals >= REFUSALS {

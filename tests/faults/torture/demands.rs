@@ -1,4 +1,4 @@
-//! What a client asks for: one use, many at once, the same twice at once, one that is cut off, and again.
+//! The requests of a client: one use, a batch, the same use twice in parallel, an aborted request, and repeats.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::client::Client;
 use super::doors::{DOORS, Heard};
 use super::ground::count;
 
-/// How many of the last uses are repeated: those before them were.
+/// Repeats pick one of this many last uses; earlier ones were repeated already.
 const REPEATED_OF_LAST: u64 = 100;
 
 const BATCH_MAX: u64 = 6;
@@ -20,7 +20,7 @@ impl Client {
         self.send(place).await;
     }
 
-    /// In one request, for whichever users: only the administrator may.
+    /// Sends one request for several users, which only the administrator may do.
     pub(super) async fn consume_many(&mut self) {
         let size = 2 + self.dice.below(BATCH_MAX - 1);
         let places: Vec<usize> = (0..size).map(|_| self.note(false, |_, _| None)).collect();
@@ -50,7 +50,7 @@ impl Client {
         }
     }
 
-    /// By both doors in the same moment: it is granted once, and both say the same.
+    /// Sends the same use to both endpoints in parallel: it is granted once, and both responses have the same content.
     pub(super) async fn consume_twice_at_once(&mut self) {
         let place = self.note(false, |_, _| None);
         let asked = &self.journal[place];
@@ -59,14 +59,14 @@ impl Client {
         let (one, other) =
             join!(doors.post(0, path, &token, Some(&body)), doors.post(DOORS - 1, path, &token, Some(&body)));
         let mut heard = [one, other];
-        // What came first is heard first: a lost answer may have been the first one.
+        // The responses are handled in the order of processing; a lost response may have been the first.
         heard.sort_by_key(|heard| heard.as_ref().map_or(0, |heard| 1 + u8::from(heard.replayed)));
         for heard in heard {
             self.hear(place, heard);
         }
     }
 
-    /// Asks and hangs up in the middle, before the whole request or after it.
+    /// Sends a request and disconnects, either before the whole request was sent or after it.
     pub(super) async fn hang_up(&mut self) {
         let holds = self.dice.once_in(4);
         let place = self.note(false, |dice, amount| holds.then(|| super::holds::planned(dice, amount)));
@@ -81,7 +81,7 @@ impl Client {
         self.hear(place, None);
     }
 
-    /// Something that is not resolved, by whichever door.
+    /// Retries an unresolved use, through any endpoint.
     pub(super) async fn retry(&mut self) {
         if let Some(place) = self.open.pop_front() {
             self.send_again(place).await;
@@ -93,7 +93,7 @@ impl Client {
         if self.journal[place].in_sql { self.send_in_sql(place).await } else { self.send(place).await }
     }
 
-    /// Something that was granted: the answer must be the first one.
+    /// Repeats a granted use: the response must equal the first one.
     pub(super) async fn repeat(&mut self) {
         let known = self.journal.len() as u64;
         let back = 1 + self.dice.below(known.min(REPEATED_OF_LAST));
@@ -106,7 +106,7 @@ impl Client {
         if has_ended && self.dice.once_in(2) {
             self.say_end(place).await;
         } else {
-            // What came in SQL may be repeated over REST too.
+            // A use that was made in SQL may be repeated over REST too.
             self.send(place).await;
         }
     }

@@ -1,4 +1,4 @@
-//! The two processes as the clients see them: addresses that come and go.
+//! The endpoints of the two processes as the clients see them: addresses that open and close.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-/// Longer than anything that the service does; what takes longer is in doubt.
+/// Longer than any request takes in the service; the outcome of a slower one is in doubt.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 pub const DOORS: usize = 2;
@@ -18,7 +18,7 @@ pub struct Doors {
     client: Client,
 }
 
-/// A whole answer.
+/// A complete response.
 pub struct Heard {
     pub status: u16,
     pub body: Value,
@@ -30,7 +30,7 @@ impl Heard {
         self.body["code"].as_str().unwrap_or_default()
     }
 
-    /// The service is sure that nothing was done.
+    /// The service reports with certainty that the request had no effect.
     pub fn says_that_nothing_happened(&self) -> bool {
         self.status == 503 && ["busy", "database_away"].contains(&self.code())
     }
@@ -47,7 +47,7 @@ impl Doors {
         *self.addresses[door].lock().unwrap() = Some(address.to_owned());
     }
 
-    /// Before its process goes, so that nobody knocks at a port that may soon be another program's.
+    /// Called before its process ends, so that no client connects to a port that another program may get soon.
     pub fn close(&self, door: usize) {
         *self.addresses[door].lock().unwrap() = None;
     }
@@ -70,7 +70,7 @@ impl Doors {
         answer.is_ok_and(|answer| answer.status() == 200)
     }
 
-    /// `None` where no whole answer came: the request may have been done, or not.
+    /// `None` without a complete response: the request may have been executed, or not.
     pub async fn post(&self, door: usize, path: &str, token: &str, body: Option<&Value>) -> Option<Heard> {
         let address = self.address(door)?;
         let mut request = self.client.post(format!("{address}{path}")).bearer_auth(token);
@@ -84,7 +84,7 @@ impl Doors {
         Some(Heard { status, body: serde_json::from_str(&text).unwrap_or(Value::Null), replayed })
     }
 
-    /// Sends a request, or only so much of it in hundredths, waits, and resets the connection: no FIN, no farewell.
+    /// Sends `percent` of a request, waits, and resets the connection without a FIN.
     pub async fn cut(&self, door: usize, path: &str, token: &str, body: &Value, percent: usize, wait: Duration) {
         let Some(address) = self.address(door) else { return };
         let body = body.to_string();

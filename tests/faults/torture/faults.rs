@@ -1,4 +1,4 @@
-//! What breaks, one thing after the other, while the clients work.
+//! The faults, injected one after the other while the clients work.
 
 use std::time::{Duration, Instant};
 
@@ -7,13 +7,13 @@ use super::doors::DOORS;
 use super::ground::Ground;
 use super::stage::Stage;
 
-/// So many more answers to each client, and something else breaks.
+/// The next fault is injected after this many further decisions for each client.
 const ANSWERS_EACH: u64 = 4;
 
-/// Nobody is answered for so long, and something is wrong.
+/// It is a finding if the clients do not get these decisions within this time.
 const ANSWERS_WITHIN: Duration = Duration::from_mins(1);
 
-/// Something is away for so long at most, in milliseconds.
+/// The longest outage, in milliseconds.
 const AWAY_MS: u64 = 1_200;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub enum Fault {
 pub const ALL: [Fault; 5] =
     [Fault::PoolerKilled, Fault::ProcessKilled, Fault::DatabaseStopped, Fault::ProcessTerminated, Fault::PowerCut];
 
-/// Breaks one thing after the other for as long as the form says; answers what was broken.
+/// Injects one fault after the other for as long as the form demands; returns the injected faults.
 pub async fn break_everything(stage: &mut Stage, ground: &Ground) -> Vec<Fault> {
     let mut dice = Dice::seeded(ground.form.seed);
     let begun = Instant::now();
@@ -52,7 +52,7 @@ pub async fn break_everything(stage: &mut Stage, ground: &Ground) -> Vec<Fault> 
     broken
 }
 
-/// Until the clients have been answered some more: the machine may be as slow as it likes.
+/// Waits for further decisions instead of a fixed time, so that a slow machine does not matter.
 async fn wait_for_answers(ground: &Ground, when: &str) {
     let (begun, before) = (Instant::now(), ground.counts.answered());
     while ground.counts.answered() < before + ANSWERS_EACH * u64::from(ground.form.clients) {
@@ -100,7 +100,7 @@ async fn inflict(fault: Fault, stage: &mut Stage, ground: &Ground, dice: &mut Di
     }
 }
 
-/// In order: what was under way has ended when it is back.
+/// Stops the process by SIGTERM and starts it again: the running requests have ended when it is back.
 pub async fn restart(door: usize, stage: &mut Stage, ground: &Ground) {
     if let Some(finding) = stage.terminate_process(door, &ground.doors).await {
         ground.find(finding);

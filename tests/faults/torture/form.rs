@@ -1,15 +1,15 @@
-//! The form of a run: how many clients, for how long, and by which dice.
+//! The form of a run: the number of clients, the duration, and the random seed.
 
 use std::time::Duration;
 
 use adapters::randomness::SystemRandomness;
 use ports::randomness::Randomness as _;
 
-/// In the short form, beside other tests on the same machine.
+/// In the short form, in parallel with other tests on the same machine.
 const CLIENTS_IN_SHORT: u32 = 16;
 const CLIENTS: u32 = 64;
 
-/// How long a client rests between two requests, so that the short form leaves something to the tests beside it.
+/// The pause of a client between two requests, so that the short form leaves capacity for parallel tests.
 const PAUSE_IN_SHORT: Duration = Duration::from_millis(20);
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -17,16 +17,16 @@ const PAUSE: Duration = Duration::from_millis(2);
 pub struct Form {
     pub seed: u64,
     pub clients: u32,
-    /// `None` is the short form: it ends when everything has broken once.
+    /// `None` is the short form: it ends when each fault was injected once.
     pub lasts: Option<Duration>,
     pub pause: Duration,
-    /// How many users each client has for itself: one after the other is used until its limits are reached.
+    /// The number of each client's own users; each is used until its limits are reached, then the next.
     pub users_each: u32,
     pub hot_users: u32,
 }
 
 impl Form {
-    /// As `TORTURE_SECONDS`, `TORTURE_CLIENTS` and `TORTURE_SEED` say; without the first, the short form.
+    /// Reads `TORTURE_SECONDS`, `TORTURE_CLIENTS` and `TORTURE_SEED`; without the first, the short form.
     pub fn told() -> Self {
         let seconds = number("TORTURE_SECONDS");
         let is_short = seconds.is_none();

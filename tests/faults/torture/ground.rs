@@ -1,4 +1,4 @@
-//! What the clients of a run share: the doors, the people, the numbers, and whatever was found to be wrong.
+//! The shared state of a run: endpoints, users, counts, and findings.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
@@ -11,13 +11,13 @@ use super::doors::Doors;
 use super::form::Form;
 use super::people::People;
 
-/// How many connections those have together who consume in SQL.
+/// The connections that all clients share for consuming in SQL.
 const SQL_CONNECTIONS: u32 = 8;
 
-/// So many refusals, and the next hot user is used.
+/// After this number of refusals the next hot user is used.
 const HOT_REFUSALS: u32 = 30;
 
-/// More of them would say nothing new.
+/// Further findings would add no information.
 const FINDINGS_MAX: usize = 200;
 
 pub struct Ground {
@@ -43,7 +43,7 @@ pub struct Counts {
     pub cut: AtomicU64,
     pub ended: AtomicU64,
     pub samples: AtomicU64,
-    /// What was used by what the clients were told so far: not less may be in the database.
+    /// The use that was acknowledged to the clients so far: the database must contain at least as much.
     pub used: AtomicI64,
 }
 
@@ -52,7 +52,7 @@ pub fn count(counter: &AtomicU64) {
 }
 
 impl Counts {
-    /// How much the service has decided so far.
+    /// The number of decisions of the service so far.
     pub fn answered(&self) -> u64 {
         self.granted.load(Ordering::Relaxed) + self.refused.load(Ordering::Relaxed)
     }
@@ -88,7 +88,7 @@ impl Ground {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// The hot user of the moment.
+    /// The current hot user.
     pub fn hot(&self) -> u32 {
         self.people.hot(self.hot_refusals.load(Ordering::Relaxed) / HOT_REFUSALS)
     }

@@ -1,4 +1,4 @@
-//! Holds of a client: made, extended, settled in time or late, released, or left until they expire.
+//! Reservations of a client: made, extended, settled in time or late, released, or left to expire.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -13,12 +13,12 @@ use super::journal::{End, Ended, Hold, Outcome};
 
 const TTL_SECONDS: i64 = 60;
 
-/// Of holds that are left, or settled when they have expired. The job that gives them back comes every five seconds.
+/// For reservations that are left, or settled after they expired. The expiry job runs every five seconds.
 const SHORT_TTL_SECONDS: i64 = 1;
 
 const RETRY_AFTER: Duration = Duration::from_millis(300);
 
-/// A hold with the end that it will have.
+/// A reservation with its planned end.
 pub fn planned(dice: &mut Dice, amount: i64) -> Hold {
     let more = |dice: &mut Dice, most: u64| i64::try_from(dice.below(most)).unwrap();
     let (end, ttl_seconds) = match dice.below(20) {
@@ -39,7 +39,7 @@ impl Client {
         self.send(place).await;
     }
 
-    /// When it was granted: from now on, or late if it is to expire before it is settled.
+    /// Schedules the end of a granted reservation: soon, or late if it is to expire before it is settled.
     pub(super) fn plan_end(&mut self, place: usize) {
         let Some(hold) = &self.journal[place].hold else { return };
         let wait = match (hold.end, hold.ttl_seconds) {
@@ -61,7 +61,7 @@ impl Client {
         }
     }
 
-    /// Answers whether it is settled how much is held.
+    /// Returns whether the reserved amount is certain.
     async fn extend(&mut self, place: usize) -> bool {
         let Some(hold) = &self.journal[place].hold else { return true };
         let (Some(amount), ttl_seconds) = (hold.extend_to, hold.ttl_seconds) else { return true };
@@ -76,7 +76,7 @@ impl Client {
                     self.ground.find(format!("extended to {amount}, and answered with {body}: {asked:?}"));
                 }
             }
-            // What was refused now may have been granted to an attempt that was not answered.
+            // The refused extension may have been granted to an earlier attempt without a response.
             Some(Heard { status: 402 | 429, .. }) => {}
             Some(heard) if heard.status == 409 && heard.code() == "reservation_expired" => {}
             Some(heard) if heard.says_that_nothing_happened() => return false,
@@ -97,7 +97,7 @@ impl Client {
         true
     }
 
-    /// Settles or releases, for the first time or again. Answers whether that is done.
+    /// Settles or releases, for the first time or again. Returns whether that is complete.
     pub(super) async fn say_end(&mut self, place: usize) -> bool {
         let Some(hold) = &self.journal[place].hold else { return true };
         let (action, body, status) = match hold.end {
@@ -127,7 +127,8 @@ impl Client {
                 && end.as_ref().is_none_or(|end| end["amount"] == told.amount)
         });
         let is_first = hold.ended.is_none();
-        // The first answer is a repeat only if an attempt before it was not answered; every other one is.
+        // The first response may be a replay only if an earlier attempt got no response; every later one must be a
+        // replay.
         if !fits || (!is_first && (hold.ended != told || !replayed)) || (is_first && replayed && hold.doubts == 0) {
             self.ground.find(format!("{action} was answered, replayed {replayed}, with {body}: {asked:?}"));
         } else if is_first {

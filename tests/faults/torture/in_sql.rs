@@ -1,4 +1,4 @@
-//! Consuming in SQL, over a direct connection: a row of work is written in the transaction that counts it.
+//! Consuming in SQL, over a direct connection: the transaction that counts the use also writes a row of work.
 
 use harness::sqlx::{self, PgPool, Postgres, Transaction};
 use serde_json::{Value, json};
@@ -7,17 +7,17 @@ use super::client::Client;
 use super::ground::count;
 use super::journal::{Outcome, Use};
 
-/// The transaction was rolled back by the server: a conflict, or a time limit.
+/// The server rolled the transaction back: a conflict, or a time limit.
 const NOTHING_HAPPENED: [&str; 4] = ["40001", "40P01", "55P03", "57014"];
 
-/// One in so many changes its mind when all is written.
+/// One in this many transactions is rolled back after all its writes.
 const ROLLED_BACK_IN: u64 = 8;
 
 impl Client {
     pub(super) async fn consume_in_sql(&mut self) {
         let place = self.note(true, |_, _| None);
         if self.dice.once_in(ROLLED_BACK_IN) {
-            // Nothing may stay of it, whatever happens to the rollback.
+            // Nothing of it may remain, even if the rollback fails.
             if let Ok((transaction, _)) = consume(&self.ground.sql, &self.journal[place]).await {
                 transaction.rollback().await.ok();
             }
@@ -50,7 +50,7 @@ impl Client {
     }
 }
 
-/// Up to the commit, as the user whom the claims name, as a Supabase client does it.
+/// Runs up to the commit, as the user in the claims, like a Supabase client.
 async fn consume(sql: &PgPool, asked: &Use) -> Result<(Transaction<'static, Postgres>, Value), sqlx::Error> {
     let user = asked.user();
     let mut transaction = sql.begin().await?;
@@ -61,7 +61,7 @@ async fn consume(sql: &PgPool, asked: &Use) -> Result<(Transaction<'static, Post
     let consuming = "SELECT to_jsonb(c) FROM consume_usage($1, $2, $3, $4) c";
     let consuming = sqlx::query_scalar(consuming).bind(user).bind(asked.feature).bind(asked.amount).bind(&asked.key);
     let told: Value = consuming.fetch_one(&mut *transaction).await?;
-    // A repeat finds its work done.
+    // A repeat does not write the work again.
     if told["allowed"] == true && told["replayed"] == false {
         let work = "INSERT INTO torture_work (user_id, key, amount) VALUES ($1, $2, $3)";
         sqlx::query(work).bind(user).bind(&asked.key).bind(asked.amount).execute(&mut *transaction).await?;

@@ -1,4 +1,4 @@
-//! The journal of a client: each use with what it was told of it. A use is written down before it is sent.
+//! The journal of a client: each use with the responses to it. A use is recorded before it is sent.
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::people;
 
-/// A use that was asked for, or a hold.
+/// A requested use or reservation.
 #[derive(Clone, Debug)]
 pub struct Use {
     pub key: String,
@@ -14,10 +14,10 @@ pub struct Use {
     pub person: u32,
     pub feature: &'static str,
     pub amount: i64,
-    /// Whether it came by the SQL function, with a row of work beside it.
+    /// Whether it was sent through the SQL function, together with a row of work.
     pub in_sql: bool,
     pub outcome: Outcome,
-    /// How often it was sent and not answered, so that it may have happened.
+    /// How often it was sent without a response, so that it may have been executed.
     pub doubts: u32,
     pub hold: Option<Hold>,
 }
@@ -30,7 +30,7 @@ pub enum Outcome {
     Refused,
 }
 
-/// The numbers of the first answer, which is also the answer to every repeat.
+/// The numbers of the first response, which every repeat must return too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
     pub current: i64,
@@ -38,20 +38,20 @@ pub struct Told {
     pub remaining: Option<i64>,
     pub reserved: i64,
     pub as_of: DateTime<Utc>,
-    /// Of a hold: its id and its end.
+    /// For a reservation: its id and its expiry.
     pub hold: Option<(Uuid, DateTime<Utc>)>,
 }
 
-/// What is to become of a hold, and what became of it.
+/// The planned end of a reservation, and the actual one.
 #[derive(Clone, Debug)]
 pub struct Hold {
     pub ttl_seconds: i64,
     pub end: End,
-    /// To be held in all, before the end: asked for until it is answered.
+    /// The total to reserve before the end; it is requested until there is a response.
     pub extend_to: Option<i64>,
-    /// What is held, one of these: an extension that was not answered may have been made.
+    /// The reserved amount is one of these: an extension without a response may have been made.
     pub amounts: Vec<i64>,
-    /// How often the end was sent and not answered.
+    /// How often the end was sent without a response.
     pub doubts: u32,
     pub ended: Option<Ended>,
 }
@@ -60,11 +60,11 @@ pub struct Hold {
 pub enum End {
     Settle(i64),
     Release,
-    /// Nobody says anything, until it expires.
+    /// The client does nothing, and the reservation expires.
     Leave,
 }
 
-/// What the answer to the end said.
+/// The content of the response to the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
     pub status: String,
@@ -87,8 +87,8 @@ impl Use {
         }
     }
 
-    /// It may still turn out otherwise: nothing was answered, or a refusal after an attempt that was never answered and
-    /// may have been granted meanwhile.
+    /// The outcome may still change: there was no response, or a refusal after an attempt that got no response and may
+    /// have been granted meanwhile.
     pub fn is_uncertain(&self) -> bool {
         self.outcome == Outcome::Open || self.outcome == Outcome::Refused && self.doubts > 0
     }
@@ -107,7 +107,7 @@ impl Use {
         if self.hold.is_some() { "/api/usage/reservations" } else { "/api/usage" }
     }
 
-    /// What was counted of it, by what the client was told.
+    /// The amount that was counted for it, by the responses to the client.
     pub fn counted(&self) -> i64 {
         match (&self.outcome, &self.hold) {
             (Outcome::Granted(_), None) => self.amount,
@@ -121,7 +121,7 @@ impl Use {
 }
 
 impl Told {
-    /// Out of an answer, over REST or in SQL.
+    /// Reads them from a response, over REST or in SQL.
     pub fn read(body: &Value) -> Option<Self> {
         let time = |name: &str| body[name].as_str()?.parse::<DateTime<Utc>>().ok();
         let hold = match body.get("expires_at") {

@@ -1,5 +1,5 @@
-//! The people of a run: users of each client alone, hot users whom all clients use at once, and an administrator who may
-//! act for them. Their limits are small, so that they are reached all the time.
+//! The users of a run: own users of each client, hot users that all clients use in parallel, and an administrator who
+//! may act for them. Their limits are small, so that they are reached all the time.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use uuid::Uuid;
 
 use super::form::Form;
 
-/// Ends at its limit.
+/// The feature without overage: use ends at its limit.
 pub const CALLS: &str = "torture_calls";
 
-/// Goes on beyond its limit, with tokens.
+/// The feature with overage: use continues beyond its limit, paid with tokens.
 pub const CREDITS: &str = "torture_credits";
 
 pub const CALLS_LIMIT: i64 = 60;
-/// An override of the hot users; the others have what the plan grants.
+/// An override for the hot users; the others have the limit of the plan.
 pub const HOT_CALLS_LIMIT: i64 = 250;
 pub const CREDITS_LIMIT: i64 = 20;
 const TOKENS: i64 = 30;
@@ -75,7 +75,7 @@ impl People {
         Self { issuer, administrator, users_each, hot_users }
     }
 
-    /// The number of a client's own user, for its n-th turn.
+    /// The number of a client's own user for this turn.
     pub fn own(&self, client: u32, turn: u32) -> u32 {
         client * self.users_each + turn % self.users_each
     }
@@ -84,7 +84,7 @@ impl People {
         HOT_FROM + turn % self.hot_users
     }
 
-    /// The token by which somebody is charged: the own one, for a hot user the administrator's.
+    /// The token for charging a user: the user's own, or the administrator's for a hot user.
     pub fn token_for(&self, number: u32) -> String {
         if is_hot(number) { self.administrator.clone() } else { token(&self.issuer, number) }
     }
@@ -98,7 +98,7 @@ pub fn id(number: u32) -> Uuid {
     format!("00000000-0000-4000-8000-{number:012}").parse().unwrap()
 }
 
-/// What may be used of a feature, as `People::settle` wrote it.
+/// The limit of a feature, as `People::settle` wrote it.
 pub fn limit_of(number: u32, feature: &str) -> i64 {
     match feature {
         CREDITS => CREDITS_LIMIT,

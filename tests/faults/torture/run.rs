@@ -1,4 +1,4 @@
-//! A run: build the stage, let the clients work while everything breaks, resolve what is in doubt, and audit.
+//! A run: build the stage, let the clients work while faults are injected, resolve what is in doubt, and audit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,7 @@ use super::people::People;
 use super::sampler::Sampler;
 use super::stage::Stage;
 
-/// The job comes every five or six seconds, and gives back five hundred at a time.
+/// The expiry job runs every five or six seconds, and expires up to five hundred reservations at a time.
 const GIVEN_BACK_WITHIN: Duration = Duration::from_mins(1);
 
 /// More of them would hide the first.
@@ -59,17 +59,18 @@ async fn whatever_breaks_nothing_acknowledged_is_lost_or_counted_twice_and_no_li
     findings.truncate(FINDINGS_SHOWN);
     assert!(findings.is_empty(), "seed {}:\n{}", form.seed, findings.join("\n"));
     assert_was_a_torture(&ground, &broken, &journals);
-    // Nobody reads it again.
+    // The data is not needed any more.
     stage.cluster.stop_immediately().await;
 }
 
-/// Lets the clients come to an end with everything that they began, and every hold that was left expire.
+/// Lets the clients complete everything that they began, and waits until every abandoned reservation expires.
 async fn resolve(clients: Vec<JoinHandle<Client>>, stage: &mut Stage, ground: &Arc<Ground>) -> Vec<Use> {
     let mut stopped = Vec::new();
     for client in clients {
         stopped.push(client.await.unwrap());
     }
-    // Whatever a client left behind ends with the processes, so that nothing comes after what is answered from now on.
+    // Requests that clients abandoned end with the processes, so that nothing is executed after the responses from here
+    // on.
     for door in 0..DOORS {
         restart(door, stage, ground).await;
     }
@@ -114,7 +115,7 @@ fn report(ground: &Ground, broken: &[Fault], journals: &[Use], findings: usize, 
     println!("{} samples; {findings} findings; {took:?}", of(&counts.samples));
 }
 
-/// That nothing was found says nothing where nothing happened.
+/// A run without findings proves nothing unless all of this occurred.
 fn assert_was_a_torture(ground: &Ground, broken: &[Fault], journals: &[Use]) {
     assert!(ALL.iter().all(|fault| broken.contains(fault)), "{broken:?}");
     let granted = || journals.iter().filter(|asked| asked.told().is_some());

@@ -1,5 +1,5 @@
-//! The sampler looks at all counters in one statement, again and again: none may ever stand over its limit, and what
-//! the clients were told to be used is in the database from that moment on.
+//! The sampler reads all counters in one statement, again and again: none may ever exceed its limit, and use that was
+//! acknowledged to the clients is in the database from that moment on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use super::ground::{Ground, count};
 
 const PERIOD: Duration = Duration::from_millis(50);
 
-/// All that is used, and the counters that no grant can have brought there.
+/// The total use, and the counters whose values no grant can explain.
 const SAMPLE: &str = "SELECT coalesce(sum(n.used), 0)::bigint,
         array_agg(n.user_id || ' ' || n.feature_id || ': used ' || n.used || ', overage ' || n.overage || ', reserved '
             || n.reserved || ', limit ' || coalesce(o.limit_value, p.limit_value))
@@ -47,14 +47,14 @@ async fn sample(owner_url: String, ground: Arc<Ground>, stop: Arc<AtomicBool>) {
             None => PgConnection::connect(&owner_url).await.ok(),
             Some(connected) => look(connected, &ground).await,
         };
-        // It takes a fifth of its time at most, however many counters there are.
+        // Sampling takes a fifth of the time at most, even with many counters.
         tokio::time::sleep(PERIOD.max(begun.elapsed() * 4)).await;
     }
 }
 
-/// `None` where the database has gone away.
+/// `None` if the database is unreachable.
 async fn look(mut connection: PgConnection, ground: &Ground) -> Option<PgConnection> {
-    // Read before the sample is taken: all of this was answered, so it is durable.
+    // Read before the sample is taken: all of this was acknowledged, so it is durable.
     let told = ground.counts.used.load(Ordering::SeqCst);
     let sampled: Result<(i64, Option<Vec<String>>), sqlx::Error> =
         sqlx::query_as(SAMPLE).fetch_one(&mut connection).await;

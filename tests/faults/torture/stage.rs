@@ -1,4 +1,4 @@
-//! The stage: a durable cluster, a pooler before it, and two processes of the program. Everything can be killed.
+//! The stage: a durable cluster, a pooler in front of it, and two processes of the program. Each part can be killed.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,18 +12,18 @@ use crate::clusters::OwnCluster;
 use crate::pgbouncer::PgBouncer;
 use crate::service::Service;
 
-/// Two processes share them, so that they are short at times.
+/// Two processes share them, so that they are scarce at times.
 const POOLER_CONNECTIONS: u32 = 8;
 
-/// A stop waits for what is under way: two seconds of grace, the jobs, the connections.
+/// A stop waits for running work: two seconds of grace, the jobs, the connections.
 const STOP_WITHIN: Duration = Duration::from_secs(40);
 
-/// However busy the machine is.
+/// Long enough for a busy machine.
 const READY_WITHIN: Duration = Duration::from_mins(1);
 
 pub struct Stage {
     pub cluster: OwnCluster,
-    /// `None` where the machine has none.
+    /// `None` if `PgBouncer` is not installed.
     pub pooler: Option<PgBouncer>,
     processes: [Option<Service>; DOORS],
     /// How often each was started.
@@ -40,7 +40,7 @@ impl Stage {
         Self { cluster, pooler, processes: [None, None], starts: [0; DOORS], logs }
     }
 
-    /// Each start takes the other way to the database: first through the pooler, then straight, and so on.
+    /// The starts of a process alternate between two ways to the database: first through the pooler, then direct.
     pub fn start_process(&mut self, door: usize, doors: &Doors) {
         let pooler = self.pooler.as_ref().filter(|_| self.starts[door].is_multiple_of(2));
         let url = pooler.map_or_else(|| self.cluster.service_url(), PgBouncer::url);
@@ -52,7 +52,7 @@ impl Stage {
             ("PB__AUTH__SIGNING_KEY", SIGNING_KEY),
         ];
         let log = fs::File::options().create(true).append(true).open(self.log(door)).unwrap();
-        // It waits for a line of the program, blocking.
+        // It blocks until the program prints a line.
         let started = tokio::task::block_in_place(|| Service::start(&variables, log.into()));
         doors.open(door, &started.address);
         self.processes[door] = Some(started);
@@ -66,7 +66,7 @@ impl Stage {
         }
     }
 
-    /// By SIGTERM. Answers what is wrong with how it ended.
+    /// Stops it by SIGTERM. Returns a finding if it did not exit with success.
     pub async fn terminate_process(&mut self, door: usize, doors: &Doors) -> Option<String> {
         let mut process = self.processes[door].take()?;
         process.terminate();
@@ -75,7 +75,7 @@ impl Stage {
         (!status.success()).then(|| format!("the process at door {door} left with {status}"))
     }
 
-    /// Waits until both say so; answers what is wrong otherwise.
+    /// Waits until both are ready; returns a finding otherwise.
     pub async fn wait_until_ready(&self, doors: &Doors) -> Option<String> {
         let begun = Instant::now();
         for door in 0..DOORS {
@@ -93,7 +93,7 @@ impl Stage {
         self.logs.path().join(format!("process-{door}.log"))
     }
 
-    /// What the processes said that no fault explains.
+    /// Log lines that no injected fault explains.
     pub fn panics(&self) -> Vec<String> {
         let logs = (0..DOORS).map(|door| fs::read_to_string(self.log(door)).unwrap_or_default());
         let texts: Vec<String> = logs.collect();

@@ -1,51 +1,51 @@
-//! A dialect: how a provider is asked, how its reply is read, and how it says no.
+//! A dialect: writes requests to a provider, parses its replies and interprets its errors.
 
-use domain::ai::{Delta, ReportedUsage};
-use ports::ai::{Framing, ProviderCall, ProviderFault, Refusal};
+use domain::ai::{AnswerDelta, ReportedUsage};
+use ports::ai::{ProviderCall, ProviderFault, ProviderRefusal, StreamFraming};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::faults::Told;
+use super::errors::ErrorDetails;
+use super::json_patch::NotAnObject;
 use super::lenient::usage_with_numbers;
-use super::members::NotAnObject;
 
-/// A request, ready to be sent.
+/// A request that is ready to be sent.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Outgoing {
-    /// Segments after the base URL, not escaped yet.
+    /// Path segments after the base URL, not yet escaped.
     pub path: Vec<String>,
     pub query: Option<&'static str>,
-    /// Besides the credential and the content type.
+    /// All headers except the credential and the content type.
     pub headers: Vec<(String, String)>,
     pub body: String,
     pub awaited: Awaited,
 }
 
-/// How the reply is to come.
+/// The expected form of the reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Awaited {
     Whole,
-    Stream(Framing),
+    Stream(StreamFraming),
 }
 
-/// What one frame says, or a whole reply.
+/// The content of one frame or of a whole reply.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Heard {
-    pub deltas: Vec<Delta>,
+pub(super) struct Parsed {
+    pub deltas: Vec<AnswerDelta>,
     pub usage: Option<ReportedUsage>,
     pub request_id: Option<String>,
     pub model: Option<String>,
-    pub shown: Shown,
+    pub shown: Passthrough,
     pub end: End,
-    /// Whether something in it is not understood.
+    /// Whether a part of it was not understood.
     pub is_unread: bool,
-    /// The text of what is not understood. A native call is billed by it where the provider reports no usage.
+    /// The text of the parts not understood. It is what a native call pays for where the provider reports no usage.
     pub unread_text: String,
 }
 
-impl Heard {
-    /// What is not understood, with the text in it.
+impl Parsed {
+    /// A frame that was not understood, with the text in it.
     pub(super) fn unread(unread_text: String) -> Self {
         Self { is_unread: true, unread_text, ..Self::default() }
     }
@@ -57,13 +57,13 @@ impl Heard {
     }
 }
 
-/// What of the frame is for the caller.
+/// What the caller receives of the frame.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) enum Shown {
+pub(super) enum Passthrough {
     #[default]
     AsItCame,
     Nothing,
-    /// This in place of its data.
+    /// This text in place of the frame's data.
     Data(String),
 }
 
@@ -71,63 +71,63 @@ pub(super) enum Shown {
 pub(super) enum End {
     #[default]
     GoesOn,
-    /// The model has finished, and what follows is said about the answer: its usage, its end.
+    /// The model has finished; only facts about the answer follow, such as its usage.
     Complete,
-    /// The model has finished; the end of the body says that nothing follows.
+    /// The model has finished; the end of the body ends the reply.
     Finished,
     /// Nothing follows.
     Last,
 }
 
-/// Why a frame is not heard.
+/// Why a frame could not be parsed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Misheard {
-    /// It is an error, in the provider's words.
+pub(super) enum ParseError {
+    /// It is an error from the provider.
     Error(ProviderFault),
-    /// It is no JSON object.
+    /// It is not a JSON object.
     Nonsense(&'static str),
 }
 
-/// Reads the frames of one reply in their order.
-pub(super) trait Speech: Send {
-    fn hear(&mut self, data: &[u8]) -> Result<Heard, Misheard>;
+/// Parses the frames of one reply in order.
+pub(super) trait ResponseParser: Send {
+    fn parse(&mut self, data: &[u8]) -> Result<Parsed, ParseError>;
 }
 
-/// Hears a frame or a whole reply. A native call breaks at an error alone: what is not understood of its reply is kept, and the
-/// text of that is billed as thinking. The deltas of a native call serve the bill; its caller gets the bytes.
-pub(super) fn hear(speech: &mut dyn Speech, data: &[u8], is_native: bool) -> Result<Heard, Misheard> {
-    let heard = speech.hear(data);
+/// Parses a frame or a whole reply. A native call fails only at an error: what is not understood of its reply is kept,
+/// and its text is billed as thinking. The deltas of a native call serve billing; its caller gets the bytes.
+pub(super) fn parse(parser: &mut dyn ResponseParser, data: &[u8], is_native: bool) -> Result<Parsed, ParseError> {
+    let parsed = parser.parse(data);
     if !is_native {
-        return heard;
+        return parsed;
     }
-    let mut heard = match heard {
-        Err(Misheard::Nonsense(_)) => Heard::unread(String::from_utf8_lossy(data).into_owned()),
-        heard => heard?,
+    let mut parsed = match parsed {
+        Err(ParseError::Nonsense(_)) => Parsed::unread(String::from_utf8_lossy(data).into_owned()),
+        parsed => parsed?,
     };
-    if !heard.unread_text.is_empty() {
-        heard.deltas.push(Delta::Thinking(std::mem::take(&mut heard.unread_text)));
+    if !parsed.unread_text.is_empty() {
+        parsed.deltas.push(AnswerDelta::Thinking(std::mem::take(&mut parsed.unread_text)));
     }
-    Ok(heard)
+    Ok(parsed)
 }
 
 pub(super) trait Dialect: Send + Sync {
     fn outgoing(&self, call: &ProviderCall) -> Result<Outgoing, ProviderFault>;
 
-    fn speech(&self, call: &ProviderCall) -> Box<dyn Speech>;
+    fn parser(&self, call: &ProviderCall) -> Box<dyn ResponseParser>;
 
-    /// What a body says that came with this status.
-    fn told(&self, status: u16, body: &[u8]) -> Told;
+    /// Interprets the body of an error response with this status.
+    fn error_details(&self, status: u16, body: &[u8]) -> ErrorDetails;
 
-    /// The header with the key, and what stands before the key in it.
+    /// The header for the API key, and the prefix before the key in its value.
     fn credential(&self) -> (&'static str, &'static str);
 
-    /// The header by which the provider names the request. Gemini names it in the body.
+    /// The header with the provider's request id. Gemini sends its id in the body.
     fn request_id_header(&self) -> Option<&'static str>;
 }
 
-/// The object of a caller that is none: told as the providers tell it.
+/// The error for a malformed object of the caller, in the form of a provider's refusal.
 pub(super) fn malformed(what: &str) -> ProviderFault {
-    ProviderFault::Refused(Refusal { status: 400, message: what.to_owned(), ..Refusal::default() })
+    ProviderFault::Refused(ProviderRefusal { status: 400, message: what.to_owned(), ..ProviderRefusal::default() })
 }
 
 impl From<NotAnObject> for ProviderFault {
@@ -136,19 +136,19 @@ impl From<NotAnObject> for ProviderFault {
     }
 }
 
-/// JSON of the caller's that goes along as it is written; empty text is an empty object.
+/// JSON text of the caller, passed on unchanged. Empty text becomes an empty object.
 pub(super) fn json<'a>(text: &'a str, what: &str) -> Result<&'a RawValue, ProviderFault> {
     let text = if text.trim().is_empty() { "{}" } else { text };
     serde_json::from_str(text).map_err(|_| malformed(&format!("{what} is not JSON")))
 }
 
-/// A request of ours as text.
+/// Serializes a request of ours.
 pub(super) fn written(request: &impl serde::Serialize) -> Result<String, ProviderFault> {
     serde_json::to_string(request).map_err(|error| ProviderFault::Broken(format!("the request is unwritable: {error}")))
 }
 
-/// The reported usage, as far as it can be read: a number that cannot be read is left out and the others are kept. The log
-/// then says so. Without a usage the call is billed by its text.
+/// The reported usage, as far as it can be read: an unreadable number is left out, the others are kept, and the log
+/// says so. Without a usage the call is billed by its text.
 pub(super) fn usage<T: DeserializeOwned>(raw: Option<&RawValue>) -> Option<T> {
     let raw = raw.filter(|raw| raw.get() != "null")?;
     if let Ok(usage) = serde_json::from_str(raw.get()) {
@@ -163,7 +163,7 @@ pub(super) fn usage<T: DeserializeOwned>(raw: Option<&RawValue>) -> Option<T> {
     if readable.is_empty() { None } else { serde_json::from_value(readable.into()).ok() }
 }
 
-/// Those headers of the caller that begin with one of these, without those that would say who calls or who pays.
+/// The caller's headers that begin with one of `begins`, without those in `not`, which name the account.
 pub(super) fn passed_on(headers: &[(String, String)], begins: &[&str], not: &[&str]) -> Vec<(String, String)> {
     let passes = |name: &str| begins.iter().any(|begin| name.starts_with(begin)) && !not.contains(&name);
     headers.iter().filter(|(name, _)| passes(name)).cloned().collect()

@@ -1,27 +1,27 @@
-//! Frames: cuts a streamed body into what the provider meant as one piece, wherever the network cut it.
+//! Splits a streamed body into the provider's frames, wherever the network cut it.
 //!
 //! The bytes of a frame are kept as they came, so that it can be passed on unchanged. A frame has at most
-//! `FRAME_BYTES_MAX`; each byte is looked at once.
+//! `FRAME_BYTES_MAX` bytes. Each byte is examined once.
 
-use ports::ai::Framing;
+use ports::ai::StreamFraming;
 
-/// A picture in a reply is the largest thing that comes as one frame.
+/// The largest frame is a picture in a reply.
 pub(super) const FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Frame {
-    /// With its line ends. Of a JSON array: the element alone.
+    /// With its line ends. Of a JSON array, the element alone.
     pub raw: Vec<u8>,
-    /// What it says. `None` for a comment or an event without data.
+    /// The event's data. `None` for a comment or an event without data.
     pub data: Option<Vec<u8>>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Cut {
     Frame(Frame),
-    /// The provider says that nothing follows. Only a JSON array does.
+    /// The provider's mark that nothing follows. Only a JSON array has one.
     End,
     /// More bytes are needed.
     More,
@@ -45,20 +45,20 @@ impl CutRefused {
 pub(super) struct Splitter {
     form: Form,
     bytes: Vec<u8>,
-    /// Where the frame begins that is being read.
+    /// Where the current frame begins.
     start: usize,
-    /// How far was looked.
+    /// How far it was examined.
     seen: usize,
 }
 
 enum Form {
     Events {
-        /// Where the line begins that is being read.
+        /// Where the current line begins.
         line: usize,
         has_lines: bool,
-        /// The lines of data of this frame, joined.
+        /// The data lines of this frame, joined.
         data: Option<Vec<u8>>,
-        /// Whether a lone CR was seen to end a line: then one at the end of what came needs no next byte to be told.
+        /// Whether a lone CR has ended a line: then a CR at the end of the buffer ends its line at once.
         ends_with_cr: bool,
     },
     Array {
@@ -69,7 +69,7 @@ enum Form {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     BeforeArray,
-    /// `may_end` before the first element, and after one.
+    /// `may_end` before the first element and after each one.
     BetweenElements {
         may_end: bool,
         needs_comma: bool,
@@ -83,15 +83,17 @@ enum Place {
 }
 
 impl Splitter {
-    pub(super) fn new(framing: Framing) -> Self {
+    pub(super) fn new(framing: StreamFraming) -> Self {
         let form = match framing {
-            Framing::ServerSentEvents => Form::Events { line: 0, has_lines: false, data: None, ends_with_cr: false },
-            Framing::JsonArray => Form::Array { place: Place::BeforeArray },
+            StreamFraming::ServerSentEvents => {
+                Form::Events { line: 0, has_lines: false, data: None, ends_with_cr: false }
+            }
+            StreamFraming::JsonArray => Form::Array { place: Place::BeforeArray },
         };
         Self { form, bytes: Vec::new(), start: 0, seen: 0 }
     }
 
-    /// Puts in what came next.
+    /// Appends the next bytes.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         if self.start > 0 {
             self.bytes.drain(..self.start);
@@ -115,12 +117,12 @@ impl Splitter {
         Ok(cut)
     }
 
-    /// Whether it cuts a stream of events.
+    /// Whether it splits a stream of events.
     pub(super) const fn cuts_events(&self) -> bool {
         matches!(self.form, Form::Events { .. })
     }
 
-    /// Everything that is there, of a stream of events: a frame that is too long to be understood. What follows of it is
+    /// Returns all buffered bytes of an event stream, for a frame that is too long to parse. The rest of that frame is
     /// read as further lines.
     pub(super) fn surrender(&mut self) -> Vec<u8> {
         let raw = self.bytes.split_off(self.start);
@@ -132,7 +134,7 @@ impl Splitter {
         raw
     }
 
-    /// What stands there when the body has ended: an event whose last line end was never sent.
+    /// What remains when the body has ended: an event without its last line end.
     pub(super) fn rest(&mut self) -> Option<Frame> {
         let Form::Events { line, data, .. } = &mut self.form else { return None };
         let last = self.bytes.get(*line..).unwrap_or_default();
@@ -153,7 +155,7 @@ impl Splitter {
             let next = match (self.bytes.get(end), self.bytes.get(end + 1)) {
                 (Some(b'\n'), _) => end + 1,
                 (_, Some(b'\n')) => end + 2,
-                // Half of a CRLF, perhaps.
+                // Perhaps half of a CRLF.
                 (_, None) if !*ends_with_cr => {
                     self.seen = end;
                     return Cut::More;
@@ -207,7 +209,7 @@ impl Splitter {
 }
 
 impl Place {
-    /// Where one is after this byte. `None` where it has no place. Elements are objects.
+    /// The place after this byte. `None` where the byte is not allowed. Elements are objects.
     fn after(self, byte: u8) -> Option<Self> {
         if let Self::InElement { depth, in_text, escaped } = self {
             return Some(Self::in_element(depth, in_text, escaped, byte));
@@ -246,14 +248,14 @@ impl Place {
     }
 }
 
-/// Adds the data of a line, if it has any, as the standard of the events says: lines of data are joined by a line end.
+/// Adds the data of a line, if any. As the standard of server-sent events says, data lines are joined by a line end.
 fn take_line(line: &[u8], data: &mut Option<Vec<u8>>) {
     let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
     let Some(value) = line.strip_prefix(b"data") else { return };
     let value = match value.split_first() {
         None => value,
         Some((b':', value)) => value.strip_prefix(b" ").unwrap_or(value),
-        // Another field that begins so.
+        // Another field whose name begins with `data`.
         Some(_) => return,
     };
     match data {

@@ -1,7 +1,7 @@
-//! One attempt at a provider over HTTP: the request of its dialect, and the reply from its first piece on.
+//! One attempt at a provider over HTTP: sends the dialect's request and returns the reply from its first piece on.
 //!
-//! A call costs one request. The key stands in a header that is marked as secret and in no error. What is thrown away,
-//! the reply or the attempt, closes the connection, and the provider stops.
+//! A call costs one request. The API key is in a header marked as sensitive and appears in no error. Dropping the reply
+//! or the attempt closes the connection, and the provider stops generating.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use domain::ai::Provider;
 use futures_util::StreamExt;
 use futures_util::stream::once;
 use ports::ai::{
-    AiProvider, CallContent, CallHold, CommentSink, Framing, ProviderCall, ProviderFault, Reply, ReplyPiece,
-    ReplyPieces, Unanswered,
+    AiProvider, CallContent, CallReservation, CallUnanswered, CommentSink, ProviderCall, ProviderFault, ProviderReply,
+    ReplyPiece, ReplyPieces, StreamFraming,
 };
 use ports::clock::Clock;
 use reqwest::Url;
@@ -20,22 +20,22 @@ use thiserror::Error;
 use tracing::warn;
 
 use super::anthropic::Anthropic;
-use super::dialect::{Awaited, Dialect, Heard, Misheard, Shown, hear};
-use super::faults;
+use super::dialect::{Awaited, Dialect, ParseError, Parsed, Passthrough, parse};
+use super::errors;
 use super::gemini::Gemini;
 use super::openai::OpenAi;
 use super::redaction::Redactor;
 use super::reply_headers;
 use super::streaming::{Comments, Streaming, fault_of};
-use super::wire::{Answered, Looks, Timeouts, Wire};
+use super::wire::{Answered, Looks, ProviderTimeouts, Wire};
 use crate::addresses::leaves_unsealed;
 
 /// The content type of a stream of events.
 const EVENTS: &str = "text/event-stream";
 
-/// Where a provider is, and what it takes us for.
+/// A provider's address and our API key for it.
 #[derive(Clone, Copy)]
-pub struct Access<'a> {
+pub struct ProviderAccess<'a> {
     pub base_url: &'a str,
     pub api_key: &'a str,
 }
@@ -57,7 +57,7 @@ pub struct HttpProvider {
     redactor: Arc<Redactor>,
 }
 
-/// A reply without its hold.
+/// A reply without its call reservation.
 struct Begun {
     request_id: Option<String>,
     model: Option<String>,
@@ -69,8 +69,8 @@ struct Begun {
 impl HttpProvider {
     pub fn new(
         provider: Provider,
-        access: Access<'_>,
-        timeouts: Timeouts,
+        access: ProviderAccess<'_>,
+        timeouts: ProviderTimeouts,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, AccessRefused> {
         let dialect: Box<dyn Dialect> = match provider {
@@ -107,7 +107,7 @@ impl HttpProvider {
         let mut headers = reply_headers::for_callers(&answered.headers);
         self.redactor.headers(&mut headers);
         let begun = match awaited {
-            // A page is what stands before the provider, and never what a model says.
+            // An HTML page comes from a proxy before the provider, never from a model.
             _ if is_of(&content_type, "text/html") => return Err(wrong_type(&content_type)),
             Awaited::Whole => self.awaited_whole(call, answered, content_type).await?,
             Awaited::Stream(framing) => self.streamed(call, answered, content_type, framing, comments).await?,
@@ -115,10 +115,15 @@ impl HttpProvider {
         Ok(Begun { request_id: named.or(begun.request_id), headers, ..begun })
     }
 
-    async fn send_once(&self, hold: CallHold, call: &ProviderCall, comments: Comments) -> Result<Reply, Unanswered> {
+    async fn send_once(
+        &self,
+        hold: CallReservation,
+        call: &ProviderCall,
+        comments: Comments,
+    ) -> Result<ProviderReply, CallUnanswered> {
         match self.attempt(call, comments).await {
             Ok(Begun { request_id, model, content_type, headers, pieces }) => {
-                Ok(Reply { hold, request_id, model, content_type, headers, pieces })
+                Ok(ProviderReply { hold, request_id, model, content_type, headers, pieces })
             }
             Err(fault) => Err((hold, self.redactor.fault(fault))),
         }
@@ -127,11 +132,11 @@ impl HttpProvider {
     async fn refused(&self, answered: Answered) -> ProviderFault {
         let Answered { status, headers, body } = answered;
         let body = body.refusal().await;
-        let told = self.dialect.told(status, &body);
-        faults::fault(status, &headers, body, told, self.clock.now())
+        let details = self.dialect.error_details(status, &body);
+        errors::fault(status, &headers, body, details, self.clock.now())
     }
 
-    /// What was to come whole. A native caller gets events too, where the provider sends them.
+    /// Reads a reply that was requested whole. A native caller also gets events where the provider sends them.
     async fn awaited_whole(
         &self,
         call: &ProviderCall,
@@ -139,7 +144,7 @@ impl HttpProvider {
         content_type: String,
     ) -> Result<Begun, ProviderFault> {
         if is_native(call) && is_of(&content_type, EVENTS) {
-            return self.events(call, answered, content_type, Framing::ServerSentEvents, None).await;
+            return self.events(call, answered, content_type, StreamFraming::ServerSentEvents, None).await;
         }
         self.whole(call, answered, content_type).await
     }
@@ -155,38 +160,38 @@ impl HttpProvider {
             return Err(ProviderFault::NotUnderstood("it is empty".to_owned()));
         }
         let is_native = is_native(call);
-        let heard = hear(self.dialect.speech(call).as_mut(), &body, is_native).and_then(|heard| {
-            // What is not understood cannot be translated into the caller's dialect.
-            let is_translatable = is_native || !heard.is_unread;
-            if is_translatable { Ok(heard) } else { Err(Misheard::Nonsense("it is no answer of a model's")) }
+        let parsed = parse(self.dialect.parser(call).as_mut(), &body, is_native).and_then(|parsed| {
+            // A reply that is not understood cannot be translated into the caller's dialect.
+            let is_translatable = is_native || !parsed.is_unread;
+            if is_translatable { Ok(parsed) } else { Err(ParseError::Nonsense("it is no answer of a model's")) }
         });
-        let heard = heard.map_err(|misheard| fault_of(misheard, &body))?;
-        let Heard { deltas, usage, request_id, model, shown, is_unread, .. } = heard;
+        let parsed = parsed.map_err(|misheard| fault_of(misheard, &body))?;
+        let Parsed { deltas, usage, request_id, model, shown, is_unread, .. } = parsed;
         let frame = match (is_native, shown) {
-            (false, _) | (_, Shown::Nothing) => Vec::new(),
-            (true, Shown::AsItCame) => body,
-            (true, Shown::Data(changed)) => changed.into_bytes(),
+            (false, _) | (_, Passthrough::Nothing) => Vec::new(),
+            (true, Passthrough::AsItCame) => body,
+            (true, Passthrough::Data(changed)) => changed.into_bytes(),
         };
         let piece = ReplyPiece { frame, deltas, usage, is_last: true, unread: u64::from(is_unread) };
         let pieces: ReplyPieces = Box::pin(once(std::future::ready(Ok(piece))));
         Ok(Begun { request_id, model, content_type, headers: Vec::new(), pieces })
     }
 
-    /// What was to come as a stream, whatever it is declared as.
+    /// Reads a reply that was requested as a stream, whatever its content type.
     async fn streamed(
         &self,
         call: &ProviderCall,
         mut answered: Answered,
         content_type: String,
-        framing: Framing,
+        framing: StreamFraming,
         comments: Comments,
     ) -> Result<Begun, ProviderFault> {
         let looks = if is_of(&content_type, EVENTS) { Looks::Events } else { answered.body.looks().await? };
         match (looks, framing) {
-            (Looks::Events, Framing::ServerSentEvents) | (Looks::List, Framing::JsonArray) => {
+            (Looks::Events, StreamFraming::ServerSentEvents) | (Looks::List, StreamFraming::JsonArray) => {
                 self.events(call, answered, content_type, framing, comments).await
             }
-            // One answer, or an error under a status of success.
+            // One whole answer, or an error with a success status.
             (Looks::Object | Looks::List, _) => self.whole(call, answered, content_type).await,
             (Looks::Events | Looks::Unknown, _) => Err(wrong_type(&content_type)),
         }
@@ -197,11 +202,11 @@ impl HttpProvider {
         call: &ProviderCall,
         answered: Answered,
         content_type: String,
-        framing: Framing,
+        framing: StreamFraming,
         comments: Comments,
     ) -> Result<Begun, ProviderFault> {
-        let speech = self.dialect.speech(call);
-        let mut streaming = Streaming::begin(answered.body, framing, speech, is_native(call), comments).await?;
+        let parser = self.dialect.parser(call);
+        let mut streaming = Streaming::begin(answered.body, framing, parser, is_native(call), comments).await?;
         let (request_id, model) = (streaming.request_id.take(), streaming.model.take());
         let redactor = Arc::clone(&self.redactor);
         let pieces = streaming.pieces().map(move |piece| piece.map_err(|fault| redactor.fault(fault)));
@@ -211,16 +216,16 @@ impl HttpProvider {
 
 #[async_trait]
 impl AiProvider for HttpProvider {
-    async fn send(&self, hold: CallHold, call: &ProviderCall) -> Result<Reply, Unanswered> {
+    async fn send(&self, hold: CallReservation, call: &ProviderCall) -> Result<ProviderReply, CallUnanswered> {
         self.send_once(hold, call, None).await
     }
 
     async fn send_with_comments(
         &self,
-        hold: CallHold,
+        hold: CallReservation,
         call: &ProviderCall,
         comments: Arc<dyn CommentSink>,
-    ) -> Result<Reply, Unanswered> {
+    ) -> Result<ProviderReply, CallUnanswered> {
         self.send_once(hold, call, Some(comments)).await
     }
 
@@ -237,7 +242,7 @@ fn text_of(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
-/// Whether a content type is this one, whatever its parameters.
+/// Whether a content type is `expected`, whatever its parameters.
 fn is_of(content_type: &str, expected: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     essence.eq_ignore_ascii_case(expected)

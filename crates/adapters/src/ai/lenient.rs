@@ -1,8 +1,7 @@
-//! Lenient reading: a field that has the expected kind is read, and any other one counts as absent.
+//! Lenient reading: a field of the expected kind is read, any other counts as absent.
 //!
-//! What a provider says is observed for the bill and for the translation. A field of another kind than the one that is
-//! known today must not end an answer, so nothing here fails but where the text is no JSON at all. Costs a second look at
-//! each field that is read.
+//! Replies are read for billing and translation. A field whose kind has changed must not end a reply, so reading fails
+//! only where the text is not JSON. It costs a second pass over each field that is read.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
@@ -11,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::json_repair::repaired;
 
-/// Members whose text is a name or a number of something, never output.
+/// Members whose text is a name or an identifier, never output.
 const NAMES: [&str; 12] = [
     "type",
     "object",
@@ -27,7 +26,7 @@ const NAMES: [&str; 12] = [
     "service_tier",
 ];
 
-/// What `read` makes of a JSON object, as it is written or else respelled. `None` where it is no object or `read` takes neither.
+/// Applies `read` to a JSON object as written, or else rewritten. `None` if it is no object or both attempts fail.
 pub(super) fn object<R>(data: &[u8], mut read: impl FnMut(&[u8]) -> Option<R>) -> Option<R> {
     if !is_object(data) {
         return None;
@@ -35,40 +34,40 @@ pub(super) fn object<R>(data: &[u8], mut read: impl FnMut(&[u8]) -> Option<R>) -
     read(data).or_else(|| read(respelled(data)?.as_bytes()))
 }
 
-/// Whether the text can be a JSON object. A list is none, though a struct could be read from it.
+/// Whether the text can be a JSON object. A list is not one, though serde could read a struct from it.
 fn is_object(data: &[u8]) -> bool {
     data.trim_ascii_start().first() == Some(&b'{')
 }
 
-/// The object in a spelling that every reader takes: readable text, and each member once, the last one of its name.
+/// The object rewritten for every reader: readable text, and each member once, with its last value.
 fn respelled(data: &[u8]) -> Option<String> {
     let value: Value = serde_json::from_str(&repaired(data)).ok()?;
     value.is_object().then(|| value.to_string())
 }
 
-/// The JSON as it is, or else what of its text is readable where half of a character is missing.
+/// Parses the JSON, or else its repaired text where half of a character is missing.
 fn parsed<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
     serde_json::from_slice(json).ok().or_else(|| serde_json::from_str(&repaired(json)).ok())
 }
 
-/// The value of this kind, if it is one.
+/// The value, if it has this kind.
 pub(super) fn read<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>) -> Option<T> {
     serde_json::from_str(raw?.get()).ok()
 }
 
-/// A field that is absent where it has another kind.
+/// A field that counts as absent where it has another kind.
 pub(super) fn field<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
     let raw: &'de RawValue = Deserialize::deserialize(from)?;
     Ok(read(Some(raw)))
 }
 
-/// The items of a list that have the kind; nothing where it is no list.
+/// The items of the list that have this kind. Empty where the value is no list.
 pub(super) fn items<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>) -> Vec<T> {
     let items: Vec<&'a RawValue> = read(raw).unwrap_or_default();
     items.into_iter().filter_map(|item| read(Some(item))).collect()
 }
 
-/// Text: as it is, of a list of parts the text of each, and what of it is readable where half of a character is missing.
+/// Text as it is, the joined texts of a list of parts, or what is readable where half of a character is missing.
 pub(super) fn text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     let raw: &'de RawValue = Deserialize::deserialize(from)?;
     Ok(text_of(raw))
@@ -99,7 +98,7 @@ fn rounded(number: f64) -> Option<u64> {
     (0.0..=9e15).contains(&number).then(|| number.ceil() as u64)
 }
 
-/// All text in a JSON value but that of the members in `NAMES`. A value of an unknown shape is billed by it.
+/// All text in a JSON value except that of the members in `NAMES`. A value of an unknown shape is billed by it.
 pub(super) fn text_within(json: &[u8]) -> String {
     let mut text = String::new();
     if let Some(value) = parsed(json) {
@@ -120,13 +119,13 @@ fn gather(value: &Value, text: &mut String) {
     }
 }
 
-/// Whether a member `error` says that there is one: `null`, `false` and what is empty say that there is none.
+/// Whether a member `error` reports an error: `null`, `false`, 0 and empty values do not.
 pub(super) fn is_error(raw: Option<&RawValue>) -> bool {
     raw.is_some_and(|raw| !matches!(raw.get(), "null" | "false" | "\"\"" | "{}" | "[]" | "0"))
 }
 
-/// A usage whose numbers are written in other kinds than the known ones: whole numbers as fractions or as text, and members
-/// that are no numbers left out. A fraction counts upwards.
+/// A usage with numbers of unexpected kinds written as whole numbers: fractions are rounded up, numbers in text are
+/// parsed.
 pub(super) fn usage_with_numbers(raw: &RawValue) -> Option<Map<String, Value>> {
     let mut members: Map<String, Value> = serde_json::from_str(raw.get()).ok()?;
     members.values_mut().for_each(make_whole);

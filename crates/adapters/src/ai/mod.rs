@@ -1,17 +1,17 @@
-//! Providers of models: OpenAI, Claude and Gemini over HTTP, and the sandbox that answers where no key is set.
+//! Model providers: OpenAI, Claude and Gemini over HTTP, and the sandbox that answers where no API key is set.
 //!
-//! `http_provider` makes one attempt: a `dialect` writes the request and reads the reply, `wire` carries both, `frames` and
-//! `members` keep the bytes of others as they came. Nothing here is tried again and nothing is billed.
+//! `http_provider` makes one attempt: a `dialect` writes the request and parses the reply, `wire` carries both.
+//! `frames` and `json_patch` keep the provider's and the caller's bytes as they came. Nothing here retries or bills.
 
 mod anthropic;
 mod dialect;
-mod faults;
+mod errors;
 mod frames;
 mod gemini;
 mod http_provider;
-mod keyless;
+mod json_patch;
 mod lenient;
-mod members;
+mod not_configured;
 mod openai;
 mod redaction;
 mod reply_headers;
@@ -20,6 +20,6 @@ mod streaming;
 pub mod token_counter;
 mod wire;
 
-pub use http_provider::{Access, AccessRefused, HttpProvider};
-pub use keyless::KeylessProvider;
-pub use wire::Timeouts;
+pub use http_provider::{AccessRefused, HttpProvider, ProviderAccess};
+pub use not_configured::KeylessProvider;
+pub use wire::ProviderTimeouts;

@@ -1,27 +1,27 @@
-//! Redaction: no text of a provider hands our key for it to a caller.
+//! Redaction: no text from a provider shows a caller our API key for it.
 //!
-//! Promises: of a fault, its message, its code, its body and its headers, every run of ten characters or more that stands in
-//! the key is replaced, whether the key is written plainly, escaped for an address or for JSON, in base64 (alone or as a
-//! part of a longer text) or in hex, and in either case. Costs a look-up a byte, for refusals only.
+//! Promises: in an error's message, code, body and headers, every run of ten or more characters of the key is replaced,
+//! whether the key is plain, escaped for a URL or for JSON, in base64 (alone or within a longer text) or in hex, in
+//! either letter case. Costs a look-up per byte, for refusals only.
 
 use std::collections::HashSet;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use ports::ai::{ProviderFault, Refusal};
+use ports::ai::{ProviderFault, ProviderRefusal};
 use serde_json::Value;
 
-/// What stands in its place.
+/// Replaces the key.
 const REDACTED: &str = "[redacted]";
-/// So many characters of a key in a row are taken for a part of it.
+/// This many consecutive characters of the key count as a part of it.
 const RUN: usize = 10;
-/// A key shorter than this keeps nothing secret.
+/// Shorter keys are not secret and are not redacted.
 const SECRET_MIN: usize = 5;
 
 pub(super) struct Redactor {
-    /// Each run of `RUN` bytes in the key, in every spelling, in lower case.
+    /// Each run of `RUN` bytes of the key in every encoding, in lower case.
     runs: HashSet<[u8; RUN]>,
-    /// A key that is shorter than a run, in lower case.
+    /// A key shorter than a run, in lower case.
     short: Option<Vec<u8>>,
 }
 
@@ -47,7 +47,7 @@ impl Redactor {
         fault
     }
 
-    fn refusal(&self, refusal: &mut Refusal) {
+    fn refusal(&self, refusal: &mut ProviderRefusal) {
         self.text(&mut refusal.message);
         if let Some(code) = &mut refusal.code {
             self.text(code);
@@ -56,7 +56,7 @@ impl Redactor {
         if let Some(clean) = self.clean(&refusal.body) {
             refusal.body = clean;
         }
-        // The key may stand behind escapes of JSON. A body that is changed there is written anew.
+        // The key may contain JSON escapes. A body that changes here is serialized anew.
         if let Ok(mut body) = serde_json::from_slice::<Value>(&refusal.body)
             && self.value(&mut body)
         {
@@ -64,7 +64,7 @@ impl Redactor {
         }
     }
 
-    /// Whether anything was replaced.
+    /// Returns whether anything was replaced.
     fn text(&self, text: &mut String) -> bool {
         let clean = self.clean(text.as_bytes());
         let changed = clean.is_some();
@@ -74,14 +74,14 @@ impl Redactor {
         changed
     }
 
-    /// The headers of an answer that is no refusal.
+    /// Redacts the headers of a successful reply.
     pub(super) fn headers(&self, headers: &mut [(String, String)]) {
         for (_, value) in headers {
             self.text(value);
         }
     }
 
-    /// Whether anything was replaced.
+    /// Returns whether anything was replaced.
     fn value(&self, value: &mut Value) -> bool {
         match value {
             Value::String(text) => self.text(text),
@@ -101,7 +101,7 @@ impl Redactor {
         }
     }
 
-    /// The bytes without the key; `None` where it does not stand in them.
+    /// The bytes without the key; `None` if they do not contain it.
     fn clean(&self, bytes: &[u8]) -> Option<Vec<u8>> {
         let lower = bytes.to_ascii_lowercase();
         let mut marked = vec![false; bytes.len()];
@@ -131,7 +131,7 @@ impl Redactor {
     }
 }
 
-/// The key in every spelling, in lower case.
+/// The key in every encoding, in lower case.
 fn spellings(key: &[u8]) -> Vec<Vec<u8>> {
     let escaped = |keeps: fn(u8) -> bool| -> Vec<u8> {
         key.iter()
@@ -141,8 +141,8 @@ fn spellings(key: &[u8]) -> Vec<Vec<u8>> {
     let mut spellings = vec![key.to_vec(), hex::encode(key).into_bytes()];
     spellings.push(escaped(|byte| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte)));
     spellings.push(escaped(|byte| byte.is_ascii_alphanumeric()));
-    // Base64 groups three bytes. What stands before the key decides how it is grouped, so there are three spellings; of
-    // each the ends, which neighbours change, are left out.
+    // Base64 groups three bytes, so the offset of the key gives three encodings. The ends of each, which depend on the
+    // neighbouring bytes, are left out.
     for before in 0..3_usize {
         let padded = [vec![0; before], key.to_vec()].concat();
         let encoded = STANDARD_NO_PAD.encode(&padded).into_bytes();
@@ -173,7 +173,7 @@ mod tests {
     const KEY: &str = "sk-proj-Zk8/qP+3xW==_v7Lm";
 
     fn refused(body: &str) -> ProviderFault {
-        ProviderFault::Refused(Refusal {
+        ProviderFault::Refused(ProviderRefusal {
             status: 400,
             message: format!("you sent {KEY}"),
             code: Some(KEY.to_owned()),

@@ -1,15 +1,14 @@
-//! Headers of a provider's answer that callers are shown: how much of a rate is left, when to come again, and by which name
-//! the provider knows the request.
+//! Headers of a provider's reply that callers receive: rate limits, the time to retry and the provider's request id.
 //!
-//! Promises: an allow-list. Nothing that names the account by which we call goes along, and there is a bound on how many
-//! headers there are and how long each is.
+//! Promises: an allow-list. No header that names our account is passed on, and the number and length of the headers are
+//! bounded.
 
 use reqwest::header::HeaderMap;
 
-/// What the names begin with.
+/// Allowed prefixes of names.
 const BEGINS: [&str; 4] = ["x-ratelimit-", "anthropic-", "openai-", "retry-after"];
 const NAMES: [&str; 5] = ["x-should-retry", "request-id", "x-request-id", "x-goog-request-id", "cf-ray"];
-/// They say who pays.
+/// Headers that name the paying account.
 const OF_THE_ACCOUNT: [&str; 6] = [
     "anthropic-organization-id",
     "anthropic-workspace-id",
@@ -22,7 +21,7 @@ const OF_THE_ACCOUNT: [&str; 6] = [
 const COUNT_MAX: usize = 64;
 const LENGTH_MAX: usize = 1_024;
 
-/// Names in lower case, in the order in which they came.
+/// Names in lower case, in their original order.
 pub(super) fn for_callers(headers: &HeaderMap) -> Vec<(String, String)> {
     let is_shown = |name: &str| {
         (BEGINS.iter().any(|begin| name.starts_with(begin)) || NAMES.contains(&name)) && !OF_THE_ACCOUNT.contains(&name)

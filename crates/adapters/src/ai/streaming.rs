@@ -1,19 +1,19 @@
-//! A streamed reply, frame by frame: read, understood, and handed on with the bytes as they came.
+//! A streamed reply: each frame is read, parsed and passed on with its bytes as they came.
 //!
-//! It holds one frame and what the network brought with it. Whoever does not take the pieces holds the provider back.
+//! It buffers one frame and the bytes that arrived with it. A caller that takes no pieces slows the provider down.
 //!
-//! Observing decides nothing for a native call: a frame that is not understood goes on as it came, is counted, and is billed
-//! by its text where the provider tells no usage. Such a stream ends as an error only where the transport broke or an
-//! error came. A call that is translated needs what it does not understand, and breaks there.
+//! Parsing never stops a native call: a frame that is not understood is passed on unchanged, counted, and billed by its
+//! text where the provider reports no usage. Such a stream ends as an error only if the transport broke or the provider
+//! sent an error. A translated call needs every frame and fails at one that is not understood.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use futures_util::stream::unfold;
-use ports::ai::{CommentSink, Framing, ProviderFault, ReplyPiece, ReplyPieces};
+use ports::ai::{CommentSink, ProviderFault, ReplyPiece, ReplyPieces, StreamFraming};
 
-use super::dialect::{End, Heard, Misheard, Shown, Speech, hear};
-use super::faults;
+use super::dialect::{End, ParseError, Parsed, Passthrough, ResponseParser, parse};
+use super::errors;
 use super::frames::{Cut, CutRefused, Frame, Splitter};
 use super::wire::Body;
 
@@ -24,16 +24,16 @@ pub(super) struct Streaming {
     /// `None` once nothing more is read.
     body: Option<Body>,
     splitter: Splitter,
-    speech: Box<dyn Speech>,
-    /// Whether the caller is shown the frames.
+    parser: Box<dyn ResponseParser>,
+    /// Whether the caller receives the frames.
     is_native: bool,
     has_begun: bool,
-    /// Takes the comments that come before the first piece. Without it they are sent with that piece.
+    /// Receives the comments that come before the first piece. Without it they are sent with that piece.
     heard_by: Comments,
     comments: Vec<u8>,
-    /// The model has finished: the body may end here.
+    /// The model has finished, so the body may end here.
     has_finished: bool,
-    /// From here on a piece waits for the next one, to know whether it is the last.
+    /// From here on each piece is held until the next one, to know whether it is the last.
     waits: bool,
     held: Option<ReplyPiece>,
     ready: VecDeque<Result<ReplyPiece, ProviderFault>>,
@@ -42,11 +42,11 @@ pub(super) struct Streaming {
 }
 
 impl Streaming {
-    /// A reply of which the first piece is there.
+    /// Returns a reply once its first piece has arrived.
     pub(super) async fn begin(
         mut body: Body,
-        framing: Framing,
-        speech: Box<dyn Speech>,
+        framing: StreamFraming,
+        parser: Box<dyn ResponseParser>,
         is_native: bool,
         heard_by: Comments,
     ) -> Result<Self, ProviderFault> {
@@ -55,7 +55,7 @@ impl Streaming {
         let mut streaming = Self {
             body: Some(body),
             splitter,
-            speech,
+            parser,
             is_native,
             has_begun: false,
             heard_by,
@@ -90,7 +90,7 @@ impl Streaming {
             self.body.as_ref()?;
             if let Err(fault) = self.step().await {
                 self.body = None;
-                // What was heard is handed on, also where what should follow it never came.
+                // Pass on what was parsed, even where the rest never came.
                 self.ready.extend(self.held.take().map(Ok));
                 self.ready.push_back(Err(fault));
             }
@@ -127,10 +127,10 @@ impl Streaming {
             self.take_comment(frame.raw);
             return Ok(());
         };
-        let heard = hear(self.speech.as_mut(), data, self.is_native).map_err(|misheard| fault_of(misheard, data))?;
-        self.request_id = self.request_id.take().or(heard.request_id);
-        self.model = self.model.take().or(heard.model);
-        let Heard { deltas, usage, shown, end, is_unread, .. } = heard;
+        let parsed = parse(self.parser.as_mut(), data, self.is_native).map_err(|misheard| fault_of(misheard, data))?;
+        self.request_id = self.request_id.take().or(parsed.request_id);
+        self.model = self.model.take().or(parsed.model);
+        let Parsed { deltas, usage, shown, end, is_unread, .. } = parsed;
         let mut piece = ReplyPiece {
             deltas,
             usage,
@@ -171,7 +171,7 @@ impl Streaming {
         }
     }
 
-    /// The body ended in order. That is well where the model has finished, and of a native call wherever something came.
+    /// The body ended in order. This is an error unless the model has finished or, in a native call, something came.
     fn end(&mut self) -> Result<(), ProviderFault> {
         match self.held.take() {
             Some(held) => self.ready.push_back(Ok(ReplyPiece { is_last: true, ..held })),
@@ -193,22 +193,22 @@ fn broken_off() -> ProviderFault {
     ProviderFault::Broken("it ended before its end".to_owned())
 }
 
-pub(super) fn fault_of(misheard: Misheard, data: &[u8]) -> ProviderFault {
+pub(super) fn fault_of(misheard: ParseError, data: &[u8]) -> ProviderFault {
     match misheard {
-        Misheard::Error(fault) => fault,
-        Misheard::Nonsense(why) => {
+        ParseError::Error(fault) => fault,
+        ParseError::Nonsense(why) => {
             tracing::warn!(bytes = data.len(), why, "a provider sent what is no answer");
             ProviderFault::NotUnderstood(why.to_owned())
         }
     }
 }
 
-/// The bytes that the caller is shown of a frame.
-fn shown_of(frame: Frame, shown: Shown) -> Vec<u8> {
+/// The bytes of a frame that the caller receives.
+fn shown_of(frame: Frame, shown: Passthrough) -> Vec<u8> {
     let changed = match shown {
-        Shown::AsItCame => return frame.raw,
-        Shown::Nothing => return Vec::new(),
-        Shown::Data(changed) => changed,
+        Passthrough::AsItCame => return frame.raw,
+        Passthrough::Nothing => return Vec::new(),
+        Passthrough::Data(changed) => changed,
     };
     let data = frame.data.unwrap_or_default();
     let place = frame.raw.windows(data.len().max(1)).position(|window| window == data);
@@ -216,15 +216,15 @@ fn shown_of(frame: Frame, shown: Shown) -> Vec<u8> {
     if let Some((before, after)) = around {
         return [before, changed.as_bytes(), after].concat();
     }
-    // The data stood in several lines.
+    // The data was spread over several lines.
     let lines: Vec<&str> = changed.lines().collect();
     format!("data: {}\n\n", lines.join("\ndata: ")).into_bytes()
 }
 
-/// The fault for an error in the middle of an answer: the same as for an error in place of the answer, with `status`.
-pub(super) fn error_within(status: u16, told: faults::Told, data: &[u8]) -> Misheard {
-    let retry_after = told.retry_after;
-    Misheard::Error(faults::fault_of(status, told, data.to_vec(), retry_after))
+/// The fault for an error in the middle of a reply: the same as for an error response with `status`.
+pub(super) fn error_within(status: u16, details: errors::ErrorDetails, data: &[u8]) -> ParseError {
+    let retry_after = details.retry_after;
+    ParseError::Error(errors::fault_of(status, details, data.to_vec(), retry_after))
 }
 
 #[cfg(test)]
@@ -235,7 +235,7 @@ mod tests {
     fn a_changed_frame_keeps_what_is_around_its_data() {
         let changed = |raw: &str, data: &str| {
             let frame = Frame { raw: raw.into(), data: Some(data.into()) };
-            String::from_utf8(shown_of(frame, Shown::Data("{\"new\":1}".into()))).unwrap()
+            String::from_utf8(shown_of(frame, Passthrough::Data("{\"new\":1}".into()))).unwrap()
         };
         assert_eq!(changed("id: 1\r\ndata:{}\r\n\r\n", "{}"), "id: 1\r\ndata:{\"new\":1}\r\n\r\n");
         assert_eq!(changed("data: {\ndata: }\n\n", "{\n}"), "data: {\"new\":1}\n\n");

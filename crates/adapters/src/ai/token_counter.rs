@@ -1,12 +1,12 @@
-//! Counts tokens by the vocabulary of `OpenAI`'s newest models (`o200k_base`), which is built in.
+//! Counts tokens with the built-in vocabulary of `OpenAI`'s newest models (`o200k_base`).
 //!
-//! It is loaded at the first count: 50 ms and 67 MB, once a process. A count is linear in the text, whatever stands in
-//! it: 10 to 35 ms a megabyte. So a text of more than `AT_ONCE` bytes is counted in parts, which may be a token each too
-//! many, never one too few.
+//! The vocabulary is loaded at the first count: 50 ms and 67 MB, once per process. A count is linear in the text,
+//! whatever its content: 10 to 35 ms per megabyte. A text of more than `AT_ONCE` bytes is counted in parts; each part
+//! may add one token, and none is missed.
 
 use ports::ai::TokenCounter;
 
-/// So that a count holds a bounded amount of memory.
+/// Bounds the memory of one count.
 const AT_ONCE: usize = 1024 * 1024;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,7 +46,7 @@ mod tests {
             let text = text.repeat(300_000 / text.len());
             let started = Instant::now();
             assert!(O200kCounter.count(&text) > 0);
-            // A millisecond or ten; without optimisation and on a busy machine a hundred times that.
+            // Takes 1 to 10 ms; without optimization on a busy machine a hundred times that.
             assert!(started.elapsed() < Duration::from_secs(10), "{:?}: {:?}", text.get(..12), started.elapsed());
         }
     }

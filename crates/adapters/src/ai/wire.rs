@@ -1,13 +1,13 @@
-//! The wire: one pooled client a provider, and bodies that are read within bounds of bytes and of time.
+//! HTTP transport: one pooled client per provider, and bodies that are read within limits of bytes and of time.
 //!
-//! HTTP/2 where the provider offers it, HTTP/1.1 otherwise. No redirect is followed, since the key would go along, and
-//! nothing is compressed, since frames are passed on as they come. A proxy of the environment is used, but not to
-//! reach our own loopback.
+//! HTTP/2 where the provider offers it, HTTP/1.1 otherwise. Redirects are not followed, since they would send the API
+//! key elsewhere, and nothing is compressed, since frames are passed on as they come. A proxy from the environment is
+//! used, but not for a loopback address.
 
 use std::error::Error;
 use std::time::Duration;
 
-use ports::ai::{ProviderFault, Wait};
+use ports::ai::{ProviderFault, ProviderWait};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Response, Url};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -15,31 +15,31 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::dialect::{Awaited, Outgoing, malformed};
 use crate::addresses::is_loopback;
 
-/// Of a reply that comes whole.
+/// Limit of a whole reply.
 const REPLY_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Of a refusal. What is beyond is not read.
+/// Limit of an error body. The rest is not read.
 const REFUSAL_BYTES_MAX: usize = 1024 * 1024;
-/// Idle connections that are kept for the next calls, and for how long.
+/// How many idle connections are kept, and for how long.
 const IDLE_CONNECTIONS_MAX: usize = 512;
 const KEPT_IDLE: Duration = Duration::from_mins(1);
-/// A connection on which calls wait is looked after so often.
+/// Interval of keep-alive probes on open connections.
 const ALIVE_EVERY: Duration = Duration::from_secs(30);
-/// The longest name of a field of an event, and how many blanks may stand before anything is said.
+/// The longest field name of an event, and the most leading blanks.
 const LONGEST_FIELD: usize = 5;
 const BLANKS_MAX: usize = 64 * 1024;
-/// How long the end of a body may take once its last frame has come: then its connection serves the next call.
+/// How long the end of a body may take after its last frame; the connection can then be reused.
 const END_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long a provider may take.
+/// Time limits for a provider.
 #[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
+pub struct ProviderTimeouts {
     pub connect: Duration,
-    /// Of a streamed reply, from the call to its first byte. A reply that comes whole begins when it is done, so it
-    /// has the total.
+    /// From the call to the first byte of a streamed reply. A whole reply begins when it is complete, so it has the
+    /// total.
     pub first_byte: Duration,
     /// Between two pieces of a reply.
     pub idle: Duration,
-    /// Of a reply that comes whole. A stream may last for as long as it flows.
+    /// For a whole reply. A stream may last as long as data arrives.
     pub total: Duration,
 }
 
@@ -47,10 +47,10 @@ pub(super) struct Wire {
     client: Client,
     base: Url,
     credential: (HeaderName, HeaderValue),
-    timeouts: Timeouts,
+    timeouts: ProviderTimeouts,
 }
 
-/// The head of an answer, with its body still to be read.
+/// The head of a response, with its body still unread.
 pub(super) struct Answered {
     pub status: u16,
     pub headers: HeaderMap,
@@ -59,16 +59,16 @@ pub(super) struct Answered {
 
 pub(super) struct Body {
     response: Response,
-    /// By when its first byte has to be there.
+    /// The deadline of the first byte.
     begins_by: Instant,
     ends_by: Option<Instant>,
     idle: Duration,
     has_begun: bool,
-    /// What was looked at and is still to be read.
+    /// Bytes that were inspected but not yet consumed.
     ahead: Vec<u8>,
 }
 
-/// What a body looks like, whatever it was declared as.
+/// What a body looks like, whatever its content type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Looks {
     Events,
@@ -81,9 +81,9 @@ impl Wire {
     pub(super) fn new(
         base: Url,
         credential: (HeaderName, HeaderValue),
-        timeouts: Timeouts,
+        timeouts: ProviderTimeouts,
     ) -> Result<Self, reqwest::Error> {
-        // Building a client panics where no provider of cryptography is installed; a second installation changes nothing.
+        // Building a client panics if no cryptography provider is installed. A second installation changes nothing.
         rustls::crypto::ring::default_provider().install_default().ok();
         let builder = Client::builder()
             .redirect(reqwest::redirect::Policy::none())
@@ -100,7 +100,7 @@ impl Wire {
 
     pub(super) async fn send(&self, outgoing: Outgoing) -> Result<Answered, ProviderFault> {
         let mut url = self.base.clone();
-        // A base that can have no path was refused when it was set.
+        // A base URL that cannot have a path was refused by `HttpProvider::new`.
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(outgoing.path);
         }
@@ -116,7 +116,8 @@ impl Wire {
         }
         let (name, key) = self.credential.clone();
         let sending = request.header(name, key).send();
-        let response = timeout_at(begins_by, sending).await.map_err(|_| ProviderFault::TimedOut(Wait::FirstByte))?;
+        let response =
+            timeout_at(begins_by, sending).await.map_err(|_| ProviderFault::TimedOut(ProviderWait::FirstByte))?;
         let response = response.map_err(|error| unsent(&error))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let body = Body { response, begins_by, ends_by, idle: self.timeouts.idle, has_begun: false, ahead: Vec::new() };
@@ -125,20 +126,20 @@ impl Wire {
 }
 
 impl Body {
-    /// What comes next, or `None` at the orderly end.
+    /// The next bytes, or `None` at the orderly end.
     pub(super) async fn chunk(&mut self) -> Result<Option<impl AsRef<[u8]> + use<>>, ProviderFault> {
         let (until, wait) = if self.has_begun {
             let idle = Instant::now() + self.idle;
-            (self.ends_by.map_or(idle, |ends_by| ends_by.min(idle)), Wait::Rest)
+            (self.ends_by.map_or(idle, |ends_by| ends_by.min(idle)), ProviderWait::Rest)
         } else {
-            (self.begins_by, Wait::FirstByte)
+            (self.begins_by, ProviderWait::FirstByte)
         };
         let chunk = timeout_at(until, self.response.chunk()).await.map_err(|_| ProviderFault::TimedOut(wait))?;
         self.has_begun = true;
         chunk.map_err(|error| ProviderFault::Broken(innermost(&error)))
     }
 
-    /// Looks at its first bytes, which stay to be read.
+    /// Inspects the first bytes without consuming them.
     pub(super) async fn looks(&mut self) -> Result<Looks, ProviderFault> {
         while looks_like(&self.ahead).is_none() {
             let Some(bytes) = self.chunk().await? else { break };
@@ -147,7 +148,7 @@ impl Body {
         Ok(looks_like(&self.ahead).unwrap_or(Looks::Unknown))
     }
 
-    /// What was looked at.
+    /// The inspected bytes.
     pub(super) fn take_ahead(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.ahead)
     }
@@ -163,7 +164,7 @@ impl Body {
         Ok(bytes)
     }
 
-    /// As much of a refusal as comes: its status alone says enough.
+    /// As much of an error body as arrives; the status alone is enough.
     pub(super) async fn refusal(mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         while let Ok(Some(chunk)) = self.chunk().await {
@@ -176,17 +177,17 @@ impl Body {
         bytes
     }
 
-    /// The last frame is there: reads the end of the body behind it, without which the connection would be closed.
+    /// Called after the last frame: reads the rest of the body, without which the connection would be closed.
     pub(super) fn leave(mut self) {
         tokio::spawn(async move {
             let end = async { while matches!(self.response.chunk().await, Ok(Some(_))) {} };
-            // Whoever does not end in time loses the connection, and nothing else.
+            // A body that does not end in time only costs the connection.
             timeout(END_PATIENCE, end).await.ok();
         });
     }
 }
 
-/// What a body is that begins so. `None` where that cannot be told yet.
+/// What a body with this beginning is. `None` where that is not yet clear.
 fn looks_like(begins: &[u8]) -> Option<Looks> {
     let bytes = begins.strip_prefix(b"\xef\xbb\xbf").unwrap_or(begins).trim_ascii_start();
     let line = bytes.split(|byte| matches!(byte, b'\n' | b'\r')).next().unwrap_or_default();
@@ -205,26 +206,26 @@ fn looks_like(begins: &[u8]) -> Option<Looks> {
     }
 }
 
-/// Why no head came.
+/// Why no response head arrived.
 fn unsent(error: &reqwest::Error) -> ProviderFault {
-    // Only a header of the caller's can be unwritable.
+    // Only a header of the caller can be invalid here.
     if error.is_builder() {
         return malformed("a header cannot be passed on");
     }
     match (error.is_connect(), error.is_timeout()) {
-        (_, true) => ProviderFault::TimedOut(Wait::Connection),
+        (_, true) => ProviderFault::TimedOut(ProviderWait::Connection),
         (true, false) => ProviderFault::Unreachable(innermost(error)),
         (false, false) => ProviderFault::Broken(innermost(error)),
     }
 }
 
-/// The cause of the causes: what is around it only says that a request failed, and names its address.
+/// The innermost cause: the errors around it only say that a request failed, and name its URL.
 fn innermost(error: &reqwest::Error) -> String {
     let mut cause: &dyn Error = error;
     while let Some(source) = cause.source() {
         cause = source;
     }
-    // Without a cause the text would name the address.
+    // Without a cause the text would name the URL.
     if error.source().is_none() { "the request failed".to_owned() } else { cause.to_string() }
 }
 

@@ -1,7 +1,8 @@
-//! AI usage on Postgres, summed from the record of the calls.
+//! AI usage on Postgres, summed from the log of the calls.
 //!
-//! Costs: two round trips. Every row of the range is read once: one user's through the index by user and time. Everybody's
-//! are a row an hour and model, and the calls of the hours that are not summed or not whole in the range. The answer is bounded: 100 models, 401 days, 15 months. No locks.
+//! Costs: two round trips. Every row of the range is read once. For one user: the calls, through the index by user and
+//! time. For all users: one row per hour and model, and the calls of hours that are not summed yet or lie partly in the
+//! range. The result is bounded: 100 models, 401 days, 15 months. No locks.
 
 use async_trait::async_trait;
 use chrono::NaiveDate;
@@ -14,7 +15,7 @@ use sea_orm::{FromQueryResult, Value};
 use super::rows::{inconsistent, limit};
 use super::store::PgUnitOfWork;
 
-/// How long the calls of the longest range may be summed: longer than a request's statement, shorter than its deadline.
+/// Time limit of a sum: longer than the statement timeout of a request, shorter than its deadline.
 const SUM_MS: u64 = 10_000;
 
 #[derive(FromQueryResult)]
@@ -44,7 +45,7 @@ impl AiUsageRepository for PgUnitOfWork {
             filter.session_id.map(|id| id.0).into(),
             limit(MODELS_SHOWN),
         ];
-        // One statement for one user and another for everybody, so that each has the plan that suits it.
+        // One user and all users have statements of their own, so that each gets a suitable plan.
         let of_one = include_str!("sql/calls_of_one.sql");
         let calls = if let Some(user_id) = filter.user_id {
             values.push(user_id.0.into());

@@ -1,8 +1,8 @@
-//! How stored answers are sealed: an answer may hold a secret that is shown once, and the database alone must not
+//! Sealing of stored responses: a response may contain a secret that is shown once, and the database alone must not
 //! reveal it.
 //!
-//! The key of an answer is made of the server's secret and of the client's idempotency key, which is stored nowhere:
-//! whoever has the database, or even the server's secret with it, still lacks the client's part.
+//! The encryption key is derived from the server's secret and the client's idempotency key, which is stored nowhere. An
+//! attacker with the database, or even with the server's secret too, still lacks the client's part.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use ports::store::StoreError;
 use rand::RngExt;
 use sha2::{Digest, Sha256};
 
-/// A nonce stands in front of what it sealed. Random ones are safe here, since every claim has a key of its own.
+/// The nonce precedes the ciphertext. A random nonce is safe, since every claim has an encryption key of its own.
 const NONCE_LENGTH: usize = 12;
 
 pub(super) struct AnswerSealing {
@@ -28,12 +28,12 @@ impl AnswerSealing {
         Self { secret, ttl }
     }
 
-    /// How long an answer is kept, in seconds.
+    /// How long a response is kept, in seconds.
     pub(super) const fn ttl_seconds(&self) -> f64 {
         self.ttl.as_secs_f64()
     }
 
-    /// By what a claim is found again.
+    /// The stored identifier of a claim.
     pub(super) fn digest(claim: &AnswerClaim) -> Vec<u8> {
         Sha256::digest(claim.key.as_str().as_bytes()).to_vec()
     }
@@ -48,7 +48,7 @@ impl AnswerSealing {
         Ok([nonce.as_slice(), &sealed].concat())
     }
 
-    /// The body again, or `None` if it was sealed under another secret or is not what was sealed.
+    /// The decrypted body. `None` if it was sealed with another secret or has been changed.
     pub(super) fn open(&self, claim: &AnswerClaim, status: u16, content_type: &str, sealed: &[u8]) -> Option<Vec<u8>> {
         let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LENGTH>()?;
         let bound = bound_to(status, content_type);
@@ -58,7 +58,7 @@ impl AnswerSealing {
     fn cipher(&self, claim: &AnswerClaim) -> Result<ChaCha20Poly1305, StoreError> {
         let mut derivation = Hmac::<Sha256>::new_from_slice(&self.secret)
             .map_err(|_| StoreError::Unexpected("the secret for answers cannot be used".into()))?;
-        // An idempotency key is visible ASCII and a user's id has a fixed length, so no two claims read the same.
+        // An idempotency key is visible ASCII and a user id has a fixed length, so no two claims give the same input.
         derivation.update(claim.key.as_str().as_bytes());
         derivation.update(&[0]);
         derivation.update(claim.caller.0.as_bytes());
@@ -68,7 +68,7 @@ impl AnswerSealing {
     }
 }
 
-/// What is stored beside the body in the clear, and must not be changed there.
+/// The fields stored in clear beside the body; the seal detects changes to them.
 fn bound_to(status: u16, content_type: &str) -> Vec<u8> {
     [status.to_be_bytes().as_slice(), content_type.as_bytes()].concat()
 }

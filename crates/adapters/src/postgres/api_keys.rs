@@ -1,7 +1,7 @@
-//! API keys on Postgres. The hash of a key is written once and matched, and never read back.
+//! API keys on Postgres. The hash of a key is written once and compared, never read back.
 //!
-//! Costs: one round trip a call. `record_use` writes a whole batch in one statement, taking the rows in the order of
-//! their ids, so that two processes with the same keys do not deadlock.
+//! Costs: one round trip per call. `record_use` writes a whole batch in one statement and locks the rows in the order
+//! of their ids, so that two processes with the same API keys do not deadlock.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -19,12 +19,12 @@ use uuid::Uuid;
 use super::rows::{inconsistent, limit};
 use super::store::PgUnitOfWork;
 
-/// What is read of a key, whichever statement reads it.
+/// The columns of an API key that every statement reads.
 const COLUMNS: &str = "k.id, k.user_id, k.name, k.key_prefix, k.last_four, k.permissions, k.on_behalf, \
     k.requests_per_minute, k.tokens_per_minute, k.monthly_cost_nano_usd, k.is_active, k.last_used_at, k.expires_at, \
     k.rotated_to, coalesce(k.lineage_id, k.id) AS lineage_id, k.makers, k.revoked_at, k.created_at";
 
-/// A key with its owner's role and the limits of all keys that stand above it.
+/// An API key's owner role, and the limits of all keys above it.
 const HOLDER: &str = "u.role, (SELECT jsonb_agg(jsonb_build_object('lineage_id', coalesce(m.lineage_id, m.id), \
     'requests_per_minute', m.requests_per_minute, 'tokens_per_minute', m.tokens_per_minute, \
     'monthly_cost_nano_usd', m.monthly_cost_nano_usd) ORDER BY array_position(k.makers, m.id)) \
@@ -60,7 +60,7 @@ struct HolderRow {
     key: KeyRow,
 }
 
-/// The limits of a key that stands above another, as `HOLDER` writes them.
+/// The limits of a key above another one, as `HOLDER` writes them.
 #[derive(Deserialize)]
 struct MakerBudget {
     lineage_id: Uuid,
@@ -170,7 +170,7 @@ impl ApiKeyRepository for PgUnitOfWork {
         name: &str,
         limits: &KeyLimits,
     ) -> Result<ApiKey, StoreError> {
-        // The rows of a lineage in one order, so that two changes do not wait for each other in a ring.
+        // Locks the rows of a lineage in one order, so that two changes do not deadlock.
         let sql = format!(
             "WITH of_lineage AS ( \
                 SELECT l.id FROM api_keys AS l WHERE l.user_id = $6 AND coalesce(l.lineage_id, l.id) = $7 \

@@ -1,4 +1,4 @@
-//! Audit on Postgres: reading what the triggers wrote. One round trip, bounded by the page.
+//! Audit on Postgres: reads what the triggers wrote. One round trip, bounded by the page.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};

@@ -1,11 +1,11 @@
-//! The feed of changes: one connection of its own that listens to what the triggers notify.
+//! The change feed: a connection of its own that listens to the notifications of the triggers.
 //!
-//! Promises: a change is told within milliseconds of its commit. A round trip on this very connection, every 300 ms, is
-//! what vouches for the silence between: the server sends what was notified before it answers. A connection that does not
-//! answer within half a second is given up, and another one is tried for ever, after pauses of 0.1 to 2 s. Before a new
-//! one vouches for anything, and as soon as one is lost, everything that was read before is said to be unknown.
+//! Promises: a change is reported within milliseconds of its commit. A round trip on the same connection every 300 ms
+//! confirms that no change is missing: the server sends earlier notifications before its answer. A connection that does
+//! not answer within half a second is dropped, and another one is tried, without end, after pauses of 0.1 to 2 s. When
+//! a connection is lost, and before a new one confirms anything, everything read before is invalidated.
 //! Costs: a connection beside the pool, and three small round trips a second. It must not lead through a pooler in
-//! transaction mode, which would hand the notifications to nobody.
+//! transaction mode, which would drop the notifications.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -20,24 +20,25 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-/// Where `notify_change` sends to.
+/// The channel of `notify_change`.
 const CHANNEL: &str = "product_base_changes";
 
-/// How long the connection may be silent before it is asked for a sign of life, and how long it may take to give one.
+/// How long the connection may be silent before it is probed, and how long the probe may take.
 const SILENCE_MAX: Duration = Duration::from_millis(300);
 const ANSWER_MAX: Duration = Duration::from_millis(500);
 
-/// How long a new connection may take until it listens.
+/// How long connecting and listening may take.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// It listens until it is dropped.
+/// Listens until it is dropped.
 pub struct ChangeFeed(JoinHandle<()>);
 
 impl ChangeFeed {
-    /// Begins to listen at this address, and tells `listener`. The database may be away. Call it within the runtime.
+    /// Starts to listen at this address and reports to `listener`. The database may be down. Call it within the
+    /// runtime.
     pub fn start(url: &str, listener: Arc<dyn ChangeListener>) -> Result<Self, StoreError> {
         let options = PgConnectOptions::from_str(url)
             .map_err(|_| StoreError::Unexpected("the direct address of the database is not understood".into()))?
@@ -63,11 +64,11 @@ async fn listen_for_ever(options: PgConnectOptions, listener: Arc<dyn ChangeList
                 pause = PAUSE_MIN;
                 info!("changes are heard");
                 let lost = hear(&mut connection, &*listener).await;
-                listener.lost();
+                listener.invalidate_all();
                 warn!(%lost, "changes are not heard any more; what is remembered lives a second until they are");
             }
             Err(error) => {
-                // At the first try only: while the database is away, others say so.
+                // Only at the first attempt: while the database is down, other parts log it.
                 if pause == PAUSE_MIN {
                     warn!(%error, "changes cannot be heard; what is remembered lives a second until they can");
                 }
@@ -78,7 +79,7 @@ async fn listen_for_ever(options: PgConnectOptions, listener: Arc<dyn ChangeList
     }
 }
 
-/// A connection that listens already. The pool is there for this one alone.
+/// A connection that already listens. The pool exists for this connection only.
 async fn connect(options: &PgConnectOptions) -> Result<PgListener, sqlx::Error> {
     let pool: PgPool = PgPoolOptions::new()
         .max_connections(1)
@@ -88,7 +89,7 @@ async fn connect(options: &PgConnectOptions) -> Result<PgListener, sqlx::Error> 
         .connect_lazy_with(options.clone());
     let connecting = async {
         let mut connection = PgListener::connect_with(&pool).await?;
-        // A loss must be seen here, and not be mended behind our back.
+        // A lost connection must be seen here, and not be replaced silently.
         connection.eager_reconnect(false);
         connection.listen(CHANNEL).await?;
         Ok(connection)
@@ -96,17 +97,17 @@ async fn connect(options: &PgConnectOptions) -> Result<PgListener, sqlx::Error> 
     timeout(CONNECT_MAX, connecting).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
-/// Tells what comes until the connection is lost; says why it was.
+/// Reports changes until the connection is lost; returns the reason.
 async fn hear(connection: &mut PgListener, listener: &dyn ChangeListener) -> sqlx::Error {
-    // What happened before the connection listened, nobody told: only what is read from now on can be vouched for.
-    listener.lost();
-    listener.vouch(Instant::now());
+    // Changes before the connection listened were not reported: only data read from now on can be confirmed.
+    listener.invalidate_all();
+    listener.confirm_fresh(Instant::now());
     loop {
-        // A busy channel is asked too: that something comes does not say that everything came.
+        // A busy channel is probed too: notifications that arrive do not prove that all arrived.
         let ask_at = tokio::time::Instant::now() + SILENCE_MAX;
         loop {
             match tokio::time::timeout_at(ask_at, connection.try_recv()).await {
-                Ok(Ok(Some(told))) => listener.heard(Change::parse(told.payload())),
+                Ok(Ok(Some(told))) => listener.invalidate(Change::parse(told.payload())),
                 Ok(Ok(None)) => return sqlx::Error::Io(std::io::ErrorKind::ConnectionAborted.into()),
                 Ok(Err(error)) => return error,
                 Err(_) => break,
@@ -118,10 +119,10 @@ async fn hear(connection: &mut PgListener, listener: &dyn ChangeListener) -> sql
             Ok(Err(error)) => return error,
             Err(_) => return sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()),
         }
-        // What came with the answer was notified before it.
+        // Notifications that came with the answer were sent before it.
         while let Some(told) = connection.next_buffered() {
-            listener.heard(Change::parse(told.payload()));
+            listener.invalidate(Change::parse(told.payload()));
         }
-        listener.vouch(asked_at);
+        listener.confirm_fresh(asked_at);
     }
 }

@@ -1,9 +1,9 @@
 //! Conversations on Postgres.
 //!
-//! Costs: one round trip a call, but `delete`, which is two. Lists go through an index and are bounded by their page; a
-//! list of one state passes over the others of the user, which are bounded by how many a user may keep. `list_history`
-//! reads the last messages of those conversations alone that went on since the last but n-th message of the n newest,
-//! which are seldom more than these n. No locks but those of the rows that are written.
+//! Costs: one round trip per call, two for `delete`. Lists use an index and are bounded by their page; a list of one
+//! state passes over the user's other conversations, which are bounded by how many a user may keep. `list_history` for
+//! n messages reads the n newest conversations for the time of the n-th message, and then only conversations changed
+//! since: seldom more than n. Locks only the rows that are written.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -20,15 +20,15 @@ use uuid::Uuid;
 use super::rows::{inconsistent, limit};
 use super::store::PgUnitOfWork;
 
-/// What is read of a conversation, whichever statement reads it.
+/// The columns of a conversation that every statement reads.
 const SESSION: &str = "s.id, s.user_id, s.api_key_id, s.title, s.model, s.system, s.tokens_used, s.cost_nano_usd, \
     s.created_at, s.updated_at, s.ended_at";
 
-/// What is read of a message.
+/// The columns of a message.
 const MESSAGE: &str = "m.id, m.session_id, m.role, m.content, m.tokens, m.cost_nano_usd, m.model, m.usage_log_id, m.seq, \
     m.created_at";
 
-/// How long the messages of one conversation may take to go.
+/// Time limit for deleting the messages of one conversation.
 const DELETE_MS: u64 = 10_000;
 
 #[derive(FromQueryResult)]

@@ -1,16 +1,16 @@
-//! Entitlements on Postgres. The facts are `feature_entitlement`'s; what they mean is decided in the domain.
+//! Entitlements on Postgres. `feature_entitlement` gives the facts; the domain decides what they mean.
 //!
-//! Costs: one round trip a call, also for `find_many` and `count_many`, whose callers bound them; `list` is one statement for all active features, bounded by `FEATURES_MAX`. No locks: the
-//! facts are as of the statement.
+//! Costs: one round trip per call, also for `find_many` and `count_many`, whose callers bound them; `list` is one
+//! statement for all active features, bounded by `FEATURES_MAX`. No locks: the facts are as of the statement.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use domain::entitlements::{Access, Allowance, Count, Entitlement, FeatureOverride, Source};
 use domain::features::FeatureId;
 use domain::plans::PlanId;
-use domain::usage::{Period, Tally};
+use domain::usage::{CounterTally, Period};
 use domain::users::UserId;
-use ports::entitlements::{EntitlementRepository, Meter, Missing, NamedEntitlement, Standing};
+use ports::entitlements::{EntitlementRepository, EntitlementState, Meter, MeterMissing, NamedEntitlement};
 use ports::features::FEATURES_MAX;
 use ports::store::StoreError;
 use sea_orm::ActiveValue::Set;
@@ -81,17 +81,17 @@ impl EntitlementRepository for PgUnitOfWork {
         &mut self,
         user_id: UserId,
         feature_id: &FeatureId,
-    ) -> Result<Result<NamedEntitlement, Missing>, StoreError> {
+    ) -> Result<Result<NamedEntitlement, MeterMissing>, StoreError> {
         let sql = include_str!("sql/find_entitlement.sql");
         let known: Option<Known> = self.read_one(sql, [user_id.0.into(), feature_id.as_str().into()]).await?;
         match known {
             Some(Known { facts: Some(facts), .. }) => entitlement(user_id, facts).map(Ok),
-            Some(Known { user_known: true, .. }) => Ok(Err(Missing::Feature)),
-            _ => Ok(Err(Missing::User)),
+            Some(Known { user_known: true, .. }) => Ok(Err(MeterMissing::Feature)),
+            _ => Ok(Err(MeterMissing::User)),
         }
     }
 
-    async fn find_many(&mut self, meters: &[Meter]) -> Result<Vec<Result<Standing, Missing>>, StoreError> {
+    async fn find_many(&mut self, meters: &[Meter]) -> Result<Vec<Result<EntitlementState, MeterMissing>>, StoreError> {
         let (users, features) = columns(meters.iter());
         let rows: Vec<StandingRow> =
             self.read_all(include_str!("sql/find_entitlements.sql"), [users.into(), features.into()]).await?;
@@ -101,10 +101,10 @@ impl EntitlementRepository for PgUnitOfWork {
         let standing = |(row, meter): (StandingRow, &Meter)| match row {
             StandingRow { facts: Some(facts), changes_at, .. } => {
                 let entitlement = entitlement(meter.user_id, facts)?.entitlement;
-                Ok(Ok(Standing { entitlement, changes_at }))
+                Ok(Ok(EntitlementState { entitlement, changes_at }))
             }
-            StandingRow { user_known: true, .. } => Ok(Err(Missing::Feature)),
-            StandingRow { .. } => Ok(Err(Missing::User)),
+            StandingRow { user_known: true, .. } => Ok(Err(MeterMissing::Feature)),
+            StandingRow { .. } => Ok(Err(MeterMissing::User)),
         };
         rows.into_iter().zip(meters).map(standing).collect()
     }
@@ -121,7 +121,7 @@ impl EntitlementRepository for PgUnitOfWork {
             let place = usize::try_from(row.place).unwrap_or_default();
             if let Some(count) = place.checked_sub(1).and_then(|place| counts.get_mut(place)) {
                 *count = Some(Count {
-                    tally: Tally { used: row.used, reserved: row.reserved, overage: row.overage },
+                    tally: CounterTally { used: row.used, reserved: row.reserved, overage: row.overage },
                     tokens_available: tokens_available(row.token_balance, row.token_reserved),
                     as_of: row.as_of,
                 });
@@ -197,7 +197,7 @@ pub(super) fn entitlement(user_id: UserId, row: EntitlementRow) -> Result<NamedE
                 start: row.period_start,
                 end: row.period_end,
             },
-            tally: Tally { used: row.used, reserved: row.reserved, overage: row.counter_overage },
+            tally: CounterTally { used: row.used, reserved: row.reserved, overage: row.counter_overage },
             tokens_available: tokens_available(row.token_balance, row.token_reserved),
             as_of: row.as_of,
         },
@@ -209,7 +209,7 @@ fn tokens_available(balance: i64, reserved: i64) -> i64 {
     balance.saturating_sub(reserved).max(0)
 }
 
-/// What is asked for, side by side.
+/// The requested meters as two columns.
 fn columns<'a>(meters: impl Iterator<Item = &'a Meter>) -> (Vec<Uuid>, Vec<String>) {
     meters.map(|meter| (meter.user_id.0, meter.feature_id.to_string())).unzip()
 }

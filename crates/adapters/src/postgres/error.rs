@@ -1,26 +1,26 @@
-//! Errors of Postgres as the ports name them. SQLSTATE is read here and nowhere else.
+//! Maps Postgres errors to the errors of the ports. SQLSTATE is read only here.
 //!
-//! The texts go to the log. They hold no address of the database and no value of a row: Postgres' DETAIL, CONTEXT
-//! and the messages of class 22, which quote the value that did not fit, are left out.
+//! The texts go to the log. They contain neither the address of the database nor a row's value: Postgres' DETAIL,
+//! CONTEXT and the messages of class 22, which quote the value that did not fit, are left out.
 
 use ports::store::StoreError;
 use sea_orm::sqlx;
 use sea_orm::sqlx::postgres::PgDatabaseError;
 use sea_orm::{DbErr, RuntimeErr};
 
-/// What an error of `SeaORM` is to the caller.
+/// Maps an error of `SeaORM`.
 pub(super) fn store_error(error: &DbErr) -> StoreError {
     match error {
         DbErr::Conn(RuntimeErr::SqlxError(error))
         | DbErr::Exec(RuntimeErr::SqlxError(error))
         | DbErr::Query(RuntimeErr::SqlxError(error)) => driver_error(error),
         DbErr::ConnectionAcquire(_) => StoreError::Unavailable("no connection could be had in time".into()),
-        // What is left are mismatches between our code and the schema; their texts name columns and types.
+        // The rest are mismatches between our code and the schema; their texts name columns and types.
         other => StoreError::Unexpected(other.to_string()),
     }
 }
 
-/// What an error of the driver is to the caller.
+/// Maps an error of the driver.
 pub(super) fn driver_error(error: &sqlx::Error) -> StoreError {
     match error {
         sqlx::Error::Database(refusal) => match refusal.try_downcast_ref::<PgDatabaseError>() {
@@ -32,7 +32,7 @@ pub(super) fn driver_error(error: &sqlx::Error) -> StoreError {
             }),
             None => StoreError::Unexpected("an error of another database".into()),
         },
-        // What a certificate is refused for comes as an error of the connection.
+        // A refused certificate comes as an I/O error.
         sqlx::Error::Io(error)
             if error.get_ref().is_some_and(|inner| inner.downcast_ref::<rustls::Error>().is_some()) =>
         {
@@ -49,12 +49,12 @@ pub(super) fn driver_error(error: &sqlx::Error) -> StoreError {
     }
 }
 
-/// Whether an error says nothing of the statement, only that the database could not be asked.
+/// Whether the error does not concern the statement, only that the database could not be reached.
 pub(super) fn is_unavailable(error: &sqlx::Error) -> bool {
     matches!(driver_error(error), StoreError::Unavailable(_))
 }
 
-/// The fields of an error response that a decision or a text may rest on.
+/// The fields of an error response that decisions and texts may use.
 struct Refusal<'a> {
     state: &'a str,
     constraint: Option<&'a str>,
@@ -71,16 +71,16 @@ fn refused(refusal: &Refusal<'_>) -> StoreError {
         // Lock not available within lock_timeout.
         (_, "55P03") => StoreError::Busy,
         ("23", _) => {
-            // A not-null violation has no constraint's name in Postgres 15, so the column stands for it.
+            // A not-null violation has no constraint name in Postgres 15, so the column's name is used.
             let name = refusal.constraint.or(refusal.column).unwrap_or(state);
             StoreError::Constraint { constraint: name.to_owned() }
         }
-        // Connection exceptions (also PgBouncer's own), lack of resources, shutdown and start-up, I/O errors, the
-        // time limits of statements and of idle transactions, and a server that became a standby.
+        // Connection exceptions (also PgBouncer's own), lack of resources, shutdown and start-up, I/O errors, the time
+        // limits of statements and of idle transactions, and a server that became a standby.
         ("08" | "53" | "57" | "58", _) | (_, "25P03" | "25P04" | "25006") => {
             StoreError::Unavailable(format!("{} (SQLSTATE {state})", refusal.message))
         }
-        // 22023 is a setting that does not fit, such as a role that is missing: ours to fix, so its text is told.
+        // 22023 is an invalid setting, such as a missing role: our fault, so its text is reported.
         ("22", state) if state != "22023" => StoreError::Unexpected(format!("a value did not fit (SQLSTATE {state})")),
         _ => StoreError::Unexpected(format!("{} (SQLSTATE {state})", refusal.message)),
     }

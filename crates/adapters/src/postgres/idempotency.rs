@@ -1,13 +1,13 @@
-//! Stored answers on Postgres, sealed (see `answer_sealing`).
+//! Stored responses on Postgres, sealed (see `answer_sealing`).
 //!
-//! Costs: `claim` is two round trips, and one where the answer is there; `record` is one. A claim is an advisory lock that
-//! lives as long as the transaction: nobody waits for it, and through a pooler it cannot outlive its holder. Behind it the
-//! row is read in a statement of its own, which sees what the last holder committed.
+//! Costs: `claim` is two round trips, or one where the response exists; `record` is one. A claim is an advisory lock
+//! that lasts as long as the transaction: no process waits for it, and it cannot outlive its holder, even through a
+//! pooler. The row is then read in a statement of its own, which sees what the last holder committed.
 
 use async_trait::async_trait;
 use domain::idempotency::StoredAnswer;
 use domain::identity::CallerRights;
-use ports::idempotency::{AnswerClaim, AnswerRepository, Claimed};
+use ports::idempotency::{AnswerClaim, AnswerClaimed, AnswerRepository};
 use ports::store::StoreError;
 use sea_orm::FromQueryResult;
 use sea_orm::prelude::Json;
@@ -28,21 +28,21 @@ struct AnswerRow {
 
 #[async_trait]
 impl AnswerRepository for PgUnitOfWork {
-    async fn claim(&mut self, claim: &AnswerClaim) -> Result<Claimed, StoreError> {
+    async fn claim(&mut self, claim: &AnswerClaim) -> Result<AnswerClaimed, StoreError> {
         let values = || [claim.caller.0.into(), claim.route.as_str().into(), AnswerSealing::digest(claim).into()];
         let sql = include_str!("sql/claim_answer.sql");
         let mut found: Option<AnswerRow> = self.read_one(sql, values()).await?;
         if found.as_ref().is_some_and(|row| row.is_taken) {
-            // It is ours: what the last holder committed is seen by a statement of its own.
+            // The claim is ours: a second statement sees what the last holder committed.
             found = self.read_one(sql, values()).await?;
         }
         let row = found.ok_or_else(|| inconsistent("idempotent_answers", claim.caller))?;
         match &row.fingerprint {
-            None if row.is_taken => Ok(Claimed::Fresh),
-            None => Ok(Claimed::InFlight),
-            Some(fingerprint) if *fingerprint != claim.fingerprint => Ok(Claimed::OtherBody),
-            Some(_) if !may_have(claim, row.rights.as_ref()) => Ok(Claimed::BeyondRights),
-            Some(_) => self.answer(claim, row).map(Claimed::Answered),
+            None if row.is_taken => Ok(AnswerClaimed::Fresh),
+            None => Ok(AnswerClaimed::InFlight),
+            Some(fingerprint) if *fingerprint != claim.fingerprint => Ok(AnswerClaimed::OtherBody),
+            Some(_) if !may_have(claim, row.rights.as_ref()) => Ok(AnswerClaimed::BeyondRights),
+            Some(_) => self.answer(claim, row).map(AnswerClaimed::Answered),
         }
     }
 
@@ -60,7 +60,7 @@ impl AnswerRepository for PgUnitOfWork {
             self.sealing.ttl_seconds().into(),
             rights_json(claim)?.into(),
         ];
-        // An expired row may still stand there; a live one may not, since the claim would have found it.
+        // There may be an expired row; a live one is not possible, since the claim would have found it.
         if self.run(include_str!("sql/record_answer.sql"), values).await? == 0 {
             return Err(StoreError::Constraint { constraint: "idempotent_answers_pkey".into() });
         }
@@ -72,8 +72,8 @@ impl AnswerRepository for PgUnitOfWork {
     }
 }
 
-/// Whether what was stored with these rights may be given to whoever asks now. An answer of an earlier release has none; it
-/// goes to those who may do all that the caller's account may.
+/// Whether a response that was stored with these rights may be given to this caller. A response of an earlier release
+/// has none; it is given only to callers with all rights of the account.
 pub(super) fn may_have(claim: &AnswerClaim, stored: Option<&Json>) -> bool {
     let stored = stored.and_then(|rights| serde_json::from_value::<CallerRights>(rights.clone()).ok());
     stored.map_or_else(|| claim.rights.are_a_persons(), |stored| claim.rights.cover(&stored))
@@ -86,7 +86,7 @@ pub(super) fn rights_json(claim: &AnswerClaim) -> Result<Json, StoreError> {
 
 impl PgUnitOfWork {
     fn answer(&self, claim: &AnswerClaim, row: AnswerRow) -> Result<StoredAnswer, StoreError> {
-        // The key itself stays out of errors, so the route and the caller name the row.
+        // The idempotency key stays out of errors, so the route and the caller identify the row.
         let unfit = || inconsistent("idempotent_answers", format_args!("{} {}", claim.caller, claim.route));
         let status = row.status.and_then(|status| u16::try_from(status).ok()).ok_or_else(unfit)?;
         let content_type = row.content_type.ok_or_else(unfit)?;

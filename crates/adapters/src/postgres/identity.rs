@@ -1,14 +1,15 @@
-//! Identity on Postgres. The identities themselves are reached through definer functions only (`identity_*`): no SQL
-//! here names their table, which on Supabase is another's.
+//! Identity on Postgres. The identities are reached only through definer functions (`identity_*`): no SQL here names
+//! their table, which on Supabase belongs to another service.
 //!
-//! Costs: one round trip a call. Locks: `lock_refresh_token` takes the token's row.
+//! Costs: one round trip per call. Locks: `lock_refresh_token` locks the token's row.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use domain::identity::{Email, StoredEmail};
 use domain::users::UserId;
 use ports::identity::{
-    IdentityRepository, NewSession, RefreshToken, SecondFactor, SecretHash, Session, SessionPosition, StoredCredentials,
+    IdentityRepository, LogInSessionPosition, NewSession, RefreshToken, SecondFactor, SecretHash, Session,
+    StoredCredentials,
 };
 use ports::store::{Page, StoreError};
 use sea_orm::ActiveValue::{NotSet, Set};
@@ -22,10 +23,10 @@ use super::error::store_error;
 use super::rows::{inconsistent, limit};
 use super::store::PgUnitOfWork;
 
-/// As much of a user agent as is kept, in characters.
+/// The longest stored user agent, in characters.
 const USER_AGENT_MAX: usize = 255;
 
-/// The name of the one row that holds a key itself, beside its fingerprint. `app_service` alone may read the table.
+/// The name of the one row with a secret itself, beside its fingerprint. Only `app_service` may read the table.
 const KEPT_KEY: &str = "kept";
 
 #[derive(FromQueryResult)]
@@ -79,7 +80,7 @@ impl IdentityRepository for PgUnitOfWork {
     async fn find_credentials(&mut self, spelling: &str) -> Result<Option<StoredCredentials>, StoreError> {
         let sql = "SELECT user_id, email, encrypted_password FROM identity_credentials($1)";
         let row: Option<CredentialsRow> = self.read_one(sql, [spelling.into()]).await?;
-        // An identity without a password cannot be logged in to by one.
+        // Without a password, an identity has no credentials for a login.
         Ok(row.and_then(|row| {
             let (email, password_hash) = (StoredEmail::new(&row.email)?, row.encrypted_password?);
             Some(StoredCredentials { user_id: UserId(row.user_id), email, password_hash })
@@ -92,7 +93,7 @@ impl IdentityRepository for PgUnitOfWork {
     }
 
     async fn lock_credentials(&mut self, user_id: UserId) -> Result<(), StoreError> {
-        // A row that no other login may lock, unlike an advisory lock.
+        // A row lock that no other login can take, unlike an advisory lock.
         let sql = "SELECT FROM users WHERE id = $1 FOR NO KEY UPDATE";
         self.run(sql, [user_id.0.into()]).await.map(drop)
     }
@@ -188,7 +189,7 @@ impl IdentityRepository for PgUnitOfWork {
         user_id: UserId,
         now: DateTime<Utc>,
         opened_after: DateTime<Utc>,
-        page: &Page<SessionPosition>,
+        page: &Page<LogInSessionPosition>,
     ) -> Result<Vec<Session>, StoreError> {
         let (at, id) = page.after.unzip();
         let values = [user_id.0.into(), now.into(), opened_after.into(), at.into(), id.into(), limit(page.limit)];
@@ -259,7 +260,7 @@ impl IdentityRepository for PgUnitOfWork {
     }
 
     async fn record_signing_key(&mut self, key_id: &str, algorithm: &str) -> Result<(), StoreError> {
-        // The port tells the key's id only, so the fingerprint is the id's.
+        // The port gives only the key's id, so the fingerprint is that of the id.
         let sql = "INSERT INTO signing_keys (kid, algorithm, fingerprint) VALUES ($1, $2, $3) \
             ON CONFLICT (kid) DO UPDATE SET last_used_at = now(), retired_at = NULL";
         let fingerprint = Sha256::digest(key_id.as_bytes()).to_vec();
@@ -267,7 +268,7 @@ impl IdentityRepository for PgUnitOfWork {
     }
 
     async fn keep_signing_key(&mut self, candidate: &[u8]) -> Result<Vec<u8>, StoreError> {
-        // Whoever comes second waits for the first to commit, and then reads in a statement that sees it.
+        // A second process waits for the first to commit, and then reads in a statement that sees the row.
         let keep = "INSERT INTO signing_keys (kid, algorithm, fingerprint, secret) VALUES ($1, 'kept', sha256($2), $2) \
             ON CONFLICT (kid) DO NOTHING";
         self.run(keep, [KEPT_KEY.into(), candidate.to_vec().into()]).await?;

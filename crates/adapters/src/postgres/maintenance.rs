@@ -1,8 +1,8 @@
-//! Maintenance on Postgres: what a job or an operator asks for, not a request.
+//! Maintenance on Postgres: work of jobs and operators, not of requests.
 //!
-//! Costs: `state` is two round trips; `list_findings` reads whole tables, a piece of the checks a sixteenth of the users;
-//! both come after a statement that gives this transaction more time than a request has. `read_integrity` reads 18 rows.
-//! Locks: a piece of work on partitions locks one table, and waits 300 ms for it.
+//! Costs: `state` is two round trips; `list_findings` reads whole tables, a piece of the checks a sixteenth of the
+//! users; both need a prior call that raises this transaction's time limit. `read_integrity` reads 18 rows.
+//! Locks: a piece of work on partitions locks one table, and waits up to 300 ms for it.
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -14,13 +14,13 @@ use sea_orm::FromQueryResult;
 use super::rows::limit;
 use super::store::PgUnitOfWork;
 
-/// How long a statement over whole tables may take.
+/// Time limit of a statement over whole tables.
 const WHOLE_TABLES_MS: u64 = 300_000;
 
-/// How long a piece of the checks or of the work on partitions may take.
+/// Time limit of a piece of the checks or of the work on partitions.
 const PIECE_MS: u64 = 60_000;
 
-/// More steps than a schema will ever have.
+/// More migration steps than a schema will ever have.
 const STEPS_MAX: u64 = 10_000;
 
 #[derive(FromQueryResult)]

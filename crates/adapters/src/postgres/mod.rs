@@ -1,15 +1,17 @@
-//! The store on Postgres: every port of the database, in one file a room.
+//! The store on Postgres: implements every database port, one file per room.
 //!
-//! Architecture Invariant: every statement runs inside a transaction that `transaction` opened, under a role that it
-//! set; SQLSTATE is read in `error` only; no SQL here names the table of the identities, which on Supabase is another's.
+//! Architecture Invariant: every statement runs inside a transaction that `transaction` began, under a role that it
+//! set. SQLSTATE is read in `error` only. No SQL here names the table of the identities, which on Supabase belongs to
+//! another service.
 
 mod ai_usage;
 mod answer_sealing;
 mod api_keys;
+mod array_literals;
 mod audit;
+mod begin_message;
 mod changes;
 mod chat;
-mod counting;
 pub mod embedded;
 mod entities;
 mod entitlements;
@@ -17,10 +19,9 @@ mod error;
 mod features;
 mod idempotency;
 mod identity;
-mod literals;
 mod maintenance;
-mod messages;
-mod opening;
+mod pinned_connections;
+mod pipelined_statements;
 mod plans;
 mod pool;
 mod prices;
@@ -36,5 +37,5 @@ mod usage_history;
 mod users;
 
 pub use changes::ChangeFeed;
-pub use pool::{PoolSettings, PoolState, Pooler};
+pub use pool::{PoolSettings, PoolState, PoolerMode};
 pub use store::{PgStore, PgUnitOfWork};

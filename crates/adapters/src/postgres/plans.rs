@@ -1,7 +1,7 @@
 //! Plans on Postgres.
 //!
-//! Costs: two round trips to read plans with their features, one for anything else; `save` without any change is one
-//! read. Lists are bounded by `PLANS_MAX` plans and `FEATURES_MAX` features of each.
+//! Costs: two round trips to read plans with their features, one for anything else; `save` without a change is one
+//! read. Lists are bounded by `PLANS_MAX` plans and `FEATURES_MAX` features each.
 
 use std::collections::HashMap;
 
@@ -39,7 +39,8 @@ impl PlanRepository for PgUnitOfWork {
             .await
             .map_err(|error| store_error(&error))?;
         let mut plans = self.with_features(rows).await?;
-        // What a month costs is the domain's word; the sort is stable, so that equals stay in the order of their ids.
+        // The domain defines the monthly price. The sort is stable, so plans of equal price stay in the order of their
+        // ids.
         plans.sort_by_key(Plan::monthly_worth);
         Ok(plans)
     }
@@ -127,7 +128,7 @@ impl PlanRepository for PgUnitOfWork {
 }
 
 impl PgUnitOfWork {
-    /// Reads the features of these plans in one statement, and puts each to its plan.
+    /// Reads the features of these plans in one statement and assigns them to their plans.
     async fn with_features(&self, rows: Vec<plans::Model>) -> Result<Vec<Plan>, StoreError> {
         let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
         let features = plan_features::Entity::find()

@@ -1,8 +1,8 @@
-//! The pool of connections, and the hooks that keep a connection from carrying anything over.
+//! The connection pool, and the hooks that keep state from passing between uses of a connection.
 //!
-//! It connects lazily, so that the service starts while the database is away, and finds it again by itself. A
-//! connection costs one more round trip after its use, off the request's path: a message that leaves no transaction
-//! open, whatever happened to the BEGIN before (sqlx issue 4385).
+//! It connects lazily, so that the service starts while the database is down, and reconnects by itself. A connection
+//! costs one more round trip after its use, off the request's path: a message that leaves no transaction open, whatever
+//! happened to the BEGIN before (sqlx issue 4385).
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,12 +13,12 @@ use sea_orm::sqlx;
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sea_orm::sqlx::{ConnectOptions, Connection, Executor, PgPool};
 
-/// What stands between the service and Postgres.
+/// The pooler between the service and Postgres.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pooler {
-    /// Nothing, or a session pooler, or `PgBouncer` >= 1.21 with `max_prepared_statements`.
+pub enum PoolerMode {
+    /// None, or a session pooler, or `PgBouncer` >= 1.21 with `max_prepared_statements`.
     None,
-    /// A transaction pooler that knows nothing of prepared statements: they stay unnamed.
+    /// A transaction pooler without support for prepared statements: they stay unnamed.
     Transaction,
 }
 
@@ -26,19 +26,19 @@ pub enum Pooler {
 pub struct PoolSettings {
     pub url: String,
     pub max_connections: u32,
-    /// How long a request waits for a connection; at most 2 s count.
+    /// How long a request waits for a connection; at most 2 s.
     pub acquire_timeout: Duration,
-    pub pooler: Pooler,
+    pub pooler: PoolerMode,
     pub statement_timeout_ms: u64,
     pub lock_timeout_ms: u64,
     pub idle_in_transaction_timeout_ms: u64,
-    /// How long an answer is kept for its idempotency key.
+    /// How long a response is kept for its idempotency key.
     pub answers_ttl: Duration,
-    /// The server's part of the key under which answers are sealed.
+    /// The server's part of the key that seals responses.
     pub answer_secret: Vec<u8>,
 }
 
-// The address holds a password, and the secret opens stored answers.
+// The address contains a password, and the secret opens stored responses.
 impl fmt::Debug for PoolSettings {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -54,7 +54,7 @@ impl fmt::Debug for PoolSettings {
     }
 }
 
-/// The pool as metrics show it.
+/// The pool's state for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolState {
     pub size: u32,
@@ -62,36 +62,38 @@ pub struct PoolState {
     pub max: u32,
 }
 
-/// A request that waits longer is better told to come again.
+/// A request that waits longer should fail and be retried.
 pub(super) const ACQUIRE_TIMEOUT_MAX: Duration = Duration::from_secs(2);
 
 /// The self-test needs two connections at once.
 const CONNECTIONS_MIN: u32 = 2;
 
-/// Two lanes, fetches for the memory, and a few batches that wait beside.
+/// For two lanes of the group commit, reads for the cache, and a few batches that wait beside them.
 const COUNTING_CONNECTIONS_MAX: u32 = 6;
 
-/// A connection that lay idle for so long is asked for a sign of life before it is given out.
+/// A connection idle for this long is pinged before its use.
 const TRUSTED_IDLE: Duration = Duration::from_secs(30);
 
 /// How long the message after a use may take; a connection that does not answer is closed.
 const CLEANING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The statements of the service are a fixed set, below this number; each is prepared once a connection.
+/// The service has a fixed set of fewer statements; each is prepared once per connection.
 const PREPARED_STATEMENTS_MAX: usize = 300;
 
-/// How many connections are kept for counting alone, of all that there may be. None behind a transaction pooler, and
-/// none where there are so few that the pool needs them all.
+/// How many of the allowed connections are reserved for counting. None behind a transaction pooler, and none where the
+/// pool needs them all.
 pub(super) fn counting_connections(settings: &PoolSettings) -> u32 {
     match settings.pooler {
-        Pooler::None => (settings.max_connections.saturating_sub(CONNECTIONS_MIN) / 2).min(COUNTING_CONNECTIONS_MAX),
-        Pooler::Transaction => 0,
+        PoolerMode::None => {
+            (settings.max_connections.saturating_sub(CONNECTIONS_MIN) / 2).min(COUNTING_CONNECTIONS_MAX)
+        }
+        PoolerMode::Transaction => 0,
     }
 }
 
-/// How every connection is made.
+/// The options of every connection.
 pub(super) fn connection_options(settings: &PoolSettings) -> Result<PgConnectOptions, StoreError> {
-    let capacity = if settings.pooler == Pooler::None { PREPARED_STATEMENTS_MAX } else { 0 };
+    let capacity = if settings.pooler == PoolerMode::None { PREPARED_STATEMENTS_MAX } else { 0 };
     let options = PgConnectOptions::from_str(&settings.url)
         .map_err(|_| StoreError::Unexpected("the address of the database is not understood".into()))?
         .application_name("product-base")
@@ -102,7 +104,7 @@ pub(super) fn connection_options(settings: &PoolSettings) -> Result<PgConnectOpt
     Ok(options)
 }
 
-/// Makes the pool without connecting. Must be called within the tokio runtime that will use it.
+/// Creates the pool without connecting. Must be called within the tokio runtime that will use it.
 pub(super) fn open(settings: &PoolSettings, connection: PgConnectOptions) -> PgPool {
     let connections = settings.max_connections.max(CONNECTIONS_MIN) - counting_connections(settings);
     PgPoolOptions::new()
@@ -122,10 +124,10 @@ pub(super) fn open(settings: &PoolSettings, connection: PgConnectOptions) -> PgP
         .connect_lazy_with(connection)
 }
 
-/// Ends whatever transaction the connection is in, and closes the connection if that cannot be said for sure.
+/// Ends any transaction on the connection, and closes the connection if that is uncertain.
 ///
-/// `BEGIN; ROLLBACK` does it without the warning that a bare ROLLBACK writes into the server's log each time. Only
-/// a transaction that has failed already refuses the BEGIN; there the bare ROLLBACK is right.
+/// `BEGIN; ROLLBACK` avoids the warning that a bare ROLLBACK writes into the server's log each time. Only a transaction
+/// that has already failed refuses the BEGIN; then the bare ROLLBACK is right.
 async fn leave_no_transaction(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     let cleaning = async {
         match connection.execute("BEGIN; ROLLBACK").await {
@@ -147,7 +149,7 @@ mod tests {
             url: "postgres://app_user:hunter2@localhost/db".into(),
             max_connections: 4,
             acquire_timeout: Duration::from_secs(1),
-            pooler: Pooler::None,
+            pooler: PoolerMode::None,
             statement_timeout_ms: 1,
             lock_timeout_ms: 1,
             idle_in_transaction_timeout_ms: 1,

@@ -1,8 +1,8 @@
 //! Prices on Postgres.
 //!
-//! Costs: one round trip a call, whatever the number of rows. `list_usable` and `list_every` read the table and are asked
-//! once a minute and once a change; `list` sorts what its filter leaves. Locks: `lock` keeps other writers of prices out
-//! (SHARE ROW EXCLUSIVE on the table), and no reader.
+//! Costs: one round trip per call, whatever the number of rows. `list_usable` and `list_every` read the table and are
+//! called once a minute and once per change; `list` sorts the rows that its filter leaves. Locks: `lock` blocks other
+//! writers of prices (SHARE ROW EXCLUSIVE on the table), and no reader.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -17,14 +17,14 @@ use uuid::Uuid;
 use super::rows::{inconsistent, limit};
 use super::store::PgUnitOfWork;
 
-/// What is read of a row, whichever statement reads it. Whoever writes in SQL may say a price for ever.
+/// The columns of a price that every statement reads. A price written in SQL may be valid for ever.
 const COLUMNS: &str = "p.id, p.provider, p.model, p.kind, p.tier, p.geo, p.threshold_tokens, p.usd_per_million, \
     p.version, p.source, greatest(p.valid_from, 'epoch') AS valid_from, nullif(p.valid_to, 'infinity') AS valid_to";
 
-/// The words that this program knows, as the first two values of each statement.
+/// The kinds and tiers that this program knows, as the first two values of each statement.
 const KNOWN: &str = "p.kind = ANY($1) AND p.tier = ANY($2)";
 
-/// Stands for none in a column of times, since an array holds no nulls here.
+/// Means "no end" in a column of times, since these arrays contain no nulls.
 const NO_END: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
 #[derive(FromQueryResult)]
@@ -97,7 +97,7 @@ impl PriceRepository for PgUnitOfWork {
         let texts = |text: &dyn Fn(&ModelPrice) -> &str| -> Value {
             prices.iter().map(|price| text(price).to_owned()).collect::<Vec<_>>().into()
         };
-        // Below 2^63 where it was read from a request or a file; beyond it no request is so long.
+        // Below 2^63 where it was read from a request or a file; no request has more tokens.
         let thresholds = prices.iter().map(|price| i64::try_from(price.key.threshold_tokens).unwrap_or(i64::MAX));
         let values: [Value; 12] = [
             prices.iter().map(|price| price.id.0).collect::<Vec<_>>().into(),
@@ -144,7 +144,7 @@ fn price(row: PriceRow) -> Result<ModelPrice, StoreError> {
         geo: Geo::parse(&row.geo).map_err(|_| unfit())?,
         threshold_tokens: u64::try_from(row.threshold_tokens).map_err(|_| unfit())?,
     };
-    // A row that does not say who brought it was written in SQL: an operator did.
+    // A row without a source was written in SQL, by an operator.
     let source = row.source.as_deref().and_then(|source| source.parse().ok()).unwrap_or(PriceSource::Operator);
     Ok(ModelPrice {
         id: PriceId(row.id),

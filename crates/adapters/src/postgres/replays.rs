@@ -1,18 +1,18 @@
-//! Answers of paid calls on Postgres, sealed as other answers are (see `answer_sealing`).
+//! Responses of paid calls on Postgres, sealed like other stored responses (see `answer_sealing`).
 //!
-//! Costs: one round trip a method, each by the primary key; `find` also looks at the hold of a call without an answer. No
-//! locks but those of the rows that are written. A body is sealed together with the headers that are given again.
+//! Costs: one round trip per method, each by the primary key; `find` also reads the reservation of a call without a
+//! response. Locks only the rows that are written. A body is sealed together with the headers that are sent again.
 //!
-//! A row without status is a call that somebody makes. One with a status and without a body has no answer to give: the
-//! status says why, as a repeat is told it.
+//! A row without a status is a call in progress. A row with a status but no body has no response to replay; its status
+//! is the reason that a retry is given.
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use domain::idempotency::StoredAnswer;
-use domain::replays::{Awaited, Unkept};
+use domain::replays::{AwaitedCall, NotReplayable};
 use domain::usage::{HoldId, HoldStatus};
 use ports::idempotency::AnswerClaim;
-use ports::replays::{CallEnd, FoundCall, KeptAnswer, Left, ReplayRepository};
+use ports::replays::{CallEnd, FoundCall, KeptAnswer, LeftCall, ReplayRepository};
 use ports::store::StoreError;
 use sea_orm::prelude::Json;
 use sea_orm::{FromQueryResult, Value};
@@ -23,9 +23,9 @@ use super::idempotency::{may_have, rights_json};
 use super::rows::{inconsistent, limit};
 use super::store::PgUnitOfWork;
 
-/// Of a row whose call has no answer any more.
+/// Status of a call whose response was lost.
 const LOST: i16 = 409;
-/// Of a row whose answer was too long.
+/// Status of a call whose response was too long.
 const TOO_LONG: i16 = 413;
 
 #[derive(FromQueryResult)]
@@ -57,7 +57,7 @@ impl ReplayRepository for PgUnitOfWork {
         if self.run(include_str!("sql/claim_call.sql"), values).await? > 0 {
             return Ok(true);
         }
-        // The statement takes a missing user and a locked one alike; only the first will never be there.
+        // The statement returns no row for a missing and for a locked user; only the first is an error.
         let is_known = "SELECT EXISTS (SELECT FROM users WHERE id = $1)";
         let is_known: Option<bool> = self.read_value(is_known, [claim.caller.0.into()]).await?;
         if is_known == Some(true) {
@@ -85,7 +85,12 @@ impl ReplayRepository for PgUnitOfWork {
         Ok(self.run(sql, [user, route, digest, hold_id.0.into()]).await? > 0)
     }
 
-    async fn leave(&mut self, claim: &AnswerClaim, content: &AnswerClaim, call: Left<'_>) -> Result<(), StoreError> {
+    async fn leave(
+        &mut self,
+        claim: &AnswerClaim,
+        content: &AnswerClaim,
+        call: LeftCall<'_>,
+    ) -> Result<(), StoreError> {
         let (status, content_type, sealed) = match call.end.map(|end| self.written_end(claim, end)).transpose()? {
             Some((status, content_type, sealed)) => (Some(status), content_type, sealed),
             None => (None, None, None),
@@ -145,14 +150,14 @@ impl ReplayRepository for PgUnitOfWork {
     }
 }
 
-/// Status, content type and sealed body, as a row has them.
+/// Status, content type and sealed body, as stored in a row.
 type WrittenEnd<'a> = (i16, Option<&'a str>, Option<Vec<u8>>);
 
 impl PgUnitOfWork {
     fn written_end<'a>(&self, claim: &AnswerClaim, end: &'a CallEnd) -> Result<WrittenEnd<'a>, StoreError> {
         match end {
-            CallEnd::Unkept(Unkept::Lost) => Ok((LOST, None, None)),
-            CallEnd::Unkept(Unkept::TooLong) => Ok((TOO_LONG, None, None)),
+            CallEnd::NotReplayable(NotReplayable::Lost) => Ok((LOST, None, None)),
+            CallEnd::NotReplayable(NotReplayable::TooLong) => Ok((TOO_LONG, None, None)),
             CallEnd::Answered(answer) => {
                 let status = i16::try_from(answer.status)
                     .map_err(|_| StoreError::Unexpected("an answer has a status that HTTP does not know".into()))?;
@@ -163,7 +168,7 @@ impl PgUnitOfWork {
     }
 
     fn found(&self, claim: &AnswerClaim, row: CallRow) -> Result<FoundCall, StoreError> {
-        // The key itself stays out of errors, so the route and the caller name the row.
+        // The idempotency key stays out of errors, so the route and the caller identify the row.
         let unfit = || inconsistent("ai_answers", format_args!("{} {}", claim.caller, claim.route));
         let may_go = row.status.is_none() && matches!(row.hold_status.as_deref(), None | Some("released"));
         if row.fingerprint != claim.fingerprint && !may_go {
@@ -178,12 +183,12 @@ impl PgUnitOfWork {
                 (Some(status), Some(since)) => Some((hold_status(&status, hold_id.0)?, since_seconds(since))),
                 _ => None,
             };
-            let awaited = Awaited { age: since_seconds(row.age), hold };
+            let awaited = AwaitedCall { age: since_seconds(row.age), hold };
             return Ok(FoundCall::Awaited { hold_id, awaited });
         };
         let end = match (status, row.content_type, row.sealed_body) {
-            (LOST, None, None) => CallEnd::Unkept(Unkept::Lost),
-            (TOO_LONG, None, None) => CallEnd::Unkept(Unkept::TooLong),
+            (LOST, None, None) => CallEnd::NotReplayable(NotReplayable::Lost),
+            (TOO_LONG, None, None) => CallEnd::NotReplayable(NotReplayable::TooLong),
             (status, Some(content_type), Some(sealed)) => {
                 let status = u16::try_from(status).map_err(|_| unfit())?;
                 let opened = self.sealing.open(claim, status, &content_type, &sealed).ok_or_else(unfit)?;
@@ -199,7 +204,7 @@ fn place(claim: &AnswerClaim) -> [Value; 3] {
     [claim.caller.0.into(), claim.route.as_str().into(), AnswerSealing::digest(claim).into()]
 }
 
-/// The headers as JSON, in which no zero stands, then a zero and the body.
+/// The headers as JSON, which contains no zero byte, then a zero byte and the body.
 fn with_headers(answer: &KeptAnswer) -> Result<StoredAnswer, StoreError> {
     let mut body = serde_json::to_vec(&answer.headers)
         .map_err(|_| StoreError::Unexpected("the headers of an answer could not be written".into()))?;

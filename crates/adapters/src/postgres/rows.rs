@@ -1,4 +1,4 @@
-//! How the rooms put a statement to Postgres and read its rows. One call is one statement.
+//! How the rooms run statements on Postgres and read their rows. One call is one statement.
 
 use std::fmt::Display;
 
@@ -8,12 +8,12 @@ use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, QueryResult, Statemen
 use super::error::store_error;
 use super::store::PgUnitOfWork;
 
-/// What a room reads must be what the domain allows; where it is not, the row is named and nothing of it told.
+/// The error for a row that the domain does not allow. It names the row and none of its values.
 pub(super) fn inconsistent(table: &'static str, key: impl Display) -> StoreError {
     StoreError::Inconsistent { table, key: key.to_string() }
 }
 
-/// A bound as Postgres takes it.
+/// A row limit as Postgres takes it.
 pub(super) fn limit(rows: u64) -> Value {
     i64::try_from(rows).unwrap_or(i64::MAX).into()
 }
@@ -43,7 +43,7 @@ impl PgUnitOfWork {
         R::find_by_statement(statement(sql, values)).one(&self.transaction).await.map_err(|error| store_error(&error))
     }
 
-    /// The rows of two statements that run one after the other, in one message where that can be.
+    /// The rows of two statements run one after the other, in one message where possible.
     pub(super) async fn read_both<A: FromQueryResult, B: FromQueryResult>(
         &self,
         first: (&str, Vec<Value>),
@@ -76,18 +76,18 @@ impl PgUnitOfWork {
         rows.iter().map(|row| row.try_get_by_index(0)).collect::<Result<_, _>>().map_err(|error| store_error(&error))
     }
 
-    /// Runs a statement after which nothing is asked but the commit, which may tell of its failure instead.
+    /// Runs the last statement before the commit. The commit may report its failure instead.
     pub(super) async fn run_last(&self, sql: &str, values: impl IntoIterator<Item = Value>) -> Result<(), StoreError> {
         self.transaction.run_last(statement(sql, values)).await.map_err(|error| store_error(&error))
     }
 
-    /// Runs a statement whose values are bound, whatever they are. What people said is never a part of a statement's text,
-    /// which Postgres writes to its log where it fails.
+    /// Runs a statement with bound values only. Users' text is never part of a statement's text, which Postgres writes
+    /// to its log on failure.
     pub(super) async fn run_bound(&self, sql: &str, values: impl IntoIterator<Item = Value>) -> Result<(), StoreError> {
         self.transaction.run_bound(statement(sql, values)).await.map_err(|error| store_error(&error))
     }
 
-    /// Runs a statement and says how many rows it wrote.
+    /// Runs a statement and returns the number of written rows.
     pub(super) async fn run(&self, sql: &str, values: impl IntoIterator<Item = Value>) -> Result<u64, StoreError> {
         let outcome =
             self.transaction.execute_raw(statement(sql, values)).await.map_err(|error| store_error(&error))?;

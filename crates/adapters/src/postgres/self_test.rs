@@ -1,8 +1,8 @@
-//! A test of the way to Postgres, before anything rests on it.
+//! Tests the connection to Postgres before the service uses it.
 //!
-//! A transaction pooler that does not know prepared statements hands one client's statement to another, and the wrong
-//! rows come back with no error. So two connections of the service's own pool run
-//! statements of the same names and different meanings, as the service would, and compare the answers.
+//! A transaction pooler without support for prepared statements gives one client's statement to another, and wrong rows
+//! come back without an error. So two connections of the service's pool run statements with the same names and
+//! different meanings, as the service would, and compare the answers.
 //! Costs: two connections, about 250 round trips, once at start.
 
 use std::time::Duration;
@@ -16,11 +16,11 @@ use uuid::Uuid;
 use super::error::{driver_error, is_unavailable};
 use super::store::PgStore;
 
-/// One after the other catches poolers with a free server connection, both at once those with several.
+/// Runs in turn detect poolers with one free server connection, concurrent runs those with several.
 const ROUNDS_IN_TURN: i64 = 4;
 const ROUNDS_AT_ONCE: i64 = 12;
 
-/// How long it may take altogether; then the database counts as away.
+/// The time limit of the whole test; after it the database counts as unavailable.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const REMEDY: &str = "statements were answered with another connection's results: there is a transaction pooler \
@@ -28,17 +28,17 @@ const REMEDY: &str = "statements were answered with another connection's results
     max_prepared_statements, or a direct address";
 
 enum Finding {
-    /// The database could not be asked, which says nothing of a pooler.
+    /// The database could not be reached, which says nothing about a pooler.
     Away(StoreError),
-    /// An answer was wrong, or an error showed that names of statements are mixed up.
+    /// An answer was wrong, or an error showed that statement names are mixed up.
     Mixed(String),
 }
 
 impl From<sqlx::Error> for Finding {
     fn from(error: sqlx::Error) -> Self {
         let code = error.as_database_error().and_then(DatabaseError::code).unwrap_or_default();
-        // A protocol violation (08P01) is how a mixed-up statement with other parameters shows itself. Who may not log
-        // in (28) or names no database (3D) never got as far as a statement.
+        // A protocol violation (08P01) is the sign of a mixed-up statement with other parameters. A refused login (28)
+        // or an unknown database (3D) fails before any statement.
         let refused_at_login = code.starts_with("28") || code.starts_with("3D");
         match driver_error(&error) {
             away if refused_at_login || (is_unavailable(&error) && code != "08P01") => Self::Away(away),
@@ -48,11 +48,11 @@ impl From<sqlx::Error> for Finding {
 }
 
 impl PgStore {
-    /// Whether every connection gets its own answers. Refuses with a text that names the fix where it does not.
+    /// Whether every connection gets its own answers. The error text of a failure names the fix.
     pub async fn self_test(&self) -> Result<(), StoreError> {
         let pool = self.pool.clone();
         let persistent = self.persistent;
-        // In a task of its own, like every transaction: a caller that gives up does not cut it in flight.
+        // In a task of its own, like every transaction: a caller that is dropped does not interrupt it.
         let test = tokio::spawn(async move {
             let (mut first, mut second) = (pool.acquire().await?, pool.acquire().await?);
             for round in 0..ROUNDS_IN_TURN {
@@ -74,7 +74,7 @@ impl PgStore {
     }
 }
 
-/// In which order a connection runs the statements: the same numbers name different statements on the two.
+/// The order in which a connection runs the statements: the same numbers name different statements on the two.
 #[derive(Clone, Copy)]
 enum Direction {
     Forward,
@@ -113,8 +113,8 @@ async fn run_round(
 
 const STATEMENTS: i64 = 4;
 
-/// Runs one of the statements and compares. Two have the same shape and another meaning, so that a mix-up shows as a
-/// wrong number; two have other columns and parameters, so that it shows as an error.
+/// Runs one of the statements and compares. Two have the same shape and different meanings, so that a mix-up gives a
+/// wrong number; two have other columns and parameters, so that it gives an error.
 async fn ask(connection: &mut sqlx::PgConnection, persistent: bool, which: i64, round: i64) -> Result<(), Finding> {
     let right = match which {
         0 => {

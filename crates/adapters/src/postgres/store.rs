@@ -1,7 +1,7 @@
-//! The store itself: how units of work begin, and what readiness and metrics ask of it.
+//! The store: begins units of work, and answers readiness and metrics.
 //!
-//! Costs: `begin` is one round trip on a pooled connection, `commit` one; a unit of work that is dropped is rolled back
-//! off the caller's path. `probe` is one round trip within a second, `pool_state` none.
+//! Costs: `begin` is one round trip on a pooled connection, `commit` one; a dropped unit of work is rolled back off the
+//! caller's path. `probe` is one round trip within a second, `pool_state` none.
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,17 +29,17 @@ use ports::users::UserRepository;
 use sea_orm::sqlx::PgPool;
 
 use super::answer_sealing::AnswerSealing;
-use super::counting::CountingConnections;
-use super::opening::{Milliseconds, opening};
-use super::pool::{self, ACQUIRE_TIMEOUT_MAX, PoolSettings, PoolState, Pooler};
+use super::begin_message::{Milliseconds, opening};
+use super::pinned_connections::PinnedConnections;
+use super::pool::{self, ACQUIRE_TIMEOUT_MAX, PoolSettings, PoolState, PoolerMode};
 use super::transaction::{OpeningTerms, PgTransaction};
 
-/// How long readiness waits for a sign of life.
+/// How long the readiness probe waits.
 const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 
 pub struct PgStore {
     pub(super) pool: PgPool,
-    counting: Option<Arc<CountingConnections>>,
+    counting: Option<Arc<PinnedConnections>>,
     pub(super) persistent: bool,
     limits: Milliseconds,
     acquire_timeout: Duration,
@@ -54,7 +54,7 @@ impl fmt::Debug for PgStore {
 }
 
 impl PgStore {
-    /// Makes the store without asking the database anything: it may be away. Call it within the tokio runtime.
+    /// Creates the store without contacting the database, which may be down. Call it within the tokio runtime.
     pub fn connect(settings: PoolSettings) -> Result<Self, StoreError> {
         let limits = Milliseconds {
             statement: settings.statement_timeout_ms,
@@ -63,18 +63,18 @@ impl PgStore {
         };
         let connection = pool::connection_options(&settings)?;
         let places = usize::try_from(pool::counting_connections(&settings)).unwrap_or_default();
-        let counting = (places > 0).then(|| CountingConnections::new(&connection, limits, places));
+        let counting = (places > 0).then(|| PinnedConnections::new(&connection, limits, places));
         Ok(Self {
             pool: pool::open(&settings, connection),
             counting,
-            persistent: settings.pooler == Pooler::None,
+            persistent: settings.pooler == PoolerMode::None,
             limits,
             acquire_timeout: settings.acquire_timeout.min(ACQUIRE_TIMEOUT_MAX),
             sealing: Arc::new(AnswerSealing::new(settings.answer_secret, settings.answers_ttl)),
         })
     }
 
-    /// Whether the database can be worked with now, as the service would: a transaction is opened and dropped.
+    /// Whether the database works now, for the service's own use: a transaction is begun and dropped.
     pub async fn probe(&self) -> Result<(), StoreError> {
         self.open(&Scope::SERVICE, PROBE_PATIENCE).await.map(drop)
     }
@@ -89,7 +89,7 @@ impl PgStore {
         }
     }
 
-    /// Closes every connection, waiting for those at work. Nothing can be begun afterwards.
+    /// Closes every connection, waiting for those in use. Nothing can be begun afterwards.
     pub async fn close(&self) {
         if let Some(counting) = &self.counting {
             counting.close().await;

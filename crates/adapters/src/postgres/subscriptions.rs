@@ -1,4 +1,4 @@
-//! Subscriptions on Postgres. Which plan is in force is `effective_plan`'s word.
+//! Subscriptions on Postgres. `effective_plan` decides which plan is in force.
 //!
 //! Costs: `find` is one round trip, `lock` three, `save_plan` three, the others one. Locks, in this order: the user's
 //! row, then the live subscription's, both FOR NO KEY UPDATE.
@@ -45,8 +45,8 @@ impl SubscriptionRepository for PgUnitOfWork {
     }
 
     async fn lock(&mut self, user_id: UserId) -> Result<Option<PlanInForce>, StoreError> {
-        // One statement a table, so that the order of the locks is ours and not the planner's. What they say is read
-        // afterwards: a statement that waited for a lock may show the rest of the rows as they were before.
+        // One statement per table, so that the locking order is ours and not the planner's. The values are read
+        // afterwards: a statement that waited for a lock may return the other rows as they were before.
         let lock_user = "SELECT id FROM users WHERE id = $1 FOR NO KEY UPDATE";
         if self.read_value::<Uuid>(lock_user, [user_id.0.into()]).await?.is_none() {
             return Ok(None);
@@ -63,7 +63,7 @@ impl SubscriptionRepository for PgUnitOfWork {
         plan_id: &PlanId,
         subscription_id: Option<Uuid>,
     ) -> Result<(), StoreError> {
-        // The time is written outright: taking up again the plan whose subscription ended changes no other column.
+        // The time is set explicitly: returning to the plan whose subscription ended changes no other column.
         let profile = "UPDATE users SET plan_id = $2, plan_changed_at = clock_timestamp() WHERE id = $1";
         self.run(profile, [user_id.0.into(), plan_id.as_str().into()]).await?;
         if let Some(subscription_id) = subscription_id {
@@ -115,7 +115,7 @@ impl SubscriptionRepository for PgUnitOfWork {
     }
 
     async fn save_grace_days(&mut self, days: u16) -> Result<(), StoreError> {
-        // Every instance does this at its start; where nothing changes, nothing is written.
+        // Every instance does this at its start; nothing is written without a change.
         let sql = "INSERT INTO runtime_settings AS kept (name, value) VALUES ('past_due_grace_days', to_jsonb($1::integer)) \
             ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE kept.value <> excluded.value";
         self.run(sql, [i32::from(days).into()]).await.map(drop)

@@ -1,12 +1,12 @@
-//! The ledger of tokens on Postgres. Sequence and hash are the trigger's, whatever is sent.
+//! The token ledger on Postgres. The trigger sets sequence and hash, whatever is sent.
 //!
-//! Costs: one round trip a call, each through a key: `list` is bounded by the page, `find_spent` reads the refunds of one
-//! use. Locks: `record` wants the user's row locked beforehand, and writes the balance and its row in one statement.
+//! Costs: one round trip per call, each by a key: `list` is bounded by the page, `find_spent` reads the refunds of one
+//! use. Locks: `record` requires that the user's row is locked, and writes the balance and its row in one statement.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use domain::idempotency::IdempotencyKey;
-use domain::tokens::{Credit, Spent, TokenBalance, TokenTransaction, TransactionId};
+use domain::tokens::{TokenBalance, TokenCredit, TokenTransaction, TokensSpent, TransactionId};
 use domain::users::{User, UserId};
 use ports::store::{Locked, Page, StoreError};
 use ports::tokens::TokenRepository;
@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::rows::{inconsistent, limit};
 use super::store::PgUnitOfWork;
 
-/// What is read of a row, whichever statement reads it.
+/// The columns of a ledger row that every statement reads.
 const COLUMNS: &str =
     "t.id, t.seq, t.amount, t.type AS kind, t.description, t.reference_id, t.balance_after, t.created_at";
 
@@ -87,20 +87,20 @@ impl TokenRepository for PgUnitOfWork {
         user_id: UserId,
         id: TransactionId,
         before: Option<i64>,
-    ) -> Result<Option<Spent>, StoreError> {
+    ) -> Result<Option<TokensSpent>, StoreError> {
         let sql = "SELECT u.amount, coalesce((SELECT sum(r.amount) FROM token_transactions AS r \
                 WHERE r.reference_id = u.id AND r.type = 'refund' AND r.user_id = u.user_id AND r.seq < $3), 0)::bigint AS refunded \
             FROM token_transactions AS u WHERE u.id = $2 AND u.user_id = $1 AND u.type = 'usage'";
         let values = [user_id.0.into(), id.0.into(), before.unwrap_or(i64::MAX).into()];
         let row: Option<SpentRow> = self.read_one(sql, values).await?;
-        Ok(row.map(|row| Spent { taken: row.amount.saturating_neg(), refunded: row.refunded }))
+        Ok(row.map(|row| TokensSpent { taken: row.amount.saturating_neg(), refunded: row.refunded }))
     }
 
     async fn record(
         &mut self,
         user: &Locked<User>,
         id: TransactionId,
-        credit: &Credit,
+        credit: &TokenCredit,
         key: Option<&IdempotencyKey>,
     ) -> Result<TokenTransaction, StoreError> {
         let sql = format!(

@@ -1,11 +1,11 @@
-//! One open transaction, and the one way in which statements reach Postgres.
+//! One open transaction. Every statement to Postgres goes through it.
 //!
-//! Costs: opening is one round trip (see `opening`), a statement is one when it was prepared before on the connection
-//! and two when it was not or when statements stay unnamed, a commit is one.
+//! Costs: beginning is one round trip (see `begin_message`); a statement is one if it was prepared before on the
+//! connection, and two if not or where statements stay unnamed; a commit is one.
 //!
-//! Promises: a transaction that is dropped is rolled back before the connection serves another; one in which a
-//! statement failed cannot be committed, since Postgres would answer COMMIT with a silent rollback; no statement
-//! waits longer than its time limit, even if the server froze.
+//! Promises: a dropped transaction is rolled back before the connection serves another; a transaction with a failed
+//! statement cannot be committed, since Postgres would answer COMMIT with a silent rollback; no statement waits longer
+//! than its time limit, even if the server hangs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,23 +22,23 @@ use sea_query_sqlx::SqlxValues;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::counting::{CountingConnections, Lent};
 use super::error::{driver_error, is_unavailable, store_error};
-use super::messages::Prepared;
+use super::pinned_connections::{PinnedConnection, PinnedConnections};
+use super::pipelined_statements::Prepared;
 
-/// How much longer than Postgres' own limit we wait for its answer, before we take it for frozen.
+/// How much longer than Postgres' own limit we wait for its answer before we consider it hung.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// Over what the transaction runs.
+/// The connection that the transaction runs on.
 enum Link {
     Pooled(Transaction<'static, Postgres>),
-    /// Apart from the pool, where BEGIN waits for the first statement.
-    Kept(Lent),
+    /// A pinned connection, on which BEGIN goes with the first statement.
+    Kept(PinnedConnection),
 }
 
 pub(super) struct PgTransaction {
-    // SeaORM executes on `&self`, the driver on `&mut`. Repositories borrow the unit of work mutably, so nobody ever
-    // waits for this lock; it is tokio's since it is held across an await.
+    // SeaORM executes on `&self`, the driver on `&mut`. Repositories borrow the unit of work mutably, so this lock is
+    // never contended; it is tokio's since it is held across an await.
     link: Mutex<Link>,
     /// Whether statements are prepared by name. Not behind a transaction pooler, which would mix the names up.
     persistent: bool,
@@ -48,22 +48,22 @@ pub(super) struct PgTransaction {
     failed: AtomicBool,
 }
 
-/// How a transaction is opened.
+/// The terms of beginning a transaction.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OpeningTerms {
     pub persistent: bool,
     pub statement_ms: u64,
-    /// How long a statement may wait for a lock where it may wait at all.
+    /// How long a statement may wait for a lock, in a scope that allows waiting.
     pub lock_ms: u64,
-    /// By when it must be open.
+    /// How long beginning it may take.
     pub patience: Duration,
 }
 
 impl PgTransaction {
-    /// Takes a connection and opens a transaction on it with `message`.
+    /// Takes a connection and begins a transaction on it with `message`.
     ///
-    /// Both happen in a task of their own: a caller that is dropped meanwhile cannot cut BEGIN in flight, which would
-    /// leave an open transaction that the driver does not know of (sqlx issue 4385). The waiting is bounded instead.
+    /// Both happen in a task of their own: a caller that is dropped meanwhile cannot interrupt BEGIN, which would leave
+    /// an open transaction that the driver does not know of (sqlx issue 4385). Instead, the wait is bounded.
     pub(super) async fn open(pool: &PgPool, message: String, terms: OpeningTerms) -> Result<Self, StoreError> {
         let opening = tokio::spawn(open_patiently(pool.clone(), message, Instant::now() + terms.patience));
         let opened = tokio::time::timeout(terms.patience + GRACE, opening)
@@ -74,10 +74,10 @@ impl PgTransaction {
         Ok(Self::over(Link::Pooled(connection), terms))
     }
 
-    /// One on a connection that is kept for counting, or `None` where the pool has to serve. `in_transaction` is said of
-    /// statements that belong together; others are each a transaction of their own, which saves BEGIN and COMMIT.
+    /// A transaction on a pinned connection, or `None` where the pool must be used. `in_transaction` is for statements
+    /// that belong together; otherwise each is a transaction of its own, which saves BEGIN and COMMIT.
     pub(super) async fn lent(
-        counting: &Arc<CountingConnections>,
+        counting: &Arc<PinnedConnections>,
         in_transaction: bool,
         terms: OpeningTerms,
     ) -> Result<Option<Self>, StoreError> {
@@ -117,8 +117,8 @@ impl PgTransaction {
         }
     }
 
-    /// Runs a statement whose outcome nobody looks at before the commit. Where it can it goes with COMMIT in one message,
-    /// and then it is the commit that tells of its failure.
+    /// Runs a statement whose result is not needed before the commit. Where possible it goes with COMMIT in one
+    /// message, and then the commit reports its failure.
     pub(super) async fn run_last(&self, statement: Statement) -> Result<(), DbErr> {
         if let Link::Kept(lent) = &mut *self.link.lock().await
             && let Some(statement) = Prepared::of(&statement)
@@ -129,7 +129,7 @@ impl PgTransaction {
         self.execute_raw(statement).await.map(drop)
     }
 
-    /// Runs statements one after the other, in one message where it can, and gives the rows of each.
+    /// Runs statements one after the other, in one message where possible, and returns the rows of each.
     pub(super) async fn query_together(&self, statements: Vec<Statement>) -> Result<Vec<Vec<QueryResult>>, DbErr> {
         if let Link::Kept(lent) = &mut *self.link.lock().await
             && let Some(prepared) = statements.iter().map(Prepared::of).collect::<Option<Vec<_>>>()
@@ -144,7 +144,7 @@ impl PgTransaction {
         Ok(rows)
     }
 
-    /// Runs a statement with its values beside it.
+    /// Runs a statement with bound values.
     pub(super) async fn run_bound(&self, statement: Statement) -> Result<(), DbErr> {
         let outcome = match &mut *self.link.lock().await {
             Link::Pooled(transaction) => self.answer(self.query(statement).execute(&mut **transaction)).await,
@@ -153,7 +153,7 @@ impl PgTransaction {
         outcome.map(drop)
     }
 
-    /// Gives every further statement so much time: for jobs, whose statements go over whole tables.
+    /// Sets the time limit of the following statements: for jobs, whose statements read whole tables.
     pub(super) async fn allow(&self, statement_ms: u64) -> Result<(), StoreError> {
         let sql = format!("SELECT set_config('statement_timeout', '{statement_ms}', true)");
         self.execute_unprepared(&sql).await.map_err(|error| store_error(&error))?;
@@ -174,7 +174,7 @@ impl PgTransaction {
         sqlx::query_with(AssertSqlSafe(statement.sql), SqlxValues(values)).persistent(self.persistent)
     }
 
-    async fn rows(&self, lent: &mut Lent, statement: Statement) -> Result<Vec<PgRow>, sqlx::Error> {
+    async fn rows(&self, lent: &mut PinnedConnection, statement: Statement) -> Result<Vec<PgRow>, sqlx::Error> {
         if let Some(prepared) = Prepared::of(&statement) {
             return lent.run(prepared).await.map(|reply| reply.rows);
         }
@@ -183,13 +183,13 @@ impl PgTransaction {
         rows
     }
 
-    async fn bound(&self, lent: &mut Lent, statement: Statement) -> Result<PgQueryResult, sqlx::Error> {
+    async fn bound(&self, lent: &mut PinnedConnection, statement: Statement) -> Result<PgQueryResult, sqlx::Error> {
         let outcome = self.query(statement).execute(lent.connection().await?).await;
         lent.answered(&outcome);
         outcome
     }
 
-    /// Waits for an answer within the time limit, and remembers a failure.
+    /// Waits for an answer within the time limit, and marks the transaction as failed on an error.
     async fn answer<T>(&self, work: impl Future<Output = Result<T, sqlx::Error>> + Send) -> Result<T, DbErr> {
         let answer = tokio::time::timeout(self.time_limit(), work).await.unwrap_or_else(|_| {
             let late = std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer within the time limit");
@@ -206,8 +206,8 @@ fn too_late() -> StoreError {
     StoreError::Unavailable("the database did not open a transaction in time".into())
 }
 
-/// Opens a transaction, trying other connections when one turns out to be dead: after a restart of the database,
-/// the idle ones all are. Nothing was done on them, so that is safe.
+/// Begins a transaction, trying other connections if one is dead: after a restart of the database, all idle ones are.
+/// Nothing was done on them, so that is safe.
 async fn open_patiently(
     pool: PgPool,
     message: String,

@@ -1,13 +1,13 @@
-//! Usage history on Postgres: the hourly sums up to the watermark, the events after it.
+//! Usage history on Postgres: hourly sums up to the watermark, events after it.
 //!
-//! Costs: `list` is one round trip (two for everybody's) that sums no more buckets than its page shows and the empty
-//! ones before them; one user's go through an index by user and time; everybody's are summed already, hour by hour, in a table of their own.
-//! `roll_up` is two round trips, and covers a day of events at most. No locks on what requests write.
+//! Costs: `list` is one round trip (two for all users) that sums only the buckets of its page and the empty ones before
+//! them; one user's rows are read by an index on user and time; all users' rows are already summed per hour in a table
+//! of their own. `roll_up` is two round trips and covers at most a day of events. Requests' writes are not locked.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use domain::features::FeatureId;
-use domain::usage_history::{Bucket, Stretch, UsageSum};
+use domain::usage_history::{TimeRange, UsageBucket, UsageSum};
 use ports::store::{Page, StoreError};
 use ports::usage_history::{UsageFilter, UsageHistoryRepository, UsagePosition};
 use sea_orm::{FromQueryResult, Value};
@@ -15,10 +15,10 @@ use sea_orm::{FromQueryResult, Value};
 use super::rows::{inconsistent, limit};
 use super::store::PgUnitOfWork;
 
-/// How long everybody's use may be summed for one page: longer than a request's statement, shorter than its deadline.
+/// Time limit of one page for all users: longer than the statement timeout of a request, shorter than its deadline.
 const EVERYBODY_MS: u64 = 10_000;
 
-/// How long the sums of a day may take.
+/// Time limit of the sums of a day.
 const ROLL_UP_MS: u64 = 300_000;
 
 #[derive(FromQueryResult)]
@@ -37,11 +37,11 @@ impl UsageHistoryRepository for PgUnitOfWork {
     async fn list(
         &mut self,
         filter: &UsageFilter,
-        stretch: &Stretch,
+        stretch: &TimeRange,
         page: &Page<UsagePosition>,
     ) -> Result<Vec<UsageSum>, StoreError> {
         let after = page.after.as_ref();
-        // A cursor may come from a list by other buckets.
+        // A cursor may come from a list with other buckets.
         let newest = after.map_or(stretch.last, |position| stretch.bucket.start_of(position.bucket).min(stretch.last));
         let mut values: Vec<Value> = vec![
             newest.into(),
@@ -56,7 +56,7 @@ impl UsageHistoryRepository for PgUnitOfWork {
             after.map(|position| position.period_start).into(),
             limit(page.limit),
         ];
-        // One statement for one user and another for everybody, so that each has the plan that suits it.
+        // One user and all users have statements of their own, so that each gets a suitable plan.
         let (sums_of, events_of) = if let Some(user_id) = filter.user_id {
             values.push(user_id.0.into());
             ("usage_rollups AS r WHERE r.user_id = $12", "e.user_id = $12")
@@ -92,12 +92,12 @@ impl UsageHistoryRepository for PgUnitOfWork {
     }
 }
 
-/// The length of a bucket as Postgres' interval.
-const fn length(bucket: Bucket) -> &'static str {
+/// The length of a bucket as a Postgres interval.
+const fn length(bucket: UsageBucket) -> &'static str {
     match bucket {
-        Bucket::Hour => "1 hour",
-        Bucket::Day => "1 day",
-        Bucket::Month => "1 month",
+        UsageBucket::Hour => "1 hour",
+        UsageBucket::Day => "1 day",
+        UsageBucket::Month => "1 month",
     }
 }
 

@@ -1,7 +1,7 @@
-//! Profiles on Postgres. The e-mail is the identity's and comes from `identity_email`.
+//! Profiles on Postgres. The e-mail belongs to the identity and comes from `identity_email`.
 //!
-//! Costs: one round trip a call; `export` one for each of its tables. Locks: `lock` takes the row FOR NO KEY UPDATE,
-//! never FOR UPDATE, since every insert of a child row takes KEY SHARE on it.
+//! Costs: one round trip per call; `export` one for each of its tables. Locks: `lock` locks the row FOR NO KEY UPDATE,
+//! never FOR UPDATE, since every insert of a child row locks it with KEY SHARE.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::rows::{inconsistent, limit};
 use super::store::PgUnitOfWork;
 
-/// What is read of a profile, whichever statement reads it.
+/// The columns of a profile that every statement reads.
 const COLUMNS: &str =
     "id, identity_email(id) AS email, name, role, plan_id, wallet_address, token_balance, created_at, updated_at";
 
@@ -94,7 +94,7 @@ impl UserRepository for PgUnitOfWork {
     }
 
     async fn lock_first_admin(&mut self) -> Result<(), StoreError> {
-        // A row that is there once in every database. Nothing but a start writes it.
+        // A row that exists once in every database. It is written only at a start.
         let sql = "SELECT name FROM runtime_settings WHERE name = 'past_due_grace_days' FOR UPDATE";
         self.read_value::<String>(sql, []).await.map(drop)
     }
@@ -135,7 +135,7 @@ impl UserRepository for PgUnitOfWork {
         let mut sections = Vec::with_capacity(EXPORTED.len());
         for (table, rows) in EXPORTED {
             let sql = format!("SELECT row_to_json(exported)::text FROM ({rows} LIMIT $2) AS exported");
-            // One row more than the bound shows whether there are more.
+            // One row above the limit shows whether there are more.
             let mut rows: Vec<String> =
                 self.read_values(&sql, [id.0.into(), limit(rows_max.saturating_add(1))]).await?;
             let bound = usize::try_from(rows_max).unwrap_or(usize::MAX);
@@ -147,8 +147,8 @@ impl UserRepository for PgUnitOfWork {
     }
 }
 
-/// What belongs to a user, newest first. Columns are named where a table has some that nobody is shown: the hash of a
-/// key. Each statement filters by the user, whoever may see the table.
+/// The rows of a user, newest first. Columns are named where a table has some that are never shown, such as the hash of
+/// an API key. Each statement filters by the user, whatever the role may see.
 const EXPORTED: [(&str, &str); 20] = [
     ("users", include_str!("sql/export_users.sql")),
     ("user_subscriptions", "SELECT * FROM user_subscriptions WHERE user_id = $1 ORDER BY created_at DESC, id DESC"),

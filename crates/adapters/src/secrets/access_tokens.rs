@@ -1,8 +1,9 @@
-//! The built-in identity's access tokens: signed with HS256 by this service, and checked by it.
+//! Access tokens of the built-in identity: signed with HS256 by this service, and verified by it.
 //!
-//! Promised: whoever holds a token had a session when it was made; it cannot be taken back before it expires, so it is
-//! short-lived. The claims have the shape of Supabase's, so that row-level security reads both alike. The user's role
-//! in the product is not in the token: the profile decides at every request. Making or checking one costs an HMAC.
+//! Promises: the holder of a token had a session when it was issued; a token cannot be revoked before it expires, so it
+//! is short-lived. The claims have the shape of Supabase's, so that row-level security reads both alike. The user's
+//! role in the product is not in the token: the profile decides at every request. Issuing or verifying one costs an
+//! HMAC.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -29,7 +30,7 @@ const ALGORITHM: Algorithm = Algorithm::HS256;
 /// A key shorter than the hash is weaker than the hash (RFC 7518, section 3.2).
 pub(super) const SECRET_MIN_BYTES: usize = 32;
 
-/// A token cannot be taken back, so it lives at most a day.
+/// A token cannot be revoked, so it lives at most a day.
 const TTL_SECONDS: RangeInclusive<u64> = 1..=86_400;
 
 pub struct BuiltInTokens {
@@ -81,7 +82,7 @@ impl fmt::Debug for BuiltInTokens {
 }
 
 impl TokenIssuer for BuiltInTokens {
-    // The role of the product stays out of the token: a demoted administrator would keep it until the expiry.
+    // The product role is not in the token: a demoted administrator would keep it until the token expires.
     fn issue(
         &self,
         user_id: UserId,

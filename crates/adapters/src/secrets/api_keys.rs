@@ -1,8 +1,8 @@
 //! API keys: `<prefix><12 public id>_<28 secret><6 checksum>`, all base62.
 //!
-//! Promised: the secret has 166 random bits, so that SHA-256 without a salt is enough at rest; a key with a wrong form
-//! or checksum is refused here and never reaches the database. Making or recognising a key costs two hashes of less
-//! than 80 bytes; a text of another length costs a comparison of two numbers.
+//! Promises: the secret has 166 random bits, so that SHA-256 without a salt is enough at rest; an API key with a wrong
+//! format or checksum is refused here and never reaches the database. Minting or recognizing one costs two hashes of
+//! less than 80 bytes; a text of another length costs one comparison of lengths.
 
 use std::fmt;
 
@@ -18,13 +18,13 @@ const SECRET_LENGTH: usize = 28;
 const CHECKSUM_LENGTH: usize = 6;
 const LENGTH_AFTER_PREFIX: usize = PUBLIC_ID_LENGTH + 1 + SECRET_LENGTH + CHECKSUM_LENGTH;
 
-/// The longest prefix; a whole key is then at most 79 bytes, and no longer text is ever hashed.
+/// The longest prefix. A whole API key then has at most 79 bytes, and no longer text is ever hashed.
 const PREFIX_MAX_LENGTH: usize = 32;
 
-/// How much of a key is kept for recognising it, as wide as the column is: the whole public id after the usual prefix.
+/// How much of a key is stored to recognize it, the width of the column: with the usual prefix, the whole public id.
 const SHOWN_LENGTH: usize = 20;
 
-/// Makes and recognises keys that begin with the product's prefix (the setting `api_keys.prefix`).
+/// Mints and recognizes API keys that begin with the product's prefix (the setting `api_keys.prefix`).
 #[derive(Clone)]
 pub struct ApiKeys {
     prefix: String,
@@ -80,7 +80,7 @@ fn hash(key: &str) -> String {
     hex::encode(Sha256::digest(key.as_bytes()))
 }
 
-/// The first 32 bits of the SHA-256 of everything before it: a mistyped key passes once in four billion times.
+/// The first 32 bits of the SHA-256 of the text before it: one mistyped key in four billion passes.
 fn checksum(signed: &[u8]) -> [u8; CHECKSUM_LENGTH] {
     let digest = Sha256::digest(signed);
     let number = digest.iter().take(4).fold(0_u32, |number, byte| (number << 8) | u32::from(*byte));
@@ -107,7 +107,7 @@ mod tests {
         assert_eq!(minted.hash, hex::encode(Sha256::digest(minted.secret.as_bytes())));
     }
 
-    /// The format is a promise to keys in use: this one was made by the rule and must be recognised for ever.
+    /// The format must stay valid for keys in use: this one was made by the rule and must be recognized for ever.
     #[test]
     fn a_known_key_is_recognised() {
         let signed = "sk_live_8fK2xQ1mZp0a_0123456789ABCDEFGHIJKLMNOPQR";

@@ -1,11 +1,11 @@
-//! Base62: the text of our secrets. Digits and letters only, so that a double click selects a whole secret and no
-//! shell, URL or header changes it. One character carries 5.95 bits.
+//! Base62: the encoding of our secrets. Digits and letters only, so that a double click selects a whole secret and no
+//! shell, URL or header changes it. One character has 5.95 bits.
 
 use rand::distr::{Alphanumeric, SampleString};
 
 const ALPHABET: [u8; 62] = *b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// Every character is as likely as any other (rejection sampling), from a generator that the operating system seeds.
+/// Every character is equally likely (rejection sampling), from a generator that the operating system seeds.
 pub(super) fn random(length: usize) -> String {
     Alphanumeric.sample_string(&mut rand::rng(), length)
 }
@@ -14,7 +14,7 @@ pub(super) fn is_base62(text: &[u8]) -> bool {
     text.iter().all(u8::is_ascii_alphanumeric)
 }
 
-/// A number as exactly six digits, the highest first: 62^6 is more than 2^32.
+/// A number as exactly six digits, highest first: 62^6 is more than 2^32.
 pub(super) fn six_digits(number: u32) -> [u8; 6] {
     let mut rest = number as usize;
     let mut digits = [0; 6];

@@ -1,9 +1,9 @@
-//! What a token must say, whoever issued it: the rules that the built-in and the Supabase verifier share.
+//! Checks the claims of a token: the rules that the built-in and the Supabase verifier share.
 //!
-//! Promised: the algorithm is the verifying key's, never the header's; `jku`, `x5u`, `x5c` and `jwk` are never read;
-//! `exp`, `sub` (a UUID), `aud` and `role` are required, and `iss` wherever an issuer is set; time is the clock's. The
-//! texts of refusals are fixed, so that no part of a token reaches a log. Costs the signature: 1.5 µs for HS256, 199 µs
-//! for ES256.
+//! Promises: the algorithm is that of the verifying key, never the header's; `jku`, `x5u`, `x5c` and `jwk` are never
+//! read; `exp`, `sub` (a UUID), `aud` and `role` are required, and `iss` wherever an issuer is set; the time comes from
+//! the clock. Error texts are fixed, so that no part of a token reaches a log. Costs the signature: 1.5 µs for HS256,
+//! 199 µs for ES256.
 
 use std::sync::Arc;
 
@@ -18,10 +18,10 @@ use serde::Deserialize;
 use serde_json::{Number, Value};
 use uuid::Uuid;
 
-/// The longest token that is looked at.
+/// The longest token that is examined.
 pub(super) const TOKEN_MAX_BYTES: usize = 8 * 1024;
 
-/// The one role that speaks for a user. `service_role` and `anon` are refused.
+/// The only role of a user's token. `service_role` and `anon` are refused.
 pub(super) const ROLE: &str = "authenticated";
 
 pub(super) struct ClaimRules {
@@ -37,21 +37,21 @@ struct Claims {
     iat: Option<Number>,
     nbf: Option<Number>,
     auth_time: Option<Value>,
-    /// Supabase's list of how and when the session's holder proved who they are.
+    /// Supabase's list of when and how the user authenticated in this session.
     #[serde(default)]
     amr: Value,
     sid: Option<Value>,
     scope: Option<Value>,
 }
 
-/// The scope of a token that is good for the own account's routes alone.
+/// The scope of a token that is valid only for the routes of the user's own account.
 pub(super) const OWN_ACCOUNT: &str = "own_account";
 
-/// The method of Supabase's list that proves nothing.
+/// The method in Supabase's list that is no authentication.
 const REFRESHED: &str = "token_refresh";
 
 impl Claims {
-    /// The latest proof, where the token tells of any. What is malformed is as if it were not there.
+    /// The latest authentication, if the token reports any. Malformed entries count as absent.
     fn authenticated_at(&self) -> Option<DateTime<Utc>> {
         let proofs = self.amr.as_array().into_iter().flatten();
         let proofs = proofs.filter(|proof| proof["method"].as_str().is_some_and(|method| method != REFRESHED));
@@ -59,7 +59,7 @@ impl Claims {
         proven.or_else(|| self.auth_time.as_ref()?.as_number().and_then(moment))
     }
 
-    /// A scope of another's making means nothing here.
+    /// Scopes of other issuers are ignored.
     fn scope(&self) -> TokenScope {
         let said = self.scope.as_ref().and_then(Value::as_str);
         if said == Some(OWN_ACCOUNT) { TokenScope::OwnAccount } else { TokenScope::Everything }
@@ -74,7 +74,7 @@ impl ClaimRules {
     /// Without an issuer, `iss` is not checked.
     pub(super) fn new(issuer: Option<&str>, audience: &str, clock: Arc<dyn Clock>) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
-        // The library would read the system's time; `check` goes by the clock.
+        // The library would read the system's time; `check` uses the clock.
         validation.validate_exp = false;
         validation.set_audience(&[audience]);
         match issuer {
@@ -87,7 +87,7 @@ impl ClaimRules {
         Self { validation, clock }
     }
 
-    /// Checks the signature first, so that nothing is concluded from claims that nobody vouches for.
+    /// Verifies the signature first, so that no unverified claim is used.
     pub(super) fn check(
         &self,
         token: &str,
@@ -135,7 +135,7 @@ impl ClaimRules {
     }
 }
 
-/// The header of a token of bounded size, believed in nothing yet.
+/// The unverified header of a token of bounded size.
 pub(super) fn header(token: &str) -> Result<Header, TokenRefused> {
     bound(token)?;
     jsonwebtoken::decode_header(token).map_err(|error| refusal(&error))
@@ -149,7 +149,7 @@ fn bound(token: &str) -> Result<(), TokenRefused> {
     if token.len() > TOKEN_MAX_BYTES { Err(invalid("it is longer than 8 KB")) } else { Ok(()) }
 }
 
-/// A header that names extensions which must be understood is refused (RFC 7515, section 4.1.11): we know none.
+/// Refuses a header with critical extensions (RFC 7515, section 4.1.11): none are supported.
 fn understood(header: &Header) -> Result<(), TokenRefused> {
     if header.crit.is_some() { Err(invalid("its header names critical extensions")) } else { Ok(()) }
 }
@@ -165,7 +165,7 @@ fn whole_seconds(seconds: f64) -> Option<i64> {
     (0.0..1e12).contains(&seconds).then_some(seconds as i64)
 }
 
-/// The error's kind in our own words: the library's text can quote a claim.
+/// The kind of error in our own words: the library's text can quote a claim.
 fn refusal(error: &Error) -> TokenRefused {
     invalid(match error.kind() {
         ErrorKind::InvalidSignature => "its signature does not fit",

@@ -1,9 +1,9 @@
-//! The issuer's public keys, fetched from its JWKS and kept.
+//! The issuer's public keys, fetched from its JWKS and cached.
 //!
-//! Promised: a known key is found without waiting, also while the issuer is away, for at most a day; whatever callers
-//! send, the issuer is asked at most once in ten seconds and by one request at a time; an answer is read up to 64 KiB
-//! and at most 32 keys are kept. A key that the issuer withdraws is gone after about ten minutes of use. Costs a map
-//! look-up; an unknown key id costs at most the time of one fetch, three seconds.
+//! Promises: a known key is found without waiting, also while the issuer is down, for at most a day; whatever callers
+//! send, the issuer is asked at most once in ten seconds and by one request at a time; a response is read up to 64 KiB
+//! and at most 32 keys are kept. A key that the issuer withdraws is dropped after about ten minutes of use. Costs a map
+//! look-up; an unknown key id costs at most one fetch, three seconds.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -23,13 +23,13 @@ use tokio::task::JoinHandle;
 use super::claims::invalid;
 use crate::addresses::is_loopback;
 
-/// The shortest time between two fetches, so that tokens with made-up key ids do not become load on the issuer.
+/// The shortest time between two fetches, so that tokens with made-up key ids do not put load on the issuer.
 const COOLDOWN: TimeDelta = TimeDelta::seconds(10);
 
-/// From this age on a key set is renewed behind the requests that use it (Supabase's own caches keep it as long).
+/// From this age on a key set is renewed in the background of requests (Supabase's own caches keep it as long).
 const FRESH_FOR: TimeDelta = TimeDelta::minutes(10);
 
-/// For how long keys outlive an outage of their issuer.
+/// How long keys stay usable while their issuer is down.
 const KEPT_FOR: TimeDelta = TimeDelta::hours(24);
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -37,7 +37,7 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
 const BODY_MAX_BYTES: usize = 64 * 1024;
 const KEYS_MAX: usize = 32;
 
-/// RSA keys in bytes: 2048 bits are the least that RFC 7518 allows, 4096 the most that the library checks.
+/// Sizes of RSA keys in bytes: 2048 bits are the least that RFC 7518 allows, 4096 the most that the library verifies.
 const RSA_MODULUS_BYTES: std::ops::RangeInclusive<usize> = 256..=512;
 
 /// A public key and the one algorithm that it verifies.
@@ -60,7 +60,7 @@ struct Shared {
     client: Client,
     clock: Arc<dyn Clock>,
     latest: RwLock<Option<Arc<KeySet>>>,
-    /// Held while a fetch is under way; says when the last one began.
+    /// Locked during a fetch; contains the start of the last one.
     last_attempt: Arc<Mutex<Option<DateTime<Utc>>>>,
 }
 
@@ -71,7 +71,7 @@ impl Jwks {
         if url.scheme() != "https" && !(url.scheme() == "http" && on_loopback) {
             return Err(SecretError("the JWKS URL has to be https, or http on the loopback".to_owned()));
         }
-        // Building a client panics where no provider is installed; a second installation changes nothing.
+        // Building a client panics if no cryptography provider is installed. A second installation changes nothing.
         rustls::crypto::ring::default_provider().install_default().ok();
         let builder = Client::builder()
             .redirect(reqwest::redirect::Policy::none())
@@ -89,7 +89,7 @@ impl Jwks {
         self.shared.url.origin().ascii_serialization()
     }
 
-    /// The key with this id. An unknown id fetches the key set anew, unless that was done a moment ago.
+    /// The key with this id. An unknown id fetches the key set again, unless it was fetched within the cooldown.
     pub(super) async fn find(&self, key_id: &str) -> Result<Arc<PinnedKey>, TokenRefused> {
         if let Some(set) = self.shared.in_force()
             && let Some(key) = set.keys.get(key_id)
@@ -106,7 +106,7 @@ impl Jwks {
         set.keys.get(key_id).cloned().ok_or_else(|| invalid("its key is not known"))
     }
 
-    /// Waits for the fetch under way, or makes one. Whoever waited finds the cooldown begun and makes none.
+    /// Waits for the fetch in progress, or starts one. A caller that waited is within the cooldown and starts none.
     async fn renew(&self) {
         let last_attempt = Arc::clone(&self.shared.last_attempt).lock_owned().await;
         if let Some(fetch) = self.start(last_attempt)
@@ -118,16 +118,16 @@ impl Jwks {
 
     fn renew_behind(&self) {
         if let Ok(last_attempt) = Arc::clone(&self.shared.last_attempt).try_lock_owned() {
-            // The task runs on by itself; its outcome is for later requests.
+            // The task goes on by itself; its result is for later requests.
             drop(self.start(last_attempt));
         }
     }
 
-    /// Fetches in a task of its own, which outlives the request that wanted it: else clients that hang up at once
-    /// could begin every fetch and let none end.
+    /// Fetches in a task of its own, which outlives its request: otherwise clients that disconnect early could start
+    /// every fetch and let none finish.
     fn start(&self, mut last_attempt: OwnedMutexGuard<Option<DateTime<Utc>>>) -> Option<JoinHandle<()>> {
         let now = self.shared.clock.now();
-        // A clock that was set back must not stretch the cooldown, hence a range.
+        // A clock that was set back must not extend the cooldown, hence a range.
         if last_attempt.is_some_and(|last| (TimeDelta::zero()..COOLDOWN).contains(&(now - last))) {
             return None;
         }
@@ -146,7 +146,7 @@ impl Shared {
         latest.filter(|set| self.clock.now() - set.fetched_at < KEPT_FOR)
     }
 
-    /// Replaces the key set by the issuer's answer; without one the old set stays.
+    /// Replaces the key set by the issuer's response; after a failure the old set stays.
     async fn load(&self, now: DateTime<Utc>) {
         let issuer = self.url.origin().ascii_serialization();
         match self.fetch().await {
@@ -178,13 +178,13 @@ impl Shared {
     }
 }
 
-/// The URL can carry a key in its query, so it stays out of the log.
+/// The URL can contain a key in its query, so it is not logged.
 fn without_url(error: reqwest::Error) -> String {
     let error = error.without_url();
     error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
-/// A JWKS (RFC 7517, section 5). Keys of an unknown shape are to be ignored, so each is read on its own.
+/// A JWKS (RFC 7517, section 5). Keys of an unknown shape must be ignored, so each is parsed on its own.
 #[derive(Deserialize)]
 struct Document {
     keys: Vec<Value>,
@@ -214,8 +214,8 @@ impl Document {
 }
 
 impl PublishedKey {
-    /// The algorithm follows from the kind of the key, and `alg` may only repeat it. A secret (`oct`) is no public key:
-    /// who can read the document could sign with it.
+    /// The key's type determines the algorithm, and `alg` may only repeat it. A symmetric key (`oct`) is refused: every
+    /// reader of the document could sign with it.
     fn pin(&self) -> Option<PinnedKey> {
         let verifies = self.key_ops.as_ref().is_none_or(|operations| operations.iter().any(|name| name == "verify"));
         if !verifies || self.usage.as_deref().is_some_and(|usage| usage != "sig") {
@@ -243,8 +243,8 @@ impl PublishedKey {
     }
 }
 
-/// The library takes the size on trust: it panics at an Ed25519 key of less than 32 bytes (jsonwebtoken 11.1), and it
-/// would check a token by an RSA key of 512 bits.
+/// The library does not check sizes: it panics at an Ed25519 key of less than 32 bytes (jsonwebtoken 11.1), and it
+/// would verify a token with an RSA key of 512 bits.
 fn has_sound_size(key: &DecodingKey) -> bool {
     match (key.family(), key.kind()) {
         (jsonwebtoken::AlgorithmFamily::Ed, DecodingKeyKind::SecretOrDer(point)) => point.len() == 32,

@@ -1,4 +1,4 @@
-//! Secrets: tokens, passwords and keys, made and checked. Nothing in here logs a secret or shows one by `Debug`.
+//! Secrets: mints and verifies tokens, passwords and keys. Nothing here logs a secret or shows one in `Debug`.
 
 pub mod access_tokens;
 pub mod api_keys;

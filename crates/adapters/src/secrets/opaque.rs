@@ -1,16 +1,16 @@
-//! Opaque secrets: refresh tokens. They say nothing; they are found again by their hash, and only the hash is kept.
+//! Opaque secrets: refresh tokens. They contain no data; they are looked up by their hash, and only the hash is stored.
 //!
-//! Promised: 256 random bits, so that a fast hash without a salt is enough. Making or finding one costs a SHA-256.
+//! Promises: 256 random bits, so that a fast hash without a salt is enough. Minting or finding one costs a SHA-256.
 
 use ports::identity::{OpaqueSecret, SecretHash, SecretMint};
 use sha2::{Digest, Sha256};
 
 use super::base62;
 
-/// By which a scanner, or an operator who finds one in a wrong place, knows what it is.
+/// Identifies the kind of secret for scanners, and for operators who find one in a wrong place.
 pub(super) const PREFIX: &str = "rt_";
 
-/// 43 characters of base62 carry 256.03 bits.
+/// 43 characters of base62 have 256.03 bits.
 const LENGTH: usize = 43;
 
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,8 +1,8 @@
 //! Passwords: argon2id with OWASP's parameters, each hash in PHC form with its own salt.
 //!
-//! Promised: at most `concurrency` hashes run at once and 64 more wait; the rest is told `BUSY` at once. A check takes
-//! the same work whether there is a stored hash or not. One hash costs 19 MiB and tens of milliseconds of a
-//! core, on a blocking thread; a caller who hangs up does not free the place before the hash is done.
+//! Promises: at most `concurrency` hashes run at once and 64 more wait; further calls fail with `BUSY` at once. A check
+//! takes the same work whether there is a stored hash or not. One hash costs 19 MiB and tens of milliseconds of a core,
+//! on a blocking thread; a caller that disconnects does not free its place before the hash is done.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -14,13 +14,13 @@ use async_trait::async_trait;
 use ports::identity::{PasswordHasher, SecretError};
 use tokio::sync::Semaphore;
 
-/// The text of the `SecretError` that says: too many wait already, come again. The app answers 503 to it.
+/// The text of the `SecretError` for too many waiting calls. The app answers 503 to it.
 pub const BUSY: &str = "busy";
 
-/// How many hashes run at once where nothing else is asked for: they would starve two cores.
+/// How many hashes run at once by default: more would starve two cores.
 pub const CONCURRENCY: usize = 2;
 
-/// How many may wait. At 25 ms a hash and two at once, the last of them waits less than a second.
+/// How many may wait. At 25 ms per hash and two at once, the last waits less than a second.
 const WAITING_MAX: usize = 64;
 
 /// OWASP's second choice for argon2id (Password Storage Cheat Sheet): 19 MiB, two passes, one lane.
@@ -28,13 +28,13 @@ const MEMORY_KIB: u32 = 19_456;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
 
-/// Stands in for the hash of an unknown e-mail. Nobody knows a password to it, and a match would still be a no.
+/// Replaces the hash of an unknown e-mail. Its password is unknown, and even a match would be refused.
 static DUMMY: LazyLock<Result<String, SecretError>> = LazyLock::new(|| hash_now(&super::base62::random(32)));
 
 pub struct Argon2Passwords {
-    /// The places of all who hash or wait.
+    /// The permits of all calls that hash or wait.
     places: Arc<Semaphore>,
-    /// The turns of those who hash.
+    /// The permits of the calls that hash.
     turns: Arc<Semaphore>,
 }
 
@@ -47,7 +47,7 @@ impl Argon2Passwords {
         }
     }
 
-    /// Runs `work` when its turn comes. The permits go with the work, so that a dropped caller cannot let in more.
+    /// Runs `work` in its turn. The permits move with the work, so that a dropped caller cannot admit more calls.
     async fn in_turn<T, F>(&self, work: F) -> Result<T, SecretError>
     where
         T: Send + 'static,
@@ -56,7 +56,7 @@ impl Argon2Passwords {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| SecretError(BUSY.to_owned()))?;
         let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|error| SecretError(error.to_string()))?;
         let worked = tokio::task::spawn_blocking(move || {
-            // Whoever comes first pays for the dummy, with a known e-mail or not: the time tells nothing.
+            // The first caller pays for the dummy, with a known e-mail or not, so the time reveals nothing.
             LazyLock::force(&DUMMY);
             let done = work();
             drop((turn, place));
@@ -103,7 +103,7 @@ fn verify_now(password: &str, stored: Option<&str>) -> Result<bool, SecretError>
     let parsed = stored.and_then(|stored| {
         let parsed = PasswordHash::new(stored).ok().filter(|hash| hash.algorithm.as_str() == "argon2id");
         if parsed.is_none() {
-            // An error would tell the caller that the account exists; the operator is told instead.
+            // An error would reveal to the caller that the account exists; the operator gets a log line instead.
             tracing::warn!("a stored password hash is not argon2id, so its account cannot log in");
         }
         parsed
@@ -144,8 +144,8 @@ mod tests {
         assert!(!passwords.verify("Correct horse battery staple".to_owned(), Some(hash)).await.unwrap());
     }
 
-    /// The vector of the reference implementation (phc-winner-argon2, test.c), so that accounts survive a change of
-    /// the library.
+    /// The vector of the reference implementation (phc-winner-argon2, test.c), so that accounts survive a change of the
+    /// library.
     #[tokio::test]
     async fn a_hash_from_elsewhere_is_understood_with_its_own_parameters() {
         let known = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc".to_owned();
@@ -164,7 +164,7 @@ mod tests {
         let known = time(Some(stored)).await;
         for unusable in [None, Some("$2a$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy"), Some("")] {
             let unknown = time(unusable.map(str::to_owned)).await;
-            // A wide band: the machine may be busy. Without the dummy the time would be a thousandth.
+            // A wide range: the machine may be busy. Without the dummy the time would be a thousandth.
             assert!(unknown * 10 > known && unknown < known * 10, "{unusable:?}: {unknown:?} against {known:?}");
         }
     }

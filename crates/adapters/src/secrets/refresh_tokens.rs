@@ -1,7 +1,8 @@
-//! Refresh tokens: opaque secrets, of which each has one successor.
+//! Refresh tokens: opaque secrets, each with one successor.
 //!
-//! Promised: the successor is an HMAC of the token under a key that nothing else uses, so that only who holds the token and
-//! the key can make it, and it is the same in every process with the signing key. Only hashes are kept. Costs an HMAC.
+//! Promises: the successor is an HMAC of the token under a key that nothing else uses, so that only a holder of both
+//! the token and the key can make it, and it is the same in every process with the signing key. Only hashes are stored.
+//! Costs an HMAC.
 
 use hmac::{Hmac, KeyInit, Mac};
 use ports::identity::{OpaqueSecret, RefreshTokenMint, SecretError, SecretHash, SecretMint};
@@ -9,13 +10,13 @@ use sha2::Sha256;
 
 use super::opaque::{OpaqueSecrets, PREFIX};
 
-/// What the key is derived for: the signing key itself signs access tokens.
+/// The purpose of the derived key: the signing key itself signs access tokens.
 const PURPOSE: &[u8] = b"product-base: successors of refresh tokens";
 
-/// Stands before what is marked. No refresh token begins so.
+/// The prefix of a marked text. No refresh token begins with it.
 const MARK: &[u8] = b"mark:";
 
-/// One MAC for all uses of it.
+/// The one MAC algorithm for all uses here.
 type Mac256 = Hmac<Sha256>;
 
 pub struct RefreshTokens {

@@ -1,4 +1,4 @@
-//! What the tests of this folder share: keys, tokens, and a JWKS server that can misbehave.
+//! Helpers shared by the tests of this folder: keys, tokens, and a JWKS server that can fail.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -29,7 +29,7 @@ pub(super) fn clock() -> Arc<FixedClock> {
     Arc::new(FixedClock::at(now()))
 }
 
-/// The reason of a refusal; panics at anything else.
+/// The reason of a refusal; panics on any other result.
 pub(super) fn refused<T>(result: Result<T, TokenRefused>) -> String {
     match result {
         Err(TokenRefused::Invalid(reason)) => reason,
@@ -38,7 +38,7 @@ pub(super) fn refused<T>(result: Result<T, TokenRefused>) -> String {
     }
 }
 
-/// The value of a future that has nothing to wait for.
+/// The value of a future that is ready at once.
 pub(super) fn now_or_never<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => value,
@@ -89,7 +89,7 @@ impl SigningKey {
     }
 
     pub(super) fn rs256(key_id: &str) -> Self {
-        // To find the primes takes some seconds without optimisation, so one key serves all tests.
+        // Finding the primes takes some seconds without optimization, so one key serves all tests.
         static PRIVATE: LazyLock<Vec<u8>> = LazyLock::new(|| rsa_der(2048));
         let private = EncodingKey::from_rsa_der(&PRIVATE);
         Self { key_id: key_id.to_owned(), algorithm: Algorithm::RS256, private }
@@ -100,7 +100,7 @@ impl SigningKey {
         Self { key_id: key_id.to_owned(), algorithm: Algorithm::RS256, private }
     }
 
-    /// The same key under another name.
+    /// The same key with another id.
     pub(super) fn named(self, key_id: &str) -> Self {
         Self { key_id: key_id.to_owned(), ..self }
     }
@@ -119,7 +119,7 @@ impl SigningKey {
     }
 }
 
-/// A private key in PKCS #8: what comes before the 32 bytes says of which kind they are.
+/// A private key in PKCS #8: the bytes before the 32 random bytes define its kind.
 fn pkcs8(before: &str) -> Vec<u8> {
     let mut der = hex::decode(before).unwrap();
     der.extend(rand::rng().random::<[u8; 32]>());
@@ -131,7 +131,7 @@ fn rsa_der(bits: usize) -> Vec<u8> {
     key.to_pkcs1_der().unwrap().as_bytes().to_vec()
 }
 
-/// Serves a JWKS on the loopback, counts how often it is asked, and is away once it is stopped.
+/// Serves a JWKS on the loopback, counts the requests, and is down once it is stopped.
 pub(super) struct KeyServer {
     address: SocketAddr,
     answer: Arc<Mutex<String>>,
@@ -165,7 +165,7 @@ impl KeyServer {
         self.answer(document(keys));
     }
 
-    /// The whole answer, with its status line. An empty one never comes.
+    /// The whole response, with its status line. An empty one is never sent.
     pub(super) fn answer(&self, answer: String) {
         *self.answer.lock().unwrap() = answer;
     }
@@ -203,8 +203,8 @@ async fn respond(mut stream: TcpStream, answer: String) {
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.unwrap());
     }
-    // Long enough for all callers of a test to be waiting together.
+    // Long enough for all callers of a test to wait together.
     tokio::time::sleep(Duration::from_millis(if answer.is_empty() { 60_000 } else { 50 })).await;
-    // A client that has read enough hangs up.
+    // A client that has read enough closes the connection.
     stream.write_all(answer.as_bytes()).await.ok();
 }

@@ -1,8 +1,9 @@
-//! The secrets of second factors: made, sealed for the database, and asked for their codes (RFC 6238, HMAC-SHA-1, 6 digits).
+//! The secrets of second factors: minted, sealed for the database, and used to check codes (RFC 6238, HMAC-SHA-1, 6
+//! digits).
 //!
-//! Promised: the database alone reveals no secret. The key that seals is derived from the signing key for nothing else, and
-//! a sealed secret opens for its own user alone. Another signing key opens none: whoever has a second factor then needs
-//! an operator (docs/OPERATIONS.md). A code costs an HMAC.
+//! Promises: the database alone reveals no secret. The sealing key is derived from the signing key for this purpose
+//! only, and a sealed secret opens for its own user only. Another signing key opens none: users with a second factor
+//! then need an operator (docs/OPERATIONS.md). A code costs an HMAC.
 
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce};
@@ -15,17 +16,17 @@ use sha1::Sha1;
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
-/// What the sealing key is derived for: the signing key itself signs access tokens.
+/// The purpose of the derived key: the signing key itself signs access tokens.
 const PURPOSE: &[u8] = b"product-base: secrets of second factors";
 
 /// As long as the hash (RFC 4226, section 4).
 const SECRET_LENGTH: usize = 20;
 const NONCE_LENGTH: usize = 12;
 
-/// RFC 4648, in lower case for recovery codes.
+/// RFC 4648; recovery codes use it in lower case.
 const BASE32: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 
-/// 16 characters carry 80 bits.
+/// 16 characters have 80 bits.
 const RECOVERY_BYTES: usize = 10;
 
 pub struct SealedTotp {
@@ -68,7 +69,7 @@ impl TotpSecrets for SealedTotp {
         steps: &[i64],
     ) -> Result<Option<i64>, SecretError> {
         let secret = self.open(user_id, sealed)?;
-        // Every step is asked, so that the time tells nothing.
+        // Every step is checked, so that the time reveals nothing.
         let mut found = None;
         for step in steps {
             if code_at(&secret, *step)?.as_bytes().ct_eq(code.as_bytes()).into() {
@@ -84,7 +85,7 @@ impl TotpSecrets for SealedTotp {
     }
 }
 
-/// RFC 4226, section 5.3, over the count of steps.
+/// RFC 4226, section 5.3, with the step number as the counter.
 fn code_at(secret: &[u8], step: i64) -> Result<String, SecretError> {
     let mut mac = Hmac::<Sha1>::new_from_slice(secret).map_err(|error| SecretError(error.to_string()))?;
     mac.update(&step.to_be_bytes());

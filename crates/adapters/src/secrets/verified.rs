@@ -1,9 +1,9 @@
-//! Tokens that were found good a moment ago, so that a chatty caller does not pay for a signature at every request.
+//! Caches recently verified tokens, so that a frequent caller does not cost a signature check per request.
 //!
-//! Promised: an answer is at most 60 s old and never outlives the token; refusals are not remembered, so a token that
-//! becomes good (a rotated key) is accepted at once. The price: a token whose key is withdrawn works for up to 60 s
+//! Promises: a cached result is at most 60 s old and never outlives the token. Refusals are not cached, so a token that
+//! becomes valid (a rotated key) is accepted at once. The price: a token whose key is withdrawn works for up to 60 s
 //! more. A hit costs one SHA-256 of the token and a look-up. Bounded to 100,000 entries of about 100 bytes; the token
-//! itself is not kept.
+//! itself is not stored.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use ports::identity::{TokenRefused, TokenVerifier, VerifiedIdentity};
 use sha2::{Digest as _, Sha256};
 
 use super::claims::TOKEN_MAX_BYTES;
-use crate::memory::Shelf;
+use crate::cache::ClockCache;
 
 const ENTRIES_MAX: usize = 100_000;
 const REMEMBERED_FOR: TimeDelta = TimeDelta::seconds(60);
@@ -23,7 +23,7 @@ type Digest = [u8; 32];
 
 pub struct CachedVerifier<V> {
     verifier: V,
-    recent: Shelf<Digest, Remembered>,
+    recent: ClockCache<Digest, Remembered>,
     clock: Arc<dyn Clock>,
 }
 
@@ -34,19 +34,19 @@ struct Remembered {
 
 impl<V: TokenVerifier> CachedVerifier<V> {
     pub fn new(verifier: V, clock: Arc<dyn Clock>) -> Self {
-        Self { verifier, recent: Shelf::new(ENTRIES_MAX), clock }
+        Self { verifier, recent: ClockCache::new(ENTRIES_MAX), clock }
     }
 
     fn recall(&self, digest: &Digest) -> Option<VerifiedIdentity> {
         let (identity, until) =
-            self.recent.look(digest, |remembered| (remembered.identity.clone(), remembered.until))?;
+            self.recent.get_with(digest, |remembered| (remembered.identity.clone(), remembered.until))?;
         (self.clock.now() < until).then_some(identity)
     }
 
     fn remember(&self, digest: Digest, identity: &VerifiedIdentity) {
         let now = self.clock.now();
         let until = identity.expires_at.min(now + REMEMBERED_FOR);
-        // A token within the leeway after its expiry has nothing left to be remembered for.
+        // A token within the leeway after its expiry cannot be cached.
         if now < until {
             self.recent.put(digest, Remembered { identity: identity.clone(), until });
         }
@@ -60,7 +60,7 @@ fn digest(token: &str) -> Digest {
 #[async_trait]
 impl<V: TokenVerifier> TokenVerifier for CachedVerifier<V> {
     async fn verify(&self, token: &str) -> Result<VerifiedIdentity, TokenRefused> {
-        // Nothing longer is a token, so nothing longer is worth a digest.
+        // No valid token is longer, so a longer text is not hashed.
         if token.len() > TOKEN_MAX_BYTES {
             return self.verifier.verify(token).await;
         }
@@ -97,7 +97,7 @@ mod tests {
     use super::super::testing;
     use super::*;
 
-    /// Says yes to every token but `bad`, until `expires_at`, and counts; to `swift` at once.
+    /// Accepts every token but `bad`, until `expires_at`, and counts the calls; accepts `swift` at once.
     struct Counting {
         asked: Arc<AtomicUsize>,
         expires_at: DateTime<Utc>,

@@ -1,20 +1,21 @@
-//! How the tests ask: providers of the stub, calls, and what came of them.
+//! Test helpers: providers that call the stub, calls, and their results.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::ai::{Conversation, Delta, ModelId, Provider, ReportedUsage, Speaker, Turn};
+use domain::ai::{AnswerDelta, Conversation, ConversationTurn, ModelId, Provider, ReportedUsage, Speaker};
 use domain::usage::HoldId;
 use futures_util::StreamExt;
 use ports::ai::{
-    AiProvider, CallContent, CallHold, Framing, NativeCall, Operation, ProviderCall, ProviderFault, Reply, ReplyPiece,
+    AiOperation, AiProvider, CallContent, CallReservation, NativeCall, ProviderCall, ProviderFault, ProviderReply,
+    ReplyPiece, StreamFraming,
 };
-use product_base_adapters::ai::{Access, HttpProvider, Timeouts};
+use product_base_adapters::ai::{HttpProvider, ProviderAccess, ProviderTimeouts};
 use product_base_adapters::clock::SystemClock;
 use testkit::upstream::Upstream;
 use uuid::Uuid;
 
-pub const TIMEOUTS: Timeouts = Timeouts {
+pub const TIMEOUTS: ProviderTimeouts = ProviderTimeouts {
     connect: Duration::from_secs(5),
     first_byte: Duration::from_secs(10),
     idle: Duration::from_secs(10),
@@ -25,21 +26,21 @@ pub fn provider(stub: &Upstream, provider: Provider) -> HttpProvider {
     with_timeouts(stub, provider, TIMEOUTS)
 }
 
-pub fn with_timeouts(stub: &Upstream, provider: Provider, timeouts: Timeouts) -> HttpProvider {
+pub fn with_timeouts(stub: &Upstream, provider: Provider, timeouts: ProviderTimeouts) -> HttpProvider {
     let base_url = match provider {
         Provider::OpenAi => stub.openai_url(),
         Provider::Claude => stub.anthropic_url(),
         Provider::Gemini => stub.gemini_url(),
     };
-    let access = Access { base_url: &base_url, api_key: "the-key" };
+    let access = ProviderAccess { base_url: &base_url, api_key: "the-key" };
     HttpProvider::new(provider, access, timeouts, Arc::new(SystemClock)).unwrap()
 }
 
-pub fn hold() -> CallHold {
-    CallHold::granted(HoldId(Uuid::from_u128(7)))
+pub fn hold() -> CallReservation {
+    CallReservation::granted(HoldId(Uuid::from_u128(7)))
 }
 
-/// A body that asks for little, in the words of the provider.
+/// The body of a small request in the provider's format.
 pub fn body_of(provider: Provider) -> &'static str {
     match provider {
         Provider::OpenAi => r#"{"model":"m","messages":[{"role":"user","content":"one two three"}]}"#,
@@ -50,23 +51,23 @@ pub fn body_of(provider: Provider) -> &'static str {
 
 pub fn native(provider: Provider, body: &str, streamed: bool) -> ProviderCall {
     let native = NativeCall {
-        operation: Operation::Chat,
+        operation: AiOperation::Chat,
         body: body.to_owned(),
         headers: Vec::new(),
-        framing: Framing::ServerSentEvents,
+        framing: StreamFraming::ServerSentEvents,
     };
     call(provider, CallContent::Native(native), streamed)
 }
 
-/// Gemini's array.
+/// A call with Gemini's array stream.
 pub fn in_array(body: &str) -> ProviderCall {
     let mut call = native(Provider::Gemini, body, true);
     let CallContent::Native(native) = &mut call.content else { unreachable!() };
-    native.framing = Framing::JsonArray;
+    native.framing = StreamFraming::JsonArray;
     call
 }
 
-pub fn of_operation(provider: Provider, operation: Operation, body: &str) -> ProviderCall {
+pub fn of_operation(provider: Provider, operation: AiOperation, body: &str) -> ProviderCall {
     let mut call = native(provider, body, false);
     let CallContent::Native(native) = &mut call.content else { unreachable!() };
     native.operation = operation;
@@ -78,14 +79,14 @@ pub fn conversing(provider: Provider, conversation: Conversation, streamed: bool
 }
 
 pub fn saying(text: &str) -> Conversation {
-    Conversation { turns: vec![Turn::text(Speaker::User, text)], ..Conversation::default() }
+    Conversation { turns: vec![ConversationTurn::text(Speaker::User, text)], ..Conversation::default() }
 }
 
 fn call(provider: Provider, content: CallContent, streamed: bool) -> ProviderCall {
     ProviderCall { provider, model: ModelId::parse("m").unwrap(), content, streamed, max_output_tokens: None }
 }
 
-/// Everything that came of a call.
+/// The whole result of a call.
 #[derive(Debug, Default)]
 pub struct Got {
     pub request_id: Option<String>,
@@ -93,7 +94,7 @@ pub struct Got {
     pub content_type: String,
     pub headers: Vec<(String, String)>,
     pub pieces: Vec<ReplyPiece>,
-    /// What ended it, before or after its first piece.
+    /// The fault that ended the call, before or after its first piece.
     pub fault: Option<ProviderFault>,
 }
 
@@ -102,16 +103,17 @@ impl Got {
         String::from_utf8(self.pieces.iter().flat_map(|piece| piece.frame.clone()).collect()).unwrap()
     }
 
-    /// Neighbours of one kind joined, since where a text is cut is the network's matter.
-    pub fn deltas(&self) -> Vec<Delta> {
-        let mut joined: Vec<Delta> = Vec::new();
+    /// Adjacent deltas of one kind are joined, since the network decides where a text is cut.
+    pub fn deltas(&self) -> Vec<AnswerDelta> {
+        let mut joined: Vec<AnswerDelta> = Vec::new();
         for delta in self.pieces.iter().flat_map(|piece| piece.deltas.clone()) {
             match (joined.last_mut(), &delta) {
-                (Some(Delta::Text(before)), Delta::Text(text))
-                | (Some(Delta::Thinking(before)), Delta::Thinking(text)) => before.push_str(text),
-                (Some(Delta::ToolArguments { index: of, json: before }), Delta::ToolArguments { index, json })
-                    if of == index =>
-                {
+                (Some(AnswerDelta::Text(before)), AnswerDelta::Text(text))
+                | (Some(AnswerDelta::Thinking(before)), AnswerDelta::Thinking(text)) => before.push_str(text),
+                (
+                    Some(AnswerDelta::ToolArguments { index: of, json: before }),
+                    AnswerDelta::ToolArguments { index, json },
+                ) if of == index => {
                     before.push_str(json);
                 }
                 _ => joined.push(delta),
@@ -126,7 +128,7 @@ impl Got {
         Some(reports.fold(first, ReportedUsage::followed_by))
     }
 
-    /// Whole: one last piece, and no fault.
+    /// Asserts a complete reply: exactly one last piece, and no fault.
     #[track_caller]
     pub fn is_whole(&self) {
         assert_eq!(self.fault, None);
@@ -146,8 +148,8 @@ pub async fn ask(provider: &dyn AiProvider, call: &ProviderCall) -> Got {
     }
 }
 
-async fn drain(reply: Reply) -> Got {
-    let Reply { hold: returned, request_id, model, content_type, headers, mut pieces } = reply;
+async fn drain(reply: ProviderReply) -> Got {
+    let ProviderReply { hold: returned, request_id, model, content_type, headers, mut pieces } = reply;
     assert_eq!(returned, hold());
     let mut got = Got { request_id, model, content_type, headers, ..Got::default() };
     while let Some(piece) = pieces.next().await {

@@ -1,13 +1,13 @@
-//! Our books against the stub's own bill, part by part.
+//! Compares our usage with the stub's own bill, part by part.
 
 use domain::ai::{Provider, Tier};
-use testkit::upstream::{Parts, Script, Upstream, UsageTold};
+use testkit::upstream::{Script, Upstream, UsageParts, UsageTold};
 
 use crate::asking::{Got, ask, body_of, conversing, in_array, native, provider, saying};
 
-/// Something of every part that the providers know; each takes what it has words for.
+/// Some usage of every part; each provider reports the parts that its format has.
 fn script() -> Script {
-    Script::words(11).thinking("a b c").calling("look", r#"{"at": "é"}"#).using(Parts {
+    Script::words(11).thinking("a b c").calling("look", r#"{"at": "é"}"#).using(UsageParts {
         cache_read: 50,
         cache_write_short: 40,
         cache_write_long: 30,
@@ -18,15 +18,15 @@ fn script() -> Script {
         audio_out: 3,
         image_out: 2,
         web_searches: 1,
-        ..Parts::default()
+        ..UsageParts::default()
     })
 }
 
 #[track_caller]
-fn equals_the_bill(got: &Got, billed: Parts, of: Provider) {
+fn equals_the_bill(got: &Got, billed: UsageParts, of: Provider) {
     let usage = got.usage().expect("the provider told its usage").read().usage;
     let tokens = usage.tokens;
-    // Claude does not tell thoughts apart, and OpenAI counts what it threw away as output.
+    // Claude does not report thinking separately, and OpenAI counts rejected predictions as output.
     let thoughts_apart = if of == Provider::Claude { 0 } else { billed.out_reasoning };
     let expected = [
         billed.uncached_in + billed.tool_prompt,
@@ -55,7 +55,7 @@ fn equals_the_bill(got: &Got, billed: Parts, of: Provider) {
         tokens.tool_calls.web_search,
     ];
     if of == Provider::OpenAi {
-        // Rejected predictions are told within the completion and not in its visible part: the sum is what counts.
+        // Rejected predictions are in the completion count but not in its visible part, so the sum is compared.
         assert_eq!(tokens.output(), billed.output());
     }
     assert_eq!(heard, expected, "{of}");

@@ -5,17 +5,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use domain::ai::Provider;
-use ports::ai::{CallContent, Operation};
-use product_base_adapters::ai::{Access, HttpProvider};
+use ports::ai::{AiOperation, CallContent};
+use product_base_adapters::ai::{HttpProvider, ProviderAccess};
 use product_base_adapters::clock::SystemClock;
 use serde_json::Value;
-use testkit::upstream::{Request, Script, Split, Upstream};
+use testkit::upstream::{PieceSplit, Script, Upstream, UpstreamRequest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::asking::{TIMEOUTS, ask, body_of, in_array, native, of_operation, provider};
 
-/// What the stub itself answers to such a request, frame by frame joined.
+/// The stub's own response to such a request, with its frames joined.
 async fn answered(stub: &Upstream, path: &str, body: &str) -> String {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = format!("http://{}{path}", stub.address());
@@ -24,11 +24,11 @@ async fn answered(stub: &Upstream, path: &str, body: &str) -> String {
     request.body(body.to_owned()).send().await.unwrap().text().await.unwrap()
 }
 
-fn last_request(stub: &Upstream) -> Request {
+fn last_request(stub: &Upstream) -> UpstreamRequest {
     stub.requests().pop().unwrap()
 }
 
-/// Each request has a number of its own, which stands in its answer.
+/// Removes the request numbers, since each response contains the number of its request.
 fn without_numbers(stub: &Upstream, text: &str) -> String {
     let numbers: Vec<u64> = stub.requests().iter().map(|request| request.number).collect();
     numbers.iter().rev().fold(text.to_owned(), |text, number| text.replace(&format!("stub{number}"), "stub"))
@@ -51,12 +51,12 @@ async fn a_reply_is_passed_on_as_it_came() {
     for (of, plain_path, stream_path) in PATHS {
         let provider = provider(&stub, of);
         for split in [
-            Split::Events,
-            Split::Joined,
-            Split::Every(1),
-            Split::Every(7),
-            Split::InsideCharacters,
-            Split::InsideLines,
+            PieceSplit::Events,
+            PieceSplit::Joined,
+            PieceSplit::Every(1),
+            PieceSplit::Every(7),
+            PieceSplit::InsideCharacters,
+            PieceSplit::InsideLines,
         ] {
             stub.script("m", script().split(split));
             let got = ask(&provider, &native(of, body_of(of), false)).await;
@@ -65,7 +65,7 @@ async fn a_reply_is_passed_on_as_it_came() {
             let expected = answered(&stub, plain_path, body_of(of)).await;
             assert_eq!(without_numbers(&stub, &got.frames()), without_numbers(&stub, &expected), "{of} {split:?}");
 
-            // OpenAI is asked for the usage; who asked for it is shown everything.
+            // OpenAI's usage is requested by the gateway; a caller that requested it too receives everything.
             let body = match of {
                 Provider::OpenAi => {
                     body_of(of).replace("}]}", r#"}], "stream" : true,"stream_options":{"include_usage":true}}"#)
@@ -88,7 +88,13 @@ async fn elements_of_an_array_are_passed_on_as_they_came() {
     let stub = Upstream::start();
     let provider = provider(&stub, Provider::Gemini);
     let body = body_of(Provider::Gemini);
-    for split in [Split::Events, Split::Joined, Split::Every(3), Split::InsideCharacters, Split::InsideLines] {
+    for split in [
+        PieceSplit::Events,
+        PieceSplit::Joined,
+        PieceSplit::Every(3),
+        PieceSplit::InsideCharacters,
+        PieceSplit::InsideLines,
+    ] {
         stub.script("m", script().split(split));
         let got = ask(&provider, &in_array(body)).await;
         got.is_whole();
@@ -107,7 +113,7 @@ async fn a_usage_that_nobody_asked_for_is_heard_and_not_shown() {
     rustls::crypto::ring::default_provider().install_default().ok();
     let stub = Upstream::start();
     let provider = provider(&stub, Provider::OpenAi);
-    stub.script("m", script().split(Split::Every(5)));
+    stub.script("m", script().split(PieceSplit::Every(5)));
     for options in ["", r#","stream_options":{"include_obfuscation":true}"#] {
         let tail = format!(r#"}}],"stream":true{options}}}"#);
         let body = body_of(Provider::OpenAi).replace("}]}", &tail);
@@ -182,36 +188,36 @@ async fn embeddings_and_counts_are_passed_on_too() {
     for (of, operation, body, path, input) in [
         (
             Provider::OpenAi,
-            Operation::Embeddings,
+            AiOperation::Embeddings,
             r#"{ "model":"m","input":["one two","three"]}"#.to_owned(),
             "/v1/embeddings",
             Some(3),
         ),
         (
             Provider::Gemini,
-            Operation::Embeddings,
+            AiOperation::Embeddings,
             format!(r#"{{ "content":{content}}}"#),
             "/v1beta/models/m:embedContent",
             Some(2),
         ),
-        (Provider::Gemini, Operation::Embeddings, batch, "/v1beta/models/m:batchEmbedContents", Some(2)),
+        (Provider::Gemini, AiOperation::Embeddings, batch, "/v1beta/models/m:batchEmbedContents", Some(2)),
         (
             Provider::Claude,
-            Operation::CountTokens,
+            AiOperation::CountTokens,
             r#"{ "model":"m","messages":[{"role":"user","content":"one two"}]}"#.to_owned(),
             "/v1/messages/count_tokens",
             None,
         ),
         (
             Provider::Gemini,
-            Operation::CountTokens,
+            AiOperation::CountTokens,
             format!(r#"{{ "contents":[{content}]}}"#),
             "/v1beta/models/m:countTokens",
             None,
         ),
     ] {
         let mut call = of_operation(of, operation, &body);
-        // What has no output has no bound.
+        // An operation without output has no output limit.
         call.max_output_tokens = Some(3);
         let got = ask(&provider(&stub, of), &call).await;
         got.is_whole();
@@ -236,8 +242,8 @@ async fn the_request_and_the_model_have_names() {
     }
 }
 
-/// Stands before the stub, counts connections and passes the bytes on, the smallest pieces a moment later: what ends a
-/// chunked body is one, so it never comes together with the last frame.
+/// A proxy before the stub that counts connections and passes the bytes on. It delays the smallest pieces: the end of a
+/// chunked body is one, so it never arrives together with the last frame.
 async fn counting(stub: &Upstream) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base_url = format!("http://{}", listener.local_addr().unwrap());
@@ -271,11 +277,11 @@ async fn a_connection_serves_stream_after_stream() {
     const CALLS: usize = 8;
     let stub = Upstream::start();
     let (base_url, connections) = counting(&stub).await;
-    let access = Access { base_url: &base_url, api_key: "the-key" };
+    let access = ProviderAccess { base_url: &base_url, api_key: "the-key" };
     let provider = HttpProvider::new(Provider::Claude, access, TIMEOUTS, Arc::new(SystemClock)).unwrap();
     for _ in 0..CALLS {
         ask(&provider, &native(Provider::Claude, body_of(Provider::Claude), true)).await.is_whole();
-        // The end of the body is read behind the last piece.
+        // The end of the body is read after the last piece.
         tokio::time::sleep(Duration::from_millis(150)).await;
     }
     let connections = connections.load(Ordering::Relaxed);

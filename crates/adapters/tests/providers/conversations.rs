@@ -1,32 +1,33 @@
-//! A conversation written for each provider, and its reply read again: held against texts that were written by hand.
+//! Writes a conversation for each provider and parses its reply: compared with texts written by hand.
 
 use domain::ai::{
-    Conversation, Delta, FinishReason, ModelId, Part, Provider, Speaker, Tool, ToolAnswer, ToolCall, ToolChoice, Turn,
+    AnswerDelta, Conversation, ConversationTurn, FinishReason, MessagePart, ModelId, Provider, Speaker, ToolAnswer,
+    ToolCall, ToolChoice, ToolDefinition,
 };
 use ports::ai::ProviderCall;
-use testkit::upstream::{Script, Split, Upstream};
+use testkit::upstream::{PieceSplit, Script, Upstream};
 
 use crate::asking::{ask, conversing, provider, saying};
 
 const SCHEMA: &str = r#"{"type":"object", "properties":{"city":{"type":"string"}},"additionalProperties":false}"#;
 
-/// Everything that a conversation can say.
+/// A conversation with every feature.
 fn everything() -> Conversation {
     let call = |id: &str, name: &str, arguments: &str| {
-        Part::ToolCall(ToolCall { id: id.into(), name: name.into(), arguments: arguments.into() })
+        MessagePart::ToolCall(ToolCall { id: id.into(), name: name.into(), arguments: arguments.into() })
     };
     let answer = |id: &str, name: &str, content: &str, is_error| {
-        Part::ToolAnswer(ToolAnswer { id: id.into(), name: name.into(), content: content.into(), is_error })
+        MessagePart::ToolAnswer(ToolAnswer { id: id.into(), name: name.into(), content: content.into(), is_error })
     };
-    let turn = |speaker, parts| Turn { speaker, parts };
+    let turn = |speaker, parts| ConversationTurn { speaker, parts };
     Conversation {
         system: Some("be \"kind\"".into()),
         turns: vec![
-            turn(Speaker::User, vec![Part::Text("one".into()), Part::Text("two é".into())]),
+            turn(Speaker::User, vec![MessagePart::Text("one".into()), MessagePart::Text("two é".into())]),
             turn(
                 Speaker::Assistant,
                 vec![
-                    Part::Text("I look.".into()),
+                    MessagePart::Text("I look.".into()),
                     call("c1", "weather", r#"{"city": "Zürich"}"#),
                     call("c2", "time", ""),
                 ],
@@ -34,16 +35,20 @@ fn everything() -> Conversation {
             turn(
                 Speaker::User,
                 vec![
-                    Part::Text("and?".into()),
+                    MessagePart::Text("and?".into()),
                     answer("c1", "weather", "rain", false),
                     answer("c2", "time", "no", true),
                 ],
             ),
-            turn(Speaker::Assistant, vec![Part::Text(String::new())]),
+            turn(Speaker::Assistant, vec![MessagePart::Text(String::new())]),
         ],
         tools: vec![
-            Tool { name: "weather".into(), description: Some("The weather.".into()), parameters: Some(SCHEMA.into()) },
-            Tool { name: "time".into(), description: None, parameters: None },
+            ToolDefinition {
+                name: "weather".into(),
+                description: Some("The weather.".into()),
+                parameters: Some(SCHEMA.into()),
+            },
+            ToolDefinition { name: "time".into(), description: None, parameters: None },
         ],
         tool_choice: ToolChoice::Named("weather".into()),
         parallel_tools: Some(false),
@@ -140,7 +145,7 @@ async fn the_choice_of_a_tool_has_each_providers_word() {
                 Some(expected) => assert!(body.contains(expected), "{of}: {body}"),
                 None => assert!(!body.contains("tool_choice") && !body.contains("toolConfig"), "{of}: {body}"),
             }
-            // Without tools there is nothing to choose, and the providers refuse the word.
+            // Without tools there is nothing to choose, and the providers refuse the field.
             let body = written(&stub, &conversing(of, Conversation { tools: vec![], ..conversation }, false)).await;
             assert!(!body.contains("tool_choice") && !body.contains("toolConfig"), "{of}: {body}");
         }
@@ -169,9 +174,12 @@ async fn a_reply_is_read_whole_and_streamed() {
         .calling("weather", r#"{"city": "Zürich"}"#)
         .calling("time", "{}");
     for of in Provider::ALL {
-        for (streamed, split) in
-            [(false, Split::Events), (true, Split::Events), (true, Split::Every(1)), (true, Split::InsideCharacters)]
-        {
+        for (streamed, split) in [
+            (false, PieceSplit::Events),
+            (true, PieceSplit::Events),
+            (true, PieceSplit::Every(1)),
+            (true, PieceSplit::InsideCharacters),
+        ] {
             stub.script("m", script.clone().split(split));
             let got = ask(&provider(&stub, of), &conversing(of, saying("hi"), streamed)).await;
             got.is_whole();
@@ -183,16 +191,16 @@ async fn a_reply_is_read_whole_and_streamed() {
                 Provider::Gemini => format!("call_stub{number}_{index}"),
             };
             let mut expected = vec![
-                Delta::Text("Ich sehe nach 🦀.".into()),
-                Delta::ToolCallBegun { index: 0, id: id(0), name: "weather".into() },
-                Delta::ToolArguments { index: 0, json: r#"{"city": "Zürich"}"#.into() },
-                Delta::ToolCallBegun { index: 1, id: id(1), name: "time".into() },
-                Delta::ToolArguments { index: 1, json: "{}".into() },
-                Delta::Finished(FinishReason::ToolCalls),
+                AnswerDelta::Text("Ich sehe nach 🦀.".into()),
+                AnswerDelta::ToolCallBegun { index: 0, id: id(0), name: "weather".into() },
+                AnswerDelta::ToolArguments { index: 0, json: r#"{"city": "Zürich"}"#.into() },
+                AnswerDelta::ToolCallBegun { index: 1, id: id(1), name: "time".into() },
+                AnswerDelta::ToolArguments { index: 1, json: "{}".into() },
+                AnswerDelta::Finished(FinishReason::ToolCalls),
             ];
-            // OpenAI counts its thoughts and shows none.
+            // OpenAI counts its thinking and does not show it.
             if of != Provider::OpenAi {
-                expected.insert(0, Delta::Thinking("so so".into()));
+                expected.insert(0, AnswerDelta::Thinking("so so".into()));
             }
             assert_eq!(got.deltas(), expected, "{of} {streamed} {split:?}");
         }
@@ -206,16 +214,16 @@ async fn a_call_without_arguments_has_an_empty_object_of_them() {
     for of in Provider::ALL {
         let got = ask(&provider(&stub, of), &conversing(of, saying("hi"), true)).await;
         got.is_whole();
-        let arguments: Vec<Delta> =
-            got.deltas().into_iter().filter(|delta| matches!(delta, Delta::ToolArguments { .. })).collect();
-        assert_eq!(arguments, [Delta::ToolArguments { index: 0, json: "{}".into() }], "{of}");
+        let arguments: Vec<AnswerDelta> =
+            got.deltas().into_iter().filter(|delta| matches!(delta, AnswerDelta::ToolArguments { .. })).collect();
+        assert_eq!(arguments, [AnswerDelta::ToolArguments { index: 0, json: "{}".into() }], "{of}");
     }
 }
 
 #[tokio::test]
 async fn a_schema_that_is_no_json_never_leaves() {
     let stub = Upstream::start();
-    let tool = Tool { name: "t".into(), description: None, parameters: Some("{oops".into()) };
+    let tool = ToolDefinition { name: "t".into(), description: None, parameters: Some("{oops".into()) };
     for of in Provider::ALL {
         let conversation = Conversation { tools: vec![tool.clone()], ..saying("hi") };
         let got = ask(&provider(&stub, of), &conversing(of, conversation, false)).await;

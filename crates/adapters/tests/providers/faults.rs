@@ -1,10 +1,10 @@
-//! Every way in which the stub goes wrong, before the first piece and after it.
+//! Every fault of the stub, before the first piece and after it.
 
 use std::time::Duration;
 
-use domain::ai::{Delta, FinishReason, Provider};
+use domain::ai::{AnswerDelta, FinishReason, Provider};
 use ports::ai::{ProviderCall, ProviderFault};
-use testkit::upstream::{Fault, Finish, Refusal, RetryAfter, Script, Upstream, Why};
+use testkit::upstream::{Fault, FinishTold, Refusal, RetryAfter, Script, Upstream, Why};
 
 use crate::asking::{Got, ask, body_of, conversing, in_array, native, provider, saying};
 
@@ -24,7 +24,7 @@ fn kind(fault: &ProviderFault) -> &'static str {
     }
 }
 
-fn refusal_of(fault: &ProviderFault) -> &ports::ai::Refusal {
+fn refusal_of(fault: &ProviderFault) -> &ports::ai::ProviderRefusal {
     match fault {
         ProviderFault::Refused(refusal)
         | ProviderFault::KeyRefused(refusal)
@@ -159,7 +159,7 @@ async fn what_goes_wrong_in_mid_stream_comes_after_what_was_said() {
     let stub = Upstream::start();
     let error = Refusal::of(Why::Overloaded);
     for (of, call) in streams() {
-        // Anthropic opens a message, a block and pings before it says a word.
+        // Anthropic sends a message start, a block start and a ping before the first word.
         let before = match of {
             Provider::OpenAi => 1,
             Provider::Claude => 3,
@@ -169,7 +169,7 @@ async fn what_goes_wrong_in_mid_stream_comes_after_what_was_said() {
         for (fault, expected) in [(Fault::ErrorAfter { events, refusal: error.clone() }, "failed")] {
             stub.script("m", Script::says("one two three four five").with_fault(fault.clone()));
             let got = ask(&provider(&stub, of), &call).await;
-            assert_eq!(got.deltas(), [Delta::Text("one two three".to_owned())], "{of} {fault:?}");
+            assert_eq!(got.deltas(), [AnswerDelta::Text("one two three".to_owned())], "{of} {fault:?}");
             let told = got.fault.unwrap();
             assert_eq!(kind(&told), expected, "{of} {fault:?}: {told:?}");
             if expected == "failed" {
@@ -188,8 +188,8 @@ async fn what_goes_wrong_in_mid_stream_comes_after_what_was_said() {
     }
 }
 
-/// The ends that are told by the transport are an end to a native caller, who sees what the provider's own client would see.
-/// A translated answer needs its end.
+/// A stream that only the transport ends is complete for a native caller, who sees what the provider's own client would
+/// see. A translated reply needs the provider's own end.
 #[tokio::test]
 async fn a_stream_without_its_own_end_is_whole_to_a_native_caller_alone() {
     let stub = Upstream::start();
@@ -202,12 +202,16 @@ async fn a_stream_without_its_own_end_is_whole_to_a_native_caller_alone() {
         let got = ask(&provider(&stub, of), &conversing(of, saying("x"), true)).await;
         assert_eq!(got.fault.as_ref().map(kind), Some("broken"), "{of}");
     }
-    // After the reason to finish nothing is missing, whoever reads it.
+    // After the finish reason nothing is missing for either kind of caller.
     for (of, events) in [(Provider::OpenAi, 4), (Provider::Claude, 7)] {
         let script = || Script::says("one two").with_fault(Fault::EndAfter { events });
         stub.script("m", script());
         let got = ask(&provider(&stub, of), &conversing(of, saying("x"), true)).await;
-        assert_eq!((got.fault.clone(), got.deltas().pop()), (None, Some(Delta::Finished(FinishReason::Stop))), "{of}");
+        assert_eq!(
+            (got.fault.clone(), got.deltas().pop()),
+            (None, Some(AnswerDelta::Finished(FinishReason::Stop))),
+            "{of}"
+        );
     }
 }
 
@@ -236,17 +240,17 @@ async fn the_ways_to_finish_are_told_apart() {
     for of in Provider::ALL {
         for streamed in BOTH {
             for (finish, expected) in [
-                (Finish::Stop, FinishReason::Stop),
-                (Finish::Length, FinishReason::Length),
-                (Finish::Filtered, FinishReason::Filtered),
-                (Finish::PromptBlocked, FinishReason::Filtered),
+                (FinishTold::Stop, FinishReason::Stop),
+                (FinishTold::Length, FinishReason::Length),
+                (FinishTold::Filtered, FinishReason::Filtered),
+                (FinishTold::PromptBlocked, FinishReason::Filtered),
             ] {
                 let got = faulty(&stub, of, streamed, Script::words(2).finishing(finish)).await;
                 got.is_whole();
-                assert_eq!(got.deltas().pop(), Some(Delta::Finished(expected)), "{of} {streamed} {finish:?}");
+                assert_eq!(got.deltas().pop(), Some(AnswerDelta::Finished(expected)), "{of} {streamed} {finish:?}");
             }
             let got = faulty(&stub, of, streamed, Script::says("").calling("f", "{}")).await;
-            assert_eq!(got.deltas().pop(), Some(Delta::Finished(FinishReason::ToolCalls)), "{of} {streamed}");
+            assert_eq!(got.deltas().pop(), Some(AnswerDelta::Finished(FinishReason::ToolCalls)), "{of} {streamed}");
         }
     }
 }

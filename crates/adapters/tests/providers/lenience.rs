@@ -1,11 +1,10 @@
-//! What a provider says in ways that nobody expects: it goes on to a native caller byte by byte, and no answer ends as an
-//! error for it.
+//! Unexpected provider output: a native caller receives it byte by byte, and it ends no reply as an error.
 
 use std::sync::Arc;
 
-use domain::ai::{Delta, FinishReason, Provider};
-use ports::ai::Operation;
-use product_base_adapters::ai::{Access, HttpProvider};
+use domain::ai::{AnswerDelta, FinishReason, Provider};
+use ports::ai::AiOperation;
+use product_base_adapters::ai::{HttpProvider, ProviderAccess};
 use product_base_adapters::clock::SystemClock;
 use testkit::raw::{RawReply, RawUpstream};
 
@@ -13,7 +12,7 @@ use crate::asking::{Got, TIMEOUTS, ask, body_of, conversing, in_array, native, o
 
 pub fn raw(upstream: &RawUpstream, of: Provider) -> HttpProvider {
     let base_url = if of == Provider::OpenAi { format!("{}/v1", upstream.url()) } else { upstream.url() };
-    let access = Access { base_url: &base_url, api_key: "the-key-of-the-operator" };
+    let access = ProviderAccess { base_url: &base_url, api_key: "the-key-of-the-operator" };
     HttpProvider::new(of, access, TIMEOUTS, Arc::new(SystemClock)).unwrap()
 }
 
@@ -21,7 +20,7 @@ async fn streamed(of: Provider, reply: &RawReply) -> Got {
     let upstream = RawUpstream::start(reply.clone());
     let mut body = body_of(of).to_owned();
     if of == Provider::OpenAi {
-        // Who asks for the usage is shown everything.
+        // A caller that requests the usage receives everything.
         body = body.replace("}]}", r#"}],"stream":true,"stream_options":{"include_usage":true}}"#);
     }
     ask(&raw(&upstream, of), &native(of, &body, true)).await
@@ -36,8 +35,8 @@ fn bytes(got: &Got) -> Vec<u8> {
 }
 
 fn said(got: &Got) -> String {
-    let text = |delta: &Delta| match delta {
-        Delta::Text(text) => text.clone(),
+    let text = |delta: &AnswerDelta| match delta {
+        AnswerDelta::Text(text) => text.clone(),
         _ => String::new(),
     };
     got.deltas().iter().map(text).collect()
@@ -49,7 +48,7 @@ const FINISHES: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_r
 const USES: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":2}}\n\n";
 const DONE: &str = "data: [DONE]\n\n";
 
-/// What it is, the frames, the text in them, and whether something of it is not understood.
+/// A description, the frames, the text in them, and whether a part of them is not understood.
 type Odd = (&'static str, &'static [&'static str], &'static str, bool);
 
 const ODD_CHUNKS: &[Odd] = &[
@@ -155,7 +154,7 @@ async fn bytes_that_are_no_text_pass() {
     let got = streamed(Provider::OpenAi, &reply).await;
     assert_eq!((got.fault.clone(), said(&got).as_str()), (None, "x\u{fffd}"));
     assert_eq!(bytes(&got), reply.body());
-    // So does a chunk whose usage was to be hidden and cannot be cut out.
+    // So does a chunk whose usage should be hidden and cannot be removed.
     let upstream = RawUpstream::start(reply.clone());
     let got = ask(&raw(&upstream, Provider::OpenAi), &native(Provider::OpenAi, body_of(Provider::OpenAi), true)).await;
     assert_eq!((got.fault.clone(), bytes(&got)), (None, reply.body()));
@@ -185,7 +184,7 @@ async fn a_stream_is_told_by_how_it_begins() {
         let got = ask(&raw(&upstream, Provider::OpenAi), &conversing(Provider::OpenAi, saying("x"), true)).await;
         assert_eq!((got.fault.clone(), said(&got).as_str()), (None, "one"), "{content_type}, translated");
     }
-    // One whole answer in place of a stream, and a page in place of either.
+    // One whole reply in place of a stream, and an HTML page in place of either.
     let whole = RawReply::json(200, r#"{"choices":[{"message":{"content":"one"},"finish_reason":"stop"}]}"#);
     let got = streamed(Provider::OpenAi, &whole).await;
     assert_eq!((got.fault.clone(), bytes(&got)), (None, whole.body()));
@@ -238,7 +237,7 @@ async fn odd_events_of_claude_pass_and_end_well() {
         assert_eq!(got.fault, None, "{name}");
         assert_eq!(String::from_utf8_lossy(&bytes(&got)), String::from_utf8_lossy(&reply.body()), "{name}");
         assert_eq!((said(&got).as_str(), unread(&got) > 0), ("one", is_unread), "{name}");
-        assert!(got.deltas().contains(&Delta::Finished(FinishReason::Stop)), "{name}");
+        assert!(got.deltas().contains(&AnswerDelta::Finished(FinishReason::Stop)), "{name}");
     }
 }
 
@@ -288,7 +287,7 @@ async fn a_whole_answer_that_nobody_understands_passes_and_is_weighed() {
     }
     let odd = r#"{"data":"odd"}"#;
     let upstream = RawUpstream::start(RawReply::json(200, odd));
-    let call = of_operation(Provider::OpenAi, Operation::Embeddings, r#"{"model":"m","input":"x"}"#);
+    let call = of_operation(Provider::OpenAi, AiOperation::Embeddings, r#"{"model":"m","input":"x"}"#);
     assert_eq!(bytes(&ask(&raw(&upstream, Provider::OpenAi), &call).await), odd.as_bytes());
 }
 

@@ -1,4 +1,4 @@
-//! The providers against the stub upstream: what is sent, what is read, what goes wrong, and what it costs.
+//! The providers against the stub upstream: what is sent, what is read, what fails, and what it costs.
 
 #![allow(
     clippy::expect_used,

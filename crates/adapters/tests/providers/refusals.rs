@@ -1,9 +1,9 @@
-//! What a refusal hands on: its status, its words and the headers that are the caller's business, and never our key.
+//! What a refusal passes on: its status, its message and the headers meant for callers, and never our API key.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use domain::ai::Provider;
-use ports::ai::{ProviderFault, Refusal};
+use ports::ai::{ProviderFault, ProviderRefusal};
 use testkit::raw::{RawReply, RawUpstream};
 
 use crate::asking::{ask, body_of, native};
@@ -104,7 +104,7 @@ async fn a_provider_that_echoes_the_key_hands_it_to_nobody() {
                 assert!(told.contains("[redacted]"), "{told}");
                 assert!(!told.contains(spelling.as_str()), "{of} {status} {spelling}: {told}");
             }
-            // An error under a status of success, whole and in a stream.
+            // An error with a success status, whole and in a stream.
             let within = format!("data: {body}\n\n");
             for reply in [RawReply::json(200, &body), RawReply::events(&[&within])] {
                 let upstream = RawUpstream::start(reply);
@@ -118,7 +118,7 @@ async fn a_provider_that_echoes_the_key_hands_it_to_nobody() {
     }
 }
 
-fn readable(refusal: &Refusal) -> (String, Option<String>, String, Vec<(String, String)>) {
+fn readable(refusal: &ProviderRefusal) -> (String, Option<String>, String, Vec<(String, String)>) {
     let body = String::from_utf8_lossy(&refusal.body).into_owned();
     (refusal.message.clone(), refusal.code.clone(), body, refusal.headers.clone())
 }

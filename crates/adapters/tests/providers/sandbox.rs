@@ -1,9 +1,9 @@
-//! The sandbox, as a provider among the others, and the provider that lacks its key.
+//! The sandbox as a provider, and the provider without an API key.
 
 use std::sync::Arc;
 
-use domain::ai::{Conversation, Delta, FinishReason, Provider, Tool};
-use ports::ai::{AiProvider, Operation, ProviderFault, TokenCounter};
+use domain::ai::{AnswerDelta, Conversation, FinishReason, Provider, ToolDefinition};
+use ports::ai::{AiOperation, AiProvider, ProviderFault, TokenCounter};
 use product_base_adapters::ai::KeylessProvider;
 use product_base_adapters::ai::sandbox::SandboxProvider;
 use product_base_adapters::ai::token_counter::O200kCounter;
@@ -15,8 +15,8 @@ fn sandbox() -> SandboxProvider {
     SandboxProvider::new(Arc::new(O200kCounter))
 }
 
-fn text(deltas: &[Delta]) -> String {
-    deltas.iter().map(Delta::text).collect()
+fn text(deltas: &[AnswerDelta]) -> String {
+    deltas.iter().map(AnswerDelta::text).collect()
 }
 
 #[tokio::test]
@@ -33,10 +33,10 @@ async fn it_says_the_same_whole_and_streamed_and_counts_what_it_says() {
         assert_eq!(whole.usage(), streamed.usage());
         let tokens = whole.usage().unwrap().read().usage.tokens;
         assert_eq!(tokens.input(), O200kCounter.count("Guten Tag, 東京"));
-        // Counted word by word, which is what was streamed: near the count of the whole.
+        // The output is counted word by word, as it was streamed: close to the count of the whole.
         let at_once = O200kCounter.count(&text(&whole.deltas()));
         assert!(tokens.output() >= at_once && tokens.output() <= at_once * 2, "{} {at_once}", tokens.output());
-        assert_eq!(whole.deltas().pop(), Some(Delta::Finished(FinishReason::Stop)));
+        assert_eq!(whole.deltas().pop(), Some(AnswerDelta::Finished(FinishReason::Stop)));
         assert_eq!(whole.model.as_deref(), Some("m"));
     }
 }
@@ -50,39 +50,39 @@ async fn it_stops_at_its_bound() {
         got.is_whole();
         let output = got.usage().unwrap().read().usage.tokens.output();
         assert!(output <= bound && output + 3 >= bound, "{output} of {bound}");
-        assert_eq!(got.deltas().pop(), Some(Delta::Finished(FinishReason::Length)));
+        assert_eq!(got.deltas().pop(), Some(AnswerDelta::Finished(FinishReason::Length)));
     }
 }
 
 #[tokio::test]
 async fn it_calls_a_tool_that_is_named() {
-    let tool = Tool { name: "get_time".into(), description: None, parameters: None };
+    let tool = ToolDefinition { name: "get_time".into(), description: None, parameters: None };
     let conversation = Conversation { tools: vec![tool], ..saying("please get_time") };
     let got = ask(&sandbox(), &conversing(Provider::OpenAi, conversation.clone(), false)).await;
     assert_eq!(
         got.deltas(),
         [
-            Delta::ToolCallBegun { index: 0, id: "call_sandbox_1_0".into(), name: "get_time".into() },
-            Delta::ToolArguments { index: 0, json: "{}".into() },
-            Delta::Finished(FinishReason::ToolCalls),
+            AnswerDelta::ToolCallBegun { index: 0, id: "call_sandbox_1_0".into(), name: "get_time".into() },
+            AnswerDelta::ToolArguments { index: 0, json: "{}".into() },
+            AnswerDelta::Finished(FinishReason::ToolCalls),
         ]
     );
     let mut call = conversing(Provider::OpenAi, conversation, false);
     call.max_output_tokens = Some(1);
     let got = ask(&sandbox(), &call).await;
-    assert_eq!(got.deltas(), [Delta::Finished(FinishReason::Length)]);
+    assert_eq!(got.deltas(), [AnswerDelta::Finished(FinishReason::Length)]);
 }
 
 #[tokio::test]
 async fn it_embeds_and_counts_and_takes_no_foreign_chat() {
-    let call = of_operation(Provider::OpenAi, Operation::Embeddings, r#"{"input":"one two"}"#);
+    let call = of_operation(Provider::OpenAi, AiOperation::Embeddings, r#"{"input":"one two"}"#);
     let got = ask(&sandbox(), &call).await;
     got.is_whole();
     let body: Value = serde_json::from_str(&got.frames()).unwrap();
     assert_eq!((body["model"].as_str(), body["data"][0]["embedding"].as_array().unwrap().len()), (Some("m"), 1_536));
     assert_eq!(got.usage().unwrap().read().usage.tokens.uncached_input, 2);
     let call =
-        of_operation(Provider::Gemini, Operation::CountTokens, r#"{"contents":[{"parts":[{"text":"one two"}]}]}"#);
+        of_operation(Provider::Gemini, AiOperation::CountTokens, r#"{"contents":[{"parts":[{"text":"one two"}]}]}"#);
     assert_eq!(ask(&sandbox(), &call).await.frames(), r#"{"totalTokens":2}"#);
     for of in Provider::ALL {
         let got = ask(&sandbox(), &native(of, body_of(of), false)).await;

@@ -1,16 +1,16 @@
-//! Providers that are slow, silent or not there, and callers that leave.
+//! Providers that are slow, silent or down, and callers that disconnect.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use domain::ai::Provider;
 use futures_util::StreamExt;
-use ports::ai::{AiProvider, CommentSink, ProviderFault, Wait};
-use product_base_adapters::ai::{Access, AccessRefused, HttpProvider, Timeouts};
+use ports::ai::{AiProvider, CommentSink, ProviderFault, ProviderWait};
+use product_base_adapters::ai::{AccessRefused, HttpProvider, ProviderAccess, ProviderTimeouts};
 use product_base_adapters::clock::SystemClock;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use testkit::upstream::{Ending, Fault, Pace, Script, Split, Upstream};
+use testkit::upstream::{AnswerPace, BillEnding, Fault, PieceSplit, Script, Upstream};
 
 use crate::asking::{TIMEOUTS, ask, body_of, hold, native, provider, with_timeouts};
 
@@ -19,16 +19,16 @@ const SHORT: Duration = Duration::from_millis(150);
 #[tokio::test]
 async fn each_wait_has_an_end() {
     let stub = Upstream::start();
-    let first = Timeouts { first_byte: SHORT, ..TIMEOUTS };
-    let idle = Timeouts { idle: SHORT, ..TIMEOUTS };
-    let total = Timeouts { total: SHORT, ..TIMEOUTS };
+    let first = ProviderTimeouts { first_byte: SHORT, ..TIMEOUTS };
+    let idle = ProviderTimeouts { idle: SHORT, ..TIMEOUTS };
+    let total = ProviderTimeouts { total: SHORT, ..TIMEOUTS };
     for of in Provider::ALL {
         for (timeouts, streamed, script, expected) in [
-            (first, true, Script::fails(Fault::HangBeforeHead), Wait::FirstByte),
-            (first, true, Script::fails(Fault::HangAfter { bytes: 0 }), Wait::FirstByte),
-            (idle, true, Script::fails(Fault::HangAfter { bytes: 900 }), Wait::Rest),
-            (total, false, Script::fails(Fault::HangBeforeHead), Wait::FirstByte),
-            (idle, false, Script::fails(Fault::HangAfter { bytes: 40 }), Wait::Rest),
+            (first, true, Script::fails(Fault::HangBeforeHead), ProviderWait::FirstByte),
+            (first, true, Script::fails(Fault::HangAfter { bytes: 0 }), ProviderWait::FirstByte),
+            (idle, true, Script::fails(Fault::HangAfter { bytes: 900 }), ProviderWait::Rest),
+            (total, false, Script::fails(Fault::HangBeforeHead), ProviderWait::FirstByte),
+            (idle, false, Script::fails(Fault::HangAfter { bytes: 40 }), ProviderWait::Rest),
         ] {
             stub.script("m", script.clone());
             let provider = with_timeouts(&stub, of, timeouts);
@@ -44,9 +44,9 @@ async fn each_wait_has_an_end() {
 #[tokio::test]
 async fn a_stream_that_flows_has_no_total_bound() {
     let stub = Upstream::start();
-    let pace = Pace { between: Duration::from_millis(15), ..Pace::default() };
+    let pace = AnswerPace { between: Duration::from_millis(15), ..AnswerPace::default() };
     stub.script("m", Script::words(20).paced(pace));
-    let hurried = Timeouts { total: SHORT, ..TIMEOUTS };
+    let hurried = ProviderTimeouts { total: SHORT, ..TIMEOUTS };
     for of in Provider::ALL {
         let started = Instant::now();
         ask(&with_timeouts(&stub, of, hurried), &native(of, body_of(of), true)).await.is_whole();
@@ -62,7 +62,7 @@ impl CommentSink for Heard {
     }
 }
 
-/// A provider that says in comments that it is at work, and answers once it is told to.
+/// A provider that sends comments while it works, and replies when the test signals it.
 #[tokio::test]
 async fn comments_are_heard_before_the_answer_and_none_is_lost() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -80,7 +80,7 @@ async fn comments_are_heard_before_the_answer_and_none_is_lost() {
             \"choices\":[{\"index\":0,\"delta\":{\"content\":\"hi\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
         connection.write_all(answer).await.unwrap();
     });
-    let access = Access { base_url: &base_url, api_key: "the-key" };
+    let access = ProviderAccess { base_url: &base_url, api_key: "the-key" };
     let provider = HttpProvider::new(Provider::OpenAi, access, TIMEOUTS, Arc::new(SystemClock)).unwrap();
     let (sender, mut comments) = tokio::sync::mpsc::unbounded_channel();
     let call = native(Provider::OpenAi, body_of(Provider::OpenAi), true);
@@ -98,10 +98,14 @@ async fn comments_are_heard_before_the_answer_and_none_is_lost() {
 #[tokio::test]
 async fn what_is_slow_but_comes_is_no_fault() {
     let stub = Upstream::start();
-    let pace =
-        Pace { between: Duration::from_millis(10), split: Split::Every(100), first_token: SHORT, ..Pace::default() };
+    let pace = AnswerPace {
+        between: Duration::from_millis(10),
+        split: PieceSplit::Every(100),
+        first_token: SHORT,
+        ..AnswerPace::default()
+    };
     stub.script("m", Script::words(5).paced(pace));
-    let patient = Timeouts { idle: SHORT, ..TIMEOUTS };
+    let patient = ProviderTimeouts { idle: SHORT, ..TIMEOUTS };
     for of in Provider::ALL {
         for streamed in [false, true] {
             ask(&with_timeouts(&stub, of, patient), &native(of, body_of(of), streamed)).await.is_whole();
@@ -114,7 +118,7 @@ async fn nobody_there_is_unreachable() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let base_url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let access = Access { base_url: &base_url, api_key: "the-key" };
+    let access = ProviderAccess { base_url: &base_url, api_key: "the-key" };
     let provider = HttpProvider::new(Provider::Claude, access, TIMEOUTS, Arc::new(SystemClock)).unwrap();
     let got = ask(&provider, &native(Provider::Claude, body_of(Provider::Claude), true)).await;
     let Some(ProviderFault::Unreachable(why)) = got.fault else { panic!("{:?}", got.fault) };
@@ -123,15 +127,19 @@ async fn nobody_there_is_unreachable() {
 
 #[tokio::test]
 async fn a_network_that_swallows_is_given_up() {
-    // Nobody owns this address (RFC 5737). A machine without a way to it says so at once, which is as good.
-    let access = Access { base_url: "http://192.0.2.1:9", api_key: "the-key" };
-    let timeouts = Timeouts { connect: SHORT, ..TIMEOUTS };
+    // The address is reserved (RFC 5737). A machine without a route to it fails at once, which is fine too.
+    let access = ProviderAccess { base_url: "http://192.0.2.1:9", api_key: "the-key" };
+    let timeouts = ProviderTimeouts { connect: SHORT, ..TIMEOUTS };
     let provider = HttpProvider::new(Provider::OpenAi, access, timeouts, Arc::new(SystemClock)).unwrap();
     let started = Instant::now();
     let got = ask(&provider, &native(Provider::OpenAi, body_of(Provider::OpenAi), false)).await;
     let is_given_up = matches!(
         got.fault,
-        Some(ProviderFault::TimedOut(Wait::Connection) | ProviderFault::Unreachable(_) | ProviderFault::Failed { .. })
+        Some(
+            ProviderFault::TimedOut(ProviderWait::Connection)
+                | ProviderFault::Unreachable(_)
+                | ProviderFault::Failed { .. }
+        )
     );
     assert!(is_given_up, "{:?}", got.fault);
     assert!(started.elapsed() < Duration::from_secs(5));
@@ -148,14 +156,14 @@ async fn who_drops_the_pieces_cancels_the_call() {
         assert!(reply.pieces.next().await.unwrap().is_ok());
         stub.until("for the hold", |stub| stub.held() == 1).await;
         drop(reply.pieces);
-        assert_eq!(stub.settled(1).await[0].ending, Ending::ClientLeft, "{of}");
+        assert_eq!(stub.settled(1).await[0].ending, BillEnding::ClientLeft, "{of}");
     }
 }
 
 #[test]
 fn an_access_that_cannot_work_is_refused() {
     let new = |base_url, api_key| {
-        HttpProvider::new(Provider::OpenAi, Access { base_url, api_key }, TIMEOUTS, Arc::new(SystemClock)).err()
+        HttpProvider::new(Provider::OpenAi, ProviderAccess { base_url, api_key }, TIMEOUTS, Arc::new(SystemClock)).err()
     };
     for url in ["", "api.openai.com", "ftp://x", "mailto:a@b"] {
         assert!(matches!(new(url, "k"), Some(AccessRefused::Url(Provider::OpenAi))), "{url}");

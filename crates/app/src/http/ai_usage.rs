@@ -1,11 +1,11 @@
-//! AI usage: what calls of models used and cost, of oneself, of another, of everybody.
+//! AI usage: usage and cost of model calls, of the caller, of another user, of all users.
 
 use actix_web::web::{Data, Json};
 use chrono::{DateTime, NaiveDate, Utc};
 use domain::ai::Provider;
 use domain::ai_usage::{AiTotals, AiUsageOf, RecordedModel};
 use domain::chat::ChatSessionId;
-use domain::identity::Subject;
+use domain::identity::UsageSubject;
 use domain::users::UserId;
 use serde::{Deserialize, Serialize};
 use services::ai_usage::{AiUsage, AiUsageError, AiUsageQuestion, AiUsageService, CallsLeft};
@@ -13,33 +13,33 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 use validator::Validate;
 
-use super::caller::{CheckUsage, Permitted, ReadAnyUsage};
-use super::detached::detached;
+use super::caller::{CheckUsage, PermittedCaller, ReadAnyUsage};
 use super::prices::ProviderName;
 use super::problem::{Problem, ProblemView, sentence};
-use super::valid::{ValidQuery, in_calendar};
+use super::spawn::detached;
+use super::validation::{ValidQuery, in_calendar};
 
-/// What the models are called together that are not told apart.
+/// The name of the row that sums up the remaining models.
 const OTHER_MODELS: &str = "other";
 
 #[derive(Deserialize, Validate, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct AiUsageQuery {
-    /// From this time; from the beginning of the calendar month (UTC) unless told.
+    /// From this time; by default from the start of the calendar month (UTC).
     #[validate(custom(function = "in_calendar"))]
     from: Option<DateTime<Utc>>,
-    /// Up to this time, which is not in it; up to now unless told, or with neither to the end of the month.
+    /// Up to this time, exclusive; now by default, or the end of the month if `from` is missing too.
     #[validate(custom(function = "in_calendar"))]
     to: Option<DateTime<Utc>>,
-    /// Only calls of this provider.
+    /// Only calls to this provider.
     #[param(value_type = Option<ProviderName>, inline)]
     provider: Option<Provider>,
-    /// Only calls of this model.
+    /// Only calls to this model.
     #[validate(length(min = 1, max = 200))]
     #[param(min_length = 1, max_length = 200)]
     model: Option<String>,
-    /// Only calls of this conversation.
+    /// Only calls of this session.
     session_id: Option<Uuid>,
 }
 
@@ -47,37 +47,37 @@ pub struct AiUsageQuery {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct AnyAiUsageQuery {
-    /// Whose calls; everybody's together unless told.
+    /// The user; all users together by default.
     user_id: Option<Uuid>,
-    /// From this time; from the beginning of the calendar month (UTC) unless told.
+    /// From this time; by default from the start of the calendar month (UTC).
     #[validate(custom(function = "in_calendar"))]
     from: Option<DateTime<Utc>>,
-    /// Up to this time, which is not in it; up to now unless told, or with neither to the end of the month.
+    /// Up to this time, exclusive; now by default, or the end of the month if `from` is missing too.
     #[validate(custom(function = "in_calendar"))]
     to: Option<DateTime<Utc>>,
-    /// Only calls of this provider.
+    /// Only calls to this provider.
     #[param(value_type = Option<ProviderName>, inline)]
     provider: Option<Provider>,
-    /// Only calls of this model.
+    /// Only calls to this model.
     #[validate(length(min = 1, max = 200))]
     #[param(min_length = 1, max_length = 200)]
     model: Option<String>,
-    /// Only calls of this conversation.
+    /// Only calls of this session.
     session_id: Option<Uuid>,
 }
 
-/// Tokens of models.
+/// Tokens of model calls.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct AiTokensView {
-    /// Of the prompts, read from a cache or not.
+    /// Tokens of the prompts, read from a cache or not.
     pub input: i64,
     pub output: i64,
-    /// What of the prompts was read from a cache.
+    /// Tokens of the prompts that were read from a cache.
     pub cached: i64,
     pub total: i64,
 }
 
-/// What some calls came to.
+/// The sums of some calls.
 #[derive(Serialize, ToSchema)]
 pub struct AiTotalsView {
     pub requests: i64,
@@ -97,10 +97,10 @@ pub struct ProviderUsageView {
 
 #[derive(Serialize, ToSchema)]
 pub struct ModelUsageView {
-    /// Null for the models that are not told apart.
+    /// Null in the row that sums up the remaining models.
     #[schema(value_type = Option<ProviderName>, required = true)]
     pub provider: Option<Provider>,
-    /// Null where the record names none; `other` without a provider is all models beyond the hundred that cost most.
+    /// Null if the record names none; `other` without a provider is all models beyond the hundred most expensive ones.
     #[schema(required = true)]
     pub model: Option<String>,
     #[serde(flatten)]
@@ -109,7 +109,7 @@ pub struct ModelUsageView {
 
 #[derive(Serialize, ToSchema)]
 pub struct DayUsageView {
-    /// A day of UTC.
+    /// A day in UTC.
     pub day: NaiveDate,
     #[serde(flatten)]
     pub totals: AiTotalsView,
@@ -117,30 +117,30 @@ pub struct DayUsageView {
 
 #[derive(Serialize, ToSchema)]
 pub struct MonthUsageView {
-    /// A month of UTC.
+    /// A month in UTC.
     #[schema(example = "2026-11")]
     pub month: String,
     #[serde(flatten)]
     pub totals: AiTotalsView,
 }
 
-/// What calls of models used and cost, in all and divided, and how many more are allowed.
+/// Usage and cost of model calls, in all and divided, and how many more are allowed.
 #[derive(Serialize, ToSchema)]
 pub struct AiUsageView {
     pub from: DateTime<Utc>,
-    /// Not in it.
+    /// Exclusive.
     pub to: DateTime<Utc>,
     #[serde(flatten)]
     pub totals: AiTotalsView,
-    /// What cost most comes first.
+    /// The most expensive first.
     pub by_provider: Vec<ProviderUsageView>,
-    /// What cost most comes first; the hundred that cost most, and the others in one row.
+    /// The most expensive first: a hundred models, and the others in one row.
     pub by_model: Vec<ModelUsageView>,
-    /// The latest comes first; a day without calls has no row.
+    /// The latest first; a day without calls has no row.
     pub by_day: Vec<DayUsageView>,
-    /// The latest comes first.
+    /// The latest first.
     pub by_month: Vec<MonthUsageView>,
-    /// How many calls the plan allows in its period. Null is unlimited; of everybody it is always null.
+    /// How many calls the plan allows in its period. Null is unlimited; for all users together it is always null.
     #[schema(required = true)]
     pub limit: Option<i64>,
     /// How many of them are left.
@@ -214,29 +214,29 @@ impl From<AiUsageError> for Problem {
     }
 }
 
-/// What the own calls of models used and cost, and how many more the plan allows.
+/// Usage and cost of the caller's own model calls, and how many more the plan allows.
 #[utoipa::path(get, path = "/api/ai/usage", tag = "ai", operation_id = "read_ai_usage", params(AiUsageQuery), responses(
     (status = 200, description = "The sums", body = AiUsageView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn read_usage(
-    me: Permitted<CheckUsage>,
+    me: PermittedCaller<CheckUsage>,
     query: ValidQuery<AiUsageQuery>,
     usage: Data<AiUsageService>,
 ) -> Result<Json<AiUsageView>, Problem> {
     let AiUsageQuery { from, to, provider, model, session_id } = query.0;
     let question = AiUsageQuestion { provider, model, session_id: session_id.map(ChatSessionId), from, to };
-    let (subject, usage) = (Subject::Oneself(me.caller.user_id), usage.into_inner());
+    let (subject, usage) = (UsageSubject::Oneself(me.caller.user_id), usage.into_inner());
     Ok(Json(detached(async move { usage.sum(subject, &question).await }).await?.into()))
 }
 
-/// What anybody's calls of models used and cost, or everybody's together.
+/// Usage and cost of one user's model calls, or of all users' together.
 #[utoipa::path(get, path = "/api/admin/ai/usage", tag = "operators", operation_id = "read_any_ai_usage",
     params(AnyAiUsageQuery), responses(
     (status = 200, description = "The sums", body = AiUsageView),
     (status = 404, description = "No such user", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn read_any_usage(
-    _admin: Permitted<ReadAnyUsage>,
+    _admin: PermittedCaller<ReadAnyUsage>,
     query: ValidQuery<AnyAiUsageQuery>,
     usage: Data<AiUsageService>,
 ) -> Result<Json<AiUsageView>, Problem> {
@@ -245,7 +245,7 @@ pub async fn read_any_usage(
     let usage = usage.into_inner();
     let summed = detached(async move {
         match user_id {
-            Some(user_id) => usage.sum(Subject::Another(UserId(user_id)), &question).await,
+            Some(user_id) => usage.sum(UsageSubject::Another(UserId(user_id)), &question).await,
             None => usage.sum_all(&question).await,
         }
     });

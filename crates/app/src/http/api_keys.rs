@@ -1,4 +1,4 @@
-//! API keys: made, listed, rotated, revoked and verified by their owner. A secret is in an answer once.
+//! API keys: created, listed, rotated, revoked and verified by their owner. A secret is in a response once.
 
 mod limits;
 
@@ -19,16 +19,16 @@ use validator::Validate;
 
 use limits::{KeyLimitsIn, KeyLimitsView, limit_changes};
 
-use super::caller::{ManageOwnKeys, Permitted, WriteAnyUser};
-use super::detached::detached;
-use super::once::{RequestKey, answer};
+use super::caller::{ManageOwnKeys, PermittedCaller, WriteAnyUser};
+use super::idempotent::{RequestKey, answer};
 use super::pages::{PageQuery, PageView};
 use super::problem::{Problem, ProblemView, sentence};
-use super::recent::Recently;
+use super::recent::RecentCaller;
+use super::spawn::detached;
 use super::users::user_id;
-use super::valid::{Valid, ValidQuery, in_calendar, one_line};
+use super::validation::{ValidBody, ValidQuery, in_calendar, one_line};
 
-/// How long a rotated key goes on where nobody says, in seconds: an hour to bring the new one out.
+/// How long a rotated key works by default, in seconds: an hour to deploy the new one.
 const DEFAULT_OVERLAP_SECONDS: i64 = 3_600;
 
 #[derive(Deserialize, Validate, ToSchema)]
@@ -41,20 +41,20 @@ pub struct NewKeyIn {
         max_length = 100
     )]
     name: String,
-    /// What the key may do. Unless told: check and write usage, chat, and read plans.
+    /// What the key may do. By default: check and write usage, chat, and read plans.
     #[serde(default)]
     #[validate(length(min = 1, max = 11, message = "has 1 to 11 of them"))]
     #[schema(min_items = 1, max_items = 11, example = json!(["usage:check", "usage:write"]))]
     permissions: Option<Vec<PermissionName>>,
-    /// Whether it may check, consume and make profiles for other users. Administrators only.
+    /// Whether it may check, consume and create profiles for other users. Administrators only.
     #[serde(default)]
     on_behalf: Option<bool>,
-    /// None unless told.
+    /// None by default.
     #[serde(default)]
     #[validate(nested)]
     #[schema(nullable = true)]
     limits: Option<KeyLimitsIn>,
-    /// Unless told never, or when the key ends that makes it.
+    /// By default never, or when the key expires that creates it.
     #[serde(default)]
     #[validate(custom(function = "in_calendar"))]
     expires_at: Option<DateTime<Utc>>,
@@ -71,8 +71,8 @@ pub struct KeyChangesIn {
         max_length = 100
     )]
     name: Option<String>,
-    /// The limits that are named change. Null, for one of them or for all, takes away.
-    #[serde(default, deserialize_with = "super::valid::present")]
+    /// Only the given limits change. Null, for one of them or for all, removes it.
+    #[serde(default, deserialize_with = "super::validation::present")]
     #[validate(nested)]
     #[schema(value_type = Option<KeyLimitsIn>)]
     limits: Option<Option<KeyLimitsIn>>,
@@ -87,8 +87,8 @@ pub struct PermissionName(Permission);
 #[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RotateIn {
-    /// How long the old key goes on working; an hour unless told, at most seven days.
-    #[serde(default, deserialize_with = "super::valid::whole")]
+    /// How long the old key still works; an hour by default, at most seven days.
+    #[serde(default, deserialize_with = "super::validation::whole")]
     #[validate(range(min = 0, max = 604_800))]
     #[schema(minimum = 0, maximum = 604_800)]
     overlap_seconds: Option<i64>,
@@ -106,7 +106,7 @@ pub struct VerifyIn {
 pub struct ApiKeyView {
     pub id: Uuid,
     pub name: String,
-    /// The public beginning, for recognising it.
+    /// The public beginning, to recognize the key.
     #[schema(example = "sk_live_8fK2xQ1mZp0a")]
     pub prefix: String,
     pub last_four: String,
@@ -122,9 +122,9 @@ pub struct ApiKeyView {
     /// The key that replaces it.
     #[schema(required = true)]
     pub rotated_to: Option<Uuid>,
-    /// The first key of the rotations that led to this one. All of them share limits and what is used of them.
+    /// The first key of the rotations that led to this one. All of them share the limits and their usage.
     pub lineage_id: Uuid,
-    /// The key that made it; null where its owner did in person.
+    /// The API key that created it; null if its owner used none.
     #[schema(required = true)]
     pub made_by: Option<Uuid>,
     #[schema(required = true)]
@@ -134,7 +134,7 @@ pub struct ApiKeyView {
 
 #[derive(Serialize, ToSchema)]
 pub struct CreatedKeyView {
-    /// The whole key. It is in this answer only.
+    /// The whole key. It is in this response only.
     pub key: String,
     #[serde(flatten)]
     pub described: ApiKeyView,
@@ -142,9 +142,9 @@ pub struct CreatedKeyView {
 
 #[derive(Serialize, ToSchema)]
 pub struct VerifiedKeyView {
-    /// Whether the key works now. Unknown, expired, revoked and another's are all just false.
+    /// Whether the key works now. False if it is unknown, expired, revoked or another user's.
     pub valid: bool,
-    /// What it is, where it is valid.
+    /// The key, if it is valid.
     #[schema(required = true)]
     pub key: Option<ApiKeyView>,
 }
@@ -179,7 +179,7 @@ impl From<ApiKeyError> for Problem {
     fn from(error: ApiKeyError) -> Self {
         match error {
             ApiKeyError::NotFound => Self::not_found("There is no such key."),
-            ApiKeyError::Forbidden(why) => why.into(),
+            ApiKeyError::PermissionMissing(why) => why.into(),
             ApiKeyError::Key(conflict) => conflict.into(),
             ApiKeyError::Store(error) => error.into(),
             ApiKeyError::Refused(why) => match why {
@@ -201,16 +201,16 @@ impl From<ApiKeyError> for Problem {
     }
 }
 
-/// Makes a key. The secret is in this answer only.
+/// Creates a key. The secret is in this response only.
 #[utoipa::path(post, path = "/api/keys", tag = "keys", operation_id = "create_key", request_body = NewKeyIn,
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer what the first answered")),
     responses((status = 201, description = "The key", body = CreatedKeyView)),
     security(("token" = []), ("key" = [])))]
 pub async fn create_key(
-    me: Recently<ManageOwnKeys>,
+    me: RecentCaller<ManageOwnKeys>,
     key: RequestKey,
     keys: Data<ApiKeyService>,
-    input: Valid<NewKeyIn>,
+    input: ValidBody<NewKeyIn>,
 ) -> Result<HttpResponse, Problem> {
     let once = key.once(&me.caller, &input.bytes, StatusCode::CREATED, created_view);
     let NewKeyIn { name, permissions, on_behalf, limits, expires_at } = input.body;
@@ -223,17 +223,17 @@ pub async fn create_key(
     Ok(answer(detached(async move { keys.create(&me.caller, &draft, once).await }).await?))
 }
 
-/// What a server that meters and chats needs, and no more.
+/// What a server that meters usage and chats needs, and no more.
 fn default_permissions() -> PermissionSet {
     [Permission::PlansRead, Permission::UsageCheck, Permission::UsageWrite, Permission::AiChat].into_iter().collect()
 }
 
-/// The own keys, newest first, revoked ones too.
+/// Lists the caller's own keys, newest first, including revoked ones.
 #[utoipa::path(get, path = "/api/keys", tag = "keys", operation_id = "list_keys", params(PageQuery), responses(
     (status = 200, description = "A page of keys", body = PageView<ApiKeyView>),
 ), security(("token" = []), ("key" = [])))]
 pub async fn list_keys(
-    me: Permitted<ManageOwnKeys>,
+    me: PermittedCaller<ManageOwnKeys>,
     query: ValidQuery<PageQuery>,
     keys: Data<ApiKeyService>,
 ) -> Result<Json<PageView<ApiKeyView>>, Problem> {
@@ -244,14 +244,14 @@ pub async fn list_keys(
     Ok(Json(query.0.page(&found, |key| (key.created_at, key.id.0), |key| ApiKeyView::from(key))))
 }
 
-/// One of the own keys.
+/// Reads one of the caller's own keys.
 #[utoipa::path(get, path = "/api/keys/{key_id}", tag = "keys", operation_id = "read_key",
     params(("key_id" = Uuid, Path, description = "Its id")), responses(
     (status = 200, description = "The key", body = ApiKeyView),
     (status = 404, description = "No such key", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn read_key(
-    me: Permitted<ManageOwnKeys>,
+    me: PermittedCaller<ManageOwnKeys>,
     id: Path<String>,
     keys: Data<ApiKeyService>,
 ) -> Result<Json<ApiKeyView>, Problem> {
@@ -261,17 +261,17 @@ pub async fn read_key(
     Ok(Json(ApiKeyView::from(&key)))
 }
 
-/// Gives one of the own keys another name, or it and its successors other limits.
+/// Renames one of the caller's own keys, or changes the limits of it and its successors.
 #[utoipa::path(patch, path = "/api/keys/{key_id}", tag = "keys", operation_id = "change_key", request_body = KeyChangesIn,
     params(("key_id" = Uuid, Path, description = "Its id")), responses(
     (status = 200, description = "The key", body = ApiKeyView),
     (status = 404, description = "No such key", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn change_key(
-    me: Permitted<ManageOwnKeys>,
+    me: PermittedCaller<ManageOwnKeys>,
     id: Path<String>,
     keys: Data<ApiKeyService>,
-    input: Valid<KeyChangesIn>,
+    input: ValidBody<KeyChangesIn>,
 ) -> Result<Json<ApiKeyView>, Problem> {
     let id = key_id(&id)?;
     let KeyChangesIn { name, limits } = input.body;
@@ -291,11 +291,11 @@ pub async fn change_key(
     (status = 409, description = "It is revoked, expired or already rotated", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn rotate_key(
-    me: Recently<ManageOwnKeys>,
+    me: RecentCaller<ManageOwnKeys>,
     id: Path<String>,
     key: RequestKey,
     keys: Data<ApiKeyService>,
-    input: Valid<RotateIn>,
+    input: ValidBody<RotateIn>,
 ) -> Result<HttpResponse, Problem> {
     let id = key_id(&id)?;
     let once = key.once(&me.caller, &input.bytes, StatusCode::CREATED, created_view);
@@ -305,14 +305,14 @@ pub async fn rotate_key(
     Ok(answer(detached(async move { keys.rotate(&me.caller, id, overlap, once).await }).await?))
 }
 
-/// Ends a key, and the keys that were made by it: at once here, within a second on every other process.
+/// Revokes a key, and the keys that were created with it: at once here, within a second in every other process.
 #[utoipa::path(delete, path = "/api/keys/{key_id}", tag = "keys", operation_id = "revoke_key",
     params(("key_id" = Uuid, Path, description = "Its id")), responses(
     (status = 204, description = "It is revoked"),
     (status = 404, description = "No such key", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn revoke_key(
-    me: Permitted<ManageOwnKeys>,
+    me: PermittedCaller<ManageOwnKeys>,
     id: Path<String>,
     keys: Data<ApiKeyService>,
 ) -> Result<HttpResponse, Problem> {
@@ -322,14 +322,14 @@ pub async fn revoke_key(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// Ends anybody's key.
+/// Revokes any user's key.
 #[utoipa::path(delete, path = "/api/admin/users/{user_id}/keys/{key_id}", tag = "operators", operation_id = "revoke_users_key",
     params(("user_id" = Uuid, Path, description = "Whose"), ("key_id" = Uuid, Path, description = "Which")), responses(
     (status = 204, description = "It is revoked"),
     (status = 404, description = "No such key", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn revoke_users_key(
-    admin: Permitted<WriteAnyUser>,
+    admin: PermittedCaller<WriteAnyUser>,
     ids: Path<(String, String)>,
     keys: Data<ApiKeyService>,
 ) -> Result<HttpResponse, Problem> {
@@ -339,14 +339,14 @@ pub async fn revoke_users_key(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// What a key is worth now: one of the own ones, or for an administrator anybody's.
+/// Verifies a key: one of the caller's own, or for an administrator any user's.
 #[utoipa::path(post, path = "/api/keys/verify", tag = "keys", operation_id = "verify_key", request_body = VerifyIn, responses(
     (status = 200, description = "The answer, also where it is no", body = VerifiedKeyView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn verify_key(
-    me: Permitted<ManageOwnKeys>,
+    me: PermittedCaller<ManageOwnKeys>,
     keys: Data<ApiKeyService>,
-    input: Valid<VerifyIn>,
+    input: ValidBody<VerifyIn>,
 ) -> Result<HttpResponse, Problem> {
     let keys = keys.into_inner();
     let found = detached(async move { keys.verify(&input.body.key).await }).await?;
@@ -355,7 +355,7 @@ pub async fn verify_key(
     Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(view))
 }
 
-/// A path that holds no id names no key.
+/// A path without an id names no key.
 fn key_id(text: &str) -> Result<ApiKeyId, Problem> {
     Uuid::try_parse(text).map(ApiKeyId).map_err(|_| ApiKeyError::NotFound.into())
 }

@@ -12,11 +12,11 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 use validator::Validate;
 
-use super::caller::{Permitted, ReadAudit};
-use super::detached::detached;
+use super::caller::{PermittedCaller, ReadAudit};
 use super::pages::{PageQuery, PageView};
 use super::problem::Problem;
-use super::valid::ValidQuery;
+use super::spawn::detached;
+use super::validation::ValidQuery;
 
 #[derive(Deserialize, Validate, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -30,13 +30,13 @@ pub struct AuditQuery {
     #[validate(length(max = 200))]
     #[param(max_length = 200)]
     record_id: Option<String>,
-    /// Only changes on this user's order.
+    /// Only changes made by this user.
     actor_id: Option<Uuid>,
-    /// How many rows to show; 20 unless told.
+    /// How many rows to show; 20 by default.
     #[validate(range(min = 1, max = 100))]
     #[param(minimum = 1, maximum = 100)]
     limit: Option<u64>,
-    /// `next_cursor` of the page before.
+    /// `next_cursor` of the previous page.
     #[validate(length(max = 100))]
     #[param(pattern = r"^[0-9]{1,16}_[0-9a-f]{32}$")]
     cursor: Option<String>,
@@ -50,13 +50,13 @@ pub struct AuditEntryView {
     pub record_id: String,
     #[schema(example = "plan_change")]
     pub action: String,
-    /// What stood there before; null for something new.
+    /// The values before; null for something new.
     #[schema(value_type = Option<Object>, required = true)]
     pub old_values: Option<Box<RawValue>>,
-    /// What stands there now; null for something deleted.
+    /// The values after; null for something deleted.
     #[schema(value_type = Option<Object>, required = true)]
     pub new_values: Option<Box<RawValue>>,
-    /// On whose order; null for a change made by a database login or a job.
+    /// Who made it; null for a change made by a database login or a job.
     #[schema(required = true)]
     pub actor_id: Option<Uuid>,
     #[schema(required = true)]
@@ -82,12 +82,12 @@ impl From<&AuditEntry> for AuditEntryView {
     }
 }
 
-/// What was changed, newest first.
+/// Lists the changes, newest first.
 #[utoipa::path(get, path = "/api/admin/audit", tag = "operators", operation_id = "list_audit", params(AuditQuery), responses(
     (status = 200, description = "A page of changes", body = PageView<AuditEntryView>),
 ), security(("token" = []), ("key" = [])))]
 pub async fn list_audit(
-    _admin: Permitted<ReadAudit>,
+    _admin: PermittedCaller<ReadAudit>,
     query: ValidQuery<AuditQuery>,
     audit: Data<AuditService>,
 ) -> Result<Json<PageView<AuditEntryView>>, Problem> {

@@ -1,11 +1,11 @@
-//! Bodies: reading them within bounds, of one request and of all of them together.
+//! Bodies: reads them within limits, for one request and for all of them together.
 //!
-//! Promise: what is buffered of bodies that have not been answered, with the copies that a call of a model makes of them,
-//! never exceeds `server.body_memory_bytes`; one caller has four fifths of it at most. Beyond, a request is answered with
-//! 503 and `Retry-After`. A declared length that is too large is refused before a byte is read. What is counted is what
-//! is allocated, not what was declared. Reading JSON into a tree takes several times its size, so those who do it take turns
-//! within `server.parse_memory_bytes`. Costs an atomic addition for a small body, and a lock for each doubling of one above
-//! 64 KiB.
+//! Promise: the memory of bodies that have not been answered, with the copies that a model call makes of them, never
+//! exceeds `server.body_memory_bytes`; one caller has four fifths of it at most. Beyond, a request is answered with 503
+//! and `Retry-After`. A declared length that is too large is refused before a byte is read. Allocated bytes are
+//! counted, not declared ones. Parsing JSON into a tree takes several times its size, so requests take turns to do it
+//! within `server.parse_memory_bytes`. Costs an atomic addition for a small body, and a lock for each doubling of one
+//! above 64 KiB.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -25,23 +25,23 @@ use metrics::counter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::Problem;
-use crate::settings::shape::Server;
+use crate::settings::shape::ServerSettings;
 use crate::telemetry::BODIES_REFUSED;
 
-/// A body up to this size belongs to nobody in particular.
+/// A body up to this size is not counted for its caller.
 const SMALL: usize = 64 * 1_024;
-/// What is allocated first.
+/// The first allocation.
 const FIRST: usize = 8 * 1_024;
-/// When to come again, in seconds, where the memory for bodies is taken.
+/// When to send the request again, in seconds, if the memory for bodies is full.
 const COME_AGAIN_SECONDS: u64 = 2;
-/// How long a body waits for its turn to be read into a tree.
+/// How long a body waits for its turn to be parsed.
 const TURN_PATIENCE: Duration = Duration::from_secs(10);
-/// The unit of the turns: a semaphore counts to 2^32 and less.
+/// The bytes of one permit: a semaphore has fewer than 2^32 permits.
 const TURN_UNIT: usize = 1_024;
-/// About what a value of JSON takes in a tree, beside the text that it holds.
+/// About what a JSON value takes in a tree, besides its text.
 const BYTES_A_VALUE: usize = 96;
 
-/// How large a body a route takes, as the route's own data.
+/// How large a body a route accepts, as the route's own data.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyLimit(pub usize);
 
@@ -56,7 +56,7 @@ pub struct BodyMemory {
 }
 
 impl BodyMemory {
-    pub fn new(server: &Server) -> Arc<Self> {
+    pub fn new(server: &ServerSettings) -> Arc<Self> {
         let turns_all = server.parse_memory_bytes / TURN_UNIT;
         Arc::new(Self {
             all: server.body_memory_bytes,
@@ -72,12 +72,12 @@ impl BodyMemory {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// Memory for one more body, none as yet.
-    pub fn of(self: &Arc<Self>, caller: Option<UserId>) -> Reservation {
-        Reservation { memory: Arc::clone(self), caller, bytes: 0, of_caller: 0 }
+    /// A reservation for one more body, of no bytes yet.
+    pub fn of(self: &Arc<Self>, caller: Option<UserId>) -> BodyReservation {
+        BodyReservation { memory: Arc::clone(self), caller, bytes: 0, of_caller: 0 }
     }
 
-    /// A turn to read this JSON into a tree. It is over when the turn is dropped.
+    /// A turn to parse this JSON into a tree. It ends when the permit is dropped.
     pub async fn turn(self: &Arc<Self>, json: &Bytes) -> Result<OwnedSemaphorePermit, Problem> {
         let wanted = tree_bytes(json) / TURN_UNIT + 1;
         if wanted > self.turns_all {
@@ -92,22 +92,22 @@ impl BodyMemory {
     }
 }
 
-/// About what this JSON takes as a tree: each value but the first stands behind a comma, a colon or a bracket.
+/// About what this JSON takes as a tree: each value but the first follows a comma, a colon or a bracket.
 fn tree_bytes(json: &[u8]) -> usize {
     let values = json.iter().filter(|byte| matches!(byte, b',' | b':' | b'[' | b'{')).count();
     json.len().saturating_add(values.saturating_mul(BYTES_A_VALUE))
 }
 
-/// Memory that is spoken for. It is given back when this is dropped.
-pub struct Reservation {
+/// Reserved memory. It is released when this is dropped.
+pub struct BodyReservation {
     memory: Arc<BodyMemory>,
     caller: Option<UserId>,
     bytes: usize,
     of_caller: usize,
 }
 
-impl Reservation {
-    /// Speaks for so many bytes in all. After an error it is to be dropped.
+impl BodyReservation {
+    /// Reserves so many bytes in all. After an error it is to be dropped.
     pub fn grow_to(&mut self, bytes: usize) -> Result<(), Problem> {
         let more = bytes.saturating_sub(self.bytes);
         let before = self.memory.taken.fetch_add(more, Ordering::Relaxed);
@@ -121,7 +121,7 @@ impl Reservation {
         }
     }
 
-    /// The bytes with this memory, which is given back when the last copy of them is dropped.
+    /// The bytes with this reservation, which is released when the last copy of them is dropped.
     pub fn around(self, bytes: Vec<u8>) -> Bytes {
         Bytes::from_owner(Accounted { bytes, _reservation: self })
     }
@@ -135,7 +135,7 @@ impl Reservation {
     }
 }
 
-impl Drop for Reservation {
+impl Drop for BodyReservation {
     fn drop(&mut self) {
         self.memory.taken.fetch_sub(self.bytes, Ordering::Relaxed);
         let (Some(caller), true) = (self.caller, self.of_caller > 0) else { return };
@@ -149,10 +149,10 @@ impl Drop for Reservation {
     }
 }
 
-/// The bytes of a body with the memory that they take: both go when the last copy goes.
+/// The bytes of a body with their reservation: both are dropped with the last copy.
 struct Accounted {
     bytes: Vec<u8>,
-    _reservation: Reservation,
+    _reservation: BodyReservation,
 }
 
 impl AsRef<[u8]> for Accounted {
@@ -163,15 +163,15 @@ impl AsRef<[u8]> for Accounted {
 
 /// How a body is read.
 #[derive(Clone, Copy, Debug)]
-pub struct Reading {
+pub struct BodyReading {
     pub limit: usize,
     pub caller: Option<UserId>,
-    /// How many copies of it are made while the request is answered.
+    /// How many copies of it there are while the request is handled.
     pub copies: usize,
 }
 
 /// Reads a body to its end.
-pub async fn read(request: HttpRequest, mut payload: Payload, reading: Reading) -> Result<Bytes, Problem> {
+pub async fn read(request: HttpRequest, mut payload: Payload, reading: BodyReading) -> Result<Bytes, Problem> {
     let declared = declared_length(&request);
     if declared.is_some_and(|length| length > reading.limit) {
         return Err(too_large());

@@ -1,7 +1,7 @@
-//! Callers: who asks, as the argument of a handler. A handler that does not name one does not know who asks.
+//! Callers: the caller of a request, as the argument of a handler. A handler without it does not know the caller.
 //!
-//! The middleware `identify` looks at the credentials before the handler's arguments are made, so that 401 and 403
-//! come before any word about the body. Refused credentials are counted by address and slowed down.
+//! The middleware `identify` checks the credentials before the handler's arguments are made, so that 401 and 403 come
+//! before any error of the body. Refused credentials are counted by address and slowed down.
 
 use std::marker::PhantomData;
 use std::net::IpAddr;
@@ -14,26 +14,26 @@ use actix_web::http::header::AUTHORIZATION;
 use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{FromRequest, HttpMessage, HttpRequest};
-use domain::identity::{Caller, Forbidden, Permission};
+use domain::identity::{Caller, Permission, PermissionMissing};
 use domain::users::UserId;
-use services::identity::callers::{AtOnce, CallerService, Identified, NotIdentified, Presented};
+use services::identity::callers::{AtOnce, CallerService, IdentifiedCaller, NotIdentified, PresentedCredential};
 use tracing::debug;
 
-use super::detached::detached;
 use super::dialects::dialect::{Dialect, GOOGLE_KEY};
-use super::finish::Who;
-use super::limits::RateLimits;
+use super::middleware::RequestActor;
 use super::problem::Problem;
+use super::rate_limits::RateLimits;
+use super::spawn::detached;
 use crate::settings::shape::Settings;
 
-/// The header that carries a key beside, or in place of, `Authorization`.
+/// The header for an API key, besides or instead of `Authorization`.
 const API_KEY_HEADER: &str = "x-api-key";
 
-/// Routes that know no caller: those for machines, whose token is their own, and those by which one becomes a caller.
+/// Routes without a caller: those for machines, which have a token of their own, and those to log in and out.
 const NAMELESS: [&str; 7] =
     ["/healthz", "/readyz", "/metrics", "/api/auth/signup", "/api/auth/login", "/api/auth/refresh", "/api/auth/logout"];
 
-/// Where the routes of the own account begin.
+/// The path prefix of the routes of the caller's own account.
 const OWN_ACCOUNT: &str = "/api/auth/";
 
 fn enrolment_required() -> Problem {
@@ -42,11 +42,11 @@ fn enrolment_required() -> Problem {
     Problem::new(StatusCode::FORBIDDEN, "totp_enrollment_required", detail)
 }
 
-/// What the middleware found out, for the extractors.
+/// What the middleware found, for the extractors.
 #[derive(Clone)]
-struct Asking(Result<Identified, Problem>);
+struct Asking(Result<IdentifiedCaller, Problem>);
 
-/// Finds out who asks, if the request says anything about it.
+/// Identifies the caller, if the request has credentials.
 pub async fn identify(
     callers: Data<CallerService>,
     settings: Data<Settings>,
@@ -60,7 +60,7 @@ pub async fn identify(
     if let Some(presented) = shown.filter(|_| named) {
         let address = limits.address_of(request.request());
         let asking = look_up(callers.into_inner(), &limits, address, presented).await;
-        if let (Ok(found), Some(who)) = (&asking, request.extensions().get::<Who>()) {
+        if let (Ok(found), Some(who)) = (&asking, request.extensions().get::<RequestActor>()) {
             who.is(found.user_id());
         }
         request.extensions_mut().insert(Asking(asking));
@@ -68,18 +68,18 @@ pub async fn identify(
     next.call(request).await
 }
 
-/// On this very thread where the memory knows the caller, and where all that is missing is read by a fetch of its own.
-/// Everything else is detached.
+/// Runs on this thread if the caller is cached, or if only facts are missing, which are read by a fetch of their own.
+/// Everything else runs in a task of its own.
 ///
-/// Failures of an address hold nobody back whose credential is good: what is judged without the database is always judged,
-/// and only the refusal is another one. A key that only the database knows is looked up unless too many unknown ones came
-/// from the address, or if it was good not long ago.
+/// Failures of an address do not block a valid credential: what can be checked without the database is always checked,
+/// and only the refusal differs. A key that only the database knows is looked up unless too many unknown ones came from
+/// the address, or if it was valid recently.
 async fn look_up(
     callers: Arc<CallerService>,
     limits: &RateLimits,
     address: IpAddr,
-    presented: Presented<'_>,
-) -> Result<Identified, Problem> {
+    presented: PresentedCredential<'_>,
+) -> Result<IdentifiedCaller, Problem> {
     match callers.identify_at_once(presented) {
         AtOnce::Known(identified) => return Ok(identified),
         AtOnce::FactsMissing(identity) => {
@@ -106,7 +106,7 @@ async fn look_up(
     })
 }
 
-/// What is said where a credential is not taken. `refused` is asked where that is its own fault.
+/// The problem of a credential that is not accepted. `refused` is called if the credential is at fault.
 pub fn refusal(error: NotIdentified, refused: impl FnOnce() -> Problem) -> Problem {
     match error {
         NotIdentified::Refused(why) => {
@@ -125,7 +125,7 @@ pub fn refusal(error: NotIdentified, refused: impl FnOnce() -> Problem) -> Probl
     }
 }
 
-/// What is said where the user whom somebody acts for may not be served.
+/// The problem if the user that the caller acts for may not be served.
 pub fn not_served(error: NotIdentified) -> Problem {
     match error {
         NotIdentified::Banned | NotIdentified::Refused(_) => {
@@ -136,35 +136,39 @@ pub fn not_served(error: NotIdentified) -> Problem {
     }
 }
 
-/// The key that Gemini's clients may send in the address. The routes of the house take none from there.
+/// The API key that Gemini's clients may send in the query. Our own routes accept none there.
 fn key_in_query(request: &HttpRequest) -> Option<String> {
     Dialect::of(request.path(), request.headers())?;
     let mut pairs = form_urlencoded::parse(request.query_string().as_bytes());
     pairs.find(|(name, _)| name == "key").map(|(_, key)| key.into_owned())
 }
 
-/// The credential of a request: an API key wherever it stands, else a bearer token. In a dialect either may stand where
-/// the SDK puts what it calls a key.
-fn presented<'a>(request: &'a HttpRequest, key_prefix: &str, in_query: Option<&'a str>) -> Option<Presented<'a>> {
+/// The credential of a request: an API key in any header, otherwise a bearer token. In a dialect either may be where
+/// the SDK sends its key.
+fn presented<'a>(
+    request: &'a HttpRequest,
+    key_prefix: &str,
+    in_query: Option<&'a str>,
+) -> Option<PresentedCredential<'a>> {
     let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or_default().trim());
     let either = |shown: &'a str| {
-        if shown.starts_with(key_prefix) { Presented::Key(shown) } else { Presented::Token(shown) }
+        if shown.starts_with(key_prefix) { PresentedCredential::Key(shown) } else { PresentedCredential::Token(shown) }
     };
     let is_dialect = Dialect::of(request.path(), request.headers()).is_some();
     if let Some(key) = header(API_KEY_HEADER) {
-        return Some(if is_dialect { either(key) } else { Presented::Key(key) });
+        return Some(if is_dialect { either(key) } else { PresentedCredential::Key(key) });
     }
     if let Some(key) = header(GOOGLE_KEY).or(in_query).filter(|_| is_dialect) {
         return Some(either(key));
     }
     let authorization = header(AUTHORIZATION.as_str())?;
     let (scheme, credential) = authorization.split_once(' ').unwrap_or((authorization, ""));
-    // Another scheme is a credential too, one that nobody accepts: it must not pass for none.
+    // Another scheme is a credential too, one that is never accepted: it must not count as none.
     let credential = if scheme.eq_ignore_ascii_case("bearer") { credential.trim() } else { "" };
     Some(either(credential))
 }
 
-fn asking(request: &HttpRequest) -> Result<Identified, Problem> {
+fn asking(request: &HttpRequest) -> Result<IdentifiedCaller, Problem> {
     let found = request.extensions().get::<Asking>().cloned();
     found.map_or_else(|| Err(Problem::unauthorized()), |asking| asking.0)
 }
@@ -172,54 +176,54 @@ fn asking(request: &HttpRequest) -> Result<Identified, Problem> {
 /// The access token of a request that has one.
 pub(super) fn shown_token(request: &HttpRequest, key_prefix: &str) -> Option<String> {
     match presented(request, key_prefix, None)? {
-        Presented::Token(token) => Some(token.to_owned()),
-        Presented::Key(_) => None,
+        PresentedCredential::Token(token) => Some(token.to_owned()),
+        PresentedCredential::Key(_) => None,
     }
 }
 
 pub(super) fn caller(request: &HttpRequest) -> Result<Caller, Problem> {
     match asking(request)? {
-        Identified::Caller(caller) => Ok(caller),
-        Identified::Newcomer(_) => {
+        IdentifiedCaller::Caller(caller) => Ok(caller),
+        IdentifiedCaller::Newcomer(_) => {
             let detail = "Your identity has no profile yet: make one with POST /api/users.";
             Err(Problem::new(StatusCode::FORBIDDEN, "profile_missing", detail))
         }
-        Identified::Enrolling(caller) if request.path().starts_with(OWN_ACCOUNT) => Ok(caller),
-        Identified::Enrolling(_) => Err(enrolment_required()),
+        IdentifiedCaller::Enrolling(caller) if request.path().starts_with(OWN_ACCOUNT) => Ok(caller),
+        IdentifiedCaller::Enrolling(_) => Err(enrolment_required()),
     }
 }
 
-/// Whose request it is, if that is known.
+/// The user of the request, if known.
 pub fn user_of(request: &HttpRequest) -> Option<UserId> {
     asking(request).ok().map(|identified| identified.user_id())
 }
 
-/// Someone with an identity, with a profile or without.
-pub struct Anyone(pub Identified);
+/// A caller with an identity, with a profile or without.
+pub struct AnyCaller(pub IdentifiedCaller);
 
-impl FromRequest for Anyone {
+impl FromRequest for AnyCaller {
     type Error = Problem;
     type Future = std::future::Ready<Result<Self, Problem>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         std::future::ready(asking(request).and_then(|identified| match identified {
-            Identified::Enrolling(_) => Err(enrolment_required()),
+            IdentifiedCaller::Enrolling(_) => Err(enrolment_required()),
             identified => Ok(Self(identified)),
         }))
     }
 }
 
-/// The caller of a route that also serves those who say nothing about themselves.
-pub struct Perhaps(pub Option<Caller>);
+/// The caller of a route that also serves requests without credentials.
+pub struct OptionalCaller(pub Option<Caller>);
 
-impl Perhaps {
+impl OptionalCaller {
     /// Whether more than the public part may be shown.
     pub fn may_administer(&self, permission: Permission) -> bool {
         self.0.as_ref().is_some_and(|caller| caller.may_administer(permission).is_ok())
     }
 }
 
-impl FromRequest for Perhaps {
+impl FromRequest for OptionalCaller {
     type Error = Problem;
     type Future = std::future::Ready<Result<Self, Problem>>;
 
@@ -229,25 +233,25 @@ impl FromRequest for Perhaps {
             return std::future::ready(Ok(Self(None)));
         }
         let found = asking(request).map(|identified| match identified {
-            Identified::Caller(caller) => Some(caller),
-            Identified::Newcomer(_) | Identified::Enrolling(_) => None,
+            IdentifiedCaller::Caller(caller) => Some(caller),
+            IdentifiedCaller::Newcomer(_) | IdentifiedCaller::Enrolling(_) => None,
         });
         std::future::ready(found.map(Self))
     }
 }
 
-/// What a handler asks of its caller, as a type: `Permitted<ReadOwnUsage>`.
-pub trait Requirement {
-    fn check(caller: &Caller) -> Result<(), Forbidden>;
+/// What a handler requires of its caller, as a type: `PermittedCaller<CheckUsage>`.
+pub trait CallerRequirement {
+    fn check(caller: &Caller) -> Result<(), PermissionMissing>;
 }
 
 /// A caller with a profile who meets the requirement `R`.
-pub struct Permitted<R> {
+pub struct PermittedCaller<R> {
     pub caller: Caller,
     requirement: PhantomData<R>,
 }
 
-impl<R: Requirement> FromRequest for Permitted<R> {
+impl<R: CallerRequirement> FromRequest for PermittedCaller<R> {
     type Error = Problem;
     type Future = std::future::Ready<Result<Self, Problem>>;
 
@@ -263,8 +267,8 @@ macro_rules! requirements {
     ($($(#[$doc:meta])* $name:ident = $check:ident($permission:ident);)+) => {
         $($(#[$doc])*
         pub struct $name;
-        impl Requirement for $name {
-            fn check(caller: &Caller) -> Result<(), Forbidden> {
+        impl CallerRequirement for $name {
+            fn check(caller: &Caller) -> Result<(), PermissionMissing> {
                 caller.$check(Permission::$permission)
             }
         })+
@@ -275,7 +279,7 @@ requirements! {
     ReadOwnProfile = may(UsersRead);
     WriteOwnProfile = may(UsersWrite);
     ReadOwnPlan = may(PlansRead);
-    /// Changing one's own plan is a matter of money.
+    /// A plan may cost money, so its change needs the billing permission.
     ChangeOwnPlan = may(BillingManage);
     CheckUsage = may(UsageCheck);
     WriteUsage = may(UsageWrite);

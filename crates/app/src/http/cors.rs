@@ -1,7 +1,7 @@
-//! CORS: which pages of other origins may read the answers (`server.cors_origins`).
+//! CORS: which pages of other origins may read the responses (`server.cors_origins`).
 //!
-//! Promise: an origin that is not listed gets no header that lets its page read anything; nothing here lets a browser
-//! send its cookies along, so pages of other origins bring a token or a key. Preflights are answered before routing.
+//! Promise: an origin that is not listed gets no header that lets its page read anything. No header here lets a browser
+//! send cookies, so pages of other origins send a token or an API key. Preflights are answered before routing.
 
 use actix_web::HttpResponse;
 use actix_web::http::header::{
@@ -18,10 +18,10 @@ const REQUEST_HEADERS: &str = "Authorization, X-API-Key, X-Goog-Api-Key, Content
 const ANSWER_HEADERS: &str = "X-Request-Id, Idempotency-Replayed, Retry-After, X-Should-Retry, X-Product-Base-Call-Id, \
     X-Product-Base-Max-Tokens, X-Product-Base-Cost-Usd";
 
-/// What the providers' SDKs send besides, in many names that change with their versions.
+/// Further headers of the providers' SDKs, with many names that change with their versions.
 const OF_SDKS: [&str; 4] = ["x-stainless-", "anthropic-", "openai-", "x-goog-"];
 
-/// For how long a browser need not ask again, in seconds.
+/// How long a browser may cache a preflight, in seconds.
 const MAX_AGE: &str = "600";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Cors {
         Ok(Self::Listed(listed))
     }
 
-    /// The answer to a preflight of an origin that may ask. To others the route answers as to any OPTIONS.
+    /// The response to a preflight of an allowed origin. For others the route answers as to any OPTIONS.
     pub fn preflight(&self, method: &Method, headers: &HeaderMap) -> Option<HttpResponse> {
         let asks = method == Method::OPTIONS && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
         if !asks || self.granted(headers.get(ORIGIN)?).is_none() {
@@ -64,10 +64,10 @@ impl Cors {
         )
     }
 
-    /// Lets the page read the answer, if its origin may.
+    /// Lets the page read the response, if its origin may.
     pub fn grant(&self, origin: Option<&HeaderValue>, answer: &mut HeaderMap) {
         if matches!(self, Self::Listed(origins) if !origins.is_empty()) {
-            // The answer is another one for another origin, which caches have to know.
+            // The response depends on the origin, which caches have to know.
             answer.append(VARY, HeaderValue::from_static("Origin"));
         }
         if let Some(granted) = origin.and_then(|origin| self.granted(origin)) {
@@ -87,14 +87,14 @@ impl Cors {
     }
 }
 
-/// A scheme, a host and perhaps a port, and nothing behind them.
+/// A scheme, a host and perhaps a port, and nothing after them.
 fn is_origin(text: &str) -> bool {
     let Ok(uri) = text.parse::<Uri>() else { return false };
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return false };
     format!("{scheme}://{authority}").eq_ignore_ascii_case(text) && !authority.as_str().contains('@')
 }
 
-/// Those that the service knows, and of those that are asked for the ones of SDKs.
+/// The headers that the service knows, and those of the requested ones that SDKs send.
 fn request_headers(asking: &HeaderMap) -> String {
     let asked = asking.get(ACCESS_CONTROL_REQUEST_HEADERS).and_then(|asked| asked.to_str().ok()).unwrap_or_default();
     let names = asked.split(',').filter_map(|name| name.trim().parse::<HeaderName>().ok());

@@ -1,11 +1,11 @@
-//! Entitlements: may this user use this feature now? Overrides for single customers.
+//! Entitlements: whether a user may use a feature now. Overrides for single customers.
 
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Json, Path};
 use chrono::{DateTime, Utc};
 use domain::entitlements::{Allowance, Decision, FeatureOverride, Reason, Source};
 use domain::features::FeatureId;
-use domain::identity::{Permission, Subject};
+use domain::identity::{Permission, UsageSubject};
 use domain::users::UserId;
 use serde::{Deserialize, Serialize};
 use services::entitlements::{EntitlementError, EntitlementService};
@@ -14,26 +14,26 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 use validator::Validate;
 
-use super::caller::{CheckUsage, Permitted, ReadAnyUser, WriteAnyUser, not_served};
-use super::detached::detached;
+use super::caller::{CheckUsage, PermittedCaller, ReadAnyUser, WriteAnyUser, not_served};
 use super::pages::ListView;
 use super::plans::feature_id;
 use super::problem::{Problem, ProblemView, sentence};
-use super::recent::Recently;
+use super::recent::RecentCaller;
+use super::spawn::detached;
 use super::users::user_id;
-use super::valid::{Valid, ValidQuery, in_calendar, one_line};
+use super::validation::{ValidBody, ValidQuery, in_calendar, one_line};
 
 #[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CheckIn {
-    /// Oneself unless told. Another needs `usage:check` with `on_behalf`, or an administrator.
+    /// The user; the caller by default. Another user needs `usage:check` with `on_behalf`, or an administrator.
     #[serde(default)]
     user_id: Option<Uuid>,
     #[validate(length(min = 1, max = 50))]
     #[schema(example = "ai_requests", min_length = 1, max_length = 50)]
     feature_id: String,
-    /// How much is wanted; 1 unless told.
-    #[serde(default, deserialize_with = "super::valid::whole")]
+    /// The wanted amount; 1 by default.
+    #[serde(default, deserialize_with = "super::validation::whole")]
     #[validate(range(min = 1))]
     #[schema(minimum = 1)]
     amount: Option<i64>,
@@ -42,11 +42,11 @@ pub struct CheckIn {
     consistency: Consistency,
 }
 
-/// How fresh the facts of an answer are.
+/// How fresh the facts of a decision are.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Consistency {
-    /// At most a second behind the database; `as_of` says when the oldest part was read.
+    /// At most a second behind the database; `as_of` is when the oldest part was read.
     #[default]
     Snapshot,
     /// As the database has them now.
@@ -57,7 +57,7 @@ pub enum Consistency {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ConsistencyQuery {
-    /// `strong` asks the database itself; `snapshot`, the default, may be a second behind it.
+    /// `strong` reads the database; `snapshot`, the default, may be a second behind it.
     #[serde(default)]
     #[param(inline, required = false)]
     consistency: Consistency,
@@ -68,11 +68,11 @@ pub struct ConsistencyQuery {
 pub struct OverrideIn {
     enabled: bool,
     /// Null or left out is unlimited; 0 is a limit.
-    #[serde(default, deserialize_with = "super::valid::whole")]
+    #[serde(default, deserialize_with = "super::validation::whole")]
     #[validate(range(min = 0, message = "must not be negative; null is unlimited"))]
     #[schema(minimum = 0)]
     limit_value: Option<i64>,
-    /// Goes to the audit trail.
+    /// Stored in the audit trail.
     #[serde(default)]
     #[validate(length(min = 1, max = 500), custom(function = "one_line"))]
     #[schema(
@@ -81,13 +81,13 @@ pub struct OverrideIn {
         max_length = 500
     )]
     reason: Option<String>,
-    /// When the plan's own limit holds again; never unless told.
+    /// When the plan's own limit applies again; never by default.
     #[serde(default)]
     #[validate(custom(function = "in_calendar"))]
     expires_at: Option<DateTime<Utc>>,
 }
 
-/// Why the answer is what it is.
+/// The reason of the decision.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
 pub enum ReasonName {
@@ -106,11 +106,11 @@ pub enum SourceName {
     Override,
 }
 
-/// The answer, with every number that it rests on.
+/// The decision, with every figure that it depends on.
 #[derive(Serialize, ToSchema)]
 pub struct DecisionView {
     pub allowed: bool,
-    /// What was used in this period.
+    /// The amount used in this period.
     pub current: i64,
     /// Null is unlimited.
     #[schema(required = true)]
@@ -118,7 +118,7 @@ pub struct DecisionView {
     /// Never below zero; null is unlimited.
     #[schema(required = true)]
     pub remaining: Option<i64>,
-    /// What is held beside it; it stands against the limit too.
+    /// The reserved amount; it counts against the limit too.
     pub reserved: i64,
     #[schema(value_type = ReasonName)]
     pub reason: Reason,
@@ -187,54 +187,54 @@ impl From<EntitlementError> for Problem {
     }
 }
 
-/// Whether one more use of a feature is allowed to oneself now.
+/// Checks whether the caller may use a feature once more now.
 #[utoipa::path(get, path = "/api/users/me/features/{feature_id}", tag = "entitlements", operation_id = "check_feature",
     params(("feature_id" = String, Path, description = "The feature"), ConsistencyQuery), responses(
     (status = 200, description = "The answer, also where it is no", body = DecisionView),
     (status = 404, description = "No such feature", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn check_feature(
-    me: Permitted<CheckUsage>,
+    me: PermittedCaller<CheckUsage>,
     id: Path<String>,
     query: ValidQuery<ConsistencyQuery>,
     entitlements: Data<EntitlementService>,
 ) -> Result<Json<DecisionView>, Problem> {
-    let (subject, id) = (Subject::Oneself(me.caller.user_id), feature_id(&id)?);
+    let (subject, id) = (UsageSubject::Oneself(me.caller.user_id), feature_id(&id)?);
     decide(subject, id, 1, query.0.consistency, entitlements).await
 }
 
-/// Whether so much of a feature may be used now, by oneself or by another. Asking changes nothing.
+/// Checks whether the caller or another user may use an amount of a feature now. A check changes nothing.
 #[utoipa::path(post, path = "/api/entitlements/check", tag = "entitlements", operation_id = "check_entitlement", request_body = CheckIn,
     params(ConsistencyQuery), responses(
     (status = 200, description = "The answer, also where it is no", body = DecisionView),
     (status = 404, description = "No such feature, or no such user", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn check_entitlement(
-    asking: Permitted<CheckUsage>,
+    asking: PermittedCaller<CheckUsage>,
     query: ValidQuery<ConsistencyQuery>,
     entitlements: Data<EntitlementService>,
     callers: Data<CallerService>,
-    input: Valid<CheckIn>,
+    input: ValidBody<CheckIn>,
 ) -> Result<Json<DecisionView>, Problem> {
     let CheckIn { user_id, feature_id: id, amount, consistency } = input.body;
     let subject = asking.caller.acting_for(user_id.map(UserId), Permission::UsageCheck)?;
-    if let Subject::Another(user_id) = subject {
+    if let UsageSubject::Another(user_id) = subject {
         callers.admit_subject(user_id).await.map_err(not_served)?;
     }
-    // Said in the address or in the body: who says `strong` anywhere means it.
+    // In the query or in the body: `strong` in either of them counts.
     let consistency = if query.0.consistency == Consistency::Strong { Consistency::Strong } else { consistency };
     decide(subject, feature_id(&id)?, amount.unwrap_or(1), consistency, entitlements).await
 }
 
 async fn decide(
-    subject: Subject,
+    subject: UsageSubject,
     id: FeatureId,
     amount: i64,
     consistency: Consistency,
     entitlements: Data<EntitlementService>,
 ) -> Result<Json<DecisionView>, Problem> {
     let decision = match consistency {
-        // Not detached: what is not in memory is read by a fetch that is.
+        // Not spawned: what is not cached is read by a fetch in a task of its own.
         Consistency::Snapshot => entitlements.check(subject, &id, amount).await?,
         Consistency::Strong => {
             let entitlements = entitlements.into_inner();
@@ -244,14 +244,14 @@ async fn decide(
     Ok(Json(decision.into()))
 }
 
-/// The exceptions of one customer, expired ones too.
+/// Lists the overrides of one customer, including expired ones.
 #[utoipa::path(get, path = "/api/admin/users/{user_id}/overrides", tag = "operators", operation_id = "list_overrides",
     params(("user_id" = Uuid, Path, description = "Whose")), responses(
     (status = 200, description = "The exceptions", body = ListView<OverrideView>),
     (status = 404, description = "No such user", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn list_overrides(
-    _admin: Permitted<ReadAnyUser>,
+    _admin: PermittedCaller<ReadAnyUser>,
     id: Path<String>,
     entitlements: Data<EntitlementService>,
 ) -> Result<Json<ListView<OverrideView>>, Problem> {
@@ -261,7 +261,7 @@ pub async fn list_overrides(
     Ok(Json(ListView::whole(found.iter().map(OverrideView::from).collect())))
 }
 
-/// Sets one customer's exception: it replaces the plan's switch and limit for the feature.
+/// Sets one customer's override: it replaces the plan's switch and limit for the feature.
 #[utoipa::path(put, path = "/api/admin/users/{user_id}/overrides/{feature_id}", tag = "operators", operation_id = "grant_override",
     request_body = OverrideIn,
     params(("user_id" = Uuid, Path, description = "Whose"), ("feature_id" = String, Path, description = "The feature")),
@@ -270,10 +270,10 @@ pub async fn list_overrides(
     (status = 404, description = "No such user or feature", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn grant_override(
-    admin: Recently<WriteAnyUser>,
+    admin: RecentCaller<WriteAnyUser>,
     ids: Path<(String, String)>,
     entitlements: Data<EntitlementService>,
-    input: Valid<OverrideIn>,
+    input: ValidBody<OverrideIn>,
 ) -> Result<Json<OverrideView>, Problem> {
     let (user, feature) = ids.into_inner();
     let OverrideIn { enabled, limit_value, reason, expires_at } = input.body;
@@ -293,7 +293,7 @@ pub async fn grant_override(
     Ok(Json(view))
 }
 
-/// Takes an exception back.
+/// Removes an override.
 #[utoipa::path(delete, path = "/api/admin/users/{user_id}/overrides/{feature_id}", tag = "operators", operation_id = "revoke_override",
     params(("user_id" = Uuid, Path, description = "Whose"), ("feature_id" = String, Path, description = "The feature")),
     responses(
@@ -301,7 +301,7 @@ pub async fn grant_override(
     (status = 404, description = "No such exception", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn revoke_override(
-    admin: Recently<WriteAnyUser>,
+    admin: RecentCaller<WriteAnyUser>,
     ids: Path<(String, String)>,
     entitlements: Data<EntitlementService>,
 ) -> Result<HttpResponse, Problem> {

@@ -1,4 +1,4 @@
-//! Features: the other half of the catalogue.
+//! Features: what plans grant.
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
@@ -10,14 +10,14 @@ use services::features::FeatureService;
 use utoipa::ToSchema;
 use validator::Validate;
 
-use super::caller::{Perhaps, WriteCatalogue};
-use super::detached::detached;
-use super::once::{RequestKey, answer};
+use super::caller::{OptionalCaller, WriteCatalogue};
+use super::idempotent::{RequestKey, answer};
 use super::pages::ListView;
 use super::plans::feature_id;
 use super::problem::{Problem, ProblemView};
-use super::recent::Recently;
-use super::valid::{Valid, one_line, present};
+use super::recent::RecentCaller;
+use super::spawn::detached;
+use super::validation::{ValidBody, one_line, present};
 
 #[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -44,11 +44,11 @@ pub struct FeatureIn {
     #[validate(length(max = 2000))]
     #[schema(max_length = 2000)]
     description: Option<String>,
-    /// `metered` unless told.
+    /// `metered` by default.
     #[serde(default)]
     #[schema(value_type = Option<FeatureKindName>)]
     kind: Option<FeatureKind>,
-    /// What one of it is called.
+    /// The name of one unit.
     #[serde(default)]
     #[validate(length(min = 1, max = 30), custom(function = "one_line"))]
     #[schema(
@@ -57,12 +57,12 @@ pub struct FeatureIn {
         max_length = 30
     )]
     unit: Option<String>,
-    /// True unless told.
+    /// True by default.
     #[serde(default)]
     is_active: Option<bool>,
 }
 
-/// What to change; a field that is left out stays. Null takes a description or a unit away.
+/// The changes; an omitted field stays as it is. Null removes a description or a unit.
 #[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FeatureChangesIn {
@@ -94,7 +94,7 @@ pub struct FeatureChangesIn {
     is_active: Option<bool>,
 }
 
-/// Boolean features are had or not; metered ones are counted.
+/// A boolean feature is granted or not; a metered one is counted.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
 pub enum FeatureKindName {
@@ -131,12 +131,12 @@ impl From<&Feature> for FeatureView {
     }
 }
 
-/// The features that plans can grant. An administrator sees switched-off ones too.
+/// Lists the features that plans can grant. Administrators also see those that are switched off.
 #[utoipa::path(get, path = "/api/features", tag = "plans", operation_id = "list_features", responses(
     (status = 200, description = "The features", body = ListView<FeatureView>),
 ))]
 pub async fn list_features(
-    who: Perhaps,
+    who: OptionalCaller,
     features: Data<FeatureService>,
 ) -> Result<Json<ListView<FeatureView>>, Problem> {
     let to_admin = who.may_administer(Permission::PlansRead);
@@ -145,14 +145,14 @@ pub async fn list_features(
     Ok(Json(ListView::whole(found.iter().map(FeatureView::from).collect())))
 }
 
-/// One feature.
+/// Reads one feature.
 #[utoipa::path(get, path = "/api/features/{feature_id}", tag = "plans", operation_id = "read_feature",
     params(("feature_id" = String, Path, description = "Its id")), responses(
     (status = 200, description = "The feature", body = FeatureView),
     (status = 404, description = "No such feature", body = ProblemView),
 ))]
 pub async fn read_feature(
-    who: Perhaps,
+    who: OptionalCaller,
     id: Path<String>,
     features: Data<FeatureService>,
 ) -> Result<Json<FeatureView>, Problem> {
@@ -171,10 +171,10 @@ pub async fn read_feature(
     (status = 409, description = "The id is taken", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn create_feature(
-    admin: Recently<WriteCatalogue>,
+    admin: RecentCaller<WriteCatalogue>,
     key: RequestKey,
     features: Data<FeatureService>,
-    input: Valid<FeatureIn>,
+    input: ValidBody<FeatureIn>,
 ) -> Result<HttpResponse, Problem> {
     let actor = admin.caller.user_id;
     let once =
@@ -194,17 +194,17 @@ pub async fn create_feature(
     Ok(answer(detached(async move { features.create(actor, &draft, once).await }).await?))
 }
 
-/// Changes what is said of a feature, or switches it off for everybody.
+/// Changes the names, description or unit of a feature, or switches it off for all users.
 #[utoipa::path(patch, path = "/api/features/{feature_id}", tag = "catalogue", operation_id = "change_feature",
     request_body = FeatureChangesIn, params(("feature_id" = String, Path, description = "Its id")), responses(
     (status = 200, description = "The feature as it is now", body = FeatureView),
     (status = 404, description = "No such feature", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn change_feature(
-    admin: Recently<WriteCatalogue>,
+    admin: RecentCaller<WriteCatalogue>,
     id: Path<String>,
     features: Data<FeatureService>,
-    input: Valid<FeatureChangesIn>,
+    input: ValidBody<FeatureChangesIn>,
 ) -> Result<Json<FeatureView>, Problem> {
     let id = feature_id(&id)?;
     let FeatureChangesIn { name, display_name, description, unit, is_active } = input.body;
@@ -214,7 +214,7 @@ pub async fn change_feature(
     Ok(Json(FeatureView::from(&feature)))
 }
 
-/// Deletes a feature that no plan grants and nobody has used.
+/// Deletes a feature that no plan grants and that was never used.
 #[utoipa::path(delete, path = "/api/features/{feature_id}", tag = "catalogue", operation_id = "delete_feature",
     params(("feature_id" = String, Path, description = "Its id")), responses(
     (status = 204, description = "It is gone"),
@@ -222,7 +222,7 @@ pub async fn change_feature(
     (status = 409, description = "It is in use", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn delete_feature(
-    admin: Recently<WriteCatalogue>,
+    admin: RecentCaller<WriteCatalogue>,
     id: Path<String>,
     features: Data<FeatureService>,
 ) -> Result<HttpResponse, Problem> {

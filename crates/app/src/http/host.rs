@@ -1,11 +1,11 @@
-//! Host: whether a request names the host that it is for as RFC 9112 wants it.
+//! Host: whether a request names its host as RFC 9112 requires.
 
 use actix_web::http::Version;
 use actix_web::http::header::{HOST, HeaderMap};
 
 use super::problem::Problem;
 
-/// One host and perhaps a port, and nothing else; a request of HTTP/1.0 may name none.
+/// Exactly one host, perhaps with a port; a request of HTTP/1.0 may have none.
 pub fn check(version: Version, headers: &HeaderMap) -> Result<(), Problem> {
     let mut named = headers.get_all(HOST);
     let refused = |why: &str| Err(Problem::malformed(format!("The header `Host` {why}.")));
@@ -21,7 +21,7 @@ pub fn check(version: Version, headers: &HeaderMap) -> Result<(), Problem> {
 /// `uri-host [ ":" port ]` of RFC 3986. Empty is allowed: it is what a URI without an authority has.
 fn is_host(text: &str) -> bool {
     let (host, port) = match text.rsplit_once(':') {
-        // The colons of an address in brackets are its own.
+        // The colons of an address in brackets are part of it.
         Some((host, port)) if !port.contains(']') => (host, port),
         _ => (text, ""),
     };

@@ -1,5 +1,5 @@
-//! Identity: sign-up, log-in, refresh and log-out of the built-in accounts. Where Supabase keeps the identities,
-//! these routes answer 404 and say where to go.
+//! Identity: sign-up, log-in, refresh and log-out of the built-in accounts. If Supabase keeps the identities, these
+//! routes answer 404 and say where to go.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,20 +8,20 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, USER_AGENT};
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
-use domain::identity::log_in_failures::Refused;
+use domain::identity::log_in_failures::LogInRefused;
 use domain::identity::{Email, Role};
 use serde::{Deserialize, Serialize};
-use services::identity::accounts::{AccountError, AccountService, Origin, SignUp, SignedIn};
+use services::identity::accounts::{AccountError, AccountService, RequestOrigin, SignUp, SignedIn};
 use utoipa::ToSchema;
 use uuid::Uuid;
 use validator::Validate;
 
-use super::detached::detached;
-use super::limits::{Attempt, RateLimits, Verdict, attempt_refused, client_network};
 use super::problem::{Problem, ProblemView};
-use super::valid::{Valid, one_line};
+use super::rate_limits::{LogInAttempt, LogInVerdict, RateLimits, attempt_refused, client_network};
+use super::spawn::detached;
+use super::validation::{ValidBody, one_line};
 
-/// The accounts, where they are ours.
+/// The built-in accounts; `None` if Supabase keeps the identities.
 pub struct BuiltIn(pub Option<std::sync::Arc<AccountService>>);
 
 impl BuiltIn {
@@ -41,7 +41,7 @@ pub struct SignUpIn {
     #[validate(length(min = 12, max = 128))]
     #[schema(format = "password", min_length = 12, max_length = 128)]
     password: String,
-    /// What to call the user; the part of the e-mail before the @ unless told.
+    /// The user's name; by default the part of the e-mail before the @.
     #[serde(default)]
     #[validate(length(min = 1, max = 100), custom(function = "one_line"))]
     #[schema(
@@ -61,7 +61,7 @@ pub struct LogInIn {
     #[validate(length(min = 1, max = 1024))]
     #[schema(format = "password", min_length = 1, max_length = 1024)]
     password: String,
-    /// A code of the second factor, or a recovery code, where the account has one.
+    /// A code of the second factor, or a recovery code, if the account has one.
     #[serde(default)]
     #[validate(length(min = 1, max = 64))]
     #[schema(min_length = 1, max_length = 64)]
@@ -79,7 +79,7 @@ pub struct RefreshIn {
 #[derive(Serialize, ToSchema)]
 pub struct SignedInView {
     pub access_token: String,
-    /// Good for one exchange; for 30 seconds after it, it is answered with the same successor.
+    /// Valid for one exchange; for 30 seconds after it, a repeat gets the same successor.
     pub refresh_token: String,
     #[schema(example = "Bearer")]
     pub token_type: &'static str,
@@ -134,7 +134,7 @@ impl From<AccountError> for Problem {
     }
 }
 
-/// Makes an account with its profile, and logs it in.
+/// Creates an account with its profile, and logs it in.
 #[utoipa::path(post, path = "/api/auth/signup", tag = "identity", operation_id = "sign_up", request_body = SignUpIn, responses(
     (status = 201, description = "Signed up and logged in", body = SignedInView),
     (status = 404, description = "Accounts are kept by Supabase here", body = ProblemView),
@@ -145,7 +145,7 @@ pub async fn sign_up(
     request: HttpRequest,
     accounts: Data<BuiltIn>,
     limits: Data<RateLimits>,
-    input: Valid<SignUpIn>,
+    input: ValidBody<SignUpIn>,
 ) -> Result<HttpResponse, Problem> {
     let accounts = accounts.service()?;
     let SignUpIn { email, password, name } = input.body;
@@ -167,11 +167,11 @@ pub async fn log_in(
     request: HttpRequest,
     accounts: Data<BuiltIn>,
     limits: Data<RateLimits>,
-    input: Valid<LogInIn>,
+    input: ValidBody<LogInIn>,
 ) -> Result<HttpResponse, Problem> {
     let accounts = accounts.service()?;
     let LogInIn { email, password, totp } = input.body;
-    // An address that can belong to nobody is answered like one that belongs to nobody here.
+    // An e-mail that cannot exist is answered like one without an account.
     let spelling = Email::stored_spellings(&email).pop().unwrap_or_default();
     let (address, origin) = (limits.address_of(&request), origin(&request, &limits));
     limits.check_login(address)?;
@@ -184,7 +184,7 @@ pub async fn log_in(
     Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(view(signed_in)))
 }
 
-/// Exchanges a refresh token for a new pair. Within 30 seconds the same token gets the same successor once more, as two
+/// Exchanges a refresh token for a new pair. Within 30 seconds the same token gets the same successor again, as two
 /// tabs of a browser need it; later, or after the successor was exchanged, it ends its session.
 #[utoipa::path(post, path = "/api/auth/refresh", tag = "identity", operation_id = "refresh", request_body = RefreshIn, responses(
     (status = 200, description = "A new pair of tokens", body = SignedInView),
@@ -195,7 +195,7 @@ pub async fn refresh(
     request: HttpRequest,
     accounts: Data<BuiltIn>,
     limits: Data<RateLimits>,
-    input: Valid<RefreshIn>,
+    input: ValidBody<RefreshIn>,
 ) -> Result<HttpResponse, Problem> {
     let accounts = accounts.service()?;
     limits.check_refresh(limits.address_of(&request))?;
@@ -203,7 +203,7 @@ pub async fn refresh(
     Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(view(signed_in)))
 }
 
-/// Ends the session of a refresh token, whether or not it was still alive.
+/// Ends the session of a refresh token, even if it has ended before.
 #[utoipa::path(post, path = "/api/auth/logout", tag = "identity", operation_id = "log_out", request_body = RefreshIn, responses(
     (status = 204, description = "The session is over"),
     (status = 404, description = "Accounts are kept by Supabase here", body = ProblemView),
@@ -212,7 +212,7 @@ pub async fn log_out(
     request: HttpRequest,
     accounts: Data<BuiltIn>,
     limits: Data<RateLimits>,
-    input: Valid<RefreshIn>,
+    input: ValidBody<RefreshIn>,
 ) -> Result<HttpResponse, Problem> {
     let accounts = accounts.service()?;
     limits.check_refresh(limits.address_of(&request))?;
@@ -220,16 +220,16 @@ pub async fn log_out(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// What the client calls itself, as far as it is worth keeping, and its network.
-fn origin(request: &HttpRequest, limits: &RateLimits) -> Origin {
+/// The client's user agent, at most 255 characters of it, and its network.
+fn origin(request: &HttpRequest, limits: &RateLimits) -> RequestOrigin {
     let sent = request.headers().get(USER_AGENT).and_then(|sent| sent.to_str().ok());
-    Origin {
+    RequestOrigin {
         user_agent: sent.map(|sent| sent.chars().take(255).collect()),
         network: Some(client_network(limits.address_of(request)).to_string()),
     }
 }
 
-/// Attempts to prove that one owns an account, as they are counted.
+/// Counts attempts to prove that one owns an account.
 pub(super) struct Counted {
     pub limits: Arc<RateLimits>,
     pub accounts: Arc<AccountService>,
@@ -237,12 +237,12 @@ pub(super) struct Counted {
 }
 
 impl Counted {
-    /// Lets an attempt through, or says how long it waits. Only where strangers used up what the account takes is the
-    /// database asked whether this network logged in before.
-    pub(super) async fn begin(&self, account: &str) -> Result<Attempt, Problem> {
+    /// Lets an attempt through, or returns how long it waits. Only if other networks used up the account's limit, the
+    /// database is asked whether this network logged in before.
+    pub(super) async fn begin(&self, account: &str) -> Result<LogInAttempt, Problem> {
         match self.limits.begin_attempt(self.address, account, false) {
             Ok(attempt) => Ok(attempt),
-            Err(refused @ Refused::Account(_)) => {
+            Err(refused @ LogInRefused::Account(_)) => {
                 let network = client_network(self.address).to_string();
                 let is_known = self.accounts.knows_network(account, &network).await?;
                 let again =
@@ -253,11 +253,11 @@ impl Counted {
         }
     }
 
-    pub(super) fn end<T>(&self, attempt: Attempt, outcome: Result<T, AccountError>) -> Result<T, Problem> {
+    pub(super) fn end<T>(&self, attempt: LogInAttempt, outcome: Result<T, AccountError>) -> Result<T, Problem> {
         let verdict = match &outcome {
-            Ok(_) => Verdict::Right,
-            Err(AccountError::WrongCredentials | AccountError::TotpWrong) => Verdict::Wrong,
-            Err(_) => Verdict::Undecided,
+            Ok(_) => LogInVerdict::Right,
+            Err(AccountError::WrongCredentials | AccountError::TotpWrong) => LogInVerdict::Wrong,
+            Err(_) => LogInVerdict::Undecided,
         };
         self.limits.end_attempt(attempt, verdict);
         Ok(outcome?)

@@ -1,6 +1,6 @@
-//! Listening: the server that takes connections, bounds them (`connections`) and speaks HTTP/1.1 over them.
+//! Listening: the server that accepts connections, limits them (`connections`) and serves HTTP/1.1 over them.
 //!
-//! It is what `HttpServer` of actix-web is made of, put together here since that one takes plain streams only.
+//! It has the parts of actix-web's `HttpServer`, put together here since that one accepts plain streams only.
 
 use std::fmt::Debug;
 use std::future::ready;
@@ -18,22 +18,22 @@ use actix_web::rt::net::TcpStream;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::connections::{Admission, Connection, Guarded, Refused, Waiting};
+use super::connections::{ClientConnection, ConnectionAdmission, ConnectionRefused, GuardedStream, WaitingConnections};
 
-/// How long a client may take to close after the last answer.
+/// How long a client may take to close after the last response.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long somebody who is turned away is listened to, so that the answer is not lost with a reset; and how many are.
+/// How long the service reads from a refused client, so that no reset destroys the response; and from how many.
 const FAREWELL: Duration = Duration::from_millis(500);
 const FAREWELLS_MAX: usize = 32;
 
-/// How often a new connection lets those close that make room for it, before it is turned away.
+/// How many turns a new connection waits for evicted ones to close, before it is refused.
 const TURNS_MAX: usize = 64;
 
 /// The server over a listener; it serves once it is polled.
 pub fn server<F, I, S, B>(
     listener: TcpListener,
-    admission: &Arc<Admission>,
+    admission: &Arc<ConnectionAdmission>,
     workers: usize,
     grace: u64,
     app: F,
@@ -60,17 +60,17 @@ where
                 let stopping = stopping.clone();
                 async move { stopping.notified().await }
             })
-            // The guarded stream has these two bounds, for every request of a connection.
+            // The guarded stream has these two limits, for every request of a connection.
             .keep_alive(KeepAlive::Os)
             .client_request_timeout(Duration::ZERO)
             .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-            // Whoever closes their side is gone: a stream in which nothing is said for a while would not notice it otherwise.
+            // A client that closes its side has gone: a silent stream would not notice it otherwise.
             .h1_allow_half_closed(false)
-            .on_connect_ext(|stream: &Guarded, data| {
+            .on_connect_ext(|stream: &GuardedStream, data| {
                 data.insert(Rc::clone(stream.connection()));
             })
             .expect(fn_service(|request: Request| {
-                if let Some(connection) = request.conn_data::<Rc<Connection>>() {
+                if let Some(connection) = request.conn_data::<Rc<ClientConnection>>() {
                     connection.expects_continue();
                 }
                 ready(Ok::<_, actix_http::Error>(request))
@@ -82,29 +82,29 @@ where
     Ok(builder.run())
 }
 
-/// Where the connections of a worker come in.
+/// Admits the connections of a worker.
 struct Door {
-    admission: Arc<Admission>,
-    waiting: Rc<Waiting>,
+    admission: Arc<ConnectionAdmission>,
+    waiting: Rc<WaitingConnections>,
     farewells: std::cell::Cell<usize>,
 }
 
 impl Door {
-    fn new(admission: Arc<Admission>) -> Self {
+    fn new(admission: Arc<ConnectionAdmission>) -> Self {
         Self { admission, waiting: Rc::default(), farewells: std::cell::Cell::new(0) }
     }
 
     async fn let_in(
         self: Rc<Self>,
         stream: TcpStream,
-    ) -> Result<(Guarded, Option<std::net::SocketAddr>), DispatchError> {
-        // One without a peer is gone already.
+    ) -> Result<(GuardedStream, Option<std::net::SocketAddr>), DispatchError> {
+        // A connection without a peer is closed already.
         let peer = stream.peer_addr().map_err(DispatchError::Io)?;
         let admit = || self.admission.admit(peer.ip(), || self.waiting.evict_longest());
         let mut outcome = admit();
-        // Those that make room close on this very thread.
+        // Evicted connections close on this same thread.
         for _ in 0..TURNS_MAX {
-            if outcome.as_ref().err() != Some(&Refused::Closing) {
+            if outcome.as_ref().err() != Some(&ConnectionRefused::Closing) {
                 break;
             }
             tokio::task::yield_now().await;
@@ -112,14 +112,14 @@ impl Door {
         }
         match outcome {
             Ok(place) => {
-                let connection = Connection::new(self.admission.bounds().timeouts, &self.waiting);
-                Ok((Guarded::new(stream, connection, place), Some(peer)))
+                let connection = ClientConnection::new(self.admission.bounds().timeouts, &self.waiting);
+                Ok((GuardedStream::new(stream, connection, place), Some(peer)))
             }
             Err(why) => {
                 why.count();
                 if self.farewells.get() < FAREWELLS_MAX {
                     self.farewells.set(self.farewells.get() + 1);
-                    // Nothing depends on whether they hear it.
+                    // Nothing depends on whether the client reads it.
                     let _ = tokio::time::timeout(FAREWELL, turn_away(stream, why)).await;
                     self.farewells.set(self.farewells.get() - 1);
                 }
@@ -129,13 +129,13 @@ impl Door {
     }
 }
 
-/// Answers 503, whatever was asked, and closes.
-async fn turn_away(mut stream: TcpStream, why: Refused) -> std::io::Result<()> {
+/// Answers 503, whatever was requested, and closes.
+async fn turn_away(mut stream: TcpStream, why: ConnectionRefused) -> std::io::Result<()> {
     let (code, detail) = match why {
-        Refused::Full | Refused::Closing => {
+        ConnectionRefused::Full | ConnectionRefused::Closing => {
             ("too_many_connections", "The service has as many connections as it takes.")
         }
-        Refused::Address => ("too_many_connections", "Your address has as many connections as one may have."),
+        ConnectionRefused::Address => ("too_many_connections", "Your address has as many connections as one may have."),
     };
     let body =
         json!({ "type": format!("urn:product-base:problem:{code}"), "title": "Service Unavailable", "status": 503,

@@ -1,7 +1,8 @@
-//! Maintenance: whether the process lives and is ready, and what the checks of the data find.
+//! Maintenance: liveness, readiness, and the findings of the data checks.
 //!
-//! Promise: `/healthz` asks nobody. `/readyz` answers within two seconds whatever the database does, and however often
-//! it is asked: all who ask within a second share one look at the database. No inner text of an error gets out.
+//! Promise: `/healthz` depends on nothing else. `/readyz` answers within two seconds whatever the database does, and
+//! however often it is called: all calls within a second share one read of the database. No inner text of an error is
+//! sent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,23 +22,23 @@ use tokio::sync::Mutex;
 use tracing::{Instrument, warn};
 use utoipa::ToSchema;
 
-use super::caller::{Permitted, ReadAudit};
-use super::detached::detached;
+use super::caller::{PermittedCaller, ReadAudit};
 use super::problem::Problem;
+use super::spawn::detached;
 
 /// How long readiness and metrics wait for the database.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// For how long pieces of the integrity checks are begun for one request.
+/// How long one request begins further pieces of the integrity checks.
 const INTEGRITY_PATIENCE: Duration = Duration::from_secs(2);
 
-/// For how long a look at the database answers who asks about readiness.
+/// How long one read of the database's state serves for readiness.
 const READY_FOR: Duration = Duration::from_secs(1);
 
-/// When to ask again, in seconds, while the service is not ready.
+/// When to retry, in seconds, while the service is not ready.
 const ASK_AGAIN_SECONDS: u64 = 2;
 
-/// Whether the process was told to stop: it still answers, and asks for no more work. All clones are one.
+/// Whether the process is stopping: it still answers, and wants no more requests. All clones share the state.
 #[derive(Clone, Debug, Default)]
 pub struct Stopping(Arc<AtomicBool>);
 
@@ -51,7 +52,7 @@ impl Stopping {
     }
 }
 
-/// Why nothing is known about the database.
+/// Why the state of the database is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DatabaseTrouble {
     /// It does not answer, or not in time.
@@ -62,7 +63,7 @@ pub enum DatabaseTrouble {
 
 type Seen = Result<Arc<DatabaseState>, DatabaseTrouble>;
 
-/// The last look at the database, shared by all who want to know.
+/// The last state of the database that was read, shared by all callers.
 pub struct DatabaseWatch {
     maintenance: Arc<MaintenanceService>,
     last: Arc<Mutex<Option<(Instant, Seen)>>>,
@@ -76,8 +77,8 @@ impl DatabaseWatch {
     /// The state of the database, at most `max_age` old; within two seconds.
     pub async fn state(&self, max_age: Duration) -> Seen {
         let (maintenance, last) = (Arc::clone(&self.maintenance), Arc::clone(&self.last));
-        // In a task of its own: giving up the wait must not cut a transaction short. Who comes meanwhile waits at the
-        // lock and takes what was seen, so that there is one question to the database at a time.
+        // In a task of its own: giving up the wait must not cut a transaction short. Concurrent callers wait at the
+        // lock and take its result, so that there is one query to the database at a time.
         let look = async move {
             let mut last = last.lock().await;
             if let Some((_, seen)) = last.as_ref().filter(|(at, _)| at.elapsed() <= max_age) {
@@ -107,7 +108,7 @@ fn trouble(error: &StoreError) -> DatabaseTrouble {
 
 #[derive(Serialize, ToSchema)]
 pub struct LivenessView {
-    /// Always `ok`: a process that does not live does not answer.
+    /// Always `ok`: a process that is not alive does not answer.
     #[schema(example = "ok")]
     pub status: &'static str,
 }
@@ -117,7 +118,7 @@ pub struct LivenessView {
 pub enum Readiness {
     Ready,
     NotReady,
-    /// The process was told to stop and ends what it has begun.
+    /// The process is stopping and finishes what it has begun.
     Stopping,
 }
 
@@ -125,15 +126,15 @@ pub enum Readiness {
 pub struct ReadyView {
     /// Whether requests should be sent here.
     pub status: Readiness,
-    /// What readiness rests on.
+    /// What readiness depends on.
     pub checks: ReadyChecksView,
-    /// What does not stop the service and should be put right.
+    /// What does not stop the service and should be fixed.
     pub warnings: Vec<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ReadyChecksView {
-    /// Whether the database can be worked with.
+    /// Whether the database is usable.
     pub database: DatabaseCheckView,
     /// Whether the schema is the one that this version of the service needs.
     pub migrations: MigrationsCheckView,
@@ -143,7 +144,7 @@ pub struct ReadyChecksView {
 pub struct DatabaseCheckView {
     /// Whether a transaction could be opened and the state be read.
     pub ok: bool,
-    /// What is wrong, where something is.
+    /// What is wrong, if something is.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     pub detail: Option<&'static str>,
@@ -151,17 +152,17 @@ pub struct DatabaseCheckView {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct MigrationsCheckView {
-    /// Whether every step of the schema was applied; false also where that cannot be known.
+    /// Whether every migration was applied; false also if that is not known.
     pub ok: bool,
-    /// Steps that were not applied, oldest first.
+    /// Migrations that were not applied, oldest first.
     pub pending: Vec<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct IntegrityFindingView {
-    /// The stable word of the finding, such as `MISSING_AUTH_USER`.
+    /// The stable code of the finding, such as `MISSING_AUTH_USER`.
     pub finding: String,
-    /// What it is about: a table and a key, or the name of an object.
+    /// Its subject: a table and a key, or the name of an object.
     pub subject: String,
     /// What was found there.
     pub detail: String,
@@ -170,10 +171,10 @@ pub struct IntegrityFindingView {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct IntegrityView {
     pub data: Vec<IntegrityFindingView>,
-    /// Always null: the list is whole.
+    /// Always null: the list is complete.
     #[schema(required = true)]
     pub next_cursor: Option<String>,
-    /// When the piece of the checks that was checked longest ago was checked; null while one of them never was.
+    /// When the piece that was checked longest ago was checked; null while one of them never was.
     #[schema(required = true)]
     pub checked_at: Option<DateTime<Utc>>,
 }
@@ -192,7 +193,7 @@ impl From<IntegrityFinding> for IntegrityFindingView {
     }
 }
 
-/// Whether the process lives. Asks nobody.
+/// Whether the process is alive. Depends on nothing else.
 #[utoipa::path(get, path = "/healthz", tag = "operations", operation_id = "liveness", responses(
     (status = 200, description = "The process lives", body = LivenessView),
 ))]
@@ -219,13 +220,13 @@ pub async fn readiness(watch: Data<DatabaseWatch>, stopping: Data<Stopping>) -> 
     response.json(view)
 }
 
-/// What the regular checks of the data find, at most 1,000 findings; none is what there should be. The checks are made in
-/// pieces, the longest unchecked first, for two seconds at most; of the other pieces, what they found last is told.
+/// The findings of the regular data checks, at most 1,000; there should be none. The checks run in pieces, the longest
+/// unchecked first, for two seconds at most; the other pieces report their last findings.
 #[utoipa::path(get, path = "/api/admin/integrity", tag = "operators", operation_id = "integrity", responses(
     (status = 200, description = "The findings", body = IntegrityView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn integrity(
-    _: Permitted<ReadAudit>,
+    _: PermittedCaller<ReadAudit>,
     maintenance: Data<MaintenanceService>,
 ) -> Result<Json<IntegrityView>, Problem> {
     let maintenance = maintenance.into_inner();

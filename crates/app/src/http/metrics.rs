@@ -1,7 +1,8 @@
 //! Metrics: `/metrics` in the text form of Prometheus.
 //!
-//! Who may read it: who brings `metrics.token`, and whoever reaches the loopback port of its own (`metrics.port`). To
-//! others there is no such page. That the peer is this machine proves nothing: a proxy may stand there. The database is asked at most every ten seconds; while it is away, its numbers are absent.
+//! A caller may read it with `metrics.token`, or on the separate loopback port (`metrics.port`); others get a 404. A
+//! peer on this machine proves nothing: it may be a proxy. The database is read at most every ten seconds; while it
+//! does not answer, its numbers are absent.
 
 use std::fmt::{Display, Write as _};
 use std::net::Ipv4Addr;
@@ -19,14 +20,14 @@ use ports::changes::ChangeListener;
 use ports::maintenance::DatabaseState;
 use services::ai::AiService;
 use services::ai::attempts::{AttemptStatistics, ProviderStatistics};
-use services::usage::{LaneStatistics, UsageService};
+use services::usage::{GroupCommitStatistics, UsageService};
 use subtle::ConstantTimeEq;
 
 use super::bodies::BodyMemory;
-use super::connections::Admission;
+use super::connections::ConnectionAdmission;
 use super::maintenance::DatabaseWatch;
 use super::problem::{Problem, ProblemView};
-use crate::settings::shape::{Secret, Settings};
+use crate::settings::shape::{SecretText, Settings};
 use crate::telemetry::calls::provider_name;
 
 /// The media type of the text form.
@@ -42,8 +43,8 @@ pub struct MetricsSource {
     changes: Arc<dyn ChangeListener>,
     usage: Arc<UsageService>,
     ai: Arc<AiService>,
-    token: Secret,
-    load: Option<(Arc<Admission>, Arc<BodyMemory>)>,
+    token: SecretText,
+    load: Option<(Arc<ConnectionAdmission>, Arc<BodyMemory>)>,
     since: Instant,
 }
 
@@ -70,9 +71,9 @@ impl MetricsSource {
         }
     }
 
-    /// With the numbers of connections and bodies.
+    /// Adds the numbers of connections and bodies.
     #[must_use]
-    pub fn with_load(mut self, admission: Arc<Admission>, bodies: Arc<BodyMemory>) -> Self {
+    pub fn with_load(mut self, admission: Arc<ConnectionAdmission>, bodies: Arc<BodyMemory>) -> Self {
         self.load = Some((admission, bodies));
         self
     }
@@ -82,7 +83,7 @@ impl MetricsSource {
         let mut page = self.recorder.render();
         page.push_str(&pool_lines(self.store.pool_state()));
         page.push_str(&database_lines(database.as_deref()));
-        page.push_str(&feed_lines(self.changes.is_hearing()));
+        page.push_str(&feed_lines(self.changes.is_fed()));
         page.push_str(&usage_lines(self.usage.statistics()));
         page.push_str(&attempt_lines(&self.ai.attempts()));
         if let Some((admission, bodies)) = &self.load {
@@ -97,7 +98,7 @@ impl MetricsSource {
     }
 }
 
-/// What the process counted and measured, for Prometheus.
+/// The process's metrics, for Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "operations", operation_id = "metrics", responses(
     (status = 200, description = "The numbers", body = String, content_type = "text/plain"),
     (status = 404, description = "Not for this caller", body = ProblemView),
@@ -113,7 +114,7 @@ async fn render_on_loopback(source: Data<MetricsSource>) -> HttpResponse {
     source.answer().await
 }
 
-/// The listener of its own, for a scraper on this machine; `None` where the settings want none. The caller runs it.
+/// The separate listener for a scraper on this machine; `None` if the settings disable it. The caller runs it.
 pub fn loopback_server(source: Data<MetricsSource>, port: u16) -> anyhow::Result<Option<Server>> {
     if port == 0 {
         return Ok(None);
@@ -127,7 +128,7 @@ pub fn loopback_server(source: Data<MetricsSource>, port: u16) -> anyhow::Result
     Ok(Some(server.run()))
 }
 
-fn may_read(token: &Secret, request: &HttpRequest) -> bool {
+fn may_read(token: &SecretText, request: &HttpRequest) -> bool {
     let Some(token) = token.expose() else { return false };
     let sent = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let bearer =
@@ -155,16 +156,16 @@ fn database_lines(database: Option<&DatabaseState>) -> String {
     lines
 }
 
-fn feed_lines(is_hearing: bool) -> String {
+fn feed_lines(is_fed: bool) -> String {
     let mut lines = String::new();
     let help = "Whether changes of the database are heard, so that facts may be remembered: 1 or 0.";
-    gauge(&mut lines, "change_feed_hearing", help, u8::from(is_hearing));
+    gauge(&mut lines, "change_feed_hearing", help, u8::from(is_fed));
     lines
 }
 
-/// Commands by batches is the mean size of a batch: how well the lanes gather.
-fn usage_lines(statistics: LaneStatistics) -> String {
-    let LaneStatistics { batches, commands, waiting } = statistics;
+/// Commands divided by batches is the mean size of a batch: how well group commit works.
+fn usage_lines(statistics: GroupCommitStatistics) -> String {
+    let GroupCommitStatistics { batches, commands, waiting } = statistics;
     let mut lines = String::new();
     counter(&mut lines, "usage_batches_total", "Transactions that consumed or held what they gathered.", batches);
     counter(&mut lines, "usage_commands_total", "Commands to consume or hold that went in a batch.", commands);
@@ -172,7 +173,7 @@ fn usage_lines(statistics: LaneStatistics) -> String {
     lines
 }
 
-/// How the providers of models do.
+/// The attempts, failures and circuit breakers of the AI providers.
 fn attempt_lines(statistics: &AttemptStatistics) -> String {
     let mut lines = String::new();
     let help = "Calls of models that a fallback answered.";
@@ -213,12 +214,12 @@ fn process_lines(resident_bytes: Option<u64>, uptime: Duration) -> String {
     lines
 }
 
-/// Values of this moment are written by hand: a registered gauge would outlive what it was read from.
+/// Current values are written by hand: a registered gauge would outlive its source.
 fn gauge(lines: &mut String, name: &str, help: &str, value: impl Display) {
     metric(lines, name, "gauge", help, value);
 }
 
-/// The same, of what is counted elsewhere and only rises.
+/// The same for values that are counted elsewhere and only rise.
 fn counter(lines: &mut String, name: &str, help: &str, value: impl Display) {
     metric(lines, name, "counter", help, value);
 }
@@ -233,7 +234,7 @@ fn describe(lines: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(lines, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
-/// `None` where there is no /proc.
+/// `None` without /proc.
 fn resident_bytes() -> Option<u64> {
     parse_resident(&std::fs::read_to_string("/proc/self/status").ok()?)
 }
@@ -256,7 +257,7 @@ mod tests {
 
     #[test]
     fn without_a_token_nobody_reads() {
-        let none = Secret::new("");
+        let none = SecretText::new("");
         for peer in ["127.0.0.1:5000", "[::1]:5000", "192.0.2.1:5000"] {
             for sent in ["Bearer ", "Bearer", ""] {
                 let request = from(peer).insert_header(("authorization", sent)).to_http_request();
@@ -267,7 +268,7 @@ mod tests {
 
     #[test]
     fn with_a_token_only_its_bearer_reads() {
-        let token = Secret::new("scrape-me");
+        let token = SecretText::new("scrape-me");
         for (sent, may) in [
             ("Bearer scrape-me", true),
             ("bearer scrape-me", true),
@@ -299,7 +300,7 @@ mod tests {
 
     #[test]
     fn what_is_counted_is_a_counter_and_what_waits_a_gauge() {
-        let lines = usage_lines(LaneStatistics { batches: 2, commands: 9, waiting: 3 });
+        let lines = usage_lines(GroupCommitStatistics { batches: 2, commands: 9, waiting: 3 });
         assert!(lines.contains("# TYPE usage_batches_total counter\nusage_batches_total 2\n"), "{lines}");
         assert!(lines.contains("# TYPE usage_commands_total counter\nusage_commands_total 9\n"), "{lines}");
         assert!(lines.contains("# TYPE usage_commands_waiting gauge\nusage_commands_waiting 3\n"), "{lines}");

@@ -1,4 +1,4 @@
-//! HTTP: a module a room, and what all rooms share.
+//! HTTP: a module a resource, and what they share.
 
 pub mod ai_usage;
 pub mod api_keys;
@@ -8,33 +8,33 @@ pub mod caller;
 pub mod chat;
 pub mod connections;
 pub mod cors;
-pub mod detached;
 pub mod dialects;
 pub mod entitlements;
 pub mod features;
-pub mod finish;
 pub mod host;
+pub mod idempotent;
 pub mod identity;
-pub mod limits;
 pub mod listening;
 pub mod maintenance;
 pub mod metrics;
+pub mod middleware;
 pub mod objects;
-pub mod once;
 pub mod openapi;
 pub mod own_account;
 pub mod pages;
 pub mod plans;
 pub mod prices;
 pub mod problem;
+pub mod rate_limits;
 pub mod recent;
 pub mod replays;
 pub mod routes;
 pub mod second_factors;
 pub mod server;
+pub mod spawn;
 pub mod subscriptions;
 pub mod tokens;
 pub mod usage;
 pub mod usage_history;
 pub mod users;
-pub mod valid;
+pub mod validation;

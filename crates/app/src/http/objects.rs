@@ -1,8 +1,8 @@
-//! Objects only: reading JSON so that an object is one.
+//! Strict objects: an object in a type is parsed from a JSON object only.
 //!
-//! serde's derived code takes `["ada", 36]` for `{"name": "ada", "age": 36}`, at every depth, and a map keeps the last of two
-//! equal names. Here an array where an object belongs is an error, and so is a name that is given twice. Costs nothing for
-//! an object of known fields, and the text of each name for a map.
+//! serde's derived code accepts `["ada", 36]` for `{"name": "ada", "age": 36}`, at every depth, and a map keeps the
+//! last of two equal names. Here an array in place of an object is an error, and so is a duplicate name. Costs nothing
+//! for an object of known fields, and the text of each name for a map.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -13,11 +13,11 @@ use serde::de::{
     Visitor,
 };
 
-/// A type that serde reads by a form of its own.
+/// The prefix of types that `serde_json` handles itself.
 const OF_THE_PARSER: &str = "$serde_json::private";
 
 /// A deserializer that is strict about objects.
-pub struct Only<D>(pub D);
+pub struct ObjectOnly<D>(pub D);
 
 macro_rules! strict {
     ($($method:ident($($name:ident: $kind:ty),*) $is_object:literal;)+) => {
@@ -27,7 +27,7 @@ macro_rules! strict {
     };
 }
 
-impl<'de, D: Deserializer<'de>> Deserializer<'de> for Only<D> {
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for ObjectOnly<D> {
     type Error = D::Error;
 
     strict! {
@@ -61,7 +61,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Only<D> {
 
 struct Strict<V> {
     visitor: V,
-    /// Whether only an object will do.
+    /// Whether only an object is accepted.
     is_object: bool,
 }
 
@@ -98,11 +98,11 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Strict<V> {
     }
 
     fn visit_some<D: Deserializer<'de>>(self, inner: D) -> Result<V::Value, D::Error> {
-        self.visitor.visit_some(Only(inner))
+        self.visitor.visit_some(ObjectOnly(inner))
     }
 
     fn visit_newtype_struct<D: Deserializer<'de>>(self, inner: D) -> Result<V::Value, D::Error> {
-        self.visitor.visit_newtype_struct(Only(inner))
+        self.visitor.visit_newtype_struct(ObjectOnly(inner))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<V::Value, A::Error> {
@@ -113,7 +113,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Strict<V> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<V::Value, A::Error> {
-        // Derived code looks for names that come twice itself.
+        // Derived code finds duplicate names itself.
         let names = (!self.is_object).then(RefCell::default);
         self.visitor.visit_map(Fields { fields, names })
     }
@@ -123,14 +123,14 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Strict<V> {
     }
 }
 
-/// Reads what a seed reads, strictly.
+/// Deserializes a seed strictly.
 struct Seed<S>(S);
 
 impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Seed<S> {
     type Value = S::Value;
 
     fn deserialize<D: Deserializer<'de>>(self, inner: D) -> Result<S::Value, D::Error> {
-        self.0.deserialize(Only(inner))
+        self.0.deserialize(ObjectOnly(inner))
     }
 }
 
@@ -210,8 +210,8 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Variant<A> {
     }
 }
 
-/// Reads the name of a field and looks whether it came before. The name is read as a text first, and then as what the
-/// seed wants, so that names of any type work.
+/// Reads the name of a field and checks that it is new. The name is read as a text first, and then as what the seed
+/// wants, so that names of any type work.
 struct NameSeed<'a, S> {
     seed: S,
     names: &'a RefCell<HashSet<String>>,
@@ -265,7 +265,7 @@ mod tests {
     }
 
     fn read(text: &str) -> Result<Outer, serde_json::Error> {
-        Outer::deserialize(Only(&mut serde_json::Deserializer::from_str(text)))
+        Outer::deserialize(ObjectOnly(&mut serde_json::Deserializer::from_str(text)))
     }
 
     #[test]

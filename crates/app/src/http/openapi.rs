@@ -1,6 +1,6 @@
-//! `OpenAPI`: the document of every route, gathered from the handlers, completed here with what all routes share.
+//! `OpenAPI`: the document of every route, collected from the handlers, completed here with what all routes share.
 //!
-//! `docs/openapi.json` is this document, written by `product-base openapi`; a test holds them equal.
+//! `docs/openapi.json` is this document, written by `product-base openapi`; a test keeps them equal.
 
 use domain::idempotency::KEY_MAX_LENGTH;
 use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
@@ -50,9 +50,9 @@ use super::{
         chat::sessions::end_session, chat::sessions::delete_session, chat::messages::list_messages, chat::messages::list_history,
         ai_usage::read_usage, ai_usage::read_any_usage,
         prices::list_models, prices::list_prices, prices::add_price,
-        dialects::doors::create_chat_completion, dialects::doors::create_embeddings, dialects::doors::create_message,
-        dialects::doors::count_message_tokens, dialects::doors::call_gemini_model,
-        dialects::doors::call_gemini_model_stable, dialects::models::list_dialect_models,
+        dialects::endpoints::create_chat_completion, dialects::endpoints::create_embeddings, dialects::endpoints::create_message,
+        dialects::endpoints::count_message_tokens, dialects::endpoints::call_gemini_model,
+        dialects::endpoints::call_gemini_model_stable, dialects::models::list_dialect_models,
         dialects::models::read_dialect_model, dialects::models::list_gemini_models, dialects::models::read_gemini_model,
         audit::list_audit, maintenance::integrity, maintenance::liveness, maintenance::readiness,
         metrics::render,
@@ -77,18 +77,18 @@ use super::{
 )]
 pub struct ApiDocument;
 
-/// The tag of the routes that speak other people's words.
+/// The tag of the routes in the providers' formats.
 const DIALECTS: &str = "dialects";
 
-/// Operations whose key the books themselves keep: a repeat waits for the first, and is never told that it is at work.
+/// Operations whose idempotency key is stored with their rows: a repeat waits for the first, and never gets a 409.
 const REPEATS_WAIT: [&str; 4] = ["consume", "reserve", "top_up_tokens", "grant_bonus_tokens"];
 
-/// The document as text, as it is served and as it is kept in `docs/`.
+/// The document as text, as it is served and stored in `docs/`.
 pub fn document() -> Result<String, serde_json::Error> {
     ApiDocument::openapi().to_pretty_json().map(|text| text + "\n")
 }
 
-/// What every route shares: how callers show who they are, and the problems that any of them may answer.
+/// What every route shares: how callers authenticate, and the problems that any of them may return.
 struct Shared;
 
 impl Modify for Shared {
@@ -113,7 +113,7 @@ impl Modify for Shared {
     }
 }
 
-/// No text of a request may hold U+0000 (`valid` refuses it everywhere); a field with a form of its own says so itself.
+/// No text of a request may have U+0000 (`validation` refuses it everywhere); a field's own pattern excludes it too.
 fn forbid_nul(schema: &mut RefOr<Schema>) {
     let RefOr::T(Schema::Object(object)) = schema else { return };
     for property in object.properties.values_mut() {
@@ -136,7 +136,7 @@ fn is_text(schema_type: &SchemaType) -> bool {
     }
 }
 
-/// The header that makes a repeat harmless, with the form that it must have.
+/// Describes the form of the header `Idempotency-Key`.
 fn describe_key(parameter: &mut RefOr<Parameter>) {
     if let RefOr::T(parameter) = parameter
         && parameter.name == "Idempotency-Key"
@@ -196,7 +196,7 @@ fn complete(operation: &mut Operation) {
     }
 }
 
-/// Refusals there are in the dialect, and those of the house that the SDKs do not know are a 400.
+/// Refusals there are in the dialect, and our own statuses that the SDKs do not know become a 400.
 fn complete_dialect(operation: &mut Operation) {
     refine_dialect(operation);
     let object = || RefOr::T(Schema::from(ObjectBuilder::new().schema_type(Type::Object)));
@@ -227,7 +227,7 @@ fn problem(description: &str) -> Response {
     ResponseBuilder::new().description(description).content(CONTENT_TYPE, Content::new(Some(schema))).build()
 }
 
-/// A handler names only the body of a problem; its media type is the same everywhere.
+/// A handler names only the body of a problem; its media type is set here for all.
 fn mark_as_problem(response: &mut RefOr<Response>) {
     let RefOr::T(response) = response else { return };
     let is_problem = |content: &RefOr<Content>| match content {

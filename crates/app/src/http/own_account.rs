@@ -1,4 +1,4 @@
-//! The own account of the built-in identity: its password, its sessions, and the proof that its holder is there.
+//! The user's own account in the built-in identity: its password, its sessions, and reauthentication.
 
 use std::future::{Ready, ready};
 use std::sync::Arc;
@@ -15,15 +15,15 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 use validator::Validate;
 
-use super::detached::detached;
 use super::identity::{BuiltIn, Counted};
-use super::limits::RateLimits;
 use super::pages::{PageQuery, PageView};
 use super::problem::{Problem, ProblemView};
+use super::rate_limits::RateLimits;
 use super::recent::{InPerson, reauthentication_required};
-use super::valid::{Valid, ValidQuery};
+use super::spawn::detached;
+use super::validation::{ValidBody, ValidQuery};
 
-/// The accounts, demanded before anything else: where they are kept elsewhere, nothing here is of use.
+/// The built-in accounts, extracted before anything else: without them no route here works.
 pub struct OwnAccounts(pub Arc<AccountService>);
 
 impl FromRequest for OwnAccounts {
@@ -40,15 +40,15 @@ impl FromRequest for OwnAccounts {
 #[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PasswordChangeIn {
-    /// The password that is in use.
+    /// The current password.
     #[validate(length(min = 1, max = 1024))]
     #[schema(format = "password", min_length = 1, max_length = 1024)]
     current: String,
-    /// The new one: 12 to 128 characters, and none that is guessed first.
+    /// The new one: 12 to 128 characters, and not a common password.
     #[validate(length(min = 12, max = 128))]
     #[schema(format = "password", min_length = 12, max_length = 128)]
     password: String,
-    /// A code of the second factor, or a recovery code, where the account has one.
+    /// A code of the second factor, or a recovery code, if the account has one.
     #[serde(default)]
     #[validate(length(min = 1, max = 64))]
     #[schema(min_length = 1, max_length = 64)]
@@ -61,7 +61,7 @@ pub struct ReauthenticationIn {
     #[validate(length(min = 1, max = 1024))]
     #[schema(format = "password", min_length = 1, max_length = 1024)]
     password: String,
-    /// A code of the second factor, or a recovery code, where the account has one.
+    /// A code of the second factor, or a recovery code, if the account has one.
     #[serde(default)]
     #[validate(length(min = 1, max = 64))]
     #[schema(min_length = 1, max_length = 64)]
@@ -71,22 +71,22 @@ pub struct ReauthenticationIn {
 #[derive(Serialize, ToSchema)]
 pub struct SessionView {
     pub id: Uuid,
-    /// When somebody logged in.
+    /// When the user logged in.
     pub created_at: DateTime<Utc>,
-    /// When it was opened or refreshed last.
+    /// When it was opened, or last refreshed.
     pub last_used_at: DateTime<Utc>,
-    /// When its holder last proved who they are: by the log-in, or by the password again.
+    /// When the user last authenticated: by the log-in, or by the password again.
     pub authenticated_at: DateTime<Utc>,
     /// When it ends unless it is refreshed.
     pub expires_at: DateTime<Utc>,
-    /// What the client called itself.
+    /// The user agent of the client.
     #[schema(required = true)]
     pub user_agent: Option<String>,
-    /// Whether it is the one that asks.
+    /// Whether it is the session of this request.
     pub current: bool,
 }
 
-/// Changes the own password. The other sessions end, and this one goes on.
+/// Changes the caller's own password. Ends the other sessions; this one goes on.
 #[utoipa::path(post, path = "/api/auth/password/change", tag = "identity", operation_id = "change_password",
     request_body = PasswordChangeIn, responses(
     (status = 204, description = "It is changed, and the other sessions are over"),
@@ -99,7 +99,7 @@ pub async fn change_password(
     me: InPerson,
     request: HttpRequest,
     limits: Data<RateLimits>,
-    input: Valid<PasswordChangeIn>,
+    input: ValidBody<PasswordChangeIn>,
 ) -> Result<HttpResponse, Problem> {
     let PasswordChangeIn { current, password, totp } = input.body;
     let change = PasswordChange { current, password, code: totp };
@@ -111,7 +111,7 @@ pub async fn change_password(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// Proves anew that one is there, by the password: for what asks for a recent proof.
+/// Authenticates the user again, by the password, for routes that need a recent authentication.
 #[utoipa::path(post, path = "/api/auth/reauthenticate", tag = "identity", operation_id = "reauthenticate",
     request_body = ReauthenticationIn, responses(
     (status = 204, description = "The session is proven anew"),
@@ -124,7 +124,7 @@ pub async fn reauthenticate(
     me: InPerson,
     request: HttpRequest,
     limits: Data<RateLimits>,
-    input: Valid<ReauthenticationIn>,
+    input: ValidBody<ReauthenticationIn>,
 ) -> Result<HttpResponse, Problem> {
     let ReauthenticationIn { password, totp } = input.body;
     let (user_id, session_id) = (me.caller.user_id, me.session_id);
@@ -136,7 +136,7 @@ pub async fn reauthenticate(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// Does what takes a password or a code, counted like a log-in.
+/// Runs work that takes a password or a code, counted like a log-in.
 pub async fn prove<T, W, F>(
     accounts: OwnAccounts,
     me: InPerson,
@@ -160,7 +160,7 @@ where
     .await
 }
 
-/// The own open sessions, newest first.
+/// Lists the caller's own open sessions, newest first.
 #[utoipa::path(get, path = "/api/auth/sessions", tag = "identity", operation_id = "list_own_sessions", params(PageQuery), responses(
     (status = 200, description = "A page of sessions", body = PageView<SessionView>),
     (status = 404, description = "Accounts are kept by Supabase here", body = ProblemView),
@@ -175,7 +175,7 @@ pub async fn list_own_sessions(
     Ok(Json(query.0.page(&found, AccountService::position, |session| view(session, me.session_id))))
 }
 
-/// Ends one of the own sessions.
+/// Ends one of the caller's own sessions.
 #[utoipa::path(delete, path = "/api/auth/sessions/{session_id}", tag = "identity", operation_id = "end_own_session",
     params(("session_id" = Uuid, Path, description = "Which")), responses(
     (status = 204, description = "It is over, also if it was before"),
@@ -187,7 +187,7 @@ pub async fn end_own_session(accounts: OwnAccounts, me: InPerson, id: Path<Strin
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// Ends all of the own sessions but the one that asks.
+/// Ends all of the caller's own sessions but the current one.
 #[utoipa::path(delete, path = "/api/auth/sessions", tag = "identity", operation_id = "end_other_sessions", responses(
     (status = 204, description = "They are over"),
     (status = 404, description = "Accounts are kept by Supabase here", body = ProblemView),

@@ -1,6 +1,6 @@
 //! Pages: `?limit=&cursor=` in, `{ "data": [..], "next_cursor": .. }` out.
 //!
-//! A cursor is the position of the last row that was shown (its time and id), so a page is found by the index and
+//! A cursor is the position of the last row that was shown (its time and id), so the index finds the next page, which
 //! neither repeats nor skips rows when others are added meanwhile.
 
 use chrono::{DateTime, Utc};
@@ -11,33 +11,33 @@ use validator::Validate;
 
 use super::problem::Problem;
 
-/// How many rows a page has where nobody says.
+/// How many rows a page has by default.
 const DEFAULT_LIMIT: u64 = 20;
 
 /// A position in a list that is ordered by time and id.
-pub type Position = (DateTime<Utc>, Uuid);
+pub type PagePosition = (DateTime<Utc>, Uuid);
 
 #[derive(Debug, Default, Deserialize, Validate, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct PageQuery {
-    /// How many rows to show; 20 unless told.
+    /// How many rows to show; 20 by default.
     #[validate(range(min = 1, max = 100))]
     #[param(minimum = 1, maximum = 100)]
     pub limit: Option<u64>,
-    /// `next_cursor` of the page before.
+    /// `next_cursor` of the previous page.
     #[validate(length(max = 100))]
     #[param(pattern = r"^[0-9]{1,16}_[0-9a-f]{32}$")]
     pub cursor: Option<String>,
 }
 
 impl PageQuery {
-    /// The rows to read: one more than is shown, which tells whether there is a next page.
+    /// The rows to read: one more than is shown, to see whether there is a next page.
     pub fn rows(&self) -> u64 {
         self.shown() + 1
     }
 
-    pub fn after(&self) -> Result<Option<Position>, Problem> {
+    pub fn after(&self) -> Result<Option<PagePosition>, Problem> {
         let Some(cursor) = &self.cursor else { return Ok(None) };
         let unknown =
             || Problem::invalid_field("cursor", "is not one that this service gave; take `next_cursor` as it is");
@@ -49,8 +49,8 @@ impl PageQuery {
         Ok(Some((at, id)))
     }
 
-    /// The page out of the rows that were read.
-    pub fn page<R, V>(&self, rows: &[R], position: impl Fn(&R) -> Position, view: impl Fn(&R) -> V) -> PageView<V> {
+    /// Builds the page from the rows that were read.
+    pub fn page<R, V>(&self, rows: &[R], position: impl Fn(&R) -> PagePosition, view: impl Fn(&R) -> V) -> PageView<V> {
         let shown = usize::try_from(self.shown()).unwrap_or(usize::MAX).min(rows.len());
         let (page, rest) = rows.split_at(shown);
         let next_cursor = page.last().filter(|_| !rest.is_empty()).map(|last| {
@@ -68,16 +68,16 @@ impl PageQuery {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct PageView<V> {
     pub data: Vec<V>,
-    /// To be sent as `cursor` for the next page; null on the last one.
+    /// Send it as `cursor` for the next page; null on the last one.
     #[schema(required = true)]
     pub next_cursor: Option<String>,
 }
 
-/// A list that is always whole.
+/// A list that is always complete.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ListView<V> {
     pub data: Vec<V>,
-    /// Always null: the list is whole.
+    /// Always null: the list is complete.
     #[schema(required = true)]
     pub next_cursor: Option<String>,
 }
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn a_cursor_leads_to_the_row_after_it() {
         let query = PageQuery { limit: Some(2), cursor: None };
-        let rows: Vec<Position> = (1..=3)
+        let rows: Vec<PagePosition> = (1..=3)
             .map(|n| (DateTime::from_timestamp_micros(n).unwrap(), Uuid::from_u128(n.cast_unsigned().into())))
             .collect();
         let page = query.page(&rows, |row| *row, |row| row.1);

@@ -1,4 +1,4 @@
-//! Plans: the catalogue as everybody sees it, and as administrators change it.
+//! Plans: the public catalogue, and its changes by administrators.
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
@@ -14,13 +14,13 @@ use services::plans::{CatalogueError, PlanEdit, PlanService};
 use utoipa::ToSchema;
 use validator::Validate;
 
-use super::caller::{Perhaps, WriteCatalogue};
-use super::detached::detached;
-use super::once::{RequestKey, answer};
+use super::caller::{OptionalCaller, WriteCatalogue};
+use super::idempotent::{RequestKey, answer};
 use super::pages::ListView;
 use super::problem::{Problem, ProblemView};
-use super::recent::Recently;
-use super::valid::{Valid, one_line, present};
+use super::recent::RecentCaller;
+use super::spawn::detached;
+use super::validation::{ValidBody, one_line, present};
 
 #[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -54,16 +54,16 @@ pub struct PlanIn {
     #[serde(default)]
     #[schema(value_type = Option<String>, pattern = r"^[0-9]{1,8}(\.[0-9]{1,2})?$", example = "9800.00")]
     price_yearly: Option<Decimal>,
-    /// JPY unless told.
+    /// JPY by default.
     #[serde(default)]
     #[schema(pattern = "^[A-Z]{3}$")]
     currency: Option<String>,
-    /// True unless told.
+    /// True by default.
     #[serde(default)]
     is_active: Option<bool>,
 }
 
-/// What to change; a field that is left out stays. Null takes a description or a price away.
+/// The changes; an omitted field stays as it is. Null removes a description or a price.
 #[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlanChangesIn {
@@ -105,21 +105,21 @@ pub struct PlanChangesIn {
 pub struct PlanFeatureIn {
     enabled: bool,
     /// Null or left out is unlimited; 0 is a limit.
-    #[serde(default, deserialize_with = "super::valid::whole")]
+    #[serde(default, deserialize_with = "super::validation::whole")]
     #[validate(range(min = 0, message = "must not be negative; null is unlimited"))]
     #[schema(minimum = 0)]
     limit_value: Option<i64>,
-    /// `month` unless told.
+    /// `month` by default.
     #[serde(default)]
     #[schema(value_type = Option<PeriodName>)]
     limit_period: Option<PeriodKind>,
-    /// What happens at the limit; `block` unless told.
+    /// What happens at the limit; `block` by default.
     #[serde(default)]
     #[schema(value_type = Option<OverageName>)]
     overage: Option<Overage>,
 }
 
-/// Over which stretch of time a limit counts, in UTC.
+/// The period of a limit, in UTC.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
 pub enum PeriodName {
@@ -129,7 +129,7 @@ pub enum PeriodName {
     Lifetime,
 }
 
-/// At the limit: no more, or on at one token a unit.
+/// At the limit: no more use, or further use at one token a unit.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
 pub enum OverageName {
@@ -210,11 +210,11 @@ impl From<CatalogueError> for Problem {
     }
 }
 
-/// The plans on offer with their features and limits, cheapest first. An administrator sees withdrawn ones too.
+/// Lists the plans on offer with their features and limits, cheapest first. Administrators also see withdrawn ones.
 #[utoipa::path(get, path = "/api/plans", tag = "plans", operation_id = "list_plans", responses(
     (status = 200, description = "The plans", body = ListView<PlanView>),
 ))]
-pub async fn list_plans(who: Perhaps, plans: Data<PlanService>) -> Result<Json<ListView<PlanView>>, Problem> {
+pub async fn list_plans(who: OptionalCaller, plans: Data<PlanService>) -> Result<Json<ListView<PlanView>>, Problem> {
     let plans = plans.into_inner();
     let views = if who.may_administer(Permission::PlansRead) {
         let every = detached(async move { plans.every_plan().await }).await?;
@@ -226,13 +226,17 @@ pub async fn list_plans(who: Perhaps, plans: Data<PlanService>) -> Result<Json<L
     Ok(Json(ListView::whole(views)))
 }
 
-/// One plan.
+/// Reads one plan.
 #[utoipa::path(get, path = "/api/plans/{plan_id}", tag = "plans", operation_id = "read_plan",
     params(("plan_id" = String, Path, description = "Its id")), responses(
     (status = 200, description = "The plan", body = PlanView),
     (status = 404, description = "No such plan", body = ProblemView),
 ))]
-pub async fn read_plan(who: Perhaps, id: Path<String>, plans: Data<PlanService>) -> Result<Json<PlanView>, Problem> {
+pub async fn read_plan(
+    who: OptionalCaller,
+    id: Path<String>,
+    plans: Data<PlanService>,
+) -> Result<Json<PlanView>, Problem> {
     let id = plan_id(&id)?;
     let to_admin = who.may_administer(Permission::PlansRead);
     let plans = plans.into_inner();
@@ -248,10 +252,10 @@ pub async fn read_plan(who: Perhaps, id: Path<String>, plans: Data<PlanService>)
     (status = 409, description = "The id is taken", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn create_plan(
-    admin: Recently<WriteCatalogue>,
+    admin: RecentCaller<WriteCatalogue>,
     key: RequestKey,
     plans: Data<PlanService>,
-    input: Valid<PlanIn>,
+    input: ValidBody<PlanIn>,
 ) -> Result<HttpResponse, Problem> {
     let actor = admin.caller.user_id;
     let once = key.once(&admin.caller, &input.bytes, StatusCode::CREATED, |plan: &Plan| PlanView::from(plan));
@@ -260,7 +264,7 @@ pub async fn create_plan(
     Ok(answer(detached(async move { plans.create(actor, &draft, once).await }).await?))
 }
 
-/// Changes what is said of a plan.
+/// Changes the names, description or prices of a plan, or withdraws it.
 #[utoipa::path(patch, path = "/api/plans/{plan_id}", tag = "catalogue", operation_id = "change_plan_description",
     request_body = PlanChangesIn, params(("plan_id" = String, Path, description = "Its id")), responses(
     (status = 200, description = "The plan as it is now", body = PlanView),
@@ -268,15 +272,15 @@ pub async fn create_plan(
     (status = 409, description = "`free` cannot be withdrawn", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn change_plan(
-    admin: Recently<WriteCatalogue>,
+    admin: RecentCaller<WriteCatalogue>,
     id: Path<String>,
     plans: Data<PlanService>,
-    input: Valid<PlanChangesIn>,
+    input: ValidBody<PlanChangesIn>,
 ) -> Result<Json<PlanView>, Problem> {
     edit(admin, plan_id(&id)?, plans, PlanEdit::Describe(changes(input.body)?)).await
 }
 
-/// Deletes a plan that nobody has.
+/// Deletes a plan that no user has.
 #[utoipa::path(delete, path = "/api/plans/{plan_id}", tag = "catalogue", operation_id = "delete_plan",
     params(("plan_id" = String, Path, description = "Its id")), responses(
     (status = 204, description = "It is gone"),
@@ -284,7 +288,7 @@ pub async fn change_plan(
     (status = 409, description = "It has users, or is `free`", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn delete_plan(
-    admin: Recently<WriteCatalogue>,
+    admin: RecentCaller<WriteCatalogue>,
     id: Path<String>,
     plans: Data<PlanService>,
 ) -> Result<HttpResponse, Problem> {
@@ -303,10 +307,10 @@ pub async fn delete_plan(
     (status = 404, description = "No such plan or feature", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn grant_feature(
-    admin: Recently<WriteCatalogue>,
+    admin: RecentCaller<WriteCatalogue>,
     ids: Path<(String, String)>,
     plans: Data<PlanService>,
-    input: Valid<PlanFeatureIn>,
+    input: ValidBody<PlanFeatureIn>,
 ) -> Result<Json<PlanView>, Problem> {
     let (plan, feature) = ids.into_inner();
     let PlanFeatureIn { enabled, limit_value, limit_period, overage } = input.body;
@@ -322,7 +326,7 @@ pub async fn grant_feature(
     edit(admin, plan_id(&plan)?, plans, PlanEdit::Grant(granted)).await
 }
 
-/// Takes a feature out of a plan.
+/// Removes a feature from a plan.
 #[utoipa::path(delete, path = "/api/plans/{plan_id}/features/{feature_id}", tag = "catalogue", operation_id = "revoke_feature",
     params(("plan_id" = String, Path, description = "The plan"), ("feature_id" = String, Path, description = "The feature")),
     responses(
@@ -330,7 +334,7 @@ pub async fn grant_feature(
     (status = 404, description = "No such plan, or it says nothing of the feature", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn revoke_feature(
-    admin: Recently<WriteCatalogue>,
+    admin: RecentCaller<WriteCatalogue>,
     ids: Path<(String, String)>,
     plans: Data<PlanService>,
 ) -> Result<Json<PlanView>, Problem> {
@@ -339,7 +343,7 @@ pub async fn revoke_feature(
 }
 
 async fn edit(
-    admin: Recently<WriteCatalogue>,
+    admin: RecentCaller<WriteCatalogue>,
     id: PlanId,
     plans: Data<PlanService>,
     edit: PlanEdit,
@@ -384,12 +388,12 @@ fn currency(text: &str) -> Result<Currency, Problem> {
     Currency::parse(text).map_err(|why| Problem::invalid_field("currency", format!("is refused: {why}")))
 }
 
-/// A path that holds no id names no plan.
+/// A path without a valid id names no plan.
 pub fn plan_id(text: &str) -> Result<PlanId, Problem> {
     PlanId::parse(text).map_err(|_| Problem::not_found("There is no such plan."))
 }
 
-/// A path that holds no id names no feature.
+/// A path without a valid id names no feature.
 pub fn feature_id(text: &str) -> Result<FeatureId, Problem> {
     FeatureId::parse(text).map_err(|_| Problem::not_found("There is no such feature."))
 }

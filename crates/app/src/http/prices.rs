@@ -1,4 +1,4 @@
-//! Prices: the models on offer for callers; every price, and adding one, for administrators.
+//! Prices: the models with prices, for callers; all prices, and adding one, for administrators.
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
@@ -16,13 +16,13 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 use validator::Validate;
 
-use super::caller::{Permitted, ReadCatalogue, ReadOwnPlan, WriteCatalogue};
-use super::detached::detached;
-use super::once::{RequestKey, answer};
+use super::caller::{PermittedCaller, ReadCatalogue, ReadOwnPlan, WriteCatalogue};
+use super::idempotent::{RequestKey, answer};
 use super::pages::{ListView, PageQuery, PageView};
 use super::problem::{Problem, ProblemView};
-use super::recent::Recently;
-use super::valid::{Valid, ValidQuery, in_calendar, one_line};
+use super::recent::RecentCaller;
+use super::spawn::detached;
+use super::validation::{ValidBody, ValidQuery, in_calendar, one_line};
 
 #[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -35,24 +35,24 @@ pub struct PriceIn {
     model: String,
     #[schema(value_type = PriceKindName)]
     kind: PriceKind,
-    /// `standard` unless told.
+    /// `standard` by default.
     #[serde(default)]
     #[schema(value_type = Option<TierName>)]
     tier: Option<Tier>,
-    /// Where the call is served, such as `us`; anywhere unless told.
+    /// Where the call is served, such as `us`; anywhere by default.
     #[serde(default)]
     #[validate(length(min = 1, max = 20))]
     #[schema(pattern = "^[a-z0-9_-]{1,20}$", min_length = 1, max_length = 20)]
     geo: Option<String>,
-    /// Only for requests with more input than this, whole; for all unless told.
-    #[serde(default, deserialize_with = "super::valid::whole")]
+    /// Applies to requests with more input tokens than this, as a whole; to all by default.
+    #[serde(default, deserialize_with = "super::validation::whole")]
     #[validate(range(min = 0, max = 1_000_000_000))]
     #[schema(minimum = 0, maximum = 1_000_000_000)]
     threshold_tokens: Option<i64>,
     /// US dollars for a million tokens, or calls; not negative, at most six decimals, as text: `"2.50"`.
     #[schema(value_type = String, pattern = r"^[0-9]{1,12}(\.[0-9]{1,6})?$", example = "2.50")]
     usd_per_million: Decimal,
-    /// Which edition of your prices it belongs to; it stands beside every call that is billed by it.
+    /// The edition of your prices that it belongs to; it is stored with every call that it bills.
     #[validate(length(min = 1, max = 100), custom(function = "one_line"))]
     #[schema(
         pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$",
@@ -60,7 +60,7 @@ pub struct PriceIn {
         max_length = 100
     )]
     version: String,
-    /// From when on it holds: now unless told, and never in the past.
+    /// When it takes effect: now by default, and never in the past.
     #[serde(default)]
     #[validate(custom(function = "in_calendar"))]
     valid_from: Option<DateTime<Utc>>,
@@ -70,20 +70,20 @@ pub struct PriceIn {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct PriceQuery {
-    /// Only those of this provider.
+    /// Only prices of this provider.
     #[param(value_type = Option<ProviderName>, inline)]
     provider: Option<Provider>,
-    /// Only those of this model.
+    /// Only prices of this model.
     #[validate(length(min = 1, max = 200))]
     #[param(min_length = 1, max_length = 200, pattern = "^[!-~]{1,200}$")]
     model: Option<String>,
-    /// Only those in force now, or only the others.
+    /// Only prices in force now (true), or only the others (false).
     in_force: Option<bool>,
-    /// How many rows to show; 20 unless told.
+    /// How many rows to show; 20 by default.
     #[validate(range(min = 1, max = 100))]
     #[param(minimum = 1, maximum = 100)]
     limit: Option<u64>,
-    /// `next_cursor` of the page before.
+    /// `next_cursor` of the previous page.
     #[validate(length(max = 100))]
     #[param(pattern = r"^[0-9]{1,16}_[0-9a-f]{32}$")]
     cursor: Option<String>,
@@ -93,7 +93,7 @@ pub struct PriceQuery {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct ModelQuery {
-    /// Only those of this provider.
+    /// Only models of this provider.
     #[param(value_type = Option<ProviderName>, inline)]
     provider: Option<Provider>,
 }
@@ -106,7 +106,7 @@ pub enum ProviderName {
     Gemini,
 }
 
-/// How fast and how surely a call is served.
+/// How fast and how reliably a call is served.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
 pub enum TierName {
@@ -117,7 +117,7 @@ pub enum TierName {
     Fast,
 }
 
-/// What is priced: tokens by what they are, or calls of the provider's own tools.
+/// What is priced: a kind of tokens, or calls of the provider's own tools.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
 pub enum PriceKindName {
@@ -165,12 +165,12 @@ pub struct PriceView {
     #[schema(value_type = PriceSourceName)]
     pub source: PriceSource,
     pub valid_from: DateTime<Utc>,
-    /// When it ended or will; null while no other is known.
+    /// When it ended or will end; null while no successor is known.
     #[schema(required = true)]
     pub valid_to: Option<DateTime<Utc>>,
 }
 
-/// What is priced, and how much it is.
+/// What is priced, and its price.
 #[derive(Serialize, ToSchema)]
 pub struct RateView {
     #[schema(value_type = PriceKindName)]
@@ -180,7 +180,7 @@ pub struct RateView {
     /// Null is anywhere.
     #[schema(required = true)]
     pub geo: Option<String>,
-    /// It holds for requests with more input than this; 0 is all of them.
+    /// It applies to requests with more input tokens than this; 0 is all of them.
     pub threshold_tokens: u64,
     /// US dollars for a million, as text.
     #[schema(example = "2.5")]
@@ -197,12 +197,12 @@ pub struct ModelView {
     pub purpose: ModelPurpose,
     /// Other names of the same model.
     pub aliases: Vec<String>,
-    /// Null where it is not known.
+    /// Null if it is not known.
     #[schema(required = true)]
     pub max_input_tokens: Option<u64>,
     #[schema(required = true)]
     pub max_output_tokens: Option<u64>,
-    /// When the provider takes it away; null where no day is known.
+    /// When the provider retires it; null if no day is known.
     #[schema(required = true)]
     pub until: Option<DateTime<Utc>>,
     /// The prices in force, each for one kind of tokens.
@@ -267,12 +267,12 @@ impl From<PriceError> for Problem {
     }
 }
 
-/// The models that have prices now, with their limits.
+/// Lists the models that have prices now, with their limits.
 #[utoipa::path(get, path = "/api/models", tag = "models", operation_id = "list_models", params(ModelQuery), responses(
     (status = 200, description = "The models", body = ListView<ModelView>),
 ), security(("token" = []), ("key" = [])))]
 pub async fn list_models(
-    _asking: Permitted<ReadOwnPlan>,
+    _asking: PermittedCaller<ReadOwnPlan>,
     query: ValidQuery<ModelQuery>,
     prices: Data<PriceService>,
 ) -> Result<Json<ListView<ModelView>>, Problem> {
@@ -281,12 +281,12 @@ pub async fn list_models(
     Ok(Json(ListView::whole(models.iter().map(ModelView::from).collect())))
 }
 
-/// Every price, planned and past ones too; the latest to come into force first.
+/// Lists every price, including planned and past ones; the latest to take effect first.
 #[utoipa::path(get, path = "/api/admin/prices", tag = "catalogue", operation_id = "list_prices", params(PriceQuery),
     responses((status = 200, description = "A page of prices", body = PageView<PriceView>)),
     security(("token" = []), ("key" = [])))]
 pub async fn list_prices(
-    _admin: Permitted<ReadCatalogue>,
+    _admin: PermittedCaller<ReadCatalogue>,
     query: ValidQuery<PriceQuery>,
     prices: Data<PriceService>,
 ) -> Result<Json<PageView<PriceView>>, Problem> {
@@ -300,7 +300,7 @@ pub async fn list_prices(
     Ok(Json(page.page(&found, |price| (price.valid_from, price.id.0), |price| PriceView::from(price))))
 }
 
-/// Adds a price. The one before it ends where it begins; one that is planned already ends it.
+/// Adds a price. It ends the previous one where it begins; one that is planned for later ends it.
 #[utoipa::path(post, path = "/api/admin/prices", tag = "catalogue", operation_id = "add_price", request_body = PriceIn,
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer what the first answered")),
     responses(
@@ -308,10 +308,10 @@ pub async fn list_prices(
     (status = 409, description = "There is one for the same from the same moment on", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn add_price(
-    admin: Recently<WriteCatalogue>,
+    admin: RecentCaller<WriteCatalogue>,
     key: RequestKey,
     prices: Data<PriceService>,
-    input: Valid<PriceIn>,
+    input: ValidBody<PriceIn>,
 ) -> Result<HttpResponse, Problem> {
     let actor = admin.caller.user_id;
     let once = key.once(&admin.caller, &input.bytes, StatusCode::CREATED, |price: &ModelPrice| PriceView::from(price));

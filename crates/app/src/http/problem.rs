@@ -1,14 +1,14 @@
-//! Problems: every answer that is not a success, as `application/problem+json` (RFC 9457).
+//! Problems: every response that is not a success, as `application/problem+json` (RFC 9457).
 //!
 //! A problem has a stable `code`, listed in docs/API.md, and `type` is the same code as a URN. What a person needs is
-//! in `detail`; what a program needs is in further fields. Internal text never gets here: it is logged once, where a
-//! problem of ours is made, and the reader gets the request id to quote. `finish` completes each problem with the
-//! request it belongs to, and gives the answers of the framework itself (404, 405) the same shape.
+//! in `detail`; what a program needs is in further fields. It never has internal text: that is logged once, where a
+//! problem of ours is made, and the client gets the request id to quote. `middleware` adds the request's path and id to
+//! each problem, and gives the framework's own errors (404, 405) the same form.
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, ResponseError};
-use domain::identity::Forbidden;
+use domain::identity::PermissionMissing;
 use ports::store::StoreError;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 /// The media type of every problem (RFC 9457).
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
-/// How long a client should wait where the store or a provider is away, in seconds.
+/// How long a client should wait if the store or a provider does not answer, in seconds.
 const AWAY_RETRY_SECONDS: u64 = 2;
 
 /// The wire form, for the `OpenAPI` document.
@@ -29,17 +29,17 @@ pub struct ProblemView {
     /// `urn:product-base:problem:<code>`
     #[serde(rename = "type")]
     pub kind: String,
-    /// What kind of problem it is, for people.
+    /// The kind of problem, for people.
     pub title: String,
     #[schema(minimum = 400, maximum = 599)]
     pub status: u16,
-    /// The stable word of the problem, such as `profile_missing`.
+    /// The stable code of the problem, such as `profile_missing`.
     pub code: String,
     /// What happened here, which value, and what to do.
     pub detail: String,
-    /// The path that was asked for.
+    /// The path of the request.
     pub instance: String,
-    /// To be quoted to support; it is in the log.
+    /// Quote it to support; it is in the log.
     pub request_id: String,
     /// Which fields of the request are wrong, and how.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -73,7 +73,7 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "malformed", detail)
     }
 
-    /// No credentials, or none that are worth anything; the reader is not told which.
+    /// No credentials, or none that are valid; the response does not say which.
     pub fn unauthorized() -> Self {
         let detail = "Send a valid access token or API key in the header `Authorization: Bearer ...`.";
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
@@ -113,12 +113,12 @@ impl Problem {
         Self::new(StatusCode::TOO_MANY_REQUESTS, code, detail).with_retry_after(wait_seconds)
     }
 
-    /// Something that the service rests on does not answer. The caller can do the same again.
+    /// Something that the service depends on does not answer. The caller can send the same again.
     pub fn unavailable(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).with_retry_after(AWAY_RETRY_SECONDS)
     }
 
-    /// A bug of ours. `why` goes to the log, not to the reader.
+    /// A bug of ours. `why` goes to the log, not to the client.
     pub fn internal(why: &dyn std::fmt::Display) -> Self {
         error!(%why, "a request failed by a fault of ours");
         let detail =
@@ -169,7 +169,7 @@ impl ResponseError for Problem {
         self.status
     }
 
-    // `finish` writes the body again, with the request in it.
+    // `middleware` writes the body again, with the request's path and id.
     fn error_response(&self) -> HttpResponse {
         let mut response = HttpResponse::build(self.status);
         for (name, value) in &self.headers {
@@ -179,15 +179,15 @@ impl ResponseError for Problem {
     }
 }
 
-/// The message of an error as a sentence: errors of the inner crates begin small and end without a stop.
+/// The message of an error as a sentence: errors of the inner crates begin in lower case, without a full stop.
 pub fn sentence(message: &str) -> String {
     let mut characters = message.chars();
     let first = characters.next().map(|character| character.to_uppercase().collect::<String>()).unwrap_or_default();
     format!("{first}{}.", characters.as_str())
 }
 
-impl From<Forbidden> for Problem {
-    fn from(why: Forbidden) -> Self {
+impl From<PermissionMissing> for Problem {
+    fn from(why: PermissionMissing) -> Self {
         Self::forbidden(&why)
     }
 }

@@ -1,8 +1,8 @@
-//! Recent proof: what only the user in person may do, and what only who proved lately that they are there.
+//! Recent authentication: what only the user in person may do, and what needs a recent authentication.
 //!
-//! `InPerson` takes an access token and no key. `Recently<R>` is `Permitted<R>` for whoever logged in, or gave their password
-//! again, within `auth.reauthentication_minutes`; a key acts by its permissions. `RecentlyInPerson<R>` is both. The look at
-//! the session is one short transaction, on the routes that ask for it alone.
+//! `InPerson` accepts an access token and no API key. `RecentCaller<R>` is `PermittedCaller<R>` for users who logged
+//! in, or sent their password again, within `auth.reauthentication_minutes`; an API key acts by its permissions.
+//! `RecentlyInPerson<R>` is both. The session is read in one short transaction, only on the routes that need it.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -17,30 +17,30 @@ use futures_util::future::LocalBoxFuture;
 use services::identity::callers::CallerService;
 use uuid::Uuid;
 
-use super::caller::{Requirement, caller, refusal, shown_token};
-use super::detached::detached;
+use super::caller::{CallerRequirement, caller, refusal, shown_token};
 use super::problem::Problem;
+use super::spawn::detached;
 use crate::settings::shape::Settings;
 
-/// The user in person, by the session that their token was given to.
+/// The user in person, with the session of the access token.
 pub struct InPerson {
     pub caller: Caller,
     pub session_id: Option<Uuid>,
 }
 
-/// A caller who meets the requirement, and proved lately who they are if they come in person.
-pub struct Recently<R> {
+/// A caller who meets the requirement, and authenticated recently if it is the user in person.
+pub struct RecentCaller<R> {
     pub caller: Caller,
     requirement: PhantomData<R>,
 }
 
-/// The user in person, who meets the requirement and proved lately who they are.
+/// The user in person, who meets the requirement and authenticated recently.
 pub struct RecentlyInPerson<R> {
     pub caller: Caller,
     requirement: PhantomData<R>,
 }
 
-/// What is known of a token beside its caller.
+/// The access token, and what is needed to check it.
 struct Shown {
     callers: Arc<CallerService>,
     rule: RecencyRule,
@@ -61,7 +61,7 @@ impl FromRequest for InPerson {
     }
 }
 
-impl<R: Requirement + 'static> FromRequest for Recently<R> {
+impl<R: CallerRequirement + 'static> FromRequest for RecentCaller<R> {
     type Error = Problem;
     type Future = LocalBoxFuture<'static, Result<Self, Problem>>;
 
@@ -80,7 +80,7 @@ impl<R: Requirement + 'static> FromRequest for Recently<R> {
     }
 }
 
-impl<R: Requirement + 'static> FromRequest for RecentlyInPerson<R> {
+impl<R: CallerRequirement + 'static> FromRequest for RecentlyInPerson<R> {
     type Error = Problem;
     type Future = LocalBoxFuture<'static, Result<Self, Problem>>;
 
@@ -94,7 +94,7 @@ impl<R: Requirement + 'static> FromRequest for RecentlyInPerson<R> {
     }
 }
 
-fn permitted<R: Requirement>(request: &HttpRequest) -> Result<Caller, Problem> {
+fn permitted<R: CallerRequirement>(request: &HttpRequest) -> Result<Caller, Problem> {
     let caller = caller(request)?;
     R::check(&caller)?;
     Ok(caller)
@@ -119,7 +119,7 @@ fn shown(request: &HttpRequest) -> Result<Shown, Problem> {
     Ok(Shown { callers, rule: RecencyRule { within }, token })
 }
 
-/// What is said where nobody proved lately enough who they are.
+/// The problem if the user did not authenticate recently enough.
 pub fn reauthentication_required() -> Problem {
     let detail = "Prove first that you are there: log in again, or send your password to POST /api/auth/reauthenticate. \
         Where Supabase keeps the accounts, log in there again.";

@@ -1,4 +1,4 @@
-//! Routes: which path leads to which handler. Resources, not macros, so that a wrong method is a 405 with `Allow`.
+//! Routes: the handler of each path. Resources, not macros, so that a wrong method is a 405 with `Allow`.
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -9,7 +9,7 @@ use actix_web::{HttpResponse, guard};
 
 use super::bodies::BodyLimit;
 use super::chat::{calls, messages, sessions};
-use super::dialects::{doors, models};
+use super::dialects::{endpoints, models};
 use super::problem::Problem;
 use super::usage::{demands, reservations};
 use super::{
@@ -156,8 +156,8 @@ fn keys(config: &mut ServiceConfig) {
         .service(resource("/api/keys/{key_id}/rotate").post(api_keys::rotate_key));
 }
 
-/// The providers' own routes. A model's name may hold slashes, and tuned ones colons: a verb of Gemini's follows the last
-/// colon of a POST, and a GET asks for the model of that name.
+/// The routes of the dialects. A model's name may contain slashes, and tuned ones colons: one of Gemini's verbs follows
+/// the last colon of a POST, and a GET reads the model of that name.
 fn dialects(config: &mut ServiceConfig) {
     let chat = resource("/v1/chat/completions");
     let embeddings = resource("/v1/embeddings");
@@ -166,12 +166,12 @@ fn dialects(config: &mut ServiceConfig) {
     let stable = resource("/v1/models/{model:.+}:{verb}").guard(guard::Post());
     let beta = resource("/v1beta/models/{model:.+}:{verb}").guard(guard::Post());
     config
-        .service(chat.post(doors::create_chat_completion))
-        .service(embeddings.post(doors::create_embeddings))
-        .service(messages.post(doors::create_message))
-        .service(counting.post(doors::count_message_tokens))
-        .service(stable.post(doors::call_gemini_model_stable))
-        .service(beta.post(doors::call_gemini_model))
+        .service(chat.post(endpoints::create_chat_completion))
+        .service(embeddings.post(endpoints::create_embeddings))
+        .service(messages.post(endpoints::create_message))
+        .service(counting.post(endpoints::count_message_tokens))
+        .service(stable.post(endpoints::call_gemini_model_stable))
+        .service(beta.post(endpoints::call_gemini_model))
         .service(resource("/v1/models").get(models::list_dialect_models))
         .service(resource("/v1/models/{model:.+}").get(models::read_dialect_model))
         .service(resource("/v1beta/models").get(models::list_gemini_models))
@@ -210,7 +210,7 @@ fn documentation(config: &mut ServiceConfig) {
         .service(scope("").wrap(from_fn(dress_page)).service(web::redirect("/api/docs", "/api/docs/")).service(pages));
 }
 
-/// What a browser needs to know of a page of ours: its characters, and that it takes nothing from elsewhere.
+/// Adds the headers that a browser needs for our pages: the charset, and that nothing is loaded from elsewhere.
 async fn dress_page(
     request: ServiceRequest,
     next: Next<impl MessageBody>,

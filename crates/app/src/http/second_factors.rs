@@ -1,4 +1,4 @@
-//! The own second factor: one-time codes by time, and recovery codes.
+//! The user's own second factor: time-based one-time codes, and recovery codes.
 
 use std::sync::Arc;
 
@@ -11,17 +11,17 @@ use utoipa::ToSchema;
 use validator::Validate;
 
 use super::caller::WriteOwnProfile;
-use super::detached::detached;
-use super::limits::RateLimits;
 use super::own_account::{OwnAccounts, prove};
 use super::problem::{Problem, ProblemView};
+use super::rate_limits::RateLimits;
 use super::recent::{InPerson, RecentlyInPerson};
-use super::valid::Valid;
+use super::spawn::detached;
+use super::validation::ValidBody;
 
 #[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TotpCodeIn {
-    /// Six digits; to take the factor away, a recovery code will do.
+    /// Six digits; to remove the factor, a recovery code works too.
     #[validate(length(min = 1, max = 64))]
     #[schema(min_length = 1, max_length = 64)]
     code: String,
@@ -29,19 +29,19 @@ pub struct TotpCodeIn {
 
 #[derive(Serialize, ToSchema)]
 pub struct OfferedFactorView {
-    /// In base32, shown this once.
+    /// In base32, shown only once.
     pub secret: String,
-    /// For a picture that a device reads.
+    /// For a QR code that a device reads.
     pub otpauth_url: String,
 }
 
 #[derive(Serialize, ToSchema)]
 pub struct RecoveryCodesView {
-    /// Ten, each good for one log-in without the device; shown this once.
+    /// Ten, each valid for one log-in without the device; shown only once.
     pub recovery_codes: Vec<String>,
 }
 
-/// Makes the secret of a second factor. Until a code of it is confirmed, log-ins do not ask for it. After a recent proof.
+/// Creates the secret of a second factor. Log-ins ask for it once a code is confirmed. Needs a recent authentication.
 #[utoipa::path(post, path = "/api/auth/totp/enroll", tag = "identity", operation_id = "enroll_totp", responses(
     (status = 200, description = "The secret, shown this once", body = OfferedFactorView),
     (status = 404, description = "Accounts are kept by Supabase here", body = ProblemView),
@@ -56,7 +56,7 @@ pub async fn enroll_totp(
     Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(view))
 }
 
-/// Takes the first code. From now on each log-in asks for one.
+/// Confirms the factor with its first code. From now on each log-in asks for one.
 #[utoipa::path(post, path = "/api/auth/totp/confirm", tag = "identity", operation_id = "confirm_totp",
     request_body = TotpCodeIn, responses(
     (status = 200, description = "The recovery codes, shown this once", body = RecoveryCodesView),
@@ -70,7 +70,7 @@ pub async fn confirm_totp(
     me: InPerson,
     request: HttpRequest,
     limits: Data<RateLimits>,
-    input: Valid<TotpCodeIn>,
+    input: ValidBody<TotpCodeIn>,
 ) -> Result<HttpResponse, Problem> {
     let (user_id, code) = (me.caller.user_id, input.body.code);
     let recovery_codes = prove(accounts, me, &request, limits, async move |accounts: Arc<AccountService>| {
@@ -80,7 +80,7 @@ pub async fn confirm_totp(
     Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(RecoveryCodesView { recovery_codes }))
 }
 
-/// Takes the second factor away, by a code of it or a recovery code.
+/// Removes the second factor, by one of its codes or a recovery code.
 #[utoipa::path(delete, path = "/api/auth/totp", tag = "identity", operation_id = "remove_totp",
     request_body = TotpCodeIn, responses(
     (status = 204, description = "Log-ins ask for the password alone"),
@@ -93,7 +93,7 @@ pub async fn remove_totp(
     me: InPerson,
     request: HttpRequest,
     limits: Data<RateLimits>,
-    input: Valid<TotpCodeIn>,
+    input: ValidBody<TotpCodeIn>,
 ) -> Result<HttpResponse, Problem> {
     let (user_id, code) = (me.caller.user_id, input.body.code);
     prove(accounts, me, &request, limits, async move |accounts: Arc<AccountService>| {

@@ -1,4 +1,4 @@
-//! The HTTP server: the routes, what wraps them, and the bounds on connections.
+//! The HTTP server: the routes, their middleware, and the limits on connections.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -36,21 +36,21 @@ use tracing::info;
 
 use super::bodies::{BodyLimit, BodyMemory};
 use super::caller::identify;
-use super::connections::{Admission, Bounds, Timeouts};
-use super::detached::run_on;
-use super::finish::{Finishing, finish};
+use super::connections::{ConnectionAdmission, ConnectionLimits, ConnectionTimeouts};
 use super::identity::BuiltIn;
-use super::limits::{RateLimits, networks};
 use super::listening;
 use super::maintenance::{DatabaseWatch, Stopping};
 use super::metrics::{self, MetricsSource};
+use super::middleware::{MiddlewareSettings, finish};
+use super::rate_limits::{RateLimits, networks};
 use super::routes::routes;
+use super::spawn::run_on;
 use crate::settings::shape::Settings;
 
 /// The services that the routes call.
-pub struct Rooms {
+pub struct Services {
     pub callers: Arc<CallerService>,
-    /// The built-in accounts; none where Supabase keeps the identities.
+    /// The built-in accounts; `None` if Supabase keeps the identities.
     pub accounts: Option<Arc<AccountService>>,
     pub users: Arc<UserService>,
     pub plans: Arc<PlanService>,
@@ -68,7 +68,7 @@ pub struct Rooms {
     pub replays: Arc<ReplayService>,
     pub audit: Arc<AuditService>,
     pub maintenance: Arc<MaintenanceService>,
-    /// Whether changes are heard, for the metrics.
+    /// The feed of changes, for the metrics.
     pub changes: Arc<dyn ChangeListener>,
     pub limits: Arc<RateLimits>,
     pub randomness: Arc<dyn Randomness>,
@@ -78,7 +78,7 @@ pub struct Rooms {
 /// Binds the listener and builds the server; it serves once it is polled.
 pub fn bind(
     settings: Settings,
-    rooms: Rooms,
+    rooms: Services,
     stopping: Stopping,
     recorder: PrometheusHandle,
 ) -> anyhow::Result<(Server, SocketAddr)> {
@@ -91,7 +91,7 @@ pub fn bind(
     };
     let with_documentation = settings.server.docs;
     let grace = settings.server.shutdown_grace_seconds;
-    let admission = Admission::new(bounds(&settings)?);
+    let admission = ConnectionAdmission::new(bounds(&settings)?);
     let shared = Shared::new(settings, rooms, stopping, recorder, &admission)?;
     let runtime = Handle::current();
     let server = listening::server(listener, &admission, workers, grace, move || {
@@ -99,27 +99,27 @@ pub fn bind(
         App::new()
             .configure(|config| shared.provide(config))
             .configure(|config| routes(config, with_documentation))
-            // The last one stands outermost: a request is finished whatever the others say of it.
+            // The last one is the outermost: it completes every request, whatever the others return.
             .wrap(from_fn(identify))
             .wrap(from_fn(finish))
     })?;
     Ok((server, address))
 }
 
-/// How many connections there may be with the descriptors that the process has.
-fn bounds(settings: &Settings) -> anyhow::Result<Bounds> {
+/// How many connections there may be, by the descriptors that the process has.
+fn bounds(settings: &Settings) -> anyhow::Result<ConnectionLimits> {
     let server = &settings.server;
     let (descriptors, _) = rlimit::Resource::NOFILE.get().context("the limit of descriptors cannot be read")?;
     let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
     let of_the_database = usize::try_from(settings.database.max_connections)?;
-    let all = Bounds::all_within(server.connections_max, descriptors, of_the_database);
+    let all = ConnectionLimits::all_within(server.connections_max, descriptors, of_the_database);
     info!(descriptors, connections = all, "connections are taken up to this bound");
-    Ok(Bounds {
+    Ok(ConnectionLimits {
         all,
-        // One address never takes all that there is room for.
+        // One address never takes all connections.
         per_address: server.connections_per_address.min((all / 4).max(1)),
         exempt: networks(&server.trusted_proxies)?,
-        timeouts: Timeouts {
+        timeouts: ConnectionTimeouts {
             head: Duration::from_secs(server.head_timeout_seconds.max(1)),
             idle: Duration::from_secs(server.idle_timeout_seconds.max(1)),
             write: Duration::from_secs(server.write_timeout_seconds.max(1)),
@@ -131,7 +131,7 @@ fn bounds(settings: &Settings) -> anyhow::Result<Bounds> {
 #[derive(Clone)]
 struct Shared {
     settings: Data<Settings>,
-    finishing: Data<Finishing>,
+    finishing: Data<MiddlewareSettings>,
     stopping: Data<Stopping>,
     watch: Data<DatabaseWatch>,
     metrics: Data<MetricsSource>,
@@ -160,10 +160,10 @@ struct Shared {
 impl Shared {
     fn new(
         settings: Settings,
-        rooms: Rooms,
+        rooms: Services,
         stopping: Stopping,
         recorder: PrometheusHandle,
-        admission: &Arc<Admission>,
+        admission: &Arc<ConnectionAdmission>,
     ) -> anyhow::Result<Self> {
         let watch = Arc::new(DatabaseWatch::new(Arc::clone(&rooms.maintenance)));
         let bodies = BodyMemory::new(&settings.server);
@@ -176,7 +176,7 @@ impl Shared {
             tokio::spawn(server);
         }
         Ok(Self {
-            finishing: Data::new(Finishing::new(&settings.server, rooms.randomness)?),
+            finishing: Data::new(MiddlewareSettings::new(&settings.server, rooms.randomness)?),
             bodies: Data::from(bodies),
             settings: Data::new(settings),
             stopping: Data::new(stopping),

@@ -1,4 +1,4 @@
-//! Subscriptions: the own plan with all that it allows, and its change.
+//! Subscriptions: a user's plan with all that it allows, and its change.
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
@@ -6,7 +6,7 @@ use actix_web::web::{Data, Json, Path};
 use chrono::{DateTime, Utc};
 use domain::entitlements::{Reason, Source, decide};
 use domain::features::FeatureKind;
-use domain::subscriptions::{ChangeWhen, Direction, PlanChangeRefused};
+use domain::subscriptions::{ChangeDirection, ChangeWhen, PlanChangeRefused};
 use domain::usage::PeriodKind;
 use ports::entitlements::NamedEntitlement;
 use serde::{Deserialize, Serialize};
@@ -17,16 +17,16 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 use validator::Validate;
 
-use super::caller::{ChangeOwnPlan, Permitted, ReadAnyUser, ReadOwnPlan, WriteAnyUser};
-use super::detached::detached;
+use super::caller::{ChangeOwnPlan, PermittedCaller, ReadAnyUser, ReadOwnPlan, WriteAnyUser};
 use super::entitlements::{ReasonName, SourceName};
 use super::features::FeatureKindName;
-use super::once::{RequestKey, answer};
+use super::idempotent::{RequestKey, answer};
 use super::plans::{PeriodName, plan_id};
 use super::problem::{Problem, ProblemView, sentence};
-use super::recent::Recently;
+use super::recent::RecentCaller;
+use super::spawn::detached;
 use super::users::user_id;
-use super::valid::{Valid, ValidQuery, one_line};
+use super::validation::{ValidBody, ValidQuery, one_line};
 
 #[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -34,11 +34,11 @@ pub struct ChangePlanIn {
     #[validate(length(min = 1, max = 50))]
     #[schema(example = "gold", min_length = 1, max_length = 50)]
     plan_id: String,
-    /// How a paid plan is to be billed. It matters where Stripe bills; elsewhere nothing is owed.
+    /// How a paid plan is to be billed. It matters only if Stripe bills; otherwise nothing is owed.
     #[serde(default)]
     #[expect(dead_code, reason = "clients may send it in every billing mode; the checkout reads it")]
-    interval: Option<Interval>,
-    /// `now` or `period_end`. Unless told: an upgrade now, a downgrade at the end of the paid period.
+    interval: Option<BillingInterval>,
+    /// `now` or `period_end`. By default: an upgrade now, a downgrade at the end of the paid period.
     #[serde(default)]
     #[schema(value_type = Option<WhenName>)]
     when: Option<ChangeWhen>,
@@ -53,7 +53,7 @@ pub struct GrantPlanIn {
     #[serde(default)]
     #[schema(value_type = Option<WhenName>)]
     when: Option<ChangeWhen>,
-    /// Goes to the audit trail.
+    /// Stored in the audit trail.
     #[serde(default)]
     #[validate(length(min = 1, max = 500), custom(function = "one_line"))]
     #[schema(
@@ -66,7 +66,7 @@ pub struct GrantPlanIn {
 
 #[derive(Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Interval {
+pub enum BillingInterval {
     Month,
     Year,
 }
@@ -90,12 +90,12 @@ pub enum DirectionName {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct PreviewQuery {
-    /// True: say what would happen, and change nothing.
+    /// True: return what would happen, and change nothing.
     #[serde(default)]
     preview: bool,
 }
 
-/// The plan in force, what it rests on, and what it allows now.
+/// The plan in force, its subscription, and what it allows now.
 #[derive(Serialize, ToSchema)]
 pub struct UserPlanInfoView {
     pub user_id: Uuid,
@@ -118,7 +118,7 @@ pub struct UserPlanInfoView {
     #[schema(required = true)]
     pub trial_end: Option<DateTime<Utc>>,
     pub cancel_at_period_end: bool,
-    /// A change that waits for the end of the paid period.
+    /// A change that is scheduled for the end of the paid period.
     #[schema(required = true)]
     pub scheduled_change: Option<ScheduledChangeView>,
     pub features: Vec<FeatureStandingView>,
@@ -132,7 +132,7 @@ pub struct ScheduledChangeView {
     pub effective_at: DateTime<Utc>,
 }
 
-/// One feature as it stands for the user.
+/// One feature, and what the user may use of it.
 #[derive(Serialize, ToSchema)]
 pub struct FeatureStandingView {
     pub feature_id: String,
@@ -141,7 +141,7 @@ pub struct FeatureStandingView {
     pub kind: FeatureKind,
     #[schema(required = true)]
     pub unit: Option<String>,
-    /// Whether the feature is had at all, used up or not.
+    /// Whether the user has the feature at all, used up or not.
     pub enabled: bool,
     /// Whether one more use is allowed now.
     pub allowed: bool,
@@ -162,13 +162,13 @@ pub struct FeatureStandingView {
     pub source: Source,
 }
 
-/// A change that was made, or that would be.
+/// A change of plan that was made, or that would be made.
 #[derive(Serialize, ToSchema)]
 pub struct ChangedPlanView {
-    /// Whether nothing was changed.
+    /// Whether this is a preview, which changed nothing.
     pub preview: bool,
     pub change: PlanChangeView,
-    /// How the user stands after it; in a preview, how they stand now.
+    /// The user's plan after it; in a preview, the present one.
     #[serde(flatten)]
     pub info: UserPlanInfoView,
 }
@@ -178,7 +178,7 @@ pub struct PlanChangeView {
     pub from: String,
     pub to: String,
     #[schema(value_type = DirectionName)]
-    pub direction: Direction,
+    pub direction: ChangeDirection,
     #[schema(value_type = WhenName)]
     pub when: ChangeWhen,
     pub effective_at: DateTime<Utc>,
@@ -272,25 +272,25 @@ fn refused(why: &PlanChangeRefused) -> Problem {
     }
 }
 
-/// The own plan: status, period, and each feature with its limit, use and reset time.
+/// Reads the caller's own plan: status, period, and each feature with its limit, usage and reset time.
 #[utoipa::path(get, path = "/api/users/me/plan", tag = "entitlements", operation_id = "read_own_plan", responses(
     (status = 200, description = "The plan in force", body = UserPlanInfoView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn read_own_plan(
-    me: Permitted<ReadOwnPlan>,
+    me: PermittedCaller<ReadOwnPlan>,
     plans: Data<PlanService>,
 ) -> Result<Json<UserPlanInfoView>, Problem> {
     info_of(me.caller.user_id, plans).await
 }
 
-/// Anybody's plan.
+/// Reads any user's plan.
 #[utoipa::path(get, path = "/api/admin/users/{user_id}/plan", tag = "operators", operation_id = "read_users_plan",
     params(("user_id" = Uuid, Path, description = "Whose")), responses(
     (status = 200, description = "The plan in force", body = UserPlanInfoView),
     (status = 404, description = "No such user", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn read_users_plan(
-    _admin: Permitted<ReadAnyUser>,
+    _admin: PermittedCaller<ReadAnyUser>,
     id: Path<String>,
     plans: Data<PlanService>,
 ) -> Result<Json<UserPlanInfoView>, Problem> {
@@ -304,8 +304,8 @@ async fn info_of(user_id: domain::users::UserId, plans: Data<PlanService>) -> Re
     Ok(Json(UserPlanInfoView::from(&info)))
 }
 
-/// Changes the own plan: an upgrade at once, a downgrade at the end of the paid period unless `when` says otherwise.
-/// What was used in the period stays counted.
+/// Changes the caller's own plan: an upgrade at once, a downgrade at the end of the paid period unless `when` says
+/// otherwise. What was used in the period stays counted.
 #[utoipa::path(post, path = "/api/users/me/plan", tag = "entitlements", operation_id = "change_own_plan", request_body = ChangePlanIn,
     params(PreviewQuery, ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer what the first answered")),
     responses(
@@ -315,11 +315,11 @@ async fn info_of(user_id: domain::users::UserId, plans: Data<PlanService>) -> Re
     (status = 409, description = "The subscription is billed by Stripe", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn change_own_plan(
-    me: Permitted<ChangeOwnPlan>,
+    me: PermittedCaller<ChangeOwnPlan>,
     key: RequestKey,
     query: ValidQuery<PreviewQuery>,
     plans: Data<PlanService>,
-    input: Valid<ChangePlanIn>,
+    input: ValidBody<ChangePlanIn>,
 ) -> Result<HttpResponse, Problem> {
     let user_id = me.caller.user_id;
     let once = key.ignored_if(query.0.preview).once(&me.caller, &input.bytes, StatusCode::OK, changed_view);
@@ -328,12 +328,15 @@ pub async fn change_own_plan(
     Ok(answer(detached(async move { plans.change_plan(user_id, &wish, &once).await }).await?))
 }
 
-/// Stays on the present plan: forgets a change that waits for the end of the paid period.
+/// Keeps the present plan: cancels a change that is scheduled for the end of the paid period.
 #[utoipa::path(delete, path = "/api/users/me/plan/scheduled", tag = "entitlements", operation_id = "keep_own_plan", responses(
     (status = 204, description = "Nothing waits any more"),
     (status = 404, description = "Nothing was waiting", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
-pub async fn keep_own_plan(me: Permitted<ChangeOwnPlan>, plans: Data<PlanService>) -> Result<HttpResponse, Problem> {
+pub async fn keep_own_plan(
+    me: PermittedCaller<ChangeOwnPlan>,
+    plans: Data<PlanService>,
+) -> Result<HttpResponse, Problem> {
     let plans = plans.into_inner();
     let dropped = detached(async move { plans.keep_plan(me.caller.user_id).await }).await?;
     if dropped {
@@ -343,7 +346,7 @@ pub async fn keep_own_plan(me: Permitted<ChangeOwnPlan>, plans: Data<PlanService
     }
 }
 
-/// Grants a plan to someone; nothing is owed for it.
+/// Grants a plan to a user; nothing is owed for it.
 #[utoipa::path(post, path = "/api/admin/users/{user_id}/plan", tag = "operators", operation_id = "grant_plan", request_body = GrantPlanIn,
     params(PreviewQuery, ("user_id" = Uuid, Path, description = "Whose"),
         ("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer what the first answered")),
@@ -353,12 +356,12 @@ pub async fn keep_own_plan(me: Permitted<ChangeOwnPlan>, plans: Data<PlanService
     (status = 409, description = "The subscription is billed by Stripe", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn grant_plan(
-    admin: Recently<WriteAnyUser>,
+    admin: RecentCaller<WriteAnyUser>,
     id: Path<String>,
     key: RequestKey,
     query: ValidQuery<PreviewQuery>,
     plans: Data<PlanService>,
-    input: Valid<GrantPlanIn>,
+    input: ValidBody<GrantPlanIn>,
 ) -> Result<HttpResponse, Problem> {
     let (actor, user_id) = (admin.caller.user_id, user_id(&id)?);
     let once = key.ignored_if(query.0.preview).once(&admin.caller, &input.bytes, StatusCode::OK, changed_view);

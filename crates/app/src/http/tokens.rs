@@ -1,10 +1,10 @@
-//! Tokens: the own balance and its ledger; topping up, bonus and refund for administrators.
+//! Tokens: the caller's own balance and its ledger; top-up, bonus and refund for administrators.
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::web::{Data, Json};
 use chrono::{DateTime, Utc};
-use domain::identity::{Permission, Subject};
+use domain::identity::{Permission, UsageSubject};
 use domain::tokens::{
     CreditOrder, CreditOrigin, CreditRefused, TokenBalance, TokenTransaction, TransactionId, TransactionKind,
 };
@@ -15,20 +15,20 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 use validator::Validate;
 
-use super::caller::{CheckUsage, ManageTokens, Permitted};
-use super::detached::detached;
-use super::once::{RequestKey, now_or_again, one_key};
+use super::caller::{CheckUsage, ManageTokens, PermittedCaller};
+use super::idempotent::{RequestKey, now_or_again, one_key};
 use super::pages::{PageQuery, PageView};
 use super::problem::{Problem, ProblemView};
-use super::recent::Recently;
-use super::valid::{Valid, ValidQuery, one_line};
+use super::recent::RecentCaller;
+use super::spawn::detached;
+use super::validation::{ValidBody, ValidQuery, one_line};
 
 #[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenCreditIn {
-    /// Whose balance.
+    /// The user whose balance is credited.
     user_id: Uuid,
-    #[serde(deserialize_with = "super::valid::whole_number")]
+    #[serde(deserialize_with = "super::validation::whole_number")]
     #[validate(range(min = 1))]
     #[schema(minimum = 1)]
     amount: i64,
@@ -36,10 +36,10 @@ pub struct TokenCreditIn {
     #[validate(length(max = 500), custom(function = "one_line"))]
     #[schema(pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$", max_length = 500)]
     description: Option<String>,
-    /// What it rests on, such as the id of a payment.
+    /// What it refers to, such as the id of a payment.
     #[serde(default)]
     reference_id: Option<Uuid>,
-    /// Makes a repeat count once. The header `Idempotency-Key` says the same.
+    /// A repeat with this key counts once. The header `Idempotency-Key` does the same.
     #[serde(default)]
     #[validate(length(min = 1, max = 255))]
     #[schema(min_length = 1, max_length = 255, pattern = "^[!-~]([ -~]*[!-~])?$")]
@@ -49,12 +49,12 @@ pub struct TokenCreditIn {
 #[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenRefundIn {
-    /// Whose balance.
+    /// The user whose balance is credited.
     user_id: Uuid,
-    /// The transaction of type `usage` that is given back.
+    /// The transaction of type `usage` that is refunded.
     transaction_id: Uuid,
-    /// How much of it; all that is left unless told.
-    #[serde(default, deserialize_with = "super::valid::whole")]
+    /// How much of it; all that is left by default.
+    #[serde(default, deserialize_with = "super::validation::whole")]
     #[validate(range(min = 1))]
     #[schema(minimum = 1)]
     amount: Option<i64>,
@@ -62,7 +62,7 @@ pub struct TokenRefundIn {
     #[validate(length(max = 500), custom(function = "one_line"))]
     #[schema(pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$", max_length = 500)]
     description: Option<String>,
-    /// Makes a repeat count once. The header `Idempotency-Key` says the same.
+    /// A repeat with this key counts once. The header `Idempotency-Key` does the same.
     #[serde(default)]
     #[validate(length(min = 1, max = 255))]
     #[schema(min_length = 1, max_length = 255, pattern = "^[!-~]([ -~]*[!-~])?$")]
@@ -73,13 +73,13 @@ pub struct TokenRefundIn {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct TokenTransactionQuery {
-    /// Whose; oneself unless told. Another needs `usage:check` with `on_behalf`, or an administrator.
+    /// The user; the caller by default. Another user needs `usage:check` with `on_behalf`, or an administrator.
     user_id: Option<Uuid>,
-    /// How many rows to show; 20 unless told.
+    /// How many rows to show; 20 by default.
     #[validate(range(min = 1, max = 100))]
     #[param(minimum = 1, maximum = 100)]
     limit: Option<u64>,
-    /// `next_cursor` of the page before.
+    /// `next_cursor` of the previous page.
     #[validate(length(max = 100))]
     #[param(pattern = r"^[0-9]{1,16}_[0-9a-f]{32}$")]
     cursor: Option<String>,
@@ -88,9 +88,9 @@ pub struct TokenTransactionQuery {
 #[derive(Serialize, ToSchema)]
 pub struct TokenBalanceView {
     pub balance: i64,
-    /// The part of the balance that is held for work under way.
+    /// The part of the balance that is reserved for work under way.
     pub reserved: i64,
-    /// What can be spent: the balance less what is held.
+    /// What can be spent: the balance less the reserved part.
     pub available: i64,
 }
 
@@ -104,7 +104,7 @@ impl From<TokenBalance> for TokenBalanceView {
 #[derive(Serialize, ToSchema)]
 pub struct TokenTransactionView {
     pub id: Uuid,
-    /// Negative where tokens were taken.
+    /// Negative if tokens were taken.
     pub amount: i64,
     /// `topup`, `usage`, `refund` or `bonus`.
     #[serde(rename = "type")]
@@ -112,7 +112,7 @@ pub struct TokenTransactionView {
     pub kind: TransactionKind,
     #[schema(required = true)]
     pub description: Option<String>,
-    /// What it rests on; of a refund, the transaction that it gives back.
+    /// What it refers to; for a refund, the transaction that is refunded.
     #[schema(required = true)]
     pub reference_id: Option<Uuid>,
     pub balance_after: i64,
@@ -157,13 +157,13 @@ impl From<TokenError> for Problem {
     }
 }
 
-/// The own tokens.
+/// Reads the caller's own token balance.
 #[utoipa::path(get, path = "/api/tokens", tag = "tokens", operation_id = "read_tokens", responses(
     (status = 200, description = "What there is and what of it is held", body = TokenBalanceView),
     (status = 404, description = "The profile is gone", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn read_tokens(
-    asking: Permitted<CheckUsage>,
+    asking: PermittedCaller<CheckUsage>,
     tokens: Data<TokenService>,
 ) -> Result<Json<TokenBalanceView>, Problem> {
     let tokens = tokens.into_inner();
@@ -171,21 +171,21 @@ pub async fn read_tokens(
     Ok(Json(balance.into()))
 }
 
-/// The ledger of tokens, newest first.
+/// Lists the ledger of tokens, newest first.
 #[utoipa::path(get, path = "/api/tokens/transactions", tag = "tokens", operation_id = "list_token_transactions",
     params(TokenTransactionQuery), responses(
     (status = 200, description = "A page of the ledger", body = PageView<TokenTransactionView>),
     (status = 404, description = "No such user", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn list_token_transactions(
-    asking: Permitted<CheckUsage>,
+    asking: PermittedCaller<CheckUsage>,
     query: ValidQuery<TokenTransactionQuery>,
     tokens: Data<TokenService>,
 ) -> Result<Json<PageView<TokenTransactionView>>, Problem> {
     let TokenTransactionQuery { user_id, limit, cursor } = query.0;
-    let subject: Subject = asking.caller.acting_for(user_id.map(UserId), Permission::UsageCheck)?;
+    let subject: UsageSubject = asking.caller.acting_for(user_id.map(UserId), Permission::UsageCheck)?;
     let page = PageQuery { limit, cursor };
-    // The ledger has an order of its own, finer than time, so the id alone says where the page before ended.
+    // The ledger has an order of its own, finer than time, so the id alone marks the end of the previous page.
     let after = page.after()?.map(|(_, id)| TransactionId(id));
     let rows = page.rows();
     let tokens = tokens.into_inner();
@@ -201,10 +201,10 @@ pub async fn list_token_transactions(
     (status = 404, description = "No such user", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn top_up_tokens(
-    admin: Recently<ManageTokens>,
+    admin: RecentCaller<ManageTokens>,
     key: RequestKey,
     tokens: Data<TokenService>,
-    input: Valid<TokenCreditIn>,
+    input: ValidBody<TokenCreditIn>,
 ) -> Result<HttpResponse, Problem> {
     let TokenCreditIn { user_id, amount, description, reference_id, idempotency_key } = input.body;
     let origin = CreditOrigin::Topup { amount, reference_id };
@@ -212,7 +212,7 @@ pub async fn top_up_tokens(
     credit(admin.caller.user_id, order, key, idempotency_key, tokens).await
 }
 
-/// Adds tokens that are a present.
+/// Adds tokens as a bonus.
 #[utoipa::path(post, path = "/api/tokens/bonus", tag = "operators", operation_id = "grant_bonus_tokens", request_body = TokenCreditIn,
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat count once; the body's key says the same")),
     responses(
@@ -220,10 +220,10 @@ pub async fn top_up_tokens(
     (status = 404, description = "No such user", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn grant_bonus_tokens(
-    admin: Recently<ManageTokens>,
+    admin: RecentCaller<ManageTokens>,
     key: RequestKey,
     tokens: Data<TokenService>,
-    input: Valid<TokenCreditIn>,
+    input: ValidBody<TokenCreditIn>,
 ) -> Result<HttpResponse, Problem> {
     let TokenCreditIn { user_id, amount, description, reference_id, idempotency_key } = input.body;
     let origin = CreditOrigin::Bonus { amount, reference_id };
@@ -231,7 +231,7 @@ pub async fn grant_bonus_tokens(
     credit(admin.caller.user_id, order, key, idempotency_key, tokens).await
 }
 
-/// Gives back what a use took, in all never more than it took.
+/// Refunds the tokens of a use, in all never more than it took.
 #[utoipa::path(post, path = "/api/tokens/refund", tag = "operators", operation_id = "refund_tokens", request_body = TokenRefundIn,
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat count once; the body's key says the same")),
     responses(
@@ -240,10 +240,10 @@ pub async fn grant_bonus_tokens(
     (status = 409, description = "All of it was refunded before", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn refund_tokens(
-    admin: Recently<ManageTokens>,
+    admin: RecentCaller<ManageTokens>,
     key: RequestKey,
     tokens: Data<TokenService>,
-    input: Valid<TokenRefundIn>,
+    input: ValidBody<TokenRefundIn>,
 ) -> Result<HttpResponse, Problem> {
     let TokenRefundIn { user_id, transaction_id, amount, description, idempotency_key } = input.body;
     let origin = CreditOrigin::Refund { transaction_id: TransactionId(transaction_id), amount };

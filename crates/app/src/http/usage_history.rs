@@ -1,11 +1,11 @@
-//! Usage history: what was used when, of oneself, of another, of everybody.
+//! Usage history: usage over time, of the caller, of another user, of all users.
 
 use actix_web::web::{Data, Json};
 use chrono::{DateTime, Utc};
 use domain::features::FeatureId;
 use domain::identity::Permission;
 use domain::usage::PeriodKind;
-use domain::usage_history::{Bucket, UsageSum};
+use domain::usage_history::{UsageBucket, UsageSum};
 use domain::users::UserId;
 use ports::store::Page;
 use ports::usage_history::UsagePosition;
@@ -15,40 +15,40 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 use validator::Validate;
 
-use super::caller::{CheckUsage, Permitted, ReadAnyUsage};
-use super::detached::detached;
+use super::caller::{CheckUsage, PermittedCaller, ReadAnyUsage};
 use super::pages::{PageQuery, PageView};
 use super::plans::{PeriodName, feature_id};
 use super::problem::{Problem, ProblemView, sentence};
-use super::valid::{ValidQuery, in_calendar};
+use super::spawn::detached;
+use super::validation::{ValidQuery, in_calendar};
 
 #[derive(Deserialize, Validate, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct UsageQuery {
-    /// Oneself unless told. Another needs `usage:check` with `on_behalf`, or an administrator.
+    /// The user; the caller by default. Another user needs `usage:check` with `on_behalf`, or an administrator.
     user_id: Option<Uuid>,
-    /// Only use of this feature.
+    /// Only usage of this feature.
     #[validate(length(max = 50))]
     #[param(max_length = 50)]
     feature_id: Option<String>,
-    /// Over how much time each sum goes, in UTC; `day` unless told.
+    /// The length of each bucket, in UTC; `day` by default.
     #[param(value_type = Option<BucketName>)]
-    bucket: Option<Bucket>,
-    /// Only what was counted in this kind of period.
+    bucket: Option<UsageBucket>,
+    /// Only usage that was counted in this kind of period.
     #[param(value_type = Option<PeriodName>)]
     period: Option<PeriodKind>,
-    /// From the bucket that holds this time; 30 days before `to` unless told.
+    /// From the bucket that contains this time; 30 days before `to` by default.
     #[validate(custom(function = "in_calendar"))]
     from: Option<DateTime<Utc>>,
-    /// Up to this time, to the end of the bucket that it cuts; up to now, with the bucket of now, unless told.
+    /// Up to this time, rounded up to the end of a bucket; now by default.
     #[validate(custom(function = "in_calendar"))]
     to: Option<DateTime<Utc>>,
-    /// How many rows to show; 20 unless told.
+    /// How many rows to show; 20 by default.
     #[validate(range(min = 1, max = 100))]
     #[param(minimum = 1, maximum = 100)]
     limit: Option<u64>,
-    /// `next_cursor` of the page before.
+    /// `next_cursor` of the previous page.
     #[validate(length(max = 100))]
     #[param(pattern = r"^[0-9]{1,16}\.[a-z0-9_-]{1,50}\.[a-z_]{3,14}\.[0-9]{1,16}$")]
     cursor: Option<String>,
@@ -58,33 +58,33 @@ pub struct UsageQuery {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct AllUsageQuery {
-    /// Only use of this feature.
+    /// Only usage of this feature.
     #[validate(length(max = 50))]
     #[param(max_length = 50)]
     feature_id: Option<String>,
-    /// Over how much time each sum goes, in UTC; `day` unless told.
+    /// The length of each bucket, in UTC; `day` by default.
     #[param(value_type = Option<BucketName>)]
-    bucket: Option<Bucket>,
-    /// Only what was counted in this kind of period.
+    bucket: Option<UsageBucket>,
+    /// Only usage that was counted in this kind of period.
     #[param(value_type = Option<PeriodName>)]
     period: Option<PeriodKind>,
-    /// From the bucket that holds this time; 30 days before `to` unless told.
+    /// From the bucket that contains this time; 30 days before `to` by default.
     #[validate(custom(function = "in_calendar"))]
     from: Option<DateTime<Utc>>,
-    /// Up to this time, to the end of the bucket that it cuts; up to now, with the bucket of now, unless told.
+    /// Up to this time, rounded up to the end of a bucket; now by default.
     #[validate(custom(function = "in_calendar"))]
     to: Option<DateTime<Utc>>,
-    /// How many rows to show; 20 unless told.
+    /// How many rows to show; 20 by default.
     #[validate(range(min = 1, max = 100))]
     #[param(minimum = 1, maximum = 100)]
     limit: Option<u64>,
-    /// `next_cursor` of the page before.
+    /// `next_cursor` of the previous page.
     #[validate(length(max = 100))]
     #[param(pattern = r"^[0-9]{1,16}\.[a-z0-9_-]{1,50}\.[a-z_]{3,14}\.[0-9]{1,16}$")]
     cursor: Option<String>,
 }
 
-/// Over how much time a sum goes, in UTC.
+/// The length of a bucket, in UTC.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
 pub enum BucketName {
@@ -93,20 +93,20 @@ pub enum BucketName {
     Month,
 }
 
-/// What was used of a feature in a bucket, as it was counted in one period.
+/// The usage of a feature in a bucket, as it was counted in one period.
 #[derive(Serialize, ToSchema)]
 pub struct UsageSumView {
     pub feature_id: String,
-    /// Where the bucket begins.
+    /// The start of the bucket.
     pub bucket: DateTime<Utc>,
     #[schema(value_type = PeriodName)]
     pub period: PeriodKind,
     pub period_start: DateTime<Utc>,
-    /// What was used, with `overage` in it.
+    /// The used amount, including `overage`.
     pub amount: i64,
-    /// What of it lay beyond the limit.
+    /// The part of it beyond the limit.
     pub overage: i64,
-    /// How many consumptions it was.
+    /// The number of consumptions.
     pub events: i64,
 }
 
@@ -134,13 +134,13 @@ impl From<UsageHistoryError> for Problem {
     }
 }
 
-/// What was used of each feature, newest first. What was acknowledged before is in it.
+/// Lists the usage of each feature, newest first. It includes all usage that was acknowledged before.
 #[utoipa::path(get, path = "/api/usage", tag = "usage", operation_id = "list_usage", params(UsageQuery), responses(
     (status = 200, description = "A page of sums", body = PageView<UsageSumView>),
     (status = 404, description = "No such feature, or no such user", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn list_usage(
-    asking: Permitted<CheckUsage>,
+    asking: PermittedCaller<CheckUsage>,
     query: ValidQuery<UsageQuery>,
     history: Data<UsageHistoryService>,
 ) -> Result<Json<PageView<UsageSumView>>, Problem> {
@@ -154,13 +154,13 @@ pub async fn list_usage(
     Ok(Json(shown(&paging, &sums)))
 }
 
-/// What everybody used together of each feature, newest first.
+/// Lists the usage of each feature by all users together, newest first.
 #[utoipa::path(get, path = "/api/admin/usage", tag = "operators", operation_id = "list_all_usage", params(AllUsageQuery), responses(
     (status = 200, description = "A page of sums", body = PageView<UsageSumView>),
     (status = 404, description = "No such feature", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn list_all_usage(
-    _admin: Permitted<ReadAnyUsage>,
+    _admin: PermittedCaller<ReadAnyUsage>,
     query: ValidQuery<AllUsageQuery>,
     history: Data<UsageHistoryService>,
 ) -> Result<Json<PageView<UsageSumView>>, Problem> {
@@ -175,7 +175,7 @@ pub async fn list_all_usage(
 
 fn question(
     feature: Option<&str>,
-    bucket: Option<Bucket>,
+    bucket: Option<UsageBucket>,
     period: Option<PeriodKind>,
     (from, to): (Option<DateTime<Utc>>, Option<DateTime<Utc>>),
 ) -> Result<UsageQuestion, Problem> {
@@ -183,7 +183,7 @@ fn question(
     Ok(UsageQuestion { feature_id, period, bucket: bucket.unwrap_or_default(), from, to })
 }
 
-/// The rows to read, which are one more than is shown. A cursor is the key of the last row that was shown.
+/// The rows to read, one more than is shown. A cursor is the key of the last row that was shown.
 fn page_after(paging: &PageQuery) -> Result<Page<UsagePosition>, Problem> {
     let unknown = || Problem::invalid_field("cursor", "is not one that this service gave; take `next_cursor` as it is");
     let after = paging.cursor.as_deref().map(|cursor| position(cursor).ok_or_else(unknown)).transpose()?;

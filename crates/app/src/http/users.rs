@@ -1,4 +1,4 @@
-//! Users: the own profile, and for operators everybody's.
+//! Users: the caller's own profile, and all profiles for operators.
 
 use std::collections::BTreeMap;
 
@@ -13,25 +13,25 @@ use ports::users::ExportSection;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
-use services::identity::callers::Identified;
+use services::identity::callers::IdentifiedCaller;
 use services::users::{NewProfile, UserError, UserService};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 use validator::{Validate, ValidationError};
 
-use super::caller::{Anyone, Permitted, ReadAnyUser, ReadOwnProfile, WriteAnyUser, WriteOwnProfile};
-use super::detached::detached;
-use super::finish::Who;
-use super::once::{RequestKey, answer};
+use super::caller::{AnyCaller, PermittedCaller, ReadAnyUser, ReadOwnProfile, WriteAnyUser, WriteOwnProfile};
+use super::idempotent::{RequestKey, answer};
+use super::middleware::RequestActor;
 use super::pages::{PageQuery, PageView};
 use super::problem::{Problem, ProblemView};
 use super::recent::RecentlyInPerson;
-use super::valid::{Valid, ValidQuery, one_line};
+use super::spawn::detached;
+use super::validation::{ValidBody, ValidQuery, one_line};
 
 #[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewProfileIn {
-    /// The id of the identity: `user.id` of the sign-up. `userId` is understood too.
+    /// The id of the identity: `user.id` of the sign-up. `userId` is accepted too.
     #[serde(default, alias = "userId")]
     #[schema(required = true, nullable = false)]
     user_id: Option<Uuid>,
@@ -42,7 +42,7 @@ pub struct NewProfileIn {
         max_length = 100
     )]
     name: String,
-    /// If given, it must be the identity's; it is never stored here.
+    /// If given, it must equal the identity's; it is never stored here.
     #[serde(default)]
     #[validate(length(max = 254))]
     #[schema(format = "email", max_length = 254)]
@@ -60,8 +60,8 @@ pub struct ProfileChangesIn {
         max_length = 100
     )]
     name: Option<String>,
-    /// An address of Ethereum: `0x` and 40 hexadecimal digits, in mixed case with the checksum of EIP-55. Null takes it away.
-    #[serde(default, deserialize_with = "super::valid::present")]
+    /// An Ethereum address: `0x` and 40 hexadecimal digits, in mixed case with the checksum of EIP-55. Null removes it.
+    #[serde(default, deserialize_with = "super::validation::present")]
     #[validate(custom(function = "wallet"))]
     #[schema(pattern = "^0x[0-9a-fA-F]{40}$", value_type = Option<String>, min_length = 42, max_length = 42)]
     wallet_address: Option<Option<String>>,
@@ -72,7 +72,7 @@ pub struct ProfileChangesIn {
 pub struct RoleIn {
     #[schema(value_type = String, example = "admin")]
     role: Role,
-    /// Goes to the audit trail.
+    /// Stored in the audit trail.
     #[serde(default)]
     #[validate(length(max = 500), custom(function = "one_line"))]
     #[schema(pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$", max_length = 500)]
@@ -82,7 +82,7 @@ pub struct RoleIn {
 #[derive(Serialize, ToSchema)]
 pub struct UserView {
     pub id: Uuid,
-    /// Null where the identity has none.
+    /// Null if the identity has none.
     #[schema(required = true)]
     pub email: Option<String>,
     pub name: String,
@@ -127,7 +127,7 @@ impl From<UserError> for Problem {
     }
 }
 
-/// Makes the profile of an existing identity. Built-in sign-up makes both, so this is for other identity providers.
+/// Creates the profile of an existing identity. Built-in sign-up creates both, so this is for other identity providers.
 #[utoipa::path(post, path = "/api/users", tag = "users", operation_id = "create_profile", request_body = NewProfileIn,
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer what the first answered")),
     responses(
@@ -137,18 +137,18 @@ impl From<UserError> for Problem {
     (status = 422, description = "No id, an unknown identity, or a field is wrong", body = ProblemView),
 ), security(("token" = [])))]
 pub async fn create_profile(
-    who: Anyone,
+    who: AnyCaller,
     key: RequestKey,
     users: Data<UserService>,
-    input: Valid<NewProfileIn>,
+    input: ValidBody<NewProfileIn>,
 ) -> Result<HttpResponse, Problem> {
     let NewProfileIn { user_id, name, email } = input.body;
     let email = email.as_deref().map(Email::parse).transpose();
     let email = email.map_err(|why| Problem::invalid_field("email", format!("is refused: {why}")))?;
     let profile = NewProfile { user_id: user_id.map(UserId), name, email };
     let rights = match &who.0 {
-        Identified::Caller(caller) => CallerRights::of(caller),
-        Identified::Newcomer(_) | Identified::Enrolling(_) => CallerRights::of_newcomer(),
+        IdentifiedCaller::Caller(caller) => CallerRights::of(caller),
+        IdentifiedCaller::Newcomer(_) | IdentifiedCaller::Enrolling(_) => CallerRights::of_newcomer(),
     };
     let view = |user: &User| UserView::from(user);
     let once = key.once_for(who.0.user_id(), rights, &input.bytes, StatusCode::CREATED, view);
@@ -157,24 +157,27 @@ pub async fn create_profile(
     Ok(answer(performed))
 }
 
-/// The own profile.
+/// Reads the caller's own profile.
 #[utoipa::path(get, path = "/api/users/me", tag = "users", operation_id = "read_profile", responses(
     (status = 200, description = "The profile", body = UserView),
 ), security(("token" = []), ("key" = [])))]
-pub async fn read_profile(me: Permitted<ReadOwnProfile>, users: Data<UserService>) -> Result<Json<UserView>, Problem> {
+pub async fn read_profile(
+    me: PermittedCaller<ReadOwnProfile>,
+    users: Data<UserService>,
+) -> Result<Json<UserView>, Problem> {
     let users = users.into_inner();
     let user = detached(async move { users.find(me.caller.user_id).await }).await?;
     Ok(Json(UserView::from(&user)))
 }
 
-/// Changes the own name or wallet.
+/// Changes the caller's own name or wallet.
 #[utoipa::path(patch, path = "/api/users/me", tag = "users", operation_id = "change_profile", request_body = ProfileChangesIn, responses(
     (status = 200, description = "The profile as it is now", body = UserView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn change_profile(
-    me: Permitted<WriteOwnProfile>,
+    me: PermittedCaller<WriteOwnProfile>,
     users: Data<UserService>,
-    input: Valid<ProfileChangesIn>,
+    input: ValidBody<ProfileChangesIn>,
 ) -> Result<Json<UserView>, Problem> {
     let changes = UserChanges { name: input.body.name, wallet_address: input.body.wallet_address };
     let users = users.into_inner();
@@ -182,7 +185,7 @@ pub async fn change_profile(
     Ok(Json(UserView::from(&user)))
 }
 
-/// Deletes the own profile and everything that belongs to it. In person only, and after a recent proof.
+/// Deletes the caller's own profile and everything that belongs to it. Only in person, after a recent authentication.
 #[utoipa::path(delete, path = "/api/users/me", tag = "users", operation_id = "delete_profile", responses(
     (status = 204, description = "It is gone"),
 ), security(("token" = [])))]
@@ -207,7 +210,7 @@ pub enum ExportFormat {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct ExportQuery {
-    /// `json` unless told.
+    /// `json` by default.
     #[serde(default)]
     #[param(inline)]
     format: Option<ExportFormat>,
@@ -218,17 +221,17 @@ pub struct ExportPartView {
     /// The rows as they are stored, without secrets.
     #[schema(value_type = Vec<Object>)]
     pub rows: Vec<Box<RawValue>>,
-    /// Whether there were more than 10,000.
+    /// Whether there are more than 10,000.
     pub truncated: bool,
 }
 
-/// Everything that is stored of oneself: as JSON by table, or as CSV with the columns table, row, field and value.
+/// Exports everything stored about the caller: as JSON by table, or as CSV with columns table, row, field and value.
 #[utoipa::path(get, path = "/api/users/me/export", tag = "users", operation_id = "export_profile", params(ExportQuery), responses(
     (status = 200, description = "Everything, by table", content(
         (BTreeMap<String, ExportPartView> = "application/json"), (String = "text/csv"))),
 ), security(("token" = []), ("key" = [])))]
 pub async fn export_profile(
-    me: Permitted<ReadOwnProfile>,
+    me: PermittedCaller<ReadOwnProfile>,
     query: ValidQuery<ExportQuery>,
     users: Data<UserService>,
 ) -> Result<HttpResponse, Problem> {
@@ -261,7 +264,7 @@ fn part(section: ExportSection) -> serde_json::Result<(String, ExportPartView)> 
     Ok((section.table.to_owned(), ExportPartView { rows, truncated: section.truncated }))
 }
 
-/// RFC 4180, a line a field of a row: the tables have different columns, one sheet holds them all.
+/// RFC 4180, a line a field of a row: the tables have different columns, and one sheet has them all.
 fn export_csv(sections: &[ExportSection]) -> anyhow::Result<Vec<u8>> {
     let mut sheet = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
     sheet.write_record(["table", "row", "field", "value"])?;
@@ -281,17 +284,17 @@ fn export_csv(sections: &[ExportSection]) -> anyhow::Result<Vec<u8>> {
     Ok(sheet.into_inner()?)
 }
 
-/// A cell that a spreadsheet would run as a formula is made text by a quote in front.
+/// A leading quote turns a cell that a spreadsheet would run as a formula into text.
 fn harmless(cell: String) -> String {
     if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{cell}") } else { cell }
 }
 
-/// Everybody's profiles, newest first.
+/// Lists all profiles, newest first.
 #[utoipa::path(get, path = "/api/admin/users", tag = "operators", operation_id = "list_users", params(PageQuery), responses(
     (status = 200, description = "A page of profiles", body = PageView<UserView>),
 ), security(("token" = []), ("key" = [])))]
 pub async fn list_users(
-    _admin: Permitted<ReadAnyUser>,
+    _admin: PermittedCaller<ReadAnyUser>,
     query: ValidQuery<PageQuery>,
     users: Data<UserService>,
 ) -> Result<Json<PageView<UserView>>, Problem> {
@@ -301,14 +304,14 @@ pub async fn list_users(
     Ok(Json(query.0.page(&found, UserService::position, |user| UserView::from(user))))
 }
 
-/// One profile.
+/// Reads one profile.
 #[utoipa::path(get, path = "/api/admin/users/{user_id}", tag = "operators", operation_id = "read_user",
     params(("user_id" = Uuid, Path, description = "Whose")), responses(
     (status = 200, description = "The profile", body = UserView),
     (status = 404, description = "No such user", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn read_user(
-    _admin: Permitted<ReadAnyUser>,
+    _admin: PermittedCaller<ReadAnyUser>,
     id: Path<String>,
     users: Data<UserService>,
 ) -> Result<Json<UserView>, Problem> {
@@ -318,7 +321,7 @@ pub async fn read_user(
     Ok(Json(UserView::from(&user)))
 }
 
-/// Makes someone an administrator, or no longer one. In person only, and after a recent proof.
+/// Makes a user an administrator, or a plain user again. Only in person, after a recent authentication.
 #[utoipa::path(put, path = "/api/admin/users/{user_id}/role", tag = "operators", operation_id = "change_role", request_body = RoleIn,
     params(("user_id" = Uuid, Path, description = "Whose")), responses(
     (status = 200, description = "The profile as it is now", body = UserView),
@@ -328,8 +331,8 @@ pub async fn change_role(
     admin: RecentlyInPerson<WriteAnyUser>,
     id: Path<String>,
     users: Data<UserService>,
-    who: Who,
-    input: Valid<RoleIn>,
+    who: RequestActor,
+    input: ValidBody<RoleIn>,
 ) -> Result<Json<UserView>, Problem> {
     let id = user_id(&id)?;
     let users = users.into_inner();
@@ -340,7 +343,7 @@ pub async fn change_role(
     Ok(Json(UserView::from(&user)))
 }
 
-/// A path that holds no id names no user.
+/// A path without an id names no user.
 pub fn user_id(text: &str) -> Result<UserId, Problem> {
     Uuid::try_parse(text).map(UserId).map_err(|_| UserError::NotFound.into())
 }

@@ -1,7 +1,7 @@
 //! Running: each job in a task of its own, again and again, until the process stops.
 //!
-//! Promise: a job never runs twice at a time in one process; a run that fails or panics is logged and the next one comes
-//! at its time; `stop` lets the runs at work end, begins none, and writes down what only memory holds.
+//! Promise: a job never runs twice at a time in one process; a run that fails or panics is logged and the next one
+//! comes at its time; `stop` lets current runs end, begins none, and stores what only memory has.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 use tracing::{Instrument, error, error_span, info, warn};
 
 use super::sweeps;
-use crate::http::limits::RateLimits;
+use crate::http::rate_limits::RateLimits;
 use crate::telemetry::JOB_FAILURES;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -35,10 +35,10 @@ const HOUR: Duration = Duration::from_hours(1);
 /// The first run comes no later than this, whatever the interval: partitions are needed soon after a start.
 const FIRST_RUN_WITHIN: Duration = MINUTE;
 
-/// How long a stop waits for the runs at work.
+/// How long a stop waits for the current runs.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How far an interval is stretched at most: processes that start together must not go on together.
+/// How far an interval is stretched at most: processes that start together must not stay in step.
 const JITTER: f64 = 0.2;
 
 /// What the jobs work with.
@@ -46,7 +46,7 @@ const JITTER: f64 = 0.2;
 pub struct JobsContext {
     pub store: Arc<dyn Store>,
     pub callers: Arc<CallerService>,
-    /// `None` where Supabase keeps the accounts.
+    /// `None` if Supabase keeps the accounts.
     pub accounts: Option<Arc<AccountService>>,
     pub plans: Arc<PlanService>,
     pub usage: Arc<UsageService>,
@@ -59,14 +59,14 @@ pub struct JobsContext {
     pub metrics: PrometheusHandle,
 }
 
-pub struct Jobs {
+pub struct RunningJobs {
     stop: watch::Sender<bool>,
     running: Vec<JoinHandle<()>>,
     callers: Arc<CallerService>,
 }
 
-impl Jobs {
-    /// Begins all jobs, on the tokio runtime that it is called in.
+impl RunningJobs {
+    /// Starts all jobs, on the tokio runtime that it is called in.
     pub fn start(context: JobsContext) -> Self {
         let (stop, stopping) = watch::channel(false);
         let mut jobs = Self { stop, running: Vec::new(), callers: Arc::clone(&context.callers) };
@@ -113,10 +113,10 @@ impl Jobs {
         jobs
     }
 
-    /// Ends all jobs, waiting a few seconds for the runs at work, and writes down the last uses of keys.
+    /// Ends all jobs, waits a few seconds for the current runs, and stores the last uses of keys.
     pub async fn stop(self) {
         let Self { stop, running, callers } = self;
-        // It fails where no job listens any more, which is what is wanted.
+        // It fails if no job runs any more, which is fine.
         let _ = stop.send(true);
         let ended = tokio::time::timeout(STOP_PATIENCE, futures_util::future::join_all(running)).await;
         if ended.is_err() {
@@ -131,7 +131,7 @@ impl Jobs {
 }
 
 type Run = JoinHandle<Result<(), StoreError>>;
-/// Begins one run of a job. The run is a task of its own, so that one that panics takes nothing with it.
+/// Starts one run of a job. The run is a task of its own, so that a panic affects nothing else.
 type Job = Box<dyn Fn() -> Run + Send + Sync>;
 
 fn job<F>(run: impl Fn() -> F + Send + Sync + 'static) -> Job
@@ -146,12 +146,12 @@ where
 }
 
 async fn repeat(name: &'static str, interval: Duration, job: Job, mut stopping: watch::Receiver<bool>) {
-    // An alarm on its increase needs it to be there before the first failure.
+    // An alert on its increase needs it to exist before the first failure.
     counter!(JOB_FAILURES, "job" => name).increment(0);
     let mut pause = interval.min(FIRST_RUN_WITHIN).mul_f64(share());
     loop {
         tokio::select! {
-            // An error says that the sender is gone, and with it the process.
+            // An error means that the sender is gone, and with it the process.
             _ = stopping.wait_for(|stop| *stop) => return,
             () = tokio::time::sleep(pause) => {}
         }
@@ -170,7 +170,7 @@ fn report(name: &'static str, ended: Result<Result<(), StoreError>, tokio::task:
     counter!(JOB_FAILURES, "job" => name).increment(1);
 }
 
-/// A share between 0 and 1, by chance. The seed of a hash is chance enough to keep processes apart.
+/// A random share between 0 and 1. The seed of a hash is random enough to keep processes apart.
 fn share() -> f64 {
     let chance = RandomState::new().build_hasher().finish();
     f64::from(u32::try_from(chance >> 32).unwrap_or_default()) / f64::from(u32::MAX)

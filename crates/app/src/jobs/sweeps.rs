@@ -1,7 +1,7 @@
 //! Sweeps: what each job does in one run.
 //!
-//! Every run is bounded: a backlog is worked off in batches, each a short transaction, for as long as a run may take; what
-//! it leaves is for the next one. What removes is bounded by time alone, so that it outruns what comes in.
+//! Every run is bounded: a backlog is processed in batches, each a short transaction, for as long as a run may take;
+//! the next run does the rest. Removal is bounded by time alone, so that it is faster than what comes in.
 
 use std::future::{Ready, ready};
 use std::sync::Arc;
@@ -22,19 +22,19 @@ use services::usage::UsageService;
 use services::usage_history::UsageHistoryService;
 use tracing::{error, info, warn};
 
-use crate::http::limits::RateLimits;
+use crate::http::rate_limits::RateLimits;
 use crate::telemetry::{FINDINGS, ROLLUP_LAG_SECONDS};
 
 /// How many batches one run does at most.
 const BATCHES_MAX: usize = 20;
 
-/// How long a job that removes goes on in one run.
+/// How long a job that removes may go on in one run.
 const REMOVING_AT_MOST: Duration = Duration::from_secs(40);
 
-/// How long a run of the checks, and one of the work on partitions, goes on.
+/// How long a run of the checks, or of the work on partitions, may go on.
 const MAINTAINING_AT_MOST: Duration = Duration::from_mins(10);
 
-/// The checks are due after an hour; a process that comes a little early does not leave them for another hour.
+/// The checks are due after an hour; a process that is a little early does not leave them for another hour.
 const CHECKS_DUE_AFTER: TimeDelta = TimeDelta::minutes(50);
 
 /// Removes batch by batch until one removes nothing or the run has lasted long enough.
@@ -44,34 +44,34 @@ async fn remove<F: Future<Output = Result<u64, StoreError>>>(remove_batch: impl 
     Ok(())
 }
 
-/// Lets the recorder put its samples together, which keeps its memory small.
+/// Lets the recorder combine its samples, which keeps its memory small.
 pub fn keep_metrics(metrics: &PrometheusHandle) -> Ready<Result<(), StoreError>> {
     metrics.run_upkeep();
     ready(Ok(()))
 }
 
-/// Forgets the callers that have been away.
+/// Removes inactive callers from the rate limits.
 pub fn sweep_limits(limits: &RateLimits) -> Ready<Result<(), StoreError>> {
     limits.sweep();
     ready(Ok(()))
 }
 
-/// Writes down when keys were last used.
+/// Stores when keys were last used.
 pub async fn flush_key_uses(callers: Arc<CallerService>) -> Result<(), StoreError> {
     callers.flush_uses().await.map(drop)
 }
 
-/// Removes the answers whose time to be given again is over.
+/// Removes stored responses that have expired.
 pub async fn sweep_answers(store: Arc<dyn Store>) -> Result<(), StoreError> {
     remove(|| services::idempotency::sweep_answers(&*store)).await
 }
 
-/// Removes the answers of paid calls whose time to be given again is over.
+/// Removes stored responses of paid calls that have expired.
 pub async fn sweep_replays(replays: Arc<ReplayService>) -> Result<(), StoreError> {
     remove(|| replays.sweep()).await
 }
 
-/// Removes the outcomes of consumptions that were kept long enough.
+/// Removes stored outcomes of consumptions that have expired.
 pub async fn sweep_outcomes(usage: Arc<UsageService>) -> Result<(), StoreError> {
     remove(|| usage.sweep_outcomes()).await
 }
@@ -81,12 +81,12 @@ pub async fn sweep_reservations(usage: Arc<UsageService>) -> Result<(), StoreErr
     remove(|| usage.sweep_reservations()).await
 }
 
-/// Removes what keys used in windows that are long over.
+/// Removes the usage of keys in windows that ended long ago.
 pub async fn sweep_key_counters(keys: Arc<ApiKeyService>) -> Result<(), StoreError> {
     remove(|| keys.sweep_counters()).await
 }
 
-/// Gives back the holds that nobody settled in time.
+/// Expires the reservations that were not settled in time.
 pub async fn sweep_holds(usage: Arc<UsageService>) -> Result<(), StoreError> {
     for _ in 0..BATCHES_MAX {
         match usage.sweep_holds().await? {
@@ -97,7 +97,7 @@ pub async fn sweep_holds(usage: Arc<UsageService>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Settles the calls of models whose process is gone.
+/// Settles the model calls whose process is gone.
 pub async fn sweep_calls(ai: Arc<AiService>) -> Result<(), StoreError> {
     for _ in 0..BATCHES_MAX {
         if ai.sweep_calls().await? == 0 {
@@ -107,12 +107,12 @@ pub async fn sweep_calls(ai: Arc<AiService>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Ends the calls that run by keys that were revoked.
+/// Ends running calls whose key was revoked.
 pub async fn end_revoked_calls(ai: Arc<AiService>) -> Result<(), StoreError> {
     ai.end_revoked().await
 }
 
-/// Sums the hours of use that are over. How far the sums are behind is shown also where they could not be made.
+/// Sums the past hours of usage. How far the sums are behind is reported even if they could not be made.
 pub async fn roll_up_usage(history: Arc<UsageHistoryService>) -> Result<(), StoreError> {
     let summed = sum_hours(&history).await;
     if let Some(seconds) = history.lag_seconds().await? {
@@ -121,7 +121,7 @@ pub async fn roll_up_usage(history: Arc<UsageHistoryService>) -> Result<(), Stor
     summed
 }
 
-/// Sums the hours of calls that are over.
+/// Sums the past hours of model calls.
 pub async fn roll_up_ai_usage(history: Arc<UsageHistoryService>) -> Result<(), StoreError> {
     for _ in 0..BATCHES_MAX {
         if history.roll_up_calls().await? == 0 {
@@ -148,7 +148,7 @@ pub async fn sweep_sessions(accounts: Arc<AccountService>) -> Result<(), StoreEr
     remove(|| accounts.sweep_sessions()).await
 }
 
-/// Writes plan changes down whose time has come. They are in force already.
+/// Stores plan changes that are due. They are in force already.
 pub async fn apply_plan_changes(plans: Arc<PlanService>) -> Result<(), StoreError> {
     for _ in 0..BATCHES_MAX {
         match plans.apply_due_changes().await? {
@@ -159,12 +159,12 @@ pub async fn apply_plan_changes(plans: Arc<PlanService>) -> Result<(), StoreErro
     Ok(())
 }
 
-/// Makes the partitions of the coming months and drops the oldest.
+/// Creates the partitions of the coming months and drops the oldest.
 pub async fn maintain_partitions(maintenance: Arc<MaintenanceService>) -> Result<(), StoreError> {
     maintenance.maintain_partitions(MAINTAINING_AT_MOST).await
 }
 
-/// Looks for what the data says and must not be.
+/// Runs the integrity checks of the data.
 pub async fn check_integrity(maintenance: Arc<MaintenanceService>) -> Result<(), StoreError> {
     let findings = maintenance.check_integrity(CHECKS_DUE_AFTER, MAINTAINING_AT_MOST).await?.findings;
     for found in &findings {

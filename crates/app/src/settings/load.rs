@@ -1,7 +1,8 @@
-//! Where settings come from: the files in `config/`, then the environment. Read once, at the start.
+//! Loads the settings: the files in `config/`, then the environment. Read once, at the start.
 //!
-//! The files are built into the binary, so that it starts in any folder. Those of a `config/` folder in the working folder lie
-//! over them, each over its own: `base.toml`, then the environment's file. The environment is the map that is passed in: only `main` reads the process's own.
+//! The files are built into the binary, so that it starts in any folder. Those of a `config/` folder in the working
+//! folder override them, each its own: `base.toml`, then the environment's file. The environment is the map that is
+//! passed in: only `main` reads the process's own.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,25 +13,25 @@ use domain::ai::ModelId;
 
 use super::models;
 use super::production;
-use super::shape::{Ai, AiProvider, Environment, Settings};
+use super::shape::{AiProviderSettings, AiSettings, Environment, Settings};
 
 const BASE: &str = include_str!("../../../../config/base.toml");
 const LOCAL: &str = include_str!("../../../../config/local.toml");
 const PRODUCTION: &str = include_str!("../../../../config/production.toml");
 const TEST: &str = include_str!("../../../../config/test.toml");
 
-/// Keys whose text is a list; every other text stays one.
+/// Keys whose text is a list; every other text stays text.
 const LISTS: [&str; 2] = ["server.trusted_proxies", "server.cors_origins"];
 
-/// Of a call at one provider, and of providers for one call: what is tried longer is waited for in vain.
+/// The most attempts of a call at one provider, and the most fallbacks for one call: further ones only cost time.
 const ATTEMPTS_MAX: u32 = 10;
 const FALLBACKS_MAX: usize = 5;
 
-/// A balancer may cut a connection that is silent for a minute.
+/// A load balancer may cut a connection that is silent for a minute.
 const PING_MS_MAX: u32 = 15_000;
 const HEAD_WAIT_MS_MAX: u32 = 60_000;
 
-/// The settings of a process with these environment variables, and with the files of `folder` if it is there.
+/// The settings of a process with these environment variables, and with the files of `folder` if it exists.
 #[expect(clippy::implicit_hasher, reason = "a process has one environment, and its map one hasher")]
 pub fn load(variables: &HashMap<String, String>, folder: &Path) -> anyhow::Result<Settings> {
     let environment = variables.get("PB__ENVIRONMENT").map_or("local", String::as_str);
@@ -73,21 +74,21 @@ pub fn load(variables: &HashMap<String, String>, folder: &Path) -> anyhow::Resul
     Ok(settings)
 }
 
-/// The names under which a Supabase project or a host gives the database's address.
+/// The variables in which a Supabase project or a host gives the database's address.
 fn with_fallbacks(mut settings: Settings, variables: &HashMap<String, String>) -> Settings {
-    use super::shape::Secret;
+    use super::shape::SecretText;
     let first_of =
         |names: &[&str]| names.iter().find_map(|name| variables.get(*name).filter(|value| !value.is_empty()));
     let database = &mut settings.database;
     if !database.url.is_set()
         && let Some(url) = first_of(&["SUPABASE_DATABASE_URL", "DATABASE_URL"])
     {
-        database.url = Secret::new(url);
+        database.url = SecretText::new(url);
     }
     if !database.direct_url.is_set()
         && let Some(url) = first_of(&["SUPABASE_DIRECT_URL", "DATABASE_URL"])
     {
-        database.direct_url = Secret::new(url);
+        database.direct_url = SecretText::new(url);
     }
     settings.stripe.price_ids = variables.iter().filter_map(|(name, id)| Some((priced(name)?, id.clone()))).collect();
     settings
@@ -104,7 +105,7 @@ fn priced(name: &str) -> Option<(String, String)> {
     Some((plan.to_lowercase(), interval.to_owned()))
 }
 
-/// What no type can say.
+/// Checks what no type can express.
 fn check(settings: &Settings) -> anyhow::Result<()> {
     if settings.database.acquire_timeout_ms > 2_000 {
         bail!(
@@ -125,9 +126,10 @@ fn check(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn check_ai(ai: &Ai) -> anyhow::Result<()> {
+fn check_ai(ai: &AiSettings) -> anyhow::Result<()> {
     for (name, provider) in [("openai", &ai.openai), ("claude", &ai.claude), ("gemini", &ai.gemini)] {
-        let AiProvider { connect_timeout_ms, first_byte_timeout_ms, idle_timeout_ms, total_timeout_ms, .. } = provider;
+        let AiProviderSettings { connect_timeout_ms, first_byte_timeout_ms, idle_timeout_ms, total_timeout_ms, .. } =
+            provider;
         if [connect_timeout_ms, first_byte_timeout_ms, idle_timeout_ms, total_timeout_ms].contains(&&0) {
             bail!("ai.{name} has a timeout of 0; each is at least 1 ms");
         }

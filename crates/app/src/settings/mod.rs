@@ -1,4 +1,4 @@
-//! Settings: their shape (`shape`) and where they come from (`load`, `models`). `config/base.toml` documents every key,
+//! Settings: their types (`shape`) and their sources (`load`, `models`). `config/base.toml` documents every key,
 //! `config/models.toml` every model.
 
 pub mod load;

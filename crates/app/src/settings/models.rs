@@ -1,5 +1,5 @@
-//! Models: `config/models.toml` as the catalogue of the domain. Built into the binary; a file in the folder takes its
-//! place. What is wrong with it is told with the model and the field, at the start.
+//! Models: reads `config/models.toml` into the domain's catalogue. Built into the binary; a file in the folder replaces
+//! it. An error names the model and the field, at the start.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -57,7 +57,7 @@ struct ModelEntry {
     long: Option<LongEntry>,
 }
 
-/// Prices of the whole request where its input is above so many tokens.
+/// Prices of the whole request if its input is above so many tokens.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LongEntry {
@@ -65,7 +65,7 @@ struct LongEntry {
     prices: Texts,
 }
 
-/// The catalogue of `folder`, else the one that is built in.
+/// The catalogue of `folder`, otherwise the built-in one.
 pub fn load(folder: &Path) -> anyhow::Result<ModelCatalogue> {
     let own_file = folder.join(FILE);
     if own_file.is_file() {
@@ -104,7 +104,7 @@ fn model(entry: &ModelEntry, shared: &BTreeMap<Provider, PriceFactors>) -> anyho
             bail!("`{field}` is 0; leave it out where it is not known");
         }
     }
-    // What the model says of a tier or a place holds before what its provider says.
+    // The model's own factor for a tier or a place takes precedence over its provider's.
     let mut factors_here = shared.get(&provider).cloned().unwrap_or_default();
     let own = factors(&entry.tiers, &entry.geos)?;
     factors_here.tiers.extend(own.tiers);
@@ -181,7 +181,7 @@ mod tests {
 
     use super::*;
 
-    /// The table of the design, as it was taken over: model, in, out, cache read, cache writes, long, limits.
+    /// The table of the design, copied: model, in, out, cache read, cache writes, long, limits.
     const TABLE: &str = "
         gpt-6-astra | 10 | 50 | 1 | 12.5 / 25 | 272k 20/75/2 | 922k / 128k
         gpt-6.1-sol | 2 | 10 | 0.1 | 2.5 / 5 | 272k 4/15/0.2 | 922k / 128k

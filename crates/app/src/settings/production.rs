@@ -1,21 +1,21 @@
-//! Production: settings that are refused there, since with them the service would not be what it promises to be.
+//! Production: settings that are refused there, since with them the service could not keep its promises.
 //!
-//! Refused are a missing, known or guessable signing key, a short token of the metrics, proxies that are everybody, and
-//! providers and Stripe over plain HTTP. A secret is guessable if it repeats itself, counts up or down, has few different characters,
-//! or is made of the words that people write where a secret belongs.
+//! The check refuses a missing, known or guessable signing key, a short metrics token, trusted proxies that include
+//! everyone, and providers and Stripe over plain HTTP. A secret is guessable if it repeats itself, counts up or down,
+//! has few different characters, or is made of the usual placeholder words.
 
 use std::collections::BTreeSet;
 
 use anyhow::bail;
 use ipnet::IpNet;
 
-use super::shape::{Ai, AiProvider, Secret, Settings};
+use super::shape::{AiProviderSettings, AiSettings, SecretText, Settings};
 
-/// Secrets that tutorials print. Nobody's production may rest on one.
+/// Secrets from tutorials. No production may use one.
 const WELL_KNOWN: [&str; 4] =
     ["super-secret-jwt-token-with-at-least-32-characters-long", "secret", "changeme", "your-super-secret-jwt-token"];
 
-/// What people write where a secret belongs. The longer ones stand first, so that they are taken out whole.
+/// The usual placeholder words for secrets. The longer ones come first, so that they are removed whole.
 const WORDS: [&str; 31] = [
     "qwertyuiop",
     "asdfghjkl",
@@ -50,17 +50,17 @@ const WORDS: [&str; 31] = [
     "key",
 ];
 
-/// What has to be left of a secret without such words.
+/// How many characters of a secret must be left without such words.
 const LEFT_AT_LEAST: usize = 12;
-/// How many different characters a secret has.
+/// How many different characters a secret has at least.
 const DIFFERENT_AT_LEAST: usize = 10;
-/// How long a token of the metrics is.
+/// How long a metrics token is at least.
 const METRICS_TOKEN_LENGTH: usize = 16;
 
 /// The widest network of proxies, in bits of the prefix: a private one (`10.0.0.0/8`, `fc00::/7`).
 const PROXY_BITS_V4: u8 = 8;
 const PROXY_BITS_V6: u8 = 7;
-/// Before an address of the fourth version that is written as one of the sixth (`::ffff:0:0/96`).
+/// The prefix before an IPv4 address that is written as IPv6 (`::ffff:0:0/96`).
 const MAPPED_BITS: u8 = 96;
 
 pub fn check(settings: &Settings) -> anyhow::Result<()> {
@@ -99,7 +99,7 @@ pub fn check(settings: &Settings) -> anyhow::Result<()> {
     check_providers(&settings.ai)
 }
 
-fn refuse_guessable(name: &str, secret: &Secret) -> anyhow::Result<()> {
+fn refuse_guessable(name: &str, secret: &SecretText) -> anyhow::Result<()> {
     match secret.expose().and_then(weakness) {
         Some(why) => bail!("{name} can be guessed: it {why}. Make one with `openssl rand -base64 48`"),
         None => Ok(()),
@@ -151,8 +151,9 @@ fn check_proxies(proxies: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn check_providers(ai: &Ai) -> anyhow::Result<()> {
-    for (name, AiProvider { base_url, .. }) in [("openai", &ai.openai), ("claude", &ai.claude), ("gemini", &ai.gemini)]
+fn check_providers(ai: &AiSettings) -> anyhow::Result<()> {
+    for (name, AiProviderSettings { base_url, .. }) in
+        [("openai", &ai.openai), ("claude", &ai.claude), ("gemini", &ai.gemini)]
     {
         if !ai.allow_plain_http && goes_in_clear(base_url) {
             bail!(

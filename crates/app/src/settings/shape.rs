@@ -1,4 +1,4 @@
-//! The shape of the settings: one struct a section, no unknown key anywhere, secrets in types that do not print.
+//! The types of the settings: one struct a section, unknown keys are errors, secrets in types that do not print.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,24 +13,24 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     pub environment: Environment,
-    pub server: Server,
-    pub database: Database,
-    pub auth: Auth,
-    pub admin: Admin,
-    pub billing: Billing,
-    pub api_keys: ApiKeys,
-    pub idempotency: Idempotency,
-    pub usage: Usage,
-    pub rate_limits: RateLimits,
-    pub metrics: Metrics,
-    pub log: Log,
-    pub telemetry: Telemetry,
-    pub ai: Ai,
-    pub stripe: Stripe,
+    pub server: ServerSettings,
+    pub database: DatabaseSettings,
+    pub auth: AuthSettings,
+    pub admin: AdminSettings,
+    pub billing: BillingSettings,
+    pub api_keys: ApiKeysSettings,
+    pub idempotency: IdempotencySettings,
+    pub usage: UsageSettings,
+    pub rate_limits: RateLimitsSettings,
+    pub metrics: MetricsSettings,
+    pub log: LogSettings,
+    pub telemetry: TelemetrySettings,
+    pub ai: AiSettings,
+    pub stripe: StripeSettings,
 }
 
 impl Settings {
-    /// Every secret that is set, for whoever keeps them out of the logs.
+    /// Every secret that is set, to be kept out of the logs.
     pub fn secrets(&self) -> impl Iterator<Item = &str> {
         let Self { database, auth, admin, metrics, ai, stripe, .. } = self;
         let all = [
@@ -46,7 +46,7 @@ impl Settings {
             &stripe.secret_key,
             &stripe.webhook_secret,
         ];
-        all.into_iter().filter_map(Secret::expose)
+        all.into_iter().filter_map(SecretText::expose)
     }
 }
 
@@ -60,7 +60,7 @@ pub enum Environment {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Server {
+pub struct ServerSettings {
     pub host: IpAddr,
     pub port: u16,
     pub workers: usize,
@@ -83,10 +83,10 @@ pub struct Server {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Database {
-    pub url: Secret,
-    pub direct_url: Secret,
-    pub pooler: Pooler,
+pub struct DatabaseSettings {
+    pub url: SecretText,
+    pub direct_url: SecretText,
+    pub pooler: PoolerKind,
     pub max_connections: u32,
     pub acquire_timeout_ms: u64,
     pub statement_timeout_ms: u32,
@@ -94,45 +94,45 @@ pub struct Database {
     pub idle_in_transaction_timeout_ms: u32,
     pub migrate_on_start: bool,
     pub require_restricted_role: bool,
-    pub embedded: Embedded,
+    pub embedded: PrivatePostgresSettings,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Pooler {
+pub enum PoolerKind {
     None,
     Transaction,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Embedded {
+pub struct PrivatePostgresSettings {
     pub dir: PathBuf,
     pub bin: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Auth {
-    pub signing_key: Secret,
+pub struct AuthSettings {
+    pub signing_key: SecretText,
     pub access_token_ttl_seconds: u64,
     pub session_ttl_days: u16,
     pub session_max_days: u16,
     pub reauthentication_minutes: u32,
     pub require_admin_totp: bool,
-    pub supabase: Supabase,
+    pub supabase: SupabaseSettings,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Supabase {
-    pub jwt_secret: Secret,
+pub struct SupabaseSettings {
+    pub jwt_secret: SecretText,
     pub jwks_url: String,
     pub issuer: String,
     pub audience: String,
 }
 
-impl Supabase {
+impl SupabaseSettings {
     /// Whether Supabase is the identity provider.
     pub fn is_provider(&self) -> bool {
         self.jwt_secret.is_set() || !self.jwks_url.is_empty()
@@ -141,33 +141,33 @@ impl Supabase {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Admin {
+pub struct AdminSettings {
     pub email: String,
-    pub password: Secret,
+    pub password: SecretText,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Billing {
+pub struct BillingSettings {
     pub mode: BillingMode,
     pub past_due_grace_days: u16,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ApiKeys {
+pub struct ApiKeysSettings {
     pub prefix: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Idempotency {
+pub struct IdempotencySettings {
     pub keep_hours: u32,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Usage {
+pub struct UsageSettings {
     pub lanes: usize,
     pub queue: usize,
     pub batch: usize,
@@ -177,11 +177,11 @@ pub struct Usage {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RateLimits {
+pub struct RateLimitsSettings {
     pub logins_per_ip: u32,
     pub login_failures_per_account: u32,
     pub login_failures_before_delay: u32,
-    /// Of earlier releases; it is read and means nothing.
+    /// From earlier releases; it is read and has no effect.
     #[serde(default)]
     pub logins_per_account: Option<u32>,
     pub refreshes_per_ip: u32,
@@ -191,22 +191,22 @@ pub struct RateLimits {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Metrics {
-    pub token: Secret,
+pub struct MetricsSettings {
+    pub token: SecretText,
     pub port: u16,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Log {
+pub struct LogSettings {
     pub format: LogFormat,
     pub filter: String,
 }
 
-/// Where calls of models are told to.
+/// Where the telemetry of model calls is sent.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Telemetry {
+pub struct TelemetrySettings {
     pub otlp_endpoint: String,
     pub otlp_interval_seconds: u16,
 }
@@ -220,21 +220,21 @@ pub enum LogFormat {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Ai {
-    pub sandbox: Sandbox,
+pub struct AiSettings {
+    pub sandbox: SandboxMode,
     pub retry_budget_ms: u64,
     pub resend_after_timeout: bool,
     pub breaker_failures: u32,
     pub breaker_callers: u32,
     pub breaker_open_seconds: u64,
-    /// By the name of a model, those that answer in its place where it fails, in this order.
+    /// For each model, those that answer in its place if it fails, in this order.
     pub fallbacks: BTreeMap<String, Vec<String>>,
-    pub openai: AiProvider,
-    pub claude: AiProvider,
-    pub gemini: AiProvider,
+    pub openai: AiProviderSettings,
+    pub claude: AiProviderSettings,
+    pub gemini: AiProviderSettings,
     pub calls: AiCalls,
     pub body_limits: AiBodyLimits,
-    /// Whether a provider's address may be plain HTTP in production.
+    /// Whether a provider's URL may be plain HTTP in production.
     pub allow_plain_http: bool,
     /// The models with their list prices, from `config/models.toml`.
     #[serde(skip)]
@@ -250,7 +250,7 @@ pub struct AiBodyLimits {
     pub gemini: usize,
 }
 
-/// How calls of models are held and followed.
+/// How model calls are reserved and streamed.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AiCalls {
@@ -265,11 +265,11 @@ pub struct AiCalls {
     pub default_model: String,
 }
 
-/// Whether the sandbox answers for a provider that has no key.
+/// Whether the sandbox answers for a provider without a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Sandbox {
-    /// Everywhere but in production.
+pub enum SandboxMode {
+    /// Everywhere except in production.
     Auto,
     On,
     Off,
@@ -277,9 +277,9 @@ pub enum Sandbox {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct AiProvider {
+pub struct AiProviderSettings {
     pub base_url: String,
-    pub api_key: Secret,
+    pub api_key: SecretText,
     pub connect_timeout_ms: u64,
     pub first_byte_timeout_ms: u64,
     pub idle_timeout_ms: u64,
@@ -289,10 +289,10 @@ pub struct AiProvider {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Stripe {
+pub struct StripeSettings {
     pub base_url: String,
-    pub secret_key: Secret,
-    pub webhook_secret: Secret,
+    pub secret_key: SecretText,
+    pub webhook_secret: SecretText,
     /// Price ids by plan and interval, from `STRIPE_<PLAN>_<MONTHLY|YEARLY>_PRICE_ID`, as the seeds name them.
     #[serde(skip)]
     pub price_ids: BTreeMap<(String, String), String>,
@@ -301,9 +301,9 @@ pub struct Stripe {
 /// A setting that must not be printed. Empty text is "not set".
 #[derive(Clone, Deserialize)]
 #[serde(transparent)]
-pub struct Secret(SecretString);
+pub struct SecretText(SecretString);
 
-impl Secret {
+impl SecretText {
     pub fn new(text: impl Into<String>) -> Self {
         Self(SecretString::from(text.into()))
     }
@@ -312,19 +312,19 @@ impl Secret {
         !self.0.expose_secret().is_empty()
     }
 
-    /// The secret, if there is one. For handing on, never for printing.
+    /// The secret, if it is set. To be passed on, never to be printed.
     pub fn expose(&self) -> Option<&str> {
         Some(self.0.expose_secret()).filter(|text| !text.is_empty())
     }
 }
 
-impl std::fmt::Debug for Secret {
+impl std::fmt::Debug for SecretText {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(if self.is_set() { "(set)" } else { "(not set)" })
     }
 }
 
-/// Text that may be left out: empty is `None`.
+/// Optional text: empty is `None`.
 pub fn given(text: &str) -> Option<&str> {
     Some(text.trim()).filter(|text| !text.is_empty())
 }

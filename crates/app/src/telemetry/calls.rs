@@ -1,5 +1,5 @@
-//! Calls of models as numbers, under the names of `OpenTelemetry`'s conventions for `GenAI` (status: Development, November 2026), in
-//! the form that Prometheus gives them. No content is in them, and every label is one of few words.
+//! Model calls as metrics, under the names of `OpenTelemetry`'s conventions for `GenAI` (status: Development, November
+//! 2026), in the form that Prometheus gives them. They have no content, and every label has few values.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use domain::ai::{ModelId, Provider};
 use domain::prices::PriceKind;
 use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
-use ports::ai::{CallObserver, CallReport, Operation};
+use ports::ai::{AiOperation, CallObserver, CallReport};
 use ports::clock::Clock;
 
 use super::export::CallExport;
@@ -23,19 +23,19 @@ pub const COST: &str = "gen_ai_cost_nano_usd_total";
 /// Calls that were refused before they were made, by reason.
 pub const REFUSALS: &str = "gen_ai_refusals_total";
 
-/// Events of providers that were not understood; they were passed on and billed by their text.
+/// Events of providers that could not be parsed; they were passed on and billed by their text.
 pub const UNREAD: &str = "ai_unread_events_total";
 
-/// Kinds of tokens that were billed at another kind's price, since they have none.
+/// Kinds of tokens that were billed at another kind's price, since they have no price.
 pub const ASSUMED_PRICES: &str = "ai_assumed_prices_total";
 
-/// Calls that used more than was held for them.
+/// Calls that used more than was reserved for them.
 pub const BEYOND_HOLD: &str = "ai_beyond_hold_total";
 
-/// Requests that an SDK sent once more by itself.
+/// Requests that an SDK retried by itself.
 pub const SDK_RETRIES: &str = "ai_sdk_retries_total";
 
-/// Bounds of the histogram of tokens: powers of four, as the conventions give them.
+/// Bounds of the histogram of tokens: powers of four, as in the conventions.
 pub const TOKENS: [f64; 14] = [
     1.0,
     4.0,
@@ -77,7 +77,7 @@ pub fn describe() {
     describe_counter!(REFUSALS, "Calls of models that were refused before they were made, by reason.");
 }
 
-/// Counts calls, writes a line for each, and sends them to a collector where one is set.
+/// Records metrics of calls, logs a line for each, and sends them to a collector if one is set.
 pub struct CallMetrics {
     pub clock: Arc<dyn Clock>,
     pub export: Option<Arc<CallExport>>,
@@ -163,7 +163,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The conventions' names of the providers.
+/// The names of the providers in the conventions.
 pub const fn provider_name(provider: Provider) -> &'static str {
     match provider {
         Provider::OpenAi => "openai",
@@ -172,11 +172,11 @@ pub const fn provider_name(provider: Provider) -> &'static str {
     }
 }
 
-pub(super) const fn operation_name(operation: Operation) -> &'static str {
+pub(super) const fn operation_name(operation: AiOperation) -> &'static str {
     match operation {
-        Operation::Chat => "chat",
-        Operation::Embeddings => "embeddings",
-        Operation::CountTokens => "count_tokens",
+        AiOperation::Chat => "chat",
+        AiOperation::Embeddings => "embeddings",
+        AiOperation::CountTokens => "count_tokens",
     }
 }
 
@@ -199,7 +199,7 @@ mod tests {
         observer.ended(&CallReport {
             provider: Provider::Claude,
             model: model.clone(),
-            operation: Operation::Chat,
+            operation: AiOperation::Chat,
             streamed: true,
             usage: Some(CallUsage::standard(tokens)),
             cost: Some(NanoUsd(1_234)),

@@ -1,8 +1,8 @@
-//! Export of calls of models over OTLP (HTTP, protobuf) to a collector, where one is set: a span and three histograms, by the
-//! names of `OpenTelemetry`'s conventions for `GenAI` (status: Development, November 2026). No content goes out.
+//! Exports model calls over OTLP (HTTP, protobuf) to a collector, if one is set: a span and three histograms, by the
+//! names of `OpenTelemetry`'s conventions for `GenAI` (status: Development, November 2026). No content is sent.
 //!
-//! Promise: nobody waits for the collector. Spans and sums are gathered in memory, bounded, and sent by threads of the
-//! exporter's own; what it does not take is dropped.
+//! Promise: no call waits for the collector. Spans and sums are kept in memory, bounded, and sent by threads of the
+//! exporter's own; what it does not accept is dropped.
 
 use std::time::{Duration, SystemTime};
 
@@ -21,13 +21,13 @@ use super::calls::{operation_name, provider_name};
 
 const SERVICE: &str = "product-base";
 
-/// How long one sending may take.
+/// How long one export may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the stop waits for what is not sent yet.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Bounds of the histograms of seconds, as the conventions give them.
+/// Bounds of the histograms of seconds, as in the conventions.
 const SECONDS: [f64; 14] = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
 
 pub struct CallExport {
@@ -40,9 +40,9 @@ pub struct CallExport {
 }
 
 impl CallExport {
-    /// Sends to the collector at `endpoint`, such as `http://localhost:4318`; the sums every `interval`.
+    /// Sends spans to the collector at `endpoint`, such as `http://localhost:4318`; the sums every `interval`.
     pub fn start(endpoint: &str, interval: Duration) -> anyhow::Result<Self> {
-        // The exporter's client needs to know which cryptography TLS uses, for a plain address too.
+        // The exporter's client needs to know the crypto provider of TLS, for a plain address too.
         rustls::crypto::ring::default_provider().install_default().ok();
         let endpoint = endpoint.trim_end_matches('/');
         let spans = SpanExporter::builder()
@@ -83,7 +83,7 @@ impl CallExport {
         })
     }
 
-    /// A call that ended `now`.
+    /// Records a call that ended `now`.
     pub fn ended(&self, report: &CallReport, now: SystemTime) {
         let labels = vec![
             KeyValue::new("gen_ai.operation.name", operation_name(report.operation)),
@@ -118,7 +118,7 @@ impl CallExport {
         }
     }
 
-    /// Sends what is gathered, and ends. It blocks for a few seconds at most.
+    /// Sends what is left, and stops. It blocks for a few seconds at most.
     pub fn stop(&self) {
         for error in [
             self.spans.shutdown_with_timeout(STOP_PATIENCE).err(),
@@ -132,7 +132,7 @@ impl CallExport {
     }
 }
 
-/// What stands in the span beside the labels.
+/// The attributes of the span besides the labels.
 fn details(report: &CallReport) -> Vec<KeyValue> {
     let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     let mut details = Vec::new();
@@ -171,11 +171,11 @@ mod tests {
 
     use domain::ai::{CallUsage, ModelId, Provider, TokenUsage};
     use domain::prices::NanoUsd;
-    use ports::ai::Operation;
+    use ports::ai::AiOperation;
 
     use super::*;
 
-    /// A collector that takes everything, and tells the path and the bytes of each request.
+    /// A collector that accepts everything, and returns the path and the bytes of each request.
     fn collector() -> (String, mpsc::Receiver<(String, Vec<u8>)>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -214,7 +214,7 @@ mod tests {
             &CallReport {
                 provider: Provider::Gemini,
                 model: ModelId::parse("exported-model").unwrap(),
-                operation: Operation::Chat,
+                operation: AiOperation::Chat,
                 streamed: true,
                 usage: Some(CallUsage::standard(tokens)),
                 cost: Some(NanoUsd(77)),

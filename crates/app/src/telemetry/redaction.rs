@@ -1,27 +1,27 @@
-//! Redaction: no log line holds a secret, whatever the filter lets through.
+//! Redaction: no log line has a secret, whatever the filter lets through.
 //!
-//! Types of ours that hold secrets do not print, but libraries print what they are given: at the level trace, the address of
-//! the database with its password, or the headers of a request. So secrets that the process knows are taken out of each
-//! line, and with them whatever has the form of a token or of an API key. Costs a search a secret and line.
+//! Our own types with secrets do not print, but libraries log their inputs: at the level trace, the address of the
+//! database with its password, or the headers of a request. So the known secrets are removed from each line, and with
+//! them everything that has the form of a token or of an API key. Costs a search a secret and line.
 
 use std::io::{self, Write};
 use std::sync::{PoisonError, RwLock};
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// What stands in a secret's place.
+/// What replaces a secret.
 const REDACTED: &str = "(redacted)";
-/// What is shorter stands in too many words to be taken out.
+/// Shorter secrets occur in too many words to be removed.
 const SECRET_LENGTH_MIN: usize = 6;
 /// What a JSON Web Token begins with: `{"` in base64.
 const TOKEN_BEGIN: &str = "eyJ";
-/// What is shorter is no token and no key.
+/// Shorter text is no token and no key.
 const CREDENTIAL_LENGTH_MIN: usize = 24;
 
 static KEPT_OUT: RwLock<Vec<String>> = RwLock::new(Vec::new());
 static BEGINNINGS: RwLock<Vec<String>> = RwLock::new(Vec::new());
 
-/// Keeps a secret out of every line from now on; of an address, its password.
+/// Keeps a secret out of every line from now on; of an address, also its password.
 pub fn keep_out(secret: &str) {
     let mut found = vec![secret.to_owned()];
     found.extend(password_of(secret));
@@ -31,11 +31,11 @@ pub fn keep_out(secret: &str) {
             kept_out.push(one);
         }
     }
-    // The longer one first: an address goes before its password.
+    // The longer one first: an address is replaced before its password.
     kept_out.sort_by_key(|one| std::cmp::Reverse(one.len()));
 }
 
-/// Keeps out whatever begins so and goes on like a key.
+/// Keeps out every text that begins so and continues like a key.
 pub fn keep_out_keys(beginning: &str) {
     let mut beginnings = BEGINNINGS.write().unwrap_or_else(PoisonError::into_inner);
     if !beginning.is_empty() && !beginnings.iter().any(|known| known == beginning) {
@@ -43,7 +43,7 @@ pub fn keep_out_keys(beginning: &str) {
     }
 }
 
-/// The password in an address: as it is written there, which is how it is printed.
+/// The password in an address, as it is written there, which is how it is logged.
 fn password_of(address: &str) -> Option<String> {
     let (_, rest) = address.split_once("://")?;
     let (user, _) = rest.rsplit_once('@')?;
@@ -66,7 +66,7 @@ fn redact(mut line: String) -> String {
     line
 }
 
-/// The line without what begins so and goes on like a credential.
+/// The line without the texts that begin so and continue like a credential.
 fn without_credentials(line: &str, beginning: &str) -> String {
     let mut out = String::with_capacity(line.len());
     let mut rest = line;
@@ -82,11 +82,11 @@ fn without_credentials(line: &str, beginning: &str) -> String {
     out + rest
 }
 
-/// Stderr, for lines without secrets.
+/// Writes lines to stderr, without their secrets.
 #[derive(Clone, Copy, Default)]
-pub struct Redacting;
+pub struct RedactingWriter;
 
-impl<'a> MakeWriter<'a> for Redacting {
+impl<'a> MakeWriter<'a> for RedactingWriter {
     type Writer = Self;
 
     fn make_writer(&'a self) -> Self {
@@ -94,7 +94,7 @@ impl<'a> MakeWriter<'a> for Redacting {
     }
 }
 
-impl Write for Redacting {
+impl Write for RedactingWriter {
     /// The formatter writes a line at a time.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         io::stderr().lock().write_all(redact(String::from_utf8_lossy(bytes).into_owned()).as_bytes())?;

@@ -1,8 +1,8 @@
-//! Start at zero: counters appear with their labels when the process starts, not when they count first.
+//! Start at zero: counters exist with their labels when the process starts, not when they count first.
 //!
-//! Prometheus sees no increase from nothing to one, so an alarm on `increase(...) > 0` misses the first failure of a counter
-//! that was not there. Registered is every label set that is known beforehand: failures of each documented route, refused
-//! connections and bodies, repeats of SDKs, refused calls of each model of the catalogue. Jobs register theirs themselves.
+//! Prometheus sees no increase from absent to one, so an alert on `increase(...) > 0` misses the first failure of a new
+//! counter. Every label set that is known beforehand is registered: failures of each documented route, refused
+//! connections and bodies, retries of SDKs, refused calls of each model of the catalogue. Jobs register their own.
 
 use domain::prices::ModelCatalogue;
 use metrics::counter;
@@ -13,7 +13,7 @@ use super::calls::{REFUSALS, SDK_RETRIES, provider_name};
 use super::{BODIES_REFUSED, CONNECTIONS_REFUSED, REQUESTS};
 use crate::http::openapi::ApiDocument;
 
-/// The answers of a request that failed by our fault or a provider's.
+/// The statuses of requests that failed by our fault or a provider's.
 const FAILURES: [&str; 4] = ["500", "502", "503", "504"];
 
 /// Why a call of a model is refused before it is made (`CallError::word`).
@@ -51,7 +51,7 @@ pub fn register() {
     counter!(SDK_RETRIES).increment(0);
 }
 
-/// Refusals of the models that are known.
+/// Registers the refusals of the known models.
 pub fn register_models(models: &ModelCatalogue) {
     for model in models.models() {
         for reason in REASONS {

@@ -1,31 +1,31 @@
-//! A breaker: a model that fails at its provider is left alone for a while, and then tried with one call at a time.
+//! A circuit breaker: a model that fails at its provider gets no calls for a while, and then one trial call at a time.
 //!
-//! It opens after so many failures in a row, or when in a minute at least half of the callers failed with at least half of
-//! their calls, and there were calls enough to tell. It never opens on the failures of fewer than `callers` callers, and of
-//! one caller only a share counts, so that nobody rests a model for all. While it is open nobody calls. After that one call
-//! at a time is a trial: if it is answered, everybody calls again. A trial that fails keeps its own caller waiting; only
-//! when the trials of `callers` callers failed it is open again for all. Time is told as what has passed since any moment
-//! that does not move.
+//! It opens after `failures` failures in a row, or if within a minute at least half of the callers failed with at least
+//! half of their calls and there were enough calls to compare. It never opens on the failures of fewer than `callers`
+//! callers, and only a share of one caller's failures counts, so no single caller can block a model for all. While it
+//! is open, all calls are refused. After that, one call at a time is a trial: if it is answered, the breaker closes. A
+//! failed trial blocks only its own caller; when the trials of `callers` callers have failed, it opens again for all.
+//! Times are durations since any fixed instant.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::users::UserId;
 
-/// The minute in which failures are compared with answers is counted in two halves, of which the older one is forgotten.
+/// The minute in which failures are compared with answers is counted in two halves; the older half is dropped.
 const HALF: Duration = Duration::from_secs(30);
 
-/// So many times the failures in a row are calls enough to compare.
+/// This many times `failures` is enough calls to compare.
 const ENOUGH: u32 = 4;
 
-/// How many callers are told apart in half a minute; whoever comes beyond them does not count.
+/// How many callers are counted separately per half minute; further callers are not counted.
 const CALLERS_MAX: usize = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BreakerRules {
-    /// So many failures in a row open it; at least 1.
+    /// The number of failures in a row that opens it; at least 1.
     pub failures: u32,
-    /// So many callers must have failed; at least 1.
+    /// The number of callers that must have failed; at least 1.
     pub callers: u32,
     pub open_for: Duration,
 }
@@ -37,11 +37,11 @@ impl BreakerRules {
     }
 }
 
-/// What became of a call, as far as it tells whether the provider is well.
+/// The outcome of a call, as far as it shows whether the provider works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttemptOutcome {
     Answered,
-    /// It said no: too fast, not so, not with this key; or we did not understand it. It is there, and that is all it tells.
+    /// Reachable, but it refused the call (rate limit, request, API key) or its response was not understood.
     SaidNo,
     Failed,
 }
@@ -50,7 +50,7 @@ pub enum AttemptOutcome {
 pub enum BreakerState {
     Closed,
     Open,
-    /// A trial is under way.
+    /// A trial call is in progress.
     Trying,
 }
 
@@ -64,7 +64,7 @@ impl BreakerState {
     }
 }
 
-/// Leave for one call of a caller. What became of it counts only while the breaker stands as it stood then.
+/// Permission for one call of a caller. Its outcome counts only until the breaker opens again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admission {
     era: u64,
@@ -75,9 +75,9 @@ pub struct Admission {
 pub struct Breaker {
     rules: BreakerRules,
     phase: Phase,
-    /// Rises whenever it opens: calls from before say nothing any more.
+    /// Incremented when it opens: outcomes of earlier calls are ignored.
     era: u64,
-    /// How many failures in a row each caller has.
+    /// The failures in a row of each caller.
     in_a_row: Vec<(UserId, u32)>,
     window: Window,
 }
@@ -89,9 +89,9 @@ enum Phase {
         until: Duration,
     },
     Trying {
-        /// Until when a trial is under way. One that nobody hears of again makes room for another one.
+        /// When the trial in progress times out. After that, another trial may start even if its outcome is unknown.
         trial_until: Option<Duration>,
-        /// Whose trials failed, and until when they wait.
+        /// The callers whose trials failed, and until when each is refused.
         failed: Vec<(UserId, Duration)>,
     },
 }
@@ -116,7 +116,7 @@ impl Breaker {
         Self { rules, phase: Phase::Closed, era: 0, in_a_row: Vec::new(), window: Window::default() }
     }
 
-    /// Leave to call now, or how long it takes until somebody gets it.
+    /// Permits a call now, or returns how long until one is permitted.
     pub fn admit(&mut self, caller: UserId, now: Duration) -> Result<Admission, Duration> {
         let trial_until = now.saturating_add(self.rules.open_for);
         match &mut self.phase {
@@ -137,7 +137,7 @@ impl Breaker {
         Ok(Admission { era: self.era, caller })
     }
 
-    /// Notes what became of a call. Says whether that opened it.
+    /// Records the outcome of a call. Returns whether that opened the breaker.
     pub fn note(&mut self, admission: Admission, outcome: AttemptOutcome, now: Duration) -> bool {
         if admission.era != self.era {
             return false;
@@ -223,10 +223,10 @@ impl Window {
         }
     }
 
-    /// Whether at least half of the callers failed with half of their calls: each counts once, however much it calls.
+    /// Whether at least half of the callers failed with half of their calls; each counts once, however much it calls.
     fn fails(&self, failures: u32, callers: u32) -> bool {
         let enough = failures.saturating_mul(ENOUGH);
-        // Of the calls that are enough to tell, one caller makes a share at most.
+        // Of the calls that are enough to compare, one caller can contribute only a share.
         let share = enough.div_ceil(callers.max(1));
         let (mut calls, mut all, mut failing) = (0_u32, 0_usize, 0_usize);
         let earlier = self.before.iter().filter(|(caller, _)| !self.now.contains_key(*caller));

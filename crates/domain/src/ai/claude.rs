@@ -1,4 +1,4 @@
-//! Claude's usage. The parts of the input overlap nowhere; the output contains the thinking and does not tell it apart.
+//! Claude's usage. Its input parts do not overlap; its output includes reasoning, not reported separately.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use super::reports::{UsageReading, largest};
 use super::told::{Notes, Told};
 use super::usage::{CallUsage, Geo, Tier, TokenUsage, ToolCalls, UsageSource};
 
-/// `usage` as it is sent, in a message or an event. Fields that are absent or null say nothing.
+/// `usage` as it is sent, in a message or an event. Fields that are absent or null count as not reported.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(from = "Told")]
 pub struct ClaudeUsage {
@@ -15,8 +15,8 @@ pub struct ClaudeUsage {
     pub cache_read_input_tokens: Option<i64>,
     pub cache_creation: Option<CacheCreation>,
     pub output_tokens: Option<i64>,
-    /// The sums over `iterations`: of all the calls of models of which the provider made this one.
-    pub iterations: Option<Box<Iterations>>,
+    /// The sums over `iterations`: all model calls that the provider made for this one.
+    pub iterations: Option<Box<ClaudeIterations>>,
     pub server_tool_use: Option<ServerToolUse>,
     pub service_tier: Option<String>,
     pub speed: Option<String>,
@@ -29,11 +29,11 @@ pub struct CacheCreation {
     pub ephemeral_1h_input_tokens: Option<i64>,
 }
 
-/// Where the provider compacts a conversation or asks another model in between, the numbers beside this list are of the
-/// answer alone, and the bill is for all of them.
+/// If the provider compacts a conversation or calls another model in between, the numbers beside this list cover only
+/// the final answer, but the bill covers all of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[expect(clippy::struct_field_names, reason = "the names are the provider's")]
-pub struct Iterations {
+pub struct ClaudeIterations {
     pub input_tokens: Option<i64>,
     pub cache_creation_input_tokens: Option<i64>,
     pub cache_read_input_tokens: Option<i64>,
@@ -61,7 +61,7 @@ impl From<Told> for ClaudeUsage {
                 ephemeral_1h_input_tokens: creation.number(&["ephemeral_1h_input_tokens"]),
             }),
             output_tokens: told.number(&["output_tokens"]),
-            iterations: told.list("iterations").map(Iterations::of).map(Box::new),
+            iterations: told.list("iterations").map(ClaudeIterations::of).map(Box::new),
             server_tool_use: told.part(&["server_tool_use"]).map(|tools| ServerToolUse {
                 web_search_requests: tools.number(&["web_search_requests"]),
                 web_fetch_requests: tools.number(&["web_fetch_requests"]),
@@ -74,7 +74,7 @@ impl From<Told> for ClaudeUsage {
     }
 }
 
-impl Iterations {
+impl ClaudeIterations {
     fn of(list: &[Told]) -> Self {
         let sum = |number: &dyn Fn(&Told) -> Option<i64>| {
             list.iter().filter_map(number).map(|number| number.max(0)).reduce(i64::saturating_add)
@@ -104,8 +104,8 @@ impl Iterations {
 }
 
 impl ClaudeUsage {
-    /// After a later event of the same message: its numbers are cumulative, so that the larger one holds, and what it does not
-    /// say stays.
+    /// Merges a later event of the same message. Numbers are cumulative, so the larger one is kept, and fields that the
+    /// later event does not report stay.
     #[must_use]
     pub fn followed_by(self, later: Self) -> Self {
         let creation = |one: CacheCreation, other: CacheCreation| CacheCreation {
@@ -164,7 +164,7 @@ impl ClaudeUsage {
         UsageReading::of(usage, tells_input, output.is_some(), None, "", notes)
     }
 
-    /// Fast is a tier of its own, whatever the other word says. A word that nobody knows is standard.
+    /// Fast is a tier of its own, whatever `service_tier` says. An unknown value is standard.
     fn tier(&self, notes: &mut Notes) -> Tier {
         match self.speed.as_deref() {
             None | Some("standard") => {}

@@ -1,11 +1,11 @@
-//! A conversation as our own route takes it, and as one provider's dialect is translated into another's: text, tools and
-//! what they answered. What only one provider knows has no place here; a call that has it goes to that provider as it is.
+//! A conversation as our own route accepts it, and as one provider's dialect is translated into another's: text, tool
+//! calls and tool results. A call that uses features of a single provider is passed to that provider unchanged.
 //!
-//! JSON that nobody here looks into (a tool's schema, its arguments) stays text.
+//! JSON that the gateway does not inspect (a tool's schema, its arguments) stays text.
 
 use serde::{Deserialize, Serialize};
 
-/// Who speaks in a turn.
+/// The author of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Speaker {
@@ -13,7 +13,7 @@ pub enum Speaker {
     Assistant,
 }
 
-/// A tool that the model wants to be called.
+/// A tool call that the model requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToolCall {
     pub id: String,
@@ -22,19 +22,19 @@ pub struct ToolCall {
     pub arguments: String,
 }
 
-/// What a tool answered.
+/// The result of a tool call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToolAnswer {
-    /// The id of the call that it answers.
+    /// The id of the tool call.
     pub id: String,
-    /// The name of the tool: Gemini knows answers by it.
+    /// The name of the tool: Gemini matches results by it.
     pub name: String,
     pub content: String,
     pub is_error: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum MessagePart {
     Text(String),
     /// In a turn of the assistant.
     ToolCall(ToolCall),
@@ -43,20 +43,20 @@ pub enum Part {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Turn {
+pub struct ConversationTurn {
     pub speaker: Speaker,
-    pub parts: Vec<Part>,
+    pub parts: Vec<MessagePart>,
 }
 
-impl Turn {
+impl ConversationTurn {
     pub fn text(speaker: Speaker, text: impl Into<String>) -> Self {
-        Self { speaker, parts: vec![Part::Text(text.into())] }
+        Self { speaker, parts: vec![MessagePart::Text(text.into())] }
     }
 }
 
-/// A tool that the model may ask for.
+/// A tool that the model may call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tool {
+pub struct ToolDefinition {
     pub name: String,
     pub description: Option<String>,
     /// A JSON Schema of its arguments.
@@ -69,21 +69,21 @@ pub enum ToolChoice {
     #[default]
     Auto,
     Never,
-    /// Some tool, whichever.
+    /// The model must call a tool, any one.
     Required,
     Named(String),
 }
 
-/// Everything that a model is asked, in words that all providers know.
+/// The whole request to a model, in terms that all providers share.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Conversation {
     pub system: Option<String>,
-    pub turns: Vec<Turn>,
-    pub tools: Vec<Tool>,
+    pub turns: Vec<ConversationTurn>,
+    pub tools: Vec<ToolDefinition>,
     pub tool_choice: ToolChoice,
-    /// Whether the model may ask for several tools at once; as the provider likes where nobody says.
+    /// Whether the model may call several tools at once; `None` is the provider's default.
     pub parallel_tools: Option<bool>,
-    /// The most that may come out, reasoning included.
+    /// The upper bound of output tokens, reasoning included.
     pub max_output_tokens: Option<u64>,
     pub temperature: Option<f64>,
     pub top_p: Option<f64>,
@@ -91,12 +91,12 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    /// All text that goes in, piece by piece: what is counted before the call.
+    /// All input text, piece by piece, for counting before the call.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         let parts = self.turns.iter().flat_map(|turn| &turn.parts).flat_map(|part| match part {
-            Part::Text(text) => [text.as_str(), ""],
-            Part::ToolCall(call) => [call.name.as_str(), call.arguments.as_str()],
-            Part::ToolAnswer(answer) => [answer.name.as_str(), answer.content.as_str()],
+            MessagePart::Text(text) => [text.as_str(), ""],
+            MessagePart::ToolCall(call) => [call.name.as_str(), call.arguments.as_str()],
+            MessagePart::ToolAnswer(answer) => [answer.name.as_str(), answer.content.as_str()],
         });
         let tools = self.tools.iter().flat_map(|tool| {
             [tool.name.as_str(), tool.description.as_deref().unwrap_or(""), tool.parameters.as_deref().unwrap_or("")]
@@ -110,7 +110,7 @@ impl Conversation {
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
     Stop,
-    /// It reached the most that it was allowed, or what was held for it.
+    /// The output limit or the reserved amount was reached.
     Length,
     ToolCalls,
     /// The provider withheld the rest.
@@ -128,11 +128,11 @@ impl FinishReason {
     }
 }
 
-/// A piece of what a model says, in the order in which it says it.
+/// A piece of a model's output, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Delta {
+pub enum AnswerDelta {
     Text(String),
-    /// Thinking that the caller is shown; it is output like text.
+    /// Reasoning that the caller can see; it is output like text.
     Thinking(String),
     /// The tool calls of an answer are numbered from 0.
     ToolCallBegun {
@@ -148,8 +148,8 @@ pub enum Delta {
     Finished(FinishReason),
 }
 
-impl Delta {
-    /// What of it is output that is paid for.
+impl AnswerDelta {
+    /// The text of it that is billed as output.
     pub fn text(&self) -> &str {
         match self {
             Self::Text(text) | Self::Thinking(text) => text,

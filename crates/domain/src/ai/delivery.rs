@@ -1,37 +1,37 @@
-//! Delivery: what of an answer has come, and what is billed for it.
+//! Delivery: how much of an answer has arrived, and what is billed for it.
 //!
-//! A whole answer is billed as the provider says, each number for itself. What it does not tell, and what one that broke off
-//! had not told yet, is billed by the text that was delivered and by what is known to have gone in: never less than the
-//! provider itself had said by then. A model may have thought without showing it while an answer that broke off was silent,
-//! so the whole seconds of silence are billed as output too, up to the bound of the call.
+//! A complete answer is billed as the provider reports, each number by itself. A number that is not reported, or not
+//! yet reported when an answer breaks off, is billed by the delivered text and the known input: never less than the
+//! provider had reported by then. During silence a model may have produced hidden reasoning, so for an answer that
+//! broke off the whole seconds of silence are billed as output too, up to the bound of the call.
 
-use super::conversation::{Delta, FinishReason};
+use super::conversation::{AnswerDelta, FinishReason};
 use super::reports::ReportedUsage;
 use super::usage::{CallUsage, TokenUsage, UsageSource};
 
-/// How many tokens a model is taken to think in a second of silence. Our own figure: hosted models of 2026 write 30 to 200
-/// tokens a second.
+/// Output tokens assumed per second of silence. Our own figure: hosted models of 2026 write 30 to 200 tokens per
+/// second.
 const TOKENS_PER_SILENT_SECOND: u64 = 100;
 
-/// The output that may have come about unseen in so many seconds, up to `most`.
+/// The output that may have been produced unseen in `silent_seconds`, up to `most`.
 pub fn unseen_output(silent_seconds: u64, most: u64) -> u64 {
     silent_seconds.saturating_mul(TOKENS_PER_SILENT_SECOND).min(most)
 }
 
-/// An answer as far as it has come.
+/// An answer as far as it has arrived.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Delivery {
-    /// What went in, as it was counted before the call.
+    /// The input tokens counted before the call.
     pub input_tokens: u64,
-    /// What came out, counted piece by piece; a little more than it is, since tokens span pieces.
+    /// The output tokens counted piece by piece; slightly too many, since tokens span pieces.
     pub output_tokens: u64,
-    /// The most that may come out.
+    /// The upper bound of output tokens.
     pub output_most: u64,
-    /// The whole seconds of silence since the provider last told what has come out.
+    /// The whole seconds of silence since the provider last reported its output.
     pub silent_seconds: u64,
     pub reported: Option<ReportedUsage>,
     pub finish: Option<FinishReason>,
-    /// Whether the provider came to its end.
+    /// Whether the provider sent the end of the answer.
     pub is_whole: bool,
 }
 
@@ -40,16 +40,16 @@ impl Delivery {
         Self { input_tokens, ..Self::default() }
     }
 
-    /// Nothing came for so many seconds, in which the provider was at work.
+    /// Records that nothing arrived for `seconds` while the provider was working.
     pub const fn be_silent(&mut self, seconds: u64) {
         self.silent_seconds = self.silent_seconds.saturating_add(seconds);
     }
 
-    /// A piece has come; `tokens` are in its text.
-    pub fn add(&mut self, deltas: &[Delta], tokens: u64, reported: Option<ReportedUsage>) {
+    /// Records a piece with `tokens` tokens of text.
+    pub fn add(&mut self, deltas: &[AnswerDelta], tokens: u64, reported: Option<ReportedUsage>) {
         self.output_tokens = self.output_tokens.saturating_add(tokens);
         let finished = deltas.iter().rev().find_map(|delta| match delta {
-            Delta::Finished(reason) => Some(*reason),
+            AnswerDelta::Finished(reason) => Some(*reason),
             _ => None,
         });
         self.finish = finished.or(self.finish);
@@ -62,12 +62,12 @@ impl Delivery {
         };
     }
 
-    /// Whether anything has come that was paid for.
+    /// Whether any billed output has arrived.
     pub const fn has_output(&self) -> bool {
         self.output_tokens > 0
     }
 
-    /// What has come out so far, and what may have come out unseen.
+    /// The output so far, plus what may have been produced unseen.
     pub fn output_so_far(&self) -> u64 {
         self.with_unseen(self.output_tokens)
     }
@@ -76,20 +76,20 @@ impl Delivery {
         seen.saturating_add(unseen_output(self.silent_seconds, self.output_most.saturating_sub(seen)))
     }
 
-    /// The fields of the provider's report that could not be taken as they stood.
+    /// The fields of the provider's report that were not usable as sent.
     pub fn odd_fields(&self) -> Vec<&'static str> {
         self.reported.as_ref().map(|reported| reported.read().odd_fields).unwrap_or_default()
     }
 
-    /// What is billed: each number that the provider told, and an estimate of each that it did not. The built-in provider's calls
-    /// are marked as such, however they ended.
+    /// The usage that is billed: each number that the provider reported, and an estimate of each that it did not. Calls
+    /// of the built-in sandbox provider are marked as such, however they ended.
     pub fn billed(&self, is_sandbox: bool) -> CallUsage {
         let read = self.reported.as_ref().map(ReportedUsage::read);
         let (tells_input, tells_output) =
             read.as_ref().map_or((false, false), |read| (read.tells_input, read.tells_output));
         let total = read.as_ref().and_then(|read| read.total);
         let mut usage = read.map_or_else(|| CallUsage::standard(TokenUsage::default()), |read| read.usage);
-        // Before its end, nothing may stand for what is not known yet.
+        // Before the end of the answer, a zero may mean "not known yet".
         let has_input = tells_input && (self.is_whole || usage.tokens.input() > 0);
         if !has_input {
             usage.tokens.uncached_input = usage.tokens.uncached_input.max(self.input_tokens);
@@ -131,8 +131,8 @@ mod tests {
     #[test]
     fn a_whole_answer_is_billed_as_the_provider_says() {
         let mut delivery = Delivery::of_input(50);
-        delivery.add(&[Delta::Text("Hello".into())], 1, None);
-        delivery.add(&[Delta::Finished(FinishReason::Stop)], 0, Some(openai(40, 900)));
+        delivery.add(&[AnswerDelta::Text("Hello".into())], 1, None);
+        delivery.add(&[AnswerDelta::Finished(FinishReason::Stop)], 0, Some(openai(40, 900)));
         delivery.is_whole = true;
         assert_eq!(parts(&delivery.billed(false)), (40, 900, UsageSource::Provider));
         assert_eq!(delivery.billed(true).source, UsageSource::Sandbox);
@@ -165,7 +165,7 @@ mod tests {
         let begun = ClaudeUsage { input_tokens: Some(3), output_tokens: Some(1), ..ClaudeUsage::default() };
         delivery.add(&[], 0, Some(ReportedUsage::Claude(begun)));
         assert!(!delivery.has_output());
-        delivery.add(&[Delta::Text("text".into())], 12, None);
+        delivery.add(&[AnswerDelta::Text("text".into())], 12, None);
         assert_eq!(parts(&delivery.billed(false)), (3, 12, UsageSource::Partial));
         let mut said_more = Delivery::of_input(50);
         said_more.add(&[], 12, Some(openai(4, 30)));
@@ -178,7 +178,7 @@ mod tests {
         let mut delivery = Delivery { output_most: 1_000, ..Delivery::of_input(50) };
         delivery.be_silent(3);
         assert_eq!((delivery.output_so_far(), parts(&delivery.billed(false)).1), (300, 300));
-        delivery.add(&[Delta::Text("text".into())], 12, None);
+        delivery.add(&[AnswerDelta::Text("text".into())], 12, None);
         assert_eq!(parts(&delivery.billed(false)).1, 312);
         delivery.be_silent(60);
         assert_eq!((delivery.output_so_far(), parts(&delivery.billed(false)).1), (1_000, 1_000));

@@ -1,5 +1,5 @@
-//! Gemini's usage. The prompt contains what was cached; what a tool read for the prompt stands beside it and is input
-//! too; the output is candidates and thoughts. Sound and pictures are told in lists by modality.
+//! Gemini's usage. The prompt includes cached tokens; what a tool read for the prompt is reported separately and is
+//! input too; the output is candidates and thoughts. Audio and images are listed by modality.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use super::reports::{UsageReading, largest};
 use super::told::{Notes, Told};
 use super::usage::{CallUsage, Geo, Tier, TokenUsage, UsageSource};
 
-/// `usageMetadata` as it is sent. Fields that are absent or null say nothing.
+/// `usageMetadata` as it is sent. Fields that are absent or null count as not reported.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(from = "Told", rename_all = "camelCase")]
 pub struct GeminiUsage {
@@ -56,7 +56,7 @@ impl From<Told> for GeminiUsage {
     }
 }
 
-/// Tokens that are no text.
+/// Tokens that are not text.
 #[derive(Clone, Copy, Default)]
 struct Media {
     audio: u64,
@@ -64,7 +64,7 @@ struct Media {
 }
 
 impl GeminiUsage {
-    /// After a later chunk of the same answer: its numbers are cumulative, and none takes one back.
+    /// Merges a later chunk of the same answer. Numbers are cumulative, so none gets smaller.
     #[must_use]
     pub fn followed_by(self, later: Self) -> Self {
         Self {
@@ -96,7 +96,7 @@ impl GeminiUsage {
         let in_cache = media("cacheTokensDetails", self.cache_tokens_details.as_deref(), &mut notes);
         let in_tools = media("toolUsePromptTokensDetails", self.tool_use_prompt_tokens_details.as_deref(), &mut notes);
         let out = media("candidatesTokensDetails", self.candidates_tokens_details.as_deref(), &mut notes);
-        // What was read from the cache is billed as such, whatever it was.
+        // Cached tokens are billed as such, whatever their modality.
         let fresh = notes.rest("promptTokenCount", prompt.unwrap_or_default(), &[cache_read]);
         let (audio, image) = fresh_media(in_prompt, in_cache, fresh);
         let tool_text = notes.rest("toolUsePromptTokenCount", tool_use, &[in_tools.audio, in_tools.image]);
@@ -114,13 +114,13 @@ impl GeminiUsage {
         };
         let tier = self.tier(&mut notes);
         let usage = CallUsage { tokens, tier, geo: Geo::ANYWHERE, source: UsageSource::Provider };
-        // What is nothing is left out of the message; the total says that it was told.
+        // Gemini omits zero counts; a total shows that the output was reported.
         let tells_output = candidates.is_some() || thoughts.is_some() || (prompt.is_some() && total.is_some());
         let tells_input = prompt.is_some() || tokens.input() > 0;
         UsageReading::of(usage, tells_input, tells_output, total, "totalTokenCount", notes)
     }
 
-    /// Throughput that was bought beforehand has no price a token; it counts as standard, and so does a word that nobody knows.
+    /// Provisioned throughput has no price per token; it counts as standard, and so does an unknown value.
     fn tier(&self, notes: &mut Notes) -> Tier {
         match self.traffic_type.as_deref() {
             None | Some("TRAFFIC_TYPE_UNSPECIFIED" | "ON_DEMAND" | "PROVISIONED_THROUGHPUT") => Tier::Standard,
@@ -134,14 +134,14 @@ impl GeminiUsage {
     }
 }
 
-/// Sound and pictures of the prompt that did not come from the cache. Where the cache does not tell what it held, it held
-/// text first, so that the dearer parts are billed.
+/// Audio and images of the prompt that did not come from the cache. If the cache reports no modalities, its tokens are
+/// taken as text first, so that the dearer parts are billed.
 fn fresh_media(prompt: Media, cache: Media, fresh: u64) -> (u64, u64) {
     let audio = prompt.audio.saturating_sub(cache.audio).min(fresh);
     (audio, prompt.image.saturating_sub(cache.image).min(fresh - audio))
 }
 
-/// Documents count as text, and so does what nobody knows; a video counts as pictures.
+/// Documents and unknown modalities count as text; a video counts as images.
 fn media(field: &'static str, details: Option<&[ModalityCount]>, notes: &mut Notes) -> Media {
     let mut media = Media::default();
     for detail in details.unwrap_or_default() {

@@ -1,71 +1,72 @@
-//! Input: how large what goes in is, counted before the call. What is held for it rests on these numbers.
+//! Input: its size, estimated before the call. The amount reserved for it is based on these numbers.
 //!
-//! Every byte of a request is weighed. Only what is proven to be a medium (the base64 bytes of a picture, a sound, a film or
-//! a document, at a known place of the dialect) is taken off, and counted by a rule of its own:
+//! Every byte of a request is counted. Only proven media (the base64 bytes of an image, audio, a video or a document,
+//! at a known place of the dialect) are excluded from the text and counted by rules of their own:
 //!
-//! - Text: `likely` is never fewer than a token for 4 bytes, and never fewer than the token counter's count of all of it:
-//!   names of fields, numbers, arguments of tools and unknown fields are text. `most` is never fewer than a token for 3
-//!   bytes. Providers other than `OpenAI` count up to a half more than our counter, and each digit as a token of its own.
-//! - Opaque bytes (signatures, encrypted thoughts and search results, base64 of no known format) are taken from the
-//!   counter, which knows nothing of them, but not from the bytes.
-//! - A picture: 5,000 tokens at most, or a token for 1,000 characters of its base64 where that is more.
-//! - Sound and film: a token for 40 characters of base64, uncompressed sound a token for 300.
-//! - A document is compressed, so that nobody sees its text: it is unseen. It is likely to have a page for 50,000 characters.
-//! - What is unseen (files, addresses, caches, containers, the provider's own tools) is held at the model's input window.
+//! - Text: `likely` is at least one token per 4 bytes, and at least the token counter's count of all of it: field
+//!   names, numbers, tool arguments and unknown fields are text. `most` is at least one token per 3 bytes. Providers
+//!   other than `OpenAI` count up to a half more than our counter, and each digit as a token of its own.
+//! - Opaque bytes (signatures, encrypted reasoning and search results, base64 of unknown formats) are excluded from the
+//!   token count, which does not apply to them, but not from the bytes.
+//! - An image: 5,000 tokens at most, or one token per 1,000 characters of its base64 if that is more.
+//! - Audio and video: one token per 40 characters of base64, uncompressed audio one token per 300.
+//! - A document is compressed, so its text cannot be counted: it is unseen. It likely has one page per 50,000
+//!   characters.
+//! - Unseen input (files, URLs, caches, containers, the provider's own tools) is reserved as the model's input window.
 
 use super::usage::ToolCalls;
 
-/// The bytes of text that are a token at least, as they are likely to be counted.
+/// The bytes of text per token, at most, for the likely count.
 pub const BYTES_A_TOKEN: u64 = 4;
-/// The same for what is held.
+/// The same for the reserved amount.
 pub const BYTES_A_TOKEN_HELD: u64 = 3;
-/// What every message costs beside its text, and the request once more. Where the JSON of the messages is weighed, it stands for
-/// that.
+/// The tokens of each message beside its text, and once more for the request. Used where the JSON of the messages is
+/// not counted.
 const TOKENS_A_MESSAGE: u64 = 8;
-/// The most that one picture comes to, at the highest resolution that any of the providers takes.
+/// The upper bound for one image, at the highest resolution that any provider accepts.
 const TOKENS_AN_IMAGE: u64 = 5_000;
-/// Models that count a picture as many more tokens than the others do.
+/// Models that count more tokens per image than the others.
 const TOKENS_AN_IMAGE_OF: [(&str, u64); 1] = [("gpt-4o-mini", 48_200)];
-/// What a picture is likely to come to.
+/// The likely tokens of an image.
 const TOKENS_AN_IMAGE_LIKELY: u64 = 1_500;
-/// What a page of a document is likely to come to: its text, and the picture of it.
+/// The likely tokens of a document's page: its text and its image.
 const TOKENS_A_PAGE: u64 = 3_000;
-/// What the providers put before a call with tools.
+/// The tokens that providers add to a call with tools.
 const TOKENS_OF_TOOLS: u64 = 1_000;
 
-/// What goes in, as far as its price depends on it.
+/// The input, as far as its price depends on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is seen or not")]
 pub struct InputSize {
     /// Of all text, by the token counter, tools and system prompt included.
     pub text_tokens: u64,
-    /// Of everything but the media.
+    /// Of everything except media.
     pub text_bytes: u64,
     /// Which of those bytes are not counted in `text_tokens`.
     pub opaque_bytes: u64,
     /// How many digits the text has.
     pub digits: u64,
-    /// Messages whose own JSON is not weighed, of which nothing but the text is.
+    /// Messages of which only the text is counted, not their own JSON.
     pub messages: u64,
     pub images: u64,
-    /// Pages of documents, by their length.
+    /// Pages of documents, estimated by their length.
     pub pages: u64,
-    /// Of sound and film, and of very large pictures beyond what a picture has.
+    /// Of audio and video, and of very large images beyond the tokens of an image.
     pub media_tokens: u64,
     pub has_audio: bool,
     pub has_tools: bool,
-    /// Whether something goes in that cannot be seen in the request.
+    /// Whether the call has input that is not in the request.
     pub is_unseen: bool,
-    /// Whether the answer may be spoken.
+    /// Whether the answer may be audio.
     pub answers_in_sound: bool,
-    /// How many tokens the model is told to think with: the bound of its answer has to be larger.
+    /// The reasoning tokens that the request allows: the output limit must be larger.
     pub thinking_budget: u64,
-    /// How often each of the provider's own tools may be called, where the call offers them.
+    /// How often each of the provider's own tools may be called, if the call offers them.
     pub tool_calls: ToolCalls,
 }
 
 impl InputSize {
-    /// As much as it is likely to be: what is told where tokens are only counted, and billed where the provider says nothing.
+    /// The likely size: reported if tokens are only counted, and billed if the provider reports nothing.
     pub fn likely(&self) -> u64 {
         let parts = [
             self.text(),
@@ -77,7 +78,7 @@ impl InputSize {
         sum(parts)
     }
 
-    /// As much as it can be at a provider; `is_openai` says whether its tokens are those of the counter.
+    /// The upper bound at a provider; `is_openai` says whether its tokens are those of the counter.
     pub fn most(&self, model: &str, is_openai: bool) -> u64 {
         let counted = self.text().saturating_add(self.of_messages());
         let text = if is_openai {
@@ -94,12 +95,12 @@ impl InputSize {
         sum([text.max(of_bytes), tools, an_image.saturating_mul(self.images), self.media_tokens, 0])
     }
 
-    /// What of it is surely text, so that a call with more than the model takes can be refused at once.
+    /// The input that is certainly text, so that a call with more than the model accepts can be refused at once.
     pub const fn least(&self) -> u64 {
         self.text_tokens
     }
 
-    /// The same with what goes along.
+    /// The same with one more message of this text.
     #[must_use]
     pub const fn with_text(self, tokens: u64, bytes: u64) -> Self {
         let (text_tokens, text_bytes) =
@@ -107,7 +108,7 @@ impl InputSize {
         Self { text_tokens, text_bytes, messages: self.messages.saturating_add(1), ..self }
     }
 
-    /// A sound, a film, or a picture that is larger than others, by the length of its base64.
+    /// Adds the tokens of audio, a video, or a larger image, by the length of its base64.
     pub const fn add_media(&mut self, tokens: u64) {
         self.media_tokens = self.media_tokens.saturating_add(tokens);
     }

@@ -1,7 +1,7 @@
-//! AI: what is pure about a call to a model: whose model it is, what the call used, and how each provider tells it.
+//! AI: the pure part of a model call: which provider a model has, what the call used, and how each provider reports it.
 //!
-//! The providers count differently. What each of them sends becomes one `CallUsage` of parts that overlap nowhere, so
-//! that a price is told for each part and their sum is the provider's own total.
+//! Providers count differently. Each report becomes one `CallUsage` of parts that do not overlap, so that each part has
+//! its price and their sum is the provider's own total.
 
 mod breaker;
 mod claude;
@@ -18,7 +18,8 @@ mod usage;
 pub use breaker::{Admission, AttemptOutcome, Breaker, BreakerRules, BreakerState};
 pub use claude::ClaudeUsage;
 pub use conversation::{
-    Conversation, Delta, FinishReason, Part, Speaker, Tool, ToolAnswer, ToolCall, ToolChoice, Turn,
+    AnswerDelta, Conversation, ConversationTurn, FinishReason, MessagePart, Speaker, ToolAnswer, ToolCall, ToolChoice,
+    ToolDefinition,
 };
 pub use delivery::{Delivery, unseen_output};
 pub use gemini::GeminiUsage;

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 const MODEL_MAX_LENGTH: usize = 200;
 
-/// Who runs a model, under the names that the tables and the settings use.
+/// A provider of models, with the names used in the tables and the settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
@@ -21,7 +21,7 @@ pub enum Provider {
 #[error("a provider is openai, claude or gemini")]
 pub struct UnknownProvider;
 
-/// Claude demands a bound of its answers. Where nobody asked for one this is told: what every one of its models takes.
+/// Claude requires an output limit. A request without one gets this one, which all of its models accept.
 pub const CLAUDE_OUTPUT_UNASKED: u64 = 4_096;
 
 impl Provider {
@@ -50,8 +50,8 @@ impl fmt::Display for Provider {
     }
 }
 
-/// The name of a model as its provider knows it: 1 to 200 visible ASCII characters. Those of tuned models are long and
-/// hold colons and slashes.
+/// The name of a model at its provider: 1 to 200 visible ASCII characters. Names of tuned models are long and contain
+/// colons and slashes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ModelId(String);

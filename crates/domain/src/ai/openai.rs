@@ -1,5 +1,5 @@
-//! `OpenAI`'s usage, of chat completions and of responses alike. The prompt contains what was cached and what was written
-//! to a cache, the completion contains the reasoning: our parts are what is left of them.
+//! `OpenAI`'s usage, of chat completions and responses. The prompt includes cached tokens and cache writes, the
+//! completion includes reasoning. Our parts are the remainders.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use super::reports::{UsageReading, largest};
 use super::told::{Notes, Told};
 use super::usage::{CallUsage, Geo, Tier, TokenUsage, ToolCalls, UsageSource};
 
-/// `usage` as it is sent. Fields that are absent or null say nothing, and fields that we do not know are passed over.
+/// `usage` as it is sent. Fields that are absent or null count as not reported; unknown fields are ignored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(from = "Told")]
 pub struct OpenAiUsage {
@@ -33,7 +33,7 @@ pub struct CacheWriteDetails {
     pub ttl_12h_tokens: Option<i64>,
 }
 
-/// Accepted and rejected predictions are in the completion and cost what the rest of it costs, so nobody asks for them.
+/// Accepted and rejected predictions are part of the completion at the same price, so they are not read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[expect(clippy::struct_field_names, reason = "the names are the provider's")]
 pub struct CompletionDetails {
@@ -42,7 +42,7 @@ pub struct CompletionDetails {
     pub image_tokens: Option<i64>,
 }
 
-/// Chat completions and responses say the same in other words.
+/// Chat completions and responses report the same under different names.
 impl From<Told> for OpenAiUsage {
     fn from(told: Told) -> Self {
         let prompt = told.part(&["prompt_tokens_details", "input_tokens_details"]);
@@ -72,7 +72,7 @@ impl From<Told> for OpenAiUsage {
 }
 
 impl OpenAiUsage {
-    /// After a later report of the same call: each is the whole so far, and none takes a number back.
+    /// Merges a later report of the same call: each covers the whole call so far, so no number gets smaller.
     #[must_use]
     pub fn followed_by(self, later: Self) -> Self {
         Self {
@@ -84,7 +84,7 @@ impl OpenAiUsage {
         }
     }
 
-    /// In our parts, at the tier that the answer names beside its usage.
+    /// In our parts, at the tier that the response has beside its usage.
     pub fn read(&self, service_tier: Option<&str>) -> UsageReading {
         let mut notes = Notes::default();
         let prompt = notes.count("prompt_tokens", self.prompt_tokens);
@@ -113,8 +113,8 @@ impl OpenAiUsage {
         let audio = notes.part("audio_tokens", details.audio_tokens);
         let image = notes.part("image_tokens", details.image_tokens);
         let is_within = |parts: [u64; 4]| parts.into_iter().fold(0, u64::saturating_add) <= prompt;
-        // Sound and pictures may have come from the cache, and then they stand in both numbers. Which did is not told:
-        // they are billed as sound and pictures, and the cache gives way, so that nothing is billed twice.
+        // Audio and images may come from the cache, and then both numbers include them. Which ones did is not reported:
+        // they are billed as audio and images, and the cached count is reduced, so that nothing is billed twice.
         let cache_read = if is_within([cached, short, long, 0]) && is_within([short, long, audio, image]) {
             cached.min(prompt - short - long - audio - image)
         } else {
@@ -137,12 +137,12 @@ impl OpenAiUsage {
     }
 }
 
-/// Capacity that was bought beforehand (`scale`) has no price a token; it counts as standard, and so does a word of which
-/// nobody knows what it costs.
+/// Capacity bought in advance (`scale`) has no price per token; it counts as standard, and so does a value whose price
+/// is not known.
 fn tier(service_tier: Option<&str>, notes: &mut Notes) -> Tier {
     match service_tier {
         None | Some("auto" | "default" | "standard" | "scale") => Tier::Standard,
-        // What it was called before.
+        // The former name of priority.
         Some("fast") => Tier::Priority,
         Some(other) => other.parse().unwrap_or_else(|_| {
             notes.add("service_tier");

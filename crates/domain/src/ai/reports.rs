@@ -1,4 +1,4 @@
-//! What a provider reported, whichever it was: merged as it comes in, then brought into our parts.
+//! The usage reported by any provider: merged as it arrives, then converted to our parts.
 
 use serde::Serialize;
 
@@ -12,29 +12,29 @@ use super::usage::CallUsage;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReportedUsage {
-    /// With the `service_tier` that stands beside the usage.
+    /// With the `service_tier` that is sent beside the usage.
     OpenAi(OpenAiUsage, Option<String>),
     Claude(ClaudeUsage),
     Gemini(GeminiUsage),
 }
 
-/// A report in our parts. Each number in it stands for itself: a word or a sum that nobody understands takes none with it, and
+/// A report in our parts. Each number is read by itself: a field or a sum that is not understood affects no other, and
 /// where two readings differ the larger one counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageReading {
-    /// What was told, and nothing for what was not.
+    /// What was reported; zero for what was not.
     pub usage: CallUsage,
-    /// Whether it says what went in, and what came out: 0 is said too.
+    /// Whether it reports the input, and whether it reports the output; 0 is reported too.
     pub tells_input: bool,
     pub tells_output: bool,
-    /// Input and output together, where that was told.
+    /// Input and output together, if reported.
     pub total: Option<u64>,
-    /// The fields that could not be taken as they stood, for the log.
+    /// The fields that were not usable as sent, for the log.
     pub odd_fields: Vec<&'static str>,
 }
 
 impl UsageReading {
-    /// What a told total has beyond the parts came out: it is the dearer of both.
+    /// If a reported total exceeds the parts, the rest counts as output: it is the dearer of both.
     pub(super) fn of(
         usage: CallUsage,
         tells_input: bool,
@@ -55,7 +55,7 @@ impl UsageReading {
 }
 
 impl ReportedUsage {
-    /// What is known after another report of the same call. Of two numbers the larger one holds: all of them are cumulative.
+    /// Merges another report of the same call. All numbers are cumulative, so the larger one is kept.
     #[must_use]
     pub fn followed_by(self, later: Self) -> Self {
         match (self, later) {
@@ -78,7 +78,7 @@ impl ReportedUsage {
     }
 }
 
-/// The larger of two numbers, or the one that was told.
+/// The larger of two numbers, or the one that is reported.
 pub(super) fn largest(earlier: Option<i64>, later: Option<i64>) -> Option<i64> {
     earlier.max(later)
 }
@@ -112,7 +112,7 @@ mod tests {
         ]
     }
 
-    /// A number as it plainly stands there.
+    /// A number as it is written.
     fn plain(value: &Value) -> u64 {
         value.as_u64().unwrap_or_default().min(crate::ai::TOKENS_MAX)
     }

@@ -1,5 +1,5 @@
-//! What a provider tells of a usage, read leniently: a number counts whether it is whole, has decimals or is text, and what
-//! is none counts as not told. One field that nobody understands takes no other with it, and neither does one that comes twice.
+//! Lenient parsing of a provider's usage: a number counts whether it is an integer, a decimal or text; anything else
+//! counts as not reported. A field that is not understood, or that is repeated, does not affect the others.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::usage::TOKENS_MAX;
 
-/// A JSON value, as far as a usage has them.
+/// A JSON value, as far as usage reports need it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) enum Told {
     #[default]
@@ -56,9 +56,9 @@ impl Told {
     }
 }
 
-/// Rather too much than too little. What is no number at all is none.
+/// Rounded up. `None` for NaN.
 fn rounded(number: f64) -> Option<i64> {
-    // Beyond what a count can be, every number says the same.
+    // Beyond the bounds of a count, all numbers are read the same.
     #[expect(clippy::cast_possible_truncation, reason = "it is within the bounds")]
     let whole = |number: f64| number.ceil().clamp(-1.0, 4_000_000_000.0) as i64;
     (!number.is_nan()).then(|| whole(number))
@@ -120,7 +120,7 @@ impl<'de> Visitor<'de> for Anything {
     }
 }
 
-/// What was read of a report: the usage, and what in it nobody could take as it stood.
+/// The fields of a report that were not usable as sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Notes(pub Vec<&'static str>);
 
@@ -131,7 +131,7 @@ impl Notes {
         }
     }
 
-    /// A count that was told. A negative one is none; one that is more than any call can use is the most that one can.
+    /// A reported count. A negative one is dropped; one beyond [`TOKENS_MAX`] becomes that.
     pub fn count(&mut self, field: &'static str, told: Option<i64>) -> Option<u64> {
         let told = told?;
         match u64::try_from(told) {
@@ -147,13 +147,13 @@ impl Notes {
         }
     }
 
-    /// The same, where what is not told is nothing.
+    /// The same, with 0 if not reported.
     pub fn part(&mut self, field: &'static str, told: Option<i64>) -> u64 {
         self.count(field, told).unwrap_or_default()
     }
 
-    /// What is left of a whole beside its parts. Parts that come to more than the whole are not in it but stand beside it, so
-    /// that all of it is left: of two readings the larger one counts.
+    /// What remains of a whole beside its parts. Parts that exceed the whole are taken as not included in it, so all of
+    /// it remains: of two readings the larger one counts.
     pub fn rest(&mut self, field: &'static str, whole: u64, parts: &[u64]) -> u64 {
         let parts = parts.iter().copied().fold(0, u64::saturating_add);
         whole.checked_sub(parts).unwrap_or_else(|| {
@@ -162,8 +162,8 @@ impl Notes {
         })
     }
 
-    /// What was written to a cache, for minutes and for hours. Where only the sum is told, or more than the parts, the rest was
-    /// the usual minutes.
+    /// The tokens written to a cache for minutes and for hours. If only the sum is reported, or a larger sum than the
+    /// parts, the rest counts as minutes, the default.
     pub fn cache_writes(&mut self, field: &'static str, sum: Option<i64>, short: u64, long: u64) -> (u64, u64) {
         let told = short.saturating_add(long);
         let sum = self.count(field, sum).unwrap_or(told);

@@ -1,4 +1,4 @@
-//! What a call used, in parts that overlap nowhere: one token is counted in one of them.
+//! The usage of a call, in parts that do not overlap: each token is counted in exactly one.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,33 +6,33 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// More than any call can use: a number beyond it is a fault of whoever reports it.
+/// More than any call can use: a larger number is an error of its source.
 pub const TOKENS_MAX: u64 = 1_000_000_000;
 
 const GEO_MAX_LENGTH: usize = 20;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokenUsage {
-    /// Text that went in and was neither read from a cache nor written to one.
+    /// Text input that was neither read from a cache nor written to one.
     pub uncached_input: u64,
     pub cache_read: u64,
-    /// Written to a cache that lives minutes: Claude's five, `OpenAI`'s default.
+    /// Written to a cache with a lifetime of minutes: Claude's five, `OpenAI`'s default.
     pub cache_write_short: u64,
-    /// Written to a cache that lives hours: Claude's one, `OpenAI`'s twelve.
+    /// Written to a cache with a lifetime of hours: Claude's one, `OpenAI`'s twelve.
     pub cache_write_long: u64,
     pub audio_input: u64,
-    /// Pictures, still or moving.
+    /// Images and video.
     pub image_input: u64,
     pub visible_output: u64,
-    /// Thinking that is billed and not shown, where the provider tells it apart.
+    /// Reasoning that is billed and not shown, if the provider reports it separately.
     pub reasoning_output: u64,
     pub audio_output: u64,
     pub image_output: u64,
-    /// Calls of the provider's own tools; they are no tokens.
+    /// Calls of the provider's own tools; they are not tokens.
     pub tool_calls: ToolCalls,
 }
 
-/// Calls of tools that run at the provider and are billed by the call.
+/// Calls of tools that run at the provider and are billed per call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ToolCalls {
     pub web_search: u64,
@@ -41,19 +41,19 @@ pub struct ToolCalls {
 }
 
 impl TokenUsage {
-    /// Everything that went in. It decides whether a request is a long one. Saturating, as the other sums.
+    /// All input. It decides whether a request is a long one. Saturating, like the other sums.
     pub fn input(&self) -> u64 {
         let Self { uncached_input, cache_read, cache_write_short, cache_write_long, audio_input, image_input, .. } =
             *self;
         sum([uncached_input, cache_read, cache_write_short, cache_write_long, audio_input, image_input])
     }
 
-    /// Everything that came out.
+    /// All output.
     pub fn output(&self) -> u64 {
         sum([self.visible_output, self.reasoning_output, self.audio_output, self.image_output])
     }
 
-    /// What the provider calls the total.
+    /// The provider's total.
     pub fn total(&self) -> u64 {
         self.input().saturating_add(self.output())
     }
@@ -63,7 +63,7 @@ fn sum<const PARTS: usize>(parts: [u64; PARTS]) -> u64 {
     parts.into_iter().fold(0, u64::saturating_add)
 }
 
-/// How fast and how surely a call was served; the provider tells it with the usage, and it decides the price.
+/// The service tier of a call; the provider reports it with the usage, and it decides the price.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tier {
@@ -101,7 +101,7 @@ impl FromStr for Tier {
     }
 }
 
-/// Where a call had to be served, such as `us`; anywhere where nobody asked.
+/// The region in which a call must be served, such as `us`; anywhere if none was requested.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Geo(String);
 
@@ -134,13 +134,13 @@ impl Geo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UsageSource {
-    /// The provider said them.
+    /// The provider reported them.
     Provider,
-    /// The provider said nothing: counted from the text.
+    /// The provider reported nothing; they are counted from the text.
     Estimated,
-    /// The call ended early: what the provider said by then, or what was delivered.
+    /// The call ended early: what the provider had reported by then, or what was delivered.
     Partial,
-    /// The built-in provider said them; nobody is billed for it.
+    /// The built-in sandbox provider reported them; they are not billed.
     Sandbox,
 }
 
@@ -175,7 +175,7 @@ impl fmt::Display for Tier {
     }
 }
 
-/// Everything about a call that its price depends on, and where it is known from.
+/// All that the price of a call depends on, and its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallUsage {
     pub tokens: TokenUsage,
@@ -185,12 +185,12 @@ pub struct CallUsage {
 }
 
 impl CallUsage {
-    /// A usage at the standard tier, served anywhere, as the provider told it.
+    /// A usage at the standard tier, served anywhere, as reported by the provider.
     pub const fn standard(tokens: TokenUsage) -> Self {
         Self { tokens, tier: Tier::Standard, geo: Geo::ANYWHERE, source: UsageSource::Provider }
     }
 
-    /// The same with at least so many tokens in all; what is missing came out, as text.
+    /// The same with at least `total` tokens; missing ones are added as text output.
     #[must_use]
     pub fn up_to(mut self, total: Option<u64>) -> Self {
         let missing = total.unwrap_or_default().saturating_sub(self.tokens.total());

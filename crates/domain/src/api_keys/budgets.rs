@@ -1,8 +1,8 @@
-//! Budgets: which limits a key is held to, and in whose windows its use is counted.
+//! Budgets: which limits apply to the use of a key, and in whose windows it is counted.
 //!
-//! A lineage is a key with all its successors by rotation; it is named by its first key. Limits and windows belong to
-//! the lineage. A key made by a key is a child: what it uses counts in its own windows and in those of all its makers,
-//! so children never multiply a budget.
+//! A lineage is a key with all its successors by rotation, identified by its first key. Limits and windows belong to
+//! the lineage. A key made by another key is its child: its use counts in its own windows and in those of all its
+//! makers, so children never multiply a budget.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use super::{ApiKeyId, KeyLimits};
 /// The limits of one lineage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyBudget {
-    /// The first key of the lineage: its windows are counted under this id.
+    /// The first key of the lineage; its windows are counted under this id.
     pub lineage_id: ApiKeyId,
     pub limits: KeyLimits,
 }
 
-/// All budgets that the use of a key counts on: first its own, then those of its makers. Empty where no key is used.
+/// All budgets that the use of a key counts against: its own first, then those of its makers. Empty if no key is used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyBudgets(Arc<[KeyBudget]>);
 
@@ -34,17 +34,17 @@ impl KeyBudgets {
         self.0.iter()
     }
 
-    /// Whether no limit is asked of whoever uses the key.
+    /// Whether none of the budgets has a limit.
     pub fn are_unlimited(&self) -> bool {
         self.iter().all(|budget| budget.limits.is_none())
     }
 
-    /// Whether a limit on the cost of a month is among them: then a call needs a price.
+    /// Whether a monthly cost limit is among them. If so, a call needs a price.
     pub fn limit_costs(&self) -> bool {
         self.iter().any(|budget| budget.limits.monthly_cost.is_some())
     }
 
-    /// Whether a call that grows has to ask them again.
+    /// Whether a call that reserves more tokens must check the limits again.
     pub fn limit_growth(&self) -> bool {
         self.limit_costs() || self.iter().any(|budget| budget.limits.tokens_per_minute.is_some())
     }
@@ -53,7 +53,7 @@ impl KeyBudgets {
         self.iter().any(|budget| budget.lineage_id == lineage_id)
     }
 
-    /// Whether whatever `other` uses is held to all the limits that these have.
+    /// Whether the use of `other` counts against all limits that these budgets have.
     pub fn bind(&self, other: &Self) -> bool {
         self.iter().filter(|budget| !budget.limits.is_none()).all(|budget| other.count_on(budget.lineage_id))
     }

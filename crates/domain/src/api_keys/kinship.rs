@@ -1,27 +1,27 @@
 //! Kinship: what a key may do to other keys of its owner.
 //!
-//! Promise: nobody gets more by a key than the key has left itself. A key makes only children with no more permissions,
-//! limits and life than its own; it rotates only what is bound by its own limits; it loosens neither itself, nor its
-//! makers, nor a stranger's limits while it has limits itself.
+//! Promise: no caller gets more by a key than that key has left. A key makes only children with no more permissions,
+//! limits and lifetime than its own. It rotates only keys that are bound by its own limits. While it has limits itself,
+//! it loosens neither its own limits, nor those of its makers, nor those of unrelated keys.
 
 use chrono::{DateTime, Utc};
 
 use super::{ApiKey, ApiKeyDraft, ApiKeyId, KeyBudgets, KeyLimits, KeyRefused};
 use crate::identity::{PermissionSet, Role};
 
-/// How many keys may stand above a key: a child, its maker, the maker of that, and so on.
+/// How many makers a key may have: its maker, the maker of that key, and so on.
 pub const MAKERS_MAX: usize = 4;
 
 /// Where a key comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyOrigin {
-    /// The first key of the rotations that led to it; `None` where it is the first itself.
+    /// The first key of the rotations that led to it; `None` if it is the first itself.
     pub lineage_id: Option<ApiKeyId>,
-    /// The key that made it, the one that made that key, and so on. Empty where its owner made it in person.
+    /// The key that made it, the key that made that one, and so on. Empty if its owner made it without a key.
     pub makers: Vec<ApiKeyId>,
 }
 
-/// A key as the database knows it now, with the budgets that its use counts on and its owner's role.
+/// A key as stored now, with the budgets that its use counts against and its owner's role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyHolder {
     pub key: ApiKey,
@@ -30,7 +30,7 @@ pub struct KeyHolder {
 }
 
 impl KeyHolder {
-    /// What it may give to another key: its own permissions, as far as its owner still has them.
+    /// What it may grant to another key: its own permissions, limited to those of its owner's role.
     fn grantable(&self) -> PermissionSet {
         self.key.permissions.within(&self.role.permissions())
     }
@@ -39,7 +39,7 @@ impl KeyHolder {
         self.key.expires_at.is_none_or(|own| expires_at.is_some_and(|other| other <= own))
     }
 
-    /// Its permissions and life are no less than these.
+    /// Whether it is usable and has these rights.
     fn has(&self, permissions: &PermissionSet, on_behalf: bool, now: DateTime<Utc>) -> Result<(), KeyRefused> {
         if !self.key.is_usable(now) {
             return Err(KeyRefused::CallerEnded);
@@ -53,7 +53,7 @@ impl KeyHolder {
         Ok(())
     }
 
-    /// The key that this one may make of the draft: one without an expiry gets this key's.
+    /// The child that this key may make from the draft. A draft without an expiry gets this key's.
     pub fn child(&self, draft: &ApiKeyDraft, now: DateTime<Utc>) -> Result<ApiKeyDraft, KeyRefused> {
         self.has(&draft.permissions, draft.on_behalf, now)?;
         if !self.budgets.allow(&draft.limits) {
@@ -70,7 +70,7 @@ impl KeyHolder {
         Ok(ApiKeyDraft { expires_at, origin: KeyOrigin { lineage_id: None, makers }, ..draft.clone() })
     }
 
-    /// Whether this key may get the secret of the successor of `target`.
+    /// Whether this key may receive the secret of the successor of `target`.
     pub fn may_rotate(&self, target: &Self, now: DateTime<Utc>) -> Result<(), KeyRefused> {
         self.has(&target.key.permissions, target.key.on_behalf, now)?;
         if self.is_made_by(&target.key) || !self.budgets.bind(&target.budgets) {
@@ -79,7 +79,7 @@ impl KeyHolder {
         if self.outlives(target.key.expires_at) { Ok(()) } else { Err(KeyRefused::BeyondCallersLife) }
     }
 
-    /// Whether this key may give `limits` to `target`.
+    /// Whether this key may set `limits` on `target`.
     pub fn may_limit(&self, target: &Self, limits: &KeyLimits, now: DateTime<Utc>) -> Result<(), KeyRefused> {
         if !self.key.is_usable(now) {
             return Err(KeyRefused::CallerEnded);
@@ -93,7 +93,7 @@ impl KeyHolder {
         Err(KeyRefused::BeyondCallersLimits)
     }
 
-    /// Whether `other`, or a key of the same lineage, stands above this one.
+    /// Whether `other`, or a key of its lineage, is a maker of this key.
     fn is_made_by(&self, other: &ApiKey) -> bool {
         self.key.lineage_id != other.lineage_id && self.budgets.count_on(other.lineage_id)
     }

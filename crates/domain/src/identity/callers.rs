@@ -1,4 +1,4 @@
-//! Callers: someone with a profile who asks, and what they may do.
+//! Callers: a user with a profile who makes a request, and what the request may do.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use thiserror::Error;
@@ -8,12 +8,12 @@ use super::permissions::{Permission, PermissionSet, Role};
 use crate::api_keys::KeyBudgets;
 use crate::users::UserId;
 
-/// By what the caller showed who they are.
+/// How the caller authenticated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
     /// An access token: the user in person.
     Token,
-    /// An API key: the user, within the key's permissions, limits and life.
+    /// An API key: the user, within the key's permissions, limits and lifetime.
     Key {
         id: Uuid,
         permissions: PermissionSet,
@@ -23,42 +23,42 @@ pub enum Credential {
     },
 }
 
-/// Someone with a profile who asks for something.
+/// A user with a profile who makes a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     pub user_id: UserId,
     pub role: Role,
     pub credential: Credential,
-    /// Of a caller by access token: how long the token's right lasts.
+    /// For a caller by access token: the lifetime of the token.
     pub token: Option<TokenLife>,
 }
 
-/// How long an access token speaks for its user. A call that it began ends with it.
+/// The lifetime of an access token. A call that was begun with the token ends with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenLife {
-    /// The log-in that it belongs to, where it names one.
+    /// The session that it belongs to, if it names one.
     pub session_id: Option<Uuid>,
     pub expires_at: DateTime<Utc>,
 }
 
-/// How much longer than its token a call may last that was begun by it: clients renew a token when it is about to expire.
+/// How much longer than its token a call may last: clients renew a token when it is about to expire.
 const CALL_OUTLIVES_TOKEN: TimeDelta = TimeDelta::seconds(30);
 
 impl TokenLife {
-    /// Whether a call that the token began has to end.
+    /// Whether a call that was begun with the token must end.
     pub fn is_over(&self, now: DateTime<Utc>) -> bool {
         now - CALL_OUTLIVES_TOKEN >= self.expires_at
     }
 }
 
-/// On whom the caller wants to act, and that they may.
+/// The user that the request acts on, once that is authorized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subject {
+pub enum UsageSubject {
     Oneself(UserId),
     Another(UserId),
 }
 
-impl Subject {
+impl UsageSubject {
     pub const fn user_id(self) -> UserId {
         match self {
             Self::Oneself(user_id) | Self::Another(user_id) => user_id,
@@ -67,7 +67,7 @@ impl Subject {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Forbidden {
+pub enum PermissionMissing {
     #[error("this needs the permission `{0}`")]
     Missing(Permission),
     #[error("this needs the role `admin`")]
@@ -81,8 +81,8 @@ impl Caller {
         self.role == Role::Admin
     }
 
-    /// Whether the caller may do this to what is their own.
-    pub fn may(&self, permission: Permission) -> Result<(), Forbidden> {
+    /// Whether the caller may do this to their own data.
+    pub fn may(&self, permission: Permission) -> Result<(), PermissionMissing> {
         let key_allows = match &self.credential {
             Credential::Token => true,
             Credential::Key { permissions, .. } => permissions.allows(permission),
@@ -90,42 +90,46 @@ impl Caller {
         if key_allows && self.role.permissions().allows(permission) {
             Ok(())
         } else {
-            Err(Forbidden::Missing(permission))
+            Err(PermissionMissing::Missing(permission))
         }
     }
 
-    /// Whether the caller may do this to everybody's: administrators only, and by key only with the permission.
-    pub fn may_administer(&self, permission: Permission) -> Result<(), Forbidden> {
+    /// Whether the caller may do this to all users' data: administrators only, and by key only with the permission.
+    pub fn may_administer(&self, permission: Permission) -> Result<(), PermissionMissing> {
         if !self.is_admin() {
-            return Err(Forbidden::NotAdmin);
+            return Err(PermissionMissing::NotAdmin);
         }
         self.may(permission)
     }
 
-    /// On whom the caller acts if they name `user_id`. The answer does not depend on whether that user exists.
-    pub fn acting_for(&self, user_id: Option<UserId>, permission: Permission) -> Result<Subject, Forbidden> {
+    /// The user that a request naming `user_id` acts on. The result does not depend on whether that user exists.
+    pub fn acting_for(
+        &self,
+        user_id: Option<UserId>,
+        permission: Permission,
+    ) -> Result<UsageSubject, PermissionMissing> {
         self.may(permission)?;
         let Some(other) = user_id.filter(|named| *named != self.user_id) else {
-            return Ok(Subject::Oneself(self.user_id));
+            return Ok(UsageSubject::Oneself(self.user_id));
         };
         if self.may_act_for_others(permission) {
-            Ok(Subject::Another(other))
+            Ok(UsageSubject::Another(other))
         } else {
-            Err(Forbidden::NotOnBehalf(permission))
+            Err(PermissionMissing::NotOnBehalf(permission))
         }
     }
 
-    /// Whether the caller may do this for whomever they name.
+    /// Whether the caller may do this for any user that the request names.
     pub fn may_act_for_others(&self, permission: Permission) -> bool {
         let credential_may = match &self.credential {
             Credential::Token => true,
             Credential::Key { on_behalf, .. } => *on_behalf && permission.can_be_on_behalf(),
         };
-        // A key keeps `on_behalf` when its owner is no administrator any more; the right ends with the role.
+        // A key keeps `on_behalf` when its owner is no longer an administrator; the right ends with the role.
         credential_may && self.is_admin() && self.may(permission).is_ok()
     }
 
-    /// All that a key made by this caller can be given: never more than the caller holds.
+    /// All that this caller can grant to a new key: never more than the caller has.
     pub fn grantable(&self) -> PermissionSet {
         match &self.credential {
             Credential::Token => self.role.permissions(),
@@ -160,7 +164,7 @@ mod tests {
     #[test]
     fn a_key_never_exceeds_its_owner() {
         let user = caller(Role::User, key(&[Permission::All], false));
-        assert_eq!(user.may(Permission::PlansWrite), Err(Forbidden::Missing(Permission::PlansWrite)));
+        assert_eq!(user.may(Permission::PlansWrite), Err(PermissionMissing::Missing(Permission::PlansWrite)));
         assert_eq!(user.may(Permission::UsageWrite), Ok(()));
         assert_eq!(user.grantable().lacks(&PermissionSet::all()), Some(Permission::All));
     }
@@ -168,10 +172,13 @@ mod tests {
     #[test]
     fn an_administrators_key_administers_only_with_the_permission() {
         let admin = caller(Role::Admin, key(&[Permission::PlansRead], false));
-        assert_eq!(admin.may_administer(Permission::PlansWrite), Err(Forbidden::Missing(Permission::PlansWrite)));
+        assert_eq!(
+            admin.may_administer(Permission::PlansWrite),
+            Err(PermissionMissing::Missing(Permission::PlansWrite))
+        );
         assert_eq!(
             caller(Role::User, Credential::Token).may_administer(Permission::PlansRead),
-            Err(Forbidden::NotAdmin)
+            Err(PermissionMissing::NotAdmin)
         );
         assert_eq!(caller(Role::Admin, Credential::Token).may_administer(Permission::PlansWrite), Ok(()));
     }
@@ -180,29 +187,32 @@ mod tests {
     fn acting_for_another_needs_on_behalf_or_an_administrator() {
         let other = Some(UserId(Uuid::from_u128(2)));
         let check = Permission::UsageCheck;
-        assert_eq!(caller(Role::User, Credential::Token).acting_for(other, check), Err(Forbidden::NotOnBehalf(check)));
+        assert_eq!(
+            caller(Role::User, Credential::Token).acting_for(other, check),
+            Err(PermissionMissing::NotOnBehalf(check))
+        );
         assert_eq!(
             caller(Role::Admin, key(&[check], false)).acting_for(other, check),
-            Err(Forbidden::NotOnBehalf(check))
+            Err(PermissionMissing::NotOnBehalf(check))
         );
         assert_eq!(
             caller(Role::Admin, key(&[check], true)).acting_for(other, check),
-            Ok(Subject::Another(UserId(Uuid::from_u128(2))))
+            Ok(UsageSubject::Another(UserId(Uuid::from_u128(2))))
         );
         assert_eq!(
             caller(Role::Admin, Credential::Token).acting_for(other, check),
-            Ok(Subject::Another(UserId(Uuid::from_u128(2))))
+            Ok(UsageSubject::Another(UserId(Uuid::from_u128(2))))
         );
         assert_eq!(
             caller(Role::User, key(&[check], true)).acting_for(other, Permission::UsageWrite),
-            Err(Forbidden::Missing(Permission::UsageWrite))
+            Err(PermissionMissing::Missing(Permission::UsageWrite))
         );
         let demoted = caller(Role::User, key(&[check], true));
-        assert_eq!(demoted.acting_for(other, check), Err(Forbidden::NotOnBehalf(check)));
+        assert_eq!(demoted.acting_for(other, check), Err(PermissionMissing::NotOnBehalf(check)));
         let own = Some(UserId(Uuid::from_u128(1)));
         assert_eq!(
             caller(Role::User, Credential::Token).acting_for(own, check),
-            Ok(Subject::Oneself(UserId(Uuid::from_u128(1))))
+            Ok(UsageSubject::Oneself(UserId(Uuid::from_u128(1))))
         );
     }
 }

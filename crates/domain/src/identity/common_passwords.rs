@@ -1,9 +1,10 @@
-//! Common passwords: those that somebody who guesses tries first.
+//! Common passwords: those that an attacker tries first.
 //!
-//! Promise: refused are the passwords of a bundled list (`common_passwords.txt`), a common word (`common_words.txt`) with
-//! digits and signs around it or look-alikes in it, what repeats or runs along the alphabet, the digits or a keyboard, and
-//! what is little more than the account's own address. Case and width make no difference. A long password may hold a common
-//! word among others. The bundled lists are read once, in about a millisecond; a question costs some microseconds.
+//! Promise: refused are the passwords of a bundled list (`common_passwords.txt`), a common word (`common_words.txt`)
+//! with digits and signs around it or look-alikes in it, repetitions, runs along the alphabet, the digits or a
+//! keyboard, and passwords that are little more than the account's own address. Case and width make no difference. A
+//! long password may contain a common word among others. The bundled lists are parsed once, in about a millisecond; a
+//! check takes some microseconds.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -16,7 +17,7 @@ static PASSWORDS: LazyLock<HashSet<String>> =
     LazyLock::new(|| include_str!("common_passwords.txt").lines().map(|line| compact(&folded(line))).collect());
 static WORDS: LazyLock<HashSet<&'static str>> = LazyLock::new(|| include_str!("common_words.txt").lines().collect());
 
-/// What fingers and memory run along.
+/// The alphabet, the digits and keyboard rows.
 const SEQUENCES: [&str; 10] = [
     "abcdefghijklmnopqrstuvwxyz",
     "01234567890123456789",
@@ -33,7 +34,7 @@ const SEQUENCES: [&str; 10] = [
 /// The shortest part of a sequence that counts as one.
 const RUN_MIN: usize = 3;
 
-/// Nobody guesses longer repetitions: each length would be a guess of its own.
+/// Longer repetitions are accepted: attackers would have to guess their length too.
 const PATTERN_MAX: usize = 32;
 
 /// The longest part whose repetition is a pattern.
@@ -42,10 +43,10 @@ const REPEATED_MAX: usize = 6;
 /// A password of fewer different characters is a pattern.
 const DIFFERENT_MIN: usize = 4;
 
-/// The shortest local part of an address that is looked for.
+/// The shortest local part of an address that is searched for.
 const LOCAL_PART_MIN: usize = 4;
 
-/// What must be in a password beside the account's own address, in characters.
+/// The characters that a password must have beside the account's own address.
 const BESIDE_ADDRESS_MIN: usize = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -60,7 +61,7 @@ pub enum CommonPassword {
     Address,
 }
 
-/// Why this password is among those that are guessed first, if it is. `address` is the e-mail of its account.
+/// Why this password is one of the most common, or `None`. `address` is the e-mail address of its account.
 pub fn common_password(password: &str, address: &str) -> Option<CommonPassword> {
     let folded = folded(password);
     if is_listed(&folded) {
@@ -72,17 +73,17 @@ pub fn common_password(password: &str, address: &str) -> Option<CommonPassword> 
     is_address(&folded, address).then_some(CommonPassword::Address)
 }
 
-/// One spelling for what differs in case and width only.
+/// One spelling for texts that differ only in case and width.
 fn folded(text: &str) -> String {
     normal_password(text).to_lowercase()
 }
 
-/// Without blanks and the signs that stand between words.
+/// Without blanks and the signs used between words.
 fn compact(text: &str) -> String {
     text.chars().filter(|character| !character.is_whitespace() && !"-_.,".contains(*character)).collect()
 }
 
-/// Digits and signs as the letters that they stand for.
+/// Digits and signs replaced by the letters that they imitate.
 fn as_letters(text: &str) -> String {
     let letter = |character| match character {
         '0' => 'o',
@@ -129,18 +130,18 @@ fn is_pattern(folded: &str) -> bool {
     different.len() < DIFFERENT_MIN || repeats(&characters) || runs(&characters)
 }
 
-/// A short part again and again; the last time may be cut off.
+/// A short part repeated; the last repetition may be incomplete.
 fn repeats(characters: &[char]) -> bool {
     let longest = REPEATED_MAX.min(characters.len() / 2);
     (1..=longest).any(|part| characters.iter().zip(characters.iter().skip(part)).all(|(one, next)| one == next))
 }
 
-/// Nothing but parts of sequences, forwards or backwards, and the same character several times.
+/// Nothing but parts of sequences, forwards or backwards, and repeated characters.
 fn runs(characters: &[char]) -> bool {
     let mut rest = characters;
     while !rest.is_empty() {
         let taken = longest_run(rest);
-        // What is left at the end may be too short to be told.
+        // The rest at the end may be too short to be recognised.
         if taken < RUN_MIN && rest.len() >= RUN_MIN {
             return false;
         }

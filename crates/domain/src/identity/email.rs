@@ -1,8 +1,9 @@
-//! E-mail addresses: what is entered here is judged (`Email`), what an identity provider stores is not (`StoredEmail`).
+//! E-mail addresses: an address entered here is validated (`Email`), one stored by an identity provider is not
+//! (`StoredEmail`).
 //!
-//! Promised: an `Email` is in one spelling (lower case, NFC, at most 254 bytes) and parsing it again gives the same; it
-//! has no character that nobody sees, none that only looks like ASCII, and no letters of another script among or in the place
-//! of Latin ones that they are taken for (Unicode Technical Standard 39). Costs a pass or two over at most 254 bytes.
+//! Promise: an `Email` is in one spelling (lower case, NFC, at most 254 bytes) and parsing it again gives the same; it
+//! has no invisible characters, none that only look like ASCII, and no letters of another script among or in the place
+//! of Latin ones that they resemble (Unicode Technical Standard 39). Costs a pass or two over at most 254 bytes.
 
 use std::fmt;
 
@@ -14,7 +15,7 @@ use unicode_security::{MixedScript, skeleton};
 /// The longest e-mail address that SMTP can carry, in bytes (RFC 5321, section 4.5.3.1.3).
 pub const EMAIL_MAX_LENGTH: usize = 254;
 
-/// Characters that show nothing or change how their neighbours are shown: Unicode's default ignorable code points, the
+/// Characters that are invisible or change how their neighbours are shown: Unicode's default ignorable code points, the
 /// interlinear marks, the replacement characters and the Braille blank.
 const INVISIBLE: [(u32, u32); 21] = [
     (0x00AD, 0x00AD),
@@ -58,14 +59,14 @@ pub enum EmailRefused {
 impl Email {
     pub fn parse(text: &str) -> Result<Self, EmailRefused> {
         let text = text.trim();
-        // A spelling is at least a third of the bytes that were entered, so what is far longer is not looked at.
+        // The spelling has at least a third of the bytes that were entered, so a far longer text is refused unread.
         if text.len() > 4 * EMAIL_MAX_LENGTH {
             return Err(EmailRefused::TooLong);
         }
         if text.chars().any(is_look_alike) {
             return Err(EmailRefused::LookAlike);
         }
-        // Everything else is judged on the one spelling: lower case may be longer, and other characters, than what was
+        // All other checks apply to the one spelling: lower case may be longer, with other characters, than the text
         // entered (a Turkish capital I with a dot becomes an i and a combining dot).
         let text = spelling(text);
         if text.len() > EMAIL_MAX_LENGTH {
@@ -84,8 +85,8 @@ impl Email {
         &self.0
     }
 
-    /// The spellings under which an account may be stored that was opened with this text, the exact one first: accounts
-    /// of earlier releases were not brought to NFC. Empty for what can be nobody's.
+    /// The spellings under which an account opened with this text may be stored, the exact one first: earlier releases
+    /// did not normalize to NFC. Empty for a text that no account can have.
     pub fn stored_spellings(text: &str) -> Vec<String> {
         let text = text.trim();
         if text.is_empty() || text.len() > 4 * EMAIL_MAX_LENGTH || text.chars().any(char::is_control) {
@@ -112,14 +113,14 @@ fn is_well_formed(text: &str) -> bool {
     !name.is_empty() && domain_is_one && !text.contains(unfit)
 }
 
-/// Whether nobody sees the character, or whether it is taken for ASCII that it is not: a full-width or mathematical letter,
-/// a ligature, a superscript.
+/// Whether the character is invisible or resembles ASCII without being it: a full-width or mathematical letter, a
+/// ligature, a superscript.
 fn is_look_alike(character: char) -> bool {
     let code = u32::from(character);
     let is_invisible = INVISIBLE.iter().any(|(first, last)| (*first..=*last).contains(&code));
     let is_styled_ascii = || {
         !character.is_ascii() && !character.is_whitespace() && {
-            // Canonical equivalence is no style: the Kelvin sign is a K, and NFC writes it so.
+            // Canonical equivalence does not count: the Kelvin sign is a K, and NFC writes it so.
             std::iter::once(character).nfc().any(|one| !one.is_ascii())
                 && std::iter::once(character).nfkc().all(|one| one.is_ascii())
         }
@@ -127,8 +128,8 @@ fn is_look_alike(character: char) -> bool {
     is_invisible || is_styled_ascii()
 }
 
-/// Whether letters of another script stand in a word of Latin ones that they are taken for, or make up a word that is taken for
-/// an ASCII one.
+/// Whether letters of another script occur in a word of Latin ones that they resemble, or form a word that resembles an
+/// ASCII one.
 fn imitates_latin(word: &str) -> bool {
     if word.is_ascii() {
         return false;
@@ -163,12 +164,12 @@ impl fmt::Display for Email {
     }
 }
 
-/// An address as the identity's provider keeps it: shown as it is, and never a reason to refuse a row.
+/// An address as the identity provider stores it: shown unchanged, and never a reason to refuse a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredEmail(String);
 
 impl StoredEmail {
-    /// `None` where the provider keeps an empty text for no address.
+    /// `None` for an empty text, which some providers store for no address.
     pub fn new(text: &str) -> Option<Self> {
         (!text.trim().is_empty()).then(|| Self(text.to_owned()))
     }
@@ -296,7 +297,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is accepted is read back as the same, and fits where it is kept.
+        /// An accepted address parses to the same again, and fits where it is stored.
         #[test]
         fn an_accepted_address_is_accepted_again_as_it_is(name in "\\PC{1,60}", domain in "[a-zA-ZäÖİßſKå\u{308}.-]{1,20}") {
             if let Ok(email) = Email::parse(&format!("{name}@{domain}")) {

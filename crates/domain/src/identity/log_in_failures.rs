@@ -1,10 +1,10 @@
-//! Failed log-ins: how long whoever failed has to wait, by account and network, and by account alone.
+//! Failed log-ins: how long a client must wait after failures, per account and network, and per account.
 //!
-//! Promise: the first few failures in a row of one account from one network cost nothing, then each doubles the wait, up to
-//! a quarter of an hour. An account takes at most so many failures in any hour from all networks that never logged in to it;
-//! a network that did is bound by its own failures alone, so that no stranger locks the owner out. Refused attempts
-//! count as nothing. An attempt counts as a failure from its beginning, so that many at once are no way around; what turns
-//! out well is taken back. Nothing here reads a clock.
+//! Promise: the first failures in a row of one account from one network cost no wait, then each doubles the wait, up to
+//! 15 minutes. An account accepts at most `per_hour` failures in any hour from all networks that never logged in to it;
+//! a network that did is bound by its own failures alone, so an attacker cannot lock the owner out. Refused attempts do
+//! not count. An attempt counts as a failure from its beginning, so concurrent attempts do not bypass the limit; if it
+//! turns out to be none, it is removed. No function reads a clock.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -13,14 +13,14 @@ const HOUR: Duration = Duration::from_hours(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailureRule {
-    /// Failures in a row that cost no wait.
+    /// Failures in a row without a wait.
     pub free: u32,
-    /// The wait after the first that does; it doubles.
+    /// The first wait; it doubles with each further failure.
     pub first_wait: Duration,
     pub longest_wait: Duration,
-    /// After so long without a failure a pair starts anew.
+    /// After this long without a failure the pair starts anew.
     pub forgotten_after: Duration,
-    /// Failures of one account in any hour.
+    /// The failures of one account in any hour.
     pub per_hour: u32,
 }
 
@@ -35,7 +35,7 @@ impl FailureRule {
         }
     }
 
-    /// How long the next attempt waits after so many failures in a row.
+    /// How long the next attempt waits after this many failures in a row.
     pub fn wait_after(&self, failures: u32) -> Duration {
         let Some(doublings) = failures.checked_sub(self.free.max(1)) else { return Duration::ZERO };
         let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
@@ -43,12 +43,12 @@ impl FailureRule {
     }
 }
 
-/// Why an attempt has to wait, and how long.
+/// Why an attempt must wait, and how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum LogInRefused {
     /// Too many failures of this account from this network.
     Pair(Duration),
-    /// Too many failures of this account from all networks. One that logged in to it before need not wait.
+    /// Too many failures of this account from all networks. A network that logged in to it before need not wait.
     Account(Duration),
 }
 
@@ -65,7 +65,7 @@ impl PairFailures {
         passed.map_or(Duration::ZERO, |passed| rule.wait_after(self.count).saturating_sub(passed))
     }
 
-    /// Whether nothing has to be remembered any more.
+    /// Whether the entry can be dropped.
     pub fn is_over(&self, rule: &FailureRule, now: Instant) -> bool {
         self.count == 0 || self.last.is_none_or(|last| now.saturating_duration_since(last) >= rule.forgotten_after)
     }
@@ -96,36 +96,36 @@ impl AccountFailures {
     }
 }
 
-/// Whether an attempt may begin. If it may, it counts as a failure from now on.
+/// Whether an attempt may begin. If so, it counts as a failure from now on.
 pub fn begin(
     rule: &FailureRule,
     pair: &mut PairFailures,
     account: &mut AccountFailures,
     is_known_network: bool,
     now: Instant,
-) -> Result<(), Refused> {
+) -> Result<(), LogInRefused> {
     if pair.is_over(rule, now) {
         *pair = PairFailures::default();
     }
     account.forget_old(now);
     let wait = pair.wait(rule, now);
     if !wait.is_zero() {
-        return Err(Refused::Pair(wait));
+        return Err(LogInRefused::Pair(wait));
     }
     let wait = account.wait(rule, now);
     if !wait.is_zero() && !is_known_network {
-        return Err(Refused::Account(wait));
+        return Err(LogInRefused::Account(wait));
     }
     pair.count = pair.count.saturating_add(1);
     pair.last = Some(now);
-    // What a known network fails is bounded by the pair; it takes nothing from the account.
+    // Failures of a known network are bounded by the pair; they do not count against the account.
     if !is_known_network {
         account.at.push_back(now);
     }
     Ok(())
 }
 
-/// Takes back an attempt that was no failure. After a success the pair starts anew.
+/// Removes an attempt that was no failure. After a success the pair starts anew.
 pub fn take_back(pair: &mut PairFailures, account: &mut AccountFailures, begun: Instant, succeeded: bool) {
     if succeeded {
         *pair = PairFailures::default();
@@ -167,7 +167,7 @@ mod tests {
         for _ in 0..5 {
             begin(&RULE, &mut pair, &mut account, false, start).unwrap();
         }
-        assert_eq!(begin(&RULE, &mut pair, &mut account, false, start), Err(Refused::Pair(seconds(1))));
+        assert_eq!(begin(&RULE, &mut pair, &mut account, false, start), Err(LogInRefused::Pair(seconds(1))));
         let now = start + seconds(1);
         begin(&RULE, &mut pair, &mut account, false, now).unwrap();
         take_back(&mut pair, &mut account, now, true);
@@ -190,7 +190,7 @@ mod tests {
         assert!(pair.is_over(&RULE, now) && account.is_over(now));
     }
 
-    /// A stranger with as many networks as they like, and the owner.
+    /// An attacker with unlimited networks, and the owner.
     #[test]
     fn strangers_use_up_the_account_and_the_owners_network_is_let_in() {
         let start = Instant::now();
@@ -201,21 +201,21 @@ mod tests {
         }
         let now = start + seconds(200);
         let (mut stranger, mut owner) = (PairFailures::default(), PairFailures::default());
-        assert_eq!(begin(&RULE, &mut stranger, &mut account, false, now), Err(Refused::Account(seconds(3_400))));
+        assert_eq!(begin(&RULE, &mut stranger, &mut account, false, now), Err(LogInRefused::Account(seconds(3_400))));
         for _ in 0..5 {
             assert_eq!(begin(&RULE, &mut owner, &mut account, true, now), Ok(()));
         }
-        assert_eq!(begin(&RULE, &mut owner, &mut account, true, now), Err(Refused::Pair(seconds(1))));
+        assert_eq!(begin(&RULE, &mut owner, &mut account, true, now), Err(LogInRefused::Pair(seconds(1))));
         assert_eq!(begin(&RULE, &mut stranger, &mut account, false, start + seconds(3_600)), Ok(()));
         assert!(matches!(
             begin(&RULE, &mut stranger, &mut account, false, start + seconds(3_600)),
-            Err(Refused::Account(_))
+            Err(LogInRefused::Account(_))
         ));
     }
 
     proptest! {
-        /// Whatever attempts come when: no hour has more failures of the account than it may, no pair is faster than its
-        /// waits, and every refusal says how long to wait, rightly.
+        /// For any attempts at any times: no hour has more failures of the account than allowed, no pair is faster than
+        /// its waits, and every refusal states the right wait.
         #[test]
         fn no_order_of_attempts_gets_around_the_bounds(
             free in 1_u32..6, per_hour in 1_u32..30,
@@ -230,11 +230,11 @@ mod tests {
                 now += seconds(pause);
                 let pair = pairs.entry(network).or_default();
                 let mut outcome = begin(&rule, pair, &mut account, false, now);
-                if let (Err(Refused::Pair(wait) | Refused::Account(wait)), true) = (outcome, waits) {
+                if let (Err(LogInRefused::Pair(wait) | LogInRefused::Account(wait)), true) = (outcome, waits) {
                     prop_assert!(!wait.is_zero() && wait <= HOUR);
                     now += wait;
                     outcome = begin(&rule, pair, &mut account, false, now);
-                    if let Err(Refused::Pair(wait)) = outcome {
+                    if let Err(LogInRefused::Pair(wait)) = outcome {
                         prop_assert!(false, "waited as told, and has to wait {wait:?}");
                     }
                 }

@@ -1,5 +1,5 @@
-//! Identity: who asks (`email`, `passwords`, `callers`, `states`), in which role, what they may do to themselves and to
-//! others (`permissions`), and what they could do when an answer was stored for them (`rights`).
+//! Identity: authentication (`email`, `passwords`, `callers`, `states`), roles and permissions (`permissions`), and the
+//! rights that a caller had when a response was stored (`rights`).
 
 mod callers;
 mod common_passwords;
@@ -12,7 +12,7 @@ mod rights;
 mod states;
 pub mod totp;
 
-pub use callers::{Caller, Credential, Forbidden, Subject, TokenLife};
+pub use callers::{Caller, Credential, PermissionMissing, TokenLife, UsageSubject};
 pub use common_passwords::{CommonPassword, common_password};
 pub use email::{EMAIL_MAX_LENGTH, Email, EmailRefused, StoredEmail};
 pub use passwords::{PASSWORD_LENGTH, new_password_fits, normal_password, password_fits};

@@ -1,21 +1,21 @@
-//! Passwords: how long they are, and in which of their spellings they are hashed.
+//! Passwords: their length, and the spelling that is hashed.
 
 use unicode_normalization::UnicodeNormalization;
 
-/// The shortest and longest password, in characters. The upper bound keeps one log-in from buying minutes of hashing.
+/// The shortest and longest password, in characters. The upper bound keeps one log-in from causing minutes of hashing.
 pub const PASSWORD_LENGTH: std::ops::RangeInclusive<usize> = 12..=128;
 
-/// Whether a password is long enough to be worth guessing and short enough to be hashed.
+/// Whether the length allows it to be a password. Others are refused without hashing.
 pub fn password_fits(password: &str) -> bool {
     PASSWORD_LENGTH.contains(&password.chars().count())
 }
 
-/// Whether it may become somebody's password: it fits as it is entered, and is long enough in the spelling that is hashed.
+/// Whether it may become a password: it fits as entered, and is long enough in the spelling that is hashed.
 pub fn new_password_fits(password: &str) -> bool {
     password_fits(password) && normal_password(password).chars().count() >= *PASSWORD_LENGTH.start()
 }
 
-/// The one spelling (NFKC) of what keyboards and systems write in several. ASCII is its own.
+/// One spelling (NFKC) for the same text from different keyboards and systems. ASCII is unchanged.
 pub fn normal_password(password: &str) -> String {
     password.nfkc().collect()
 }

@@ -1,4 +1,4 @@
-//! Roles, and the permissions that they and the keys hold.
+//! Roles, and the permissions of roles and keys.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -22,7 +22,7 @@ impl Role {
         }
     }
 
-    /// Everything that someone in this role may do; a key of theirs can hold no more.
+    /// All permissions of the role; a key of a user in this role can have no more.
     pub fn permissions(self) -> PermissionSet {
         match self {
             Self::Admin => PermissionSet::all(),
@@ -56,7 +56,7 @@ impl FromStr for Role {
     }
 }
 
-/// One thing that a key or a role may do. `All` stands for every other one.
+/// One thing that a key or a role may do. `All` includes every other one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Permission {
     #[serde(rename = "plans:read")]
@@ -154,12 +154,12 @@ impl PermissionSet {
         self.0.contains(&Permission::All) || self.0.contains(&permission)
     }
 
-    /// The first permission of `wanted` that this set does not allow, if there is one.
+    /// The first permission of `wanted` that this set does not allow, if any.
     pub fn lacks(&self, wanted: &Self) -> Option<Permission> {
         wanted.iter().find(|permission| !self.allows(*permission))
     }
 
-    /// Those that both sets allow.
+    /// The permissions that both sets allow.
     #[must_use]
     pub fn within(&self, other: &Self) -> Self {
         Permission::EVERY.into_iter().filter(|one| self.allows(*one) && other.allows(*one)).collect()

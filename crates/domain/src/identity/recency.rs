@@ -1,10 +1,10 @@
-//! Recency: whether somebody proved who they are so lately that they may do what cannot be undone.
+//! Recency: whether a user authenticated recently enough for an action that cannot be undone.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::states::CLOCK_LEEWAY;
 
-/// How long ago a password (or the identity provider's own log-in) may lie. Zero or less asks for none.
+/// The longest time since a password (or the identity provider's own log-in) was given. Zero or less requires none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecencyRule {
     pub within: TimeDelta,
@@ -15,7 +15,7 @@ impl RecencyRule {
         self.within <= TimeDelta::zero()
     }
 
-    /// A moment that is not known is not recent, and neither is one that lies ahead by more than clocks differ.
+    /// An unknown time is not recent, and neither is one that is in the future by more than [`CLOCK_LEEWAY`].
     pub fn is_recent(self, authenticated_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
         self.is_off() || authenticated_at.is_some_and(|at| at <= now + CLOCK_LEEWAY && now - at <= self.within)
     }

@@ -1,5 +1,5 @@
-//! Rights of a caller at one moment, so that an answer that was stored for one credential is given only to credentials
-//! that could have had it themselves.
+//! The rights of a caller at one time. A response that was stored for one credential is returned only to credentials
+//! that could have received it themselves.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::callers::{Caller, Credential};
 use super::permissions::PermissionSet;
 
-/// What a credential could do when it asked. It is stored beside the answer.
+/// The rights of a credential when it made its request; stored beside the response.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallerRights {
     /// `None` for the user in person.
@@ -18,7 +18,7 @@ pub struct CallerRights {
     permissions: PermissionSet,
     /// Whether it may act for others: an administrator in person, or a key with `on_behalf`.
     acts_for_others: bool,
-    /// The lineages of keys on which its use counts.
+    /// The lineages of keys that its use counts against.
     lineages: BTreeSet<Uuid>,
     /// Those of them that have limits.
     limited: BTreeSet<Uuid>,
@@ -42,18 +42,19 @@ impl CallerRights {
         }
     }
 
-    /// Someone with an identity and no profile yet: in person, without any permission.
+    /// An identity without a profile yet: in person, without any permission.
     pub fn of_newcomer() -> Self {
         Self::default()
     }
 
-    /// Whether they are the user's in person.
+    /// Whether they belong to the user in person.
     pub const fn are_a_persons(&self) -> bool {
         self.api_key_id.is_none()
     }
 
-    /// Whether whoever has these rights may be given what was answered to `stored`: the same key always; another
-    /// credential if it has the permissions, no limits but such as bound the first one too, and as long a life.
+    /// Whether a credential with these rights may receive the response to `stored`. The same key always may. Another
+    /// credential may if it has the permissions, no limits but those that also bound the first one, and at least its
+    /// lifetime.
     pub fn cover(&self, stored: &Self) -> bool {
         let is_same_key = self.api_key_id.is_some() && self.api_key_id == stored.api_key_id;
         let has_the_permissions = self.permissions.lacks(&stored.permissions).is_none();

@@ -1,4 +1,4 @@
-//! Identity states: whether an identity may act now, and whether a token was issued within its life.
+//! Identity states: whether an identity may act now, and whether a token was issued within its lifetime.
 
 use std::str::FromStr;
 
@@ -7,16 +7,16 @@ use thiserror::Error;
 
 use super::permissions::Role;
 
-/// By how much the clocks of an issuer, of the database and of ours may differ.
+/// By how much the clocks of an issuer, of the database and of this process may differ.
 pub const CLOCK_LEEWAY: TimeDelta = TimeDelta::seconds(30);
 
-/// What the identity's provider says of it now.
+/// The state of an identity at its provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdentityState {
     Active,
     /// It may act again when the ban ends.
     Banned,
-    /// Gone, or marked as gone by its provider.
+    /// Deleted, or marked as deleted by its provider.
     Deleted,
     /// An id that no identity has or had.
     Unknown,
@@ -40,17 +40,17 @@ impl FromStr for IdentityState {
     }
 }
 
-/// What is read of an identity to know a caller.
+/// The facts of an identity that are read to authenticate a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallerFacts {
-    /// The profile's; `None` where there is no profile yet.
+    /// The profile's role; `None` if there is no profile yet.
     pub role: Option<Role>,
     pub state: IdentityState,
-    /// When the identity was made, where its provider tells.
+    /// When the identity was created, if its provider reports it.
     pub began_at: Option<DateTime<Utc>>,
 }
 
-/// Why nobody may act by this identity now.
+/// Why this identity may not act now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum NotAdmitted {
     #[error("the identity is banned")]
@@ -64,7 +64,7 @@ pub enum NotAdmitted {
 impl IdentityState {
     pub const fn admit(self) -> Result<(), NotAdmitted> {
         match self {
-            // Whether an unknown identity may do anything is asked where it tries to.
+            // What an unknown identity may do is checked by each action.
             Self::Active | Self::Unknown => Ok(()),
             Self::Banned => Err(NotAdmitted::Banned),
             Self::Deleted => Err(NotAdmitted::Deleted),
@@ -73,8 +73,8 @@ impl IdentityState {
 }
 
 impl CallerFacts {
-    /// The role in which the holder of a token of that time acts. A token of an earlier identity with the same id does not
-    /// act for this one. A token that does not say when it was issued is not judged by that.
+    /// The role in which a token issued at that time acts. A token of an earlier identity with the same id is refused.
+    /// A token without an issue time is not checked for that.
     pub fn admit(&self, issued_at: Option<DateTime<Utc>>) -> Result<Option<Role>, NotAdmitted> {
         self.state.admit()?;
         match (issued_at, self.began_at) {

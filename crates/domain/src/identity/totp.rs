@@ -1,11 +1,11 @@
-//! Second factors: one-time codes by time (RFC 6238), and recovery codes for whoever lost the device.
+//! Second factors: time-based one-time codes (RFC 6238), and recovery codes for users who lost the device.
 //!
-//! Promise: a code is taken within one step of 30 seconds before and after its own, and once: no step is taken that is not
-//! after the last one that was. A recovery code is taken once.
+//! Promise: a code is accepted within one step of 30 seconds before and after its own, and once: a step is accepted
+//! only if it is later than the last one used. A recovery code is accepted once.
 
 use chrono::{DateTime, Utc};
 
-/// How long one code holds.
+/// How long one code is valid.
 pub const STEP_SECONDS: i64 = 30;
 
 /// By how many steps the clock of a device may differ.
@@ -17,7 +17,7 @@ pub const CODE_DIGITS: usize = 6;
 /// How many recovery codes there are at first.
 pub const RECOVERY_CODES: usize = 10;
 
-/// What somebody showed as a second factor.
+/// A second factor as entered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ShownCode {
     /// The digits of a device.
@@ -27,7 +27,7 @@ pub enum ShownCode {
 }
 
 impl ShownCode {
-    /// Blanks and hyphens are how people group what they type.
+    /// Ignores blanks and hyphens, with which users group digits.
     pub fn read(text: &str) -> Self {
         let bare: String = text.chars().filter(|character| !character.is_whitespace() && *character != '-').collect();
         if bare.len() == CODE_DIGITS && bare.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -38,7 +38,7 @@ impl ShownCode {
     }
 }
 
-/// The steps whose codes are taken now, if `last_used` is the last one that was: the present one first.
+/// The steps whose codes are accepted now, the current one first. `last_used` is the last step that was accepted.
 pub fn open_steps(now: DateTime<Utc>, last_used: Option<i64>) -> Vec<i64> {
     let present = now.timestamp().div_euclid(STEP_SECONDS);
     let mut steps: Vec<i64> = (present - WINDOW..=present + WINDOW).collect();
@@ -47,7 +47,7 @@ pub fn open_steps(now: DateTime<Utc>, last_used: Option<i64>) -> Vec<i64> {
     steps
 }
 
-/// What an authenticator reads, often as a picture (Google's "Key URI Format"). `secret` is base32.
+/// The URL that an authenticator app reads, often as a QR code (Google's "Key URI Format"). `secret` is base32.
 pub fn otpauth_url(issuer: &str, account: &str, secret: &str) -> String {
     let (issuer, account) = (percent_encoded(issuer), percent_encoded(account));
     format!(

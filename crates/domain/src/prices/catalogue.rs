@@ -1,6 +1,6 @@
-//! The catalogue: the models that the file names, with their limits and prices. The file gives the standard prices and
-//! says by which factor a tier or a place changes them; here they become rows, so that whoever prices a call multiplies
-//! nothing.
+//! The catalogue: the models listed in `config/models.toml`, with their limits and prices. The file has the standard
+//! prices and the factors for tiers and regions. Here they are expanded into one row per price, so pricing a call
+//! multiplies no factors.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -15,7 +15,7 @@ use super::list::PriceKey;
 use super::money::{UnitPrice, UnitPriceRefused};
 use crate::ai::{Geo, ModelId, Provider, Tier};
 
-/// The edition of the catalogue: a date, and `.1` to `.9` for others of the same day. Later ones sort later.
+/// The catalogue's edition: a date, and `.1` to `.9` for several editions of a day. Later ones sort later.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CatalogueVersion(String);
 
@@ -23,7 +23,7 @@ impl CatalogueVersion {
     pub fn parse(text: &str) -> Result<Self, CatalogueRefused> {
         let (date, edition) = text.split_once('.').unwrap_or((text, "1"));
         let is_edition = edition.len() == 1 && matches!(edition.as_bytes(), [b'1'..=b'9']);
-        // chrono reads 2026-1-2 too, and that would sort wrongly.
+        // chrono parses 2026-1-2 too, and that would sort wrongly.
         if date.len() == 10 && date.parse::<NaiveDate>().is_ok() && is_edition {
             Ok(Self(text.to_owned()))
         } else {
@@ -42,7 +42,7 @@ impl fmt::Display for CatalogueVersion {
     }
 }
 
-/// What a model is for.
+/// What a model is used for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ModelPurpose {
@@ -55,7 +55,7 @@ pub enum ModelPurpose {
 pub struct CataloguePrice {
     pub key: PriceKey,
     pub price: UnitPrice,
-    /// When the provider takes the model away, and the price ends.
+    /// When the provider retires the model and the price ends.
     pub until: Option<DateTime<Utc>>,
 }
 
@@ -82,7 +82,7 @@ pub enum CatalogueRefused {
     PriceTwice { model: ModelId, kind: PriceKind, threshold_tokens: u64 },
 }
 
-/// All of it. A name stands for one model, whoever runs it. The default has no model and is older than every edition.
+/// An edition's models. A name belongs to one model across providers. The default is empty and older than all editions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModelCatalogue {
     pub version: CatalogueVersion,
@@ -112,7 +112,7 @@ impl ModelCatalogue {
         &self.models
     }
 
-    /// The model that goes by this name, its own or another.
+    /// The model with this name, whether it is its id or an alias.
     pub fn find(&self, name: &ModelId) -> Option<&CatalogueModel> {
         self.models.iter().find(|model| model.id == *name || model.aliases.contains(name))
     }
@@ -121,7 +121,7 @@ impl ModelCatalogue {
         self.models.iter().flat_map(|model| &model.prices)
     }
 
-    /// Every other name with the name that its prices stand under.
+    /// Every alias as `(provider, alias, id)`; prices are stored under the id.
     pub fn aliases(&self) -> impl Iterator<Item = (Provider, ModelId, ModelId)> + '_ {
         self.models
             .iter()
@@ -129,14 +129,14 @@ impl ModelCatalogue {
     }
 }
 
-/// By how much a tier or a place changes the standard prices of a model. Both at once multiply.
+/// The factors by which a tier or a region changes the standard prices of a model. If both apply, they multiply.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PriceFactors {
     pub tiers: BTreeMap<Tier, Decimal>,
     pub geos: BTreeMap<Geo, Decimal>,
 }
 
-/// One standard price at every tier and place that has a factor.
+/// One standard price, expanded to every tier and region that has a factor.
 pub fn expand(standard: &CataloguePrice, factors: &PriceFactors) -> Result<Vec<CataloguePrice>, UnitPriceRefused> {
     let tiers = || factors.tiers.iter().map(|(tier, factor)| (*tier, *factor)).chain([(Tier::Standard, Decimal::ONE)]);
     let geos = factors.geos.iter().map(|(geo, factor)| (geo.clone(), *factor)).chain([(Geo::ANYWHERE, Decimal::ONE)]);

@@ -1,5 +1,6 @@
-//! How prices change: an operator's new one closes the one before it, and a new edition of the catalogue closes what it
-//! says otherwise. Nothing that was in force is ever edited but for its end, and no end is set in the past.
+//! How prices change. An operator's new price closes the previous one. A new edition of the catalogue closes the prices
+//! that it changes. A price that was in force is never edited, except that its end is set, and no end is set in the
+//! past.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,16 +12,16 @@ use super::catalogue::ModelCatalogue;
 use super::list::{ModelPrice, PriceId, PriceKey, PriceSource};
 use super::money::UnitPrice;
 
-/// Postgres keeps times to the microsecond.
+/// Postgres stores times in microseconds.
 const SUBSECOND_DIGITS: u16 = 6;
 
-/// A price as an operator gives it.
+/// A price as an operator submits it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PriceDraft {
     pub key: PriceKey,
     pub price: UnitPrice,
     pub version: String,
-    /// Now unless told.
+    /// `None` is now.
     pub valid_from: Option<DateTime<Utc>>,
 }
 
@@ -34,20 +35,20 @@ pub enum PriceRefused {
 
 /// A price with its place among the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Placed {
+pub struct PlacedPrice {
     pub price: ModelPrice,
-    /// The one that ends where this one begins.
+    /// The price that ends where this one begins.
     pub closes: Option<PriceId>,
 }
 
-/// Places an operator's price among all that there are for its key; others are passed over. It holds until the next one
-/// that is planned already.
+/// Places an operator's price among the existing ones of its key; rows of other keys are ignored. It is valid until the
+/// next price that is already planned.
 pub fn place(
     id: PriceId,
     draft: &PriceDraft,
     existing: &[ModelPrice],
     now: DateTime<Utc>,
-) -> Result<Placed, PriceRefused> {
+) -> Result<PlacedPrice, PriceRefused> {
     let from = draft.valid_from.map_or(now, |from| from.trunc_subsecs(SUBSECOND_DIGITS));
     if from < now {
         return Err(PriceRefused::InThePast);
@@ -65,22 +66,22 @@ pub fn place(
         valid_from: from,
         valid_to: same_key().map(|row| row.valid_from).filter(|start| *start > from).min(),
     };
-    Ok(Placed { price, closes: same_key().find(|row| row.is_in_force(from)).map(|row| row.id) })
+    Ok(PlacedPrice { price, closes: same_key().find(|row| row.is_in_force(from)).map(|row| row.id) })
 }
 
 /// What an edition of the catalogue changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CatalogueChange {
-    /// Rows that end now, and rows to be added. Both are empty where the edition is in force already.
+    /// Rows that end now and rows to add. Both are empty if the edition is already in force.
     Apply { close: Vec<PriceId>, add: Vec<ModelPrice> },
-    /// A later edition was loaded before: an older program has started, and must not bring old prices back.
+    /// A later edition was loaded before: this is an older release, and it must not restore old prices.
     Outdated { loaded: String },
 }
 
-/// Compares the catalogue with all prices that there ever were.
+/// Compares the catalogue with all prices that ever existed.
 ///
-/// A key for which an operator's price is in force or planned is left to the operator. The first price that a key ever
-/// had holds since ever, so that no clock can be too slow for it.
+/// A key with an operator's price in force or planned is left unchanged. The first price of a key is valid from the
+/// Unix epoch, so a slow clock cannot put a call before it.
 pub fn refresh(
     catalogue: &ModelCatalogue,
     existing: &[ModelPrice],
@@ -140,7 +141,7 @@ mod tests {
         PriceId(Uuid::from_u128(number))
     }
 
-    /// A row of the model `m` that holds between these seconds.
+    /// A row of the model `m` that is valid between these seconds.
     fn lasting(number: u128, from: i64, to: Option<i64>, source: PriceSource) -> ModelPrice {
         let row = row("m", dec!(5));
         ModelPrice {
@@ -220,7 +221,7 @@ mod tests {
         }
         let gone = ModelCatalogue::try_new(CatalogueVersion::parse("2026-11-13").unwrap(), vec![]).unwrap();
         assert_eq!(refreshed(&gone, &old), (vec![id(1)], vec![]));
-        // What has ended by itself is neither closed nor brought back.
+        // A price that ended by itself is neither closed nor restored.
         let over = [lasting(1, 0, Some(90), PriceSource::Catalogue)];
         assert_eq!(refreshed(&catalogue("2026-11-12", dec!(5), Some(at(90))), &over), (vec![], vec![]));
         let back = refreshed(&catalogue("2026-11-12", dec!(5), None), &over);

@@ -1,24 +1,24 @@
-//! What a call costs, and the most that it can cost.
+//! The cost of a call, and the upper bound of its cost.
 //!
-//! Counts and prices are whole numbers of 64 bits, their products of 128, and every sum is checked: the result is exact
-//! up to the one rounding at the end, or it is refused.
+//! Counts and prices are 64-bit integers, their products are 128-bit, and every sum is checked: the result is exact up
+//! to one rounding at the end, or an error.
 
 use chrono::{DateTime, Utc};
 use thiserror::Error;
 
 use super::kinds::PriceKind;
-use super::list::{ModelPrice, PriceList, Rates};
+use super::list::{ModelPrice, ModelRates, PriceList};
 use super::money::NanoUsd;
 use crate::ai::{CallUsage, Geo, ModelId, Provider, Tier, ToolCalls};
 
-/// What a call comes to, and by which prices.
+/// The cost of a call, and the prices that it is based on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cost {
     pub amount: NanoUsd,
-    /// The version of the row that came into force last among those that were used. With the time of the call it says
-    /// which prices those were.
+    /// The version of the row that came into force last among those used. Together with the time of the call it
+    /// identifies the prices.
     pub version: String,
-    /// The kinds that were used and have no price that holds, so that another's was taken.
+    /// The kinds that were used without an applicable price of their own, so that another kind's price was used.
     pub assumed: Vec<PriceKind>,
 }
 
@@ -32,16 +32,16 @@ pub enum CostError {
     TooLarge,
 }
 
-/// A call before it is made: what its cost is bounded by.
+/// A call before it is made: the figures that bound its cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CallEstimate {
-    /// At least as much as will go in.
+pub struct UsageEstimate {
+    /// At least the input of the call.
     pub input_tokens: u64,
-    /// All that may come out, reasoning included; times the number of answers asked for.
+    /// The upper bound of output, reasoning included, times the number of answers requested.
     pub max_output_tokens: u64,
-    /// Whether sound goes in.
+    /// Whether the input may contain audio.
     pub audio_input: bool,
-    /// Whether sound, and whether pictures, may come out.
+    /// Whether the output may contain audio, and whether it may contain images.
     pub audio_output: bool,
     pub image_output: bool,
     /// How often each of the provider's tools may be called.
@@ -50,8 +50,8 @@ pub struct CallEstimate {
     pub geo: Geo,
 }
 
-impl CallEstimate {
-    /// Text in and out, at the standard tier.
+impl UsageEstimate {
+    /// Text input and output at the standard tier.
     pub const fn text(input_tokens: u64, max_output_tokens: u64) -> Self {
         Self {
             input_tokens,
@@ -65,7 +65,7 @@ impl CallEstimate {
         }
     }
 
-    /// The kinds that what goes in may be of.
+    /// The kinds that the input may consist of.
     fn input_kinds(&self) -> Vec<PriceKind> {
         let mut kinds =
             vec![PriceKind::CacheRead, PriceKind::CacheWriteShort, PriceKind::CacheWriteLong, PriceKind::ImageInput];
@@ -90,7 +90,7 @@ impl CallEstimate {
 }
 
 impl PriceList {
-    /// What a call has cost at the prices of `at`, the time at which it began.
+    /// The cost of a call at the prices of `at`, the time at which it began.
     pub fn cost(
         &self,
         provider: Provider,
@@ -112,13 +112,13 @@ impl PriceList {
         bill.close()
     }
 
-    /// The most that a call can cost at the prices of `at`, whatever of its input turns out to be cached and however much
-    /// shorter it is than the estimate. What a call uses within the estimate never costs more than this.
+    /// The upper bound of the cost of a call at the prices of `at`, however much of its input is cached and however
+    /// much shorter it is than the estimate. No usage within the estimate costs more.
     pub fn most(
         &self,
         provider: Provider,
         model: &ModelId,
-        call: &CallEstimate,
+        call: &UsageEstimate,
         at: DateTime<Utc>,
     ) -> Result<Cost, CostError> {
         let mut bill = self.open_bill(provider, model, at)?;
@@ -165,9 +165,9 @@ fn stamp(row: &ModelPrice) -> (DateTime<Utc>, &str) {
 struct Bill<'a> {
     provider: Provider,
     model: &'a ModelId,
-    rates: Rates<'a>,
+    rates: ModelRates<'a>,
     pico: u128,
-    /// Of the rows that were used.
+    /// The latest of the rows used.
     newest: Option<(DateTime<Utc>, &'a str)>,
     /// For a call that used nothing.
     default_version: &'a str,
@@ -181,11 +181,11 @@ impl<'a> Bill<'a> {
         Ok(())
     }
 
-    fn dearest(&self, kind: PriceKind, call: &CallEstimate) -> Option<&'a ModelPrice> {
+    fn dearest(&self, kind: PriceKind, call: &UsageEstimate) -> Option<&'a ModelPrice> {
         self.rates.dearest(kind, call.tier, &call.geo, call.input_tokens)
     }
 
-    /// A row that may be another kind's.
+    /// Adds a row, which may be another kind's.
     fn add_as(&mut self, kind: PriceKind, row: &'a ModelPrice, count: u64) -> Result<(), CostError> {
         if row.key.kind != kind {
             self.assumed.push(kind);
@@ -193,10 +193,10 @@ impl<'a> Bill<'a> {
         self.add(row, count)
     }
 
-    /// Without a row of any kind.
+    /// Adds a kind that has no row, at its assumed price.
     fn add_assumed(&mut self, kind: PriceKind, count: u64) -> Result<(), CostError> {
         let usd = kind.assumed_usd().ok_or_else(|| self.unpriced(kind))?;
-        // A dollar for a million is a million pico-dollars for one.
+        // One dollar per million is a million pico-dollars for one.
         let price = u128::from(usd.unsigned_abs()).saturating_mul(1_000_000);
         let pico = price.checked_mul(u128::from(count)).and_then(|cost| self.pico.checked_add(cost));
         self.pico = pico.ok_or(CostError::TooLarge)?;

@@ -1,9 +1,9 @@
-//! What must hold of the costs of every list of prices.
+//! Properties that hold for the costs of every price list.
 
 use proptest::prelude::*;
 use rust_decimal::Decimal;
 
-use super::cost::{CallEstimate, Cost, CostError};
+use super::cost::{Cost, CostError, UsageEstimate};
 use super::cost_tests::{ANY, Row, list, standard};
 use super::kinds::PriceKind;
 use super::list::PriceList;
@@ -22,7 +22,7 @@ prop_compose! {
     }
 }
 
-/// Prices down to the last decimal, for every kind, and dearer ones above a threshold for some.
+/// Prices down to the last decimal for every kind, and higher ones above a threshold for some.
 fn any_prices() -> impl Strategy<Value = PriceList> {
     let one = (0_i64..50_000_000, prop::option::of((1_u64..1_000_000, 0_i64..50_000_000)));
     prop::collection::vec(one, PriceKind::ALL.len()).prop_map(|prices| {
@@ -39,7 +39,7 @@ fn any_prices() -> impl Strategy<Value = PriceList> {
     })
 }
 
-/// Prices for some kinds, input and output among them, at some tiers and above some thresholds.
+/// Prices for some kinds, including input and output, at some tiers and above some thresholds.
 fn some_prices() -> impl Strategy<Value = PriceList> {
     let tiers = prop_oneof![Just(Tier::Standard), Just(Tier::Priority), Just(Tier::Batch)];
     let one = (0_usize..PriceKind::ALL.len(), tiers, prop_oneof![Just(0_u64), 1_u64..1_000_000], 1_i64..50_000_000);
@@ -61,7 +61,7 @@ fn some_prices() -> impl Strategy<Value = PriceList> {
 }
 
 proptest! {
-    /// A token of a kind that has no price costs at least what a plain one costs.
+    /// A token of a kind without a price costs at least as much as a plain token.
     #[test]
     fn no_kind_without_a_price_is_cheaper_than_plain_tokens(
         list in some_prices(), tokens in any_tokens(), tier in 0_usize..5,
@@ -85,7 +85,7 @@ proptest! {
         prop_assert!(bill(tokens).amount >= bill(plain).amount);
     }
 
-    /// A kind whose price is not for the tier or the size of a call never costs less there than plain tokens do.
+    /// A kind without a price for the tier or size of a call never costs less there than plain tokens.
     #[test]
     fn a_price_that_is_found_late_is_no_way_around_the_plain_one(
         prices in prop::array::uniform5(1_i64..50_000_000), count in 1_u64..900_000, kind in 0_usize..10, tier in 0_usize..5,
@@ -113,9 +113,9 @@ proptest! {
 
     #[test]
     fn what_is_held_covers_every_usage_within_it(list in some_prices(), tokens in any_tokens(), spare in 0_u64..1_000_000) {
-        let call = CallEstimate {
+        let call = UsageEstimate {
             audio_input: true, audio_output: true, image_output: true, tool_calls: tokens.tool_calls,
-            ..CallEstimate::text(tokens.input() + spare, tokens.output())
+            ..UsageEstimate::text(tokens.input() + spare, tokens.output())
         };
         let most = list.most(Provider::Claude, &model("m"), &call, at(0)).unwrap();
         prop_assert!(NanoUsd(standard(&list, tokens)) <= most.amount);
@@ -135,16 +135,16 @@ proptest! {
         let list = list(Provider::Claude, "m", &rows);
         let alone: i64 = PriceKind::ALL.into_iter()
             .map(|kind| standard(&list, with_part(TokenUsage::default(), kind, kind.count_in(&tokens)))).sum();
-        // Thirteen roundings and one, each by half at most.
+        // Thirteen roundings plus one, each at most half a nano-dollar.
         prop_assert!((alone - standard(&list, tokens)).abs() <= 7);
     }
 
     #[test]
     fn no_call_within_the_estimate_costs_more_than_the_most(list in any_prices(), tokens in any_tokens(),
         spare in 0_u64..1_000_000) {
-        let call = CallEstimate {
+        let call = UsageEstimate {
             audio_input: true, audio_output: true, image_output: true, tool_calls: tokens.tool_calls,
-            ..CallEstimate::text(tokens.input() + spare, tokens.output())
+            ..UsageEstimate::text(tokens.input() + spare, tokens.output())
         };
         let most = list.most(Provider::Claude, &model("m"), &call, at(0)).unwrap();
         prop_assert!(NanoUsd(standard(&list, tokens)) <= most.amount);

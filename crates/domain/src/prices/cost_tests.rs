@@ -1,16 +1,16 @@
-//! Costs, worked out by hand from the list prices.
+//! Costs, computed by hand from the list prices.
 //!
-//! A dollar for a million tokens is 1,000 nano-dollars for one: 2.5 is 2,500 a token, 0.0375 is 37.5.
+//! One dollar per million tokens is 1,000 nano-dollars per token: 2.5 is 2,500 per token, 0.0375 is 37.5.
 
 use rust_decimal::{Decimal, dec};
 
-use super::cost::{CallEstimate, CostError};
+use super::cost::{CostError, UsageEstimate};
 use super::kinds::PriceKind;
 use super::list::{ModelPrice, PriceKey, PriceList};
 use super::testing::{at, key, model, row, with_part};
 use crate::ai::{CallUsage, Geo, Provider, Tier, TokenUsage, ToolCalls};
 
-/// Kind, tier, place, threshold, price for a million.
+/// Kind, tier, region, threshold, dollars per million.
 pub(super) type Row = (PriceKind, Tier, &'static str, u64, Decimal);
 
 pub(super) const ANY: &str = "";
@@ -138,17 +138,17 @@ fn golden_costs_of_openai() {
     assert_eq!(standard(&sol(), cached), 3_960_000);
     // 272,000 x 2,000 + 10 x 10,000: not above the threshold yet
     assert_eq!(standard(&sol(), text(272_000, 10)), 544_100_000);
-    // 272,001 x 4,000 + 10 x 15,000: one more token, and the whole request is a long one
+    // 272,001 x 4,000 + 10 x 15,000: one token more, and the long price applies to the whole request
     assert_eq!(standard(&sol(), text(272_001, 10)), 1_088_154_000);
-    // 100,000 x 4,000 + 200,000 x 200 + 1,000 x 4,000: what was cached makes it long; a write has no long price, and its own
-    // is below what a plain token costs there
+    // 100,000 x 4,000 + 200,000 x 200 + 1,000 x 4,000: cached tokens count for the size; a write has no long price, and
+    // its own is lower than the long price of a plain token
     let long = TokenUsage { cache_read: 200_000, cache_write_short: 1_000, ..text(100_000, 0) };
     assert_eq!(standard(&sol(), long), 444_000_000);
     // 7 x 4,000 + 3 x 20,000
     assert_eq!(placed(&sol(), text(7, 3), Tier::Priority, ANY), 88_000);
-    // 7 x 2,000 + 3 x 10,000: no row for flex, so the standard ones hold
+    // 7 x 2,000 + 3 x 10,000: no row for flex, so the standard ones apply
     assert_eq!(placed(&sol(), text(7, 3), Tier::Flex, ANY), 44_000);
-    // 37.5, 75, 112.5 and 187.5, each half to the even neighbour
+    // 37.5, 75, 112.5 and 187.5; halves are rounded to even
     for (tokens, expected) in [(1, 38), (2, 75), (3, 112), (5, 188)] {
         let read = TokenUsage { cache_read: tokens, ..TokenUsage::default() };
         assert_eq!(placed(&mini(), read, Tier::Batch, ANY), expected);
@@ -168,7 +168,7 @@ fn golden_costs_of_claude() {
     assert_eq!(placed(&opus(), text(10, 90), Tier::Fast, ANY), 3_680_000);
     // 10 x 8,800 + 90 x 44,000
     assert_eq!(placed(&opus(), text(10, 90), Tier::Fast, "us"), 4_048_000);
-    // 10 x 8,000 + 90 x 40,000: no row for that place at this tier, so it costs what it costs anywhere
+    // 10 x 8,000 + 90 x 40,000: no row for that region at this tier, so the price for any region applies
     assert_eq!(placed(&opus(), text(10, 90), Tier::Fast, "eu"), 3_680_000);
     // 60,000 x 100 + 40,000 x 10 + 100 x 500
     let short = TokenUsage { cache_read: 40_000, ..text(60_000, 100) };
@@ -189,11 +189,11 @@ fn golden_costs_of_gemini() {
     assert_eq!(standard(&pro(), text(200_000, 1)), 400_012_000);
     // 200,001 x 4,000 + 1 x 18,000
     assert_eq!(standard(&pro(), text(200_001, 1)), 800_022_000);
-    // (42 + 258) x 300 + 7 x 2,500: a picture that goes in is input
+    // (42 + 258) x 300 + 7 x 2,500: an image in the prompt is input
     assert_eq!(standard(&flash(), TokenUsage { image_input: 258, ..text(42, 7) }), 107_500);
     // 1 x 150 + 3 x 15 + 1 x 1,250
     assert_eq!(placed(&flash(), TokenUsage { cache_read: 3, ..text(1, 1) }, Tier::Batch, ANY), 1_445);
-    // 4 x 300: without a price for reading the cache it is input
+    // 4 x 300: without a price for cache reads they are priced as input
     assert_eq!(standard(&flash(), TokenUsage { cache_read: 4, ..TokenUsage::default() }), 1_200);
     // 5 x 37.5 = 187.5, and 188 is even
     assert_eq!(placed(&flash(), TokenUsage { cache_read: 5, ..TokenUsage::default() }, Tier::Flex, ANY), 188);
@@ -226,7 +226,7 @@ fn what_has_no_price_costs_what_a_plain_token_costs_and_is_named() {
     ] {
         assert_eq!(assumed(&flash(), usage), (base + more, kinds));
     }
-    // A long write costs no less than a short one, and output no less than input where that is all that has a price.
+    // A long write costs no less than a short one, and output no less than input if only input has a price.
     let long = TokenUsage { cache_write_long: 1, ..text(0, 0) };
     let rows = [
         (PriceKind::Input, Tier::Standard, ANY, 0, dec!(2)),
@@ -250,25 +250,25 @@ fn what_has_no_price_costs_what_a_plain_token_costs_and_is_named() {
 
 #[test]
 fn what_is_held_needs_a_price_for_text_alone() {
-    let audio = CallEstimate { audio_input: true, audio_output: true, ..CallEstimate::text(2, 3) };
-    let most = |list: &PriceList, call: &CallEstimate| {
+    let audio = UsageEstimate { audio_input: true, audio_output: true, ..UsageEstimate::text(2, 3) };
+    let most = |list: &PriceList, call: &UsageEstimate| {
         list.most(Provider::Gemini, &model("m"), call, at(0)).map(|cost| cost.amount.0)
     };
     assert_eq!(most(&flash(), &audio), Ok(600 + 7_500));
-    let searching = CallEstimate { tool_calls: ToolCalls { web_search: 2, ..ToolCalls::default() }, ..audio.clone() };
+    let searching = UsageEstimate { tool_calls: ToolCalls { web_search: 2, ..ToolCalls::default() }, ..audio.clone() };
     assert_eq!(most(&flash(), &searching), Ok(600 + 7_500 + 70_000_000));
     let input = list(Provider::Gemini, "m", &[(PriceKind::Input, Tier::Standard, ANY, 0, dec!(2))]);
     let lacks = CostError::UnpricedKind { provider: Provider::Gemini, model: model("m"), kind: PriceKind::Output };
-    assert_eq!(most(&input, &CallEstimate::text(2, 3)), Err(lacks));
-    assert_eq!(most(&input, &CallEstimate::text(2, 0)), Ok(4_000));
+    assert_eq!(most(&input, &UsageEstimate::text(2, 3)), Err(lacks));
+    assert_eq!(most(&input, &UsageEstimate::text(2, 0)), Ok(4_000));
 }
 
 #[test]
 fn a_tier_or_a_size_without_a_price_for_a_kind_costs_no_less_than_its_plain_tokens() {
-    // Priority has no price for writing: its input costs 4,000, which is more than a standard write's 2,500.
+    // Priority has no price for writes: its input price of 4,000 is higher than a standard write's 2,500.
     let write = TokenUsage { cache_write_short: 1, ..TokenUsage::default() };
     assert_eq!(placed(&sol(), write, Tier::Priority, ANY), 4_000);
-    // A long write costs 5,000 at the standard tier, which is more.
+    // A long write costs 5,000 at the standard tier, which is higher.
     let long = TokenUsage { cache_write_long: 1, ..TokenUsage::default() };
     assert_eq!(placed(&sol(), long, Tier::Priority, ANY), 5_000);
 }
@@ -294,22 +294,22 @@ fn a_price_of_its_own_goes_before_the_aliases_and_time_decides() {
 
 #[test]
 fn the_most_takes_the_dearest_of_what_may_come() {
-    let most = |list: &PriceList, call: &CallEstimate| {
+    let most = |list: &PriceList, call: &UsageEstimate| {
         let provider = list.priced_models(at(0))[0].0;
         list.most(provider, &model("m"), call, at(0)).map(|cost| cost.amount.0)
     };
     // 100 x 5,000 (all written to the long cache) + 10 x 10,000
-    assert_eq!(most(&sol(), &CallEstimate::text(100, 10)), Ok(600_000));
+    assert_eq!(most(&sol(), &UsageEstimate::text(100, 10)), Ok(600_000));
     // 300,000 x 5,000 (dearer than a long request's 4,000) + 10 x 15,000
-    assert_eq!(most(&sol(), &CallEstimate::text(300_000, 10)), Ok(1_500_150_000));
-    // 10 x 8,800, no price for the caches at this tier and place, so theirs of the standard tier: 8,000; + 1 x 44,000
-    let fast = CallEstimate { tier: Tier::Fast, geo: Geo::parse("us").unwrap(), ..CallEstimate::text(10, 1) };
+    assert_eq!(most(&sol(), &UsageEstimate::text(300_000, 10)), Ok(1_500_150_000));
+    // 10 x 8,800: no cache price at this tier and region, and the standard tier's is lower, 8,000; + 1 x 44,000
+    let fast = UsageEstimate { tier: Tier::Fast, geo: Geo::parse("us").unwrap(), ..UsageEstimate::text(10, 1) };
     assert_eq!(most(&opus(), &fast), Ok(132_000));
     // 3 searches, each 10,000,000, and nothing else
     let searching =
-        CallEstimate { tool_calls: ToolCalls { web_search: 3, ..ToolCalls::default() }, ..CallEstimate::text(0, 0) };
+        UsageEstimate { tool_calls: ToolCalls { web_search: 3, ..ToolCalls::default() }, ..UsageEstimate::text(0, 0) };
     assert_eq!(most(&opus(), &searching), Ok(30_000_000));
-    assert_eq!(most(&flash(), &CallEstimate::text(u64::MAX, u64::MAX)), Err(CostError::TooLarge));
+    assert_eq!(most(&flash(), &UsageEstimate::text(u64::MAX, u64::MAX)), Err(CostError::TooLarge));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What can have a price: each part of a usage, under its name in the tables.
+//! The kinds of prices: one for each part of a usage, with its name in the tables.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,7 +21,7 @@ pub enum PriceKind {
     AudioOutput,
     ImageInput,
     ImageOutput,
-    /// Of calls, not of tokens; the price is for a million of them all the same.
+    /// Per call, not per token; the price is still per million.
     SearchCall,
     FetchCall,
     CodeCall,
@@ -66,9 +66,8 @@ impl PriceKind {
         }
     }
 
-    /// The kinds whose price, the dearest of them, holds where this one has none, so that no token costs less than a plain one
-    /// and none is free: what goes in costs what input costs, what comes out what output costs. Calls of tools have
-    /// `assumed_usd` instead.
+    /// The kinds that replace this one where it has no price; the dearest of their prices is used. So no token is free
+    /// or cheaper than a plain one: input is priced as input, output as output. Tool calls have `assumed_usd` instead.
     pub const fn substitutes(self) -> &'static [Self] {
         match self {
             Self::CacheRead | Self::CacheWriteShort | Self::AudioInput | Self::ImageInput | Self::Output => {
@@ -80,19 +79,19 @@ impl PriceKind {
         }
     }
 
-    /// The kinds whose price holds where neither this one nor a substitute has one: a model that has a price for input or for
-    /// output alone has one for all tokens.
+    /// The kinds used where neither this kind nor its substitutes have a price. So a model with a price for input or
+    /// output only has a price for all tokens.
     pub const fn last_substitutes(self) -> &'static [Self] {
         if self.substitutes().is_empty() { &[] } else { &[Self::Input, Self::Output] }
     }
 
-    /// Whether the providers never bill it below a plain token: all but what was read from a cache.
+    /// Whether providers never bill this kind below a plain token: true for all kinds but cache reads.
     pub const fn is_no_cheaper(self) -> bool {
         !matches!(self, Self::CacheRead)
     }
 
-    /// What a million calls of a tool cost where the model has no price for them: what the dearest provider took in November
-    /// 2026, or a cent where none took anything.
+    /// Dollars per million tool calls for a model without a price for them: the price of the dearest provider in
+    /// November 2026, or one cent per call if no provider charged for it.
     pub const fn assumed_usd(self) -> Option<i64> {
         match self {
             Self::SearchCall => Some(35_000),
@@ -102,7 +101,7 @@ impl PriceKind {
         }
     }
 
-    /// How much of this kind is in a usage.
+    /// The number of units of this kind in a usage.
     pub const fn count_in(self, usage: &TokenUsage) -> u64 {
         match self {
             Self::Input => usage.uncached_input,

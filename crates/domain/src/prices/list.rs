@@ -1,15 +1,15 @@
-//! The list of prices, and which row holds for a part of a call.
+//! The price list, and which row applies to a part of a call.
 //!
-//! A row is looked for in this order: the model's own rows, then those of the model that its name is an alias of; the
-//! tier and place of the call, the tier anywhere, the standard tier there, the standard tier anywhere. Among the rows found
-//! first, the one for the largest request that this one exceeds holds, and it prices the whole request. So a tier or a place
-//! without a price of its own costs what the model costs without them: a call that was made is billed, and an operator who
-//! knows a dearer price adds it.
+//! A row is looked up in this order: the model's own rows, then those of the model that its name is an alias of; within
+//! each, the tier and region of the call, the tier anywhere, the standard tier in the region, the standard tier
+//! anywhere. The first group with an applicable row is used; of its rows, the one with the highest threshold that the
+//! request exceeds prices the whole request. So a tier or a region without a price of its own costs what the model
+//! costs without them: a call that was made is billed, and an operator who knows a higher price adds it.
 //!
-//! A kind without a row has the dearest of its substitutes, and one without those the dearest of input and output, so that a
-//! model that has a price for either has one for all its tokens. A row that is found later than its substitute's (of another
-//! tier or place, or, for all but what was read from a cache, for requests of any size where its substitute's is for large
-//! ones) holds only where it is the dearer one.
+//! A kind without a row uses the dearest of its substitutes, or without those the dearest of input and output, so a
+//! model with a price for either has one for all its tokens. A kind's own row that is less specific than its
+//! substitute's row (of a later group, or, for all kinds but cache reads, for any size where the substitute's is for
+//! large requests) applies only if it is the dearer one.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -26,7 +26,7 @@ use crate::ai::{Geo, ModelId, Provider, Tier};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PriceId(pub Uuid);
 
-/// What a price is for. At any time there is at most one of each.
+/// What a price is for. At any time there is at most one price per key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PriceKey {
     pub provider: Provider,
@@ -34,11 +34,11 @@ pub struct PriceKey {
     pub kind: PriceKind,
     pub tier: Tier,
     pub geo: Geo,
-    /// It holds for requests with more input than this; 0 holds for all.
+    /// The price applies to requests with more input than this; 0 applies to all.
     pub threshold_tokens: u64,
 }
 
-/// Who brought a price: `config/models.toml`, or an operator, whose rows the file never touches.
+/// The origin of a price: `config/models.toml`, or an operator, whose rows the file never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PriceSource {
@@ -72,11 +72,11 @@ pub struct ModelPrice {
     pub id: PriceId,
     pub key: PriceKey,
     pub price: UnitPrice,
-    /// Which edition of the prices it belongs to, in the words of whoever brought it.
+    /// The edition that it belongs to: the catalogue's version, or the operator's own label.
     pub version: String,
     pub source: PriceSource,
     pub valid_from: DateTime<Utc>,
-    /// Up to, not including; none holds until another comes.
+    /// Exclusive; `None` is valid until another price follows.
     pub valid_to: Option<DateTime<Utc>>,
 }
 
@@ -85,13 +85,13 @@ impl ModelPrice {
         self.valid_from <= at && self.valid_to.is_none_or(|end| at < end)
     }
 
-    /// Whether a request with so much input is large enough for it.
+    /// Whether a request with this much input exceeds the threshold.
     pub(super) const fn applies_to(&self, input: u64) -> bool {
         self.key.threshold_tokens == 0 || self.key.threshold_tokens < input
     }
 }
 
-/// Prices of every model with their validity: what holds is asked with a time.
+/// The prices of every model with their validity; look-ups take a time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PriceList {
     rows: HashMap<(Provider, ModelId), Vec<ModelPrice>>,
@@ -108,7 +108,7 @@ impl PriceList {
         for price in prices {
             rows.entry((price.key.provider, price.key.model.clone())).or_default().push(price);
         }
-        // In one order, whatever order they came in.
+        // Sorted, so that the order of the arguments does not matter.
         for rows in rows.values_mut() {
             rows.sort_by(|one, other| one.key.cmp(&other.key));
         }
@@ -130,31 +130,31 @@ impl PriceList {
         rows.is_some_and(|rows| rows.iter().any(|row| row.is_in_force(at)))
     }
 
-    /// The prices of a model in force, those of its alias's model with them.
-    pub fn rates(&self, provider: Provider, model: &ModelId, at: DateTime<Utc>) -> Rates<'_> {
+    /// The prices in force for a model, and for the model that its name is an alias of.
+    pub fn rates(&self, provider: Provider, model: &ModelId, at: DateTime<Utc>) -> ModelRates<'_> {
         let name = (provider, model.clone());
         let in_force = |name: &(Provider, ModelId)| {
             let rows = self.rows.get(name).map(Vec::as_slice).unwrap_or_default();
             rows.iter().filter(|row| row.is_in_force(at)).collect()
         };
         let of_alias = self.aliases.get(&name).map(|model| in_force(&(provider, model.clone())));
-        Rates { own: in_force(&name), of_alias: of_alias.unwrap_or_default() }
+        ModelRates { own: in_force(&name), of_alias: of_alias.unwrap_or_default() }
     }
 }
 
 /// The prices of one model at one time.
 #[derive(Clone, Debug)]
-pub struct Rates<'a> {
+pub struct ModelRates<'a> {
     own: Vec<&'a ModelPrice>,
     of_alias: Vec<&'a ModelPrice>,
 }
 
-impl<'a> Rates<'a> {
+impl<'a> ModelRates<'a> {
     pub fn rows(&self) -> impl Iterator<Item = &'a ModelPrice> + '_ {
         self.own.iter().chain(&self.of_alias).copied()
     }
 
-    /// The row that holds for a kind in a request with so much input; of another kind where that one's price is taken.
+    /// The row that applies to a kind in a request with this much input; it may be another kind's, as a substitute.
     pub(super) fn find(&self, kind: PriceKind, tier: Tier, geo: &Geo, input: u64) -> Option<&'a ModelPrice> {
         let own = self.find_own(kind, tier, geo, input);
         let dearest_of = |kinds: &[PriceKind]| {
@@ -174,13 +174,13 @@ impl<'a> Rates<'a> {
         Some(if comes_later && other.1.price > row.price { other.1 } else { row })
     }
 
-    /// Whether a kind has prices for larger requests where this one of it stands.
+    /// Whether a kind has prices for larger requests at the tier and region of this row.
     fn has_sizes(&self, of: &PriceKey) -> bool {
         let stands_there = |key: &PriceKey| (key.kind, key.tier, &key.geo) == (of.kind, of.tier, &of.geo);
         self.rows().any(|row| stands_there(&row.key) && row.key.threshold_tokens > 0)
     }
 
-    /// The row of a kind itself, and in which order it was found.
+    /// The row of the kind itself, with the position of its group in the look-up order.
     fn find_own(&self, kind: PriceKind, tier: Tier, geo: &Geo, input: u64) -> Option<(usize, &'a ModelPrice)> {
         self.groups(kind, tier, geo).enumerate().find_map(|(order, group)| {
             let fitting = group.into_iter().filter(|row| row.applies_to(input));
@@ -188,14 +188,14 @@ impl<'a> Rates<'a> {
         })
     }
 
-    /// The dearest row of a kind itself that can hold in a request with at most so much input.
+    /// The dearest row of the kind itself that can apply to a request with at most this much input.
     pub(super) fn dearest(&self, kind: PriceKind, tier: Tier, geo: &Geo, input: u64) -> Option<&'a ModelPrice> {
         let mut dearest: Option<&'a ModelPrice> = None;
         for group in self.groups(kind, tier, geo) {
             let holds_for_all = group.iter().any(|row| row.key.threshold_tokens == 0);
             let fitting = group.into_iter().filter(|row| row.applies_to(input));
             dearest = dearest.into_iter().chain(fitting).max_by_key(|row| row.price);
-            // A smaller request finds its row here at the latest.
+            // Every smaller request finds a row in this group at the latest.
             if holds_for_all {
                 break;
             }
@@ -203,7 +203,7 @@ impl<'a> Rates<'a> {
         dearest
     }
 
-    /// The rows of a kind in the order in which they are asked, those that differ by their threshold together.
+    /// The rows of a kind in look-up order; rows that differ only by threshold form a group.
     fn groups(&self, kind: PriceKind, tier: Tier, geo: &Geo) -> impl Iterator<Item = Vec<&'a ModelPrice>> {
         let places = [
             (tier, geo.clone()),

@@ -1,22 +1,22 @@
-//! Money: prices a token in whole pico-dollars, costs in whole nano-dollars. Neither is ever a float.
+//! Money: prices per token in whole pico-dollars, costs in whole nano-dollars. Neither is ever a float.
 
 use std::fmt;
 
 use rust_decimal::{Decimal, RoundingStrategy};
 use thiserror::Error;
 
-/// How many decimals a price for a million has; `decimal(18,6)` holds no more.
+/// The decimals of a price per million; `decimal(18,6)` has no more.
 const DECIMALS: u32 = 6;
 
-/// How many decimals an amount has: a billionth of a dollar is the least.
+/// The decimals of an amount: a billionth of a dollar is the smallest.
 const AMOUNT_DECIMALS: u32 = 9;
 
-/// A price for a million tokens is below this many dollars.
+/// A price per million tokens is below this many dollars.
 const BELOW_USD: u64 = 1_000_000_000_000;
 
 const PICO_PER_NANO: u128 = 1_000;
 
-/// What one token costs, in pico-dollars: a dollar for a million tokens is a million of them. Of a tool, one call.
+/// The price of one token in pico-dollars: one dollar per million tokens is a million of them. For tools, of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnitPrice(u64);
 
@@ -31,7 +31,7 @@ pub enum UnitPriceRefused {
 }
 
 impl UnitPrice {
-    /// From the price of a million, in dollars. What would have to be rounded is refused.
+    /// From the price per million, in dollars. A value that would need rounding is an error.
     pub fn per_million(usd: Decimal) -> Result<Self, UnitPriceRefused> {
         if usd.is_sign_negative() && !usd.is_zero() {
             return Err(UnitPriceRefused::Negative);
@@ -47,24 +47,24 @@ impl UnitPrice {
         u64::try_from(usd.mantissa()).map(Self).map_err(|_| UnitPriceRefused::TooLarge)
     }
 
-    /// The price of a million, in dollars.
+    /// The price per million, in dollars.
     pub fn usd_per_million(self) -> Decimal {
         Decimal::from_i128_with_scale(self.0.into(), DECIMALS).normalize()
     }
 
-    /// This price times a factor, such as a half for a batch.
+    /// This price times a factor, such as 0.5 for a batch. A product that would need rounding is an error.
     pub fn times(self, factor: Decimal) -> Result<Self, UnitPriceRefused> {
         let product = self.usd_per_million().checked_mul(factor).ok_or(UnitPriceRefused::TooLarge)?;
         Self::per_million(product)
     }
 
-    /// What so many cost, in pico-dollars. The factors have 64 bits each, so the product has room.
+    /// The cost of `count` units in pico-dollars. Both factors have 64 bits, so the product cannot overflow.
     pub(super) fn pico_usd(self, count: u64) -> u128 {
         u128::from(self.0) * u128::from(count)
     }
 }
 
-// As it goes over the wire: 2.5, not 2.500000.
+// The form on the wire: 2.5, not 2.500000.
 impl fmt::Display for UnitPrice {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.usd_per_million().fmt(formatter)
@@ -81,12 +81,12 @@ pub enum AmountRefused {
     TooLarge,
 }
 
-/// An amount of money in billionths of a dollar, as counters and logs keep it: at most some nine billion dollars.
+/// An amount of money in billionths of a dollar, as in counters and logs: at most about nine billion dollars.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NanoUsd(pub i64);
 
 impl NanoUsd {
-    /// From dollars. What would have to be rounded is refused.
+    /// From dollars. A value that would need rounding is an error.
     pub fn from_usd(usd: Decimal) -> Result<Self, AmountRefused> {
         if usd.is_sign_negative() && !usd.is_zero() {
             return Err(AmountRefused::Negative);
@@ -102,7 +102,7 @@ impl NanoUsd {
         i64::try_from(usd.mantissa()).map(Self).map_err(|_| AmountRefused::TooLarge)
     }
 
-    /// Rounded half to even; none where it is more than can be kept.
+    /// Rounded half to even; `None` above `i64::MAX` nano-dollars.
     pub(super) fn from_pico(pico: u128) -> Option<Self> {
         let (whole, rest) = (pico / PICO_PER_NANO, pico % PICO_PER_NANO);
         let half = PICO_PER_NANO / 2;
@@ -110,12 +110,12 @@ impl NanoUsd {
         i64::try_from(whole + u128::from(up)).ok().map(Self)
     }
 
-    /// In dollars, to the last of nine decimals.
+    /// In dollars, with all nine decimals.
     pub fn usd(self) -> Decimal {
         Decimal::new(self.0, AMOUNT_DECIMALS)
     }
 
-    /// In dollars with four decimals, for reading; nothing is summed from it.
+    /// In dollars with four decimals, for display only; never summed.
     pub fn rounded_usd(self) -> Decimal {
         let mut usd = self.usd().round_dp_with_strategy(4, RoundingStrategy::MidpointNearestEven);
         usd.rescale(4);
@@ -123,7 +123,7 @@ impl NanoUsd {
     }
 }
 
-// As it goes over the wire: exact, without zeros at the end.
+// The form on the wire: exact, without trailing zeros.
 impl fmt::Display for NanoUsd {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.usd().normalize().fmt(formatter)

@@ -1,4 +1,4 @@
-//! Short ways to say prices in the tests of this room.
+//! Helpers for the tests of prices.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rust_decimal::Decimal;
@@ -9,7 +9,7 @@ use super::list::{ModelPrice, PriceId, PriceKey, PriceSource};
 use super::money::UnitPrice;
 use crate::ai::{Geo, ModelId, Provider, Tier, TokenUsage};
 
-/// Some seconds from a whole moment.
+/// A fixed time plus this many seconds.
 pub fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::UNIX_EPOCH + TimeDelta::days(20_000) + TimeDelta::seconds(seconds)
 }
@@ -22,7 +22,7 @@ pub fn usd(per_million: Decimal) -> UnitPrice {
     UnitPrice::per_million(per_million).unwrap()
 }
 
-/// The standard price of Claude's model for what goes in.
+/// The standard input price of a model of Claude.
 pub fn key(name: &str) -> PriceKey {
     PriceKey {
         provider: Provider::Claude,
@@ -34,7 +34,7 @@ pub fn key(name: &str) -> PriceKey {
     }
 }
 
-/// A price that holds since ever.
+/// A price that is valid from the Unix epoch.
 pub fn row(name: &str, per_million: Decimal) -> ModelPrice {
     ModelPrice {
         id: PriceId(Uuid::nil()),
@@ -47,7 +47,7 @@ pub fn row(name: &str, per_million: Decimal) -> ModelPrice {
     }
 }
 
-/// A usage with one of its parts only, or with one of them grown.
+/// The usage with one part replaced.
 pub fn with_part(mut tokens: TokenUsage, kind: PriceKind, count: u64) -> TokenUsage {
     let part = match kind {
         PriceKind::Input => &mut tokens.uncached_input,

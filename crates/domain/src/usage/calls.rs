@@ -1,7 +1,8 @@
-//! Holds for calls of models: one request of the counter, and beyond its limit as many of the user's tokens as the call can
-//! use, input and output. Beside it stands what the API key may use in a minute and in a month.
+//! Reservations for model calls. A call reserves one request of the counter. Beyond the limit it also reserves as many
+//! of the user's tokens as the call can use, input and output. A call reserves a part of its API key's limits per
+//! minute and per month too.
 //!
-//! What a call used is never clamped: what the held and the free tokens do not pay is told as unpaid.
+//! The usage of a call is never clamped: what the reserved and the available tokens do not cover is reported as unpaid.
 
 use std::str::FromStr;
 
@@ -11,20 +12,20 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use super::holds::{free, standing};
-use super::{Hold, HoldRefusal, HoldStatus, Holding, KeyShare};
+use super::{ApiKeyReservation, Hold, HoldOutcome, HoldRefusal, HoldStatus};
 use crate::ai::{ModelId, Provider};
 use crate::api_keys::ApiKeyId;
 use crate::entitlements::{Decision, Entitlement, Overage, Reason, decide};
 
-/// How far a call has come; a sweep that finds its hold without its process goes by it.
+/// How far a call has come. A sweep settles a reservation by it when the process that made the call is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CallPhase {
-    /// Held; as far as is known nothing was sent.
+    /// Reserved; as far as is known, nothing was sent to the provider.
     Reserved,
-    /// The provider is working on it.
+    /// The request was sent to the provider.
     Dispatched,
-    /// The caller is being answered.
+    /// The response to the caller has begun.
     FirstByte,
     Settled,
 }
@@ -59,52 +60,53 @@ impl FromStr for CallPhase {
 pub struct CallTerms {
     pub provider: Provider,
     pub model: ModelId,
-    /// Whether the built-in provider answers: it bills nobody.
+    /// Whether the built-in sandbox provider answers. Its calls are not billed.
     #[serde(default)]
     pub is_sandbox: bool,
-    /// What goes in, as it was estimated.
+    /// The estimated input tokens.
     pub input_tokens: u64,
-    /// The most that may come out.
+    /// The upper bound of output tokens.
     pub max_output_tokens: u64,
-    /// What has come out by the last word of the process, as it counted.
+    /// The output tokens delivered so far, as last recorded by the process.
     #[serde(default)]
     pub delivered_tokens: u64,
-    /// The most that it can cost; `None` for a model without a price.
+    /// The upper bound of the cost in nano-dollars; `None` for a model without a price.
     pub max_cost_nano_usd: Option<i64>,
     pub began_at: DateTime<Utc>,
     #[serde(default)]
     pub session_id: Option<Uuid>,
-    /// What it holds of its API key's limits.
+    /// What the call reserves of its API key's limits.
     #[serde(default)]
-    pub on_key: Option<KeyShare>,
-    /// The lineages of API keys on which it counts: that of its key and those of the key's makers. A call that an earlier
-    /// release held names none.
+    pub on_key: Option<ApiKeyReservation>,
+    /// The lineages of API keys that the call counts against: that of its key and those of the key's makers. Empty for
+    /// a call that an earlier release reserved.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub key_lineages: Vec<ApiKeyId>,
 }
 
-/// A call that a hold was made for.
+/// The state of the call that a reservation was made for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HeldCall {
+pub struct ReservedCallState {
     pub phase: CallPhase,
     pub terms: CallTerms,
 }
 
-/// What the settlement of a call came to.
+/// The result of settling a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallEnding {
-    /// The numbers as they are after it.
+    /// The counter after settling.
     pub decision: Decision,
-    /// Whether the request lies beyond the limit.
+    /// 1 if the request is beyond the limit, else 0.
     pub overage: i64,
     pub tokens_freed: i64,
     pub tokens_spent: i64,
-    /// What was used beyond all that the balance had.
+    /// Tokens used beyond the whole balance.
     pub tokens_unpaid: i64,
 }
 
-/// Sets one request aside, or says why not; where it lies beyond the limit, `tokens`, which are all that the call can use.
-pub fn hold_call(entitlement: &mut Entitlement, tokens: i64) -> Holding {
+/// Reserves one request, or returns the reason for refusing it. Beyond the limit it reserves `tokens`, the most that
+/// the call can use.
+pub fn hold_call(entitlement: &mut Entitlement, tokens: i64) -> HoldOutcome {
     let mut decision = decide(entitlement, 1);
     let beyond = decision.remaining == Some(0) && entitlement.overage == Overage::Tokens;
     if beyond && matches!(decision.reason, Reason::Ok | Reason::InsufficientTokens) {
@@ -118,18 +120,19 @@ pub fn hold_call(entitlement: &mut Entitlement, tokens: i64) -> Holding {
         decision.reason = Reason::LimitReached;
     }
     if !decision.allowed {
-        return Holding { decision, beyond: 0, tokens: 0 };
+        return HoldOutcome { decision, beyond: 0, tokens: 0 };
     }
     let held = if beyond { tokens } else { 0 };
     entitlement.tokens_available -= held;
     entitlement.tally.reserved += i64::from(!beyond);
     decision.reserved = entitlement.tally.reserved;
     decision.remaining = entitlement.allowance.remaining(entitlement.tally.against_limit());
-    Holding { decision, beyond: i64::from(beyond), tokens: held }
+    HoldOutcome { decision, beyond: i64::from(beyond), tokens: held }
 }
 
-/// Holds `tokens` in all for a call that lies on tokens; what is held already is never given back by it. Says how many more
-/// were held, or `None` where the balance has too few and nothing changed. A call within the limit needs none.
+/// Extends the reservation of a call that is paid with tokens to `tokens` in total; it never shrinks. Returns how many
+/// more were reserved, or `None` if the balance has too few, in which case nothing changes. A call within the limit
+/// needs none.
 pub fn extend_call(held: &mut Hold, entitlement: &mut Entitlement, tokens: i64) -> Result<Option<i64>, HoldRefusal> {
     if held.status != HoldStatus::Pending {
         return Err(HoldRefusal::Ended(held.status));
@@ -143,8 +146,9 @@ pub fn extend_call(held: &mut Hold, entitlement: &mut Entitlement, tokens: i64) 
     Ok(Some(more))
 }
 
-/// Ends the hold of a call that used `tokens`. Within the limit it is one request; beyond it the tokens are spent, as far as
-/// the balance has them, held ones first. After the hold expired it lies beyond the limit where nothing is left under it.
+/// Settles a call that used `tokens`. Within the limit it counts as one request. Beyond the limit the tokens are spent
+/// as far as the balance covers them, reserved ones first. A call whose reservation expired is beyond the limit if
+/// nothing remains under the limit.
 pub fn settle_call(held: &mut Hold, entitlement: &mut Entitlement, tokens: i64) -> Result<CallEnding, HoldRefusal> {
     let covers = match held.status {
         HoldStatus::Pending => true,
@@ -219,8 +223,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever calls are held, grown and settled: no token is spent that is not there, and every token used is spent,
-        /// unpaid or within the limit.
+        /// For any calls reserved, extended and settled: no token is spent that the balance does not have, and each
+        /// token used is spent, unpaid or within the limit.
         #[test]
         fn the_books_of_calls_balance(
             limit in 0_i64..4, tokens in 0_i64..200, pays in any::<bool>(),

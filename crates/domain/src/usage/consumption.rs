@@ -1,35 +1,36 @@
-//! Consumption: what a counter says, and what one more use of it comes to.
+//! Consumption: the state of a counter, and the result of consuming from it.
 //!
-//! The SQL function `consume_usage` is the one twin of [`consume`], held equal by a property test over real Postgres.
+//! The SQL function `consume_usage` does the same as [`consume`]; a property test over a real Postgres compares the
+//! two.
 
 use crate::entitlements::{Access, Decision, Entitlement, Overage, Reason, decide};
 
-/// What one counter holds. `used` includes `overage`: use beyond a hold, or paid for with tokens.
+/// The state of one counter. `used` includes `overage`, which is use beyond a reservation or paid with tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct CounterTally {
     pub used: i64,
     pub reserved: i64,
     pub overage: i64,
 }
 
-impl Tally {
-    /// What stands against the limit: used, less what was paid for beyond it, plus what is held.
+impl CounterTally {
+    /// What counts against the limit: used, less overage, plus reserved.
     pub const fn against_limit(self) -> i64 {
         self.used.saturating_sub(self.overage).saturating_add(self.reserved)
     }
 }
 
-/// What one consumption came to.
+/// The result of one consumption.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consumption {
-    /// The answer, with the numbers as they are after a grant, or as they stand where there was none.
+    /// The decision, with the numbers after the grant, or the unchanged numbers if refused.
     pub decision: Decision,
-    /// How much of a grant lies beyond the limit and is paid for with tokens, one each.
+    /// The units of a grant that are beyond the limit and paid with tokens, one token per unit.
     pub overage: i64,
 }
 
-/// Consumes `amount`, which is positive, or says why not. A grant is added to the tally and taken from the tokens of
-/// `entitlement`, so that the next command of a batch is decided on what this one left.
+/// Consumes `amount`, which must be positive, or returns the reason for refusing it. A grant updates the tally and the
+/// tokens of `entitlement`, so the next command of a batch is decided on the result of this one.
 pub fn consume(entitlement: &mut Entitlement, amount: i64) -> Consumption {
     let mut decision = decide(entitlement, amount);
     let Some(used) = entitlement.tally.used.checked_add(amount).filter(|_| decision.allowed) else {
@@ -49,7 +50,7 @@ pub fn consume(entitlement: &mut Entitlement, amount: i64) -> Consumption {
     Consumption { decision, overage }
 }
 
-/// Whether a consumption would have to be paid for with tokens, at least in part. It needs the balance under its lock.
+/// Whether a consumption would be paid with tokens, at least in part. Then the balance row must be locked.
 pub fn needs_tokens(entitlement: &Entitlement, amount: i64) -> bool {
     let left = entitlement.allowance.remaining(entitlement.tally.against_limit());
     entitlement.access == Access::Granted

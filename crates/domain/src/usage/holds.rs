@@ -1,11 +1,12 @@
-//! Holds: what is set aside before it is used, and what becomes of it.
+//! Reservations (`Hold`): an amount is reserved before it is used, then settled, released or expired.
 //!
-//! A hold stands against the limit as if it were used, so what it covers can always be settled. Its part beyond the
-//! limit lies on the user's tokens. It ends once: settled with what was really used, released, or expired. What was used
-//! is never lost: more than was held is counted, in `overage` too, and so is what comes after the hold expired.
+//! A reservation counts against the limit as if it were used, so the amount that it covers can always be settled. Its
+//! part beyond the limit reserves the user's tokens. It ends once: settled with the amount really used, released, or
+//! expired. Use is never lost: use above the reserved amount is counted as `used` and as `overage`, and so is use that
+//! is settled after the reservation expired and no longer fits under the limit.
 //!
-//! Every rule takes the entitlement of the counter that the hold lies on, which is that of the period in which it was
-//! made, under its lock, and changes it.
+//! Every rule takes the entitlement of the counter that the reservation is on, which is that of the period in which it
+//! was made. The caller holds the lock on it. The rule changes it in place.
 
 use std::str::FromStr;
 
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::{HeldCall, PeriodKind, needs_tokens};
+use super::{PeriodKind, ReservedCallState, needs_tokens};
 use crate::entitlements::{Decision, Entitlement, Overage, Reason, decide};
 use crate::features::FeatureId;
 use crate::users::UserId;
@@ -28,7 +29,7 @@ pub enum HoldStatus {
     Pending,
     Settled,
     Released,
-    /// Its time was over before anybody said what was used. That can still be said.
+    /// Its time ended before it was settled. It can still be settled.
     Expired,
 }
 
@@ -63,33 +64,33 @@ pub struct Hold {
     pub id: HoldId,
     pub user_id: UserId,
     pub feature_id: FeatureId,
-    /// The period in which it was made, and in which it is settled.
+    /// The period in which it was made and in which it is settled.
     pub period_kind: PeriodKind,
     pub period_start: DateTime<Utc>,
-    /// All that is held.
+    /// The whole reserved amount.
     pub amount: i64,
-    /// The part of it beyond the limit, which lies on the user's tokens.
+    /// The part of `amount` beyond the limit, which is paid with the user's tokens.
     pub beyond: i64,
-    /// How many tokens that is: one for each unit beyond the limit; for a call of a model, all that the call can use.
+    /// The reserved tokens: one for each unit beyond the limit; for a model call, all that the call can use.
     pub tokens: i64,
     pub status: HoldStatus,
-    /// What was really used, once it is settled.
+    /// The amount really used, once it is settled.
     pub settled: Option<i64>,
-    /// The part of `settled` that is beyond the limit or the hold.
+    /// The part of `settled` beyond the limit or the reservation.
     pub overage: i64,
     pub expires_at: DateTime<Utc>,
     pub api_key_id: Option<Uuid>,
-    /// What is held for, where it is a call of a model.
-    pub call: Option<Box<HeldCall>>,
+    /// The model call that it is for, if any.
+    pub call: Option<Box<ReservedCallState>>,
 }
 
 impl Hold {
-    /// The part that stands against the limit.
+    /// The part that counts against the limit.
     pub const fn quota(&self) -> i64 {
         self.amount - self.beyond
     }
 
-    /// Whether ending it with `used` moves tokens, so that the balance must be under its lock.
+    /// Whether ending it with `used` changes the token balance, so that the balance row must be locked.
     pub fn moves_tokens(&self, entitlement: &Entitlement, used: i64) -> bool {
         let spends =
             entitlement.overage == Overage::Tokens && (used > self.quota() || self.status == HoldStatus::Expired);
@@ -97,32 +98,32 @@ impl Hold {
     }
 }
 
-/// What asking for a hold came to.
+/// The result of a request for a reservation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holding {
-    /// With the numbers as they are after a grant, or as they stand where there was none.
+pub struct HoldOutcome {
+    /// The decision, with the numbers after the grant, or the unchanged numbers if refused.
     pub decision: Decision,
-    /// How much of a grant is beyond the limit.
+    /// The part of a grant beyond the limit.
     pub beyond: i64,
-    /// How many tokens that lies on: one for each unit, unless it is a call of a model.
+    /// The tokens reserved for it: one per unit, unless it is a model call.
     pub tokens: i64,
 }
 
-/// What the end of a hold came to.
+/// The result of ending a reservation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ending {
-    /// The numbers as they are after it.
+pub struct HoldEnding {
+    /// The counter after it.
     pub decision: Decision,
-    /// What was used, and the part of it that is beyond the limit or the hold.
+    /// The amount used, and in `overage` the part of it beyond the limit or the reservation.
     pub used: i64,
     pub overage: i64,
-    /// How many of the held tokens are not held any more.
+    /// How many of the reserved tokens are no longer reserved.
     pub tokens_freed: i64,
     /// How many tokens were spent.
     pub tokens_spent: i64,
 }
 
-/// Why a hold cannot be changed like that.
+/// Why a reservation cannot be changed this way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum HoldRefusal {
     #[error("the hold is {} already", .0.as_str())]
@@ -131,36 +132,36 @@ pub enum HoldRefusal {
     CounterFull,
 }
 
-/// Sets `amount`, which is positive, aside, or says why not. Less than the whole is never held.
-pub fn hold(entitlement: &mut Entitlement, amount: i64) -> Holding {
+/// Reserves `amount`, which must be positive, or returns the reason for refusing it. It reserves all or nothing.
+pub fn hold(entitlement: &mut Entitlement, amount: i64) -> HoldOutcome {
     let mut decision = decide(entitlement, amount);
     let tally = entitlement.tally;
-    // Whatever is held must still fit the counter when it is used.
+    // The whole reserved amount must still fit in the counter when it is used.
     let fits = tally.used.checked_add(tally.reserved).and_then(|sum| sum.checked_add(amount)).is_some();
     if decision.allowed && !fits {
         decision.allowed = false;
         decision.reason = Reason::LimitReached;
     }
     if !decision.allowed {
-        return Holding { decision, beyond: 0, tokens: 0 };
+        return HoldOutcome { decision, beyond: 0, tokens: 0 };
     }
     let tokens = decision.remaining.map_or(0, |left| amount.saturating_sub(left).max(0));
     entitlement.tally.reserved += amount - tokens;
     entitlement.tokens_available -= tokens;
     decision.reserved = entitlement.tally.reserved;
     decision.remaining = entitlement.allowance.remaining(entitlement.tally.against_limit());
-    Holding { decision, beyond: tokens, tokens }
+    HoldOutcome { decision, beyond: tokens, tokens }
 }
 
-/// Makes a pending hold one of `amount` in all; what is held already is never given back by it. Nothing changes where
-/// the rest is refused.
-pub fn extend(held: &mut Hold, entitlement: &mut Entitlement, amount: i64) -> Result<Holding, HoldRefusal> {
+/// Extends a pending reservation to `amount` in total; it never shrinks. If the additional amount is refused, nothing
+/// changes.
+pub fn extend(held: &mut Hold, entitlement: &mut Entitlement, amount: i64) -> Result<HoldOutcome, HoldRefusal> {
     if held.status != HoldStatus::Pending {
         return Err(HoldRefusal::Ended(held.status));
     }
     let more = amount.saturating_sub(held.amount);
     if more <= 0 {
-        return Ok(Holding { decision: standing(entitlement), beyond: 0, tokens: 0 });
+        return Ok(HoldOutcome { decision: standing(entitlement), beyond: 0, tokens: 0 });
     }
     let holding = hold(entitlement, more);
     if holding.decision.allowed {
@@ -171,17 +172,18 @@ pub fn extend(held: &mut Hold, entitlement: &mut Entitlement, amount: i64) -> Re
     Ok(holding)
 }
 
-/// Whether extending to `amount` would have to lie on tokens, at least in part.
+/// Whether extending to `amount` would reserve tokens, at least for a part.
 pub fn extending_needs_tokens(held: &Hold, entitlement: &Entitlement, amount: i64) -> bool {
     amount > held.amount && needs_tokens(entitlement, amount - held.amount)
 }
 
-/// Ends the hold with what was really used: less returns the rest, more is counted too.
+/// Settles the reservation with the amount really used: unused units are returned, additional ones are counted too.
 ///
-/// Of what was used, the quota of the hold stands against the limit; the rest is overage, paid with the held tokens
-/// first, and beyond those and beyond the limit with what the balance has, where the feature is paid for with tokens. A
-/// hold that has expired covers nothing any more: there, only what still fits under the limit stands against it.
-pub fn settle(held: &mut Hold, entitlement: &mut Entitlement, used: i64) -> Result<Ending, HoldRefusal> {
+/// Up to the quota of the reservation counts against the limit; the rest is overage. Overage is paid with the reserved
+/// tokens first. Where the feature is paid with tokens, overage that exceeds them and the limit is paid from the
+/// balance as far as it goes. An expired reservation covers nothing: of its quota, only what still fits under the limit
+/// counts against it.
+pub fn settle(held: &mut Hold, entitlement: &mut Entitlement, used: i64) -> Result<HoldEnding, HoldRefusal> {
     let covers = match held.status {
         HoldStatus::Pending => true,
         HoldStatus::Expired => false,
@@ -207,38 +209,38 @@ pub fn settle(held: &mut Hold, entitlement: &mut Entitlement, used: i64) -> Resu
     held.status = HoldStatus::Settled;
     held.settled = Some(used);
     held.overage = overage;
-    Ok(Ending { decision: standing(entitlement), used, overage, tokens_freed, tokens_spent })
+    Ok(HoldEnding { decision: standing(entitlement), used, overage, tokens_freed, tokens_spent })
 }
 
-/// Gives everything back: nothing was used. After the hold expired there is nothing left to give back.
-pub fn release(held: &mut Hold, entitlement: &mut Entitlement) -> Result<Ending, HoldRefusal> {
+/// Returns everything: nothing was used. After the reservation expired there is nothing to return.
+pub fn release(held: &mut Hold, entitlement: &mut Entitlement) -> Result<HoldEnding, HoldRefusal> {
     let tokens_freed = match held.status {
         HoldStatus::Pending => free(held, entitlement),
         HoldStatus::Expired => 0,
         ended => return Err(HoldRefusal::Ended(ended)),
     };
     held.status = HoldStatus::Released;
-    Ok(Ending { decision: standing(entitlement), used: 0, overage: 0, tokens_freed, tokens_spent: 0 })
+    Ok(HoldEnding { decision: standing(entitlement), used: 0, overage: 0, tokens_freed, tokens_spent: 0 })
 }
 
-/// Gives back what nobody settled in time.
-pub fn expire(held: &mut Hold, entitlement: &mut Entitlement) -> Result<Ending, HoldRefusal> {
+/// Returns what was not settled in time.
+pub fn expire(held: &mut Hold, entitlement: &mut Entitlement) -> Result<HoldEnding, HoldRefusal> {
     if held.status != HoldStatus::Pending {
         return Err(HoldRefusal::Ended(held.status));
     }
     let tokens_freed = free(held, entitlement);
     held.status = HoldStatus::Expired;
-    Ok(Ending { decision: standing(entitlement), used: 0, overage: 0, tokens_freed, tokens_spent: 0 })
+    Ok(HoldEnding { decision: standing(entitlement), used: 0, overage: 0, tokens_freed, tokens_spent: 0 })
 }
 
-/// Takes the hold off the counter and the tokens; says how many tokens that were.
+/// Takes the reservation off the counter and the token balance; returns the number of tokens.
 pub(super) fn free(held: &Hold, entitlement: &mut Entitlement) -> i64 {
     entitlement.tally.reserved -= held.quota();
     entitlement.tokens_available += held.tokens;
     held.tokens
 }
 
-/// The numbers as they stand. What was settled or given back is no question, so the answer is yes.
+/// The current numbers. Nothing is requested (the amount was settled or returned), so the decision is "allowed".
 pub(super) fn standing(entitlement: &Entitlement) -> Decision {
     Decision { allowed: true, reason: Reason::Ok, ..decide(entitlement, 1) }
 }
@@ -282,7 +284,7 @@ mod tests {
         assert_eq!(numbers(&given), (0, 0, 0));
         let _others = held(&mut given, 7);
         let ending = settle(&mut late, &mut given, 8).unwrap();
-        // Three still fit under the limit beside the other hold.
+        // Three more fit under the limit beside the other reservation.
         assert_eq!((numbers(&given), ending.overage, ending.decision.remaining), ((8, 7, 5), 5, Some(0)));
         assert_eq!(release(&mut late, &mut given), Err(HoldRefusal::Ended(HoldStatus::Settled)));
     }
@@ -296,7 +298,7 @@ mod tests {
         let ending = settle(&mut paid, &mut given, 6).unwrap();
         assert_eq!((ending.tokens_freed, ending.tokens_spent, given.tokens_available), (3, 1, 9));
         assert_eq!(numbers(&given), (6, 0, 1));
-        // What was used beyond the hold is paid for as far as the balance goes.
+        // Use beyond the reservation is paid as far as the balance goes.
         let mut short = held(&mut given, 1);
         let ending = settle(&mut short, &mut given, 20).unwrap();
         assert_eq!((ending.overage, ending.tokens_spent, given.tokens_available), (20, 9, 0));
@@ -344,8 +346,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens in whatever order: nothing stands against the limit beyond it, no token is spent that is not
-        /// there, what is held is what pending holds say, and what was used is what was settled.
+        /// For any sequence of steps: no more than the limit counts against it, no token is spent that the balance does
+        /// not have, `reserved` is the sum of pending reservations, and `used` is the sum of settled amounts.
         #[test]
         fn the_books_balance(
             limit in 0_i64..60, tokens in 0_i64..40, pays in any::<bool>(), steps in proptest::collection::vec(step(), 0..60),

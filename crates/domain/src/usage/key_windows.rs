@@ -1,5 +1,5 @@
-//! Windows of API keys: what a key may use of its owner's calls of models in a minute and cost in a month, and what calls
-//! under way hold of that.
+//! Windows of API keys: the requests and tokens that a key may use for model calls in a minute, the cost that it may
+//! cause in a month, and what calls in progress reserve of these.
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -9,22 +9,22 @@ use super::{Period, PeriodKind};
 use crate::api_keys::KeyLimits;
 use crate::prices::NanoUsd;
 
-/// What a call holds of its key's limits, and in which windows.
+/// What a call reserves of its key's limits, and in which windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyShare {
-    pub windows: KeyWindows,
+pub struct ApiKeyReservation {
+    pub windows: ApiKeyWindows,
     pub tokens: i64,
     pub cost_nano_usd: i64,
 }
 
-/// The minute and the month of UTC in which a call is made. Whatever it uses is counted there, however long it takes.
+/// The UTC minute and month in which a call begins. All its use is counted there, however long it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct KeyWindows {
+pub struct ApiKeyWindows {
     pub minute: DateTime<Utc>,
     pub month: DateTime<Utc>,
 }
 
-/// For how long a window of a key lasts. Requests and tokens are limited in a minute, costs in a month.
+/// The length of a key's window. Requests and tokens are limited per minute, cost per month.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum WindowKind {
     Minute,
@@ -40,9 +40,9 @@ impl WindowKind {
     }
 }
 
-/// What calls by a key used in one window, and what those under way hold.
+/// What calls by a key used in one window, and what calls in progress reserve. Cost is in nano-dollars.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KeyTally {
+pub struct ApiKeyUsage {
     pub requests: i64,
     pub tokens: i64,
     pub tokens_held: i64,
@@ -50,7 +50,7 @@ pub struct KeyTally {
     pub cost_held: i64,
 }
 
-/// Which limit of a key stands in the way, with its numbers.
+/// The limit of a key that was reached, with its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum KeyLimitReached {
     #[error("this API key has made {used} of {limit} requests of this minute")]
@@ -67,8 +67,8 @@ pub enum KeyLimitReached {
 }
 
 impl KeyLimitReached {
-    /// When the window ends in which it is reached.
-    pub fn resets_at(&self, windows: &KeyWindows) -> DateTime<Utc> {
+    /// When the window of the reached limit ends.
+    pub fn resets_at(&self, windows: &ApiKeyWindows) -> DateTime<Utc> {
         match self {
             Self::Requests { .. } | Self::Tokens { .. } => windows.minute + TimeDelta::minutes(1),
             Self::Cost { .. } => {
@@ -78,29 +78,34 @@ impl KeyLimitReached {
     }
 }
 
-impl KeyWindows {
+impl ApiKeyWindows {
     pub fn at(now: DateTime<Utc>) -> Self {
         let minute = now.duration_trunc(TimeDelta::minutes(1)).unwrap_or(now);
         Self { minute, month: Period::containing(PeriodKind::Month, now, now).start }
     }
 }
 
-/// Whether a call that can use this share may be made by a key. Nothing is counted.
-pub fn admit(limits: &KeyLimits, minute: &KeyTally, month: &KeyTally, share: &KeyShare) -> Result<(), KeyLimitReached> {
+/// Whether a key's limits admit a call that can use `share`. Counts nothing.
+pub fn admit(
+    limits: &KeyLimits,
+    minute: &ApiKeyUsage,
+    month: &ApiKeyUsage,
+    share: &ApiKeyReservation,
+) -> Result<(), KeyLimitReached> {
     if let Some(limit) = limits.requests_per_minute.filter(|limit| minute.requests >= *limit) {
         return Err(KeyLimitReached::Requests { limit, used: minute.requests });
     }
     admit_more(limits, minute, month, share)
 }
 
-/// Whether a call that is under way may hold so much more. Nothing is counted.
+/// Whether a call in progress may reserve this much more. Counts nothing.
 pub fn admit_more(
     limits: &KeyLimits,
-    minute: &KeyTally,
-    month: &KeyTally,
-    more: &KeyShare,
+    minute: &ApiKeyUsage,
+    month: &ApiKeyUsage,
+    more: &ApiKeyReservation,
 ) -> Result<(), KeyLimitReached> {
-    let KeyShare { tokens, cost_nano_usd: cost, .. } = *more;
+    let ApiKeyReservation { tokens, cost_nano_usd: cost, .. } = *more;
     let used = minute.tokens.saturating_add(minute.tokens_held);
     if let Some(limit) = limits.tokens_per_minute.filter(|limit| used.saturating_add(tokens) > *limit) {
         return Err(KeyLimitReached::Tokens { limit, used, needed: tokens });
@@ -112,8 +117,8 @@ pub fn admit_more(
     Ok(())
 }
 
-impl KeyShare {
-    /// What a call that has it must hold more to hold so much in all; what is held already is never given back by it.
+impl ApiKeyReservation {
+    /// What must be reserved in addition to reach these totals; a reservation never shrinks.
     #[must_use]
     pub fn up_to(&self, tokens: i64, cost: i64) -> Self {
         let missing = |all: i64, held| all.saturating_sub(held).max(0);
@@ -124,7 +129,7 @@ impl KeyShare {
         }
     }
 
-    /// Both together.
+    /// The sum of both.
     #[must_use]
     pub fn with(&self, more: &Self) -> Self {
         Self {
@@ -135,20 +140,20 @@ impl KeyShare {
     }
 }
 
-impl KeyTally {
-    pub fn hold(&mut self, share: &KeyShare) {
+impl ApiKeyUsage {
+    pub fn hold(&mut self, share: &ApiKeyReservation) {
         self.requests += 1;
         self.hold_more(share);
     }
 
-    /// For a call that is counted as a request already.
-    pub fn hold_more(&mut self, more: &KeyShare) {
+    /// For a call that is already counted as a request.
+    pub fn hold_more(&mut self, more: &ApiKeyReservation) {
         self.tokens_held += more.tokens;
         self.cost_held += more.cost_nano_usd;
     }
 
-    /// What was held is given back, and what was used is counted. A call that used nothing was no request.
-    pub fn settle(&mut self, share: &KeyShare, used: Option<(i64, i64)>) {
+    /// Removes the reservation and counts `used`, as `(tokens, nano-dollars)`. A call that used nothing is no request.
+    pub fn settle(&mut self, share: &ApiKeyReservation, used: Option<(i64, i64)>) {
         self.tokens_held -= share.tokens;
         self.cost_held -= share.cost_nano_usd;
         match used {
@@ -157,7 +162,7 @@ impl KeyTally {
         }
     }
 
-    /// Counts a call of which nothing was held any more: all of it was given back when its hold expired.
+    /// Counts a call whose reservation was returned in full when it expired.
     pub const fn settle_late(&mut self, used: (i64, i64)) {
         self.requests += 1;
         self.add(used);
@@ -181,9 +186,9 @@ mod tests {
             monthly_cost: Some(NanoUsd(1_000)),
         };
         let now = DateTime::UNIX_EPOCH + TimeDelta::seconds(45 * 86_400 + 61);
-        let windows = KeyWindows::at(now);
-        let share = |tokens, cost_nano_usd| KeyShare { windows, tokens, cost_nano_usd };
-        let mut tally = KeyTally::default();
+        let windows = ApiKeyWindows::at(now);
+        let share = |tokens, cost_nano_usd| ApiKeyReservation { windows, tokens, cost_nano_usd };
+        let mut tally = ApiKeyUsage::default();
         assert_eq!(admit(&limits, &tally, &tally, &share(60, 600)), Ok(()));
         tally.hold(&share(60, 600));
         let tokens = KeyLimitReached::Tokens { limit: 100, used: 60, needed: 41 };

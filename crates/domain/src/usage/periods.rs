@@ -1,8 +1,8 @@
-//! Periods: over which stretch of time a use is counted.
+//! Periods: the span of time in which use is counted.
 //!
-//! The period is part of a counter's key, so nothing is ever reset by a job: a new period is a new counter.
-//! All boundaries are in UTC. The SQL functions `usage_period_start` and `usage_period_end` are the twins of
-//! [`Period::containing`]; a test over real Postgres holds them equal.
+//! The period is part of a counter's primary key, so no job resets counters: a new period is a new counter. All
+//! boundaries are in UTC. The SQL functions `usage_period_start` and `usage_period_end` do the same as
+//! [`Period::containing`]; a test over a real Postgres compares them.
 
 use std::str::FromStr;
 
@@ -10,13 +10,13 @@ use chrono::{DateTime, Days, Months, NaiveDate, NaiveTime, Utc};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Over which stretch of time a limit counts.
+/// The span of time that a limit applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PeriodKind {
     Day,
     Month,
-    /// Months counted from the start of the subscription, else of the profile.
+    /// Months counted from the start of the subscription, or of the profile if there is no subscription.
     BillingPeriod,
     Lifetime,
 }
@@ -47,7 +47,7 @@ impl FromStr for PeriodKind {
     }
 }
 
-/// One stretch of counting: from `start` up to, not including, `end`. A lifetime has no end.
+/// One period: from `start` (inclusive) to `end` (exclusive). A lifetime has no end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Period {
     pub kind: PeriodKind,
@@ -56,10 +56,10 @@ pub struct Period {
 }
 
 impl Period {
-    /// The period of this kind that contains `at`. `anchor` matters to billing periods only.
+    /// The period of this kind that contains `at`. Only billing periods use `anchor`.
     ///
-    /// A billing period that is anchored on the 31st begins on the last day of shorter months, and on the 31st
-    /// again after: every boundary is the anchor plus a whole number of months, never the last boundary plus one.
+    /// A billing period anchored on the 31st begins on the last day of shorter months, and on the 31st again after
+    /// them: every boundary is the anchor plus a whole number of months, never the previous boundary plus one.
     pub fn containing(kind: PeriodKind, anchor: DateTime<Utc>, at: DateTime<Utc>) -> Self {
         match kind {
             PeriodKind::Day => {
@@ -96,8 +96,8 @@ fn months_since_year_zero(at: DateTime<Utc>) -> i32 {
     at.year() * 12 + at.month0().cast_signed()
 }
 
-/// The same day and time `months` later (or earlier), or the last day of that month where there is no such day.
-/// At the ends of chrono's calendar, a quarter of a million years away, the time stays as it is.
+/// The same day and time `months` later (or earlier if negative), or the last day of that month if it has no such day.
+/// At the ends of chrono's calendar, a quarter of a million years away, the time is returned unchanged.
 fn plus_months(at: DateTime<Utc>, months: i32) -> DateTime<Utc> {
     let distance = Months::new(months.unsigned_abs());
     let moved = if months < 0 { at.checked_sub_months(distance) } else { at.checked_add_months(distance) };

@@ -1,16 +1,16 @@
-//! What the tests of the rules begin with.
+//! Fixtures for the tests of the usage rules.
 
 use chrono::DateTime;
 
 use uuid::Uuid;
 
-use super::{Hold, HoldId, HoldStatus, Holding, Period, PeriodKind, Tally};
+use super::{CounterTally, Hold, HoldId, HoldOutcome, HoldStatus, Period, PeriodKind};
 use crate::entitlements::{Access, Allowance, Entitlement, Overage, Source};
 use crate::features::FeatureId;
 use crate::plans::PlanId;
 use crate::users::UserId;
 
-/// Nothing used yet of a limit, with so many tokens to spend.
+/// An entitlement with this limit, this many tokens available and nothing used yet.
 pub fn entitlement(limit: Option<i64>, tokens: i64, overage: Overage) -> Entitlement {
     let as_of = DateTime::UNIX_EPOCH;
     Entitlement {
@@ -21,14 +21,14 @@ pub fn entitlement(limit: Option<i64>, tokens: i64, overage: Overage) -> Entitle
         allowance: Allowance::try_new(limit).unwrap(),
         overage,
         period: Period::containing(PeriodKind::Month, as_of, as_of),
-        tally: Tally::default(),
+        tally: CounterTally::default(),
         tokens_available: tokens,
         as_of,
     }
 }
 
-/// A hold as it was granted.
-pub fn pending(entitlement: &Entitlement, amount: i64, holding: &Holding) -> Hold {
+/// A reservation as it was granted.
+pub fn pending(entitlement: &Entitlement, amount: i64, holding: &HoldOutcome) -> Hold {
     Hold {
         id: HoldId(Uuid::nil()),
         user_id: UserId(Uuid::nil()),

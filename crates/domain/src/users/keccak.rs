@@ -1,7 +1,7 @@
-//! Keccak-256, the hash of Ethereum: SHA-3 as it was before NIST changed its padding. For short texts; it costs about a
-//! microsecond for each 136 bytes.
+//! Keccak-256, the hash of Ethereum: SHA-3 before NIST changed its padding. For short texts; it takes about a
+//! microsecond per 136 bytes.
 
-/// The bytes that one round of absorbing takes.
+/// The bytes that one absorbing round takes.
 const RATE: usize = 136;
 const ROUNDS: usize = 24;
 const LANES: usize = 25;
@@ -57,7 +57,7 @@ fn permute(state: &mut [u64; LANES]) {
     }
 }
 
-/// The shift register by which the constants of the rounds are made.
+/// The shift register that generates the round constants.
 struct RoundConstants(u8);
 
 impl RoundConstants {
@@ -95,7 +95,7 @@ mod tests {
         ] {
             assert_eq!(hex(message.as_bytes()), hash, "{message}");
         }
-        // A message of a whole block has a block of padding behind it.
+        // A message of a whole block is followed by a block of padding.
         assert_ne!(hex(&[b'a'; RATE]), hex(&[b'a'; RATE - 1]));
     }
 }

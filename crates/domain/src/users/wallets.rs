@@ -1,7 +1,8 @@
-//! Wallets: which text is an address that can be paid to.
+//! Wallets: which text is an address that can receive payments.
 //!
-//! One form is known: that of Ethereum and the chains that share its addresses, `0x` and 40 hexadecimal digits. Digits in
-//! one case carry no checksum; in mixed case they must be the checksum of EIP-55, so that a slip of a finger is noticed.
+//! One form is supported: that of Ethereum and the chains that share its addresses, `0x` and 40 hexadecimal digits.
+//! Digits in one case have no checksum; in mixed case they must match the checksum of EIP-55, so that typing errors are
+//! detected.
 
 use thiserror::Error;
 
@@ -17,7 +18,7 @@ pub enum WalletRefused {
     Checksum,
 }
 
-/// Whether this text is a wallet's address, as it stands: no blank before, after or within it.
+/// Whether this text is a wallet address exactly: no blank before, after or within it.
 pub fn check_wallet(text: &str) -> Result<(), WalletRefused> {
     let digits = text.strip_prefix("0x").ok_or(WalletRefused::Form)?;
     if digits.len() != DIGITS || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
@@ -32,7 +33,7 @@ pub fn check_wallet(text: &str) -> Result<(), WalletRefused> {
     }
 }
 
-/// EIP-55: a letter is a capital where the hash of the small digits has a half byte of 8 or more.
+/// EIP-55: a letter is a capital where the hash of the lower-case digits has a half byte of 8 or more.
 fn with_checksum(small: &str) -> String {
     let hash = keccak_256(small.as_bytes());
     let halves = hash.iter().flat_map(|byte| [byte >> 4, byte & 0xF]);

@@ -1,4 +1,4 @@
-//! Whoever asks for a call: who is told of its head, its comments and its pieces, and may be slow or gone.
+//! The caller's side of a call: it receives the head, the comments and the pieces, and may be slow or gone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::answers::{AnswerHead, AnswerPiece};
 use super::errors::CallError;
 
-/// How long a reader may not read until it counts as gone.
+/// A reader that reads nothing for this long counts as gone.
 const STALLED: Duration = Duration::from_secs(30);
 
-/// Whoever reads the answer, until they are gone.
+/// The reader of the answer; `None` once it is gone.
 pub(super) struct Reader(pub Option<mpsc::Sender<AnswerPiece>>);
 
 impl Reader {
@@ -24,7 +24,7 @@ impl Reader {
         }
     }
 
-    /// Comes back once the reader is gone; never where they were gone before.
+    /// Returns once the reader is gone; never returns if it was gone before.
     pub async fn left(&self) {
         match &self.0 {
             Some(pieces) => pieces.closed().await,
@@ -33,19 +33,19 @@ impl Reader {
     }
 }
 
-/// Where a call is told of.
+/// The channels to the caller.
 pub(super) struct Asker {
     pub head: oneshot::Sender<Result<AnswerHead, CallError>>,
     pub comments: Arc<PassedComments>,
     pub pieces: mpsc::Sender<AnswerPiece>,
 }
 
-/// Comments on their way to whoever asked, as many as there is room for.
+/// Comments on their way to the caller; those that do not fit into the channel are dropped.
 pub(super) struct PassedComments(pub mpsc::Sender<Vec<u8>>);
 
 impl CommentSink for PassedComments {
     fn comment(&self, bytes: Vec<u8>) {
-        // Nobody misses a comment.
+        // A comment may be lost.
         self.0.try_send(bytes).ok();
     }
 }

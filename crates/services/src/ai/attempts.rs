@@ -1,10 +1,11 @@
-//! Attempts: a call is tried again, or tried at a fallback, as long as nothing of an answer is there. One hold spans them.
+//! Attempts: a call is retried, or sent to a fallback, as long as no part of an answer has arrived. One reservation
+//! spans all attempts.
 //!
-//! Promised: a provider is asked at most `max_attempts` times for a call, once where the caller tries again by itself, and no
-//! attempt begins once the time budget is over; what was refused is not tried again, and an account or a key that the
-//! provider does not take is not tried again at the same provider. After an attempt that the provider may bill, such as one
-//! that sent no first byte in time, nothing is sent again unless the rules say so. An attempt itself lasts as long as its provider's timeouts let it. A future that is dropped
-//! drops its hold: whoever calls does so in a task of its own.
+//! Promises: a provider gets at most `max_attempts` attempts for a call, only one where the caller retries by itself.
+//! No attempt begins once the time budget is over. A refused call is not retried. A provider that rejects our account
+//! or key gets no second attempt. After an attempt that the provider may bill, such as one that sent no first byte in
+//! time, nothing is sent again unless the rules say so. An attempt lasts at most as long as its provider's timeouts.
+//! Dropping the future drops the reservation, so the caller runs it in a task of its own.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use domain::ai::{Admission, AttemptOutcome, BreakerRules, BreakerState, ModelId, Provider};
 use domain::users::UserId;
 use futures_util::StreamExt;
-use ports::ai::{AiProvider, CallHold, CommentSink, ProviderCall, ProviderFault, Reply, ReplyPieces};
+use ports::ai::{AiProvider, CallReservation, CommentSink, ProviderCall, ProviderFault, ProviderReply, ReplyPieces};
 use ports::randomness::Randomness;
 use thiserror::Error;
 use tokio::time::{Instant, sleep};
@@ -23,56 +24,56 @@ use tracing::{error, warn};
 use super::breakers::{Breakers, may_be_billed, outcome_of};
 use super::errors::CallError;
 
-/// A provider, and how often it is asked for one call at most.
+/// A provider, and the most attempts at it for one call.
 #[derive(Clone)]
-pub struct Tried {
+pub struct TriedProvider {
     pub provider: Arc<dyn AiProvider>,
     pub max_attempts: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub struct AttemptRules {
-    /// The longest pause before the second attempt; it doubles with each one. The pause itself is thrown below it.
+    /// The longest pause before the second attempt; it doubles with each attempt. The actual pause is random up to it.
     pub first_pause: Duration,
-    /// No pause is longer. A provider that asks for a longer one is not asked again.
+    /// The upper bound of every pause. A provider that asks for a longer one gets no further attempt.
     pub longest_pause: Duration,
-    /// From the first attempt on: no attempt begins later.
+    /// No attempt begins later than this after the first.
     pub time_budget: Duration,
     /// Whether a call is sent again, here or to a fallback, after the provider took it and did not answer in time.
     pub resend_after_timeout: bool,
     pub breaker: BreakerRules,
 }
 
-/// Who asks, as far as the attempts depend on it.
+/// What the attempts need to know about the caller.
 #[derive(Clone)]
 pub struct AttemptTerms {
     pub user_id: UserId,
-    /// Whether whoever asks tries again by itself.
+    /// Whether the caller retries by itself.
     pub retried_by_caller: bool,
-    /// Who hears the comments before the answer.
+    /// Receives the comments that come before the answer.
     pub comments: Arc<dyn CommentSink>,
 }
 
 /// A call that is answered.
-pub struct Sent {
-    pub reply: Reply,
-    /// The place of the call that is answered among those that were given.
+pub struct SentCall {
+    pub reply: ProviderReply,
+    /// The index of the answered call among the given calls.
     pub place: usize,
     /// When that call was sent.
     pub at: Instant,
-    pub unanswered: Unanswered,
+    pub unanswered: UnansweredAttempts,
 }
 
-/// Attempts that came to nothing and may be billed by their provider all the same.
+/// Attempts without an answer that their provider may bill all the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Unanswered {
+pub struct UnansweredAttempts {
     pub attempts: u64,
-    /// How long the provider was at work, in whole seconds, all of them together.
+    /// How long the provider was at work, in whole seconds, summed over all of them.
     pub seconds: u64,
 }
 
-impl Unanswered {
-    /// One more, which was sent at that time.
+impl UnansweredAttempts {
+    /// Adds an attempt that was sent at `at`.
     pub fn add(&mut self, at: Instant) {
         self.attempts += 1;
         self.seconds = self.seconds.saturating_add(at.elapsed().as_secs());
@@ -81,10 +82,10 @@ impl Unanswered {
 
 /// A call without an answer.
 #[derive(Debug)]
-pub struct Unsent {
-    pub hold: CallHold,
+pub struct UnsentCall {
+    pub hold: CallReservation,
     pub failure: CallFailure,
-    pub unanswered: Unanswered,
+    pub unanswered: UnansweredAttempts,
 }
 
 /// Why there is no answer.
@@ -105,10 +106,10 @@ impl From<CallFailure> for CallError {
     }
 }
 
-/// What the attempts did so far, for the metrics.
+/// The totals of the attempts so far, for the metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AttemptStatistics {
-    /// Calls whose first answer came from a fallback.
+    /// Calls that a fallback answered.
     pub fallbacks: u64,
     /// In the order of `Provider::ALL`.
     pub providers: Vec<ProviderStatistics>,
@@ -118,13 +119,13 @@ pub struct AttemptStatistics {
 pub struct ProviderStatistics {
     pub provider: Provider,
     pub attempts: u64,
-    /// Attempts at a call that this provider had failed before.
+    /// Attempts at a call that had failed at this provider before.
     pub retries: u64,
-    /// Attempts that failed by the provider's fault, answers that broke off later included.
+    /// Attempts that failed by the provider's fault, including answers that broke off later.
     pub failures: u64,
-    /// Calls that were not made, since the breaker was open.
+    /// Calls that were not made because the breaker was open.
     pub held_back: u64,
-    /// How many of its models are left alone.
+    /// How many of its models have a breaker that is not closed.
     pub resting_models: u64,
 }
 
@@ -136,34 +137,43 @@ struct Counted {
     held_back: AtomicU64,
 }
 
-/// What outlives an attempt: an answer that breaks off counts too.
+/// State that outlives an attempt: an answer that breaks off later counts too.
 struct Watch {
     breakers: Breakers,
     counted: HashMap<Provider, Counted>,
 }
 
-pub struct Attempts {
-    providers: HashMap<Provider, Tried>,
+pub struct CallAttempts {
+    providers: HashMap<Provider, TriedProvider>,
     rules: AttemptRules,
     randomness: Arc<dyn Randomness>,
     watch: Arc<Watch>,
     fallbacks: AtomicU64,
 }
 
-impl Attempts {
-    pub fn new(providers: HashMap<Provider, Tried>, rules: AttemptRules, randomness: Arc<dyn Randomness>) -> Self {
+impl CallAttempts {
+    pub fn new(
+        providers: HashMap<Provider, TriedProvider>,
+        rules: AttemptRules,
+        randomness: Arc<dyn Randomness>,
+    ) -> Self {
         let counted = Provider::ALL.into_iter().map(|provider| (provider, Counted::default())).collect();
         let watch = Arc::new(Watch { breakers: Breakers::new(rules.breaker), counted });
         Self { providers, rules, randomness, watch, fallbacks: AtomicU64::new(0) }
     }
 
-    /// The first call, or else the next ones in their order. Answers with the reply and the place of its call.
+    /// Tries the first call, then the others in their order. Returns the reply and the index of its call.
     ///
-    /// Of several failures that of the last provider that said something is told; one without a key says nothing new, and
-    /// neither does an open breaker.
-    pub async fn call(&self, mut hold: CallHold, calls: &[ProviderCall], terms: &AttemptTerms) -> Result<Sent, Unsent> {
+    /// Of several failures, the last fault of a provider is reported; without one, an open breaker; a missing key comes
+    /// last.
+    pub async fn call(
+        &self,
+        mut hold: CallReservation,
+        calls: &[ProviderCall],
+        terms: &AttemptTerms,
+    ) -> Result<SentCall, UnsentCall> {
         let began = Instant::now();
-        let mut unanswered = Unanswered::default();
+        let mut unanswered = UnansweredAttempts::default();
         let mut told: Option<CallFailure> = None;
         for (place, call) in calls.iter().enumerate() {
             if place > 0 && began.elapsed() >= self.rules.time_budget {
@@ -172,7 +182,7 @@ impl Attempts {
             let (back, failure) = match self.call_one(hold, call, terms, began, &mut unanswered).await {
                 Ok((reply, at)) => {
                     self.fallbacks.fetch_add(u64::from(place > 0), Ordering::Relaxed);
-                    return Ok(Sent { reply, place, at, unanswered });
+                    return Ok(SentCall { reply, place, at, unanswered });
                 }
                 Err(failed) => failed,
             };
@@ -183,10 +193,10 @@ impl Attempts {
                 break;
             }
         }
-        Err(Unsent { hold, failure: told.unwrap_or_else(CallFailure::of_nothing), unanswered })
+        Err(UnsentCall { hold, failure: told.unwrap_or_else(CallFailure::of_nothing), unanswered })
     }
 
-    /// Whether the built-in provider answers for this one.
+    /// Whether the built-in provider answers in place of this one.
     pub fn is_sandbox(&self, provider: Provider) -> bool {
         self.providers.get(&provider).is_some_and(|tried| tried.provider.is_sandbox())
     }
@@ -207,15 +217,15 @@ impl Attempts {
         AttemptStatistics { fallbacks: read(&self.fallbacks), providers: providers.collect() }
     }
 
-    /// At one provider, as often as it is worth it.
+    /// Tries one provider, as often as the rules allow.
     async fn call_one(
         &self,
-        mut hold: CallHold,
+        mut hold: CallReservation,
         call: &ProviderCall,
         terms: &AttemptTerms,
         began: Instant,
-        unanswered: &mut Unanswered,
-    ) -> Result<(Reply, Instant), (CallHold, CallFailure)> {
+        unanswered: &mut UnansweredAttempts,
+    ) -> Result<(ProviderReply, Instant), (CallReservation, CallFailure)> {
         let provider = call.provider;
         let model = (provider, call.model.clone());
         let Some(tried) = self.providers.get(&provider) else {
@@ -242,7 +252,7 @@ impl Attempts {
                 Ok(reply) => {
                     self.watch.breakers.note(&model, admission, AttemptOutcome::Answered);
                     let pieces = self.watched(model, admission, reply.pieces);
-                    return Ok((Reply { pieces, ..reply }, at));
+                    return Ok((ProviderReply { pieces, ..reply }, at));
                 }
                 Err((back, fault)) => {
                     hold = back;
@@ -265,7 +275,7 @@ impl Attempts {
         }
     }
 
-    /// How long to wait before this provider is asked again, after so many failures. `None`: it is not.
+    /// How long to wait before the next attempt at this provider, after `failed` failures. `None`: no further attempt.
     fn pause(&self, fault: &ProviderFault, failed: u32, max_attempts: u32, began: Instant) -> Option<Duration> {
         let is_final = may_be_billed(fault) && !self.rules.resend_after_timeout;
         if is_final || !fault.may_be_tried_again() || failed >= max_attempts {
@@ -273,18 +283,18 @@ impl Attempts {
         }
         let doubled = self.rules.first_pause.saturating_mul(2_u32.saturating_pow(failed - 1));
         let ceiling = u64::try_from(doubled.min(self.rules.longest_pause).as_millis()).unwrap_or(u64::MAX);
-        // Thrown over the whole length: those who failed together do not come back together.
+        // Random over the whole length: calls that failed together do not retry together.
         let thrown = Duration::from_millis(self.randomness.below(ceiling.saturating_add(1)));
         let asked = fault.retry_after().unwrap_or_default();
         if asked > self.rules.longest_pause {
             return None;
         }
-        // Never before the provider wants it, and those who were told the same moment a little apart.
+        // Never earlier than the provider asked, and spread out for calls that got the same moment.
         let pause = if asked.is_zero() { thrown } else { asked + thrown.min(asked) };
         (began.elapsed() + pause < self.rules.time_budget).then_some(pause)
     }
 
-    /// The pieces, with an eye on how they end.
+    /// Passes the pieces on and records a fault among them.
     fn watched(&self, model: (Provider, ModelId), admission: Option<Admission>, pieces: ReplyPieces) -> ReplyPieces {
         let watch = Arc::clone(&self.watch);
         Box::pin(pieces.inspect(move |piece| {
@@ -311,7 +321,7 @@ impl Watch {
         let (status, code) = fault.refusal().map_or((0, None), |refusal| (refusal.status, refusal.code.as_deref()));
         match fault {
             ProviderFault::NoKey { .. } | ProviderFault::Refused(_) => {}
-            // Nobody but the operator can end these.
+            // Only the operator can end these.
             ProviderFault::KeyRefused(_) | ProviderFault::SpendLimit(_) => {
                 error!(%provider, %model, fault = fault.kind(), status, code, "a provider does not serve this account");
             }
@@ -324,7 +334,7 @@ impl Watch {
 }
 
 impl CallFailure {
-    /// Whether no other provider can do better. A fallback that lacks its key is passed over.
+    /// Whether no other provider can do better. A fallback without a key is passed over.
     const fn ends(&self, is_fallback: bool) -> bool {
         match self {
             Self::CircuitOpen { .. } => false,
@@ -333,8 +343,8 @@ impl CallFailure {
         }
     }
 
-    /// What a provider said goes before the silence of a breaker, and that before a key that lacks. Of two breakers the one
-    /// that closes first is told.
+    /// A provider's fault takes precedence over an open breaker, and that over a missing key. Of two open breakers, the
+    /// one that closes first is reported.
     fn or_earlier(self, earlier: Option<Self>) -> Self {
         let Some(earlier) = earlier else { return self };
         let tells_more = match (&self, &earlier) {
@@ -354,7 +364,7 @@ impl CallFailure {
         }
     }
 
-    /// The start gives every provider something that answers for it.
+    /// Not expected: startup registers an implementation for every provider.
     fn unknown(provider: Provider) -> Self {
         let fault = ProviderFault::Unreachable("nothing answers for this provider".to_owned());
         Self::Provider { provider, fault }

@@ -1,5 +1,5 @@
-//! Breakers: one for each model of each provider, shared by all calls of the process. The lock is held for a comparison, never
-//! over a wait. Each provider has one upstream key, so the provider stands for it.
+//! Breakers: one for each model of each provider, shared by all calls of the process. The lock is held for a
+//! comparison, never across an await. Each provider has one upstream key, so a breaker needs no key of its own.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use domain::ai::{Admission, AttemptOutcome, Breaker, BreakerRules, BreakerState, ModelId, Provider};
 use domain::users::UserId;
-use ports::ai::{ProviderCall, ProviderFault, Wait};
+use ports::ai::{ProviderCall, ProviderFault, ProviderWait};
 use tokio::time::Instant;
 
-/// How many models are watched at once. Beyond it those that are well are forgotten.
+/// How many models are watched at once. Beyond it, closed breakers are dropped.
 const WATCHED_MAX: usize = 4_096;
 
 type Watched = HashMap<(Provider, ModelId), Breaker>;
@@ -26,7 +26,7 @@ impl Breakers {
         Self { since: Instant::now(), rules, all: Mutex::default() }
     }
 
-    /// Nothing to be noted where too many models rest to watch one more.
+    /// `None`, so that nothing is noted, where too many breakers are open to watch one more model.
     pub(super) fn admit(&self, call: &ProviderCall, caller: UserId) -> Result<Option<Admission>, Duration> {
         let (now, mut all) = (self.since.elapsed(), self.all());
         let place = (call.provider, call.model.clone());
@@ -39,7 +39,7 @@ impl Breakers {
         all.entry(place).or_insert_with(|| Breaker::new(self.rules)).admit(caller, now).map(Some)
     }
 
-    /// Says whether that opened it.
+    /// Returns whether that opened the breaker.
     pub(super) fn note(
         &self,
         model: &(Provider, ModelId),
@@ -59,7 +59,7 @@ impl Breakers {
         self.all().get(&place).map_or(BreakerState::Closed, |breaker| breaker.state(now))
     }
 
-    /// How many models of a provider are left alone, those included that are tried.
+    /// How many models of a provider have a breaker that is not closed, including those under trial.
     pub(super) fn resting(&self, provider: Provider) -> u64 {
         let (now, all) = (self.since.elapsed(), self.all());
         let of_provider = all.iter().filter(|((of, _), _)| *of == provider);
@@ -67,13 +67,13 @@ impl Breakers {
     }
 
     fn all(&self) -> MutexGuard<'_, Watched> {
-        // Nothing panics under the lock, and a breaker is whole after every step.
+        // Nothing panics under the lock, and a breaker is consistent after every step.
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A provider that says no is there, and so is one whose answer we do not understand: only what it owed and did not do is a
-/// failure. A status below 500 is the caller's doing, whatever came of it.
+/// `Failed` means that the provider did not do what it owed. A provider that refuses is available, and so is one whose
+/// answer we cannot parse. A status below 500 is caused by the caller in any case.
 pub(super) const fn outcome_of(fault: &ProviderFault) -> AttemptOutcome {
     match fault {
         ProviderFault::NoKey { .. }
@@ -90,7 +90,7 @@ pub(super) const fn outcome_of(fault: &ProviderFault) -> AttemptOutcome {
     }
 }
 
-/// Whether the provider may bill an attempt that came to nothing: it had the whole call and was still at work.
+/// Whether the provider may bill an attempt without an answer: it had the whole call and was still at work.
 pub(super) const fn may_be_billed(fault: &ProviderFault) -> bool {
-    matches!(fault, ProviderFault::TimedOut(Wait::FirstByte | Wait::Rest))
+    matches!(fault, ProviderFault::TimedOut(ProviderWait::FirstByte | ProviderWait::Rest))
 }

@@ -1,4 +1,4 @@
-//! Calls: what is asked of a model, by whom, and how large it may become.
+//! Calls: what is requested of a model, by which caller, and how large it may become.
 
 pub use domain::ai::InputSize;
 use domain::ai::{ModelId, Provider, Tier};
@@ -9,19 +9,19 @@ use domain::usage::HoldId;
 use domain::users::UserId;
 use ports::ai::CallContent;
 
-use super::fallbacks::Translation;
+use super::fallbacks::CallTranslation;
 
-/// Who is charged, and the key by which it was asked, with the budgets that its use counts on.
+/// The charged user, and the API key of the request with the budgets that its use counts towards.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asking {
+pub struct CallerContext {
     pub user_id: UserId,
     pub api_key_id: Option<ApiKeyId>,
     pub budgets: KeyBudgets,
-    /// By access token: how long that lasts.
+    /// For an access token: how long it lasts.
     pub token: Option<TokenLife>,
 }
 
-impl From<&Caller> for Asking {
+impl From<&Caller> for CallerContext {
     fn from(caller: &Caller) -> Self {
         let (api_key_id, budgets) = match &caller.credential {
             Credential::Key { id, budgets, .. } => (Some(ApiKeyId(*id)), budgets.clone()),
@@ -31,64 +31,63 @@ impl From<&Caller> for Asking {
     }
 }
 
-/// A model that can be called, as the catalogue and the prices know it.
+/// A model that can be called, with what the catalogue and the prices say about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct ResolvedModel {
     pub provider: Provider,
     pub model: ModelId,
     pub max_input_tokens: Option<u64>,
     pub max_output_tokens: Option<u64>,
-    /// Whether the built-in provider answers in this one's name: it takes conversations only.
+    /// Whether the built-in provider answers in place of this one: it takes conversations only.
     pub is_sandbox: bool,
 }
 
-impl Target {
-    /// Whether a call in the words of this provider can be passed on as it came.
+impl ResolvedModel {
+    /// Whether a call in this provider's dialect can be passed on as it came.
     pub fn takes_natively(&self, dialect: Provider) -> bool {
         self.provider == dialect && !self.is_sandbox
     }
 }
 
-/// How much may come out.
+/// How much output is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutputBound {
-    /// What the caller allowed, for each answer.
+    /// The caller's bound, for each answer.
     pub asked: Option<u64>,
-    /// How many answers were asked for (`n`, `candidateCount`): 1 or more.
+    /// How many answers were requested (`n`, `candidateCount`): 1 or more.
     pub answers: u64,
-    /// Whether the bound may be lowered to what can be paid, rather than the call refused.
+    /// Whether the bound may be lowered to what can be paid. Otherwise the call is refused.
     pub may_be_lowered: bool,
-    /// Whether all of the bound is held before a streamed call too, rather than a first part that grows with the answer.
+    /// Whether all of the bound is reserved for a streamed call too, rather than a part of it.
     pub is_strict: bool,
 }
 
-/// What of a conversation is kept with the call.
+/// What of a conversation is stored with the call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Keeping {
+pub struct SessionTurn {
     pub session_id: ChatSessionId,
-    /// What the user said.
+    /// The user's message.
     pub said: String,
-    /// Its tokens, as they were counted.
+    /// Its number of tokens, as counted.
     pub said_tokens: u64,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Call {
-    pub asking: Asking,
-    pub target: Target,
+    pub asking: CallerContext,
+    pub target: ResolvedModel,
     pub content: CallContent,
     pub streamed: bool,
     pub input: InputSize,
     pub output: OutputBound,
-    /// The tier that was asked for; the provider says which one it was.
+    /// The requested tier; the provider reports which one it used.
     pub tier: Tier,
-    /// The id of its hold, where something else is to know it by that; one is made where none is given.
+    /// The id of its reservation, where another part needs to know it; one is generated where none is given.
     pub hold_id: Option<HoldId>,
-    /// The conversation to which it belongs, where it does.
-    pub keeping: Option<Keeping>,
-    /// Whether whoever asks tries again by itself: then each provider is sent the call once, so that retries do not
-    /// multiply.
+    /// The conversation that it belongs to, if any.
+    pub keeping: Option<SessionTurn>,
+    /// Whether the caller retries by itself: then each provider is sent the call once, so that retries do not multiply.
     pub retried_by_caller: bool,
-    /// For a native call: how it is asked of another provider.
-    pub translation: Option<Translation>,
+    /// For a native call: translates it for another provider.
+    pub translation: Option<CallTranslation>,
 }

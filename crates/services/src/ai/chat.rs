@@ -1,34 +1,34 @@
-//! Chat by our own route: a conversation in plain words, with what was said in its session before it.
+//! Chat by our own route: a provider-neutral conversation, preceded by earlier messages of its session.
 //!
-//! A session costs one reading more than a call without one. As many of its last messages go along as the settings say and
-//! the model has room for beside the answer; they are left out from the oldest on, and the first one that goes is the
+//! A session costs one read more than a call without one. As many of its last messages are sent along as the settings
+//! allow and the model has room for beside the answer. The oldest are left out first, and the first one sent is the
 //! user's.
 
-use domain::ai::{Conversation, Part, Provider, Speaker, Tier, Turn};
+use domain::ai::{Conversation, ConversationTurn, MessagePart, Provider, Speaker, Tier};
 use domain::chat::{ChatMessage, ChatSession, ChatSessionId, MessageRole};
-use domain::identity::Subject;
+use domain::identity::UsageSubject;
 use domain::prices::ModelPurpose;
 use domain::users::UserId;
 use ports::ai::CallContent;
 use ports::chat::RecalledMessage;
 use ports::store::Scope;
 
-use super::calls::{Asking, Call, InputSize, Keeping, OutputBound, Target};
+use super::calls::{Call, CallerContext, InputSize, OutputBound, ResolvedModel, SessionTurn};
 use super::errors::CallError;
 use super::service::AiService;
 use crate::ai_usage::{AiUsage, AiUsageError, AiUsageQuestion};
 use crate::chat::ChatError;
 
-/// What our own route takes.
+/// A request of our own route.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ChatRequest {
     pub provider: Option<Provider>,
-    /// The session's, or the setting's, where none is named.
+    /// If `None`: the session's, or else that of the settings.
     pub model: Option<String>,
-    /// Over the session's own.
+    /// Overrides the session's own.
     pub system: Option<String>,
-    /// What is said now, the last of it by the user.
-    pub turns: Vec<Turn>,
+    /// The new turns; the last is the user's.
+    pub turns: Vec<ConversationTurn>,
     pub session_id: Option<ChatSessionId>,
     pub streamed: bool,
     pub max_output_tokens: Option<u64>,
@@ -40,8 +40,8 @@ pub struct ChatRequest {
 }
 
 impl AiService {
-    /// The call that a request of our own route comes to.
-    pub async fn prepare(&self, asking: Asking, request: ChatRequest) -> Result<Call, CallError> {
+    /// Makes the call for a request of our own route.
+    pub async fn prepare(&self, asking: CallerContext, request: ChatRequest) -> Result<Call, CallError> {
         let (session, earlier) = match request.session_id {
             Some(id) => self.recall(asking.user_id, id).await?,
             None => (None, Vec::new()),
@@ -52,7 +52,8 @@ impl AiService {
         let target = self.target(&model, request.provider, ModelPurpose::Chat).await?;
         let system = request.system.or_else(|| session.and_then(|session| session.system.clone()));
         let said = last_text(&request.turns);
-        let keeping = session.map(|session| Keeping { session_id: session.id, said_tokens: self.count(&said), said });
+        let keeping =
+            session.map(|session| SessionTurn { session_id: session.id, said_tokens: self.count(&said), said });
         let mut conversation = Conversation {
             system,
             turns: request.turns,
@@ -84,7 +85,7 @@ impl AiService {
         })
     }
 
-    /// A session that can go on, and what was said in it last.
+    /// A session that can go on, and its latest messages.
     async fn recall(
         &self,
         owner: UserId,
@@ -117,10 +118,10 @@ impl AiService {
         conversation: &mut Conversation,
         earlier: Vec<ChatMessage>,
         own: InputSize,
-        target: &Target,
+        target: &ResolvedModel,
     ) -> InputSize {
         let answer = conversation.max_output_tokens.or(target.max_output_tokens).unwrap_or_default();
-        // Half as much again as is counted, as the bounds take it; an answer may take half of the room at most.
+        // The count and half as much again, as in `estimates`; an answer may take half of the room at most.
         let room = target.max_input_tokens.map_or(u64::MAX, |room| room - answer.min(room / 2));
         let mut size = own;
         let mut first = earlier.len();
@@ -137,25 +138,25 @@ impl AiService {
             first = place;
         }
         let kept = earlier.into_iter().skip(first).skip_while(|message| message.role != MessageRole::User);
-        let mut turns: Vec<Turn> = kept.filter_map(turn).collect();
+        let mut turns: Vec<ConversationTurn> = kept.filter_map(turn).collect();
         turns.append(&mut conversation.turns);
         conversation.turns = turns;
         size
     }
 
     /// The seeds' `getUsageStats`: what a user's calls used and cost, and what may still be used.
-    pub async fn usage_stats(&self, user: Subject, question: &AiUsageQuestion) -> Result<AiUsage, AiUsageError> {
+    pub async fn usage_stats(&self, user: UsageSubject, question: &AiUsageQuestion) -> Result<AiUsage, AiUsageError> {
         self.parts.statistics.sum(user, question).await
     }
 
-    /// The seeds' `getChatHistory`: what was said last in any of the user's sessions, newest first.
+    /// The seeds' `getChatHistory`: the latest messages of all of the user's sessions, newest first.
     pub async fn chat_history(&self, owner: UserId, limit: u64) -> Result<Vec<RecalledMessage>, ChatError> {
         self.parts.history.list_history(owner, limit).await
     }
 }
 
-/// None where nothing was said, such as by a model that only thought: providers refuse a message without a word.
-fn turn(message: ChatMessage) -> Option<Turn> {
+/// `None` for an empty message, such as of a model that only reasoned: providers refuse empty messages.
+fn turn(message: ChatMessage) -> Option<ConversationTurn> {
     if message.content.trim().is_empty() {
         return None;
     }
@@ -164,19 +165,19 @@ fn turn(message: ChatMessage) -> Option<Turn> {
         MessageRole::Assistant => Speaker::Assistant,
         MessageRole::System => return None,
     };
-    Some(Turn::text(speaker, message.content))
+    Some(ConversationTurn::text(speaker, message.content))
 }
 
 fn digits(text: &str) -> u64 {
     text.bytes().filter(u8::is_ascii_digit).count() as u64
 }
 
-/// What the user said last.
-fn last_text(turns: &[Turn]) -> String {
+/// The text of the last turn.
+fn last_text(turns: &[ConversationTurn]) -> String {
     let parts = turns.last().map(|turn| turn.parts.as_slice()).unwrap_or_default();
     let texts = parts.iter().filter_map(|part| match part {
-        Part::Text(text) => Some(text.as_str()),
-        Part::ToolCall(_) | Part::ToolAnswer(_) => None,
+        MessagePart::Text(text) => Some(text.as_str()),
+        MessagePart::ToolCall(_) | MessagePart::ToolAnswer(_) => None,
     });
     texts.collect()
 }

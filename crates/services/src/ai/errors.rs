@@ -1,4 +1,4 @@
-//! Errors: why a call was not made or has no answer. Each door tells them in its own dialect.
+//! Errors: why a call was not made or has no answer. Each endpoint reports them in its own dialect.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub enum CallError {
     /// A user with a limit cannot be charged for what has no price.
     #[error("the model `{0}` has no price, so it cannot be used under a limit; an administrator can add one")]
     Unpriced(String),
-    /// It takes in what nobody sees, and nobody knows how much its model takes.
+    /// It has input that cannot be seen, and its model's input window is not known.
     #[error(
         "the call takes in what cannot be seen in it (a file, an address, a cache or a tool of the provider's), and nobody \
          knows how much `{0}` takes in, so it cannot be held under a limit of tokens or of costs"
@@ -32,7 +32,7 @@ pub enum CallError {
     Unbounded(String),
     #[error("the input is about {tokens} tokens, and the model takes {limit}")]
     InputTooLong { tokens: u64, limit: u64 },
-    /// 402, 403 or 429, by its reason.
+    /// Status 402, 403 or 429, by its reason.
     #[error("the plan does not allow it")]
     NotAllowed(Box<Decision>),
     /// The limit is reached and the balance does not pay for the most that the call can use.
@@ -41,15 +41,15 @@ pub enum CallError {
          `max_tokens`, or let it be lowered"
     )]
     Unaffordable { needed: i64, available: i64, decision: Box<Decision> },
-    /// Of a minute or a month; `resets_at` is its end, as seen at `as_of`.
+    /// The limit of a minute or a month; `resets_at` is the end of that window, as of `as_of`.
     #[error("{reached}")]
     KeyLimit { reached: KeyLimitReached, resets_at: DateTime<Utc>, as_of: DateTime<Utc> },
-    /// The provider failed too often just now and is left alone until then.
+    /// The provider failed too often recently and is not called for `retry_after`.
     #[error("{provider} failed too often just now with this model and is not called for {} s", .retry_after.as_secs())]
     CircuitOpen { provider: Provider, retry_after: Duration },
     #[error("{provider}: {fault}")]
     Provider { provider: Provider, fault: ProviderFault },
-    /// Before anything had come.
+    /// Before any part of the answer arrived.
     #[error("the call was broken off")]
     BrokenOff(BreakOff),
     #[error("there is no such session")]
@@ -63,12 +63,12 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// Of a call whose task ended without a word.
+    /// For a call whose task ended without a result.
     pub fn lost() -> Self {
         Self::Usage(UsageError::Fault("a call ended without a word".to_owned()))
     }
 
-    /// One word for it, in metrics.
+    /// Its name in metrics.
     pub const fn word(&self) -> &'static str {
         match self {
             Self::UnknownModel { .. } => "unknown_model",

@@ -1,41 +1,41 @@
-//! Fallbacks: what another model is asked where the first one fails.
+//! Fallbacks: the calls that are sent to other models where the first one fails.
 //!
-//! A call in a provider's own words goes to other models of that provider as it is. To a model of another provider it goes as
-//! a conversation, if its body says nothing that only its own provider knows. A fallback that cannot be asked for a call is
-//! passed over; why, is written down once the call failed.
+//! A native call goes to other models of its provider as it is. To a model of another provider it goes as a
+//! conversation, if its body has nothing that only its own provider knows. A fallback that cannot take the call is
+//! passed over; the reason is logged once the first model has failed.
 
 use std::fmt;
 use std::sync::Arc;
 
 use domain::ai::{Conversation, Provider};
 use domain::prices::ModelPurpose;
-use ports::ai::{CallContent, Operation, ProviderCall};
+use ports::ai::{AiOperation, CallContent, ProviderCall};
 use thiserror::Error;
 use tracing::warn;
 
-use super::calls::{Call, Target};
+use super::calls::{Call, ResolvedModel};
 use super::errors::CallError;
 use super::service::AiService;
 
-/// Makes a conversation of a body in the words of a provider, for another one; or names what of it cannot be translated.
+/// Translates a native body into a conversation for another provider, or names the part that cannot be translated.
 #[derive(Clone)]
-pub struct Translation(Arc<Translate>);
+pub struct CallTranslation(Arc<Translate>);
 
 type Translate = dyn Fn(&str, Provider) -> Result<Conversation, String> + Send + Sync;
 
-impl Translation {
+impl CallTranslation {
     pub fn by(translate: impl Fn(&str, Provider) -> Result<Conversation, String> + Send + Sync + 'static) -> Self {
         Self(Arc::new(translate))
     }
 }
 
-impl fmt::Debug for Translation {
+impl fmt::Debug for CallTranslation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Translation(..)")
+        formatter.write_str("CallTranslation(..)")
     }
 }
 
-impl PartialEq for Translation {
+impl PartialEq for CallTranslation {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -55,7 +55,7 @@ enum PassedOver {
 }
 
 impl AiService {
-    /// The fallbacks that can be asked for this call, in their order.
+    /// The fallbacks that can take this call, in their order.
     pub(super) async fn fallbacks(&self, call: &Call) -> Vec<ProviderCall> {
         let mut calls = Vec::new();
         for name in self.named_fallbacks(call) {
@@ -66,7 +66,7 @@ impl AiService {
         calls
     }
 
-    /// Says of a call that its first model failed which fallbacks were not asked, and why.
+    /// Logs, once the first model of a call has failed, which fallbacks were passed over and why.
     pub(super) async fn tell_passed_over(&self, call: &Call) {
         for name in self.named_fallbacks(call) {
             if let Err(why) = self.fallback(call, name).await {
@@ -82,7 +82,7 @@ impl AiService {
 
     async fn fallback(&self, call: &Call, name: &str) -> Result<ProviderCall, PassedOver> {
         let purpose = match &call.content {
-            CallContent::Native(native) if native.operation == Operation::Embeddings => ModelPurpose::Embedding,
+            CallContent::Native(native) if native.operation == AiOperation::Embeddings => ModelPurpose::Embedding,
             CallContent::Native(_) | CallContent::Conversation(_) => ModelPurpose::Chat,
         };
         let target = self.target(name, None, purpose).await?;
@@ -93,7 +93,7 @@ impl AiService {
     }
 }
 
-/// What is asked of a model of this provider.
+/// The content for a model of this provider.
 fn content(call: &Call, provider: Provider) -> Result<CallContent, PassedOver> {
     match &call.content {
         CallContent::Native(native) if provider != call.target.provider => {
@@ -105,8 +105,8 @@ fn content(call: &Call, provider: Provider) -> Result<CallContent, PassedOver> {
     }
 }
 
-/// The call as a model is asked for it.
-pub(super) fn provider_call(call: &Call, target: &Target, content: CallContent) -> ProviderCall {
+/// The call as it is sent to a model.
+pub(super) fn provider_call(call: &Call, target: &ResolvedModel, content: CallContent) -> ProviderCall {
     ProviderCall {
         provider: target.provider,
         model: target.model.clone(),

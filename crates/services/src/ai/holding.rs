@@ -1,33 +1,35 @@
-//! Holding: the most that a call can use is set aside before it is sent, less where that may be and is all that can be paid.
+//! Holding: reserves the most that a call can use before it is sent, or less where that is allowed and all that can be
+//! paid.
 //!
-//! Promises: what is granted covers what goes in, as far as anybody can say. A call that takes in what cannot be seen in it is
-//! held at its model's input window; where nobody knows that window, it is refused under a limit of tokens or of costs.
+//! Promises: the reservation covers the input, as far as that can be estimated. A call with input that cannot be seen
+//! is reserved at its model's input window; where that window is not known, it is refused under a limit of tokens or of
+//! costs.
 //!
-//! A stream under limits holds all of its bound where that is at most half of what the limits leave, and else half of what they
-//! leave, at least the assumed first part. Its provider is told no more than is held, so that streams side by side, thinking
-//! that nobody sees included, never use more together than the limits allow. The whole bound is held, or the call refused, where
-//! the caller or the settings ask for that.
+//! A stream under limits reserves all of its bound where that is at most half of what the limits leave, and otherwise
+//! half of what they leave, at least the assumed first part. Its provider is sent a bound that is no more than the
+//! reservation, so that parallel streams, hidden reasoning included, never use more together than the limits allow.
+//! If the caller or the settings demand it, the whole bound is reserved or the call is refused.
 //!
-//! Costs: one command of the lanes, one more for each time that it is lowered, and one more for a stream whose bound is beyond the
-//! first part.
+//! Costs: one command of the group commit, one more for each time that the call is lowered, and one more for a stream
+//! whose bound is beyond the first part.
 
 use domain::entitlements::Reason;
 use domain::prices::{NanoUsd, PriceList};
-use domain::usage::{CallPhase, KeyWindows};
+use domain::usage::{ApiKeyWindows, CallPhase};
 use ports::ai::ProviderCall;
 
-use super::bounds::{Bounds, whole};
 use super::calls::Call;
 use super::errors::{CallError, KeyLimitReached};
-use super::service::{AiService, HeldCall, models};
-use crate::usage::commands::{Demanded, Growth, HoldAction, KeyRoom, UsageError};
+use super::estimates::{CallEstimate, whole};
+use super::service::{AiService, ReservedCall, models};
+use crate::usage::commands::{ConsumeOutcome, HoldAction, HoldGrowth, KeyRoom, UsageError};
 
-/// How often a call is lowered at most before it is refused: its room can shrink while it is asked for.
+/// How often a call is lowered at most before it is refused: its room can shrink between two tries.
 const LOWERINGS: usize = 3;
 
 impl AiService {
-    /// Holds the most that it can use; less where that may be and is all that can be paid.
-    pub(super) async fn hold(&self, call: &Call) -> Result<HeldCall, CallError> {
+    /// Reserves the most that the call can use; less where that is allowed and all that can be paid.
+    pub(super) async fn hold(&self, call: &Call) -> Result<ReservedCall, CallError> {
         let (prices, now) = (self.parts.prices.current().await?, self.parts.clock.now());
         let is_elastic = call.streamed && !call.output.is_strict && !self.parts.settings.strict_holds;
         let may_lower = call.output.may_be_lowered || self.parts.settings.may_lower || is_elastic;
@@ -60,7 +62,7 @@ impl AiService {
                     for call in &mut calls {
                         call.max_output_tokens = bounds.told();
                     }
-                    return Ok(HeldCall { bounds, demanded, calls, prices });
+                    return Ok(ReservedCall { bounds, demanded, calls, prices });
                 }
                 Ok(demanded) => refused(&demanded, &bounds),
                 Err(UsageError::KeyLimit { reached, resets_at, as_of }) => {
@@ -84,21 +86,22 @@ impl AiService {
         }
     }
 
-    /// Holds what a stream is told beyond its first part. Where that is refused meanwhile, the first part is all.
+    /// Extends the reservation of a stream beyond its first part. Where that is refused meanwhile, the first part is
+    /// all.
     async fn hold_more(
         &self,
         call: &Call,
-        demanded: &Demanded,
-        bounds: Bounds,
-        wanted: Bounds,
+        demanded: &ConsumeOutcome,
+        bounds: CallEstimate,
+        wanted: CallEstimate,
         cost: Option<NanoUsd>,
-    ) -> Bounds {
+    ) -> CallEstimate {
         let is_limited = demanded.tokens.held > 0 || call.asking.budgets.limit_growth();
         if !is_limited || wanted.output <= bounds.output {
             let held = bounds.output;
             return if is_limited { bounds.capped(held) } else { bounds };
         }
-        let growth = Growth {
+        let growth = HoldGrowth {
             tokens: wanted.tokens(),
             cost: cost.map_or(0, |cost| cost.0),
             budgets: call.asking.budgets.clone(),
@@ -120,7 +123,7 @@ impl AiService {
         held.capped(output)
     }
 
-    /// How many tokens go into a call at most, where that is known of all models that may answer.
+    /// The widest input window of the models that may answer, where it is known for all of them.
     pub(super) async fn window(&self, call: &Call, calls: &[ProviderCall]) -> Result<Option<u64>, CallError> {
         let mut widest = call.target.max_input_tokens;
         for other in calls.iter().skip(1) {
@@ -130,8 +133,8 @@ impl AiService {
         Ok(widest)
     }
 
-    /// Gives back a hold that is not enough, or that nobody can say is enough.
-    async fn give_back(&self, call: &Call, demanded: &Demanded) {
+    /// Releases a reservation that is not enough, or that may not be enough since the input is unbounded.
+    async fn give_back(&self, call: &Call, demanded: &ConsumeOutcome) {
         if let Some(hold) = demanded.hold
             && let Err(error) = self.change(hold.id, call.asking.user_id, HoldAction::ReleaseCall).await
         {
@@ -140,12 +143,12 @@ impl AiService {
     }
 }
 
-/// How much output a call that holds a first part of it may hold in all: its bound, or half of what the limits leave, and more of
-/// that where half is of no use.
+/// How much output a call with a reserved first part may reserve in total: its bound, or half of what the limits leave,
+/// and more of that where half is of no use.
 fn output_of_room(
     call: &Call,
-    bounds: &Bounds,
-    demanded: &Demanded,
+    bounds: &CallEstimate,
+    demanded: &ConsumeOutcome,
     calls: &[ProviderCall],
     prices: &PriceList,
 ) -> u64 {
@@ -167,20 +170,20 @@ fn output_of_room(
     with_part(2).max(bounds.of_use().min(with_part(1)))
 }
 
-/// The limit that leaves a call that was held less than what would be of use to it; `costs` are those of what it needs and of what
-/// was held.
+/// The limit that leaves a reserved call less than would be of use to it; `costs` are the cost of what it needs and the
+/// cost of what was reserved.
 fn too_little_room(
-    demanded: &Demanded,
+    demanded: &ConsumeOutcome,
     costs: Option<(NanoUsd, NanoUsd)>,
-    held: &Bounds,
-    needed: &Bounds,
+    held: &CallEstimate,
+    needed: &CallEstimate,
 ) -> CallError {
     let at_hand = &demanded.tokens;
     let decision = demanded.decision.clone();
     let as_of = decision.as_of;
     let needed = needed.tokens();
     let of_key = |reached: KeyLimitReached| {
-        let resets_at = reached.resets_at(&KeyWindows::at(as_of));
+        let resets_at = reached.resets_at(&ApiKeyWindows::at(as_of));
         CallError::KeyLimit { reached, resets_at, as_of }
     };
     if let Some(KeyRoom { limit, left }) = at_hand.key_tokens
@@ -200,8 +203,8 @@ fn too_little_room(
     CallError::Unaffordable { needed, available, decision: Box::new(decision) }
 }
 
-/// Why it was not held, and how much output there would be room for.
-fn refused(demanded: &Demanded, bounds: &Bounds) -> (CallError, Option<u64>) {
+/// Why the reservation was refused, and how much output there would be room for.
+fn refused(demanded: &ConsumeOutcome, bounds: &CallEstimate) -> (CallError, Option<u64>) {
     let decision = Box::new(demanded.decision.clone());
     if decision.reason != Reason::InsufficientTokens {
         return (CallError::NotAllowed(decision), None);
@@ -210,7 +213,7 @@ fn refused(demanded: &Demanded, bounds: &Bounds) -> (CallError, Option<u64>) {
     (CallError::Unaffordable { needed: bounds.tokens(), available, decision }, left(available, bounds))
 }
 
-/// The output for which so many tokens leave room beside the input.
-fn left(tokens: i64, bounds: &Bounds) -> Option<u64> {
+/// The output that this many tokens leave room for beside the input.
+fn left(tokens: i64, bounds: &CallEstimate) -> Option<u64> {
     u64::try_from(tokens.saturating_sub(whole(bounds.input))).ok()
 }

@@ -1,16 +1,17 @@
-//! AI: calls to models, held before they are sent and settled exactly once. `chat` prepares those of our own route; `service` finds the model and holds, within the
-//! `bounds` of what the call can use; `attempts` sends it; its `course` follows the answer and `settling` books it; the
-//! `sweep` settles what nobody speaks for any more.
+//! AI: calls to models. The most that a call can use is reserved before it is sent, and the reservation is settled
+//! exactly once. `chat` prepares the calls of our own route. `service` resolves the model and reserves within the
+//! `estimates` of what the call can use. `attempts` sends the call. `call_task` follows the answer and `settling` books
+//! it. `sweep` settles the calls whose process is gone.
 
 pub mod answers;
 mod asker;
 pub mod attempts;
-mod bounds;
 mod breakers;
+mod call_task;
 pub mod calls;
 pub mod chat;
-mod course;
 pub mod errors;
+mod estimates;
 pub mod fallbacks;
 mod holding;
 mod registry;
@@ -18,4 +19,4 @@ mod service;
 mod settling;
 mod sweep;
 
-pub use service::{AiParts, AiService, AiSettings, Quote, StreamPace};
+pub use service::{AiCallSettings, AiParts, AiService, CallQuote, StreamPace};

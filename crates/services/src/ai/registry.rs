@@ -1,4 +1,4 @@
-//! The calls that are running in this process: so that they are told when their credential ends or the service stops.
+//! The calls that run in this process, so that they can be ended when their credential ends or the service stops.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,14 +10,14 @@ use domain::users::UserId;
 use tokio::sync::watch;
 
 use super::answers::BreakOff;
-use super::calls::Asking;
+use super::calls::CallerContext;
 
 #[derive(Default)]
 pub(super) struct Registry {
     running: Mutex<HashMap<HoldId, Running>>,
 }
 
-/// By whose credential a call runs.
+/// The credential by which a call runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RunningBy {
     pub user_id: UserId,
@@ -26,7 +26,7 @@ pub(super) struct RunningBy {
 }
 
 impl RunningBy {
-    pub const fn of(asking: &Asking) -> Self {
+    pub const fn of(asking: &CallerContext) -> Self {
         Self { user_id: asking.user_id, api_key_id: asking.api_key_id, token: asking.token }
     }
 }
@@ -37,7 +37,7 @@ struct Running {
 }
 
 impl Registry {
-    /// What the call listens to until it leaves.
+    /// Registers a call; the receiver gets the reason when the call has to end.
     pub fn enter(&self, hold_id: HoldId, by: RunningBy) -> watch::Receiver<Option<BreakOff>> {
         let (end, ending) = watch::channel(None);
         self.lock().insert(hold_id, Running { by, end });
@@ -52,12 +52,12 @@ impl Registry {
         self.lock().len()
     }
 
-    /// By whom calls run now.
+    /// The credentials of the running calls.
     pub fn callers(&self) -> Vec<RunningBy> {
         self.lock().values().map(|running| running.by).collect()
     }
 
-    /// Ends the calls for whose caller there is a reason.
+    /// Ends the calls for which `reason` gives a reason.
     pub fn end(&self, reason: impl Fn(&RunningBy) -> Option<BreakOff>) {
         for running in self.lock().values() {
             if let Some(reason) = reason(&running.by) {
@@ -67,7 +67,7 @@ impl Registry {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<HoldId, Running>> {
-        // Nothing is done under the lock that could leave the map half changed.
+        // No step under the lock can leave the map half changed.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,10 +1,13 @@
-//! The service of AI calls: finds the model, holds the most that the call can use, sends it, and settles what it used.
+//! The service of AI calls: resolves the model, reserves the most that the call can use, sends it, and settles what it
+//! used.
 //!
-//! Promises: nothing is sent that is not held, and a hold is ended once, by the call itself or, where its process is gone, by
-//! the sweep. The call runs in a task of its own, so whoever hangs up cuts nothing short that is paid for.
+//! Promises: nothing is sent that is not reserved, and a reservation ends once, by the call itself or, where its
+//! process is gone, by the sweep. The call runs in a task of its own, so a caller that hangs up does not cut short what
+//! is paid for.
 //!
-//! Costs: two commands of the lanes, one before and one after the call; a call that lasts longer than a moment marks its
-//! hold twice, and every third of the hold's time after that. The prices and the catalogue come from memory.
+//! Costs: two commands of the group commit, one before and one after the call; a call that lasts longer than a moment
+//! marks its reservation twice, and every third of the reservation's time after that. The prices and the catalogue are
+//! cached.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,10 +17,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use domain::ai::{ModelId, Provider};
 use domain::entitlements::{Decision, Reason};
 use domain::features::FeatureId;
-use domain::identity::Subject;
+use domain::identity::UsageSubject;
 use domain::prices::{ModelPurpose, NanoUsd, PriceList};
 use domain::usage::{CallTerms, HoldId};
-use ports::ai::{CallHold, CallObserver, ProviderCall, TokenCounter};
+use ports::ai::{CallObserver, CallReservation, ProviderCall, TokenCounter};
 use ports::clock::Clock;
 use ports::store::Store;
 use tokio::sync::{mpsc, oneshot};
@@ -25,118 +28,118 @@ use tokio::time::Instant;
 
 use super::answers::{BreakOff, StartedCall};
 use super::asker::{Asker, PassedComments};
-use super::attempts::{AttemptStatistics, Attempts};
-use super::bounds::Bounds;
-use super::calls::{Call, Target};
-use super::course::Course;
+use super::attempts::{AttemptStatistics, CallAttempts};
+use super::call_task::CallTask;
+use super::calls::{Call, ResolvedModel};
 use super::errors::CallError;
+use super::estimates::CallEstimate;
 use super::fallbacks::provider_call;
 use super::registry::Registry;
 use crate::ai_usage::AiUsageService;
 use crate::chat::ChatService;
 use crate::entitlements::EntitlementService;
-use crate::postponed::Postponed;
+use crate::postponed::PostponedCalls;
 use crate::prices::{OfferedModel, PriceService, PricedModel};
 use crate::tokens::TokenService;
 use crate::usage::UsageService;
-use crate::usage::commands::{CallDemand, Demand, Demanded};
+use crate::usage::commands::{ConsumeCommand, ConsumeOutcome, ModelCallTerms};
 
-/// How many near names an unknown model is told with.
+/// How many similar names the error for an unknown model lists.
 const NEAR_NAMES: usize = 3;
 
-/// How many comments may wait before the answer; what is beyond is dropped.
+/// How many comments are buffered before the answer; more are dropped.
 const COMMENTS_AHEAD: usize = 64;
 
-/// How many pieces may wait for a slow reader before the provider is not read any more.
+/// How many pieces are buffered for a slow reader before the provider is no longer read.
 const PIECES_AHEAD: usize = 32;
 
-/// How a stream is kept alive while nothing of it is there.
+/// How a stream is kept alive while nothing has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamPace {
-    /// For so long the head waits for the answer to begin, so that what fails until then has a status of its own.
+    /// How long the head waits for the answer to begin, so that what fails until then has a status of its own.
     pub head_wait: Duration,
-    /// After so long a silence a ping goes out.
+    /// The length of a silence after which a ping is sent.
     pub ping_every: Duration,
 }
 
 #[derive(Clone, Debug)]
-pub struct AiSettings {
-    /// How long a hold lasts without a word from its call. A process that is gone is noticed after it.
+pub struct AiCallSettings {
+    /// How long a reservation lasts without a mark of its call. A process that is gone is noticed after it.
     pub hold_ttl: TimeDelta,
-    /// What is held at first for a streamed answer without a bound.
+    /// What is reserved at first for a streamed answer without a bound.
     pub assumed_output_tokens: u64,
-    /// Whether every call may be lowered to what can be paid, without asking for it.
+    /// Whether every call may be lowered to what can be paid, though it does not ask for it.
     pub may_lower: bool,
-    /// Whether all of a stream's bound is held before the call.
+    /// Whether all of a stream's bound is reserved before the call.
     pub strict_holds: bool,
-    /// For how long an answer that nobody reads any more is drained before the call is cancelled.
+    /// How long an answer without a reader is drained before the call is cancelled.
     pub drain: Duration,
     pub stream_pace: StreamPace,
-    /// How many messages of a session go along as context, at most.
+    /// How many messages of a session are sent along as context, at most.
     pub context_messages: u64,
-    /// The model of our own route where nobody names one.
+    /// The model of our own route where the request names none.
     pub default_model: String,
-    /// By the name of a model: which others are asked where it fails.
+    /// By the name of a model: its fallbacks.
     pub fallbacks: HashMap<String, Vec<String>>,
 }
 
-/// What a call would come to at most: everything but the call.
+/// The most that a call would use and cost, without making it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Quote {
-    pub target: Target,
+pub struct CallQuote {
+    pub target: ResolvedModel,
     pub input_tokens: u64,
     pub max_output_tokens: u64,
-    /// `None` for a model without a price, where nobody has to be charged.
+    /// `None` for a model without a price, where no limit needs one.
     pub max_cost: Option<NanoUsd>,
-    /// What would be held of the balance; 0 while the plan's limit is not reached.
+    /// What would be reserved from the balance; 0 while the plan's limit is not reached.
     pub tokens: i64,
     pub tokens_available: i64,
     pub decision: Decision,
 }
 
-/// What the service works with.
+/// The dependencies of the service.
 pub struct AiParts {
     pub store: Arc<dyn Store>,
     pub prices: Arc<PriceService>,
     pub usage: Arc<UsageService>,
     pub entitlements: Arc<EntitlementService>,
     pub tokens: Arc<TokenService>,
-    /// What was said before, and what calls came to.
+    /// The stored messages, and the usage of earlier calls.
     pub history: Arc<ChatService>,
     pub statistics: Arc<AiUsageService>,
-    pub attempts: Arc<Attempts>,
+    pub attempts: Arc<CallAttempts>,
     pub counter: Arc<dyn TokenCounter>,
     pub observer: Arc<dyn CallObserver>,
     pub clock: Arc<dyn Clock>,
-    pub settings: AiSettings,
+    pub settings: AiCallSettings,
 }
 
 pub struct AiService {
     pub(super) parts: AiParts,
     pub(super) registry: Registry,
     /// Calls that a sweep could not settle.
-    pub(super) postponed: Postponed<HoldId>,
+    pub(super) postponed: PostponedCalls<HoldId>,
 }
 
-/// A call that is held, and all that its course needs.
-pub(super) struct HeldCall {
-    pub bounds: Bounds,
-    pub demanded: Demanded,
+/// A reserved call, and all that its task needs.
+pub(super) struct ReservedCall {
+    pub bounds: CallEstimate,
+    pub demanded: ConsumeOutcome,
     pub calls: Vec<ProviderCall>,
     pub prices: Arc<PriceList>,
 }
 
 impl AiService {
     pub fn new(parts: AiParts) -> Self {
-        Self { parts, registry: Registry::default(), postponed: Postponed::default() }
+        Self { parts, registry: Registry::default(), postponed: PostponedCalls::default() }
     }
 
-    /// How many model tokens a text is about.
+    /// About how many model tokens a text has.
     pub fn count(&self, text: &str) -> u64 {
         self.parts.counter.count(text)
     }
 
-    /// What was asked of the providers so far.
+    /// The attempts at the providers so far.
     pub fn attempts(&self) -> AttemptStatistics {
         self.parts.attempts.statistics()
     }
@@ -151,13 +154,13 @@ impl AiService {
         Ok(self.parts.prices.models(provider).await?)
     }
 
-    /// The model that goes by this name, which may begin with its provider's (`claude/..`).
+    /// The model of this name, which may begin with its provider's (`claude/..`).
     pub async fn target(
         &self,
         name: &str,
         provider: Option<Provider>,
         purpose: ModelPurpose,
-    ) -> Result<Target, CallError> {
+    ) -> Result<ResolvedModel, CallError> {
         let (named, bare) = match name.split_once('/') {
             Some((first, rest)) => first.parse().map_or((None, name), |named| (Some(named), rest)),
             None => (None, name),
@@ -176,10 +179,10 @@ impl AiService {
         }
         let OfferedModel { provider, max_input_tokens, max_output_tokens, .. } = known;
         let is_sandbox = self.parts.attempts.is_sandbox(provider);
-        Ok(Target { provider, model, max_input_tokens, max_output_tokens, is_sandbox })
+        Ok(ResolvedModel { provider, model, max_input_tokens, max_output_tokens, is_sandbox })
     }
 
-    /// Holds the most that the call can use and sends it; settles once it is over, whoever still listens.
+    /// Reserves the most that the call can use and sends it; settles once it is over, even if the caller is gone.
     pub async fn start(self: &Arc<Self>, call: Call) -> Result<StartedCall, CallError> {
         let began = Instant::now();
         let granted = self.hold(&call).await.inspect_err(|error| {
@@ -188,29 +191,30 @@ impl AiService {
         let (pieces, read) = mpsc::channel(PIECES_AHEAD);
         let (head, answering) = oneshot::channel();
         let (passed, comments) = mpsc::channel(COMMENTS_AHEAD);
-        let (course, hold) = Course::new(Arc::clone(self), call, granted, began)?;
-        let expected = course.expected_head();
-        tokio::spawn(course.run(hold, Asker { head, comments: Arc::new(PassedComments(passed)), pieces }));
+        let (task, hold) = CallTask::new(Arc::clone(self), call, granted, began)?;
+        let expected = task.expected_head();
+        tokio::spawn(task.run(hold, Asker { head, comments: Arc::new(PassedComments(passed)), pieces }));
         Ok(StartedCall { expected, head: answering, comments, pieces: read })
     }
 
-    /// When the head of a stream goes out at the latest, and how long a stream is silent at most.
+    /// When the head of a stream is sent at the latest, and how long a stream is silent at most.
     pub const fn stream_pace(&self) -> StreamPace {
         self.parts.settings.stream_pace
     }
 
-    /// The same path without the call: nothing is held.
-    pub async fn quote(&self, call: &Call) -> Result<Quote, CallError> {
+    /// The same path without the call: nothing is reserved.
+    pub async fn quote(&self, call: &Call) -> Result<CallQuote, CallError> {
         let calls = self.calls(call).await?;
         let bounds = self.bounds(call, &calls).await?;
         let (prices, now) = (self.parts.prices.current().await?, self.parts.clock.now());
         let max_cost = self.max_cost(call, &bounds, &calls, &prices, now).await?;
         let user_id = call.asking.user_id;
-        let decision = self.parts.entitlements.check(Subject::Oneself(user_id), &FeatureId::ai_requests(), 1).await?;
+        let decision =
+            self.parts.entitlements.check(UsageSubject::Oneself(user_id), &FeatureId::ai_requests(), 1).await?;
         let balance = self.parts.tokens.balance(user_id).await?;
         let lies_on_tokens = matches!(decision.reason, Reason::Ok | Reason::InsufficientTokens);
         let beyond = decision.remaining == Some(0) && lies_on_tokens;
-        Ok(Quote {
+        Ok(CallQuote {
             target: call.target.clone(),
             input_tokens: bounds.input,
             max_output_tokens: bounds.output,
@@ -221,10 +225,10 @@ impl AiService {
         })
     }
 
-    pub(super) async fn bounds(&self, call: &Call, calls: &[ProviderCall]) -> Result<Bounds, CallError> {
+    pub(super) async fn bounds(&self, call: &Call, calls: &[ProviderCall]) -> Result<CallEstimate, CallError> {
         let assumed = self.parts.settings.assumed_output_tokens;
         let is_elastic = call.streamed && !call.output.is_strict && !self.parts.settings.strict_holds;
-        let bounds = Bounds::of(call, assumed, is_elastic, models(calls));
+        let bounds = CallEstimate::of(call, assumed, is_elastic, models(calls));
         let least = call.input.least();
         if let Some(limit) = call.target.max_input_tokens.filter(|limit| least > *limit) {
             return Err(CallError::InputTooLong { tokens: bounds.likely_input, limit });
@@ -232,19 +236,19 @@ impl AiService {
         Ok(bounds.within(self.window(call, calls).await?, call.input.is_unseen))
     }
 
-    /// The call, and the others that are made where it fails.
+    /// The call and its fallbacks.
     pub(super) async fn calls(&self, call: &Call) -> Result<Vec<ProviderCall>, CallError> {
         let mut calls = vec![provider_call(call, &call.target, call.content.clone())];
         calls.extend(self.fallbacks(call).await);
         Ok(calls)
     }
 
-    /// The most that it costs. `None` where a model has no price, and neither the user nor the key has a limit for which one
-    /// would be needed.
+    /// The most that it costs. `None` where a model has no price, and neither the user nor the key has a limit that
+    /// needs one.
     pub(super) async fn max_cost(
         &self,
         call: &Call,
-        bounds: &Bounds,
+        bounds: &CallEstimate,
         calls: &[ProviderCall],
         prices: &PriceList,
         now: DateTime<Utc>,
@@ -252,7 +256,7 @@ impl AiService {
         if let Ok(cost) = bounds.cost(call, models(calls), prices, now) {
             return Ok(Some(cost));
         }
-        let user = Subject::Oneself(call.asking.user_id);
+        let user = UsageSubject::Oneself(call.asking.user_id);
         let decision = self.parts.entitlements.check(user, &FeatureId::ai_requests(), 1).await?;
         if decision.limit.is_some() || call.asking.budgets.limit_costs() {
             return Err(CallError::Unpriced(call.target.model.to_string()));
@@ -260,7 +264,13 @@ impl AiService {
         Ok(None)
     }
 
-    pub(super) fn demand(&self, call: &Call, bounds: &Bounds, cost: Option<NanoUsd>, now: DateTime<Utc>) -> Demand {
+    pub(super) fn demand(
+        &self,
+        call: &Call,
+        bounds: &CallEstimate,
+        cost: Option<NanoUsd>,
+        now: DateTime<Utc>,
+    ) -> ConsumeCommand {
         let terms = CallTerms {
             provider: call.target.provider,
             model: call.target.model.clone(),
@@ -275,14 +285,14 @@ impl AiService {
             key_lineages: Vec::new(),
         };
         let tokens = bounds.tokens();
-        Demand {
+        ConsumeCommand {
             user_id: call.asking.user_id,
             feature_id: FeatureId::ai_requests(),
             amount: 1,
             key: self.parts.usage.new_key(),
             api_key_id: call.asking.api_key_id.map(|key| key.0),
             hold_for: Some(self.parts.settings.hold_ttl),
-            call: Some(Box::new(CallDemand {
+            call: Some(Box::new(ModelCallTerms {
                 hold_id: call.hold_id,
                 terms,
                 tokens,
@@ -291,8 +301,8 @@ impl AiService {
         }
     }
 
-    /// For the stop: lets what is running go on for `grace`, then breaks it off and waits until it is settled, at most
-    /// `patience`.
+    /// For shutdown: lets running calls go on for `grace`, then breaks them off and waits until they are settled, at
+    /// most `patience`.
     pub async fn stop(&self, grace: Duration, patience: Duration) {
         if self.ended_within(grace).await {
             return;
@@ -313,8 +323,8 @@ impl AiService {
     }
 }
 
-pub(super) fn hold_of(demanded: &Demanded) -> Option<CallHold> {
-    demanded.hold.map(|hold| CallHold::granted(hold.id))
+pub(super) fn hold_of(demanded: &ConsumeOutcome) -> Option<CallReservation> {
+    demanded.hold.map(|hold| CallReservation::granted(hold.id))
 }
 
 pub(super) fn models(calls: &[ProviderCall]) -> impl Iterator<Item = (Provider, &ModelId)> {

@@ -1,5 +1,5 @@
-//! Settling: what a call used is priced and booked, once. What cannot be booked at once is tried again while the hold lasts;
-//! after that the sweep settles it by the last mark.
+//! Settling: what a call used is priced and booked, once. Booking that fails is retried, at most `TRIES` times; after
+//! that the sweep settles the call by its last mark.
 
 use std::time::Duration;
 
@@ -7,19 +7,19 @@ use domain::ai::{CallUsage, FinishReason, Speaker, TokenUsage, ToolCalls, UsageS
 use domain::prices::{Cost, CostError, NanoUsd};
 use domain::usage::HoldId;
 use domain::users::UserId;
-use ports::ai::{CallContent, CallReport, Operation};
+use ports::ai::{AiOperation, CallContent, CallReport};
 use ports::usage::{BeyondHold, CallOutcome, CallResult, SaidMessage};
 use tracing::{error, warn};
 
-use super::answers::{AnswerPiece, Receipt};
+use super::answers::{AnswerPiece, CallReceipt};
 use super::asker::Reader;
-use super::attempts::Unanswered;
-use super::bounds::whole;
-use super::course::{Course, End};
+use super::attempts::UnansweredAttempts;
+use super::call_task::{CallTask, End};
+use super::estimates::whole;
 use super::service::AiService;
-use crate::usage::commands::{Changed, HoldAction, HoldCommand, UsageError, Whose};
+use crate::usage::commands::{HoldAction, HoldChanged, HoldCommand, HoldOwner, UsageError};
 
-/// How often the end of a call is tried to be booked, and how long between two tries.
+/// How often booking the end of a call is tried, and the pause between two tries.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -29,17 +29,17 @@ impl AiService {
         hold_id: HoldId,
         user_id: UserId,
         action: HoldAction,
-    ) -> Result<Changed, UsageError> {
-        self.parts.usage.change_hold(HoldCommand { hold_id, whose: Whose::Only(user_id), action }).await
+    ) -> Result<HoldChanged, UsageError> {
+        self.parts.usage.change_hold(HoldCommand { hold_id, whose: HoldOwner::User(user_id), action }).await
     }
 
-    /// The same until it is done: the end of a hold can be told twice and is booked once.
+    /// Like `change`, retried until it succeeds: a repeated end is booked once.
     pub(super) async fn end(
         &self,
         hold_id: HoldId,
         user_id: UserId,
         action: HoldAction,
-    ) -> Result<Changed, UsageError> {
+    ) -> Result<HoldChanged, UsageError> {
         for _ in 1..TRIES {
             match self.change(hold_id, user_id, action.clone()).await {
                 Err(UsageError::QueueFull | UsageError::Contended | UsageError::Away(_) | UsageError::InDoubt(_)) => {
@@ -52,8 +52,8 @@ impl AiService {
     }
 }
 
-impl Course {
-    /// Gives everything back.
+impl CallTask {
+    /// Releases the whole reservation.
     pub async fn release(&self) {
         let (hold_id, user_id) = (self.hold_id, self.call.asking.user_id);
         if let Err(error) = self.service.end(hold_id, user_id, HoldAction::ReleaseCall).await {
@@ -68,7 +68,7 @@ impl Course {
                 reader.send(told).await;
             }
         };
-        // A reader who does not read keeps nothing from the books.
+        // A reader that does not read must not delay the booking.
         let (receipt, ()) = tokio::join!(self.close(outcome), telling);
         if let Some(last) = last {
             reader.send(AnswerPiece::Piece(last)).await;
@@ -78,8 +78,8 @@ impl Course {
         }
     }
 
-    /// Gives everything back or books what was used, and says so. `None` where the books could not be written.
-    async fn close(&mut self, outcome: CallOutcome) -> Option<Receipt> {
+    /// Releases everything or books what was used, and reports it. `None` where the books could not be written.
+    async fn close(&mut self, outcome: CallOutcome) -> Option<CallReceipt> {
         let may_be_billed = self.may_be_billed || self.unanswered.attempts > 0;
         let came_to_nothing = outcome == CallOutcome::Broken && !self.delivery.has_output() && !may_be_billed;
         let receipt = if came_to_nothing || self.is_free() {
@@ -97,7 +97,7 @@ impl Course {
         receipt.map(|(_, receipt)| receipt)
     }
 
-    /// Books a call that no provider answered and one may bill: its attempts are all that is billed.
+    /// Books a call that no provider answered and one may bill: only its attempts are billed.
     pub async fn book_unanswered(&mut self, error: &'static str) {
         self.delivery.input_tokens = 0;
         let booked = if self.is_free() { None } else { self.book(CallOutcome::Broken).await };
@@ -108,10 +108,10 @@ impl Course {
         self.report(usage, cost, Some(error));
     }
 
-    /// What attempts that came to nothing may cost: for each of them the estimate of what went in, and what may have come out
-    /// unseen.
+    /// Adds what attempts without an answer may cost: for each of them the estimated input, and the output that may
+    /// have come out unseen.
     fn with_unanswered(&self, mut usage: CallUsage) -> CallUsage {
-        let Unanswered { attempts, seconds } = self.unanswered;
+        let UnansweredAttempts { attempts, seconds } = self.unanswered;
         if attempts > 0 {
             let input = self.bounds.likely_input.saturating_mul(attempts);
             let output = unseen_output(seconds, self.bounds.output_most.saturating_mul(attempts));
@@ -123,7 +123,7 @@ impl Course {
     }
 
     /// Prices and books what was used. `None` where the books could not be written.
-    async fn book(&mut self, outcome: CallOutcome) -> Option<(CallUsage, Receipt)> {
+    async fn book(&mut self, outcome: CallOutcome) -> Option<(CallUsage, CallReceipt)> {
         let usage = self.with_unanswered(self.delivery.billed(self.call.target.is_sandbox));
         let odd_fields = self.delivery.odd_fields();
         if !odd_fields.is_empty() {
@@ -152,7 +152,7 @@ impl Course {
         }
     }
 
-    /// What it costs by the prices of its beginning. The built-in provider bills nobody.
+    /// The cost by the prices at the call's beginning. The built-in provider bills nothing.
     fn cost(&self, usage: &CallUsage) -> Option<Cost> {
         if self.call.target.is_sandbox {
             return None;
@@ -175,9 +175,9 @@ impl Course {
         }
     }
 
-    /// What was used that was not held, which happens where a provider counts more than anybody could say before.
+    /// What was used beyond the reservation, which happens where a provider counts more than could be estimated.
     fn beyond_hold(&self, usage: &CallUsage, cost: Option<&Cost>) -> BeyondHold {
-        // Where no limit stands in its way, no more is held for an answer that grows.
+        // Without a limit, the reservation is not extended for an answer that grows.
         let output = if self.is_limited() { self.bounds.output } else { self.bounds.output_most };
         let tokens = (whole(usage.tokens.total()) - self.bounds.grown_to(output).tokens()).max(0);
         let held = || self.cost_of(output);
@@ -190,7 +190,7 @@ impl Course {
         beyond
     }
 
-    /// What is kept of the conversation: what the user said, with the input's cost, and the answer with the rest.
+    /// The messages to store: the user's, with the input's cost, and the answer with the rest.
     fn messages(&self, usage: &CallUsage, cost: Option<&Cost>) -> Vec<SaidMessage> {
         let Some(keeping) = &self.call.keeping else { return Vec::new() };
         let total = cost.map_or(0, |cost| cost.amount.0);
@@ -226,9 +226,9 @@ impl Course {
         self.prices.cost(self.provider, &self.model, input, self.began_at).map_or(0, |cost| cost.amount.0)
     }
 
-    fn receipt(&self, usage: CallUsage, cost: Option<NanoUsd>, tokens_spent: i64) -> (CallUsage, Receipt) {
+    fn receipt(&self, usage: CallUsage, cost: Option<NanoUsd>, tokens_spent: i64) -> (CallUsage, CallReceipt) {
         let finish: Option<FinishReason> = self.delivery.finish;
-        let receipt = Receipt {
+        let receipt = CallReceipt {
             call_id: self.hold_id.0,
             usage: usage.tokens,
             source: usage.source,
@@ -243,7 +243,7 @@ impl Course {
     pub fn report(&self, usage: Option<CallUsage>, cost: Option<NanoUsd>, error: Option<&'static str>) {
         let operation = match &self.call.content {
             CallContent::Native(native) => native.operation,
-            CallContent::Conversation(_) => Operation::Chat,
+            CallContent::Conversation(_) => AiOperation::Chat,
         };
         self.service.parts.observer.ended(&CallReport {
             provider: self.provider,

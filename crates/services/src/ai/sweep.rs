@@ -1,8 +1,9 @@
-//! The sweep: calls whose process is gone, and credentials that end while their calls run.
+//! The sweep: settles calls whose process is gone, and ends calls whose credential has ended.
 //!
-//! A hold for which nothing was sent is given back by the sweep of holds. One that was sent is settled at an estimate: what went
-//! in, as it was counted, and what had come out by the call's last mark. It is flagged `partial`, or `sandbox`. One that cannot be
-//! settled is left out of the next runs for a pause that doubles, so that it keeps no other from being settled.
+//! A reservation for which nothing was sent is released by the sweep of reservations. One that was sent is settled at
+//! an estimate: the counted input, and the output up to the call's last mark. It is flagged `partial`, or `sandbox`.
+//! One that cannot be settled is left out of the next runs for a pause that doubles, so that it does not keep others
+//! from being settled.
 
 use std::collections::HashSet;
 
@@ -23,7 +24,7 @@ use crate::usage::commands::HoldAction;
 const SWEPT_AT_ONCE: u64 = 200;
 
 impl AiService {
-    /// Settles the calls that nobody speaks for any more, a bounded number of them; says how many were due.
+    /// Settles calls whose process is gone, a bounded number of them; returns how many were due.
     pub async fn sweep_calls(&self) -> Result<usize, StoreError> {
         let mut work = self.parts.store.begin(Scope::SERVICE).await?;
         let due = work.usage().list_due_calls(&self.postponed.excluded(), SWEPT_AT_ONCE).await?;
@@ -74,9 +75,9 @@ impl AiService {
         Ok(count)
     }
 
-    /// Ends the calls that run here by credentials that have ended: keys that are not usable any more, tokens that have expired or
-    /// whose session has ended, and those of profiles and identities that are gone or banned. Two statements at most, and none
-    /// where no call runs.
+    /// Ends the calls that run here by credentials that have ended: keys that are no longer usable, tokens that have
+    /// expired or whose session has ended, and those of profiles and identities that are gone or banned. Two statements
+    /// at most, and none where no call runs.
     pub async fn end_revoked(&self) -> Result<(), StoreError> {
         let running = self.registry.callers();
         if running.is_empty() {
@@ -101,12 +102,12 @@ impl AiService {
     }
 }
 
-/// Whose session a call runs in; a key has none.
+/// The session that a call runs in; a key has none.
 fn session_holder(by: &RunningBy) -> (UserId, Option<Uuid>) {
     (by.user_id, by.token.and_then(|token| token.session_id))
 }
 
-/// What a call is settled at of which only its last mark is known.
+/// The usage that a call is settled at if only its last mark is known.
 fn estimated(terms: &CallTerms) -> CallUsage {
     let delivery = Delivery { output_tokens: terms.delivered_tokens, ..Delivery::of_input(terms.input_tokens) };
     delivery.billed(terms.is_sandbox)

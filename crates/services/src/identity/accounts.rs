@@ -3,9 +3,9 @@
 //! A password is hashed before a transaction is opened and compared after it is closed: a hash takes a thousand times
 //! as long as a statement. It is hashed in one spelling (NFKC); a hash of an earlier release may be of another.
 //!
-//! A refresh token is exchanged for one successor. Who shows it once more within `GRACE` is given the same successor: two
-//! tabs of one browser do so. Later, or after the successor was exchanged, it was stolen from one of its two holders, so
-//! the whole session ends.
+//! A refresh token is exchanged for one successor. If it is sent again within `GRACE`, it gets the same successor: two
+//! tabs of one browser do so. Later, or after the successor was exchanged, one of its two holders has stolen it, so the
+//! whole session ends.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ const GRACE: TimeDelta = TimeDelta::seconds(30);
 /// How many ended sessions one sweep removes at most.
 const SWEPT_AT_ONCE: u64 = 1_000;
 
-/// What a sign-up or a log-in brings.
+/// The result of a sign-up or a log-in.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SignedIn {
     pub access_token: AccessToken,
@@ -44,16 +44,16 @@ pub struct SignedIn {
 pub struct SignUp {
     pub email: Email,
     pub password: String,
-    /// Without one, the part of the e-mail before the @.
+    /// If `None`: the part of the e-mail before the @.
     pub name: Option<String>,
-    pub origin: Origin,
+    pub origin: RequestOrigin,
 }
 
 /// Where a sign-up or a log-in comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Origin {
+pub struct RequestOrigin {
     pub user_agent: Option<String>,
-    /// The client's network as text: an IPv4 address, or the part of an IPv6 one that one client has.
+    /// The client's network as text: an IPv4 address, or the prefix of an IPv6 address that one client has.
     pub network: Option<String>,
 }
 
@@ -77,7 +77,7 @@ pub enum AccountError {
     TotpMissing,
     #[error("there is no such session")]
     SessionNotFound,
-    /// Unknown e-mail or wrong password: the caller is not told which.
+    /// Unknown e-mail or wrong password: the caller does not learn which.
     #[error("the e-mail or the password is wrong")]
     WrongCredentials,
     #[error("the refresh token is unknown, expired, revoked or was exchanged before")]
@@ -100,14 +100,14 @@ pub struct AccountService {
     /// How long a session lives after its last refresh.
     pub session_ttl: TimeDelta,
     pub second_factors: Arc<dyn TotpSecrets>,
-    /// Whether an administrator without a second factor may do nothing but set one up.
+    /// Whether an administrator without a second factor may only set one up.
     pub require_admin_totp: bool,
-    /// How long a session lives at most, whatever it is used for.
+    /// How long a session lives at most, however it is used.
     pub session_life: TimeDelta,
 }
 
 impl AccountService {
-    /// Makes the identity, its profile and a first session, all or nothing.
+    /// Creates the identity, its profile and a first session, all or nothing.
     pub async fn sign_up(&self, sign_up: SignUp) -> Result<SignedIn, AccountError> {
         judge_password(&sign_up.password, sign_up.email.as_str())?;
         let hash = self.hash_password(&sign_up.password).await?;
@@ -125,7 +125,7 @@ impl AccountService {
         email: &str,
         password: String,
         code: Option<String>,
-        origin: Origin,
+        origin: RequestOrigin,
     ) -> Result<SignedIn, AccountError> {
         let stored = self.find_credentials(email).await?;
         let rehashed = self.check_password(&password, stored.as_ref()).await?;
@@ -153,15 +153,15 @@ impl AccountService {
         Ok(stored)
     }
 
-    /// Compares the spelling that is hashed today, then the one that was entered. Where only the latter is right, the hash
-    /// of the former comes back, to be kept in its place. How much work it is depends on what was entered alone.
+    /// Compares the spelling that is hashed today, then the one that was entered. Where only the latter is right, the
+    /// hash of the former is returned, to replace the stored one. The work depends only on what was entered.
     pub(super) async fn check_password(
         &self,
         password: &str,
         stored: Option<&StoredCredentials>,
     ) -> Result<Option<String>, AccountError> {
         let normal = normal_password(password);
-        // An over-long password is not worth hashing, but an unknown e-mail must cost what a known one costs.
+        // An over-long password is not worth hashing, but an unknown e-mail must cost as much as a known one.
         let fits = password_fits(password);
         let hash = || stored.filter(|_| fits).map(|stored| stored.password_hash.clone());
         let presented = |text: &str| if fits { text.to_owned() } else { String::new() };
@@ -217,7 +217,7 @@ impl AccountService {
         self.signed_in(user, issued, scope)
     }
 
-    /// The successor that an exchanged token was given a moment ago, as long as nobody has exchanged it in turn.
+    /// The successor that an exchanged token got recently, as long as it was not exchanged in turn.
     async fn find_successor(
         &self,
         work: &mut dyn UnitOfWork,
@@ -248,7 +248,7 @@ impl AccountService {
         Err(AccountError::RefreshRefused)
     }
 
-    /// Ends the session of a refresh token. An unknown token is no error: what was asked for is the case.
+    /// Ends the session of a refresh token. An unknown token is no error: there is no session to end.
     pub async fn log_out(&self, refresh_token: &str) -> Result<(), AccountError> {
         let mut work = self.store.begin(Scope::SERVICE).await?;
         if let Some(token) = work.identity().lock_refresh_token(&self.secrets.hash(refresh_token)).await? {
@@ -257,7 +257,7 @@ impl AccountService {
         Ok(work.commit().await?)
     }
 
-    /// Removes sessions that ended a month ago; says how many.
+    /// Deletes sessions that ended a month ago; returns how many.
     pub async fn sweep_sessions(&self) -> Result<u64, StoreError> {
         let mut work = self.store.begin(Scope::SERVICE).await?;
         let before = self.clock.now() - TimeDelta::days(30);
@@ -266,7 +266,7 @@ impl AccountService {
         Ok(swept)
     }
 
-    /// Notes the key that signs, for operators who ask which keys were in use.
+    /// Records the signing key, for operators who ask which keys were in use.
     pub async fn record_signing_key(&self) -> Result<(), StoreError> {
         let (key_id, algorithm) = self.tokens.key();
         let mut work = self.store.begin(Scope::SERVICE).await?;
@@ -295,7 +295,7 @@ impl AccountService {
         &self,
         work: &mut dyn UnitOfWork,
         user_id: UserId,
-        origin: Origin,
+        origin: RequestOrigin,
     ) -> Result<IssuedRefreshToken, AccountError> {
         let now = self.clock.now();
         let ends_at = self.ends_at(now);
@@ -311,7 +311,7 @@ impl AccountService {
         self.keep_refresh_token(work, self.secrets.mint(), session.id, user_id, ends_at).await
     }
 
-    /// When a session that was opened then is over, whatever it is used for.
+    /// When a session that was opened at `opened_at` is over, however it is used.
     pub(super) fn ends_at(&self, opened_at: DateTime<Utc>) -> DateTime<Utc> {
         opened_at.checked_add_signed(self.session_life).unwrap_or(DateTime::<Utc>::MAX_UTC)
     }
@@ -351,8 +351,8 @@ pub(super) fn judge_password(password: &str, address: &str) -> Result<(), Accoun
     common_password(password, address).map_or(Ok(()), |why| Err(AccountError::PasswordCommon(why)))
 }
 
-/// Holds the credentials as they were checked until the end of the transaction, or says that they are others by now: a
-/// password that is changed meanwhile opens no session.
+/// Locks the checked credentials until the end of the transaction, or fails if they have changed: a password that is
+/// changed meanwhile opens no session.
 pub(super) async fn keep_credentials(
     work: &mut dyn UnitOfWork,
     checked: &StoredCredentials,

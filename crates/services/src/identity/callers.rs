@@ -1,8 +1,8 @@
-//! Callers: from a token or a key to the user behind it, their role and what they may do.
+//! Callers: from a token or an API key to its user, their role and what they may do.
 //!
-//! A token's signature is checked by its verifier, a key by its hash. What is to be known of the user and the key come out
-//! of the memory of this process wherever it has them (`CallerCache`), and then nobody waits. Users that it does not know
-//! are read together (`readings`). Nobody acts by an identity that is banned or deleted, nor by a token that is older than
+//! A token's signature is checked by its verifier, a key by its hash. The facts about the user and the key come from
+//! the cache of this process where it has them (`CallerCache`), without a wait. Users that are not cached are read
+//! together (`cache_loader`). An identity that is banned or deleted is refused, and so is a token that is older than
 //! the identity.
 
 use std::collections::HashMap;
@@ -18,65 +18,65 @@ use ports::identity::{CallerCache, Session, TokenRefused, TokenScope, TokenVerif
 use ports::store::{Scope, Store, StoreError};
 use thiserror::Error;
 
-use crate::readings::Readings;
+use crate::cache_loader::CacheLoader;
 use crate::users::IdentityProvider;
 
-/// How many keys' last uses wait at most to be written down; beyond it, a use is not noted.
+/// How many keys' last uses wait at most to be written; beyond it, a use is not noted.
 const NOTED_AT_MOST: usize = 10_000;
 
-/// What a caller showed.
+/// The credential that a caller sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Presented<'a> {
+pub enum PresentedCredential<'a> {
     Token(&'a str),
     Key(&'a str),
 }
 
-/// The same with a text of its own, for whoever has to wait.
+/// The same with an owned text, for a caller that has to wait.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Kept {
+pub enum KeptCredential {
     Token(String),
     Key(String),
 }
 
-impl Presented<'_> {
-    pub fn keep(self) -> Kept {
+impl PresentedCredential<'_> {
+    pub fn keep(self) -> KeptCredential {
         match self {
-            Self::Token(token) => Kept::Token(token.to_owned()),
-            Self::Key(key) => Kept::Key(key.to_owned()),
+            Self::Token(token) => KeptCredential::Token(token.to_owned()),
+            Self::Key(key) => KeptCredential::Key(key.to_owned()),
         }
     }
 }
 
-impl Kept {
-    fn as_presented(&self) -> Presented<'_> {
+impl KeptCredential {
+    fn as_presented(&self) -> PresentedCredential<'_> {
         match self {
-            Self::Token(token) => Presented::Token(token),
-            Self::Key(key) => Presented::Key(key),
+            Self::Token(token) => PresentedCredential::Token(token),
+            Self::Key(key) => PresentedCredential::Key(key),
         }
     }
 }
 
-/// What can be said of a caller without waiting.
+/// What is known of a caller without waiting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AtOnce {
-    Known(Identified),
-    /// The identity is certain, what is to be known of it has to be read (`identify_user`).
+    Known(IdentifiedCaller),
+    /// The identity is verified, but its facts have to be read (`identify_user`).
     FactsMissing(VerifiedIdentity),
-    /// All of it has to be looked into (`identify`).
+    /// Everything has to be looked up (`identify`).
     Unknown,
 }
 
-/// Someone whose identity is certain.
+/// A caller whose identity is verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Identified {
+pub enum IdentifiedCaller {
     Caller(Caller),
-    /// An identity without a profile: all that it can do is to make one.
+    /// An identity without a profile: it can only create one.
     Newcomer(UserId),
-    /// An administrator who has to set up a second factor first: the own account's routes are all that is open.
+    /// An administrator who has to set up a second factor first: only the own account's routes are open.
     Enrolling(Caller),
 }
 
-impl Identified {
+impl IdentifiedCaller {
     pub const fn user_id(&self) -> UserId {
         match self {
             Self::Caller(caller) | Self::Enrolling(caller) => caller.user_id,
@@ -87,7 +87,7 @@ impl Identified {
 
 #[derive(Debug, Error)]
 pub enum NotIdentified {
-    /// Unknown, expired, revoked or malformed: the caller is not told which. The text is for the log.
+    /// Unknown, expired, revoked or malformed: the caller does not learn which. The text is for the log.
     #[error("the credential was refused: {0}")]
     Refused(String),
     /// The credential is good and its identity is banned.
@@ -114,7 +114,7 @@ pub struct CallerService {
     verifier: Arc<dyn TokenVerifier>,
     keys: Arc<dyn KeyMint>,
     cache: Arc<dyn CallerCache>,
-    readings: Arc<Readings>,
+    cache_loader: Arc<CacheLoader>,
     provider: IdentityProvider,
     uses: Mutex<HashMap<ApiKeyId, DateTime<Utc>>>,
 }
@@ -126,60 +126,63 @@ impl CallerService {
         verifier: Arc<dyn TokenVerifier>,
         keys: Arc<dyn KeyMint>,
         cache: Arc<dyn CallerCache>,
-        readings: Arc<Readings>,
+        cache_loader: Arc<CacheLoader>,
         provider: IdentityProvider,
     ) -> Self {
-        Self { store, clock, verifier, keys, cache, readings, provider, uses: Mutex::default() }
+        Self { store, clock, verifier, keys, cache, cache_loader, provider, uses: Mutex::default() }
     }
 
-    /// What is known without waiting for anybody: for most requests, all of it.
-    pub fn identify_at_once(&self, presented: Presented<'_>) -> AtOnce {
+    /// What is known without waiting: for most requests, all of it.
+    pub fn identify_at_once(&self, presented: PresentedCredential<'_>) -> AtOnce {
         match presented {
-            Presented::Token(token) => {
+            PresentedCredential::Token(token) => {
                 let Some(identity) = self.verifier.verify_at_once(token) else { return AtOnce::Unknown };
                 match self.cache.facts(identity.user_id) {
-                    // Who is not admitted is refused by `identify`, with the reason.
+                    // A caller that is not admitted is refused by `identify`, with the reason.
                     Some(facts) => by_token(&identity, &facts).map_or(AtOnce::Unknown, AtOnce::Known),
                     None => AtOnce::FactsMissing(identity),
                 }
             }
-            Presented::Key(key) => {
+            PresentedCredential::Key(key) => {
                 let known = self.keys.recognise(key).and_then(|hash| self.cache.key(&hash));
                 // One that is no longer usable is refused by `identify`, with its reason.
                 let admitted = known.filter(|known| self.owner_is_admitted(known.user_id));
                 let caller = admitted.and_then(|known| self.by_key(known).ok());
-                caller.map_or(AtOnce::Unknown, |caller| AtOnce::Known(Identified::Caller(caller)))
+                caller.map_or(AtOnce::Unknown, |caller| AtOnce::Known(IdentifiedCaller::Caller(caller)))
             }
         }
     }
 
-    /// Whether the database would have to be asked about this credential: a key of our form that is not in memory. Tokens,
-    /// and keys of another form, are judged without it.
-    pub fn asks_the_database(&self, presented: Presented<'_>) -> bool {
+    /// Whether the database would have to be asked about this credential: a key of our form that is not cached. Tokens,
+    /// and keys of another form, are checked without it.
+    pub fn asks_the_database(&self, presented: PresentedCredential<'_>) -> bool {
         match presented {
-            Presented::Token(_) => false,
-            Presented::Key(key) => self.keys.recognise(key).is_some_and(|hash| self.cache.key(&hash).is_none()),
+            PresentedCredential::Token(_) => false,
+            PresentedCredential::Key(key) => {
+                self.keys.recognise(key).is_some_and(|hash| self.cache.key(&hash).is_none())
+            }
         }
     }
 
-    /// Someone whose identity is certain and of whom the rest has to be read. It waits for a fetch that runs elsewhere, so
-    /// that whoever stops waiting cuts nothing short.
-    pub async fn identify_user(&self, identity: &VerifiedIdentity) -> Result<Identified, NotIdentified> {
-        by_token(identity, &self.readings.caller(identity.user_id).await?)
+    /// For a verified identity whose facts have to be read. It waits for a fetch in another task, so a caller that
+    /// stops waiting interrupts nothing.
+    pub async fn identify_user(&self, identity: &VerifiedIdentity) -> Result<IdentifiedCaller, NotIdentified> {
+        by_token(identity, &self.cache_loader.caller(identity.user_id).await?)
     }
 
-    /// Whether somebody may be acted for now: not where their identity is banned or deleted. Nothing is read where the
-    /// identities are ours, which are there or gone with their profile.
+    /// Whether requests may act for this user now: not where the identity is banned or deleted. Nothing is read for
+    /// built-in identities, which exist as long as their profile.
     pub async fn admit_subject(&self, user_id: UserId) -> Result<(), NotIdentified> {
         if self.provider == IdentityProvider::BuiltIn {
             return Ok(());
         }
         let facts = self.facts(user_id).await?;
-        // Whom nobody knows any more is told by what is asked about them.
+        // That a user is unknown is reported by the operation itself.
         if facts.role.is_some() { Ok(facts.state.admit()?) } else { Ok(()) }
     }
 
-    /// The token once more, for what the caller does not carry. Costs a look-up where the token was checked a moment ago.
+    /// Verifies the token again, for what `Caller` does not carry. Costs a look-up where the token was verified
+    /// recently.
     pub async fn read_token(&self, token: &str) -> Result<VerifiedIdentity, NotIdentified> {
         match self.verifier.verify_at_once(token) {
             Some(identity) => Ok(identity),
@@ -187,8 +190,8 @@ impl CallerService {
         }
     }
 
-    /// When the holder of a token last proved who they are: by its session, which must be open, where the identities are
-    /// ours; else by what the token says. A token that says nothing proves nothing.
+    /// When the holder of a token last proved their identity: for built-in identities by its session, which must be
+    /// open; else by what the token says. A token that says nothing proves nothing.
     pub async fn authenticated_at(&self, identity: &VerifiedIdentity) -> Result<Option<DateTime<Utc>>, StoreError> {
         if self.provider != IdentityProvider::BuiltIn {
             return Ok(identity.authenticated_at.or(identity.issued_at));
@@ -201,7 +204,7 @@ impl CallerService {
         Ok(session.filter(is_open).map(|session| session.authenticated_at))
     }
 
-    /// What time it is, by the clock that tokens are judged by.
+    /// The current time, by the clock that tokens are checked with.
     pub fn now(&self) -> DateTime<Utc> {
         self.clock.now()
     }
@@ -209,24 +212,25 @@ impl CallerService {
     async fn facts(&self, user_id: UserId) -> Result<CallerFacts, StoreError> {
         match self.cache.facts(user_id) {
             Some(facts) => Ok(facts),
-            None => self.readings.caller(user_id).await,
+            None => self.cache_loader.caller(user_id).await,
         }
     }
 
-    /// Whether the memory knows that the owner of a key may act now. Where the identities are ours, a key goes with its owner.
+    /// Whether the cache shows that the owner of a key may act now. A key of a built-in identity is deleted with its
+    /// owner.
     fn owner_is_admitted(&self, user_id: UserId) -> bool {
         let knows = || self.cache.facts(user_id).is_some_and(|facts| facts.state.admit().is_ok());
         self.provider == IdentityProvider::BuiltIn || knows()
     }
 
-    pub async fn identify(&self, presented: &Kept) -> Result<Identified, NotIdentified> {
+    pub async fn identify(&self, presented: &KeptCredential) -> Result<IdentifiedCaller, NotIdentified> {
         match presented.as_presented() {
-            Presented::Token(token) => self.identify_by_token(token).await,
-            Presented::Key(key) => self.identify_by_key(key).await.map(Identified::Caller),
+            PresentedCredential::Token(token) => self.identify_by_token(token).await,
+            PresentedCredential::Key(key) => self.identify_by_key(key).await.map(IdentifiedCaller::Caller),
         }
     }
 
-    async fn identify_by_token(&self, token: &str) -> Result<Identified, NotIdentified> {
+    async fn identify_by_token(&self, token: &str) -> Result<IdentifiedCaller, NotIdentified> {
         let identity = self.verifier.verify(token).await.map_err(not_verified)?;
         by_token(&identity, &self.facts(identity.user_id).await?)
     }
@@ -284,8 +288,8 @@ impl CallerService {
         }
     }
 
-    /// Writes down when keys were last used: one statement for all of them. A job calls it every few seconds and at
-    /// the end. What cannot be written stays noted for the next time.
+    /// Writes when keys were last used: one statement for all of them. A job calls it every few seconds and at the end.
+    /// What cannot be written stays noted for the next time.
     pub async fn flush_uses(&self) -> Result<usize, StoreError> {
         let uses: Vec<_> =
             std::mem::take(&mut *self.uses.lock().unwrap_or_else(PoisonError::into_inner)).into_iter().collect();
@@ -317,14 +321,14 @@ fn not_verified(refused: TokenRefused) -> NotIdentified {
 }
 
 /// Without a role there is no profile yet.
-fn by_token(identity: &VerifiedIdentity, facts: &CallerFacts) -> Result<Identified, NotIdentified> {
+fn by_token(identity: &VerifiedIdentity, facts: &CallerFacts) -> Result<IdentifiedCaller, NotIdentified> {
     let user_id = identity.user_id;
-    Ok(facts.admit(identity.issued_at)?.map_or(Identified::Newcomer(user_id), |role| {
+    Ok(facts.admit(identity.issued_at)?.map_or(IdentifiedCaller::Newcomer(user_id), |role| {
         let token = TokenLife { session_id: identity.session_id, expires_at: identity.expires_at };
         let caller = Caller { user_id, role, credential: Credential::Token, token: Some(token) };
         match identity.scope {
-            TokenScope::Everything => Identified::Caller(caller),
-            TokenScope::OwnAccount => Identified::Enrolling(caller),
+            TokenScope::Everything => IdentifiedCaller::Caller(caller),
+            TokenScope::OwnAccount => IdentifiedCaller::Enrolling(caller),
         }
     }))
 }

@@ -1,7 +1,7 @@
-//! The first administrator of the built-in identity: made by a start, and only where there is no administrator.
+//! The first administrator of the built-in identity: created at a start, and only if there is no administrator.
 //!
-//! An account that somebody opened is never made an administrator because of its address: nobody has proved the address.
-//! An operator does that by `product-base admin grant`.
+//! An existing account is never made an administrator because of its address, since the address is not proved. An
+//! operator does that by `product-base admin grant`.
 
 use domain::identity::{Email, Role};
 use domain::users::UserId;
@@ -9,27 +9,27 @@ use ports::store::Scope;
 
 use super::accounts::{AccountError, AccountService};
 
-/// What became of the first administrator at a start.
+/// The result of a start for the first administrator.
 #[derive(Clone, PartialEq, Eq)]
 pub enum FirstAdmin {
-    /// There is one already, so nothing was done. `unused` says that the settings name another account than hers.
-    Present { unused: Option<Unused> },
-    /// The account was made now, with this password if it was generated.
+    /// There is one already, so nothing was done. `unused` says that the settings name an account that is none.
+    Present { unused: Option<AdminUnused> },
+    /// The account was created now, with this password if it was generated.
     Made { email: Email, generated: Option<String> },
-    /// There is none: somebody opened an account with the address before, and it stays what it is.
+    /// There is none: an account with the address was opened before, and it stays as it is.
     NotMade { email: Email, user_id: UserId },
 }
 
-/// An account that the settings name and that is no administrator, beside others that are.
+/// An account that the settings name and that is no administrator, while others are.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Unused {
+pub struct AdminUnused {
     pub email: Email,
-    /// Where somebody has an account with this address.
+    /// Set where an account with this address exists.
     pub user_id: Option<UserId>,
 }
 
 impl AccountService {
-    /// Sees to it that there is an administrator: the one named in the settings, else `admin@example.com`.
+    /// Makes sure that there is an administrator: the one named in the settings, else `admin@example.com`.
     pub async fn ensure_admin(
         &self,
         named: Option<Email>,
@@ -43,7 +43,7 @@ impl AccountService {
         let password = password.or_else(|| generated.clone()).unwrap_or_default();
         let hash = self.hash_password(&password).await?;
         let mut work = self.store.begin(Scope::SERVICE).await?;
-        // Of several processes that start at once one makes the account; the others find it.
+        // Of several processes that start at once, one creates the account; the others find it.
         work.users().lock_first_admin().await?;
         if !work.users().has_admin().await? {
             let name = "Administrator".to_owned();
@@ -60,7 +60,7 @@ impl AccountService {
         self.settled_admin(named.as_ref(), &email).await?.ok_or(AccountError::EmailTaken)
     }
 
-    /// What there is to say where no account is to be made.
+    /// The result where no account is to be created.
     async fn settled_admin(&self, named: Option<&Email>, email: &Email) -> Result<Option<FirstAdmin>, AccountError> {
         let mut work = self.store.begin(Scope::SERVICE).await?;
         let user_id = work.identity().find_by_email(email).await?;
@@ -70,7 +70,7 @@ impl AccountService {
                 None => None,
             };
             let unused = named.filter(|_| role != Some(Role::Admin));
-            Some(FirstAdmin::Present { unused: unused.map(|email| Unused { email: email.clone(), user_id }) })
+            Some(FirstAdmin::Present { unused: unused.map(|email| AdminUnused { email: email.clone(), user_id }) })
         } else {
             user_id.map(|user_id| FirstAdmin::NotMade { email: email.clone(), user_id })
         };
@@ -78,14 +78,14 @@ impl AccountService {
         Ok(settled)
     }
 
-    /// As random as a refresh token, without the mark of one.
+    /// As random as a refresh token, without its prefix.
     fn generate_password(&self) -> String {
         let secret = self.secrets.mint().secret;
         secret.split_once('_').map_or_else(|| secret.clone(), |(_, random)| random.to_owned())
     }
 }
 
-/// Who the first administrator is where no e-mail is set.
+/// The first administrator's address where no e-mail is set.
 fn default_admin() -> Email {
     // The literal is an address by the rule that `parse` checks; a test holds it.
     Email::parse("admin@example.com").unwrap_or_else(|_| unreachable!("the default address is well formed"))

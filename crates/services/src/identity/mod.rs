@@ -1,4 +1,5 @@
-//! Identity: the built-in accounts (`accounts`), the first administrator (`first_admin`), and who a caller is (`callers`).
+//! Identity: the built-in accounts (`accounts`), the first administrator (`first_admin`), and who a caller is
+//! (`callers`).
 
 pub mod accounts;
 pub mod callers;

@@ -1,28 +1,29 @@
-//! The own account: its password, its sessions, and the proof that its holder is there.
+//! The own account: its password, its sessions, and the proof that its holder is present.
 //!
-//! Promise: a password is changed by whoever knows the one in use, once: the other sessions and their refresh tokens end in
-//! the same transaction. Access tokens that were given out live on until they expire, a quarter of an hour at most.
+//! Promise: a password is changed only with the current one, and only once with it: the other sessions and their
+//! refresh tokens end in the same transaction. Access tokens that were issued stay valid until they expire, a quarter
+//! of an hour at most.
 
 use domain::identity::{Email, StoredEmail, normal_password};
 use domain::users::UserId;
-use ports::identity::{Session, SessionPosition, StoredCredentials};
+use ports::identity::{LogInSessionPosition, Session, StoredCredentials};
 use ports::store::{Page, Scope};
 use tracing::info;
 use uuid::Uuid;
 
 use super::accounts::{AccountError, AccountService, judge_password, keep_credentials};
 
-/// What a change of the password brings.
+/// The input of a password change.
 pub struct PasswordChange {
-    /// The one that is in use.
+    /// The current password.
     pub current: String,
     pub password: String,
-    /// A code of the second factor, where there is one: the session is proven anew by the change.
+    /// A code of the second factor, where there is one: the change authenticates the session anew.
     pub code: Option<String>,
 }
 
 impl AccountService {
-    /// The address under which an account logs in, as failed attempts are counted by.
+    /// The address that an account logs in with; failed attempts are counted by it.
     pub async fn address_of(&self, user_id: UserId) -> Result<StoredEmail, AccountError> {
         let mut work = self.store.begin(Scope::SERVICE).await?;
         let email = work.identity().find_email(user_id).await?;
@@ -30,7 +31,7 @@ impl AccountService {
         email.ok_or(AccountError::WrongCredentials)
     }
 
-    /// Whether somebody logged in to the account with this address from the network, as far as sessions are remembered.
+    /// Whether a log-in to the account with this address came from the network, as far as sessions are stored.
     pub async fn knows_network(&self, email: &str, network: &str) -> Result<bool, AccountError> {
         let mark = self.secrets.mark(network);
         let mut work = self.store.begin(Scope::SERVICE).await?;
@@ -42,7 +43,7 @@ impl AccountService {
         Ok(is_known)
     }
 
-    /// Changes the password and ends every other session. The session that asks goes on, proven anew.
+    /// Changes the password and ends every other session. The calling session goes on, authenticated anew.
     pub async fn change_password(
         &self,
         user_id: UserId,
@@ -71,7 +72,7 @@ impl AccountService {
         Ok(())
     }
 
-    /// Proves anew that the holder of a session is there, by the password and the second factor where there is one.
+    /// Proves anew that the holder of a session is present, by the password and the second factor where there is one.
     pub async fn reauthenticate(
         &self,
         user_id: UserId,
@@ -105,7 +106,7 @@ impl AccountService {
     pub async fn list_sessions(
         &self,
         user_id: UserId,
-        after: Option<SessionPosition>,
+        after: Option<LogInSessionPosition>,
         limit: u64,
     ) -> Result<Vec<Session>, AccountError> {
         let now = self.clock.now();
@@ -116,7 +117,7 @@ impl AccountService {
         Ok(sessions)
     }
 
-    pub fn position(session: &Session) -> SessionPosition {
+    pub fn position(session: &Session) -> LogInSessionPosition {
         (session.created_at, session.id)
     }
 
@@ -129,7 +130,7 @@ impl AccountService {
         Ok(work.commit().await?)
     }
 
-    /// Ends all of the own sessions but the one that asks.
+    /// Ends all of the own sessions except the calling one.
     pub async fn end_other_sessions(&self, user_id: UserId, kept: Option<Uuid>) -> Result<u64, AccountError> {
         let mut work = self.store.begin(Scope::on_order_of(user_id)).await?;
         let ended = work.identity().revoke_other_sessions(user_id, kept, self.clock.now()).await?;

@@ -1,7 +1,8 @@
-//! Second factors of the built-in accounts: set up, confirmed by a first code, asked for at every log-in, taken away.
+//! Second factors of the built-in accounts: set up, confirmed by a first code, required at every log-in, removed.
 //!
-//! Promise: a code is used once, since each use is written under the lock of the account's credentials, in the transaction
-//! of what it was shown for. A secret is shown once and stored sealed; a recovery code is stored as a mark.
+//! Promise: a code is used once, since each use is written under the lock of the account's credentials, in the
+//! transaction that it was sent for. A secret is shown once and stored sealed; a recovery code is stored as a keyed
+//! hash (mark).
 
 use domain::identity::totp::{ShownCode, open_steps, otpauth_url};
 use domain::identity::{Role, StoredEmail};
@@ -12,19 +13,19 @@ use tracing::info;
 
 use super::accounts::{AccountError, AccountService};
 
-/// What an authenticator calls the service.
+/// The name of the service in an authenticator.
 const ISSUER: &str = "Product Base";
 
-/// A second factor that waits for its first code.
+/// A second factor that is not confirmed yet.
 pub struct OfferedFactor {
     /// In base32, for typing.
     pub secret: String,
-    /// For a picture that a device reads.
+    /// For a QR code.
     pub otpauth_url: String,
 }
 
 impl AccountService {
-    /// Makes a secret. Until a code of it was shown, log-ins do not ask for it and the next offer replaces it.
+    /// Creates a secret. Until a code confirms it, log-ins do not ask for it and the next offer replaces it.
     pub async fn offer_second_factor(&self, user_id: UserId) -> Result<OfferedFactor, AccountError> {
         let made = self.second_factors.mint(user_id)?;
         let mut work = self.store.begin(Scope::on_order_of(user_id)).await?;
@@ -39,7 +40,7 @@ impl AccountService {
         Ok(OfferedFactor { otpauth_url: otpauth_url(ISSUER, account, &made.secret), secret: made.secret })
     }
 
-    /// Takes the first code, and says the recovery codes, once.
+    /// Checks the first code, and returns the recovery codes, once.
     pub async fn confirm_second_factor(&self, user_id: UserId, code: &str) -> Result<Vec<String>, AccountError> {
         let now = self.clock.now();
         let codes = self.second_factors.mint_recovery_codes();
@@ -61,7 +62,7 @@ impl AccountService {
         Ok(codes)
     }
 
-    /// Takes the second factor away, by a code of it or a recovery code.
+    /// Removes the second factor, by a code of it or a recovery code.
     pub async fn remove_second_factor(&self, user_id: UserId, code: &str) -> Result<(), AccountError> {
         let mut work = self.store.begin(Scope::on_order_of(user_id)).await?;
         work.identity().lock_credentials(user_id).await?;
@@ -74,7 +75,7 @@ impl AccountService {
         Ok(())
     }
 
-    /// Asks for the second factor where there is one. The credentials are locked by whoever calls it.
+    /// Checks the second factor where there is one. The caller has locked the credentials.
     pub(super) async fn check_second_factor(
         &self,
         work: &mut dyn UnitOfWork,
@@ -97,7 +98,7 @@ impl AccountService {
         }
     }
 
-    /// What a token is good for: an administrator without a second factor may be asked to set one up first.
+    /// The scope of a token: an administrator without a second factor may have to set one up first.
     pub(super) async fn scope_of(&self, work: &mut dyn UnitOfWork, user: &User) -> Result<TokenScope, AccountError> {
         if !self.require_admin_totp || user.role != Role::Admin {
             return Ok(TokenScope::Everything);

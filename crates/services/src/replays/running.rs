@@ -1,15 +1,14 @@
-//! Running answers: what is written of an answer is kept from its start, and whoever comes to it reads it from there and
-//! follows.
+//! Running answers: an answer is kept from its start, and each listener reads it from there and follows.
 //!
-//! Promises: a listener gets every byte in order, however late it comes and however slowly it reads; it holds nobody up.
-//! Costs: the bytes, once for all listeners, until the last of them and the writer have gone. They are bounded for each
-//! answer and for all together; an answer that goes beyond is not kept, and whoever listens is told so.
+//! Promises: a listener gets every byte in order, however late it comes and however slowly it reads; it delays no
+//! other. Costs: the bytes, once for all listeners, until the last of them and the writer have gone. They are bounded
+//! for each answer and for all together; an answer that goes beyond is not kept, and its listeners get an error.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use domain::identity::CallerRights;
-use domain::replays::{KEPT_BODY_MAX, Unkept};
+use domain::replays::{KEPT_BODY_MAX, NotReplayable};
 use ports::replays::KeptAnswer;
 use tokio::sync::watch;
 
@@ -17,14 +16,14 @@ use super::service::Place;
 
 /// Everything of an answer before its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Heading {
+pub struct AnswerHeading {
     pub status: u16,
     pub content_type: String,
-    /// What else is given again.
+    /// Other headers that a repeat gets too.
     pub headers: Vec<(String, String)>,
 }
 
-/// The room for all running answers together, in bytes.
+/// The memory for all running answers together, in bytes.
 pub(super) struct Room {
     left: AtomicUsize,
 }
@@ -46,24 +45,24 @@ impl Room {
 /// How far an answer has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Nothing of it is there.
+    /// Nothing of it has arrived.
     Awaited,
     Begun,
-    /// All of it is there.
+    /// All of it has arrived.
     Ended,
-    /// It will not come, and nothing was charged: whoever waited may make the call.
+    /// There will be none, and nothing was charged: a waiting request may make the call.
     Vacated,
-    Unkept(Unkept),
+    NotReplayable(NotReplayable),
 }
 
-/// Where the client stands that asked for a call without a key.
+/// The state of the client of a call without an idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Client {
     Waits,
-    /// It has left, and that is being written down.
+    /// It has left, and that is being recorded.
     Leaves,
     Left,
-    /// It has the whole answer, or was told why there is none.
+    /// It has the whole answer, or the reason why there is none.
     Served,
 }
 
@@ -75,17 +74,17 @@ struct Progress {
 
 #[derive(Default)]
 struct Content {
-    heading: Option<Heading>,
+    heading: Option<AnswerHeading>,
     chunks: Vec<Arc<[u8]>>,
     bytes: usize,
 }
 
 pub(super) struct RunningAnswer {
-    /// Of the request that is answered.
+    /// The fingerprint of the answered request.
     pub fingerprint: Vec<u8>,
-    /// Of whoever asked for it.
+    /// The rights of its caller.
     pub rights: CallerRights,
-    /// Of a call without a key: what is asked, under which the calls with the same content are known.
+    /// For a call without an idempotency key: the place that calls with the same content share.
     pub asked: Option<Place>,
     client: watch::Sender<Client>,
     content: Mutex<Content>,
@@ -108,23 +107,23 @@ impl RunningAnswer {
         self.client.send_replace(client);
     }
 
-    /// Waits until the client has left or is served; says whether it is served.
+    /// Waits until the client has left or is served; returns whether it is served.
     pub async fn is_served(&self) -> bool {
         let mut heard = self.client.subscribe();
         let client = heard.wait_for(|client| matches!(client, Client::Left | Client::Served)).await;
-        // The sender is ours.
+        // We own the sender.
         client.is_ok_and(|client| *client == Client::Served)
     }
 
-    pub fn listen(self: &Arc<Self>) -> Listener {
-        Listener { progress: self.progress.subscribe(), answer: Arc::clone(self), next: 0 }
+    pub fn listen(self: &Arc<Self>) -> AnswerListener {
+        AnswerListener { progress: self.progress.subscribe(), answer: Arc::clone(self), next: 0 }
     }
 
     pub fn has_listeners(&self) -> bool {
         self.progress.receiver_count() > 0
     }
 
-    pub fn begin(&self, heading: Heading) {
+    pub fn begin(&self, heading: AnswerHeading) {
         self.content().heading = Some(heading);
         self.come_to(Phase::Begun);
     }
@@ -137,7 +136,7 @@ impl RunningAnswer {
         let fits = content.bytes + bytes.len() <= KEPT_BODY_MAX && self.room.take(bytes.len());
         if !fits {
             drop(content);
-            return self.forgo(Unkept::TooLong);
+            return self.forgo(NotReplayable::TooLong);
         }
         content.bytes += bytes.len();
         content.chunks.push(bytes.into());
@@ -156,28 +155,28 @@ impl RunningAnswer {
         self.come_to(Phase::Vacated);
     }
 
-    /// Its answer is not kept.
-    pub fn forgo(&self, why: Unkept) {
+    /// Marks the answer as not kept.
+    pub fn forgo(&self, why: NotReplayable) {
         let freed = {
             let mut content = self.content();
             content.chunks = Vec::new();
             std::mem::take(&mut content.bytes)
         };
         self.room.give_back(freed);
-        self.come_to(Phase::Unkept(why));
+        self.come_to(Phase::NotReplayable(why));
     }
 
-    pub fn unkept(&self) -> Option<Unkept> {
+    pub fn unkept(&self) -> Option<NotReplayable> {
         match self.progress.borrow().phase {
-            Phase::Unkept(why) => Some(why),
+            Phase::NotReplayable(why) => Some(why),
             _ => None,
         }
     }
 
-    /// All that was written.
+    /// All that was written so far.
     pub fn whole(&self) -> Option<KeptAnswer> {
         let content = self.content();
-        let Heading { status, content_type, headers } = content.heading.clone()?;
+        let AnswerHeading { status, content_type, headers } = content.heading.clone()?;
         Some(KeptAnswer { status, content_type, headers, body: content.chunks.concat() })
     }
 
@@ -186,7 +185,7 @@ impl RunningAnswer {
     }
 
     fn content(&self) -> MutexGuard<'_, Content> {
-        // Nothing is done under the lock that could leave the content half changed.
+        // No step under the lock can leave the content half changed.
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -198,45 +197,45 @@ impl Drop for RunningAnswer {
     }
 }
 
-/// How an answer that is waited for comes out.
+/// How an awaited answer starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outset {
+pub(super) enum StartState {
     Begun,
     Vacated,
-    Unkept(Unkept),
+    NotReplayable(NotReplayable),
 }
 
-/// Reads an answer that somebody else asked for, from its start.
-pub struct Listener {
+/// Reads the answer to another request, from its start.
+pub struct AnswerListener {
     answer: Arc<RunningAnswer>,
     progress: watch::Receiver<Progress>,
     next: usize,
 }
 
-impl Listener {
-    /// Waits until something of the answer is there, or it is known that nothing will be.
-    pub(super) async fn outset(&mut self) -> Outset {
+impl AnswerListener {
+    /// Waits until a part of the answer has arrived, or it is known that none will.
+    pub(super) async fn start_state(&mut self) -> StartState {
         let seen = self.progress.wait_for(|progress| progress.phase != Phase::Awaited).await;
         match seen.map(|progress| progress.phase) {
-            Ok(Phase::Begun | Phase::Ended) => Outset::Begun,
-            Ok(Phase::Unkept(why)) => Outset::Unkept(why),
-            // The writer lives as long as the answer that we hold.
-            Ok(Phase::Vacated | Phase::Awaited) | Err(_) => Outset::Vacated,
+            Ok(Phase::Begun | Phase::Ended) => StartState::Begun,
+            Ok(Phase::NotReplayable(why)) => StartState::NotReplayable(why),
+            // The sender lives as long as the answer, which this listener holds.
+            Ok(Phase::Vacated | Phase::Awaited) | Err(_) => StartState::Vacated,
         }
     }
 
-    pub fn heading(&self) -> Option<Heading> {
+    pub fn heading(&self) -> Option<AnswerHeading> {
         self.answer.content().heading.clone()
     }
 
-    /// The answer, if all of it is there.
+    /// The answer, if all of it has arrived.
     pub fn whole(&self) -> Option<KeptAnswer> {
         let is_ended = self.progress.borrow().phase == Phase::Ended;
         is_ended.then(|| self.answer.whole()).flatten()
     }
 
-    /// The next bytes, once they are there; none after the last. An error where the rest is not kept any more.
-    pub async fn chunk(&mut self) -> Option<Result<Arc<[u8]>, Unkept>> {
+    /// The next bytes, once they have arrived; `None` after the last. An error where the rest is no longer kept.
+    pub async fn chunk(&mut self) -> Option<Result<Arc<[u8]>, NotReplayable>> {
         let next = self.next;
         let is_more = |progress: &Progress| progress.chunks > next || progress.phase != Phase::Begun;
         let phase = self.progress.wait_for(is_more).await.ok()?.phase;
@@ -246,7 +245,7 @@ impl Listener {
                 self.next += 1;
                 Some(Ok(chunk))
             }
-            (None, Phase::Unkept(why)) => Some(Err(why)),
+            (None, Phase::NotReplayable(why)) => Some(Err(why)),
             (None, _) => None,
         }
     }

@@ -1,13 +1,13 @@
-//! The service of replays: of all who ask for the same call under one key, one makes it and the others get its answer.
-//! Calls without a key are in `unkeyed`.
+//! The service of replays: of all requests for the same call under one idempotency key, one makes it and the others get
+//! its answer. Calls without a key are in `unkeyed`.
 //!
 //! Promises: a call is claimed before it is made, by a row that only one process can write, so it is made once, however
-//! many ask on however many processes. A call that was refused or came to nothing leaves no trace. Whoever waits and hangs
-//! up leaves nothing behind.
+//! many requests come to however many processes. A call that was refused or came to nothing leaves no trace. A waiting
+//! client that hangs up leaves nothing behind.
 //!
-//! Costs: a transaction of one statement before a call with a key and one after it; nothing for calls that are not kept. A repeat
-//! in the same process reads memory while the call runs, else two statements. A repeat on another process asks the
-//! database again and again while the call runs, less and less often.
+//! Costs: a transaction of one statement before a call with a key and one after it; nothing for calls that are not
+//! kept. A repeat in the same process reads memory while the call runs, else two statements. A repeat on another
+//! process polls the database while the call runs, with growing pauses.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use domain::idempotency::IdempotencyKey;
-use domain::replays::{Prospect, Repeat, Unkept};
+use domain::replays::{AwaitedState, NotReplayable, RetryKind};
 use domain::usage::{HoldId, HoldStatus};
 use domain::users::UserId;
 use ports::idempotency::AnswerClaim;
@@ -26,48 +26,48 @@ use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::running::{Listener, Outset, Room, RunningAnswer};
-use super::ticket::{Entry, Ticket};
-use super::unkeyed::{Stood, Waiting};
+use super::claim::{CallClaim, Entry};
+use super::running::{AnswerListener, Room, RunningAnswer, StartState};
+use super::unkeyed::{RetryPlace, WaitingRetry};
 use crate::conflicts::retry_conflicts;
 
-/// How long a repeat waits between two looks at a call of another process.
+/// The pauses of a repeat between two reads of a call of another process.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(20);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// How many expired answers one sweep removes at most. They are long, so fewer than of others.
+/// How many expired answers one sweep deletes at most. They are long, so fewer than of others.
 const SWEPT_AT_ONCE: u64 = 200;
 
-/// The row of a user who is gone cannot be written.
+/// The constraint that a row violates if its user is gone.
 const NO_USER: &str = "fk_ai_answers_user";
 
 #[derive(Clone, Copy, Debug)]
 pub struct ReplaySettings {
-    /// How long the answer to a keyed call is kept.
+    /// How long the answer to a call with an idempotency key is kept.
     pub keep: TimeDelta,
     /// How long any call may take.
     pub call_time: Duration,
-    /// How many answers may run at once that are kept.
+    /// How many kept answers may run at once.
     pub running: usize,
-    /// How many bytes of them all are in memory at once.
+    /// How many bytes of all running answers are in memory at once.
     pub bytes: usize,
 }
 
-/// A call that may be asked for again.
+/// A call that may be repeated.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct ReplayRequest {
     pub claim: AnswerClaim,
-    pub repeat: Repeat,
+    pub repeat: RetryKind,
 }
 
-/// What is to be done with it.
-pub enum Standing {
-    /// To be made, and written to the ticket.
-    Mine(Ticket),
-    /// It is being answered here.
-    Running(Listener),
+/// What is to be done with a request.
+pub enum ClaimState {
+    /// The call is to be made, and its answer written to the claim.
+    Mine(CallClaim),
+    /// It is being answered in this process.
+    Running(AnswerListener),
     Kept(KeptAnswer),
-    /// To be made, and not kept: too many run, and nobody named a key.
+    /// The call is to be made, and not kept: too many run, and the request has no idempotency key.
     NotKept,
 }
 
@@ -80,7 +80,7 @@ pub enum ReplayError {
     #[error("this idempotency key was used by a credential that may do more than yours")]
     BeyondRights,
     #[error(transparent)]
-    Unkept(#[from] Unkept),
+    NotReplayable(#[from] NotReplayable),
     #[error("too many answers are running that have to be kept")]
     Busy,
     #[error("there is no such user")]
@@ -98,7 +98,7 @@ impl From<StoreError> for ReplayError {
     }
 }
 
-/// Where a call stands among those that run here.
+/// Identifies a call among those that run in this process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Place {
     caller: UserId,
@@ -114,7 +114,7 @@ impl Place {
 
 pub struct ReplayService {
     pub(super) store: Arc<dyn Store>,
-    /// The process's own: what is written down of a call outlives whoever asked for it.
+    /// The runtime of the process: what is recorded of a call outlives its client.
     pub(super) runtime: Handle,
     pub(super) randomness: Arc<dyn Randomness>,
     pub(super) settings: ReplaySettings,
@@ -123,119 +123,121 @@ pub struct ReplayService {
 }
 
 enum Entered {
-    First(Ticket),
-    Behind(Listener),
+    First(CallClaim),
+    Behind(AnswerListener),
     /// Behind a call with another body.
-    BehindAnother(Listener),
-    /// Behind a call of somebody who may do more.
+    BehindAnother(AnswerListener),
+    /// Behind a call of a caller with more rights.
     BehindAStronger,
     Full,
 }
 
 enum Claimed {
-    Fresh(Ticket),
+    Fresh(CallClaim),
     Kept(KeptAnswer),
     /// Another process makes it.
-    Elsewhere(Ticket),
+    Elsewhere(CallClaim),
 }
 
 impl ReplayService {
-    /// Within the runtime of the process.
+    /// To be called within the runtime of the process.
     pub fn new(store: Arc<dyn Store>, randomness: Arc<dyn Randomness>, settings: ReplaySettings) -> Self {
         let room = Arc::new(Room::of(settings.bytes));
         Self { store, runtime: Handle::current(), randomness, settings, running: Mutex::default(), room }
     }
 
-    /// Takes the call, or waits until somebody else's answer begins. Waits for no longer than any call takes.
-    pub async fn stand(self: &Arc<Self>, asked: Asked) -> Result<Stood, ReplayError> {
+    /// Claims the call, or waits until the answer to another request begins, but no longer than any call takes.
+    pub async fn stand(self: &Arc<Self>, asked: ReplayRequest) -> Result<RetryPlace, ReplayError> {
         if !asked.repeat.is_keyed() {
             return self.stand_unkeyed(asked).await;
         }
         let standing = self.stand_keyed(asked).await?;
-        Ok(Stood { standing, waiting: Waiting::NOBODY })
+        Ok(RetryPlace { standing, waiting: WaitingRetry::NOBODY })
     }
 
-    async fn stand_keyed(self: &Arc<Self>, asked: Asked) -> Result<Standing, ReplayError> {
+    async fn stand_keyed(self: &Arc<Self>, asked: ReplayRequest) -> Result<ClaimState, ReplayError> {
         let until = Instant::now() + self.settings.call_time;
         loop {
-            let ticket = match self.enter(&asked) {
-                Entered::First(ticket) => ticket,
-                // A call that is refused after all gives its place to another body.
-                Entered::BehindAnother(mut listener) => match timeout_at(until, listener.outset()).await {
-                    Ok(Outset::Vacated) => continue,
-                    Ok(Outset::Begun | Outset::Unkept(_)) | Err(_) => return Err(ReplayError::OtherBody),
+            let call_claim = match self.enter(&asked) {
+                Entered::First(call_claim) => call_claim,
+                // If that call is refused after all, its place is free for this body.
+                Entered::BehindAnother(mut listener) => match timeout_at(until, listener.start_state()).await {
+                    Ok(StartState::Vacated) => continue,
+                    Ok(StartState::Begun | StartState::NotReplayable(_)) | Err(_) => {
+                        return Err(ReplayError::OtherBody);
+                    }
                 },
                 Entered::BehindAStronger => return Err(ReplayError::BeyondRights),
                 Entered::Full => return Err(ReplayError::Busy),
-                Entered::Behind(mut listener) => match timeout_at(until, listener.outset()).await {
-                    Ok(Outset::Begun) => return Ok(Standing::Running(listener)),
-                    Ok(Outset::Vacated) => continue,
-                    Ok(Outset::Unkept(why)) => return Err(why.into()),
+                Entered::Behind(mut listener) => match timeout_at(until, listener.start_state()).await {
+                    Ok(StartState::Begun) => return Ok(ClaimState::Running(listener)),
+                    Ok(StartState::Vacated) => continue,
+                    Ok(StartState::NotReplayable(why)) => return Err(why.into()),
                     Err(_) => return Err(ReplayError::InFlight),
                 },
             };
-            return self.claim(ticket, until).await;
+            return self.claim(call_claim, until).await;
         }
     }
 
-    /// Claims it in the database, waiting for whoever has it there.
-    async fn claim(self: &Arc<Self>, mut ticket: Ticket, until: Instant) -> Result<Standing, ReplayError> {
+    /// Claims it in the database, and waits while another process has it.
+    async fn claim(self: &Arc<Self>, mut call_claim: CallClaim, until: Instant) -> Result<ClaimState, ReplayError> {
         let mut pause = FIRST_PAUSE;
         loop {
             let service = Arc::clone(self);
-            // A transaction is not cut short by a client that hangs up; the ticket is then dropped where it ends.
-            let claiming = self.runtime.spawn(async move { service.claim_once(ticket).await });
+            // A client that hangs up does not cancel the transaction; the claim is then dropped where that ends.
+            let claiming = self.runtime.spawn(async move { service.claim_once(call_claim).await });
             let lost = |_| ReplayError::Store(StoreError::Unexpected("a claim ended without a word".to_owned()));
-            ticket = match claiming.await.map_err(lost)?? {
-                Claimed::Fresh(ticket) => return Ok(Standing::Mine(ticket)),
-                Claimed::Kept(answer) => return Ok(Standing::Kept(answer)),
+            call_claim = match claiming.await.map_err(lost)?? {
+                Claimed::Fresh(call_claim) => return Ok(ClaimState::Mine(call_claim)),
+                Claimed::Kept(answer) => return Ok(ClaimState::Kept(answer)),
                 Claimed::Elsewhere(_) if Instant::now() >= until => return Err(ReplayError::InFlight),
-                Claimed::Elsewhere(ticket) => ticket,
+                Claimed::Elsewhere(call_claim) => call_claim,
             };
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
-    async fn claim_once(&self, mut ticket: Ticket) -> Result<Claimed, ReplayError> {
-        let Some((asked, hold_id)) = ticket.entry().map(|entry| (entry.asked(), entry.hold_id)) else {
-            return Err(StoreError::Unexpected("a ticket was claimed after its end".to_owned()).into());
+    async fn claim_once(&self, mut call_claim: CallClaim) -> Result<Claimed, ReplayError> {
+        let Some((asked, hold_id)) = call_claim.entry().map(|entry| (entry.asked(), entry.hold_id)) else {
+            return Err(StoreError::Unexpected("a claim was used after its end".to_owned()).into());
         };
-        // Before it is: a commit may be done of which nobody hears.
-        ticket.is_claimed = true;
+        // Set before the claim is made, since a commit may succeed without a reply.
+        call_claim.is_claimed = true;
         match retry_conflicts(|| self.look(&asked, hold_id)).await? {
-            None => Ok(Claimed::Fresh(ticket)),
+            None => Ok(Claimed::Fresh(call_claim)),
             Some(found) => {
-                ticket.is_claimed = false;
+                call_claim.is_claimed = false;
                 match found {
                     Found::Ended(CallEnd::Answered(answer)) => Ok(Claimed::Kept(answer)),
-                    Found::Ended(CallEnd::Unkept(why)) => Err(why.into()),
+                    Found::Ended(CallEnd::NotReplayable(why)) => Err(why.into()),
                     Found::OtherBody => Err(ReplayError::OtherBody),
                     Found::BeyondRights => Err(ReplayError::BeyondRights),
-                    Found::UnderWay => Ok(Claimed::Elsewhere(ticket)),
+                    Found::UnderWay => Ok(Claimed::Elsewhere(call_claim)),
                 }
             }
         }
     }
 
-    /// Claims the place, or says what is in it.
-    async fn look(&self, asked: &Asked, hold_id: HoldId) -> Result<Option<Found>, StoreError> {
-        let Asked { claim, .. } = asked;
+    /// Claims the place, or returns what is in it.
+    async fn look(&self, asked: &ReplayRequest, hold_id: HoldId) -> Result<Option<Found>, StoreError> {
+        let ReplayRequest { claim, .. } = asked;
         let mut work = self.store.begin(Scope::SERVICE).await?;
         if work.replays().claim(claim, hold_id, self.settings.keep).await? {
             work.commit().await?;
             return Ok(None);
         }
         let found = match work.replays().find(claim).await? {
-            // It was given back just now.
+            // It was released just now.
             None => Found::UnderWay,
             Some(FoundCall::OtherBody) => Found::OtherBody,
             Some(FoundCall::BeyondRights) => Found::BeyondRights,
             Some(FoundCall::Ended(end)) => Found::Ended(end),
-            Some(FoundCall::Awaited { hold_id, awaited }) => match awaited.prospect() {
-                Prospect::UnderWay => Found::UnderWay,
-                Prospect::Lost => Found::Ended(CallEnd::Unkept(Unkept::Lost)),
-                Prospect::Vacant => {
+            Some(FoundCall::Awaited { hold_id, awaited }) => match awaited.state() {
+                AwaitedState::UnderWay => Found::UnderWay,
+                AwaitedState::Lost => Found::Ended(CallEnd::NotReplayable(NotReplayable::Lost)),
+                AwaitedState::Vacant => {
                     work.replays().abandon(claim, hold_id).await?;
                     Found::UnderWay
                 }
@@ -245,8 +247,8 @@ impl ReplayService {
         Ok(Some(found))
     }
 
-    fn enter(self: &Arc<Self>, asked: &Asked) -> Entered {
-        let Asked { claim, repeat } = asked;
+    fn enter(self: &Arc<Self>, asked: &ReplayRequest) -> Entered {
+        let ReplayRequest { claim, repeat } = asked;
         let place = Place::of(claim);
         let mut running = self.running();
         if let Some(answer) = running.get(&place) {
@@ -264,7 +266,7 @@ impl ReplayService {
         let answer = Arc::new(RunningAnswer::new(fingerprint, rights, None, Arc::clone(&self.room)));
         running.insert(place.clone(), Arc::clone(&answer));
         drop(running);
-        Entered::First(Ticket::new(Entry {
+        Entered::First(CallClaim::new(Entry {
             service: Arc::clone(self),
             place,
             claim: claim.clone(),
@@ -275,7 +277,7 @@ impl ReplayService {
         }))
     }
 
-    /// Takes an answer from among those that run here, unless a later one has its place.
+    /// Removes an answer from those that run here, unless a later one has its place.
     pub(super) fn leave_place(&self, place: &Place, answer: &Arc<RunningAnswer>) {
         let mut running = self.running();
         if running.get(place).is_some_and(|there| Arc::ptr_eq(there, answer)) {
@@ -290,7 +292,7 @@ impl ReplayService {
         Ok(status)
     }
 
-    /// Removes answers past their time, a bounded number of them; says how many.
+    /// Deletes expired answers, a bounded number of them; returns how many.
     pub async fn sweep(&self) -> Result<u64, StoreError> {
         let mut work = self.store.begin(Scope::SERVICE).await?;
         let swept = work.replays().delete_expired(SWEPT_AT_ONCE).await?;
@@ -298,7 +300,7 @@ impl ReplayService {
         Ok(swept)
     }
 
-    /// For the stop: waits until what has ended is written down, at most `patience`.
+    /// For shutdown: waits until what has ended is recorded, at most `patience`.
     pub async fn drain(&self, patience: Duration) {
         let written = async {
             while !self.running().is_empty() {
@@ -311,7 +313,7 @@ impl ReplayService {
     }
 
     pub(super) fn running(&self) -> MutexGuard<'_, HashMap<Place, Arc<RunningAnswer>>> {
-        // Nothing is done under the lock that could leave the map half changed.
+        // No step under the lock can leave the map half changed.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,10 +1,9 @@
-//! Beside the lanes: commands that left their batch, because a row was locked by somebody else or because tokens move.
+//! Beside the batches: commands that left their batch, because a row was busy or because tokens move.
 //!
-//! Promises: a row that stays locked delays the commands of its own user and of nobody else. One user's commands run one at a
-//! time here, so a user takes one place, however many commands there are. A user whose row was found locked is kept out of the
-//! batches for a pause that doubles, and takes a place that is kept for such users.
-//! Costs: a connection a place, for as long as a lock may be waited for. Bounds: `PLACES` and one more at once; `USERS_MAX` users
-//! are remembered.
+//! Promises: a row that stays locked delays only the commands of its own user. One user's commands run one at a time
+//! here, so a user takes one place, however many commands there are. A user whose row was found locked is kept out of
+//! the batches for a pause that doubles, and takes a place that is kept for such users. Costs: a connection a place,
+//! for as long as a lock may be waited for. Bounds: `PLACES` and one more at once; `USERS_MAX` busy users are stored.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,14 +16,14 @@ use uuid::Uuid;
 /// How many users are served at once. Each takes a connection.
 const PLACES: usize = 4;
 
-/// For how long a user is kept out of the batches after a row was found locked. It doubles while it goes on.
+/// How long a user is kept out of the batches after a row was found locked. It doubles while the row stays locked.
 const KEPT_OUT_MIN: Duration = Duration::from_secs(2);
 const KEPT_OUT_MAX: Duration = Duration::from_mins(1);
 
-/// How many users with locked rows are remembered at most.
+/// How many users with locked rows are stored at most.
 const USERS_MAX: usize = 10_000;
 
-pub struct Beside {
+pub struct BusyUsers {
     places: Semaphore,
     /// For users whose rows were found locked.
     place_of_busy: Semaphore,
@@ -39,25 +38,25 @@ struct KeptOut {
 }
 
 /// The right to run one user's commands.
-pub struct Place<'a> {
-    beside: &'a Beside,
+pub struct UserTurn<'a> {
+    beside: &'a BusyUsers,
     user: Uuid,
     turn: Option<OwnedMutexGuard<()>>,
     _permit: Option<SemaphorePermit<'a>>,
 }
 
-impl Drop for Place<'_> {
+impl Drop for UserTurn<'_> {
     fn drop(&mut self) {
         self.turn.take();
         let mut turns = guard(&self.beside.turns);
-        // Only the map has it: nobody runs, and nobody waits.
+        // Only the map holds it: no command runs or waits.
         if turns.get(&self.user).is_some_and(|turn| Arc::strong_count(turn) == 1) {
             turns.remove(&self.user);
         }
     }
 }
 
-impl Beside {
+impl BusyUsers {
     pub fn new() -> Self {
         Self {
             places: Semaphore::new(PLACES),
@@ -68,22 +67,22 @@ impl Beside {
     }
 
     /// Waits for the user's turn and for a place.
-    pub async fn enter(&self, user: Uuid) -> Place<'_> {
+    pub async fn enter(&self, user: Uuid) -> UserTurn<'_> {
         let turn = Arc::clone(guard(&self.turns).entry(user).or_default());
         let turn = turn.lock_owned().await;
         let places = if self.is_busy(user) { &self.place_of_busy } else { &self.places };
         // The semaphores are never closed.
         let permit = places.acquire().await.ok();
-        Place { beside: self, user, turn: Some(turn), _permit: permit }
+        UserTurn { beside: self, user, turn: Some(turn), _permit: permit }
     }
 
-    /// Whether a row of this user was found locked a moment ago: a batch leaves their commands out.
+    /// Whether a row of this user was found locked recently: a batch leaves the user's commands out.
     pub fn is_busy(&self, user: Uuid) -> bool {
         let busy = guard(&self.busy);
         !busy.is_empty() && busy.get(&user).is_some_and(|kept_out| kept_out.until > Instant::now())
     }
 
-    /// A row of this user stayed locked for as long as could be waited.
+    /// Notes that a row of this user stayed locked for as long as could be waited.
     pub fn found_locked(&self, user: Uuid) {
         let mut busy = guard(&self.busy);
         let length = busy.get(&user).map_or(KEPT_OUT_MIN, |kept_out| (kept_out.length * 2).min(KEPT_OUT_MAX));
@@ -94,14 +93,14 @@ impl Beside {
         }
     }
 
-    /// A command of this user was done.
+    /// Notes that a command of this user was done.
     pub fn found_free(&self, user: Uuid) {
         guard(&self.busy).remove(&user);
     }
 }
 
 fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing is done under these locks that could leave a map half changed.
+    // No step under these locks can leave a map half changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -111,13 +110,13 @@ mod tests {
 
     const A: Uuid = Uuid::from_u128(1);
 
-    async fn is_let_in(beside: &Beside, user: Uuid) -> bool {
+    async fn is_let_in(beside: &BusyUsers, user: Uuid) -> bool {
         tokio::time::timeout(Duration::from_millis(1), beside.enter(user)).await.is_ok()
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_user_takes_one_place() {
-        let beside = Beside::new();
+        let beside = BusyUsers::new();
         let place = beside.enter(A).await;
         assert!(!is_let_in(&beside, A).await, "one at a time");
         for number in 2..=u128::try_from(PLACES).unwrap() {
@@ -130,7 +129,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn users_with_locked_rows_take_no_place_of_others() {
-        let beside = Beside::new();
+        let beside = BusyUsers::new();
         let users: Vec<Uuid> = (1..=20).map(Uuid::from_u128).collect();
         for user in &users {
             beside.found_locked(*user);
@@ -144,7 +143,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_pause_doubles_until_the_row_is_free() {
-        let beside = Beside::new();
+        let beside = BusyUsers::new();
         beside.found_locked(A);
         beside.found_locked(A);
         tokio::time::advance(KEPT_OUT_MIN).await;

@@ -1,4 +1,4 @@
-//! Commands: what is asked of the counters, and what it came to.
+//! Commands: what is requested of the counters, and the outcomes.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::ai::{ModelId, Provider};
@@ -14,97 +14,97 @@ use ports::usage::{CallResult, KeptHold, KeyOfUser};
 use thiserror::Error;
 use uuid::Uuid;
 
-/// Something that somebody wants to use. `amount` is positive.
+/// A use that is requested, now or as a reservation. `amount` is positive.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Demand {
-    /// The charged user, to whom the key belongs.
+pub struct ConsumeCommand {
+    /// The charged user, to whom the idempotency key belongs.
     pub user_id: UserId,
     pub feature_id: FeatureId,
     pub amount: i64,
     pub key: IdempotencyKey,
-    /// The API key by which it was asked for, for the event.
+    /// The API key of the request, for the event.
     pub api_key_id: Option<Uuid>,
-    /// Set aside for so long, instead of used at once.
+    /// If set, the amount is reserved for so long instead of used at once.
     pub hold_for: Option<TimeDelta>,
-    /// It is held for a call of a model: one of the feature, and beyond the limit the tokens that the call can use. Its key
-    /// is not kept, since every call has one of its own.
-    pub call: Option<Box<CallDemand>>,
+    /// Set for a reservation of a model call: one unit of the feature, and beyond the limit the tokens that the call
+    /// can use. Its idempotency key is not stored, since every call has one of its own.
+    pub call: Option<Box<ModelCallTerms>>,
 }
 
 /// What a call of a model can use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CallDemand {
-    /// The id that its hold gets, where that is known before.
+pub struct ModelCallTerms {
+    /// The id that its reservation gets, where that is known beforehand.
     pub hold_id: Option<HoldId>,
     pub terms: CallTerms,
     /// Model tokens, input and output: the most.
     pub tokens: i64,
-    /// The budgets that the use of its API key counts on; empty where it is made by none.
+    /// The budgets that the use of its API key counts towards; empty without an API key.
     pub budgets: KeyBudgets,
 }
 
-impl Demand {
+impl ConsumeCommand {
     pub fn meter(&self) -> Meter {
         Meter { user_id: self.user_id, feature_id: self.feature_id.clone() }
     }
 }
 
-/// What shall become of a hold.
+/// A change of a reservation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HoldCommand {
     pub hold_id: HoldId,
-    pub whose: Whose,
+    pub whose: HoldOwner,
     pub action: HoldAction,
 }
 
-/// Whose holds the caller may touch. Another's is answered as one that does not exist.
+/// Whose reservations the caller may change. One of another user is answered as unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whose {
-    Only(UserId),
-    Anybodys,
+pub enum HoldOwner {
+    User(UserId),
+    Any,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum HoldAction {
-    /// So much was really used.
+    /// The amount that was really used.
     Settle(i64),
     Release,
-    /// Hold `amount` in all from now on, if that is more, and until `ttl` from now, if that is later.
+    /// Reserve `amount` in total from now on, if that is more, and until `ttl` from now, if that is later.
     Extend {
         amount: Option<i64>,
         ttl: TimeDelta,
     },
-    /// Give it back if its time is over.
+    /// Release it if its time is over.
     Expire,
-    /// A call goes on: how far it has come and who answers, for whoever finds its hold without its process; and that it goes
-    /// on for `ttl` from now. Where it grows, more is held, all of it or nothing.
+    /// The progress of a call, for the sweep if its process is gone: its phase, its provider, and that it goes on for
+    /// `ttl` from now. With `growth`, more is reserved, all of it or nothing.
     Mark {
         phase: CallPhase,
         provider: Provider,
         model: ModelId,
         delivered_tokens: u64,
-        growth: Option<Growth>,
+        growth: Option<HoldGrowth>,
         ttl: TimeDelta,
     },
     /// A call is over.
     SettleCall(Box<CallResult>),
-    /// A call came to nothing.
+    /// A call ended without use.
     ReleaseCall,
 }
 
-/// What a call that outgrows its hold can use from now on, in all.
+/// What a call that outgrows its reservation can use from now on, in total.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Growth {
+pub struct HoldGrowth {
     /// Model tokens, input and output.
     pub tokens: i64,
     /// Nano-dollars.
     pub cost: i64,
-    /// The budgets that the use of its API key counts on.
+    /// The budgets that the use of its API key counts towards.
     pub budgets: KeyBudgets,
 }
 
 impl HoldAction {
-    /// Whether it is what a call of a model does with its hold; nobody else may touch that one.
+    /// Whether the action is for reservations of model calls, which allow only these; `None` fits any reservation.
     pub(super) const fn is_of_call(&self) -> Option<bool> {
         match self {
             Self::Settle(_) | Self::Release | Self::Extend { .. } => Some(false),
@@ -115,25 +115,25 @@ impl HoldAction {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Command {
-    Demand(Demand),
+pub enum UsageCommand {
+    Consume(ConsumeCommand),
     Hold(HoldCommand),
 }
 
-impl Command {
+impl UsageCommand {
     pub(super) fn hold_id(&self) -> Option<HoldId> {
         match self {
-            Self::Demand(_) => None,
+            Self::Consume(_) => None,
             Self::Hold(command) => Some(command.hold_id),
         }
     }
 
-    /// The meter, as far as it is known beforehand: which feature a hold is of stands with the hold, but a call of a model
-    /// is always one of the same.
+    /// The meter, where it is known beforehand: the feature of a reservation is stored in its row, but that of a model
+    /// call is always the same.
     pub(super) fn meter(&self) -> Option<Meter> {
         match self {
-            Self::Demand(demand) => Some(demand.meter()),
-            Self::Hold(HoldCommand { whose: Whose::Only(user_id), action, .. })
+            Self::Consume(demand) => Some(demand.meter()),
+            Self::Hold(HoldCommand { whose: HoldOwner::User(user_id), action, .. })
                 if action.is_of_call() == Some(true) =>
             {
                 Some(Meter { user_id: *user_id, feature_id: FeatureId::ai_requests() })
@@ -142,77 +142,77 @@ impl Command {
         }
     }
 
-    /// The conversation whose row is written with it.
+    /// The conversation whose row is written with the command.
     pub(super) fn session_id(&self) -> Option<Uuid> {
         match self {
             Self::Hold(HoldCommand { action: HoldAction::SettleCall(result), .. }) => result.session_id,
-            Self::Demand(_) | Self::Hold(_) => None,
+            Self::Consume(_) | Self::Hold(_) => None,
         }
     }
 
     pub(super) fn key(&self) -> Option<KeyOfUser<'_>> {
         match self {
-            Self::Demand(demand) if demand.call.is_none() => {
+            Self::Consume(demand) if demand.call.is_none() => {
                 Some(KeyOfUser { user_id: demand.user_id, key: &demand.key })
             }
-            Self::Demand(_) | Self::Hold(_) => None,
+            Self::Consume(_) | Self::Hold(_) => None,
         }
     }
 
-    /// What decides on the lane: the user, as far as it is known yet.
+    /// What selects the lane: the user, or the reservation where the user is not known yet.
     pub(super) fn lane_key(&self) -> Uuid {
         match self {
-            Self::Demand(Demand { user_id, .. }) | Self::Hold(HoldCommand { whose: Whose::Only(user_id), .. }) => {
-                user_id.0
-            }
+            Self::Consume(ConsumeCommand { user_id, .. })
+            | Self::Hold(HoldCommand { whose: HoldOwner::User(user_id), .. }) => user_id.0,
             Self::Hold(command) => command.hold_id.0,
         }
     }
 }
 
-/// What the tightest limit of a key leaves beside a call: model tokens of a minute, or nano-dollars of a month.
+/// What the tightest limit of an API key leaves beside a call: model tokens of a minute, or nano-dollars of a month.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyRoom {
     pub limit: i64,
     pub left: i64,
 }
 
-/// The user's tokens, as a call left them.
+/// The user's tokens after a call was reserved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokensAtHand {
     pub held: i64,
     pub available: i64,
-    /// What the limits of a call's API key leave beside what was held: model tokens, and nano-dollars. `None` where it has none.
+    /// What the limits of a call's API key leave beside the reservation: model tokens, and nano-dollars. `None` without
+    /// a limit.
     pub key_tokens: Option<KeyRoom>,
     pub key_cost: Option<KeyRoom>,
 }
 
-/// What a demand came to. A refusal is an answer, not an error: it has a decision too.
+/// The outcome of a `ConsumeCommand`. A refusal is an outcome with a decision, not an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Demanded {
+pub struct ConsumeOutcome {
     pub decision: Decision,
-    /// Where a hold was asked for and granted.
+    /// Present where a reservation was requested and granted.
     pub hold: Option<KeptHold>,
-    /// How many tokens are held for a call, and how many are free after it; a call is lowered by it.
+    /// How many tokens are reserved for a call, and how many are free after it; a call is lowered by it.
     pub tokens: TokensAtHand,
     /// Whether this is the first outcome again.
     pub replayed: bool,
 }
 
-/// What became of a hold, and the numbers of its counter.
+/// A changed reservation, and the numbers of its counter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Changed {
+pub struct HoldChanged {
     pub hold: Hold,
     pub decision: Decision,
-    /// What was taken from the balance by it.
+    /// The tokens that the change took from the balance.
     pub tokens_spent: i64,
     pub replayed: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    Demanded(Demanded),
-    Changed(Changed),
+pub enum CommandOutcome {
+    Consumed(ConsumeOutcome),
+    Changed(HoldChanged),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -227,12 +227,12 @@ pub enum UsageError {
     KeyReused,
     #[error("there is no such reservation")]
     UnknownHold,
-    /// With what was settled, where it was.
+    /// With the settled amount, if it was settled.
     #[error("the reservation is {} already", .0.as_str())]
     HoldEnded(HoldStatus, Option<i64>),
     #[error("a counter ends at {}", i64::MAX)]
     CounterFull,
-    /// Another limit than the plan's.
+    /// A limit other than the plan's.
     #[error("{reached}")]
     KeyLimit { reached: KeyLimitReached, resets_at: DateTime<Utc>, as_of: DateTime<Utc> },
     #[error("too many requests are waiting to be counted")]
@@ -267,29 +267,29 @@ impl UsageError {
     }
 }
 
-/// What became of one command of a batch.
+/// The result of one command of a batch.
 #[expect(clippy::large_enum_variant, reason = "nearly all are settled, and a box for each would cost more")]
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
-    Settled(Result<Outcome, UsageError>),
-    /// Somebody else holds its counter: to be tried again, waiting.
-    Held,
-    /// It would move this user's tokens, whose lock comes before all others: to be tried again, for that user alone.
+pub enum CommandResult {
+    Settled(Result<CommandOutcome, UsageError>),
+    /// Another transaction has locked its counter: to be retried with a wait.
+    Busy,
+    /// It would move this user's tokens, whose lock comes before all others: to be retried for that user alone.
     NeedsTokens(UserId),
 }
 
-/// How a batch treats what stands in its way.
+/// How a batch treats rows that another transaction has locked, and payments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Course {
-    /// Leave held counters and payments to a later try.
-    Swift,
-    /// Wait for held counters; leave payments to a later try.
-    Patient,
-    /// One user's commands, with the user's row locked first: wait, and pay.
-    Paying(UserId),
+pub enum LockMode {
+    /// Leave busy counters and payments to a later try.
+    SkipLocked,
+    /// Wait for busy counters; leave payments to a later try.
+    Wait,
+    /// One user's commands, with the user's row locked first: wait, and spend tokens.
+    WaitAndSpend(UserId),
 }
 
-/// When a hold that is made or extended now ends.
+/// When a reservation that is made or extended now ends.
 pub(super) fn ends_at(now: DateTime<Utc>, ttl: TimeDelta) -> DateTime<Utc> {
     now.checked_add_signed(ttl).unwrap_or(now)
 }

@@ -1,13 +1,14 @@
-//! Usage: consuming and holding against limits that cannot be oversold. Requests go through `lanes`, which gather them;
-//! `batch` locks, reads and writes what was gathered, in one transaction; `deciding` decides it, on the `ground` that was
-//! locked; `holding` says what becomes of holds; `beside` keeps apart what has to wait.
+//! Usage: consuming and reserving against limits that cannot be oversold. `group_commit` gathers commands into batches.
+//! `batch` locks, reads and writes the rows of one batch in one transaction. `decider` decides each command on the
+//! `locked_rows`. `reservations` has the rules for reservations (type `Hold`). `beside` runs the commands of users
+//! whose rows are busy.
 
 mod batch;
 mod beside;
 pub mod commands;
-mod deciding;
-mod ground;
-mod holding;
-pub mod lanes;
+mod decider;
+pub mod group_commit;
+mod locked_rows;
+mod reservations;
 
-pub use lanes::{LaneSettings, LaneStatistics, UsageService};
+pub use group_commit::{GroupCommitSettings, GroupCommitStatistics, UsageService};

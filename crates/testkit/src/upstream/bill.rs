@@ -1,51 +1,51 @@
 //! The lines of the stub's own bill.
 
-use super::ask::Dialect;
-use super::usage::Parts;
+use super::ask::UpstreamDialect;
+use super::usage::UsageParts;
 
-/// What one request costs by the stub's own count, whatever its answer told.
+/// What one request costs by the stub's own count, whatever usage the response reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BillLine {
-    /// The request's. The ids in an answer end in it: `req_stub7`, `msg_stub7`.
+    /// The number of the request. The ids in a response end with it: `req_stub7`, `msg_stub7`.
     pub number: u64,
-    /// `None` where no dialect is spoken: the totals.
-    pub dialect: Option<Dialect>,
+    /// `None` where the request has no dialect.
+    pub dialect: Option<UpstreamDialect>,
     pub model: String,
     pub is_stream: bool,
-    /// The answer's, or 0 where none was sent.
+    /// The response's status, or 0 where none was sent.
     pub status: u16,
-    /// What is charged by now.
-    pub usage: Parts,
+    /// The usage charged so far.
+    pub usage: UsageParts,
     pub nano_dollars: u64,
-    /// The tier that the script names.
+    /// The tier in the script.
     pub tier: Option<String>,
-    pub ending: Ending,
-    /// Bytes of the body that were handed to the client's socket.
+    pub ending: BillEnding,
+    /// The number of body bytes written to the client's socket.
     pub delivered: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// The answer is under way.
+pub enum BillEnding {
+    /// The response is in progress.
     Answering,
-    /// All of it was written, and the client was there to the last byte of it.
+    /// All of it was written, and the client stayed to the last byte.
     Finished,
-    /// The client was gone before the last byte. Whoever closes only its sending side counts as gone too.
+    /// The client left before the last byte. Closing only its sending side counts as leaving too.
     ClientLeft,
-    /// The script broke it off, and the client was there.
+    /// The script broke it off while the client was connected.
     BrokenOff,
 }
 
-/// The sums over every line since the start or the last `clear`, those that are no longer kept included.
+/// The sums over every line since the start or the last `clear`, including lines no longer kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
+pub struct BillTotals {
     pub requests: u64,
-    pub usage: Parts,
+    pub usage: UsageParts,
     pub nano_dollars: u64,
     pub finished: u64,
     pub clients_left: u64,
     pub broken_off: u64,
-    /// Answers under way, and the most there were at once.
+    /// Responses in progress, and the most at one time.
     pub answering: u64,
     pub answering_at_most: u64,
 }

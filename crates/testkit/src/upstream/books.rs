@@ -1,71 +1,71 @@
-//! What the stub remembers: scripts, requests, the bill. A lock is held for one entry at a time, never over a wait.
+//! The stub's state: scripts, requests and the bill. Its lock is held for one entry at a time, never during a wait.
 //!
-//! The last requests and lines are kept, as many as the settings say and at most 64 MiB of bodies; the totals are of all.
+//! The last requests and lines are kept, as many as the settings allow and at most 64 MiB of bodies; totals cover all.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
 
-use super::ask::{Ask, Kind, understand};
-use super::bill::{BillLine, Ending, Totals};
-use super::http::Request;
-use super::reply::{self, Reply};
+use super::ask::{UpstreamAsk, UpstreamCallKind, understand};
+use super::bill::{BillEnding, BillLine, BillTotals};
+use super::http::UpstreamRequest;
+use super::reply::{self, UpstreamReply};
 use super::script::Script;
-use super::usage::{Parts, Prices};
+use super::usage::{UpstreamPrices, UsageParts};
 
 const BODY_BYTES_KEPT: usize = 64 * 1024 * 1024;
 
-pub struct Books {
-    pages: Mutex<Pages>,
-    /// A permit lets one held answer go on.
+pub struct UpstreamBooks {
+    pages: Mutex<BookPages>,
+    /// A permit lets one held response continue.
     pub let_go: Semaphore,
     kept: usize,
 }
 
 #[derive(Default)]
-pub struct Pages {
-    pub scripts: BTreeMap<String, Scripted>,
+pub struct BookPages {
+    pub scripts: BTreeMap<String, ScriptedModels>,
     pub otherwise: Script,
     pub key: Option<String>,
-    pub requests: VecDeque<Request>,
+    pub requests: VecDeque<UpstreamRequest>,
     pub bill: VecDeque<BillLine>,
-    pub totals: Totals,
-    /// Answers that wait for the test.
+    pub totals: BillTotals,
+    /// Responses that wait for the test.
     pub held: u64,
     body_bytes: usize,
     last_number: u64,
-    /// Rises when the books are emptied: an answer that was under way then is no longer counted.
+    /// Increments when the books are cleared: a response that was in progress then is no longer counted.
     volume: u64,
 }
 
-/// So often each of the first scripts, then the last.
+/// Uses each of the first scripts the given number of times, then the last one.
 #[derive(Default)]
-pub struct Scripted {
+pub struct ScriptedModels {
     pub first: VecDeque<(u64, Script)>,
     pub then: Script,
 }
 
-/// An answer under way, and where it is written down.
-pub struct Account {
+/// A response in progress, and its line in the books.
+pub struct UpstreamAccount {
     number: u64,
     volume: u64,
-    prices: Prices,
-    usage: Parts,
+    prices: UpstreamPrices,
+    usage: UsageParts,
     nano_dollars: u64,
 }
 
-impl Books {
+impl UpstreamBooks {
     pub fn new(kept: usize) -> Self {
-        Self { pages: Mutex::new(Pages::default()), let_go: Semaphore::new(0), kept }
+        Self { pages: Mutex::new(BookPages::default()), let_go: Semaphore::new(0), kept }
     }
 
-    pub fn pages(&self) -> MutexGuard<'_, Pages> {
+    pub fn pages(&self) -> MutexGuard<'_, BookPages> {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes the request down, and says how to answer it.
-    pub fn open(&self, mut request: Request) -> (Reply, Account) {
+    /// Records the request and returns its response.
+    pub fn open(&self, mut request: UpstreamRequest) -> (UpstreamReply, UpstreamAccount) {
         let (number, key) = self.pages().next();
         request.number = number;
         let (reply, line, prices) = match understand(&request, key.as_deref()) {
@@ -78,7 +78,7 @@ impl Books {
             Err((dialect, refusal)) => {
                 let reply = reply::refused(dialect, &refusal, number);
                 let line = BillLine { dialect: Some(dialect), ..line(number, &reply, None, None) };
-                (reply, line, Prices::default())
+                (reply, line, UpstreamPrices::default())
             }
         };
         let mut pages = self.pages();
@@ -86,12 +86,13 @@ impl Books {
         pages.totals.answering += 1;
         pages.totals.answering_at_most = pages.totals.answering_at_most.max(pages.totals.answering);
         pages.keep(self.kept, request, line);
-        let account = Account { number, volume: pages.volume, prices, usage: Parts::default(), nano_dollars: 0 };
+        let account =
+            UpstreamAccount { number, volume: pages.volume, prices, usage: UsageParts::default(), nano_dollars: 0 };
         (reply, account)
     }
 
-    /// Charges what has been used by now.
-    pub fn charge(&self, account: &mut Account, used: Parts) {
+    /// Charges the usage so far.
+    pub fn charge(&self, account: &mut UpstreamAccount, used: UsageParts) {
         if account.usage == used {
             return;
         }
@@ -108,24 +109,24 @@ impl Books {
         }
     }
 
-    pub fn deliver(&self, account: &Account, bytes: usize) {
+    pub fn deliver(&self, account: &UpstreamAccount, bytes: usize) {
         let mut pages = self.pages();
         if let Some(line) = pages.line(account.number).filter(|_| bytes > 0) {
             line.delivered += u64::try_from(bytes).unwrap_or(u64::MAX);
         }
     }
 
-    pub fn close(&self, account: &Account, ending: Ending) {
+    pub fn close(&self, account: &UpstreamAccount, ending: BillEnding) {
         let mut pages = self.pages();
         if pages.volume != account.volume {
             return;
         }
         pages.totals.answering -= 1;
         match ending {
-            Ending::Answering => {}
-            Ending::Finished => pages.totals.finished += 1,
-            Ending::ClientLeft => pages.totals.clients_left += 1,
-            Ending::BrokenOff => pages.totals.broken_off += 1,
+            BillEnding::Answering => {}
+            BillEnding::Finished => pages.totals.finished += 1,
+            BillEnding::ClientLeft => pages.totals.clients_left += 1,
+            BillEnding::BrokenOff => pages.totals.broken_off += 1,
         }
         if let Some(line) = pages.line(account.number) {
             line.ending = ending;
@@ -133,22 +134,22 @@ impl Books {
     }
 }
 
-fn line(number: u64, reply: &Reply, ask: Option<&Ask>, tier: Option<String>) -> BillLine {
+fn line(number: u64, reply: &UpstreamReply, ask: Option<&UpstreamAsk>, tier: Option<String>) -> BillLine {
     BillLine {
         number,
         dialect: ask.map(|ask| ask.dialect),
         model: ask.map_or_else(String::new, |ask| ask.model.clone()),
         is_stream: reply.is_stream,
         status: reply.status,
-        usage: Parts::default(),
+        usage: UsageParts::default(),
         nano_dollars: 0,
         tier,
-        ending: Ending::Answering,
+        ending: BillEnding::Answering,
         delivered: 0,
     }
 }
 
-impl Scripted {
+impl ScriptedModels {
     fn take(&mut self) -> Script {
         let Some((times, script)) = self.first.front_mut() else { return self.then.clone() };
         *times -= 1;
@@ -160,31 +161,31 @@ impl Scripted {
     }
 }
 
-impl Pages {
-    /// Forgets requests and bill. Scripts stay, and numbers go on, so that no id comes twice.
+impl BookPages {
+    /// Removes requests and bill. Scripts stay, and numbers continue, so that no id is used twice.
     pub fn clear(&mut self) {
         self.requests.clear();
         self.bill.clear();
         self.body_bytes = 0;
-        self.totals = Totals::default();
+        self.totals = BillTotals::default();
         self.volume += 1;
     }
 
-    /// The number of a request, and the credential that it must show.
+    /// The number of a request, and the required credential.
     fn next(&mut self) -> (u64, Option<String>) {
         self.last_number += 1;
         (self.last_number, self.key.clone())
     }
 
-    /// How the model behaves now. Of a list of models nobody wrote a script: there it is the models that have one.
-    fn script(&mut self, ask: &Ask) -> (Script, Vec<String>) {
-        if ask.kind == Kind::Models {
+    /// The model's current script. A request for the model list has none: it gets the models with a script.
+    fn script(&mut self, ask: &UpstreamAsk) -> (Script, Vec<String>) {
+        if ask.kind == UpstreamCallKind::Models {
             return (Script::default(), self.scripts.keys().cloned().collect());
         }
-        (self.scripts.get_mut(&ask.model).map_or_else(|| self.otherwise.clone(), Scripted::take), Vec::new())
+        (self.scripts.get_mut(&ask.model).map_or_else(|| self.otherwise.clone(), ScriptedModels::take), Vec::new())
     }
 
-    fn keep(&mut self, kept: usize, request: Request, line: BillLine) {
+    fn keep(&mut self, kept: usize, request: UpstreamRequest, line: BillLine) {
         self.body_bytes += request.body.len();
         self.requests.push_back(request);
         while self.requests.len() > kept || self.body_bytes > BODY_BYTES_KEPT {
@@ -197,7 +198,7 @@ impl Pages {
         }
     }
 
-    /// The line of a request, while it is kept. Connections open theirs side by side, so the order may be off by a few.
+    /// The line of a request, while it is kept. Connections add lines concurrently, so their order may be off by a few.
     fn line(&mut self, number: u64) -> Option<&mut BillLine> {
         self.bill.iter_mut().rev().find(|line| line.number == number)
     }

@@ -1,30 +1,30 @@
-//! Models by the name of what they do, for whoever cannot write a script: the stub run alone, SDKs, benchmarks.
+//! Models named after their behavior, for clients that cannot write a script: the stub run alone, SDKs, benchmarks.
 
 use std::time::Duration;
 
 use super::refusals::{Refusal, Why};
-use super::script::{Fault, Finish, Pace, Script, Split, UsageTold};
-use super::usage::Parts;
+use super::script::{AnswerPace, Fault, FinishTold, PieceSplit, Script, UsageTold};
+use super::usage::UsageParts;
 
 const TOKENS_A_SECOND: u32 = 50;
 
 pub fn models() -> Vec<(&'static str, Script)> {
     let split = |split| Script::words(16).split(split);
     let refuses = |why| Script::refuses(Refusal::of(why));
-    let cached = Parts { cache_read: 30, cache_write_short: 20, cache_write_long: 10, ..Parts::default() };
-    let paced = Pace {
+    let cached = UsageParts { cache_read: 30, cache_write_short: 20, cache_write_long: 10, ..UsageParts::default() };
+    let paced = AnswerPace {
         first_token: Duration::from_millis(200),
         between: Duration::from_secs(1) / TOKENS_A_SECOND,
-        ..Pace::default()
+        ..AnswerPace::default()
     };
     vec![
         ("stub", Script::default()),
         ("stub-long", Script::words(500)),
-        ("stub-joined", split(Split::Joined)),
+        ("stub-joined", split(PieceSplit::Joined)),
         ("stub-paced", Script::words(100).paced(paced)),
-        ("stub-trickle", split(Split::Every(1))),
-        ("stub-inside-characters", split(Split::InsideCharacters)),
-        ("stub-inside-lines", split(Split::InsideLines)),
+        ("stub-trickle", split(PieceSplit::Every(1))),
+        ("stub-inside-characters", split(PieceSplit::InsideCharacters)),
+        ("stub-inside-lines", split(PieceSplit::InsideLines)),
         ("stub-thinking", Script::default().thinking("First I think, zuerst, then I speak.").using(cached)),
         (
             "stub-tools",
@@ -32,7 +32,7 @@ pub fn models() -> Vec<(&'static str, Script)> {
                 .calling("get_weather", r#"{"city": "Zürich", "days": 2}"#)
                 .calling("get_time", r#"{"zone": "Europe/Zurich"}"#),
         ),
-        ("stub-filtered", Script::words(3).finishing(Finish::Filtered)),
+        ("stub-filtered", Script::words(3).finishing(FinishTold::Filtered)),
         ("stub-no-usage", Script::default().telling(UsageTold::Absent)),
         ("stub-400", refuses(Why::Invalid("the stub was told to refuse".to_owned()))),
         ("stub-402", refuses(Why::Unpaid)),

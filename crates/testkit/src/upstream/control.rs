@@ -1,10 +1,10 @@
-//! What another process may ask the stub: its totals, and to begin anew. Such a request is no request of a client's: it
-//! is neither remembered nor charged.
+//! Control requests from other processes: read the totals, or reset them. They are no client requests: they are neither
+//! recorded nor charged.
 
-use super::books::Books;
-use super::http::Request;
+use super::books::UpstreamBooks;
+use super::http::UpstreamRequest;
 
-pub fn answer(request: &Request, books: &Books) -> Option<Vec<u8>> {
+pub fn answer(request: &UpstreamRequest, books: &UpstreamBooks) -> Option<Vec<u8>> {
     match (request.method.as_str(), request.path()) {
         ("GET", "/stub/totals") => {}
         ("POST", "/stub/clear") => books.pages().clear(),

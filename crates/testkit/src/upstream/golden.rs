@@ -1,38 +1,38 @@
-//! The bytes of every kind of answer, held against texts that were written down by hand.
+//! Compares the bytes of every kind of response with texts written by hand.
 
-use super::ask::{Dialect, understand};
-use super::http::Request;
+use super::ask::{UpstreamDialect, understand};
+use super::http::UpstreamRequest;
 use super::refusals::{Refusal, RetryAfter, Why};
-use super::reply::{self, Reply};
-use super::script::{Fault, Finish, Script, UsageTold};
-use super::steps::Step;
-use super::usage::Parts;
+use super::reply::{self, UpstreamReply};
+use super::script::{Fault, FinishTold, Script, UsageTold};
+use super::steps::PlayStep;
+use super::usage::UsageParts;
 
 const OPENAI: &str = "/v1/chat/completions";
 const ANTHROPIC: &str = "/v1/messages";
 const GEMINI: &str = "/v1beta/models/m:generateContent";
 const GEMINI_STREAM: &str = "/v1beta/models/m:streamGenerateContent";
 
-fn request(target: &str, body: &str) -> Request {
+fn request(target: &str, body: &str) -> UpstreamRequest {
     let headers = ["authorization: Bearer k", "x-goog-api-key: k", "anthropic-version: 2023-06-01"];
     let headers = headers.iter().filter_map(|line| line.split_once(": "));
     let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let method = if body.is_empty() { "GET" } else { "POST" };
-    Request { number: 1, method: method.to_owned(), target: target.to_owned(), headers, body: body.into() }
+    UpstreamRequest { number: 1, method: method.to_owned(), target: target.to_owned(), headers, body: body.into() }
 }
 
-fn reply(target: &str, body: &str, script: &Script) -> Reply {
+fn reply(target: &str, body: &str, script: &Script) -> UpstreamReply {
     match understand(&request(target, body), None) {
         Ok(ask) => reply::to(&ask, script, 1, &["m".to_owned()]),
         Err((dialect, refusal)) => reply::refused(dialect, &refusal, 1),
     }
 }
 
-/// Head and body, without the frames of HTTP's chunks.
-fn sent(reply: &Reply) -> (String, String) {
+/// Head and body, without the framing of HTTP chunks.
+fn sent(reply: &UpstreamReply) -> (String, String) {
     let mut wire = Vec::new();
     for step in &reply.steps {
-        if let Step::Write { wire: part, .. } = step {
+        if let PlayStep::Write { wire: part, .. } = step {
             wire.extend_from_slice(part);
         }
     }
@@ -54,13 +54,13 @@ fn body(target: &str, asked: &str, script: &Script) -> String {
     sent(&reply(target, asked, script)).1
 }
 
-fn used(reply: &Reply) -> Parts {
+fn used(reply: &UpstreamReply) -> UsageParts {
     let all =
-        reply.steps.iter().filter_map(|step| if let Step::Write { used, .. } = step { Some(*used) } else { None });
+        reply.steps.iter().filter_map(|step| if let PlayStep::Write { used, .. } = step { Some(*used) } else { None });
     all.max_by_key(|used| used.input() + used.output()).unwrap()
 }
 
-/// Anthropic's stream, from the data alone: the names of the events are their types.
+/// Anthropic's stream, built from the data alone: the events are named after their types.
 fn anthropic(data: &[&str]) -> String {
     let name = |data: &str| data.split('"').nth(3).unwrap().to_owned();
     let events: Vec<String> = data.iter().map(|data| format!("event: {}\ndata: {data}\n\n", name(data))).collect();
@@ -70,7 +70,7 @@ fn anthropic(data: &[&str]) -> String {
 #[test]
 fn openai_plain() {
     let script = Script::says("Grüße 東京").thinking("a b c").calling("look", r#"{"at": "é"}"#).tier("flex");
-    let script = script.using(Parts { cache_read: 5, cache_write_short: 4, image_in: 2, ..Parts::default() });
+    let script = script.using(UsageParts { cache_read: 5, cache_write_short: 4, image_in: 2, ..UsageParts::default() });
     let asked = r#"{"model":"m","n":2,"messages":[{"role":"user","content":"one two"},{"role":"user","content":[{"type":"text","text":"three"}]}]}"#;
     let reply = reply(OPENAI, asked, &script);
     let (head, body) = sent(&reply);
@@ -79,7 +79,7 @@ fn openai_plain() {
             r#"{{"index":{index},"message":{{"role":"assistant","content":"Grüße 東京","refusal":null,"tool_calls":[{{"id":"call_stub1_{index}_0","type":"function","function":{{"name":"look","arguments":"{{\"at\": \"é\"}}"}}}}],"annotations":[]}},"logprobs":null,"finish_reason":"tool_calls"}}"#
         )
     };
-    // A choice has three thoughts, two words, and a call of three tokens: its name, `{"at":` and ` "é"}`.
+    // A choice has three thinking words, two words, and a call of three tokens: its name, `{"at":` and ` "é"}`.
     let usage = r#"{"prompt_tokens":14,"completion_tokens":16,"total_tokens":30,"prompt_tokens_details":{"cached_tokens":5,"audio_tokens":0,"cache_write_tokens":4,"image_tokens":2},"completion_tokens_details":{"reasoning_tokens":6,"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}"#;
     let (first, second) = (choice(0), choice(1));
     let expected = format!(
@@ -91,8 +91,9 @@ fn openai_plain() {
         "{head}"
     );
     assert!(head.ends_with(&format!("content-length: {}", expected.len())), "{head}");
-    let expected = Parts { uncached_in: 3, cache_read: 5, cache_write_short: 4, image_in: 2, ..Parts::default() };
-    assert_eq!(used(&reply), Parts { out_visible: 10, out_reasoning: 6, ..expected });
+    let expected =
+        UsageParts { uncached_in: 3, cache_read: 5, cache_write_short: 4, image_in: 2, ..UsageParts::default() };
+    assert_eq!(used(&reply), UsageParts { out_visible: 10, out_reasoning: 6, ..expected });
 }
 
 #[test]
@@ -129,7 +130,7 @@ fn openai_stream() {
     assert_eq!(body(OPENAI, asked, &script.clone().telling(UsageTold::Zero)), expected.concat());
     expected[6] = String::new();
     assert_eq!(body(OPENAI, asked, &script.clone().telling(UsageTold::Absent)), expected.concat());
-    // Who asks for no usage sees none of it, not even the empty field, and gets the padding.
+    // Without `include_usage` the client gets no usage, not even the empty field, and gets the padding.
     let asked = r#"{"model":"m","stream":true,"messages":[{"content":"x"}]}"#;
     let plain = body(OPENAI, asked, &script);
     assert!(!plain.contains("usage") && plain.contains(r#""finish_reason":null}],"obfuscation":""#), "{plain}");
@@ -138,12 +139,12 @@ fn openai_stream() {
 #[test]
 fn anthropic_plain_and_streamed() {
     let script = Script::says("hi é").thinking("so").calling("f", r#"{"a": 1}"#);
-    let script = script.using(Parts {
+    let script = script.using(UsageParts {
         cache_read: 7,
         cache_write_short: 2,
         cache_write_long: 3,
         web_searches: 1,
-        ..Parts::default()
+        ..UsageParts::default()
     });
     let asked = r#"{"model":"m","max_tokens":99,"system":"be kind","messages":[{"role":"user","content":"x"}]}"#;
     let input = r#""input_tokens":3,"cache_creation_input_tokens":5,"cache_read_input_tokens":7,"cache_creation":{"ephemeral_5m_input_tokens":2,"ephemeral_1h_input_tokens":3}"#;
@@ -191,7 +192,7 @@ fn anthropic_plain_and_streamed() {
 #[test]
 fn gemini_plain_and_both_streams() {
     let script = Script::says("hi é").thinking("so").calling("f", r#"{"a": 1}"#).tier("ON_DEMAND");
-    let script = script.using(Parts { cache_read: 7, tool_prompt: 2, audio_in: 3, ..Parts::default() });
+    let script = script.using(UsageParts { cache_read: 7, tool_prompt: 2, audio_in: 3, ..UsageParts::default() });
     let asked =
         r#"{"contents":[{"role":"user","parts":[{"text":"x y"}]}],"systemInstruction":{"parts":[{"text":"z"}]}}"#;
     let response = |parts: &str, finish: &str, visible: u8, thoughts: &str, total: u8| {
@@ -220,15 +221,15 @@ fn gemini_plain_and_both_streams() {
     assert_eq!(counted, r#"{"totalTokens":15}"#);
     let late = body(GEMINI_STREAM, asked, &script.clone().telling(UsageTold::Late(std::time::Duration::from_secs(1))));
     assert_eq!(late.matches("usageMetadata").count(), 1);
-    let blocked = body(GEMINI, asked, &Script::words(3).finishing(Finish::PromptBlocked));
+    let blocked = body(GEMINI, asked, &Script::words(3).finishing(FinishTold::PromptBlocked));
     let expected = r#"{"promptFeedback":{"blockReason":"SAFETY","safetyRatings":[]},"usageMetadata":{"promptTokenCount":3,"candidatesTokenCount":0,"totalTokenCount":3,"promptTokensDetails":[{"modality":"TEXT","tokenCount":3}]},"modelVersion":"m","responseId":"stub1"}"#;
     assert_eq!(blocked, expected);
 }
 
 #[test]
 fn what_decides_a_price_is_told_where_each_provider_tells_it() {
-    let besides = Parts { image_out: 5, audio_out: 2, out_rejected: 3, ..Parts::default() };
-    let mut script = Script::words(1).using(besides).tier("fast").finishing(Finish::Filtered);
+    let besides = UsageParts { image_out: 5, audio_out: 2, out_rejected: 3, ..UsageParts::default() };
+    let mut script = Script::words(1).using(besides).tier("fast").finishing(FinishTold::Filtered);
     script.answer.geo = Some("us".to_owned());
     script.answer.input_tokens = Some(1000);
     let asked = r#"{"model":"m","max_tokens":9,"messages":[1],"contents":[1]}"#;
@@ -266,7 +267,7 @@ fn a_limit_cuts_off_and_says_so() {
         )
     };
     for (target, length) in [(OPENAI, "\"length\""), (ANTHROPIC, "\"max_tokens\""), (GEMINI, "\"MAX_TOKENS\"")] {
-        // Two thoughts and five words, the name of the call, and one of the two words of its arguments.
+        // Two thinking words and five words, the name of the call, and one of the two words of its arguments.
         for (limit, reasoning, visible) in [(1, 1, 0), (3, 2, 1), (9, 2, 7)] {
             let reply = reply(target, &asked(limit), &script);
             assert_eq!(
@@ -303,7 +304,7 @@ fn embeddings_and_models() {
 fn refusals_have_the_providers_words() {
     let told = |why| {
         let refusal = Refusal { retry_after: Some(RetryAfter::Milliseconds(1500)), ..Refusal::of(why) };
-        [Dialect::OpenAi, Dialect::Anthropic, Dialect::Gemini].map(|dialect| {
+        [UpstreamDialect::OpenAi, UpstreamDialect::Anthropic, UpstreamDialect::Gemini].map(|dialect| {
             let refused = refusal.rendered(dialect);
             let headers: Vec<String> = refused.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
             format!("{} [{}] {}", refused.status, headers.join(", "), refused.body)
@@ -333,15 +334,15 @@ fn refusals_have_the_providers_words() {
         assert!(said, "{bodies:?}");
     }
     let in_array = Refusal::too_fast(None).in_array();
-    assert!(in_array.rendered(Dialect::Gemini).body.starts_with("[{\"error\""));
-    assert!(in_array.rendered(Dialect::OpenAi).body.starts_with("{\"error\""));
+    assert!(in_array.rendered(UpstreamDialect::Gemini).body.starts_with("[{\"error\""));
+    assert!(in_array.rendered(UpstreamDialect::OpenAi).body.starts_with("{\"error\""));
 }
 
 #[test]
 fn what_a_provider_checks_first() {
     let refused = |target: &str, asked: &str| {
         let reply = reply(target, asked, &Script::default());
-        assert_eq!(used(&reply), Parts::default());
+        assert_eq!(used(&reply), UsageParts::default());
         (reply.status, sent(&reply).1)
     };
     let (no_model, no_limit) = (r#"{"messages":[1]}"#, r#"{"model":"m","messages":[1]}"#);
@@ -358,7 +359,7 @@ fn what_a_provider_checks_first() {
     assert_eq!(refused("/v1beta/models/m:tuneModel", no_limit).0, 404);
     let mut bare = request(ANTHROPIC, no_limit);
     bare.headers.retain(|(name, _)| name == "authorization");
-    assert!(matches!(understand(&bare, None), Err((Dialect::Anthropic, Refusal { why: Why::Invalid(_), .. }))));
+    assert!(matches!(understand(&bare, None), Err((UpstreamDialect::Anthropic, Refusal { why: Why::Invalid(_), .. }))));
     assert!(matches!(
         understand(&request(OPENAI, no_limit), Some("other")),
         Err((_, Refusal { why: Why::Unauthenticated, .. }))

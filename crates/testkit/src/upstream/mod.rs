@@ -1,11 +1,12 @@
-//! A stub of OpenAI, Anthropic and Gemini on a free port of the loopback, which misbehaves on script and writes its own bill.
+//! A stub of OpenAI, Anthropic and Gemini on a free port of the loopback, which fails on script and writes its own
+//! bill.
 //!
-//! It writes the bytes of HTTP itself, since a framework would not let a test choose where a chunk ends, when a
-//! connection is reset, or that nothing comes at all. What it answers is a function of the request, the model's script
-//! and the request's number: no clock and no dice, so a test can predict every byte and every token.
+//! It writes HTTP itself, since a framework would not let a test choose where a chunk ends, when a connection is reset,
+//! or that nothing is sent at all. Its response is a function of the request, the model's script and the request's
+//! number, without clock or randomness, so a test can predict every byte and every token.
 //!
-//! A token is a word with the white space before it (`words.rs`). `reply.rs` turns a request into steps, `play.rs` takes
-//! them on a connection, and `books.rs` remembers what came in and what it costs.
+//! A token is a word with the white space before it (`words.rs`). `reply.rs` turns a request into steps, `play.rs` runs
+//! them on a connection, and `books.rs` records the requests and their cost.
 
 mod anthropic;
 mod ask;
@@ -15,6 +16,7 @@ mod catalogue;
 mod control;
 mod fields;
 mod gemini;
+mod generated;
 mod http;
 mod openai;
 mod play;
@@ -22,7 +24,6 @@ mod refusals;
 mod reply;
 mod script;
 mod server;
-mod spoken;
 mod steps;
 mod usage;
 mod words;
@@ -32,11 +33,13 @@ mod golden;
 #[cfg(test)]
 mod wire;
 
-pub use ask::Dialect;
-pub use bill::{BillLine, Ending, Totals};
-pub use http::Request;
+pub use ask::UpstreamDialect;
+pub use bill::{BillEnding, BillLine, BillTotals};
+pub use http::UpstreamRequest;
 pub use refusals::{Refusal, RetryAfter, Why};
-pub use script::{Answer, Charges, Fault, Finish, Pace, Script, Split, ToolCall, UsageTold};
-pub use server::{Settings, Upstream};
-pub use usage::{Parts, Prices};
+pub use script::{
+    AnswerPace, ChargedPart, Fault, FinishTold, PieceSplit, Script, ScriptedAnswer, ScriptedToolCall, UsageTold,
+};
+pub use server::{Upstream, UpstreamSettings};
+pub use usage::{UpstreamPrices, UsageParts};
 pub use words::{count, sentence};

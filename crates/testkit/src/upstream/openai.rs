@@ -1,37 +1,37 @@
 //! OpenAI's bytes: chat completions, their stream, embeddings, models.
 //!
-//! Thoughts are counted and not shown. In the stream every choice says its next token in turn.
+//! Thinking is counted and not shown. In a stream the choices take turns, one token each.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::ask::Ask;
+use super::ask::UpstreamAsk;
 use super::fields::{optional, quoted, unless_zero};
-use super::script::{Finish, UsageTold};
-use super::spoken::{Spoken, Token};
-use super::steps::Event;
-use super::usage::Parts;
+use super::generated::{GeneratedAnswer, GeneratedToken};
+use super::script::{FinishTold, UsageTold};
+use super::steps::PlayEvent;
+use super::usage::UsageParts;
 
 /// 1 January 2026: the stub has no clock.
 const CREATED: u64 = 1_767_225_600;
 const PADDING: &str = "q7Xm2Lc9Rv4Tz1Kb";
 
-pub fn whole(ask: &Ask, spoken: &Spoken, number: u64) -> Event {
-    let choices: Vec<String> = (0..spoken.choices).map(|index| choice(spoken, number, index)).collect();
-    let usage = spoken.tells(spoken.used_in_all()).map(usage);
+pub fn whole(ask: &UpstreamAsk, generated: &GeneratedAnswer, number: u64) -> PlayEvent {
+    let choices: Vec<String> = (0..generated.choices).map(|index| choice(generated, number, index)).collect();
+    let usage = generated.tells(generated.used_in_all()).map(usage);
     let body = format!(
         r#"{{"id":"chatcmpl-stub{number}","object":"chat.completion","created":{CREATED},"model":{},"choices":[{}]{},"service_tier":{},"system_fingerprint":"fp_stub"}}"#,
         quoted(&ask.model),
         choices.join(","),
         optional(&[("usage", usage)]),
-        tier(spoken),
+        tier(generated),
     );
-    Event::of(body, spoken.used_in_all()).after(late(spoken))
+    PlayEvent::of(body, generated.used_in_all()).after(late(generated))
 }
 
-fn choice(spoken: &Spoken, number: u64, index: u64) -> String {
-    let calls: Vec<String> = spoken
+fn choice(generated: &GeneratedAnswer, number: u64, index: u64) -> String {
+    let calls: Vec<String> = generated
         .said_calls()
         .iter()
         .map(|call| {
@@ -43,17 +43,17 @@ fn choice(spoken: &Spoken, number: u64, index: u64) -> String {
             )
         })
         .collect();
-    let text = spoken.text();
+    let text = generated.text();
     let content = if text.is_empty() && !calls.is_empty() { "null".to_owned() } else { quoted(&text) };
     let calls = (!calls.is_empty()).then(|| format!("[{}]", calls.join(",")));
     format!(
         r#"{{"index":{index},"message":{{"role":"assistant","content":{content},"refusal":null{},"annotations":[]}},"logprobs":null,"finish_reason":"{}"}}"#,
         optional(&[("tool_calls", calls)]),
-        finish(spoken.finish),
+        finish(generated.finish),
     )
 }
 
-pub fn events(ask: &Ask, spoken: &Spoken, number: u64) -> Vec<Event> {
+pub fn events(ask: &UpstreamAsk, generated: &GeneratedAnswer, number: u64) -> Vec<PlayEvent> {
     let chunk = |choices: &str, usage: &str, length: usize| {
         let padding: String = PADDING.chars().take(PADDING.len() - length % PADDING.len()).collect();
         let padding = ask.obfuscation.then(|| quoted(&padding));
@@ -61,76 +61,77 @@ pub fn events(ask: &Ask, spoken: &Spoken, number: u64) -> Vec<Event> {
             "data: {{\"id\":\"chatcmpl-stub{number}\",\"object\":\"chat.completion.chunk\",\"created\":{CREATED},\"model\":{},\
              \"service_tier\":{},\"system_fingerprint\":\"fp_stub\",\"choices\":[{choices}]{usage}{}}}\n\n",
             quoted(&ask.model),
-            tier(spoken),
+            tier(generated),
             optional(&[("obfuscation", padding)]),
         )
     };
-    // With include_usage every chunk names the field, and one that has no choice fills it.
+    // With include_usage every chunk has the field, and a chunk without choices fills it.
     let no_usage = if ask.include_usage { r#","usage":null"# } else { "" };
     let one = |index: u64, delta: &str, finish: &str| {
         let choice = format!(r#"{{"index":{index},"delta":{delta},"logprobs":null,"finish_reason":{finish}}}"#);
         chunk(&choice, no_usage, delta.len())
     };
-    let thoughts = spoken.tokens.iter().take_while(|token| matches!(token, Token::Thought(_))).count();
+    let thoughts = generated.tokens.iter().take_while(|token| matches!(token, GeneratedToken::Thought(_))).count();
     let role = r#"{"role":"assistant","content":"","refusal":null}"#;
-    let mut events: Vec<Event> =
-        (0..spoken.choices).map(|index| Event::of(one(index, role, "null"), spoken.used(thoughts, 0))).collect();
-    for (said, token) in spoken.tokens.iter().enumerate().skip(thoughts) {
-        for index in 0..spoken.choices {
-            let used = spoken.used(said, index + 1);
-            events.push(Event::of(one(index, &delta(spoken, token, number, index), "null"), used));
+    let mut events: Vec<PlayEvent> = (0..generated.choices)
+        .map(|index| PlayEvent::of(one(index, role, "null"), generated.used(thoughts, 0)))
+        .collect();
+    for (said, token) in generated.tokens.iter().enumerate().skip(thoughts) {
+        for index in 0..generated.choices {
+            let used = generated.used(said, index + 1);
+            events.push(PlayEvent::of(one(index, &delta(generated, token, number, index), "null"), used));
         }
     }
-    let all = spoken.used_in_all();
-    let reason = format!("\"{}\"", finish(spoken.finish));
-    events.extend((0..spoken.choices).map(|index| Event::of(one(index, "{}", &reason), all)));
-    if let (true, Some(told)) = (ask.include_usage, spoken.tells(all)) {
+    let all = generated.used_in_all();
+    let reason = format!("\"{}\"", finish(generated.finish));
+    events.extend((0..generated.choices).map(|index| PlayEvent::of(one(index, "{}", &reason), all)));
+    if let (true, Some(told)) = (ask.include_usage, generated.tells(all)) {
         let usage = format!(r#","usage":{}"#, usage(told));
-        events.push(Event::of(chunk("", &usage, usage.len()), all).after(late(spoken)));
+        events.push(PlayEvent::of(chunk("", &usage, usage.len()), all).after(late(generated)));
     }
-    events.push(Event::of("data: [DONE]\n\n", all));
+    events.push(PlayEvent::of("data: [DONE]\n\n", all));
     events
 }
 
-fn delta(spoken: &Spoken, token: &Token, number: u64, choice: u64) -> String {
+fn delta(generated: &GeneratedAnswer, token: &GeneratedToken, number: u64, choice: u64) -> String {
     match token {
-        Token::Thought(word) | Token::Text(word) => format!(r#"{{"content":{}}}"#, quoted(word)),
-        Token::CallOpens(index) => {
-            let name = spoken.calls.get(*index).map_or("", |call| &call.name);
+        GeneratedToken::Thought(word) | GeneratedToken::Text(word) => format!(r#"{{"content":{}}}"#, quoted(word)),
+        GeneratedToken::CallOpens(index) => {
+            let name = generated.calls.get(*index).map_or("", |call| &call.name);
             format!(
                 r#"{{"tool_calls":[{{"index":{index},"id":"call_stub{number}_{choice}_{index}","type":"function","function":{{"name":{},"arguments":""}}}}]}}"#,
                 quoted(name)
             )
         }
-        Token::Argument(index, word) => {
+        GeneratedToken::Argument(index, word) => {
             format!(r#"{{"tool_calls":[{{"index":{index},"function":{{"arguments":{}}}}}]}}"#, quoted(word))
         }
     }
 }
 
-/// What a stream that goes wrong says.
+/// The error event of a failing stream.
 pub fn error_event(error: &str) -> String {
     format!("data: {error}\n\n")
 }
 
-fn late(spoken: &Spoken) -> Duration {
-    if let UsageTold::Late(pause) = spoken.told { pause } else { Duration::ZERO }
+fn late(generated: &GeneratedAnswer) -> Duration {
+    if let UsageTold::Late(pause) = generated.told { pause } else { Duration::ZERO }
 }
 
-fn tier(spoken: &Spoken) -> String {
-    quoted(spoken.tier.as_deref().unwrap_or("default"))
+fn tier(generated: &GeneratedAnswer) -> String {
+    quoted(generated.tier.as_deref().unwrap_or("default"))
 }
 
-fn finish(finish: Finish) -> &'static str {
+fn finish(finish: FinishTold) -> &'static str {
     match finish {
-        Finish::Stop => "stop",
-        Finish::Length => "length",
-        Finish::ToolCalls => "tool_calls",
-        Finish::Filtered | Finish::PromptBlocked => "content_filter",
+        FinishTold::Stop => "stop",
+        FinishTold::Length => "length",
+        FinishTold::ToolCalls => "tool_calls",
+        FinishTold::Filtered | FinishTold::PromptBlocked => "content_filter",
     }
 }
 
-fn usage(used: Parts) -> String {
+fn usage(used: UsageParts) -> String {
     let (input, output) = (used.input(), used.output());
     format!(
         r#"{{"prompt_tokens":{input},"completion_tokens":{output},"total_tokens":{},"prompt_tokens_details":{{"cached_tokens":{},"audio_tokens":{}{}}},"completion_tokens_details":{{"reasoning_tokens":{},"audio_tokens":{},"accepted_prediction_tokens":0,"rejected_prediction_tokens":{}{}}}}}"#,
@@ -148,9 +149,9 @@ fn usage(used: Parts) -> String {
     )
 }
 
-/// A vector for each input, of the size that was asked for, up to 4096. Numbers depend on the place alone.
-pub fn embeddings(ask: &Ask, spoken: &Spoken) -> Event {
-    let used = spoken.used(0, 0);
+/// A vector for each input, of the requested size up to 4096. The numbers depend on their place alone.
+pub fn embeddings(ask: &UpstreamAsk, generated: &GeneratedAnswer) -> PlayEvent {
+    let used = generated.used(0, 0);
     let size = ask.body.get("dimensions").and_then(Value::as_u64).unwrap_or(8).min(4096);
     let as_text = ask.body.get("encoding_format").and_then(Value::as_str) == Some("base64");
     let inputs = match ask.body.get("input") {
@@ -159,7 +160,7 @@ pub fn embeddings(ask: &Ask, spoken: &Spoken) -> Event {
     };
     let vectors: Vec<String> = (0..inputs)
         .map(|index| {
-            // Eighths are exact in every width of floating point.
+            // Eighths are exact in every floating-point width.
             let numbers = (0..size).map(|place| f32::from(u8::try_from((place + 1) % 8).unwrap_or(0)) / 8.0);
             let vector = if as_text {
                 quoted(&base64(&numbers.flat_map(f32::to_le_bytes).collect::<Vec<u8>>()))
@@ -169,7 +170,7 @@ pub fn embeddings(ask: &Ask, spoken: &Spoken) -> Event {
             format!(r#"{{"object":"embedding","index":{index},"embedding":{vector}}}"#)
         })
         .collect();
-    let usage = spoken
+    let usage = generated
         .tells(used)
         .map(|told| format!(r#"{{"prompt_tokens":{},"total_tokens":{}}}"#, told.uncached_in, told.uncached_in));
     let body = format!(
@@ -178,10 +179,10 @@ pub fn embeddings(ask: &Ask, spoken: &Spoken) -> Event {
         quoted(&ask.model),
         optional(&[("usage", usage)])
     );
-    Event::of(body, used).after(late(spoken))
+    PlayEvent::of(body, used).after(late(generated))
 }
 
-pub fn models(ask: &Ask, known: &[String]) -> Event {
+pub fn models(ask: &UpstreamAsk, known: &[String]) -> PlayEvent {
     let model =
         |name: &str| format!(r#"{{"id":{},"object":"model","created":{CREATED},"owned_by":"stub"}}"#, quoted(name));
     let body = if ask.model.is_empty() {
@@ -190,7 +191,7 @@ pub fn models(ask: &Ask, known: &[String]) -> Event {
     } else {
         model(&ask.model)
     };
-    Event::of(body, Parts::default())
+    PlayEvent::of(body, UsageParts::default())
 }
 
 fn base64(bytes: &[u8]) -> String {

@@ -1,4 +1,4 @@
-//! Takes the steps of an answer on a connection, and watches meanwhile whether the client is still there.
+//! Runs the steps of a response on a connection, and watches meanwhile whether the client is still connected.
 
 use std::time::Duration;
 
@@ -7,31 +7,31 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::ReadHalf;
 use tokio::time::sleep;
 
-use super::bill::Ending;
-use super::books::{Account, Books};
+use super::bill::BillEnding;
+use super::books::{UpstreamAccount, UpstreamBooks};
 use super::control;
-use super::http::{Inbox, Unread};
-use super::steps::Step;
+use super::http::{RequestInbox, UnreadRequest};
+use super::steps::PlayStep;
 
-/// So long the bytes before a reset have to arrive: a reset overtakes what is not sent yet.
+/// Time for the bytes before a reset to arrive: a reset discards what is not sent yet.
 const BEFORE_RESET: Duration = Duration::from_millis(20);
-/// Nothing hangs longer than this, not even on script.
+/// The longest hang, also on script.
 const HANG_AT_MOST: Duration = Duration::from_mins(10);
 
 /// Serves a connection to its end.
-pub async fn serve(mut stream: TcpStream, books: &Books) {
-    // Each write is to leave at once: where a body is cut is the point of the script.
+pub async fn serve(mut stream: TcpStream, books: &UpstreamBooks) {
+    // Each write must leave at once: the script defines where a body is cut.
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let mut inbox = Inbox::new();
+    let mut inbox = RequestInbox::new();
     loop {
         let request = match inbox.request(&mut stream).await {
             Ok(request) => request,
-            Err(Unread::Left) => return,
-            Err(Unread::Refused(status)) => {
+            Err(UnreadRequest::Left) => return,
+            Err(UnreadRequest::Refused(status)) => {
                 let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-                // The client may be gone already, and nothing else is owed to it.
+                // The client may be gone already, which is no error here.
                 drop(stream.write_all(answer.as_bytes()).await);
                 return;
             }
@@ -44,36 +44,42 @@ pub async fn serve(mut stream: TcpStream, books: &Books) {
             continue;
         }
         let (reply, mut account) = books.open(request);
-        let mut ending = Ending::Finished;
+        let mut ending = BillEnding::Finished;
         for step in reply.steps {
             ending = take(step, &mut stream, &mut inbox, books, &mut account).await;
-            if ending != Ending::Finished {
+            if ending != BillEnding::Finished {
                 break;
             }
         }
         books.close(&account, ending);
-        if ending != Ending::Finished || !stays {
+        if ending != BillEnding::Finished || !stays {
             return;
         }
     }
 }
 
-async fn take(step: Step, stream: &mut TcpStream, inbox: &mut Inbox, books: &Books, account: &mut Account) -> Ending {
+async fn take(
+    step: PlayStep,
+    stream: &mut TcpStream,
+    inbox: &mut RequestInbox,
+    books: &UpstreamBooks,
+    account: &mut UpstreamAccount,
+) -> BillEnding {
     let (mut from_client, mut to_client) = stream.split();
     match step {
-        Step::Wait(pause) => while_there(&mut from_client, inbox, sleep(pause)).await,
-        Step::Write { wire, body, used } => {
+        PlayStep::Wait(pause) => while_there(&mut from_client, inbox, sleep(pause)).await,
+        PlayStep::Write { wire, body, used } => {
             books.charge(account, used);
             let mut is_written = false;
             let write = async { is_written = to_client.write_all(&wire).await.is_ok() };
             let ending = while_there(&mut from_client, inbox, write).await;
             if !is_written {
-                return Ending::ClientLeft;
+                return BillEnding::ClientLeft;
             }
             books.deliver(account, body);
             ending
         }
-        Step::Hold => {
+        PlayStep::Hold => {
             books.pages().held += 1;
             let released = async {
                 let permit = books.let_go.acquire().await.expect("the semaphore is never closed");
@@ -83,29 +89,33 @@ async fn take(step: Step, stream: &mut TcpStream, inbox: &mut Inbox, books: &Boo
             books.pages().held -= 1;
             ending
         }
-        Step::Hang => match while_there(&mut from_client, inbox, sleep(HANG_AT_MOST)).await {
-            Ending::Finished => Ending::BrokenOff,
+        PlayStep::Hang => match while_there(&mut from_client, inbox, sleep(HANG_AT_MOST)).await {
+            BillEnding::Finished => BillEnding::BrokenOff,
             left => left,
         },
-        Step::Reset => match while_there(&mut from_client, inbox, sleep(BEFORE_RESET)).await {
-            Ending::Finished if stream.set_zero_linger().is_ok() => Ending::BrokenOff,
+        PlayStep::Reset => match while_there(&mut from_client, inbox, sleep(BEFORE_RESET)).await {
+            BillEnding::Finished if stream.set_zero_linger().is_ok() => BillEnding::BrokenOff,
             left => left,
         },
-        Step::Close => Ending::BrokenOff,
+        PlayStep::Close => BillEnding::BrokenOff,
     }
 }
 
-/// Does the work, unless the client leaves first.
-async fn while_there(from_client: &mut ReadHalf<'_>, inbox: &mut Inbox, work: impl Future<Output = ()>) -> Ending {
+/// Does the work, unless the client disconnects first.
+async fn while_there(
+    from_client: &mut ReadHalf<'_>,
+    inbox: &mut RequestInbox,
+    work: impl Future<Output = ()>,
+) -> BillEnding {
     tokio::select! {
         biased;
-        () = gone(from_client, inbox) => Ending::ClientLeft,
-        () = work => Ending::Finished,
+        () = gone(from_client, inbox) => BillEnding::ClientLeft,
+        () = work => BillEnding::Finished,
     }
 }
 
-/// Is ready when the client has left. What it sends meanwhile is its next request and waits.
-async fn gone(from_client: &mut ReadHalf<'_>, inbox: &mut Inbox) {
+/// Completes when the client has disconnected. Bytes that arrive meanwhile are its next request and are kept.
+async fn gone(from_client: &mut ReadHalf<'_>, inbox: &mut RequestInbox) {
     let mut part = [0; 1024];
     while !inbox.is_full() {
         match from_client.read(&mut part).await {

@@ -1,6 +1,6 @@
-//! How the three providers say no: status, headers and body.
+//! Refusals of the three providers: status, headers and body.
 
-use super::ask::Dialect;
+use super::ask::UpstreamDialect;
 use super::fields::quoted;
 
 #[derive(Clone, Debug)]
@@ -16,9 +16,9 @@ pub struct Refusal {
 pub enum Why {
     /// 400, with this message.
     Invalid(String),
-    /// 401; Gemini says 403.
+    /// 401; Gemini sends 403.
     Unauthenticated,
-    /// 402: the provider's own bill is not paid.
+    /// 402: the account's bill is not paid.
     Unpaid,
     /// 403
     Forbidden,
@@ -28,7 +28,7 @@ pub enum Why {
     TooLarge,
     /// 429: too many requests or tokens a minute.
     TooFast,
-    /// 429 that lasts to the end of the month and must not be tried again.
+    /// 429 that lasts to the end of the month and must not be retried.
     SpendLimit,
     /// 500
     Broken,
@@ -36,9 +36,9 @@ pub enum Why {
     Unavailable,
     /// 504
     TimedOut,
-    /// 529, which is Anthropic's. The others never send it; here they wrap it in their own body.
+    /// 529, which only Anthropic sends. For the others it is wrapped in their own body here.
     Overloaded,
-    /// Not the provider but something before it: this status, with a page of HTML.
+    /// From a proxy before the provider: this status, with an HTML page.
     Proxy(u16),
 }
 
@@ -47,7 +47,7 @@ pub enum RetryAfter {
     Seconds(u64),
     /// OpenAI's `retry-after-ms`; the others round it up to seconds.
     Milliseconds(u64),
-    /// An HTTP date, as a header says it. Gemini has no such form and then says nothing.
+    /// An HTTP date, as in a header. Gemini has no such form and then sends nothing.
     Date(String),
 }
 
@@ -75,27 +75,27 @@ impl Refusal {
         self
     }
 
-    pub fn rendered(&self, dialect: Dialect) -> Refused {
+    pub fn rendered(&self, dialect: UpstreamDialect) -> Refused {
         if let Why::Proxy(status) = self.why {
             let body = format!("<html><head><title>{status}</title></head><body>stub proxy</body></html>\n");
             return Refused { status, content_type: "text/html", headers: self.headers(dialect), body };
         }
         let error = self.error(dialect);
-        let body = if self.in_array && dialect == Dialect::Gemini { format!("[{error}]") } else { error };
+        let body = if self.in_array && dialect == UpstreamDialect::Gemini { format!("[{error}]") } else { error };
         let content_type =
-            if dialect == Dialect::Gemini { "application/json; charset=UTF-8" } else { "application/json" };
+            if dialect == UpstreamDialect::Gemini { "application/json; charset=UTF-8" } else { "application/json" };
         Refused { status: self.status(dialect), content_type, headers: self.headers(dialect), body }
     }
 
-    fn headers(&self, dialect: Dialect) -> Vec<(&'static str, String)> {
+    fn headers(&self, dialect: UpstreamDialect) -> Vec<(&'static str, String)> {
         match &self.retry_after {
-            _ if dialect == Dialect::Gemini => Vec::new(),
+            _ if dialect == UpstreamDialect::Gemini => Vec::new(),
             None => Vec::new(),
             Some(RetryAfter::Seconds(seconds)) => vec![("retry-after", seconds.to_string())],
             Some(RetryAfter::Date(date)) => vec![("retry-after", date.clone())],
             Some(RetryAfter::Milliseconds(milliseconds)) => {
                 let seconds = ("retry-after", milliseconds.div_ceil(1000).to_string());
-                if dialect == Dialect::OpenAi {
+                if dialect == UpstreamDialect::OpenAi {
                     vec![("retry-after-ms", milliseconds.to_string()), seconds]
                 } else {
                     vec![seconds]
@@ -104,10 +104,10 @@ impl Refusal {
         }
     }
 
-    fn status(&self, dialect: Dialect) -> u16 {
+    fn status(&self, dialect: UpstreamDialect) -> u16 {
         match self.why {
             Why::Invalid(_) => 400,
-            Why::Unauthenticated if dialect == Dialect::Gemini => 403,
+            Why::Unauthenticated if dialect == UpstreamDialect::Gemini => 403,
             Why::Unauthenticated => 401,
             Why::Unpaid => 402,
             Why::Forbidden => 403,
@@ -139,16 +139,16 @@ impl Refusal {
         }
     }
 
-    /// The JSON object of the refusal, as it stands in a body or in an error event.
-    pub fn error(&self, dialect: Dialect) -> String {
+    /// The JSON object of the refusal, as used in a body or in an error event.
+    pub fn error(&self, dialect: UpstreamDialect) -> String {
         let message = quoted(self.message());
         match dialect {
-            Dialect::OpenAi => {
+            UpstreamDialect::OpenAi => {
                 let (kind, code) = self.openai();
                 let code = code.map_or_else(|| "null".to_owned(), quoted);
                 format!(r#"{{"error":{{"message":{message},"type":"{kind}","param":null,"code":{code}}}}}"#)
             }
-            Dialect::Anthropic => {
+            UpstreamDialect::Anthropic => {
                 let kind = self.anthropic();
                 let details = if matches!(self.why, Why::SpendLimit) {
                     r#","details":{"error_code":"enforced_spend_limit_reached"}"#
@@ -159,7 +159,7 @@ impl Refusal {
                     r#"{{"type":"error","error":{{"type":"{kind}","message":{message}{details}}},"request_id":"req_stub"}}"#
                 )
             }
-            Dialect::Gemini => {
+            UpstreamDialect::Gemini => {
                 let (code, status) = (self.status(dialect), self.gemini());
                 let details = self.gemini_details();
                 format!(r#"{{"error":{{"code":{code},"message":{message},"status":"{status}"{details}}}}}"#)

@@ -1,26 +1,26 @@
-//! The one function of the stub: what a request gets under a script. It is pure.
+//! The stub's core function: the response to a request under a script. It is pure.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use super::ask::{Ask, Dialect, Kind};
+use super::ask::{UpstreamAsk, UpstreamCallKind, UpstreamDialect};
+use super::generated::GeneratedAnswer;
 use super::refusals::{Refusal, Refused};
-use super::script::{Answer, Fault, Script};
-use super::spoken::Spoken;
-use super::steps::{Event, Framing, Step, of_body};
-use super::usage::Parts;
+use super::script::{Fault, Script, ScriptedAnswer};
+use super::steps::{PlayEvent, PlayFraming, PlayStep, of_body};
+use super::usage::UsageParts;
 use super::{anthropic, gemini, openai};
 
-pub struct Reply {
-    /// What the head says, or 0 where none is sent.
+pub struct UpstreamReply {
+    /// The status in the head, or 0 where none is sent.
     pub status: u16,
     pub is_stream: bool,
-    pub steps: Vec<Step>,
+    pub steps: Vec<PlayStep>,
 }
 
 const GARBAGE: &[u8] = b"\x00\xff\xfe{\"oops\": [1, 2,\ndata: {\"choices\"\n\x80\n\n";
 
-pub fn to(ask: &Ask, script: &Script, number: u64, known: &[String]) -> Reply {
+pub fn to(ask: &UpstreamAsk, script: &Script, number: u64, known: &[String]) -> UpstreamReply {
     match &script.fault {
         Some(Fault::Refuse(refusal)) => return before(script, refused(ask.dialect, refusal, number)),
         Some(Fault::ErrorWith200(refusal)) => {
@@ -30,30 +30,30 @@ pub fn to(ask: &Ask, script: &Script, number: u64, known: &[String]) -> Reply {
         Some(Fault::ErrorAfter { refusal, .. }) if !is_stream(ask) => {
             return before(script, refused(ask.dialect, refusal, number));
         }
-        Some(Fault::HangBeforeHead) => return before(script, nothing(Step::Hang)),
-        Some(Fault::ResetBeforeHead) => return before(script, nothing(Step::Reset)),
-        Some(Fault::CloseBeforeHead) => return before(script, nothing(Step::Close)),
+        Some(Fault::HangBeforeHead) => return before(script, nothing(PlayStep::Hang)),
+        Some(Fault::ResetBeforeHead) => return before(script, nothing(PlayStep::Reset)),
+        Some(Fault::CloseBeforeHead) => return before(script, nothing(PlayStep::Close)),
         _ => {}
     }
     let answer = answer_to(ask, &script.answer);
-    let spoken = Spoken::of(ask, &answer, script.usage);
-    let mut events = events(ask, &spoken, number, known);
+    let generated = GeneratedAnswer::of(ask, &answer, script.usage);
+    let mut events = events(ask, &generated, number, known);
     match &script.fault {
         Some(Fault::EndAfter { events: kept }) => events.truncate(*kept),
         Some(Fault::ErrorAfter { events: kept, refusal }) => {
             let used = used_by(&events, *kept);
             events.truncate(*kept);
-            events.push(Event::of(error_event(ask, refusal, *kept == 0), used));
+            events.push(PlayEvent::of(error_event(ask, refusal, *kept == 0), used));
         }
         Some(Fault::Garbage { after_events }) => {
             let kept = if is_stream(ask) { *after_events } else { 0 };
             let used = used_by(&events, kept);
             events.truncate(kept);
-            events.push(Event { bytes: GARBAGE.to_vec(), ..Event::of("", used) });
+            events.push(PlayEvent { bytes: GARBAGE.to_vec(), ..PlayEvent::of("", used) });
         }
         _ => {}
     }
-    let framing = if is_stream(ask) { Framing::Chunked } else { Framing::Length };
+    let framing = if is_stream(ask) { PlayFraming::Chunked } else { PlayFraming::Length };
     let content_type = match &script.fault {
         Some(Fault::WrongContentType(wrong)) => wrong,
         _ => content_type(ask),
@@ -62,122 +62,122 @@ pub fn to(ask: &Ask, script: &Script, number: u64, known: &[String]) -> Reply {
     let head = head(200, content_type, &ids(ask.dialect, number), framing, length);
     let mut steps = of_body(&events, &script.pace, script.fault.as_ref(), script.charges, framing);
     match steps.first_mut() {
-        // One write for a plain answer that is whole, as servers do.
-        Some(Step::Write { wire, body, .. }) if framing == Framing::Length && *body == length => {
+        // A plain, unsplit response is one write, as servers send it.
+        Some(PlayStep::Write { wire, body, .. }) if framing == PlayFraming::Length && *body == length => {
             wire.splice(0..0, head);
         }
-        _ => steps.insert(0, Step::Write { wire: head, body: 0, used: Parts::default() }),
+        _ => steps.insert(0, PlayStep::Write { wire: head, body: 0, used: UsageParts::default() }),
     }
-    before(script, Reply { status: 200, is_stream: is_stream(ask), steps })
+    before(script, UpstreamReply { status: 200, is_stream: is_stream(ask), steps })
 }
 
-fn answer_to<'script>(ask: &Ask, answer: &'script Answer) -> Cow<'script, Answer> {
+fn answer_to<'script>(ask: &UpstreamAsk, answer: &'script ScriptedAnswer) -> Cow<'script, ScriptedAnswer> {
     match &answer.after_result {
         Some(text) if !ask.offers_tools() || ask.brings_result() => {
-            Cow::Owned(Answer { text: text.clone(), calls: Vec::new(), ..answer.clone() })
+            Cow::Owned(ScriptedAnswer { text: text.clone(), calls: Vec::new(), ..answer.clone() })
         }
         _ => Cow::Borrowed(answer),
     }
 }
 
-/// What a provider answers that was not asked in the right way, whatever the script says.
-pub fn refused(dialect: Dialect, refusal: &Refusal, number: u64) -> Reply {
+/// The refusal of an invalid request, whatever the script.
+pub fn refused(dialect: UpstreamDialect, refusal: &Refusal, number: u64) -> UpstreamReply {
     told(dialect, refusal.rendered(dialect), number)
 }
 
-fn told(dialect: Dialect, refused: Refused, number: u64) -> Reply {
+fn told(dialect: UpstreamDialect, refused: Refused, number: u64) -> UpstreamReply {
     let mut headers = ids(dialect, number);
     headers.extend(refused.headers);
     let length = refused.body.len();
-    let mut wire = head(refused.status, refused.content_type, &headers, Framing::Length, length);
+    let mut wire = head(refused.status, refused.content_type, &headers, PlayFraming::Length, length);
     wire.extend(refused.body.into_bytes());
-    let steps = vec![Step::Write { wire, body: length, used: Parts::default() }];
-    Reply { status: refused.status, is_stream: false, steps }
+    let steps = vec![PlayStep::Write { wire, body: length, used: UsageParts::default() }];
+    UpstreamReply { status: refused.status, is_stream: false, steps }
 }
 
-fn nothing(step: Step) -> Reply {
-    Reply { status: 0, is_stream: false, steps: vec![step] }
+fn nothing(step: PlayStep) -> UpstreamReply {
+    UpstreamReply { status: 0, is_stream: false, steps: vec![step] }
 }
 
-fn before(script: &Script, mut reply: Reply) -> Reply {
+fn before(script: &Script, mut reply: UpstreamReply) -> UpstreamReply {
     if !script.pace.before_head.is_zero() {
-        reply.steps.insert(0, Step::Wait(script.pace.before_head));
+        reply.steps.insert(0, PlayStep::Wait(script.pace.before_head));
     }
     reply
 }
 
-fn is_stream(ask: &Ask) -> bool {
-    matches!(ask.kind, Kind::Events | Kind::Array)
+fn is_stream(ask: &UpstreamAsk) -> bool {
+    matches!(ask.kind, UpstreamCallKind::Events | UpstreamCallKind::Array)
 }
 
-fn events(ask: &Ask, spoken: &Spoken, number: u64, known: &[String]) -> Vec<Event> {
+fn events(ask: &UpstreamAsk, generated: &GeneratedAnswer, number: u64, known: &[String]) -> Vec<PlayEvent> {
     match (ask.dialect, ask.kind) {
-        (_, Kind::Models) => vec![openai::models(ask, known)],
-        (Dialect::Gemini, Kind::Embeddings) => vec![gemini::embeddings(ask, spoken)],
-        (_, Kind::Embeddings) => vec![openai::embeddings(ask, spoken)],
-        (Dialect::Anthropic, Kind::CountTokens) => vec![anthropic::count_tokens(spoken)],
-        (_, Kind::CountTokens) => vec![gemini::count_tokens(spoken)],
-        (Dialect::OpenAi, Kind::Whole) => vec![openai::whole(ask, spoken, number)],
-        (Dialect::OpenAi, _) => openai::events(ask, spoken, number),
-        (Dialect::Anthropic, Kind::Whole) => vec![anthropic::whole(ask, spoken, number)],
-        (Dialect::Anthropic, _) => anthropic::events(ask, spoken, number),
-        (Dialect::Gemini, Kind::Whole) => vec![gemini::whole(ask, spoken, number)],
-        (Dialect::Gemini, _) => gemini::events(ask, spoken, number),
+        (_, UpstreamCallKind::Models) => vec![openai::models(ask, known)],
+        (UpstreamDialect::Gemini, UpstreamCallKind::Embeddings) => vec![gemini::embeddings(ask, generated)],
+        (_, UpstreamCallKind::Embeddings) => vec![openai::embeddings(ask, generated)],
+        (UpstreamDialect::Anthropic, UpstreamCallKind::CountTokens) => vec![anthropic::count_tokens(generated)],
+        (_, UpstreamCallKind::CountTokens) => vec![gemini::count_tokens(generated)],
+        (UpstreamDialect::OpenAi, UpstreamCallKind::Whole) => vec![openai::whole(ask, generated, number)],
+        (UpstreamDialect::OpenAi, _) => openai::events(ask, generated, number),
+        (UpstreamDialect::Anthropic, UpstreamCallKind::Whole) => vec![anthropic::whole(ask, generated, number)],
+        (UpstreamDialect::Anthropic, _) => anthropic::events(ask, generated, number),
+        (UpstreamDialect::Gemini, UpstreamCallKind::Whole) => vec![gemini::whole(ask, generated, number)],
+        (UpstreamDialect::Gemini, _) => gemini::events(ask, generated, number),
     }
 }
 
-fn error_event(ask: &Ask, refusal: &Refusal, is_first: bool) -> String {
+fn error_event(ask: &UpstreamAsk, refusal: &Refusal, is_first: bool) -> String {
     let error = refusal.error(ask.dialect);
     match ask.dialect {
-        Dialect::OpenAi => openai::error_event(&error),
-        Dialect::Anthropic => anthropic::error_event(&error),
-        Dialect::Gemini => gemini::error_event(ask.kind, &error, is_first),
+        UpstreamDialect::OpenAi => openai::error_event(&error),
+        UpstreamDialect::Anthropic => anthropic::error_event(&error),
+        UpstreamDialect::Gemini => gemini::error_event(ask.kind, &error, is_first),
     }
 }
 
-/// What was used when the first `kept` events are sent.
-fn used_by(events: &[Event], kept: usize) -> Parts {
+/// The usage when the first `kept` events are sent.
+fn used_by(events: &[PlayEvent], kept: usize) -> UsageParts {
     let last = kept.min(events.len()).checked_sub(1).and_then(|last| events.get(last));
-    last.map_or_else(Parts::default, |event| event.used)
+    last.map_or_else(UsageParts::default, |event| event.used)
 }
 
-fn content_type(ask: &Ask) -> &'static str {
+fn content_type(ask: &UpstreamAsk) -> &'static str {
     match (ask.dialect, ask.kind) {
-        (Dialect::Anthropic, Kind::Events) => "text/event-stream; charset=utf-8",
-        (_, Kind::Events) => "text/event-stream",
-        (Dialect::Gemini, _) => "application/json; charset=UTF-8",
+        (UpstreamDialect::Anthropic, UpstreamCallKind::Events) => "text/event-stream; charset=utf-8",
+        (_, UpstreamCallKind::Events) => "text/event-stream",
+        (UpstreamDialect::Gemini, _) => "application/json; charset=UTF-8",
         _ => "application/json",
     }
 }
 
-/// The headers by which a provider names the request and tells its own limits.
-fn ids(dialect: Dialect, number: u64) -> Vec<(&'static str, String)> {
+/// The headers with the provider's request id and its rate limits.
+fn ids(dialect: UpstreamDialect, number: u64) -> Vec<(&'static str, String)> {
     let id = format!("req_stub{number}");
     match dialect {
-        Dialect::OpenAi => vec![
+        UpstreamDialect::OpenAi => vec![
             ("x-request-id", id),
             ("openai-version", "2020-10-01".to_owned()),
             ("x-ratelimit-limit-requests", "10000".to_owned()),
             ("x-ratelimit-remaining-requests", "9999".to_owned()),
             ("x-ratelimit-reset-requests", "6ms".to_owned()),
         ],
-        Dialect::Anthropic => vec![
+        UpstreamDialect::Anthropic => vec![
             ("request-id", id),
             ("anthropic-ratelimit-requests-limit", "10000".to_owned()),
             ("anthropic-ratelimit-requests-remaining", "9999".to_owned()),
         ],
-        Dialect::Gemini => Vec::new(),
+        UpstreamDialect::Gemini => Vec::new(),
     }
 }
 
-fn head(status: u16, content_type: &str, headers: &[(&str, String)], framing: Framing, length: usize) -> Vec<u8> {
+fn head(status: u16, content_type: &str, headers: &[(&str, String)], framing: PlayFraming, length: usize) -> Vec<u8> {
     let mut head = format!("HTTP/1.1 {status} {}\r\ncontent-type: {content_type}\r\n", reason(status));
     for (name, value) in headers {
         write!(head, "{name}: {value}\r\n").expect("a string takes text");
     }
     match framing {
-        Framing::Length => write!(head, "content-length: {length}\r\n\r\n"),
-        Framing::Chunked => write!(head, "transfer-encoding: chunked\r\n\r\n"),
+        PlayFraming::Length => write!(head, "content-length: {length}\r\n\r\n"),
+        PlayFraming::Chunked => write!(head, "transfer-encoding: chunked\r\n\r\n"),
     }
     .expect("a string takes text");
     head.into_bytes()

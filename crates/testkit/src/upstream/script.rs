@@ -1,46 +1,46 @@
-//! How a model behaves, as a test writes it down. A script is plain data: the fields are public, and the methods only
-//! make the common cases short.
+//! The behavior of a model, as a test defines it. A script is plain data: the fields are public, and the methods only
+//! shorten the common cases.
 
 use std::time::Duration;
 
 use super::refusals::Refusal;
-use super::usage::{Parts, Prices};
+use super::usage::{UpstreamPrices, UsageParts};
 use super::words;
 
-/// Without a word of the test's a model says eight words at once, tells its usage, and charges what it said.
+/// By default a model says eight words at once, reports its usage, and charges what it said.
 #[derive(Clone, Debug, Default)]
 pub struct Script {
-    pub answer: Answer,
-    pub pace: Pace,
+    pub answer: ScriptedAnswer,
+    pub pace: AnswerPace,
     pub usage: UsageTold,
     pub fault: Option<Fault>,
-    pub charges: Charges,
-    pub prices: Prices,
+    pub charges: ChargedPart,
+    pub prices: UpstreamPrices,
 }
 
 #[derive(Clone, Debug)]
-pub struct Answer {
-    /// Said before the text. OpenAI only counts it.
+pub struct ScriptedAnswer {
+    /// Sent before the text. OpenAI only counts it.
     pub thinking: String,
     pub text: String,
-    pub calls: Vec<ToolCall>,
-    /// Said in place of the calls where the request offers no tools, or brings the result of one.
+    pub calls: Vec<ScriptedToolCall>,
+    /// Sent in place of the calls if the request offers no tools or contains a tool result.
     pub after_result: Option<String>,
-    /// Without it, it follows from the answer: the limit, the tool calls, or the natural end.
-    pub finish: Option<Finish>,
-    /// Without it, the words of the prompt are counted. These tokens are the uncached ones.
+    /// Default: follows from the answer, which is the limit, the tool calls, or the natural end.
+    pub finish: Option<FinishTold>,
+    /// Default: the words of the prompt. These are the uncached tokens.
     pub input_tokens: Option<u64>,
-    /// What goes in is counted by the bytes of the whole body, so many of them a token, whatever stands in it.
+    /// Counts the input by the bytes of the whole body, this many per token, whatever its content.
     pub bytes_a_token: Option<u64>,
-    /// Added to what is counted: cache, audio, images, searches.
-    pub besides: Parts,
-    /// The tier that the answer names, as the provider writes it.
+    /// Added to the counted usage: cache, audio, images, searches.
+    pub besides: UsageParts,
+    /// The tier reported in the response, in the provider's spelling.
     pub tier: Option<String>,
     /// Anthropic's `inference_geo`.
     pub geo: Option<String>,
 }
 
-impl Default for Answer {
+impl Default for ScriptedAnswer {
     fn default() -> Self {
         Self {
             thinking: String::new(),
@@ -50,23 +50,23 @@ impl Default for Answer {
             finish: None,
             input_tokens: None,
             bytes_a_token: None,
-            besides: Parts::default(),
+            besides: UsageParts::default(),
             tier: None,
             geo: None,
         }
     }
 }
 
-/// A token for the name, and one for each word of the arguments.
+/// One token for the name, and one for each word of the arguments.
 #[derive(Clone, Debug)]
-pub struct ToolCall {
+pub struct ScriptedToolCall {
     pub name: String,
     /// A JSON object, as text.
     pub arguments: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finish {
+pub enum FinishTold {
     Stop,
     Length,
     ToolCalls,
@@ -77,29 +77,29 @@ pub enum Finish {
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct Pace {
+pub struct AnswerPace {
     /// Before the status line.
     pub before_head: Duration,
     /// Between the head and the first byte of the body.
     pub first_token: Duration,
     /// Before each further piece.
     pub between: Duration,
-    pub split: Split,
+    pub split: PieceSplit,
 }
 
 /// Where the body is cut into pieces. A piece is one HTTP chunk and one write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Split {
-    /// After each event of a stream; a plain answer stays whole.
+pub enum PieceSplit {
+    /// After each event of a stream; a plain response is not cut.
     #[default]
     Events,
-    /// Not at all.
+    /// No cuts.
     Joined,
-    /// After so many bytes, wherever they end. One byte with a pause between is the slow trickle.
+    /// After this many bytes, wherever they end. One byte with a pause between is a slow trickle.
     Every(usize),
-    /// After the first byte of every character that has several.
+    /// After the first byte of every multi-byte character.
     InsideCharacters,
-    /// In the middle of each line, and between the two line ends that part the events.
+    /// In the middle of each line, and between the two line ends that separate events.
     InsideLines,
 }
 
@@ -116,74 +116,74 @@ pub enum UsageTold {
 
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// Nothing is generated, and nothing charged.
+    /// Nothing is generated or charged.
     Refuse(Refusal),
-    /// The body of a refusal under the status 200. Nothing is charged.
+    /// The body of a refusal with status 200. Nothing is charged.
     ErrorWith200(Refusal),
-    /// So many events, then bytes that mean nothing. A plain answer is such bytes alone, and is not charged.
+    /// This many events, then garbage bytes. A plain response is only garbage, and is not charged.
     Garbage {
         after_events: usize,
     },
-    /// The right answer under the wrong name.
+    /// The right body with this wrong content type.
     WrongContentType(String),
     HangBeforeHead,
     ResetBeforeHead,
     CloseBeforeHead,
-    /// So many events, then the dialect's error event, and the end. A plain answer is refused so at once.
+    /// This many events, then the dialect's error event, and the end. A plain response is refused at once.
     ErrorAfter {
         events: usize,
         refusal: Refusal,
     },
-    /// So many events, then the orderly end of the HTTP body without the dialect's own.
+    /// This many events, then the orderly end of the HTTP body without the dialect's own end.
     EndAfter {
         events: usize,
     },
-    /// So many bytes of the body, then a reset (RST).
+    /// This many bytes of the body, then a reset (RST).
     ResetAfter {
         bytes: usize,
     },
-    /// So many bytes of the body, then the connection is closed in the middle of it (FIN).
+    /// This many bytes of the body, then the connection is closed in the middle of it (FIN).
     CloseAfter {
         bytes: usize,
     },
-    /// So many bytes of the body, then nothing until the client leaves.
+    /// This many bytes of the body, then nothing until the client leaves.
     HangAfter {
         bytes: usize,
     },
-    /// So many events, then nothing until `Upstream::let_go`: a test knows exactly what was delivered by then.
+    /// This many events, then nothing until `Upstream::let_go`: a test knows exactly what was delivered by then.
     HoldAfter {
         events: usize,
     },
 }
 
-/// What is charged when an answer is not delivered to its end.
+/// What is charged for a response that is not delivered to its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Charges {
-    /// The prompt and what was said until then.
+pub enum ChargedPart {
+    /// The prompt and the output until then.
     #[default]
     Generated,
-    /// All of it from the first byte on: this provider goes on when nobody listens.
+    /// All of it from the first byte on: this provider continues without a client.
     Whole,
 }
 
 impl Script {
-    /// Says this text.
+    /// Answers with this text.
     pub fn says(text: &str) -> Self {
-        let answer = Answer { text: text.to_owned(), ..Answer::default() };
+        let answer = ScriptedAnswer { text: text.to_owned(), ..ScriptedAnswer::default() };
         Self { answer, ..Self::default() }
     }
 
-    /// Says so many words.
+    /// Answers with this many words.
     pub fn words(tokens: usize) -> Self {
         Self::says(&words::sentence(tokens))
     }
 
-    /// Goes wrong so, with the usual words.
+    /// Fails with this fault, with the default text.
     pub fn fails(fault: Fault) -> Self {
         Self { fault: Some(fault), ..Self::default() }
     }
 
-    /// Refuses so.
+    /// Refuses with this refusal.
     pub fn refuses(refusal: Refusal) -> Self {
         Self::fails(Fault::Refuse(refusal))
     }
@@ -197,11 +197,11 @@ impl Script {
     /// Calls a tool after the text.
     #[must_use]
     pub fn calling(mut self, name: &str, arguments: &str) -> Self {
-        self.answer.calls.push(ToolCall { name: name.to_owned(), arguments: arguments.to_owned() });
+        self.answer.calls.push(ScriptedToolCall { name: name.to_owned(), arguments: arguments.to_owned() });
         self
     }
 
-    /// Calls no tool, but says this, where the request offers none or brings a result: a whole turn of an agent.
+    /// Sends this text instead of a tool call if the request offers no tools or contains a result: a whole agent turn.
     #[must_use]
     pub fn then_saying(mut self, text: &str) -> Self {
         self.answer.after_result = Some(text.to_owned());
@@ -209,21 +209,21 @@ impl Script {
     }
 
     #[must_use]
-    pub fn finishing(mut self, finish: Finish) -> Self {
+    pub fn finishing(mut self, finish: FinishTold) -> Self {
         self.answer.finish = Some(finish);
         self
     }
 
-    /// Charges what goes in by the bytes of the body.
+    /// Charges the input by the bytes of the body.
     #[must_use]
     pub fn counting_bytes(mut self, bytes_a_token: u64) -> Self {
         self.answer.bytes_a_token = Some(bytes_a_token);
         self
     }
 
-    /// Uses this besides what is counted.
+    /// Adds this to the counted usage.
     #[must_use]
-    pub fn using(mut self, besides: Parts) -> Self {
+    pub fn using(mut self, besides: UsageParts) -> Self {
         self.answer.besides = besides;
         self
     }
@@ -241,13 +241,13 @@ impl Script {
     }
 
     #[must_use]
-    pub fn paced(mut self, pace: Pace) -> Self {
+    pub fn paced(mut self, pace: AnswerPace) -> Self {
         self.pace = pace;
         self
     }
 
     #[must_use]
-    pub fn split(mut self, split: Split) -> Self {
+    pub fn split(mut self, split: PieceSplit) -> Self {
         self.pace.split = split;
         self
     }
@@ -259,13 +259,13 @@ impl Script {
     }
 
     #[must_use]
-    pub fn charging(mut self, charges: Charges) -> Self {
+    pub fn charging(mut self, charges: ChargedPart) -> Self {
         self.charges = charges;
         self
     }
 
     #[must_use]
-    pub fn priced(mut self, prices: Prices) -> Self {
+    pub fn priced(mut self, prices: UpstreamPrices) -> Self {
         self.prices = prices;
         self
     }

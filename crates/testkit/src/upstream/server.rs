@@ -1,4 +1,4 @@
-//! The stub as a test holds it: start it, write scripts, read what it saw and what it charges.
+//! The stub's interface for tests: start it, write scripts, read its requests and its bill.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -7,50 +7,51 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 
-use super::bill::{BillLine, Totals};
-use super::books::{Books, Scripted};
+use super::bill::{BillLine, BillTotals};
+use super::books::{ScriptedModels, UpstreamBooks};
 use super::catalogue;
-use super::http::Request;
+use super::http::UpstreamRequest;
 use super::play::serve;
 use super::script::Script;
 
-/// More than a machine of tests has sockets for.
+/// More connections than a test machine has sockets for.
 const CONNECTIONS_MAX: usize = 10_000;
-/// How long `until` waits before it gives its test up.
+/// How long `until` waits before it fails its test.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug)]
-pub struct Settings {
-    /// Port 0 is any that is free.
+pub struct UpstreamSettings {
+    /// Port 0 picks any free port.
     pub address: SocketAddr,
     pub threads: usize,
-    /// How many requests and lines of the bill are kept. The totals are of all.
+    /// How many requests and bill lines are kept. The totals cover all.
     pub kept: usize,
 }
 
-impl Default for Settings {
+impl Default for UpstreamSettings {
     fn default() -> Self {
         Self { address: SocketAddr::from(([127, 0, 0, 1], 0)), threads: 1, kept: 10_000 }
     }
 }
 
-/// The stub upstream. It serves on threads of its own, so the test may come from any runtime, and stops when dropped.
+/// The stub upstream. It serves on threads of its own, so it works with any runtime of the test, and stops when
+/// dropped.
 pub struct Upstream {
     address: SocketAddr,
-    books: Arc<Books>,
+    books: Arc<UpstreamBooks>,
     runtime: Option<Runtime>,
 }
 
 impl Upstream {
     pub fn start() -> Self {
-        Self::start_with(&Settings::default())
+        Self::start_with(&UpstreamSettings::default())
     }
 
-    pub fn start_with(settings: &Settings) -> Self {
+    pub fn start_with(settings: &UpstreamSettings) -> Self {
         let listener = TcpListener::bind(settings.address).expect("the address of the stub is free");
         listener.set_nonblocking(true).expect("a listener can be made asynchronous");
         let address = listener.local_addr().expect("a bound listener has an address");
-        let books = Arc::new(Books::new(settings.kept));
+        let books = Arc::new(UpstreamBooks::new(settings.kept));
         let runtime = Builder::new_multi_thread()
             .worker_threads(settings.threads)
             .thread_name("stub-upstream")
@@ -65,43 +66,46 @@ impl Upstream {
         self.address
     }
 
-    /// What OpenAI's SDKs call the base URL: it ends in `/v1`.
+    /// The base URL for OpenAI's SDKs: it ends in `/v1`.
     pub fn openai_url(&self) -> String {
         format!("http://{}/v1", self.address)
     }
 
-    /// The base URL as Anthropic's SDKs want it.
+    /// The base URL for Anthropic's SDKs.
     pub fn anthropic_url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// The base URL as Google's SDKs want it.
+    /// The base URL for Google's SDKs.
     pub fn gemini_url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// From now on the model behaves so.
+    /// Sets the model's script from now on.
     pub fn script(&self, model: &str, script: Script) {
-        let scripted = Scripted { then: script, ..Scripted::default() };
+        let scripted = ScriptedModels { then: script, ..ScriptedModels::default() };
         self.books.pages().scripts.insert(model.to_owned(), scripted);
     }
 
-    /// The model's next requests get this, after those that were ordered so before; then it behaves as it did.
+    /// The model's next requests use this script, after those already queued; then its usual script applies again.
     pub fn script_next(&self, times: u64, model: &str, script: Script) {
         if times > 0 {
             let mut pages = self.books.pages();
             let then = pages.otherwise.clone();
             let scripted = pages.scripts.entry(model.to_owned());
-            scripted.or_insert_with(|| Scripted { then, ..Scripted::default() }).first.push_back((times, script));
+            scripted
+                .or_insert_with(|| ScriptedModels { then, ..ScriptedModels::default() })
+                .first
+                .push_back((times, script));
         }
     }
 
-    /// How models behave that have no script of their own.
+    /// Sets the script of all models without one of their own.
     pub fn script_others(&self, script: Script) {
         self.books.pages().otherwise = script;
     }
 
-    /// Writes a script for each of the models that `catalogue.rs` names.
+    /// Sets a script for each model in `catalogue.rs`.
     pub fn script_catalogue(&self) {
         for (model, script) in catalogue::models() {
             self.script(model, script);
@@ -113,40 +117,41 @@ impl Upstream {
         self.books.pages().key = Some(key.to_owned());
     }
 
-    /// Lets so many answers go on that a script holds, now or when they come to it.
+    /// Lets this many held responses continue, now or when they are held.
     pub fn let_go(&self, answers: usize) {
         self.books.let_go.add_permits(answers);
     }
 
-    /// How many answers a script holds.
+    /// The number of responses held by a script.
     pub fn held(&self) -> u64 {
         self.books.pages().held
     }
 
-    /// The bill, in the order in which the requests came.
+    /// The bill, in the order of the requests.
     pub fn bill(&self) -> Vec<BillLine> {
         let mut bill: Vec<BillLine> = self.books.pages().bill.iter().cloned().collect();
         bill.sort_by_key(|line| line.number);
         bill
     }
 
-    pub fn totals(&self) -> Totals {
+    pub fn totals(&self) -> BillTotals {
         self.books.pages().totals
     }
 
-    /// Every request that could be read, in the order in which they came, refused ones included.
-    pub fn requests(&self) -> Vec<Request> {
-        let mut requests: Vec<Request> = self.books.pages().requests.iter().cloned().collect();
+    /// Every request that could be read, in order, refused ones included.
+    pub fn requests(&self) -> Vec<UpstreamRequest> {
+        let mut requests: Vec<UpstreamRequest> = self.books.pages().requests.iter().cloned().collect();
         requests.sort_by_key(|request| request.number);
         requests
     }
 
-    /// Forgets requests and bill. Scripts stay, and numbers go on, so that no id comes twice.
+    /// Removes requests and bill. Scripts stay, and numbers continue, so that no id is used twice.
     pub fn clear(&self) {
         self.books.pages().clear();
     }
 
-    /// Waits until it is so, as a bill is only whole when its answers have ended. Fails the test after ten seconds.
+    /// Waits until `is_so`, since a bill is complete only when its responses have ended. Fails the test after ten
+    /// seconds.
     pub async fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
         let waited = tokio::time::timeout(PATIENCE, async {
             while !is_so(self) {
@@ -156,7 +161,7 @@ impl Upstream {
         assert!(waited.await.is_ok(), "the stub waited in vain: {what}; {:?}", self.totals());
     }
 
-    /// Waits until so many requests have come and every answer has ended, and gives the bill.
+    /// Waits until this many requests have come and every response has ended, and returns the bill.
     pub async fn settled(&self, requests: u64) -> Vec<BillLine> {
         self.until("for the end of all answers", |stub| {
             let totals = stub.totals();
@@ -169,14 +174,14 @@ impl Upstream {
 
 impl Drop for Upstream {
     fn drop(&mut self) {
-        // Without waiting, which a runtime that drops us would forbid.
+        // Without waiting, which is forbidden when a runtime drops this value.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }
 }
 
-async fn accept(listener: TcpListener, books: Arc<Books>) {
+async fn accept(listener: TcpListener, books: Arc<UpstreamBooks>) {
     let listener = tokio::net::TcpListener::from_std(listener).expect("the runtime takes the listener");
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
@@ -189,7 +194,7 @@ async fn accept(listener: TcpListener, books: Arc<Books>) {
                     drop(permit);
                 });
             }
-            // The process has no descriptor left: somebody else has to give one back first.
+            // The process has no file descriptor left: another connection must close first.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }

@@ -1,13 +1,13 @@
-//! What a call used, part by part, and what that costs. The sum is made here anew, by nothing of the product's, so that
-//! a test can hold the product's books against it.
+//! The usage of a call, part by part, and its cost. The sum is calculated here independently of the product, so that a
+//! test can check the product's ledger against it.
 
 use std::ops::{Add, Sub};
 
-use super::ask::Dialect;
+use super::ask::UpstreamDialect;
 
-/// Numbers of a usage. The parts do not overlap: the tokens that a call used are their sum, searches apart.
+/// The numbers of a usage. The parts do not overlap: the tokens of a call are their sum, without searches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Parts {
+pub struct UsageParts {
     pub uncached_in: u64,
     pub cache_read: u64,
     /// Anthropic's five minutes, OpenAI's default.
@@ -16,12 +16,12 @@ pub struct Parts {
     pub cache_write_long: u64,
     pub audio_in: u64,
     pub image_in: u64,
-    /// What Gemini's own tools brought into the prompt.
+    /// Tokens that Gemini's own tools added to the prompt.
     pub tool_prompt: u64,
     /// Text and tool calls.
     pub out_visible: u64,
     pub out_reasoning: u64,
-    /// Predicted output that OpenAI threw away and charges all the same.
+    /// Predicted output that OpenAI rejected and charges nevertheless.
     pub out_rejected: u64,
     pub audio_out: u64,
     pub image_out: u64,
@@ -29,7 +29,7 @@ pub struct Parts {
     pub web_searches: u64,
 }
 
-impl Parts {
+impl UsageParts {
     pub fn input(&self) -> u64 {
         self.uncached_in
             + self.cache_read
@@ -44,21 +44,21 @@ impl Parts {
         self.out_visible + self.out_reasoning + self.out_rejected + self.audio_out + self.image_out
     }
 
-    /// What of this a dialect has words for. The rest is neither told nor charged there.
+    /// The parts that a dialect can report. The others are neither reported nor charged there.
     #[must_use]
-    pub fn within(self, dialect: Dialect) -> Self {
+    pub fn within(self, dialect: UpstreamDialect) -> Self {
         match dialect {
-            Dialect::OpenAi => Self { cache_write_long: 0, tool_prompt: 0, web_searches: 0, ..self },
-            Dialect::Anthropic => {
+            UpstreamDialect::OpenAi => Self { cache_write_long: 0, tool_prompt: 0, web_searches: 0, ..self },
+            UpstreamDialect::Anthropic => {
                 Self { audio_in: 0, image_in: 0, tool_prompt: 0, out_rejected: 0, audio_out: 0, image_out: 0, ..self }
             }
-            Dialect::Gemini => {
+            UpstreamDialect::Gemini => {
                 Self { cache_write_short: 0, cache_write_long: 0, out_rejected: 0, web_searches: 0, ..self }
             }
         }
     }
 
-    /// Input once and output as often as there are choices.
+    /// Input once, and output for each choice.
     #[must_use]
     pub fn with_choices(self, choices: u64) -> Self {
         Self {
@@ -124,7 +124,7 @@ impl Parts {
     }
 }
 
-impl Add for Parts {
+impl Add for UsageParts {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
@@ -132,7 +132,7 @@ impl Add for Parts {
     }
 }
 
-impl Sub for Parts {
+impl Sub for UsageParts {
     type Output = Self;
 
     fn sub(self, other: Self) -> Self {
@@ -142,11 +142,11 @@ impl Sub for Parts {
 
 /// Nano-dollars for a million of each part: three dollars a million are 3,000,000,000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Prices(pub Parts);
+pub struct UpstreamPrices(pub UsageParts);
 
-impl Prices {
-    /// The exact sum, rounded once, half to even, as the books of the product are.
-    pub fn nano_dollars(&self, usage: Parts) -> u64 {
+impl UpstreamPrices {
+    /// The exact sum, rounded once, half to even, like the product's ledger.
+    pub fn nano_dollars(&self, usage: UsageParts) -> u64 {
         const MILLION: u128 = 1_000_000;
         let exact: u128 =
             self.0.pairs(usage).iter().map(|(price, number)| u128::from(*price) * u128::from(*number)).sum();
@@ -156,10 +156,10 @@ impl Prices {
     }
 }
 
-impl Default for Prices {
-    /// Each part has a price of its own, none a divisor of another, so that parts that are mixed up show in the sum.
+impl Default for UpstreamPrices {
+    /// Each part has its own price, none a divisor of another, so that mixed-up parts change the sum.
     fn default() -> Self {
-        Self(Parts {
+        Self(UsageParts {
             uncached_in: 2_000_000_001,
             cache_read: 200_000_003,
             cache_write_short: 2_500_000_007,
@@ -183,32 +183,39 @@ mod tests {
 
     #[test]
     fn a_sum_is_rounded_once_and_half_to_even() {
-        let prices = Prices(Parts { uncached_in: 500_000, out_visible: 1_500_000, ..Parts::default() });
-        let cost =
-            |uncached_in, out_visible| prices.nano_dollars(Parts { uncached_in, out_visible, ..Parts::default() });
-        // Half a nano-dollar goes to 0, one and a half to 2, two and a half to 2, and halves are added before.
+        let prices =
+            UpstreamPrices(UsageParts { uncached_in: 500_000, out_visible: 1_500_000, ..UsageParts::default() });
+        let cost = |uncached_in, out_visible| {
+            prices.nano_dollars(UsageParts { uncached_in, out_visible, ..UsageParts::default() })
+        };
+        // Half a nano-dollar rounds to 0, one and a half to 2, two and a half to 2, and halves are added before
+        // rounding.
         assert_eq!([cost(1, 0), cost(0, 1), cost(2, 1), cost(1, 1), cost(1, 3)], [0, 2, 2, 2, 5]);
     }
 
     #[test]
     fn the_price_list_is_in_dollars_a_million() {
-        // gpt-5.4-mini: 1000 tokens in at 0.75 and 100 out at 4.50 dollars a million are 750,000 + 450,000 nano-dollars.
-        let prices = Prices(Parts { uncached_in: 750_000_000, out_visible: 4_500_000_000, ..Parts::default() });
-        let usage = Parts { uncached_in: 1000, out_visible: 100, ..Parts::default() };
+        // gpt-5.4-mini: 1000 tokens in at 0.75 and 100 out at 4.50 dollars per million: 750,000 + 450,000 nano-dollars.
+        let prices = UpstreamPrices(UsageParts {
+            uncached_in: 750_000_000,
+            out_visible: 4_500_000_000,
+            ..UsageParts::default()
+        });
+        let usage = UsageParts { uncached_in: 1000, out_visible: 100, ..UsageParts::default() };
         assert_eq!(prices.nano_dollars(usage), 1_200_000);
     }
 
     #[test]
     fn a_dialect_charges_what_it_can_tell() {
-        let all = Parts::default().combined(Parts::default(), |_, _| 1);
+        let all = UsageParts::default().combined(UsageParts::default(), |_, _| 1);
         assert_eq!((all.input(), all.output()), (7, 5));
         let told = |dialect| {
             let parts = all.within(dialect);
             (parts.input(), parts.output(), parts.web_searches)
         };
-        assert_eq!(told(Dialect::OpenAi), (5, 5, 0));
-        assert_eq!(told(Dialect::Anthropic), (4, 2, 1));
-        assert_eq!(told(Dialect::Gemini), (5, 4, 0));
+        assert_eq!(told(UpstreamDialect::OpenAi), (5, 5, 0));
+        assert_eq!(told(UpstreamDialect::Anthropic), (4, 2, 1));
+        assert_eq!(told(UpstreamDialect::Gemini), (5, 4, 0));
         assert_eq!(all.with_choices(3).output(), 15);
         assert_eq!(all.with_choices(3).input(), 7);
     }

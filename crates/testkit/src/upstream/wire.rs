@@ -1,17 +1,17 @@
-//! The stub over real sockets: pieces, pauses, breaks, and what the bill says of each.
+//! The stub over real sockets: pieces, pauses, breaks, and the bill of each.
 
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::bill::Ending;
+use super::bill::BillEnding;
 use super::refusals::{Refusal, Why};
-use super::script::{Charges, Fault, Pace, Script, Split, UsageTold};
-use super::server::{Settings, Upstream};
-use super::usage::Parts;
+use super::script::{AnswerPace, ChargedPart, Fault, PieceSplit, Script, UsageTold};
+use super::server::{Upstream, UpstreamSettings};
+use super::usage::UsageParts;
 
-/// A stream of OpenAI's: the role, a chunk for each of eight words, the finish, and `[DONE]`.
+/// A stream of OpenAI: the role, a chunk for each of eight words, the finish, and `[DONE]`.
 const STREAM: &str =
     r#"{"model":"m","stream":true,"stream_options":{"include_obfuscation":false},"messages":[{"content":"one two"}]}"#;
 const PLAIN: &str = r#"{"model":"m","messages":[{"content":"one two"}]}"#;
@@ -26,14 +26,14 @@ async fn ask(stub: &Upstream, body: &str) -> TcpStream {
     stream
 }
 
-/// What came until the connection ended, and how it ended.
+/// The bytes until the connection ended, and how it ended.
 async fn rest(stream: &mut TcpStream) -> (Vec<u8>, std::io::Result<()>) {
     let mut answer = Vec::new();
     let end = stream.read_to_end(&mut answer).await;
     (answer, end.map(|_| ()))
 }
 
-/// The chunks of HTTP in an answer that came whole.
+/// The HTTP chunks of a complete response.
 fn chunks(answer: &[u8]) -> Vec<Vec<u8>> {
     let start = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
     let mut rest = &answer[start..];
@@ -47,8 +47,8 @@ fn chunks(answer: &[u8]) -> Vec<Vec<u8>> {
     chunks
 }
 
-fn usage(uncached_in: u64, out_visible: u64) -> Parts {
-    Parts { uncached_in, out_visible, ..Parts::default() }
+fn usage(uncached_in: u64, out_visible: u64) -> UsageParts {
+    UsageParts { uncached_in, out_visible, ..UsageParts::default() }
 }
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn requests_are_remembered_and_charged_in_turn() {
     assert_eq!(bill.iter().map(|line| line.usage.output()).collect::<Vec<_>>(), [0, 0, 0, 3]);
     assert_eq!(
         (bill[3].number, bill[3].status, bill[3].usage, bill[3].ending),
-        (4, 200, usage(2, 3), Ending::Finished)
+        (4, 200, usage(2, 3), BillEnding::Finished)
     );
     // Two words in at 2,000.000001 nano-dollars and three out at 10,000.000029.
     assert_eq!((bill[3].nano_dollars, stub.totals().nano_dollars), (34_000, 34_000));
@@ -89,7 +89,7 @@ async fn requests_are_remembered_and_charged_in_turn() {
 
 #[tokio::test]
 async fn a_connection_serves_many_requests_and_forgets_the_oldest() {
-    let stub = Upstream::start_with(&Settings { kept: 2, ..Settings::default() });
+    let stub = Upstream::start_with(&UpstreamSettings { kept: 2, ..UpstreamSettings::default() });
     let mut stream = TcpStream::connect(stub.address()).await.unwrap();
     let request = format!(
         "POST /v1/chat/completions HTTP/1.1\r\nauthorization: Bearer k\r\ncontent-length: {}\r\n\r\n{PLAIN}",
@@ -129,7 +129,13 @@ async fn the_totals_can_be_asked_for_from_another_process() {
 async fn a_body_is_cut_where_the_script_says() {
     let stub = Upstream::start();
     let mut whole = None;
-    for split in [Split::Joined, Split::Events, Split::Every(5), Split::InsideCharacters, Split::InsideLines] {
+    for split in [
+        PieceSplit::Joined,
+        PieceSplit::Events,
+        PieceSplit::Every(5),
+        PieceSplit::InsideCharacters,
+        PieceSplit::InsideLines,
+    ] {
         stub.script("m", Script::words(8).split(split));
         let (answer, _) = rest(&mut ask(&stub, STREAM).await).await;
         let chunks = chunks(&answer);
@@ -138,13 +144,13 @@ async fn a_body_is_cut_where_the_script_says() {
         assert_eq!(&body, whole.get_or_insert(body.clone()), "{split:?}");
         let broken = chunks.iter().filter(|chunk| std::str::from_utf8(chunk).is_err()).count();
         match split {
-            Split::Joined => assert_eq!(chunks.len(), 1),
-            Split::Events => assert!(chunks.len() == 11 && chunks.iter().all(|chunk| chunk.ends_with(b"\n\n"))),
-            Split::Every(bytes) => assert!(chunks[..chunks.len() - 1].iter().all(|chunk| chunk.len() == bytes)),
-            // The words hold ï, 東, 京, ü and 🦀: five cuts, and every piece begins or ends within one of them.
-            Split::InsideCharacters => assert_eq!((chunks.len(), broken), (6, 6)),
-            Split::InsideLines => {
-                // No piece holds both ends of an event, and every line is torn.
+            PieceSplit::Joined => assert_eq!(chunks.len(), 1),
+            PieceSplit::Events => assert!(chunks.len() == 11 && chunks.iter().all(|chunk| chunk.ends_with(b"\n\n"))),
+            PieceSplit::Every(bytes) => assert!(chunks[..chunks.len() - 1].iter().all(|chunk| chunk.len() == bytes)),
+            // The words contain ï, 東, 京, ü and 🦀: five cuts, and every piece begins or ends within one of them.
+            PieceSplit::InsideCharacters => assert_eq!((chunks.len(), broken), (6, 6)),
+            PieceSplit::InsideLines => {
+                // No piece contains both ends of an event, and every line is split.
                 assert_eq!(chunks.len(), 23);
                 assert!(chunks.iter().all(|chunk| !chunk.windows(2).any(|two| two == b"\n\n")));
             }
@@ -156,7 +162,7 @@ async fn a_body_is_cut_where_the_script_says() {
 async fn pauses_stand_where_the_script_says() {
     let stub = Upstream::start();
     let pause = Duration::from_millis(30);
-    let pace = Pace { before_head: pause, first_token: pause, between: pause, split: Split::Events };
+    let pace = AnswerPace { before_head: pause, first_token: pause, between: pause, split: PieceSplit::Events };
     stub.script("m", Script::words(1).paced(pace).telling(UsageTold::Late(pause)));
     let started = Instant::now();
     let asked = STREAM.replace("\"include_obfuscation\"", "\"include_usage\":true,\"include_obfuscation\"");
@@ -186,9 +192,9 @@ async fn an_answer_breaks_where_the_script_says() {
         assert_eq!(kind, is_reset.then_some(std::io::ErrorKind::ConnectionReset), "{fault:?}");
         assert!(!answer.ends_with(b"0\r\n\r\n"), "{fault:?}");
         let line = stub.settled(1).await.remove(0);
-        assert_eq!((line.ending, line.delivered), (Ending::BrokenOff, delivered), "{fault:?}");
-        // The role's chunk has 237 bytes, so byte 300 lies in the first word's.
-        assert_eq!(line.usage, if delivered == 0 { Parts::default() } else { usage(2, 1) }, "{fault:?}");
+        assert_eq!((line.ending, line.delivered), (BillEnding::BrokenOff, delivered), "{fault:?}");
+        // The role's chunk has 237 bytes, so byte 300 is in the first word's chunk.
+        assert_eq!(line.usage, if delivered == 0 { UsageParts::default() } else { usage(2, 1) }, "{fault:?}");
     }
     stub.script("m", Script::fails(Fault::Garbage { after_events: 1 }));
     let (answer, _) = rest(&mut ask(&stub, STREAM).await).await;
@@ -202,19 +208,19 @@ async fn an_answer_breaks_where_the_script_says() {
 #[tokio::test]
 async fn who_leaves_is_charged_for_what_was_said() {
     let stub = Upstream::start();
-    for charges in [Charges::Generated, Charges::Whole] {
+    for charges in [ChargedPart::Generated, ChargedPart::Whole] {
         for events in 0..=11_u64 {
             stub.clear();
             let fault = Fault::HoldAfter { events: usize::try_from(events).unwrap() };
             stub.script("m", Script::words(8).with_fault(fault).charging(charges));
             let stream = ask(&stub, STREAM).await;
             stub.until("for the hold", |stub| stub.held() == 1).await;
-            assert_eq!((stub.bill()[0].ending, stub.totals().answering), (Ending::Answering, 1));
+            assert_eq!((stub.bill()[0].ending, stub.totals().answering), (BillEnding::Answering, 1));
             drop(stream);
             let line = stub.settled(1).await.remove(0);
-            let words = if charges == Charges::Whole { 8 } else { events.saturating_sub(1).min(8) };
-            let expected = if events == 0 { Parts::default() } else { usage(2, words) };
-            assert_eq!((line.ending, line.usage), (Ending::ClientLeft, expected), "{charges:?} after {events}");
+            let words = if charges == ChargedPart::Whole { 8 } else { events.saturating_sub(1).min(8) };
+            let expected = if events == 0 { UsageParts::default() } else { usage(2, words) };
+            assert_eq!((line.ending, line.usage), (BillEnding::ClientLeft, expected), "{charges:?} after {events}");
             assert_eq!(stub.totals().clients_left, 1);
         }
     }
@@ -230,7 +236,7 @@ async fn what_is_held_goes_on_and_what_hangs_waits_for_the_client() {
     let (answer, end) = rest(&mut stream).await;
     end.unwrap();
     assert!(answer.ends_with(b"data: [DONE]\n\n\r\n0\r\n\r\n"));
-    assert_eq!((stub.settled(1).await[0].ending, stub.totals().answering_at_most), (Ending::Finished, 1));
+    assert_eq!((stub.settled(1).await[0].ending, stub.totals().answering_at_most), (BillEnding::Finished, 1));
     for fault in [Fault::HangBeforeHead, Fault::HangAfter { bytes: 40 }] {
         stub.clear();
         stub.script("m", Script::fails(fault));
@@ -238,6 +244,6 @@ async fn what_is_held_goes_on_and_what_hangs_waits_for_the_client() {
         let waited = tokio::time::timeout(Duration::from_millis(50), rest(&mut stream)).await;
         assert!(waited.is_err(), "nothing ends: {waited:?}");
         drop(stream);
-        assert_eq!(stub.settled(1).await[0].ending, Ending::ClientLeft);
+        assert_eq!(stub.settled(1).await[0].ending, BillEnding::ClientLeft);
     }
 }

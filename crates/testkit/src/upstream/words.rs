@@ -1,6 +1,6 @@
-//! Text whose tokens a test can count: one token a word, and the words are not all ASCII.
+//! Text with tokens that a test can count: one token per word, and not all words are ASCII.
 
-/// Words of one to four bytes a character, one that JSON must escape, and one of several code points.
+/// Words of one to four bytes per character, one with characters that JSON must escape, and one of several code points.
 const WORDS: [&str; 16] = [
     "plain",
     "naïve",
@@ -25,13 +25,13 @@ pub fn sentence(tokens: usize) -> String {
     WORDS.iter().cycle().take(tokens).copied().collect::<Vec<_>>().join(" ")
 }
 
-/// How many tokens a text has: its words.
+/// The number of tokens of a text: its words.
 pub fn count(text: &str) -> u64 {
     text.split_whitespace().map(|_| 1).sum()
 }
 
-/// The tokens of a text. Joined, they are the text again, to the byte: white space stands before its word, and what
-/// follows the last word stays with it. A text without a word has no token.
+/// The tokens of a text. Joined, they equal the text to the byte: white space belongs to the word after it, and what
+/// follows the last word belongs to that word. A text without a word has no token.
 pub fn tokens(text: &str) -> Vec<String> {
     let mut tokens: Vec<String> = Vec::new();
     let mut token = String::new();

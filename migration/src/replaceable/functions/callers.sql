@@ -1,12 +1,12 @@
--- Who asks. Nothing here names the schema auth: on Supabase app_service has no right in it.
+-- The caller of a request. No function here names the schema auth: on Supabase app_service has no right on it.
 --
--- For all files of this folder: a definer function, a trigger function and everything in PL/pgSQL says
--- SET search_path = pg_catalog, pg_temp. Without pg_temp named last, Postgres looks there first for types and tables, so
--- that a caller's temporary domain "text" with a CHECK would run the caller's code as the owner. SQL functions that must
--- stay inlinable have no SET, which would prevent that; they name their types with the schema instead.
+-- For all files of this folder: definer functions, trigger functions and all PL/pgSQL functions have SET search_path =
+-- pg_catalog, pg_temp. If pg_temp is not named last, Postgres searches it first for types and tables, so a caller's
+-- temporary domain "text" with a CHECK would run the caller's code as the owner. SQL functions that must stay inlinable
+-- have no SET, which would prevent it; they qualify their types instead.
 
--- The caller's id out of the claims; NULL without claims and for a subject that is no UUID, so that no claims see no rows.
--- The single claim comes first, as in GoTrue's auth.uid(): policies and functions must mean the same user.
+-- The caller's id from the claims; NULL without claims and for a subject that is not a UUID, so that no rows are
+-- visible. The single claim comes first, as in GoTrue's auth.uid(): policies and functions must see the same user.
 CREATE OR REPLACE FUNCTION public.request_user_id() RETURNS uuid
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -17,7 +17,7 @@ AS $$
     ) AS sub) c
 $$;
 
--- The role that the caller took on. Inside a definer function current_user is its owner; this setting still tells the caller's.
+-- The role that the caller set. In a definer function current_user is its owner; this setting stays the caller's.
 CREATE OR REPLACE FUNCTION public.caller_role() RETURNS name
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -25,8 +25,8 @@ AS $$
     FROM (SELECT coalesce(pg_catalog.current_setting('role', true), 'none') AS role) r
 $$;
 
--- Whether a definer function may answer about this user: to the user, to the service's roles and to the owner.
--- To be called from definer functions only, where current_user is the owner.
+-- Whether a definer function may return data of this user: to the user, to the service's roles and to the owner. Only
+-- for calls from definer functions, where current_user is the owner.
 CREATE OR REPLACE FUNCTION public.may_see_user(p_user_id uuid) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -39,7 +39,7 @@ AS $$
     )
 $$;
 
--- For the audit trail: the setting of the unit of work, else the subject of the claims, else nobody.
+-- For the audit trail: the transaction's setting, else the subject of the claims, else NULL.
 CREATE OR REPLACE FUNCTION public.request_actor() RETURNS uuid
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -50,8 +50,8 @@ AS $$
     FROM (SELECT pg_catalog.current_setting('app.actor_id', true) AS actor) a
 $$;
 
--- The organizations that the caller owns or belongs to. A definer function, because a policy on the members
--- that reads the members would recurse.
+-- The organizations that the caller owns or belongs to. A definer function, because a policy on the members that reads
+-- the members would recurse.
 CREATE OR REPLACE FUNCTION public.member_organizations() RETURNS SETOF uuid
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$

@@ -1,7 +1,7 @@
--- The claims of the caller, where auth is ours: GoTrue's rule. A claim that stands alone comes first, then the document of
--- all claims. After a transaction that set it locally, a setting is '' and not NULL: hence nullif.
--- auth.uid() is the twin of request_user_id(); policies read the one, functions the other. They are plain SQL without SET,
--- so that the planner inlines them in policies, and so they name their types with the schema.
+-- The caller's claims with the built-in auth, by GoTrue's rule: a single claim comes first, then the document of all
+-- claims. After a transaction that set it locally, a setting is '' and not NULL: hence nullif. auth.uid() and
+-- request_user_id() do the same: policies use the one, functions the other. They are plain SQL without SET, so that the
+-- planner inlines them in policies, and so they qualify their types.
 
 CREATE OR REPLACE FUNCTION auth.jwt() RETURNS jsonb
 LANGUAGE sql STABLE
@@ -12,7 +12,7 @@ AS $$
     )::pg_catalog.jsonb
 $$;
 
--- Written without FROM, which would keep it from being inlined.
+-- Written without FROM, which would prevent inlining.
 CREATE OR REPLACE FUNCTION auth.uid() RETURNS uuid
 LANGUAGE sql STABLE
 AS $$

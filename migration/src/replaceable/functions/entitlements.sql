@@ -1,8 +1,8 @@
--- What a user may use now. plan_in_force, effective_plan and feature_entitlement are plain invoker SQL, so that the planner
--- inlines them and row-level security decides who is answered; the two check functions are definers with a guard.
+-- What a user may use now. plan_in_force, effective_plan and feature_entitlement are plain invoker SQL, so that the
+-- planner inlines them and row-level security applies; the two check functions are definers with a guard.
 
--- Boundaries are computed in UTC, away from the session's time zone, which makes these immutable.
--- The n-th boundary is always the anchor + n months: from the 31st it gives the last of February and then March 31st.
+-- Boundaries are computed in UTC, independent of the session's time zone, which makes these functions immutable. The
+-- n-th boundary is always the anchor + n months: from the 31st it gives the last of February and then March 31st.
 CREATE OR REPLACE FUNCTION public.usage_period_index(p_anchor timestamptz, p_at timestamptz) RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -38,12 +38,12 @@ AS $$
     END
 $$;
 
--- The plan in force for a user whose row is at hand: one row, always.
---   A due scheduled change wins, unless Stripe holds the live subscription and decides by itself.
---   A trial counts until its end, a past-due subscription until the grace is over; after that the plan is 'free'.
---   Without a live one the user's plan holds, unless the subscription that paid for it has ended since it was set: nobody
---   paid for 'free', so that what has ended is looked for only where it can matter. It has ended since where we were told of
---   the end since, of a subscription that was here when the plan was set: both by our own clock, whenever Stripe says it was.
+-- The plan in force for a user whose row is given. Always one row.
+-- - A due scheduled change wins, unless the live subscription is Stripe's, which decides by itself.
+-- - A trial counts until its end, a past-due subscription until its grace period ends; after that the plan is 'free'.
+-- - Without a live subscription the user's plan applies, unless the subscription that paid for it ended after the plan
+--   was set. 'free' is not paid for, so ended subscriptions are read only for other plans. If the subscription existed
+--   when the plan was set, the end counts as recorded by our own clock, whenever Stripe dates it.
 CREATE OR REPLACE FUNCTION public.plan_in_force(p_user_id uuid, p_plan_id varchar, p_plan_changed_at timestamptz, p_at timestamptz)
 RETURNS TABLE (
     plan_id varchar, status text, subscription_id uuid, current_period_start timestamptz,
@@ -75,7 +75,7 @@ AS $$
     LEFT JOIN public.scheduled_plan_changes c ON c.user_id = p_user_id AND c.effective_at <= p_at
 $$;
 
--- The same for whoever knows the user alone: one row for a user that exists, none else.
+-- The same for a given user id: one row for a user that exists, else none.
 CREATE OR REPLACE FUNCTION public.effective_plan(p_user_id uuid, p_at timestamptz DEFAULT now())
 RETURNS TABLE (
     plan_id varchar, status text, subscription_id uuid, current_period_start timestamptz,
@@ -89,8 +89,8 @@ AS $$
     WHERE u.id = p_user_id
 $$;
 
--- What feature_entitlement says of the counter of a period, for whoever knows the period already. One row, always. It is
--- written twice, since a join more would keep the planner from taking feature_entitlement apart; a test holds them equal.
+-- The counter values of feature_entitlement for a period that is already known. Always one row. The text exists twice,
+-- since another join would keep the planner from inlining feature_entitlement; a test compares the two.
 CREATE OR REPLACE FUNCTION public.usage_tally(p_user_id uuid, p_feature_id text, p_period text, p_period_start timestamptz, p_at timestamptz)
 RETURNS TABLE (used bigint, reserved bigint, overage bigint)
 LANGUAGE sql STABLE
@@ -107,9 +107,9 @@ AS $$
         AND n.period = p_period AND n.period_start = p_period_start
 $$;
 
--- When the facts of feature_entitlement, beside the end of its period, will next change by time alone: a trial, a grace
--- or an exception ends, or a scheduled change comes due. NULL: never. It names the times that effective_plan and
--- feature_entitlement compare with p_at. Always one row.
+-- When the facts of feature_entitlement (except the end of its period) next change by time alone: a trial, a grace
+-- period or an override ends, or a scheduled change becomes due. NULL: never. It covers the times that effective_plan
+-- and feature_entitlement compare with p_at. Always one row.
 CREATE OR REPLACE FUNCTION public.entitlement_changes_at(p_user_id uuid, p_feature_id text, p_at timestamptz DEFAULT now())
 RETURNS TABLE (changes_at timestamptz)
 LANGUAGE sql STABLE
@@ -129,9 +129,9 @@ AS $$
     LEFT JOIN public.feature_overrides o ON o.user_id = p_user_id AND o.feature_id = p_feature_id AND o.expires_at > p_at
 $$;
 
--- Every fact of one decision, in one statement. No row: no such user or no such feature.
--- An override that has not expired replaces `enabled` and `limit_value` as a whole. Where neither the plan nor
--- an override knows the feature, the limit reads 0, because NULL would read as unlimited.
+-- All facts of one decision, in one statement. No row if there is no such user or no such feature. An override that has
+-- not expired replaces `enabled` and `limit_value` together. If neither the plan nor an override has the feature, the
+-- limit is 0, because NULL would mean unlimited.
 CREATE OR REPLACE FUNCTION public.feature_entitlement(p_user_id uuid, p_feature_id text, p_at timestamptz DEFAULT now())
 RETURNS TABLE (
     plan_id varchar, plan_status text, feature_active boolean, in_plan boolean, enabled boolean,
@@ -178,9 +178,9 @@ AS $$
         AND n.period = x.limit_period AND n.period_start = x.period_start
 $$;
 
--- The plan of the live subscription, else of the latest one that ended, where it is not in good standing and would have
--- the feature. If another plan is in force, the trial, the grace or the subscription is over. It returns a set, although
--- of one row at most, since the planner inlines only such a function; called by itself it would be planned every time.
+-- The plan of the live subscription, else of the latest one that ended, if it is not in good standing and includes the
+-- feature. If another plan is in force, the trial, the grace period or the subscription is over. It returns a set (of
+-- one row at most), since the planner inlines only set-returning functions; others would be planned at every call.
 CREATE OR REPLACE FUNCTION public.lapsed_subscription(p_user_id uuid, p_feature_id text) RETURNS TABLE (plan_id varchar)
 LANGUAGE sql STABLE
 AS $$
@@ -195,9 +195,10 @@ AS $$
     WHERE latest.status <> 'active' AND paid_for.enabled
 $$;
 
--- The rule: whether `p_amount` more may be used, over the facts of this statement. No row: no such user or no such feature.
--- It is the twin of domain::entitlements::decide, and the only text of the rule in SQL: a check and a consumption both come
--- here. `may_cost_tokens` says whether a large enough amount would be paid for, so that the balance is locked beforehand.
+-- The rule: whether `p_amount` more may be used, from the facts of this statement. No row if there is no such user or
+-- no such feature. It does the same as domain::entitlements::decide and is the only text of the rule in SQL: checks and
+-- consumption both use it. `may_cost_tokens` says whether a large amount could cost tokens, so that the balance is
+-- locked first.
 CREATE OR REPLACE FUNCTION public.usage_decision(p_user_id uuid, p_feature_id text, p_amount bigint)
 RETURNS TABLE (
     reason text, used bigint, limit_value bigint, remaining bigint, reserved bigint, may_cost_tokens boolean, kind varchar,
@@ -227,7 +228,7 @@ AS $$
     ) l
 $$;
 
--- Whether the feature is open to the user at all, whatever was used of it; to nobody whose identity is banned or deleted.
+-- Whether the user has the feature at all, whatever was used of it; false if the identity is banned or deleted.
 CREATE OR REPLACE FUNCTION public.check_feature_access(user_id uuid, feature_id text) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -238,8 +239,8 @@ AS $$
     ), false)
 $$;
 
--- Whether one more unit may be used. `current` is all that was used, overage included; what counts against the
--- limit is used - overage + reserved. No row for an identity that is banned or deleted.
+-- Whether one more unit may be used. `current` is all that was used, overage included; used - overage + reserved counts
+-- against the limit. No row for an identity that is banned or deleted.
 CREATE OR REPLACE FUNCTION public.check_usage_limit(user_id uuid, feature_id text)
 RETURNS TABLE (allowed boolean, current bigint, "limit" bigint, remaining bigint, resets_at timestamptz, reason text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -1,7 +1,7 @@
--- The identity, wherever it lives. Only definer functions read auth.users: on Supabase it has row-level
--- security without a policy, which shows NULLs or refusals to everybody but its owner and BYPASSRLS roles.
+-- The identity, built-in or a provider's. Only definer functions read auth.users: on Supabase it has row-level security
+-- without a policy, which gives NULLs or errors to all roles but its owner and BYPASSRLS roles.
 
--- The address for oneself, the service's roles, the reports' role and the owner; NULL for everybody else.
+-- The e-mail address, for the user, the service's roles, the reports' role and the owner; NULL for all others.
 CREATE OR REPLACE FUNCTION public.identity_email(p_user_id uuid) RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -22,7 +22,7 @@ AS $$
     SELECT EXISTS (SELECT FROM auth.users a WHERE a.id = p_user_id)
 $$;
 
--- One spelling of an address: in lower case and NFC. Only UTF-8 knows NFC.
+-- One spelling of an address: lower case and NFC. Only UTF-8 databases have NFC.
 CREATE OR REPLACE FUNCTION public.normal_address(p_address text) RETURNS text
 LANGUAGE sql STABLE
 AS $$
@@ -30,9 +30,9 @@ AS $$
         THEN normalize(pg_catalog.btrim(p_address), NFC) ELSE pg_catalog.btrim(p_address) END), '')
 $$;
 
--- What the provider says of identities now: 'active', 'banned', 'deleted', or 'unknown' for an id that it never had. The
--- identity began at began_at; NULL where the provider does not tell. A provider's table may lack any column but id and
--- email, so the others are read out of the row's JSON, which costs some microseconds a row.
+-- The state of identities at the provider: 'active', 'banned', 'deleted', or 'unknown' for an id that it never had. The
+-- identity was created at began_at; NULL if the provider does not report it. A provider's table may lack any column
+-- except id and email, so the others are read from the row's JSON, which costs some microseconds per row.
 CREATE OR REPLACE FUNCTION public.identity_states(p_user_ids uuid[])
 RETURNS TABLE (user_id uuid, state text, began_at timestamptz, is_anonymous boolean)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -51,7 +51,7 @@ AS $$
     LEFT JOIN LATERAL (SELECT i.id, pg_catalog.to_jsonb(i) AS fields FROM auth.users i WHERE i.id = w.id OFFSET 0) a ON true
 $$;
 
--- By what the mailbox and the telephone of an identity are known again. See address_digests.
+-- The digests by which the mailbox and the telephone of an identity are recognised. See address_digests.
 CREATE OR REPLACE FUNCTION public.identity_digests(p_user_id uuid) RETURNS SETOF bytea
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -63,9 +63,9 @@ AS $$
     WHERE a.id = p_user_id AND w.address IS NOT NULL
 $$;
 
--- Whether the provider says that this identity, and no other, owns the address: it is confirmed, the identity is alive, and
--- no second identity has it in any spelling. The comparison folds ASCII only, so that no look-alike passes. Where the
--- provider's table does not tell what is confirmed, nothing is. Reads all identities: for the start and the making of one profile.
+-- Whether this identity alone owns the address: it is confirmed, the identity is active, and no second identity has it
+-- in any spelling. The comparison folds only ASCII, so that look-alikes do not match. If the provider's table does not
+-- report what is confirmed, the result is false. Reads all identities: for the start and the creation of one profile.
 CREATE OR REPLACE FUNCTION public.identity_owns_address(p_user_id uuid, p_email text) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$

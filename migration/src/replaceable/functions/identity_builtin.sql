@@ -1,6 +1,6 @@
--- The built-in identity. These exist only where auth.users is ours: an identity provider writes its own.
+-- The built-in identity. These functions exist only if auth.users is ours: an identity provider writes its own table.
 
--- An id is given once: that of a deleted account is refused, whoever asks for it.
+-- An id is used once: the id of a deleted account is refused for all callers.
 CREATE OR REPLACE FUNCTION public.identity_register(p_id uuid, p_email text, p_encrypted_password text) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -28,7 +28,7 @@ AS $$
     UPDATE auth.users SET encrypted_password = p_encrypted_password, updated_at = CURRENT_TIMESTAMP WHERE id = p_user_id
 $$;
 
--- The profile and everything of it goes by the cascade; the trigger keep_tombstone remembers that it was.
+-- The cascade deletes the profile and its data; the trigger keep_tombstone records that it existed.
 CREATE OR REPLACE FUNCTION public.identity_delete(p_user_id uuid) RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$

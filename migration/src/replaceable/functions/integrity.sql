@@ -1,5 +1,5 @@
--- What must hold between tables and is not held by a foreign key. integrity_findings() reads whole tables: for an operator
--- and for `verify`. The service's job checks the same in pieces of a bounded time (proofs.sql).
+-- Invariants between tables that no foreign key enforces. integrity_findings() reads whole tables: for an operator and
+-- for `verify`. The service's job checks the same in pieces of a bounded time (proofs.sql).
 
 -- The catalogue, the windows of keys, and the last two days of sums.
 CREATE OR REPLACE FUNCTION public.integrity_of_catalogue() RETURNS TABLE (finding text, subject text, detail text)
@@ -66,9 +66,10 @@ AS $$
       AND (e.user_id IS NOT NULL OR pg_catalog.date_trunc('month', r.bucket, 'UTC') IN (SELECT m.month_start FROM public.usage_months() m))
 $$;
 
--- The users with ids from p_from to p_to: identity, ledger, holds, counters. With p_sealed, what is sealed of their events is
--- taken from sealed_usage, and only events after the last seal are read. Planned anew each time, since a slice of the users
--- and all of them want different plans: $1 and $2 are the ids, $3 is p_sealed, $4 since when events are read.
+-- The users with ids from p_from to p_to: identity, ledger, reservations, counters. With p_sealed, sealed sums of their
+-- events come from sealed_usage, and only events after the last seal are read. Planned anew at each call, since a slice
+-- of the users and all of them need different plans: $1 and $2 are the ids, $3 is p_sealed, $4 the time since when
+-- events are read.
 CREATE OR REPLACE FUNCTION public.integrity_of_users(p_from uuid, p_to uuid, p_sealed boolean) RETURNS TABLE (finding text, subject text, detail text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -206,7 +207,7 @@ BEGIN
 END
 $$;
 
--- Everything, in one statement.
+-- All of them, in one statement.
 CREATE OR REPLACE FUNCTION public.integrity_findings() RETURNS TABLE (finding text, subject text, detail text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$

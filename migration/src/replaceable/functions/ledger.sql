@@ -1,7 +1,7 @@
--- The ledger of tokens: a chain of rows a user, each sealed by the hash of the one before it. The head of the
--- chain lives under the lock of the user's row; without it the unique (user_id, seq) refuses the second writer.
+-- The token ledger: a chain of rows per user, each with the hash of the one before it. The user's row lock protects the
+-- head of the chain; without that lock the unique (user_id, seq) refuses the second writer.
 
--- The canonical text of a row: quoted values, so that no two rows share one text; time in microseconds, whatever the time zone.
+-- The canonical text of a row: values are quoted, so no two rows have the same text; time in UTC microseconds.
 CREATE OR REPLACE FUNCTION public.ledger_hash(
     p_prev_hash bytea, p_id uuid, p_user_id uuid, p_seq bigint, p_amount bigint, p_type text, p_balance_after bigint,
     p_description text, p_reference_id uuid, p_idempotency_key text, p_created_at timestamptz
@@ -15,9 +15,9 @@ AS $$
         || '|' || trunc(extract(epoch FROM p_created_at AT TIME ZONE 'UTC') * 1000000)::pg_catalog.text, 'UTF8'))
 $$;
 
--- BEFORE INSERT on token_transactions. The chain is the database's: what the caller sent for it is replaced.
--- A missing balance_after is counted from the row before. Several rows of one statement chain too, since a
--- volatile trigger function sees the rows that the statement has already written.
+-- BEFORE INSERT on token_transactions. The database sets the chain: values sent by the caller are replaced. A missing
+-- balance_after is computed from the previous row. Several rows of one statement form a chain too, since a volatile
+-- trigger function sees the rows that the statement has already written.
 CREATE OR REPLACE FUNCTION public.chain_token_transaction() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -35,8 +35,8 @@ BEGIN
 END
 $$;
 
--- AFTER INSERT on token_transactions: the head that is kept outside of the ledger follows, as long as the row that it names still
--- stands. Where that row is gone or was written anew, the head stays, and the checks find it.
+-- AFTER INSERT on token_transactions: updates the head that is stored outside the ledger, if the row that it names is
+-- unchanged. If that row was deleted or rewritten, the head stays, and the checks find it.
 CREATE OR REPLACE FUNCTION public.note_ledger_head() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -49,7 +49,7 @@ BEGIN
 END
 $$;
 
--- BEFORE UPDATE on what is append only. There is no such trigger for DELETE, so that the cascade from the identity works.
+-- BEFORE UPDATE on append-only tables. There is no such trigger for DELETE: the cascade from the identity must work.
 CREATE OR REPLACE FUNCTION public.refuse_update() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -58,8 +58,8 @@ BEGIN
 END
 $$;
 
--- BEFORE INSERT on users. A profile starts with no tokens if its id, its mailbox or its telephone had a profile before, or
--- if its identity is anonymous, banned or deleted. What an address used under an id that is gone counts for the new id.
+-- BEFORE INSERT on users. A profile starts with no tokens if its id, its mailbox or its telephone had a profile before,
+-- or if its identity is anonymous, banned or deleted. Use by an address under an id that is gone counts for the new id.
 CREATE OR REPLACE FUNCTION public.apply_tombstone() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -90,8 +90,8 @@ BEGIN
 END
 $$;
 
--- Counts the use of one id's open periods for another id. What is held there counts as used: its call may still be charged,
--- and nobody else will be asked for it. The rows are locked, so that a consumption under way is waited for.
+-- Counts the use of one id's open periods for another id. Reservations count as used: their calls may still be charged,
+-- and only there. The rows are locked, so that a consumption in progress ends first.
 CREATE OR REPLACE FUNCTION public.carry_usage(p_from uuid, p_to uuid) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -112,7 +112,7 @@ AS $$
         carried = n.carried + greatest(0, excluded.used - (n.used - n.overage))
 $$;
 
--- AFTER INSERT on users: the balance that a profile starts with is a row of the ledger, whoever inserted it.
+-- AFTER INSERT on users: the starting balance becomes a row of the ledger, whatever inserted the user.
 CREATE OR REPLACE FUNCTION public.record_starting_balance() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -123,7 +123,7 @@ BEGIN
 END
 $$;
 
--- AFTER DELETE on users. Stored answers go too: a profile that is made again under this id must not be told them.
+-- AFTER DELETE on users. Stored responses are deleted too: a new profile with this id must not receive them.
 CREATE OR REPLACE FUNCTION public.keep_tombstone() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$

@@ -1,6 +1,6 @@
--- The hourly sums of usage_events. What happens to the months themselves is in retention.sql.
+-- The hourly sums of usage_events. The months themselves are maintained in retention.sql.
 
--- The months of usage_events that are there.
+-- The months of usage_events that exist.
 CREATE OR REPLACE FUNCTION public.usage_months() RETURNS TABLE (month_start timestamptz, partition text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -9,8 +9,8 @@ AS $$
     WHERE i.inhparent = 'public.usage_events'::pg_catalog.regclass AND c.relname ~ '^usage_events_\d{4}_\d{2}$'
 $$;
 
--- A whole hour before which there is no event at or after p_from; NULL where there is no event any more. Months are
--- asked in their order whether they hold one, so that a stretch without any costs a look and not a walk through it.
+-- A whole hour before which there is no event at or after p_from; NULL if there are no more events. Each month is
+-- checked in order for events, so that a span without any costs one look-up per month and no scan.
 CREATE OR REPLACE FUNCTION public.first_usage_hour(p_from timestamptz) RETURNS timestamptz
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -32,8 +32,8 @@ BEGIN
 END
 $$;
 
--- Sums whole hours of usage_events into usage_rollups, from one hour up to another. An hour is always summed as a whole,
--- so doing it again changes nothing.
+-- Sums whole hours of usage_events into usage_rollups, from one hour to another. An hour is always summed as a whole,
+-- so repeating it changes nothing.
 CREATE OR REPLACE FUNCTION public.sum_usage_hours(p_from timestamptz, p_to timestamptz) RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -48,16 +48,16 @@ AS $$
         WHERE (r.amount, r.overage, r.events) IS DISTINCT FROM (EXCLUDED.amount, EXCLUDED.overage, EXCLUDED.events)
 $$;
 
--- Sums the hours of use that are over, up to the last one that ended five minutes ago. One call covers 24 hours at most,
--- or goes on to the next event where there is none in between. Answers how many hours are left; also 0 where another call
--- is at it. Whoever reads takes the sums up to reached_at, and the events after it.
+-- Sums the hours of use that are over, up to the last one that ended five minutes ago. One call covers at most 24
+-- hours, or more if there are no events in between. Returns how many hours are left; also 0 while another call is
+-- running. Readers take the sums up to reached_at, and the events after it.
 --
--- A transaction may commit its event long after the hour was summed. Hours before final_at can get no event any more; those
--- between final_at and reached_at are summed once more when the fence has fallen: the fence is a moment with an id that
--- no other transaction had by then. Once every id below it has ended, no event from before that moment can still come,
--- since an event is no older than its transaction's id (those of the service are older by its time limits at most, which
--- the margin of an hour covers). A transaction that stays open keeps hours from being final, and nothing else.
--- The row of product_base_locks is the lock: nobody but the owner can take it.
+-- A transaction may commit its event long after the hour was summed. Hours before final_at cannot get events any more;
+-- those between final_at and reached_at are summed again when the fence is passed. The fence is a time with a
+-- transaction id that no other transaction had by then. When all lower ids have ended, no event from before that time
+-- can still appear, since an event is no older than its transaction's id (the service's events are older by at most its
+-- time limits, which the margin of an hour covers). A transaction that stays open only delays final_at. The row of
+-- product_base_locks is the lock: only the owner can take it.
 CREATE OR REPLACE FUNCTION public.roll_up_usage() RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -128,8 +128,8 @@ BEGIN
 END
 $$;
 
--- Removes outcomes that were kept longer than p_age: at most p_rows of each of the eight partitions, by their place in it.
--- What another call is removing is left out. Answers how many went.
+-- Deletes outcomes stored longer than p_age: at most p_rows of each of the eight partitions, in physical order. Rows
+-- that another call is deleting are skipped. Returns how many were deleted.
 CREATE OR REPLACE FUNCTION public.delete_usage_keys(p_age interval, p_rows bigint) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$

@@ -1,6 +1,6 @@
--- BEFORE DELETE on users, also where the identity was deleted: organizations stay. The oldest other owner, else the oldest
--- admin, becomes the owner; a member who is neither gets no right by it, and then the organization has no owner until an
--- operator names one. Whoever is being deleted in this moment is passed over.
+-- BEFORE DELETE on users, also when the identity is deleted: organizations stay. The oldest other owner, else the
+-- oldest admin, becomes the owner. Other members do not; then the organization has no owner until an operator names
+-- one. Users that are being deleted at the same time are skipped.
 CREATE OR REPLACE FUNCTION public.hand_over_organizations() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$

@@ -1,12 +1,13 @@
--- The integrity checks in pieces, for the job: each piece is checked once an hour by one process of the cluster, takes a
--- bounded time, and keeps what it found. The pieces are the catalogue, the seals of use, and sixteen slices of the users.
+-- The integrity checks in pieces, for the job: each piece is checked once an hour by one process of the cluster, takes
+-- a bounded time, and stores its findings. The pieces are the catalogue, the seals of use, and sixteen slices of the
+-- users.
 --
--- A seal is a stretch of hours whose events were compared with their sums two days after they were summed. Counters are held
--- against what is sealed and the events since, so that a run reads what is new. One seal after another is compared with its
--- events again, so that what is changed in old events is found too, a few days later.
+-- A seal is a span of hours whose events were compared with their sums two days after they were summed. Counters are
+-- compared with the sealed sums plus later events, so that a run reads only new events. One seal after another is
+-- compared with its events again, so that changes of old events are found too, a few days later.
 
--- Compares the next stretch of hours, a day at most, with its events, and seals it where they agree. Answers what differs,
--- and nothing where there is nothing to seal.
+-- Compares the next span of hours, at most a day, with its events, and seals it if they match. Returns the differences,
+-- or none if there is nothing to seal.
 CREATE OR REPLACE FUNCTION public.seal_usage(OUT sealed boolean, OUT findings jsonb)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -59,8 +60,8 @@ BEGIN
 END
 $$;
 
--- Compares the seal that was not compared for the longest time with its events, or with its sums where a month of it was
--- dropped. Answers what differs.
+-- Compares the seal with the oldest check with its events, or with its sums if a month of it was dropped. Returns the
+-- differences.
 CREATE OR REPLACE FUNCTION public.recheck_seal(OUT checked boolean, OUT findings jsonb)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -94,8 +95,8 @@ BEGIN
 END
 $$;
 
--- Claims the piece that was not tried for the longest time, of those not tried since p_before. NULL: there is none. Rows of ours
--- are the claims, so that several processes share the pieces and none is checked twice.
+-- Claims the piece with the oldest attempt, of those not tried since p_before; NULL if there is none. The rows are
+-- locked as claims, so that several processes share the pieces and none is checked twice.
 CREATE OR REPLACE FUNCTION public.claim_integrity_piece(p_before timestamptz) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -114,8 +115,8 @@ BEGIN
 END
 $$;
 
--- Checks one piece and keeps what it found; answers how many findings that are. Seals are made, and compared again, until
--- p_budget is over. A broken seal stays a finding until it is whole again.
+-- Checks one piece, stores its findings and returns their number. Seals are made and compared again until p_budget is
+-- used up. A broken seal stays a finding until it matches again.
 CREATE OR REPLACE FUNCTION public.check_integrity_piece(p_name text, p_budget interval) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$

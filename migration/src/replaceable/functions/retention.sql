@@ -1,11 +1,11 @@
--- The months of usage_events and ai_usage_logs: made ahead, dropped six months after their end.
+-- The months of usage_events and ai_usage_logs: created ahead, dropped six months after their end.
 --
--- One call does one piece of work and locks one object: new months first, so that nothing that fails later takes them back.
--- What is expensive is done before a lock is taken: a month is summed a day at a time, and dropped when that is done. A
--- lock is waited for 300 ms at most, since everybody waits behind a waiting ACCESS EXCLUSIVE lock. DETACH CONCURRENTLY is
--- not possible beside a default partition.
+-- One call does one piece of work and locks one object: new months first, so that no later failure rolls them back.
+-- Expensive work is done before a lock is taken: a month is summed a day at a time, and dropped after that. A lock is
+-- waited for at most 300 ms, since all sessions queue behind a waiting ACCESS EXCLUSIVE lock. DETACH CONCURRENTLY is
+-- not possible with a default partition.
 
--- The months that are missing: this one and the next three, and every month of rows that fell into the default partition.
+-- The missing months: this one and the next three, and every month with rows in the default partition.
 CREATE OR REPLACE FUNCTION public.partitions_to_make() RETURNS TABLE (parent text, month timestamp)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -41,8 +41,8 @@ AS $$
     ORDER BY 3, 1
 $$;
 
--- Makes one month, moving out of the default partition what belongs to it. It is attached only when it is
--- filled and closed: row-level security on, no right granted. Attaching takes no exclusive lock on the parent.
+-- Creates one month and moves its rows out of the default partition. It is attached only when it is filled and closed:
+-- row-level security on, no rights granted. Attaching takes no exclusive lock on the parent.
 CREATE OR REPLACE FUNCTION public.make_partition(p_parent text, p_month timestamp) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
 AS $$
@@ -67,8 +67,8 @@ BEGIN
 END
 $$;
 
--- Sums one more day of a month that is to be dropped. Answers NULL when the whole month is summed. Takes no lock on what
--- is written, and writes no sum that stands there already.
+-- Sums one more day of a month that is to be dropped. Returns NULL when the whole month is summed. Takes no lock on
+-- tables in use, and does not rewrite sums that are already right.
 CREATE OR REPLACE FUNCTION public.sum_partition(p_partition text, p_month_start timestamptz, p_month_end timestamptz) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -94,8 +94,8 @@ BEGIN
 END
 $$;
 
--- Drops one month that is summed. The watermark is not left before its end: whoever reads takes the sums up to the
--- watermark, and the events, which are gone, after it. The parent is locked for as long as the DROP takes.
+-- Drops one month that is summed. The watermark is moved to its end first: readers take the sums up to the watermark,
+-- and after it the events, which are gone. The parent is locked while the DROP runs.
 CREATE OR REPLACE FUNCTION public.drop_partition(p_parent text, p_partition text, p_month_end timestamptz) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
 AS $$
@@ -110,9 +110,9 @@ BEGIN
 END
 $$;
 
--- Does one piece of what is to be done, and answers one line about it; nothing where nothing is left, or where another call
--- is at it. To be called until it answers nothing. A piece whose table is in use is left out; where all are, the line
--- begins with 'busy'.
+-- Does one piece of the due work and returns one line about it; no line if nothing is left, or while another call is
+-- running. To be called until it returns none. A piece whose table is in use is skipped; if all are, the line begins
+-- with 'busy'.
 CREATE OR REPLACE FUNCTION public.maintain_partitions() RETURNS SETOF text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$

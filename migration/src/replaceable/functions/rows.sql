@@ -1,4 +1,4 @@
--- What happens to a row by itself: its times, its audit trail, and the word that it changed.
+-- What triggers do with a row: its times, its audit trail, and the notification of a change.
 
 CREATE OR REPLACE FUNCTION public.update_updated_at_column() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -9,7 +9,7 @@ BEGIN
 END
 $$;
 
--- BEFORE UPDATE on users, when the plan changes: the one audit row of a plan change, and the time that
+-- BEFORE UPDATE on users, when the plan changes: writes the audit row of the plan change, and the time that
 -- effective_plan compares with the end of the subscription that paid for the plan.
 CREATE OR REPLACE FUNCTION public.check_plan_change_consistency() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -27,8 +27,8 @@ BEGIN
 END
 $$;
 
--- AFTER INSERT, UPDATE, DELETE on the catalogue, and on users for `role`. The first argument names the columns of
--- the record's id, joined by ':'; the second, where given, the only columns that are copied.
+-- AFTER INSERT, UPDATE, DELETE on the catalogue, and on users for `role`. The first argument names the columns of the
+-- record's id, joined by ':'; the second, if given, the only columns that are copied.
 CREATE OR REPLACE FUNCTION public.audit_row() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -55,11 +55,11 @@ BEGIN
 END
 $$;
 
--- BEFORE INSERT OR UPDATE on user_subscriptions: when it fell behind, when it ended, and whether it is the one that counts.
--- A time that the writer brings (Stripe's) is kept; a live status clears what no longer holds. Where none is brought, it fell
--- behind when its period began, for which the unpaid invoice is; the moment at which we are told may be days later.
--- end_recorded_at is by our own clock: only that may be compared with users.plan_changed_at.
--- A second live subscription is kept beside the first, which goes on to count: refusing it would refuse its event for ever.
+-- BEFORE INSERT OR UPDATE on user_subscriptions: sets when it became past due, when it ended, and whether it is the one
+-- that counts. A time sent by the writer (Stripe's) is kept; a live status clears times that no longer apply. If none
+-- is sent, it became past due when its period began, which is what the unpaid invoice is for; the event may arrive days
+-- later. end_recorded_at is by our own clock: only that may be compared with users.plan_changed_at. A second live
+-- subscription is stored beside the first, which still counts: refusing it would refuse its event for ever.
 CREATE OR REPLACE FUNCTION public.set_subscription_times() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -92,7 +92,7 @@ BEGIN
 END
 $$;
 
--- AFTER the subscription that counted ended or went: the best of those beside it counts from now on.
+-- AFTER the subscription that counted ended or was deleted: the best of the others counts from now on.
 CREATE OR REPLACE FUNCTION public.promote_subscription() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -106,7 +106,7 @@ BEGIN
 END
 $$;
 
--- BEFORE INSERT on audit_logs and model_prices: what a DEFAULT would say, if tools could read it.
+-- BEFORE INSERT on audit_logs and model_prices: the values of a DEFAULT, which tools could not read.
 CREATE OR REPLACE FUNCTION public.name_the_actor() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -125,9 +125,9 @@ BEGIN
 END
 $$;
 
--- AFTER a change that a snapshot in memory must hear of. One short payload an object: 'catalogue', 'user:<id>' or
--- 'key:<id>'; Postgres folds equal ones of a transaction. The arguments are the kind and the column of the id.
--- Counters send nothing: a NOTIFY takes a global lock at commit, which the hot path must not.
+-- AFTER a change that caches must be notified of. One short payload per object: 'catalogue', 'user:<id>' or 'key:<id>';
+-- Postgres sends equal ones of a transaction once. The arguments are the kind and the column of the id. Counters send
+-- nothing: a NOTIFY takes a global lock at commit, which the hot path must avoid.
 CREATE OR REPLACE FUNCTION public.notify_change() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$

@@ -1,8 +1,8 @@
--- Sums of everybody, kept apart from the users': by feature and hour, by model and hour. A list of everybody's use reads
--- a few thousand rows of them instead of every user's.
+-- Sums of all users, stored apart from the sums per user: by feature and hour, by model and hour. A query over all
+-- users reads a few thousand of these rows instead of those of every user.
 
--- AFTER a change of usage_rollups: the same change of usage_totals, in one statement and one transaction, whoever made it.
--- The tables of a trigger are `gone` and `come`; TG_ARGV says which of them there are.
+-- AFTER a change of usage_rollups: applies the same change to usage_totals, in one statement and one transaction,
+-- whatever made it. The transition tables are `gone` and `come`; TG_OP says which of them exist.
 CREATE OR REPLACE FUNCTION public.total_usage_rollups() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -26,8 +26,8 @@ BEGIN
 END
 $$;
 
--- Makes all of usage_totals anew out of the users' sums. It is called in the transaction that makes the triggers, which
--- lets nobody write sums meanwhile; what requests read and write is not touched.
+-- Recomputes all of usage_totals from the sums per user. It is called in the transaction that creates the triggers,
+-- which blocks writers of sums meanwhile; tables used by requests are not locked.
 CREATE OR REPLACE FUNCTION public.refill_usage_totals() RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -37,9 +37,9 @@ AS $$
     FROM public.usage_rollups GROUP BY 1, 2, 3, 4;
 $$;
 
--- Sums whole hours of ai_usage_logs into ai_usage_totals, by provider and model. What roll_up_usage says of its stretches
--- and of late commits holds here too; the 24 hours before the watermark are summed once more whenever an hour is over.
--- The row of the watermark is the claim. Answers how many hours are left; also 0 where another call is at it.
+-- Sums whole hours of ai_usage_logs into ai_usage_totals, by provider and model. The rules of roll_up_usage for spans
+-- and late commits apply here too; the 24 hours before the watermark are summed again whenever an hour is over. The row
+-- of the watermark is the claim. Returns how many hours are left; also 0 while another call is running.
 CREATE OR REPLACE FUNCTION public.roll_up_ai_usage() RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -83,7 +83,7 @@ BEGIN
 END
 $$;
 
--- Sums the calls before a moment, a stretch a call. Answers NULL when all of them are summed.
+-- Sums the calls before a time, one span per call. Returns NULL when all of them are summed.
 CREATE OR REPLACE FUNCTION public.sum_calls_before(p_moment timestamptz) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$

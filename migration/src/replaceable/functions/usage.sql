@@ -1,11 +1,11 @@
--- Counters. The service decides in the domain, between its reading and its writing; who consumes in SQL decides by
--- usage_decision. What stands here counts for both.
+-- Counters. The service decides in the domain, between reading and writing; consumption in SQL decides by
+-- usage_decision. The functions here are used by both.
 
--- Makes the counter of a period that has none in force yet, or puts a superseded one into force again. If another
--- counter of the same user and feature is still open (a plan change or a new subscription moved the kind or the anchor
--- of the period), its use is carried: the counter is raised to what stands against the limit there, and the other one is
--- superseded. What was paid for beyond the limit is paid, and what is held stays where it is held; neither is carried.
--- A period that ended by itself is not open, so nothing is carried from it.
+-- Creates the counter of a period that has none in force, or puts a superseded one in force again. If another counter
+-- of the same user and feature is still open (a plan change or a new subscription changed the kind or the anchor of the
+-- period), its use is carried: this counter is raised to the use that counts against the limit there, and the other one
+-- is superseded. Paid overage is not carried, and reservations stay on the counter that they were made on. A period
+-- that ended by itself is not open, so nothing is carried from it.
 CREATE OR REPLACE FUNCTION public.open_usage_counter(
     p_user_id uuid, p_feature_id text, p_period text, p_period_start timestamptz, p_period_end timestamptz
 ) RETURNS void
@@ -40,8 +40,9 @@ BEGIN
 END
 $$;
 
--- Writes a granted outcome: its key, the counter, the event, and the tokens that it costs. The rows are those of the
--- service's record_usage_batch.sql and spend_tokens. False: the key was taken meanwhile, and nothing was written.
+-- Writes a granted outcome: its idempotency key, the counter, the event, and the tokens that it costs. The rows are
+-- those of the service's record_usage_batch.sql and spend_tokens. False: the key was used meanwhile, and nothing was
+-- written.
 CREATE OR REPLACE FUNCTION public.record_consumption(p_outcome public.idempotency_keys) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -81,16 +82,16 @@ BEGIN
 END
 $$;
 
--- One consumption in the caller's transaction, and what it came to: the outcome as it is kept under its key, or as it
--- would be if it were granted. It reads, locks and writes what a batch of the service does, so that a key made here is
--- replayed there, and the other way round.
--- Locks, until the caller's transaction ends, in the order of the house: the user's row where tokens may be spent, then the
--- counter. Whether tokens are needed is known only under the counter's lock, so the row is taken for every feature that may
--- cost some. Where the plan made it one while the counter was waited for, the order cannot be kept any more: 40001.
--- Under READ COMMITTED each statement in here sees what was committed before it, so each pass of the loop reads everything
--- anew, and the pass that decides reads under the locks. Under REPEATABLE READ the snapshot is the transaction's: a
--- counter, a balance or a key that somebody else changed since raises 40001, and nothing is oversold.
--- The statements are planned through keys, whatever the tables looked like that day, as those of the service are.
+-- One consumption in the caller's transaction, with its result: the outcome as stored under its idempotency key, or as
+-- it would be if granted. It reads, locks and writes the same as a batch of the service, so that a key used here is
+-- replayed there, and the other way round. Locks, until the caller's transaction ends, in the common order: the user's
+-- row if tokens may be spent, then the counter. Whether tokens are needed is known only under the counter's lock, so
+-- the row is locked for every feature that may cost some. If the plan changed to such a feature while the counter was
+-- waited for, the order cannot be kept any more: 40001. Under READ COMMITTED each statement here sees what was
+-- committed before it, so each pass of the loop reads everything again, and the pass that decides reads under the
+-- locks. Under REPEATABLE READ the snapshot is the transaction's: a counter, a balance or a key that another
+-- transaction changed since raises 40001, and no limit is exceeded. The plans always use the primary keys, whatever the
+-- statistics are, like those of the service.
 CREATE OR REPLACE FUNCTION public.count_consumption(
     p_user_id uuid, p_feature_id text, p_amount bigint, p_key text, OUT outcome public.idempotency_keys, OUT replayed boolean
 )
@@ -187,9 +188,9 @@ BEGIN
 END
 $$;
 
--- Consumes in the caller's transaction: what the caller writes beside it and the quota commit or roll back together.
--- The answer is one row, for a refusal too; bad input, an unknown feature and another user raise. Without a key one is made.
--- It is written in SQL, since PL/pgSQL takes no argument that is called as a column of the answer.
+-- Consumes in the caller's transaction: the quota commits or rolls back together with the caller's other writes.
+-- Returns one row, for a refusal too; bad input, an unknown feature and another user raise. Without an idempotency key
+-- one is generated. It is written in SQL, since PL/pgSQL accepts no argument with the name of a result column.
 CREATE OR REPLACE FUNCTION public.consume_usage(
     user_id uuid, feature_id text, amount bigint DEFAULT 1, idempotency_key text DEFAULT NULL
 ) RETURNS TABLE (

@@ -1,24 +1,24 @@
-//! How Claude is asked natively, and how it says no.
+//! Native requests to Claude, and the meaning of its errors.
 
-use ports::ai::{CallContent, Framing, NativeCall, Operation, ProviderCall, ProviderFault};
+use ports::ai::{AiOperation, CallContent, NativeCall, ProviderCall, ProviderFault, StreamFraming};
 use serde::Deserialize;
 
+use super::parser::AnthropicParser;
 use super::request;
-use super::speech::AnthropicSpeech;
-use crate::ai::dialect::{Awaited, Dialect, Outgoing, Speech, malformed, passed_on};
-use crate::ai::faults::{Means, Told};
+use crate::ai::dialect::{Awaited, Dialect, Outgoing, ResponseParser, malformed, passed_on};
+use crate::ai::errors::{ErrorDetails, ErrorMeaning};
+use crate::ai::json_patch::{self, NotAnObject};
 use crate::ai::lenient;
-use crate::ai::members::{self, NotAnObject};
 
 const VERSION_HEADER: &str = "anthropic-version";
 
-/// Who calls and who pays is ours to say.
+/// The gateway decides which account calls and pays.
 const OWN_HEADERS: [&str; 2] = ["anthropic-organization-id", "anthropic-workspace-id"];
 
-/// What we speak where the caller names no version.
+/// The version we send when the caller names none.
 const VERSION: &str = "2023-06-01";
 
-/// A workspace that has reached its cap is told in prose, with 400.
+/// Claude reports that a workspace has reached its cap with status 400 and one of these phrases in the message.
 const SPENT: [&str; 2] = ["credit balance is too low", "specified API usage limits"];
 
 pub(in crate::ai) struct Anthropic;
@@ -32,7 +32,7 @@ impl Dialect for Anthropic {
                 passed_on(&native.headers, &["anthropic-"], &OWN_HEADERS),
             ),
             CallContent::Conversation(conversation) => {
-                (Operation::Chat, request::written(conversation, call)?, Vec::new())
+                (AiOperation::Chat, request::written(conversation, call)?, Vec::new())
             }
         };
         if !headers.iter().any(|(name, _)| name == VERSION_HEADER) {
@@ -40,28 +40,28 @@ impl Dialect for Anthropic {
         }
         let mut path = vec!["v1".to_owned(), "messages".to_owned()];
         match operation {
-            Operation::Chat => {}
-            Operation::CountTokens => path.push("count_tokens".to_owned()),
-            Operation::Embeddings => return Err(malformed("Anthropic has no embeddings")),
+            AiOperation::Chat => {}
+            AiOperation::CountTokens => path.push("count_tokens".to_owned()),
+            AiOperation::Embeddings => return Err(malformed("Anthropic has no embeddings")),
         }
-        let awaited = if call.streamed && operation == Operation::Chat {
-            Awaited::Stream(Framing::ServerSentEvents)
+        let awaited = if call.streamed && operation == AiOperation::Chat {
+            Awaited::Stream(StreamFraming::ServerSentEvents)
         } else {
             Awaited::Whole
         };
         Ok(Outgoing { path, query: None, headers, body, awaited })
     }
 
-    fn speech(&self, call: &ProviderCall) -> Box<dyn Speech> {
+    fn parser(&self, call: &ProviderCall) -> Box<dyn ResponseParser> {
         let operation = match &call.content {
             CallContent::Native(native) => native.operation,
-            CallContent::Conversation(_) => Operation::Chat,
+            CallContent::Conversation(_) => AiOperation::Chat,
         };
-        Box::new(AnthropicSpeech::new(operation))
+        Box::new(AnthropicParser::new(operation))
     }
 
-    fn told(&self, _: u16, body: &[u8]) -> Told {
-        told(body)
+    fn error_details(&self, _: u16, body: &[u8]) -> ErrorDetails {
+        error_details(body)
     }
 
     fn credential(&self) -> (&'static str, &'static str) {
@@ -75,17 +75,17 @@ impl Dialect for Anthropic {
 
 fn native_body(native: &NativeCall, call: &ProviderCall) -> Result<String, NotAnObject> {
     let model = serde_json::Value::from(call.model.as_str()).to_string();
-    let mut body = members::with(&native.body, "model", &model)?;
-    // Counting knows neither a bound nor a stream.
-    if native.operation != Operation::Chat {
+    let mut body = json_patch::with(&native.body, "model", &model)?;
+    // A token count takes neither an output limit nor a stream flag.
+    if native.operation != AiOperation::Chat {
         return Ok(body);
     }
     if let Some(bound) = call.max_output_tokens {
-        body = members::with(&body, "max_tokens", &bound.to_string())?;
+        body = json_patch::with(&body, "max_tokens", &bound.to_string())?;
     }
-    let streams = members::value(&body, "stream")? == Some("true");
+    let streams = json_patch::value(&body, "stream")? == Some("true");
     if streams != call.streamed {
-        body = members::with(&body, "stream", if call.streamed { "true" } else { "false" })?;
+        body = json_patch::with(&body, "stream", if call.streamed { "true" } else { "false" })?;
     }
     Ok(body)
 }
@@ -112,16 +112,16 @@ struct Details {
     error_code: Option<String>,
 }
 
-pub(super) fn told(body: &[u8]) -> Told {
-    let Ok(ErrorBody { error }) = serde_json::from_slice(body) else { return Told::default() };
+pub(super) fn error_details(body: &[u8]) -> ErrorDetails {
+    let Ok(ErrorBody { error }) = serde_json::from_slice(body) else { return ErrorDetails::default() };
     let code = error.details.and_then(|details| details.error_code);
     let is_spent = error.kind.as_deref() == Some("billing_error")
         || code.as_deref().is_some_and(|code| code.contains("spend_limit"))
         || error.message.as_deref().is_some_and(|message| SPENT.iter().any(|words| message.contains(words)));
-    Told {
+    ErrorDetails {
         message: error.message,
         code: code.or(error.kind),
-        means: if is_spent { Means::SpendLimit } else { Means::WhatTheStatusSays },
+        means: if is_spent { ErrorMeaning::SpendLimit } else { ErrorMeaning::WhatTheStatusSays },
         retry_after: None,
     }
 }
@@ -132,9 +132,13 @@ mod tests {
 
     use super::*;
 
-    fn body(operation: Operation, body: &str, streamed: bool, max_output_tokens: Option<u64>) -> String {
-        let native =
-            NativeCall { operation, body: body.to_owned(), headers: Vec::new(), framing: Framing::ServerSentEvents };
+    fn body(operation: AiOperation, body: &str, streamed: bool, max_output_tokens: Option<u64>) -> String {
+        let native = NativeCall {
+            operation,
+            body: body.to_owned(),
+            headers: Vec::new(),
+            framing: StreamFraming::ServerSentEvents,
+        };
         let call = ProviderCall {
             provider: Provider::Claude,
             model: ModelId::parse("claude").unwrap(),
@@ -148,12 +152,12 @@ mod tests {
     #[test]
     fn a_body_is_changed_only_where_the_call_differs() {
         let odd = "{ \"max_tokens\": 10, \"model\":\"claude\" ,\n\"messages\": [ {\"model\":\"z\"} ]}";
-        assert_eq!(body(Operation::Chat, odd, false, None), odd);
-        assert_eq!(body(Operation::Chat, odd, false, Some(3)), odd.replace("10", "3"));
+        assert_eq!(body(AiOperation::Chat, odd, false, None), odd);
+        assert_eq!(body(AiOperation::Chat, odd, false, Some(3)), odd.replace("10", "3"));
         let count = r#"{"model":"alias","messages":[]}"#;
-        assert_eq!(body(Operation::CountTokens, count, false, Some(3)), r#"{"model":"claude","messages":[]}"#);
+        assert_eq!(body(AiOperation::CountTokens, count, false, Some(3)), r#"{"model":"claude","messages":[]}"#);
         assert_eq!(
-            body(Operation::Chat, r#"{"model":"claude","stream":false}"#, true, None),
+            body(AiOperation::Chat, r#"{"model":"claude","stream":false}"#, true, None),
             r#"{"model":"claude","stream":true}"#
         );
     }
@@ -171,11 +175,12 @@ mod tests {
                 "invalid_request_error",
             ),
         ] {
-            let told = told(format!(r#"{{"type":"error","error":{{{error}}}}}"#).as_bytes());
-            assert_eq!((told.means, told.code.as_deref()), (Means::SpendLimit, Some(code)));
+            let details = error_details(format!(r#"{{"type":"error","error":{{{error}}}}}"#).as_bytes());
+            assert_eq!((details.means, details.code.as_deref()), (ErrorMeaning::SpendLimit, Some(code)));
         }
-        let fast = told(br#"{"type":"error","error":{"type":"rate_limit_error","message":"m","details":null}}"#);
-        assert_eq!((fast.means, fast.message.as_deref()), (Means::WhatTheStatusSays, Some("m")));
-        assert_eq!(told(b""), Told::default());
+        let fast =
+            error_details(br#"{"type":"error","error":{"type":"rate_limit_error","message":"m","details":null}}"#);
+        assert_eq!((fast.means, fast.message.as_deref()), (ErrorMeaning::WhatTheStatusSays, Some("m")));
+        assert_eq!(error_details(b""), ErrorDetails::default());
     }
 }

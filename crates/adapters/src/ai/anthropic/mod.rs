@@ -1,7 +1,7 @@
-//! Anthropic's dialect: messages and their count.
+//! Anthropic's dialect: messages and token counts.
 
 mod dialect;
+mod parser;
 mod request;
-mod speech;
 
 pub(super) use dialect::Anthropic;

@@ -1,13 +1,15 @@
-//! A conversation as Anthropic's messages.
+//! Writes a conversation as Anthropic messages.
 
-use domain::ai::{CLAUDE_OUTPUT_UNASKED, Conversation, Part, Speaker, Tool, ToolChoice, Turn};
+use domain::ai::{
+    CLAUDE_OUTPUT_UNASKED, Conversation, ConversationTurn, MessagePart, Speaker, ToolChoice, ToolDefinition,
+};
 use ports::ai::{ProviderCall, ProviderFault};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::ai::dialect::{self, json};
 
-/// Claude's scale ends where the others' reach their middle.
+/// Claude's temperature scale ends at 1, the other providers' at 2.
 const TEMPERATURE_MAX: f64 = 1.0;
 
 #[derive(Serialize)]
@@ -73,12 +75,12 @@ struct Choice<'a> {
     disable_parallel_tool_use: Option<bool>,
 }
 
-/// Where both are given, the temperature goes and `top_p` stays behind: newer models refuse the two together.
+/// When both are given, `temperature` is sent and `top_p` is dropped: newer models refuse the two together.
 pub(super) fn written(conversation: &Conversation, call: &ProviderCall) -> Result<String, ProviderFault> {
     let mut messages = Vec::new();
     for turn in &conversation.turns {
         let content = blocks(turn)?;
-        // A message that says nothing is refused.
+        // Claude refuses a message without content.
         if !content.is_empty() {
             messages.push(Message { role: role(turn.speaker), content });
         }
@@ -105,18 +107,18 @@ const fn role(speaker: Speaker) -> &'static str {
     }
 }
 
-/// What tools answered comes first: Claude wants it right behind its calls.
-fn blocks(turn: &Turn) -> Result<Vec<Block<'_>>, ProviderFault> {
+/// Tool results come first: Claude wants them directly after the calls.
+fn blocks(turn: &ConversationTurn) -> Result<Vec<Block<'_>>, ProviderFault> {
     let (mut answers, mut others) = (Vec::new(), Vec::new());
     for part in &turn.parts {
         match part {
-            Part::Text(text) if text.is_empty() => {}
-            Part::Text(text) => others.push(Block::Text { text }),
-            Part::ToolCall(call) => {
+            MessagePart::Text(text) if text.is_empty() => {}
+            MessagePart::Text(text) => others.push(Block::Text { text }),
+            MessagePart::ToolCall(call) => {
                 let input = json(&call.arguments, "the arguments of a tool call")?;
                 others.push(Block::ToolUse { id: &call.id, name: &call.name, input });
             }
-            Part::ToolAnswer(answer) => answers.push(Block::ToolResult {
+            MessagePart::ToolAnswer(answer) => answers.push(Block::ToolResult {
                 tool_use_id: &answer.id,
                 content: &answer.content,
                 is_error: answer.is_error,
@@ -127,7 +129,7 @@ fn blocks(turn: &Turn) -> Result<Vec<Block<'_>>, ProviderFault> {
     Ok(answers)
 }
 
-fn tool(tool: &Tool) -> Result<ToolOffered<'_>, ProviderFault> {
+fn tool(tool: &ToolDefinition) -> Result<ToolOffered<'_>, ProviderFault> {
     let schema = tool.parameters.as_deref().unwrap_or(r#"{"type":"object"}"#);
     let input_schema = json(schema, "the schema of a tool")?;
     Ok(ToolOffered { name: &tool.name, description: tool.description.as_deref(), input_schema })

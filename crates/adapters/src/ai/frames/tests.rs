@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The frames of a body that comes in pieces of so many bytes, with what remains.
-fn cut(framing: Framing, body: &[u8], size: usize) -> (Vec<Frame>, bool) {
+/// Pushes a body in pieces of `size` bytes; returns its frames and whether it ended.
+fn cut(framing: StreamFraming, body: &[u8], size: usize) -> (Vec<Frame>, bool) {
     let mut splitter = Splitter::new(framing);
     let (mut frames, mut has_ended) = (Vec::new(), false);
     for piece in body.chunks(size) {
@@ -36,7 +36,7 @@ fn events_are_whole_wherever_they_are_cut() {
     ];
     let body: Vec<u8> = parts.iter().flat_map(|frame| frame.raw.clone()).collect();
     for size in 1..=body.len() {
-        assert_eq!(cut(Framing::ServerSentEvents, &body, size), (parts.to_vec(), false), "in pieces of {size}");
+        assert_eq!(cut(StreamFraming::ServerSentEvents, &body, size), (parts.to_vec(), false), "in pieces of {size}");
     }
 }
 
@@ -45,16 +45,16 @@ fn lines_that_end_with_cr_alone_are_lines() {
     let parts = [frame("data: a\rdata:b\r\r", Some("a\nb")), frame(": c\r\r", None), frame("data: d\r\r", Some("d"))];
     let body: Vec<u8> = parts.iter().flat_map(|frame| frame.raw.clone()).collect();
     for size in 1..=body.len() {
-        assert_eq!(cut(Framing::ServerSentEvents, &body, size), (parts.to_vec(), false), "in pieces of {size}");
+        assert_eq!(cut(StreamFraming::ServerSentEvents, &body, size), (parts.to_vec(), false), "in pieces of {size}");
     }
-    let mut splitter = Splitter::new(Framing::ServerSentEvents);
+    let mut splitter = Splitter::new(StreamFraming::ServerSentEvents);
     splitter.push(b"data: a\r\r");
     assert_eq!(splitter.next(), Ok(Cut::Frame(frame("data: a\r\r", Some("a")))), "nothing is waited for");
 }
 
 #[test]
 fn a_frame_that_is_too_long_is_surrendered_and_the_next_one_is_read() {
-    let mut splitter = Splitter::new(Framing::ServerSentEvents);
+    let mut splitter = Splitter::new(StreamFraming::ServerSentEvents);
     splitter.push(b"data: a\n\ndata: long");
     assert_eq!(splitter.next(), Ok(Cut::Frame(frame("data: a\n\n", Some("a")))));
     assert_eq!(splitter.next(), Ok(Cut::More));
@@ -67,9 +67,9 @@ fn a_frame_that_is_too_long_is_surrendered_and_the_next_one_is_read() {
 #[test]
 fn what_remains_without_data_is_no_frame() {
     for rest in ["", "\n\n", ": ping", "event: x\n"] {
-        assert_eq!(cut(Framing::ServerSentEvents, rest.as_bytes(), 1).0, []);
+        assert_eq!(cut(StreamFraming::ServerSentEvents, rest.as_bytes(), 1).0, []);
     }
-    assert_eq!(cut(Framing::ServerSentEvents, b"data: half", 3).0, [frame("data: half", Some("half"))]);
+    assert_eq!(cut(StreamFraming::ServerSentEvents, b"data: half", 3).0, [frame("data: half", Some("half"))]);
 }
 
 #[test]
@@ -79,17 +79,17 @@ fn elements_are_whole_wherever_they_are_cut() {
     for body in [format!("[{one},\r\n{two}]\n"), format!(" [ {one} , {two} ] ")] {
         for size in 1..=body.len() {
             let expected = vec![frame(one, Some(one)), frame(two, Some(two))];
-            assert_eq!(cut(Framing::JsonArray, body.as_bytes(), size), (expected, true));
+            assert_eq!(cut(StreamFraming::JsonArray, body.as_bytes(), size), (expected, true));
         }
     }
-    assert_eq!(cut(Framing::JsonArray, b"[]", 1), (vec![], true));
-    assert_eq!(cut(Framing::JsonArray, b"[{}", 1), (vec![frame("{}", Some("{}"))], false));
+    assert_eq!(cut(StreamFraming::JsonArray, b"[]", 1), (vec![], true));
+    assert_eq!(cut(StreamFraming::JsonArray, b"[{}", 1), (vec![frame("{}", Some("{}"))], false));
 }
 
 #[test]
 fn what_is_no_array_is_refused() {
     for body in ["{}", "[1]", "[{},]", "[{}{}]", "[,{}]", "[{}]x", "\0"] {
-        let mut splitter = Splitter::new(Framing::JsonArray);
+        let mut splitter = Splitter::new(StreamFraming::JsonArray);
         splitter.push(body.as_bytes());
         let refused = loop {
             match splitter.next() {
@@ -103,7 +103,7 @@ fn what_is_no_array_is_refused() {
 
 #[test]
 fn a_frame_without_an_end_is_given_up() {
-    for (framing, body) in [(Framing::ServerSentEvents, "data: "), (Framing::JsonArray, "[{\"a\":\"")] {
+    for (framing, body) in [(StreamFraming::ServerSentEvents, "data: "), (StreamFraming::JsonArray, "[{\"a\":\"")] {
         let mut splitter = Splitter::new(framing);
         splitter.push(body.as_bytes());
         splitter.push(&vec![b'x'; FRAME_BYTES_MAX - 100]);
@@ -119,16 +119,16 @@ proptest! {
         lines in prop::collection::vec("(data|event|:|)[:\\PC]{0,9}(\r\n|\n)", 0..20), size in 1..9_usize,
     ) {
         let body = lines.concat() + "data: end\n\n";
-        let (frames, _) = cut(Framing::ServerSentEvents, body.as_bytes(), size);
+        let (frames, _) = cut(StreamFraming::ServerSentEvents, body.as_bytes(), size);
         let joined: Vec<u8> = frames.iter().flat_map(|frame| frame.raw.clone()).collect();
         prop_assert_eq!(joined, body.as_bytes());
-        let (whole, _) = cut(Framing::ServerSentEvents, body.as_bytes(), body.len());
+        let (whole, _) = cut(StreamFraming::ServerSentEvents, body.as_bytes(), body.len());
         prop_assert_eq!(frames, whole);
     }
 
     #[test]
     fn any_bytes_are_survived(body in prop::collection::vec(any::<u8>(), 0..200), size in 1..9_usize) {
-        for framing in [Framing::ServerSentEvents, Framing::JsonArray] {
+        for framing in [StreamFraming::ServerSentEvents, StreamFraming::JsonArray] {
             let mut splitter = Splitter::new(framing);
             for piece in body.chunks(size) {
                 splitter.push(piece);

@@ -1,20 +1,20 @@
-//! How Gemini is asked natively, and how it says no. The model stands in the path here, not in the body.
+//! Native requests to Gemini, and the meaning of its errors. The model is in the path, not in the body.
 
-use ports::ai::{CallContent, Framing, NativeCall, Operation, ProviderCall, ProviderFault};
+use ports::ai::{AiOperation, CallContent, NativeCall, ProviderCall, ProviderFault, StreamFraming};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::parser::GeminiParser;
 use super::request;
-use super::speech::GeminiSpeech;
-use crate::ai::dialect::{Awaited, Dialect, Outgoing, Speech, passed_on};
-use crate::ai::faults::{Means, Told, google_duration};
+use crate::ai::dialect::{Awaited, Dialect, Outgoing, ResponseParser, passed_on};
+use crate::ai::errors::{ErrorDetails, ErrorMeaning, google_duration};
+use crate::ai::json_patch::{self, NotAnObject};
 use crate::ai::lenient;
-use crate::ai::members::{self, NotAnObject};
 
 /// The newer of the two versions has all that the older one has.
 const VERSION: &str = "v1beta";
 
-/// Who calls and who pays is ours to say.
+/// The gateway decides which account calls and pays.
 const OWN_HEADERS: [&str; 2] = ["x-goog-api-key", "x-goog-user-project"];
 
 pub(in crate::ai) struct Gemini;
@@ -27,33 +27,33 @@ impl Dialect for Gemini {
                 (native.operation, native.framing, native_body(native, call)?, headers)
             }
             CallContent::Conversation(conversation) => {
-                (Operation::Chat, Framing::ServerSentEvents, request::written(conversation, call)?, Vec::new())
+                (AiOperation::Chat, StreamFraming::ServerSentEvents, request::written(conversation, call)?, Vec::new())
             }
         };
-        let is_stream = call.streamed && operation == Operation::Chat;
+        let is_stream = call.streamed && operation == AiOperation::Chat;
         let verb = match operation {
-            Operation::Chat if is_stream => "streamGenerateContent",
-            Operation::Chat => "generateContent",
-            Operation::CountTokens => "countTokens",
-            Operation::Embeddings if is_batch(&body) => "batchEmbedContents",
-            Operation::Embeddings => "embedContent",
+            AiOperation::Chat if is_stream => "streamGenerateContent",
+            AiOperation::Chat => "generateContent",
+            AiOperation::CountTokens => "countTokens",
+            AiOperation::Embeddings if is_batch(&body) => "batchEmbedContents",
+            AiOperation::Embeddings => "embedContent",
         };
         let path = path(call.model.as_str(), verb);
-        let query = (is_stream && framing == Framing::ServerSentEvents).then_some("alt=sse");
+        let query = (is_stream && framing == StreamFraming::ServerSentEvents).then_some("alt=sse");
         let awaited = if is_stream { Awaited::Stream(framing) } else { Awaited::Whole };
         Ok(Outgoing { path, query, headers, body, awaited })
     }
 
-    fn speech(&self, call: &ProviderCall) -> Box<dyn Speech> {
+    fn parser(&self, call: &ProviderCall) -> Box<dyn ResponseParser> {
         let operation = match &call.content {
             CallContent::Native(native) => native.operation,
-            CallContent::Conversation(_) => Operation::Chat,
+            CallContent::Conversation(_) => AiOperation::Chat,
         };
-        Box::new(GeminiSpeech::new(operation))
+        Box::new(GeminiParser::new(operation))
     }
 
-    fn told(&self, _: u16, body: &[u8]) -> Told {
-        told(body).0
+    fn error_details(&self, _: u16, body: &[u8]) -> ErrorDetails {
+        error_details(body).0
     }
 
     fn credential(&self) -> (&'static str, &'static str) {
@@ -65,7 +65,7 @@ impl Dialect for Gemini {
     }
 }
 
-/// Tuned models stand beside the others.
+/// Tuned models have a collection of their own.
 fn path(model: &str, verb: &str) -> Vec<String> {
     let (collection, name) = match model.split_once('/') {
         Some((collection @ ("models" | "tunedModels"), name)) => (collection, name),
@@ -75,22 +75,22 @@ fn path(model: &str, verb: &str) -> Vec<String> {
 }
 
 fn is_batch(body: &str) -> bool {
-    members::value(body, "requests").is_ok_and(|requests| requests.is_some())
+    json_patch::value(body, "requests").is_ok_and(|requests| requests.is_some())
 }
 
 fn native_body(native: &NativeCall, call: &ProviderCall) -> Result<String, NotAnObject> {
     match native.operation {
-        Operation::Chat => match call.max_output_tokens {
+        AiOperation::Chat => match call.max_output_tokens {
             Some(bound) => bounded(&native.body, &bound.to_string()),
-            None => members::value(&native.body, "contents").map(|_| native.body.clone()),
+            None => json_patch::value(&native.body, "contents").map(|_| native.body.clone()),
         },
-        Operation::Embeddings => with_model_in_requests(&native.body, call),
-        Operation::CountTokens => {
+        AiOperation::Embeddings => with_model_in_requests(&native.body, call),
+        AiOperation::CountTokens => {
             let mut body = native.body.clone();
             for name in ["generateContentRequest", "generate_content_request"] {
-                if let Some(request) = members::value(&body, name)? {
+                if let Some(request) = json_patch::value(&body, name)? {
                     let request = with_model(request, call)?;
-                    body = members::with(&body, name, &request)?;
+                    body = json_patch::with(&body, name, &request)?;
                 }
             }
             Ok(body)
@@ -98,42 +98,42 @@ fn native_body(native: &NativeCall, call: &ProviderCall) -> Result<String, NotAn
     }
 }
 
-/// Google reads a field under both of its names, so each that is there is set.
+/// Google reads a field under both of its names, so each one that is present is set.
 fn bounded(body: &str, bound: &str) -> Result<String, NotAnObject> {
     let mut body = body.to_owned();
     let mut is_set = false;
     for config_name in ["generationConfig", "generation_config"] {
-        let Some(config) = members::value(&body, config_name)? else { continue };
-        // What is no object goes as it is: Gemini says what is wrong with it.
-        let Ok(is_old) = members::value(config, "max_output_tokens").map(|value| value.is_some()) else { continue };
-        let mut config = members::with(config, "maxOutputTokens", bound)?;
+        let Some(config) = json_patch::value(&body, config_name)? else { continue };
+        // A config that is no object is sent unchanged: Gemini reports the error.
+        let Ok(is_old) = json_patch::value(config, "max_output_tokens").map(|value| value.is_some()) else { continue };
+        let mut config = json_patch::with(config, "maxOutputTokens", bound)?;
         if is_old {
-            config = members::with(&config, "max_output_tokens", bound)?;
+            config = json_patch::with(&config, "max_output_tokens", bound)?;
         }
-        body = members::with(&body, config_name, &config)?;
+        body = json_patch::with(&body, config_name, &config)?;
         is_set = true;
     }
     if is_set {
         return Ok(body);
     }
     let config = format!("{{\"maxOutputTokens\":{bound}}}");
-    members::with(&body, "generationConfig", &config)
+    json_patch::with(&body, "generationConfig", &config)
 }
 
-/// Each request of a batch names its model again, and one that names another would be another's price.
+/// Each request of a batch names its model again. All are set to the call's model, since another has another price.
 fn with_model_in_requests(body: &str, call: &ProviderCall) -> Result<String, NotAnObject> {
-    let body = if members::value(body, "model")?.is_some() { with_model(body, call)? } else { body.to_owned() };
-    let Some(requests) = members::value(&body, "requests")? else { return Ok(body) };
+    let body = if json_patch::value(body, "model")?.is_some() { with_model(body, call)? } else { body.to_owned() };
+    let Some(requests) = json_patch::value(&body, "requests")? else { return Ok(body) };
     let requests: Vec<&RawValue> = serde_json::from_str(requests).map_err(|_| NotAnObject)?;
     let requests =
         requests.into_iter().map(|request| with_model(request.get(), call)).collect::<Result<Vec<_>, _>>()?;
-    members::with(&body, "requests", &format!("[{}]", requests.join(",")))
+    json_patch::with(&body, "requests", &format!("[{}]", requests.join(",")))
 }
 
 fn with_model(object: &str, call: &ProviderCall) -> Result<String, NotAnObject> {
     let model = call.model.as_str();
     let model = if model.contains('/') { model.to_owned() } else { format!("models/{model}") };
-    members::with(object, "model", &serde_json::Value::from(model).to_string())
+    json_patch::with(object, "model", &serde_json::Value::from(model).to_string())
 }
 
 #[derive(Deserialize)]
@@ -154,7 +154,7 @@ struct ErrorObject {
     details: Option<Vec<Detail>>,
 }
 
-/// Any of Google's details, by the fields that mean something here.
+/// Any of Google's error details, with the fields that are used here.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Detail {
@@ -169,25 +169,25 @@ struct Violation {
     quota_id: Option<String>,
 }
 
-/// What it says, and the status that it names. Sometimes it is the one element of an array.
-pub(super) fn told(body: &[u8]) -> (Told, Option<u16>) {
+/// The error details and the status that the body names. Sometimes the error is the only element of an array.
+pub(super) fn error_details(body: &[u8]) -> (ErrorDetails, Option<u16>) {
     let error = if body.trim_ascii_start().starts_with(b"[") {
         serde_json::from_slice::<Vec<ErrorBody>>(body).ok().and_then(|wrapped| wrapped.into_iter().next())
     } else {
         serde_json::from_slice(body).ok()
     };
-    let Some(ErrorBody { error }) = error else { return (Told::default(), None) };
+    let Some(ErrorBody { error }) = error else { return (ErrorDetails::default(), None) };
     let details = error.details.unwrap_or_default();
     let is_key = details.iter().any(|detail| detail.reason.as_deref() == Some("API_KEY_INVALID"));
     let mut quotas = details.iter().flat_map(|detail| detail.violations.iter().flatten());
     let is_spent = quotas.any(|violation| violation.quota_id.as_deref().is_some_and(|id| id.contains("Spend")));
     let retry_after = details.iter().find_map(|detail| google_duration(detail.retry_delay.as_deref()?));
     let means = match (is_key, is_spent) {
-        (true, _) => Means::KeyRefused,
-        (false, true) => Means::SpendLimit,
-        (false, false) => Means::WhatTheStatusSays,
+        (true, _) => ErrorMeaning::KeyRefused,
+        (false, true) => ErrorMeaning::SpendLimit,
+        (false, false) => ErrorMeaning::WhatTheStatusSays,
     };
-    (Told { message: error.message, code: error.status, means, retry_after }, error.code)
+    (ErrorDetails { message: error.message, code: error.status, means, retry_after }, error.code)
 }
 
 #[cfg(test)]
@@ -198,8 +198,9 @@ mod tests {
 
     use super::*;
 
-    fn outgoing(operation: Operation, body: &str, model: &str, max_output_tokens: Option<u64>) -> Outgoing {
-        let native = NativeCall { operation, body: body.to_owned(), headers: Vec::new(), framing: Framing::JsonArray };
+    fn outgoing(operation: AiOperation, body: &str, model: &str, max_output_tokens: Option<u64>) -> Outgoing {
+        let native =
+            NativeCall { operation, body: body.to_owned(), headers: Vec::new(), framing: StreamFraming::JsonArray };
         let call = ProviderCall {
             provider: Provider::Gemini,
             model: ModelId::parse(model).unwrap(),
@@ -224,45 +225,48 @@ mod tests {
             ),
             (r#"{"generationConfig":null}"#, r#"{"generationConfig":{"maxOutputTokens":9}}"#),
         ] {
-            assert_eq!(outgoing(Operation::Chat, before, "g", Some(9)).body, after);
+            assert_eq!(outgoing(AiOperation::Chat, before, "g", Some(9)).body, after);
         }
         let odd = "{ \"contents\" : [] }";
-        assert_eq!(outgoing(Operation::Chat, odd, "g", None).body, odd);
+        assert_eq!(outgoing(AiOperation::Chat, odd, "g", None).body, odd);
     }
 
     #[test]
     fn the_model_stands_in_the_path_and_in_what_is_nested() {
         let path = |operation, body, model| outgoing(operation, body, model, None).path.join("/");
-        assert_eq!(path(Operation::Chat, "{}", "a/b"), "v1beta/models/a/b:generateContent");
-        assert_eq!(path(Operation::Chat, "{}", "tunedModels/x"), "v1beta/tunedModels/x:generateContent");
-        assert_eq!(path(Operation::CountTokens, "{}", "g"), "v1beta/models/g:countTokens");
-        let single = outgoing(Operation::Embeddings, r#"{"content":{},"model":"models/dear"}"#, "g", None);
+        assert_eq!(path(AiOperation::Chat, "{}", "a/b"), "v1beta/models/a/b:generateContent");
+        assert_eq!(path(AiOperation::Chat, "{}", "tunedModels/x"), "v1beta/tunedModels/x:generateContent");
+        assert_eq!(path(AiOperation::CountTokens, "{}", "g"), "v1beta/models/g:countTokens");
+        let single = outgoing(AiOperation::Embeddings, r#"{"content":{},"model":"models/dear"}"#, "g", None);
         assert_eq!(single.path.last().map(String::as_str), Some("g:embedContent"));
         assert_eq!(single.body, r#"{"content":{},"model":"models/g"}"#);
         let batch = r#"{"requests":[{"model":"models/dear","content":{}},{"content":{}}]}"#;
-        let batch = outgoing(Operation::Embeddings, batch, "g", None);
+        let batch = outgoing(AiOperation::Embeddings, batch, "g", None);
         assert_eq!(batch.path.last().map(String::as_str), Some("g:batchEmbedContents"));
         let expected = r#"{"requests":[{"model":"models/g","content":{}},{"content":{},"model":"models/g"}]}"#;
         assert_eq!(batch.body, expected);
-        let count = outgoing(Operation::CountTokens, r#"{"generateContentRequest":{"model":"dear"}}"#, "g", None);
+        let count = outgoing(AiOperation::CountTokens, r#"{"generateContentRequest":{"model":"dear"}}"#, "g", None);
         assert_eq!(count.body, r#"{"generateContentRequest":{"model":"models/g"}}"#);
     }
 
     #[test]
     fn a_refusal_is_read_alone_and_in_an_array() {
         let error = r#"{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED","details":[{"@type":"q","violations":[{"quotaId":"RequestsPerDay"}]},{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"37s"}]}}"#;
-        let expected = Told {
+        let expected = ErrorDetails {
             message: Some("m".into()),
             code: Some("RESOURCE_EXHAUSTED".into()),
-            means: Means::WhatTheStatusSays,
+            means: ErrorMeaning::WhatTheStatusSays,
             retry_after: Some(Duration::from_secs(37)),
         };
-        assert_eq!(told(error.as_bytes()), (expected, Some(429)));
-        assert_eq!(told(format!("[{error}]").as_bytes()), told(error.as_bytes()));
+        assert_eq!(error_details(error.as_bytes()), (expected, Some(429)));
+        assert_eq!(error_details(format!("[{error}]").as_bytes()), error_details(error.as_bytes()));
         let spent = error.replace("RequestsPerDay", "SpendPerMonth");
-        assert_eq!(told(spent.as_bytes()).0.means, Means::SpendLimit);
+        assert_eq!(error_details(spent.as_bytes()).0.means, ErrorMeaning::SpendLimit);
         let key = br#"{"error":{"code":400,"message":"m","details":[{"reason":"API_KEY_INVALID","domain":"d"}]}}"#;
-        assert_eq!(told(key).0.means, Means::KeyRefused);
-        assert_eq!((told(b"[]"), told(b"oops")), ((Told::default(), None), (Told::default(), None)));
+        assert_eq!(error_details(key).0.means, ErrorMeaning::KeyRefused);
+        assert_eq!(
+            (error_details(b"[]"), error_details(b"oops")),
+            ((ErrorDetails::default(), None), (ErrorDetails::default(), None))
+        );
     }
 }

@@ -1,7 +1,7 @@
-//! Gemini's dialect: `generateContent` and its streams, embeddings, the count of tokens.
+//! Gemini's dialect: `generateContent` and its streams, embeddings and token counts.
 
 mod dialect;
+mod parser;
 mod request;
-mod speech;
 
 pub(super) use dialect::Gemini;

@@ -1,14 +1,14 @@
-//! A conversation as Gemini's contents.
+//! Writes a conversation as Gemini contents.
 
-use domain::ai::{Conversation, Part as Spoken, Speaker, Tool, ToolChoice, Turn};
+use domain::ai::{Conversation, ConversationTurn, MessagePart as Spoken, Speaker, ToolChoice, ToolDefinition};
 use ports::ai::{ProviderCall, ProviderFault};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::ai::dialect::{self, json};
 
-/// Models from this generation on refuse a call in the history that is not signed by them. A conversation has no place for
-/// signatures, and this word is the one that Google documents for histories from elsewhere.
+/// Models from this generation on refuse a call in the history without their signature. A conversation has no field for
+/// signatures; Google documents this value for histories from elsewhere.
 const SIGNING_GENERATION: u32 = 3;
 const UNSIGNED: &str = "skip_thought_signature_validator";
 
@@ -30,12 +30,12 @@ struct Request<'a> {
 struct Content<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
-    parts: Vec<Part<'a>>,
+    parts: Vec<MessagePart<'a>>,
 }
 
 #[derive(Serialize)]
 #[serde(untagged, rename_all_fields = "camelCase")]
-enum Part<'a> {
+enum MessagePart<'a> {
     Text {
         text: &'a str,
     },
@@ -78,7 +78,7 @@ struct Tools<'a> {
 #[serde(rename_all = "camelCase")]
 struct Declaration<'a> {
     name: &'a str,
-    /// Gemini demands one.
+    /// Gemini requires a description.
     description: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     parameters_json_schema: Option<&'a RawValue>,
@@ -111,7 +111,7 @@ struct GenerationConfig<'a> {
     stop_sequences: &'a [String],
 }
 
-/// Whether several tools may be called at once cannot be said here; the model decides.
+/// Gemini has no setting for parallel tool calls; the model decides.
 pub(super) fn written(conversation: &Conversation, call: &ProviderCall) -> Result<String, ProviderFault> {
     let signs = signs_calls(call.model.as_str());
     let mut contents = Vec::new();
@@ -124,7 +124,7 @@ pub(super) fn written(conversation: &Conversation, call: &ProviderCall) -> Resul
     }
     let system = conversation.system.as_deref().filter(|text| !text.is_empty());
     dialect::written(&Request {
-        system_instruction: system.map(|text| Content { role: None, parts: vec![Part::Text { text }] }),
+        system_instruction: system.map(|text| Content { role: None, parts: vec![MessagePart::Text { text }] }),
         contents,
         tools: tools(&conversation.tools)?,
         tool_config: tool_config(conversation),
@@ -132,7 +132,7 @@ pub(super) fn written(conversation: &Conversation, call: &ProviderCall) -> Resul
     })
 }
 
-/// `gemini-3.1-pro` is of the third generation. Of a name that tells none nothing is known.
+/// `gemini-3.1-pro` is of the third generation. A name without a number has no known generation.
 fn signs_calls(model: &str) -> bool {
     let generation = model.trim_start_matches("models/").strip_prefix("gemini-").and_then(|rest| {
         let digits = rest.find(|character: char| !character.is_ascii_digit()).unwrap_or(rest.len());
@@ -141,13 +141,13 @@ fn signs_calls(model: &str) -> bool {
     generation.is_some_and(|generation| generation >= SIGNING_GENERATION)
 }
 
-fn parts(turn: &Turn, signs: bool) -> Result<Vec<Part<'_>>, ProviderFault> {
+fn parts(turn: &ConversationTurn, signs: bool) -> Result<Vec<MessagePart<'_>>, ProviderFault> {
     let mut parts = Vec::new();
     for part in &turn.parts {
         parts.push(match part {
             Spoken::Text(text) if text.is_empty() => continue,
-            Spoken::Text(text) => Part::Text { text },
-            Spoken::ToolCall(call) => Part::Call {
+            Spoken::Text(text) => MessagePart::Text { text },
+            Spoken::ToolCall(call) => MessagePart::Call {
                 function_call: FunctionCall {
                     name: &call.name,
                     args: json(&call.arguments, "the arguments of a tool call")?,
@@ -157,19 +157,19 @@ fn parts(turn: &Turn, signs: bool) -> Result<Vec<Part<'_>>, ProviderFault> {
             Spoken::ToolAnswer(answer) => {
                 let content = answer.content.as_str();
                 let response = if answer.is_error { Response::Error(content) } else { Response::Output(content) };
-                Part::Response { function_response: FunctionResponse { name: &answer.name, response } }
+                MessagePart::Response { function_response: FunctionResponse { name: &answer.name, response } }
             }
         });
     }
     Ok(parts)
 }
 
-fn tools(tools: &[Tool]) -> Result<Vec<Tools<'_>>, ProviderFault> {
+fn tools(tools: &[ToolDefinition]) -> Result<Vec<Tools<'_>>, ProviderFault> {
     let function_declarations: Vec<_> = tools.iter().map(declaration).collect::<Result<_, _>>()?;
     Ok(if function_declarations.is_empty() { Vec::new() } else { vec![Tools { function_declarations }] })
 }
 
-fn declaration(tool: &Tool) -> Result<Declaration<'_>, ProviderFault> {
+fn declaration(tool: &ToolDefinition) -> Result<Declaration<'_>, ProviderFault> {
     let schema = tool.parameters.as_deref().map(|text| json(text, "the schema of a tool")).transpose()?;
     let description = tool.description.as_deref().unwrap_or(&tool.name);
     Ok(Declaration { name: &tool.name, description, parameters_json_schema: schema })

@@ -1,20 +1,20 @@
-//! How `OpenAI` is asked natively, and how it says no.
+//! Native requests to `OpenAI`, and the meaning of its errors.
 
 use domain::ai::ModelId;
-use ports::ai::{CallContent, Framing, NativeCall, Operation, ProviderCall, ProviderFault};
+use ports::ai::{AiOperation, CallContent, NativeCall, ProviderCall, ProviderFault, StreamFraming};
 use serde::Deserialize;
 
+use super::parser::OpenAiParser;
 use super::request;
-use super::speech::OpenAiSpeech;
-use crate::ai::dialect::{Awaited, Dialect, Outgoing, Speech, passed_on};
-use crate::ai::faults::{Means, Told};
+use crate::ai::dialect::{Awaited, Dialect, Outgoing, ResponseParser, passed_on};
+use crate::ai::errors::{ErrorDetails, ErrorMeaning};
+use crate::ai::json_patch::{self, NotAnObject};
 use crate::ai::lenient;
-use crate::ai::members::{self, NotAnObject};
 
-/// Who calls and who pays is ours to say.
+/// The gateway decides which account calls and pays.
 const OWN_HEADERS: [&str; 2] = ["openai-organization", "openai-project"];
 
-/// The account may spend no more; OpenAI tells it with 429.
+/// Error codes for an account that has reached a spend limit. OpenAI sends them with status 429.
 const SPEND_LIMITS: [&str; 4] = [
     "credit_balance_exhausted",
     "organization_spend_limit_exceeded",
@@ -32,34 +32,34 @@ impl Dialect for OpenAi {
                 (native.operation, native_body(native, call)?, headers)
             }
             CallContent::Conversation(conversation) => {
-                (Operation::Chat, request::written(conversation, call)?, Vec::new())
+                (AiOperation::Chat, request::written(conversation, call)?, Vec::new())
             }
         };
         let path = match operation {
-            Operation::Chat => vec!["chat".to_owned(), "completions".to_owned()],
-            Operation::Embeddings => vec!["embeddings".to_owned()],
-            Operation::CountTokens => {
+            AiOperation::Chat => vec!["chat".to_owned(), "completions".to_owned()],
+            AiOperation::Embeddings => vec!["embeddings".to_owned()],
+            AiOperation::CountTokens => {
                 return Err(crate::ai::dialect::malformed("OpenAI does not count tokens for a caller"));
             }
         };
-        let awaited = if call.streamed && operation == Operation::Chat {
-            Awaited::Stream(Framing::ServerSentEvents)
+        let awaited = if call.streamed && operation == AiOperation::Chat {
+            Awaited::Stream(StreamFraming::ServerSentEvents)
         } else {
             Awaited::Whole
         };
         Ok(Outgoing { path, query: None, headers, body, awaited })
     }
 
-    fn speech(&self, call: &ProviderCall) -> Box<dyn Speech> {
+    fn parser(&self, call: &ProviderCall) -> Box<dyn ResponseParser> {
         let (operation, hides_usage) = match &call.content {
             CallContent::Native(native) => (native.operation, call.streamed && !asks_for_usage(&native.body)),
-            CallContent::Conversation(_) => (Operation::Chat, false),
+            CallContent::Conversation(_) => (AiOperation::Chat, false),
         };
-        Box::new(OpenAiSpeech::new(operation, hides_usage))
+        Box::new(OpenAiParser::new(operation, hides_usage))
     }
 
-    fn told(&self, _: u16, body: &[u8]) -> Told {
-        told(body)
+    fn error_details(&self, _: u16, body: &[u8]) -> ErrorDetails {
+        error_details(body)
     }
 
     fn credential(&self) -> (&'static str, &'static str) {
@@ -71,40 +71,40 @@ impl Dialect for OpenAi {
     }
 }
 
-/// The caller's body with what the call says differently. A stream tells its usage, whoever asked.
+/// The caller's body with the values that the call sets. A stream always asks for its usage.
 fn native_body(native: &NativeCall, call: &ProviderCall) -> Result<String, NotAnObject> {
-    let mut body = members::with(&native.body, "model", &quoted(&call.model))?;
-    if native.operation != Operation::Chat {
+    let mut body = json_patch::with(&native.body, "model", &quoted(&call.model))?;
+    if native.operation != AiOperation::Chat {
         return Ok(body);
     }
     if let Some(bound) = call.max_output_tokens {
         body = bounded(&body, &bound.to_string())?;
     }
-    let streams = members::value(&body, "stream")? == Some("true");
+    let streams = json_patch::value(&body, "stream")? == Some("true");
     if streams != call.streamed {
-        body = members::with(&body, "stream", if call.streamed { "true" } else { "false" })?;
+        body = json_patch::with(&body, "stream", if call.streamed { "true" } else { "false" })?;
     }
     if call.streamed && !asks_for_usage(&body) {
-        let options = members::value(&body, "stream_options")?.unwrap_or("{}");
-        // Options that are no object go as they are: OpenAI says what is wrong with them.
-        if let Ok(options) = members::with(options, "include_usage", "true") {
-            body = members::with(&body, "stream_options", &options)?;
+        let options = json_patch::value(&body, "stream_options")?.unwrap_or("{}");
+        // Options that are no object are sent unchanged: OpenAI reports the error.
+        if let Ok(options) = json_patch::with(options, "include_usage", "true") {
+            body = json_patch::with(&body, "stream_options", &options)?;
         }
     }
     Ok(body)
 }
 
-/// Under the name that the caller used: models of before know only the old one, and those of now only the new one.
+/// Set under the name that the caller used: older models know only the old name, newer ones only the new.
 fn bounded(body: &str, bound: &str) -> Result<String, NotAnObject> {
-    let old = members::value(body, "max_tokens")?.is_some();
-    let new = members::value(body, "max_completion_tokens")?.is_some();
-    let body = if old { members::with(body, "max_tokens", bound)? } else { body.to_owned() };
-    if new || !old { members::with(&body, "max_completion_tokens", bound) } else { Ok(body) }
+    let old = json_patch::value(body, "max_tokens")?.is_some();
+    let new = json_patch::value(body, "max_completion_tokens")?.is_some();
+    let body = if old { json_patch::with(body, "max_tokens", bound)? } else { body.to_owned() };
+    if new || !old { json_patch::with(&body, "max_completion_tokens", bound) } else { Ok(body) }
 }
 
 fn asks_for_usage(body: &str) -> bool {
-    let options = members::value(body, "stream_options").ok().flatten();
-    options.is_some_and(|options| members::value(options, "include_usage") == Ok(Some("true")))
+    let options = json_patch::value(body, "stream_options").ok().flatten();
+    options.is_some_and(|options| json_patch::value(options, "include_usage") == Ok(Some("true")))
 }
 
 fn quoted(model: &ModelId) -> String {
@@ -123,25 +123,25 @@ struct ErrorObject {
     message: Option<String>,
     #[serde(rename = "type", deserialize_with = "lenient::text")]
     kind: Option<String>,
-    /// Text, and with some servers that speak this dialect a number.
+    /// Text; some compatible servers send a number.
     code: Option<serde_json::Value>,
 }
 
-pub(super) fn told(body: &[u8]) -> Told {
-    let Ok(ErrorBody { error }) = serde_json::from_slice(body) else { return Told::default() };
+pub(super) fn error_details(body: &[u8]) -> ErrorDetails {
+    let Ok(ErrorBody { error }) = serde_json::from_slice(body) else { return ErrorDetails::default() };
     let code = error.code.and_then(|code| code.as_str().map(str::to_owned));
     let is_spent = error.kind.as_deref() == Some("insufficient_quota")
         || code.as_deref().is_some_and(|code| code == "insufficient_quota" || SPEND_LIMITS.contains(&code));
-    Told {
+    ErrorDetails {
         message: error.message,
         code: code.or(error.kind),
-        means: if is_spent { Means::SpendLimit } else { Means::WhatTheStatusSays },
+        means: if is_spent { ErrorMeaning::SpendLimit } else { ErrorMeaning::WhatTheStatusSays },
         retry_after: None,
     }
 }
 
-/// The status that an error within an answer names as its code, which `OpenAI` itself does not, and others do.
-pub(super) fn status_told(body: &[u8]) -> Option<u16> {
+/// The status that an error within a reply names as its code. `OpenAI` names none, some compatible servers do.
+pub(super) fn status_in_error(body: &[u8]) -> Option<u16> {
     let ErrorBody { error } = serde_json::from_slice(body).ok()?;
     let status = match error.code? {
         serde_json::Value::Number(code) => u16::try_from(code.as_u64()?).ok()?,
@@ -156,10 +156,10 @@ mod tests {
 
     fn body(body: &str, streamed: bool, max_output_tokens: Option<u64>) -> String {
         let native = NativeCall {
-            operation: Operation::Chat,
+            operation: AiOperation::Chat,
             body: body.to_owned(),
             headers: Vec::new(),
-            framing: Framing::ServerSentEvents,
+            framing: StreamFraming::ServerSentEvents,
         };
         let call = ProviderCall {
             provider: domain::ai::Provider::OpenAi,
@@ -217,16 +217,16 @@ mod tests {
     fn a_spent_account_is_told_by_its_code() {
         for code in SPEND_LIMITS {
             let body = format!(r#"{{"error":{{"message":"m","type":"x","param":null,"code":"{code}"}}}}"#);
-            let expected = Told {
+            let expected = ErrorDetails {
                 message: Some("m".into()),
                 code: Some(code.into()),
-                means: Means::SpendLimit,
+                means: ErrorMeaning::SpendLimit,
                 retry_after: None,
             };
-            assert_eq!(told(body.as_bytes()), expected);
+            assert_eq!(error_details(body.as_bytes()), expected);
         }
-        let fast = told(br#"{"error":{"message":"m","type":"requests","code":429}}"#);
-        assert_eq!((fast.code.as_deref(), fast.means), (Some("requests"), Means::WhatTheStatusSays));
-        assert_eq!(told(b"<html>"), Told::default());
+        let fast = error_details(br#"{"error":{"message":"m","type":"requests","code":429}}"#);
+        assert_eq!((fast.code.as_deref(), fast.means), (Some("requests"), ErrorMeaning::WhatTheStatusSays));
+        assert_eq!(error_details(b"<html>"), ErrorDetails::default());
     }
 }

@@ -1,7 +1,7 @@
 //! OpenAI's dialect: chat completions and embeddings.
 
 mod dialect;
+mod parser;
 mod request;
-mod speech;
 
 pub(super) use dialect::OpenAi;

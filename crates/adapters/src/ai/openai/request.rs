@@ -1,6 +1,6 @@
-//! A conversation as a chat completion.
+//! Writes a conversation as a chat completion request.
 
-use domain::ai::{Conversation, Part, Speaker, Tool, ToolChoice, Turn};
+use domain::ai::{Conversation, ConversationTurn, MessagePart, Speaker, ToolChoice, ToolDefinition};
 use ports::ai::{ProviderCall, ProviderFault};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -100,7 +100,7 @@ struct Named<'a> {
     name: &'a str,
 }
 
-/// What a tool answered that failed is told as its answer: there is no word for the failure.
+/// The result of a failed tool is sent as a plain result: the format has no field for the failure.
 pub(super) fn written(conversation: &Conversation, call: &ProviderCall) -> Result<String, ProviderFault> {
     let system = conversation.system.as_deref();
     let system = system.map(|text| Message { content: Some(Content::Text(text)), ..Message::of("system") });
@@ -126,15 +126,15 @@ impl Message<'_> {
     }
 }
 
-/// A turn as messages: an answer of a tool is one of its own, and stands right behind the call.
-fn messages(turn: &Turn) -> Vec<Message<'_>> {
+/// The messages of a turn: each tool result is a message of its own, directly after the call.
+fn messages(turn: &ConversationTurn) -> Vec<Message<'_>> {
     let answers = turn.parts.iter().filter_map(|part| match part {
-        Part::ToolAnswer(answer) => Some(Message {
+        MessagePart::ToolAnswer(answer) => Some(Message {
             content: Some(Content::Text(&answer.content)),
             tool_call_id: Some(&answer.id),
             ..Message::of("tool")
         }),
-        Part::Text(_) | Part::ToolCall(_) => None,
+        MessagePart::Text(_) | MessagePart::ToolCall(_) => None,
     });
     let mut messages: Vec<Message<'_>> = answers.collect();
     let tool_calls: Vec<FunctionCall<'_>> = turn.parts.iter().filter_map(function_call).collect();
@@ -146,9 +146,11 @@ fn messages(turn: &Turn) -> Vec<Message<'_>> {
     messages
 }
 
-fn content(turn: &Turn) -> Option<Content<'_>> {
-    let texts =
-        turn.parts.iter().filter_map(|part| if let Part::Text(text) = part { Some(text.as_str()) } else { None });
+fn content(turn: &ConversationTurn) -> Option<Content<'_>> {
+    let texts = turn
+        .parts
+        .iter()
+        .filter_map(|part| if let MessagePart::Text(text) = part { Some(text.as_str()) } else { None });
     let texts: Vec<&str> = texts.collect();
     match texts.as_slice() {
         [] => None,
@@ -157,13 +159,13 @@ fn content(turn: &Turn) -> Option<Content<'_>> {
     }
 }
 
-fn function_call(part: &Part) -> Option<FunctionCall<'_>> {
-    let Part::ToolCall(call) = part else { return None };
+fn function_call(part: &MessagePart) -> Option<FunctionCall<'_>> {
+    let MessagePart::ToolCall(call) = part else { return None };
     let arguments = if call.arguments.is_empty() { "{}" } else { &call.arguments };
     Some(FunctionCall { id: &call.id, r#type: "function", function: CalledFunction { name: &call.name, arguments } })
 }
 
-fn tool(tool: &Tool) -> Result<FunctionTool<'_>, ProviderFault> {
+fn tool(tool: &ToolDefinition) -> Result<FunctionTool<'_>, ProviderFault> {
     let parameters = tool.parameters.as_deref();
     let parameters = parameters.map(|text| dialect::json(text, "the schema of a tool")).transpose()?;
     let function = Function { name: &tool.name, description: tool.description.as_deref(), parameters };

@@ -1,15 +1,15 @@
-//! What the sandbox says to a conversation. Pure: the same words get the same answer.
+//! The sandbox's answers to a conversation. Pure: equal input gets an equal answer.
 
-use domain::ai::{Conversation, Part, Speaker, Tool, ToolChoice, Turn};
+use domain::ai::{Conversation, ConversationTurn, MessagePart, Speaker, ToolChoice, ToolDefinition};
 use serde_json::{Map, Value};
 
-/// How much of what was said is said back.
+/// How many characters of the input the answer repeats.
 const ECHO_CHARACTERS: usize = 400;
 
-/// How a text begins that a coding agent adds to what its user said.
+/// The prefix of a text that a coding agent adds to its user's input.
 const REMINDER: &str = "<system-reminder>";
 
-/// More calls at once than anybody tries out.
+/// The most tool calls in one answer.
 const CALLS_MAX: usize = 8;
 
 #[derive(Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub(super) fn answer(conversation: &Conversation, model: &str) -> Vec<Saying> {
     let called = called(conversation, &last_said(conversation));
     if !called.is_empty() {
         let turn = conversation.turns.len();
-        let call = |(number, tool): (usize, &Tool)| Saying::Call {
+        let call = |(number, tool): (usize, &ToolDefinition)| Saying::Call {
             id: format!("call_sandbox_{turn}_{number}"),
             name: tool.name.clone(),
             arguments: arguments(tool, &asked),
@@ -52,26 +52,28 @@ fn signature(model: &str) -> String {
     format!("This is the sandbox in the place of {model}: no key is set for its provider, so no model was asked.")
 }
 
-/// The texts of a turn, without those that an agent adds to what its user said.
-fn said_texts(turn: &Turn) -> impl Iterator<Item = &str> {
-    let texts =
-        turn.parts.iter().filter_map(|part| if let Part::Text(text) = part { Some(text.as_str()) } else { None });
+/// The texts of a turn, without those that an agent adds to its user's input.
+fn said_texts(turn: &ConversationTurn) -> impl Iterator<Item = &str> {
+    let texts = turn
+        .parts
+        .iter()
+        .filter_map(|part| if let MessagePart::Text(text) = part { Some(text.as_str()) } else { None });
     texts.filter(|text| !text.trim_start().starts_with(REMINDER))
 }
 
-fn text(turn: &Turn) -> String {
+fn text(turn: &ConversationTurn) -> String {
     said_texts(turn).collect::<Vec<_>>().join(" ")
 }
 
-/// The last text of the last turn of the user's: what agents put before it is not what is asked.
+/// The last text of the last user turn: agents put their own texts before the user's.
 fn last_said(conversation: &Conversation) -> String {
     let turn = conversation.turns.iter().rev().find(|turn| turn.speaker == Speaker::User);
     let texts = turn.into_iter().flat_map(said_texts);
     texts.last().unwrap_or_default().to_owned()
 }
 
-fn answer_of(part: &Part) -> Option<(&str, &str)> {
-    if let Part::ToolAnswer(answer) = part { Some((&answer.name, &answer.content)) } else { None }
+fn answer_of(part: &MessagePart) -> Option<(&str, &str)> {
+    if let MessagePart::ToolAnswer(answer) = part { Some((&answer.name, &answer.content)) } else { None }
 }
 
 fn shortened(text: &str) -> String {
@@ -83,11 +85,11 @@ fn shortened(text: &str) -> String {
     short
 }
 
-/// The tools that are named in what was said, or those that the caller demands.
-fn called<'a>(conversation: &'a Conversation, asked: &str) -> Vec<&'a Tool> {
+/// The tools that the input names, or those that the caller requires.
+fn called<'a>(conversation: &'a Conversation, asked: &str) -> Vec<&'a ToolDefinition> {
     let at_most = if conversation.parallel_tools == Some(false) { 1 } else { CALLS_MAX };
     let tools = &conversation.tools;
-    let named: Vec<&Tool> = tools.iter().filter(|tool| names(asked, &tool.name)).take(at_most).collect();
+    let named: Vec<&ToolDefinition> = tools.iter().filter(|tool| names(asked, &tool.name)).take(at_most).collect();
     match &conversation.tool_choice {
         ToolChoice::Never => Vec::new(),
         ToolChoice::Named(name) => tools.iter().filter(|tool| tool.name == *name).take(1).collect(),
@@ -96,7 +98,7 @@ fn called<'a>(conversation: &'a Conversation, asked: &str) -> Vec<&'a Tool> {
     }
 }
 
-/// Whether the text has this name as a word of its own.
+/// Whether the text contains this name as a whole word.
 fn names(text: &str, name: &str) -> bool {
     let is_part = |character: char| character.is_alphanumeric() || character == '_' || character == '-';
     !name.is_empty()
@@ -107,8 +109,8 @@ fn names(text: &str, name: &str) -> bool {
         })
 }
 
-/// Something of the right kind for each argument that the schema requires.
-fn arguments(tool: &Tool, asked: &str) -> String {
+/// A value of the right kind for each argument that the schema requires.
+fn arguments(tool: &ToolDefinition, asked: &str) -> String {
     let schema =
         tool.parameters.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok()).unwrap_or_default();
     let required = schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
@@ -140,9 +142,10 @@ mod tests {
 
     fn asking(text: &str) -> Conversation {
         let schema = r#"{"type":"object","properties":{"city":{"type":"string"},"days":{"type":"integer"},"unit":{"enum":["C"]}},"required":["city","days","unit"]}"#;
-        let tool = |name: &str| Tool { name: name.into(), description: None, parameters: Some(schema.into()) };
+        let tool =
+            |name: &str| ToolDefinition { name: name.into(), description: None, parameters: Some(schema.into()) };
         Conversation {
-            turns: vec![Turn::text(Speaker::User, text)],
+            turns: vec![ConversationTurn::text(Speaker::User, text)],
             tools: vec![tool("get_weather"), tool("get_time")],
             ..Conversation::default()
         }
@@ -180,12 +183,12 @@ mod tests {
     #[test]
     fn what_an_agent_adds_names_no_tool() {
         let mut conversation = asking("<system-reminder>Use get_time and get_weather.</system-reminder>");
-        conversation.turns[0].parts.push(Part::Text("get_weather is a word of the context".into()));
-        conversation.turns[0].parts.push(Part::Text("say hello, and no get_times".into()));
+        conversation.turns[0].parts.push(MessagePart::Text("get_weather is a word of the context".into()));
+        conversation.turns[0].parts.push(MessagePart::Text("say hello, and no get_times".into()));
         assert_eq!(called_by(&conversation), [""; 0]);
         let text = text_of(&conversation, "m");
         assert!(text.contains("say hello") && !text.contains("reminder"), "{text}");
-        conversation.turns[0].parts.push(Part::Text("(get_time)".into()));
+        conversation.turns[0].parts.push(MessagePart::Text("(get_time)".into()));
         assert_eq!(called_by(&conversation), ["get_time"]);
     }
 
@@ -193,7 +196,9 @@ mod tests {
     fn what_a_tool_answered_is_told_and_not_asked_again() {
         let mut conversation = asking("get_time");
         let answered = ToolAnswer { id: "1".into(), name: "get_time".into(), content: "noon".into(), is_error: false };
-        conversation.turns.push(Turn { speaker: Speaker::User, parts: vec![Part::ToolAnswer(answered)] });
+        conversation
+            .turns
+            .push(ConversationTurn { speaker: Speaker::User, parts: vec![MessagePart::ToolAnswer(answered)] });
         let text = text_of(&conversation, "m");
         assert!(text.starts_with("The tool get_time answered \"noon\". "), "{text}");
     }

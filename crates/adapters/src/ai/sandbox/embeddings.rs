@@ -1,4 +1,4 @@
-//! Embeddings of the sandbox: a direction of length 1 that follows from the text alone. Near texts are not near.
+//! Embeddings of the sandbox: a unit vector that depends on the text alone. Similar texts do not get similar vectors.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,13 +9,13 @@ use sha2::{Digest, Sha256};
 const DIMENSIONS_MAX: usize = 4_096;
 const OPENAI_DIMENSIONS: usize = 1_536;
 const GEMINI_DIMENSIONS: usize = 3_072;
-/// As many as `OpenAI` takes.
+/// The limit that `OpenAI` has.
 const INPUTS_MAX: usize = 2_048;
 
-/// The body of the answer, and how many tokens went in. `None` for a body that is no request for embeddings.
+/// The body of the response and the number of input tokens. `None` if the body is no embeddings request.
 pub(super) fn openai(body: &Value, model: &str, counter: &dyn TokenCounter) -> Option<(String, u64)> {
     let inputs = match body.get("input")? {
-        // An array of numbers is one text that the caller cut into tokens itself.
+        // An array of numbers is one text that the caller has tokenized.
         Value::Array(items) if !items.iter().all(Value::is_number) => items.clone(),
         one => vec![one.clone()],
     };
@@ -35,7 +35,7 @@ pub(super) fn openai(body: &Value, model: &str, counter: &dyn TokenCounter) -> O
     Some((json!({ "object": "list", "data": data, "model": model, "usage": usage }).to_string(), tokens))
 }
 
-/// Gemini's, one or a batch.
+/// Gemini's response to one request or to a batch.
 pub(super) fn gemini(body: &Value, counter: &dyn TokenCounter) -> Option<(String, u64)> {
     let embedding = |request: &Value| {
         let content = request.get("content")?;
@@ -59,7 +59,7 @@ pub(super) fn gemini(body: &Value, counter: &dyn TokenCounter) -> Option<(String
     Some((json!({ "embeddings": embeddings, "usageMetadata": usage }).to_string(), tokens))
 }
 
-/// The tokens of all text in a value; a number is a token that the caller counted itself.
+/// The tokens of all text in a value; a number is one token of text that the caller has tokenized.
 pub(super) fn tokens_of(value: &Value, counter: &dyn TokenCounter) -> u64 {
     match value {
         Value::String(text) => counter.count(text),
@@ -90,7 +90,7 @@ fn direction(text: &str, size: usize) -> Vec<f32> {
     numbers.into_iter().map(|number| (number / length) as f32).collect()
 }
 
-/// Between -1 and 1, evenly: the mixing of `SplitMix64`.
+/// Evenly distributed between -1 and 1, with the mixing function of `SplitMix64`.
 fn number(seed: u64, place: u64) -> f64 {
     let mut mixed = seed.wrapping_add(place.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

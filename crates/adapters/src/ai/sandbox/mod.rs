@@ -1,7 +1,8 @@
-//! The sandbox: answers in a provider's place where no key is set, so that everything can be tried offline.
+//! The sandbox: answers in place of a provider without an API key, so that everything can be tried offline.
 //!
-//! What it says follows from what it is asked; it asks nobody and sleeps never. Its usage is counted in truth and told
-//! in the form of the provider whose model was asked for, so that it takes the same way as any other.
+//! Its answer depends on the input alone; it makes no network calls and never sleeps. It counts its usage with the
+//! token counter and reports it in the form of the replaced provider, so that it takes the same path as any other
+//! usage.
 
 mod answering;
 mod embeddings;

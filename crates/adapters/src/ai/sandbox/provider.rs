@@ -1,15 +1,17 @@
-//! The sandbox as a provider. Conversations for every model, embeddings and counts in the words of who has them; a chat
-//! in a provider's own words is refused, since the caller's words would have to be understood in full.
+//! The sandbox as a provider: conversations for every model, and native embeddings and token counts for the providers
+//! that have them. A native chat is refused, since the sandbox would have to understand the whole request.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use domain::ai::{ClaudeUsage, Conversation, Delta, FinishReason, GeminiUsage, OpenAiUsage, Provider, ReportedUsage};
+use domain::ai::{
+    AnswerDelta, ClaudeUsage, Conversation, FinishReason, GeminiUsage, OpenAiUsage, Provider, ReportedUsage,
+};
 use futures_util::stream::iter;
 use ports::ai::{
-    AiProvider, CallContent, CallHold, NativeCall, Operation, ProviderCall, ProviderFault, Refusal, Reply, ReplyPiece,
-    TokenCounter, Unanswered,
+    AiOperation, AiProvider, CallContent, CallReservation, CallUnanswered, NativeCall, ProviderCall, ProviderFault,
+    ProviderRefusal, ProviderReply, ReplyPiece, TokenCounter,
 };
 use serde_json::{Value, json};
 
@@ -27,7 +29,7 @@ impl SandboxProvider {
 
     fn pieces(&self, call: &ProviderCall) -> Result<Vec<ReplyPiece>, ProviderFault> {
         match &call.content {
-            CallContent::Conversation(conversation) => Ok(self.spoken(conversation, call)),
+            CallContent::Conversation(conversation) => Ok(self.words_said(conversation, call)),
             CallContent::Native(native) => self.native(native, call),
         }
     }
@@ -35,9 +37,11 @@ impl SandboxProvider {
     fn native(&self, native: &NativeCall, call: &ProviderCall) -> Result<Vec<ReplyPiece>, ProviderFault> {
         let body: Value = serde_json::from_str(&native.body).map_err(|_| refused("the body is not JSON"))?;
         let answered = match (native.operation, call.provider) {
-            (Operation::Embeddings, Provider::OpenAi) => embeddings::openai(&body, call.model.as_str(), &*self.counter),
-            (Operation::Embeddings, Provider::Gemini) => embeddings::gemini(&body, &*self.counter),
-            (Operation::CountTokens, Provider::Claude | Provider::Gemini) => {
+            (AiOperation::Embeddings, Provider::OpenAi) => {
+                embeddings::openai(&body, call.model.as_str(), &*self.counter)
+            }
+            (AiOperation::Embeddings, Provider::Gemini) => embeddings::gemini(&body, &*self.counter),
+            (AiOperation::CountTokens, Provider::Claude | Provider::Gemini) => {
                 let name = if call.provider == Provider::Claude { "input_tokens" } else { "totalTokens" };
                 let counted = json!({ name: embeddings::tokens_of(&body, &*self.counter) });
                 return Ok(vec![whole(counted.to_string(), None)]);
@@ -49,21 +53,22 @@ impl SandboxProvider {
         Ok(vec![whole(body, Some(usage(call.provider, tokens, 0)))])
     }
 
-    fn spoken(&self, conversation: &Conversation, call: &ProviderCall) -> Vec<ReplyPiece> {
+    fn words_said(&self, conversation: &Conversation, call: &ProviderCall) -> Vec<ReplyPiece> {
         let bound = call.max_output_tokens.or(conversation.max_output_tokens).unwrap_or(u64::MAX);
-        let mut spoken = Spoken { counter: &*self.counter, left: bound, used: 0, deltas: Vec::new(), is_cut: false };
+        let mut words_said =
+            Spoken { counter: &*self.counter, left: bound, used: 0, deltas: Vec::new(), is_cut: false };
         let mut finish = FinishReason::Stop;
         for (index, saying) in (0..).zip(answer(conversation, call.model.as_str())) {
             match saying {
-                Saying::Text(text) => spoken.words(&text),
+                Saying::Text(text) => words_said.words(&text),
                 Saying::Call { id, name, arguments } => {
-                    spoken.call(index, id, name, arguments);
+                    words_said.call(index, id, name, arguments);
                     finish = FinishReason::ToolCalls;
                 }
             }
         }
-        let Spoken { used, mut deltas, is_cut, .. } = spoken;
-        deltas.push(Delta::Finished(if is_cut { FinishReason::Length } else { finish }));
+        let Spoken { used, mut deltas, is_cut, .. } = words_said;
+        deltas.push(AnswerDelta::Finished(if is_cut { FinishReason::Length } else { finish }));
         let input = conversation.texts().map(|text| self.counter.count(text)).sum();
         let usage = usage(call.provider, input, used);
         if !call.streamed {
@@ -83,12 +88,12 @@ impl SandboxProvider {
     }
 }
 
-/// What is said, as far as the bound lets it.
+/// The answer so far, up to the output limit.
 struct Spoken<'a> {
     counter: &'a dyn TokenCounter,
     left: u64,
     used: u64,
-    deltas: Vec<Delta>,
+    deltas: Vec<AnswerDelta>,
     is_cut: bool,
 }
 
@@ -98,14 +103,14 @@ impl Spoken<'_> {
             if !self.takes(self.counter.count(word)) {
                 return;
             }
-            self.deltas.push(Delta::Text(word.to_owned()));
+            self.deltas.push(AnswerDelta::Text(word.to_owned()));
         }
     }
 
     fn call(&mut self, index: u32, id: String, name: String, arguments: String) {
         if self.takes(self.counter.count(&name) + self.counter.count(&arguments)) {
-            self.deltas.push(Delta::ToolCallBegun { index, id, name });
-            self.deltas.push(Delta::ToolArguments { index, json: arguments });
+            self.deltas.push(AnswerDelta::ToolCallBegun { index, id, name });
+            self.deltas.push(AnswerDelta::ToolArguments { index, json: arguments });
         }
     }
 
@@ -121,12 +126,12 @@ impl Spoken<'_> {
 
 #[async_trait]
 impl AiProvider for SandboxProvider {
-    async fn send(&self, hold: CallHold, call: &ProviderCall) -> Result<Reply, Unanswered> {
+    async fn send(&self, hold: CallReservation, call: &ProviderCall) -> Result<ProviderReply, CallUnanswered> {
         let pieces = match self.pieces(call) {
             Ok(pieces) => pieces,
             Err(fault) => return Err((hold, fault)),
         };
-        Ok(Reply {
+        Ok(ProviderReply {
             request_id: Some(format!("sandbox-{}", hold.id().0)),
             hold,
             model: Some(call.model.as_str().to_owned()),
@@ -142,19 +147,19 @@ impl AiProvider for SandboxProvider {
 }
 
 fn refused(message: &str) -> ProviderFault {
-    ProviderFault::Refused(Refusal { status: 400, message: message.to_owned(), ..Refusal::default() })
+    ProviderFault::Refused(ProviderRefusal { status: 400, message: message.to_owned(), ..ProviderRefusal::default() })
 }
 
 fn whole(body: String, usage: Option<ReportedUsage>) -> ReplyPiece {
     ReplyPiece { frame: body.into_bytes(), usage, is_last: true, ..ReplyPiece::default() }
 }
 
-/// The words of a text as the one text that they are.
-fn joined(deltas: Vec<Delta>) -> Vec<Delta> {
-    let mut joined: Vec<Delta> = Vec::new();
+/// Joins adjacent text deltas into one.
+fn joined(deltas: Vec<AnswerDelta>) -> Vec<AnswerDelta> {
+    let mut joined: Vec<AnswerDelta> = Vec::new();
     for delta in deltas {
         match (joined.last_mut(), delta) {
-            (Some(Delta::Text(text)), Delta::Text(word)) => text.push_str(&word),
+            (Some(AnswerDelta::Text(text)), AnswerDelta::Text(word)) => text.push_str(&word),
             (_, delta) => joined.push(delta),
         }
     }

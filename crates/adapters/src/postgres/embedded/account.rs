@@ -1,4 +1,4 @@
-//! As whom the Postgres programs run: as ourselves, and never as root.
+//! The account of the Postgres programs: the current user, and never root.
 
 use std::fs;
 use std::io::Write as _;
@@ -10,25 +10,25 @@ use std::time::Duration;
 
 use super::error::EmbeddedError;
 
-/// Who runs the server. `ids` is empty when that is the user who runs the program.
+/// The account that runs the server. `ids` is empty when it is the user who runs the program.
 #[derive(Clone, Debug)]
-pub struct Account {
+pub struct SystemAccount {
     pub name: String,
     pub ids: Option<(u32, u32)>,
 }
 
-/// What a short-lived program said.
-pub struct Finished {
+/// The result of a short-lived program.
+pub struct FinishedProgram {
     pub succeeded: bool,
     pub output: String,
 }
 
-impl Account {
+impl SystemAccount {
     fn ourselves() -> Self {
         Self { name: "yourself".to_owned(), ids: None }
     }
 
-    /// Ourselves, or the owner of an existing cluster, or `postgres`, or `nobody`.
+    /// The current user, or the owner of an existing cluster, or `postgres`, or `nobody`.
     pub fn choose(cluster: Option<&Path>) -> Result<Self, EmbeddedError> {
         if !is_root()? {
             return Ok(Self::ourselves());
@@ -47,7 +47,7 @@ impl Account {
         found.ok_or(EmbeddedError::NoAccount)
     }
 
-    /// A program as this account, with nothing of our environment: the settings in it are secrets.
+    /// A command that runs as this account without our environment: the settings in it are secrets.
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command
@@ -58,12 +58,12 @@ impl Account {
             .current_dir("/")
             .stdin(Stdio::null());
         if let Some((uid, gid)) = self.ids {
-            command.uid(uid).gid(gid); // std drops the supplementary groups of root along with them
+            command.uid(uid).gid(gid); // std also drops root's supplementary groups
         }
         command
     }
 
-    /// Asks the kernel, as that account, so that access lists and mounts count too.
+    /// Tests as that account, so that access lists and mounts count too.
     pub fn can_enter(&self, folder: &Path) -> bool {
         let mut shell = self.command(Path::new("/bin/sh"));
         shell.args(["-c", "cd -- \"$1\"", "sh"]).arg(folder);
@@ -78,8 +78,8 @@ impl Account {
     }
 }
 
-/// Runs a program to its end; it is killed when it takes longer, or when nobody waits any more.
-pub async fn finish(command: Command, limit: Duration) -> Result<Finished, EmbeddedError> {
+/// Runs a program to its end. It is killed at the time limit or when the future is dropped.
+pub async fn finish(command: Command, limit: Duration) -> Result<FinishedProgram, EmbeddedError> {
     let program = Path::new(command.get_program()).to_owned();
     let mut command = tokio::process::Command::from(command);
     command.kill_on_drop(true);
@@ -88,10 +88,13 @@ pub async fn finish(command: Command, limit: Duration) -> Result<Finished, Embed
     };
     let mut ended = ended.map_err(|cause| EmbeddedError::Program { program, cause })?;
     let _ = ended.stdout.write_all(&ended.stderr);
-    Ok(Finished { succeeded: ended.status.success(), output: String::from_utf8_lossy(&ended.stdout).into_owned() })
+    Ok(FinishedProgram {
+        succeeded: ended.status.success(),
+        output: String::from_utf8_lossy(&ended.stdout).into_owned(),
+    })
 }
 
-/// `id -u` knows the effective user everywhere; the standard library does not.
+/// `id -u` gives the effective user on every platform; the standard library does not.
 fn is_root() -> Result<bool, EmbeddedError> {
     let answer = Command::new("id").arg("-u").stdin(Stdio::null()).output();
     let answer = answer.map_err(|cause| EmbeddedError::Program { program: "id".into(), cause })?;

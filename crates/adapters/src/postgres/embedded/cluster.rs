@@ -1,4 +1,4 @@
-//! Making the cluster.
+//! Creates the cluster.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
@@ -6,19 +6,19 @@ use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::path::Path;
 use std::time::Duration;
 
-use super::account::{Account, finish};
+use super::account::{SystemAccount, finish};
 use super::error::EmbeddedError;
 use super::files;
-use super::home::Home;
+use super::home::ClusterFolder;
 use super::log;
-use super::programs::Programs;
+use super::programs::PostgresPrograms;
 
-/// The superuser of the private cluster. It makes the database and the role that owns the schema.
+/// The superuser of the private cluster. It creates the database and the role that owns the schema.
 pub const OWNER: &str = "postgres";
 const INITDB_LIMIT: Duration = Duration::from_mins(1);
 
-/// Appended once, so that an operator may change it; port and address come with the command line at each start.
-/// Terse errors without their statement: the log must not hold what users entered.
+/// Appended once, so that an operator may change it; port and address are set on the command line at each start. Terse
+/// errors without their statement, so that the log does not contain what users entered.
 const CONFIGURATION: &str = "
 # Product Base. These may be changed; the port and the listening address come from the program.
 max_connections = 200
@@ -31,14 +31,18 @@ log_error_verbosity = terse
 log_min_error_statement = panic
 ";
 
-/// The major version of an existing cluster, as its own file says it.
+/// The major version of an existing cluster, from its `PG_VERSION` file.
 pub fn major_of(cluster: &Path) -> Option<String> {
     let version = fs::read_to_string(cluster.join("PG_VERSION")).ok()?;
     Some(version.trim().to_owned())
 }
 
-/// Makes the cluster if it is not there, and answers the owner's password.
-pub async fn ensure(home: &Home, programs: &Programs, is_ephemeral: bool) -> Result<String, EmbeddedError> {
+/// Creates the cluster if it does not exist, and returns the owner's password.
+pub async fn ensure(
+    home: &ClusterFolder,
+    programs: &PostgresPrograms,
+    is_ephemeral: bool,
+) -> Result<String, EmbeddedError> {
     if major_of(&home.cluster()).is_some() {
         return files::kept_password(&home.folder, OWNER).ok_or_else(|| EmbeddedError::Password {
             path: files::password_file(&home.folder, OWNER),
@@ -51,10 +55,15 @@ pub async fn ensure(home: &Home, programs: &Programs, is_ephemeral: bool) -> Res
     Ok(password)
 }
 
-async fn make(home: &Home, programs: &Programs, password: &str, is_ephemeral: bool) -> Result<(), EmbeddedError> {
+async fn make(
+    home: &ClusterFolder,
+    programs: &PostgresPrograms,
+    password: &str,
+    is_ephemeral: bool,
+) -> Result<(), EmbeddedError> {
     let draft = home.folder.join("postgres.new");
     let password_copy = home.folder.join("initdb.password");
-    remove_folder(&draft)?; // of a run that was cut off
+    remove_folder(&draft)?; // left by an interrupted run
     files::write_private(&password_copy, password)?;
     let prepared = prepare_for(&home.account, &draft, &password_copy);
     let made = match prepared {
@@ -72,8 +81,8 @@ async fn make(home: &Home, programs: &Programs, password: &str, is_ephemeral: bo
     kept
 }
 
-/// The server's user must own the folder, and read the password once.
-fn prepare_for(account: &Account, draft: &Path, password: &Path) -> io::Result<()> {
+/// The server's user must own the folder and read the password once.
+fn prepare_for(account: &SystemAccount, draft: &Path, password: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(draft)?;
     if let Some((uid, gid)) = account.ids {
         chown(draft, Some(uid), Some(gid))?;
@@ -83,8 +92,8 @@ fn prepare_for(account: &Account, draft: &Path, password: &Path) -> io::Result<(
 }
 
 async fn initdb(
-    home: &Home,
-    programs: &Programs,
+    home: &ClusterFolder,
+    programs: &PostgresPrograms,
     draft: &Path,
     password: &Path,
     is_ephemeral: bool,

@@ -11,7 +11,7 @@ use super::error::EmbeddedError;
 
 const PASSWORD_BYTES: usize = 24;
 
-/// Holds the folder as long as it lives; the kernel lets go of it with the process, however that ends.
+/// Locks the folder while it exists. The kernel releases the lock when the process ends, however it ends.
 #[derive(Debug)]
 pub struct FolderLock {
     _file: File,
@@ -36,7 +36,7 @@ impl FolderLock {
     }
 }
 
-/// A file that only its owner may read; the owner is the folder's, also when root writes it.
+/// A file that only its owner may read. Its owner is the folder's, also when root writes it.
 pub fn private(path: &Path, append: bool) -> Result<File, EmbeddedError> {
     let mut options = OpenOptions::new();
     options.create(true).read(true).mode(0o600);
@@ -47,7 +47,7 @@ pub fn private(path: &Path, append: bool) -> Result<File, EmbeddedError> {
     }
     let file = options.open(path).map_err(EmbeddedError::file(path))?;
     if let Some(folder) = path.parent().and_then(|folder| fs::metadata(folder).ok()) {
-        let _ = chown(path, Some(folder.uid()), None); // nothing to do, and refused, unless we are root
+        let _ = chown(path, Some(folder.uid()), None); // not needed, and refused, unless we are root
     }
     Ok(file)
 }
@@ -67,7 +67,7 @@ pub fn password_file(folder: &Path, role: &str) -> PathBuf {
     folder.join(format!("{role}.password"))
 }
 
-/// The password kept for a role, if there is one.
+/// The stored password of a role, if there is one.
 pub fn kept_password(folder: &Path, role: &str) -> Option<String> {
     let kept = fs::read_to_string(password_file(folder, role)).ok()?;
     let kept = kept.trim();

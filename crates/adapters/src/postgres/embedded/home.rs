@@ -1,5 +1,5 @@
-//! Where the cluster lies: in the folder that the setting names, or, when root runs the program and the server's
-//! user cannot reach that folder, below `/var/lib/product-base`.
+//! The folder of the cluster: the one that the setting names, or, when root runs the program and the server's user
+//! cannot reach that folder, one below `/var/lib/product-base`.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -8,26 +8,26 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use super::account::Account;
+use super::account::SystemAccount;
 use super::error::EmbeddedError;
 use super::settings::EmbeddedSettings;
 
 const FALLBACK: &str = "/var/lib/product-base";
 const PRIVATE: u32 = 0o700;
-/// Root's folder, through which the server's group may pass without being able to list it.
+/// Mode of root's folder that the server's group may traverse but not list.
 const PASSABLE: u32 = 0o710;
 
-/// The folders of one cluster, and who runs it.
+/// The folders of one cluster, and the account that runs it.
 #[derive(Clone, Debug)]
-pub struct Home {
+pub struct ClusterFolder {
     /// The folder of the setting: absolute, without links.
     pub data_dir: PathBuf,
-    /// The folder around the cluster: the same, or one below `/var/lib/product-base`.
+    /// The folder that contains the cluster: the same, or one below `/var/lib/product-base`.
     pub folder: PathBuf,
-    pub account: Account,
+    pub account: SystemAccount,
 }
 
-impl Home {
+impl ClusterFolder {
     pub fn prepare(settings: &EmbeddedSettings, notices: &mut Vec<String>) -> Result<Self, EmbeddedError> {
         let data_dir = make_data_dir(&settings.data_dir)?;
         let fallback = fallback_of(&data_dir);
@@ -55,15 +55,15 @@ impl Home {
         self.folder.join("postgres.log")
     }
 
-    /// Whether the cluster left the folder of the setting.
+    /// Whether the cluster is outside the folder of the setting.
     pub fn is_fallback(&self) -> bool {
         self.folder != self.data_dir
     }
 
-    /// Data stays where it is: starting elsewhere, with an empty database, would look like losing it.
+    /// Existing data is not moved: starting elsewhere with an empty database would look like data loss.
     fn of_existing(data_dir: PathBuf, folder: PathBuf) -> Result<Self, EmbeddedError> {
         let cluster = folder.join("postgres");
-        let account = Account::choose(Some(&cluster))?;
+        let account = SystemAccount::choose(Some(&cluster))?;
         if account.ids.is_some() && !account.can_enter(&cluster) {
             return Err(EmbeddedError::Unreachable { path: cluster, user: account.name });
         }
@@ -71,7 +71,7 @@ impl Home {
     }
 
     fn of_new(data_dir: PathBuf, fallback: PathBuf) -> Result<Self, EmbeddedError> {
-        let account = Account::choose(None)?;
+        let account = SystemAccount::choose(None)?;
         let reachable = match account.ids {
             None => true,
             Some((_, group)) => account.can_enter(&data_dir) || let_pass(&account, &data_dir, group)?,
@@ -105,8 +105,8 @@ fn has_cluster(folder: &Path) -> bool {
     folder.join("postgres/PG_VERSION").is_file()
 }
 
-/// Opens root's own closed folder to the server's group, for passing only, if that is all that is in the way.
-fn let_pass(account: &Account, folder: &Path, group: u32) -> Result<bool, EmbeddedError> {
+/// Lets the server's group traverse a folder that root has closed, if that is all that is needed.
+fn let_pass(account: &SystemAccount, folder: &Path, group: u32) -> Result<bool, EmbeddedError> {
     let before = fs::metadata(folder).map_err(EmbeddedError::file(folder))?;
     if before.uid() != 0 || before.mode() & 0o077 != 0 {
         return Ok(false);

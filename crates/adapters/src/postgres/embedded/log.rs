@@ -1,4 +1,4 @@
-//! The log of the server: kept within two files of bounded size, and quoted when something fails.
+//! The server's log: kept within two files of bounded size, and quoted when something fails.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -10,7 +10,7 @@ const ROTATION_PERIOD: Duration = Duration::from_mins(1);
 const TAIL_BYTES: u64 = 8 * 1024;
 const TAIL_LINES: usize = 3;
 
-/// Looks after the size of the log until it is aborted.
+/// Keeps the log within its size until it is aborted.
 pub async fn keep_bounded(log: PathBuf) {
     let mut tick = tokio::time::interval(ROTATION_PERIOD);
     loop {
@@ -23,13 +23,13 @@ pub async fn keep_bounded(log: PathBuf) {
     }
 }
 
-/// The server has the file open for appending: it is copied and emptied, not moved.
+/// The server has the file open for appending, so it is copied and truncated, not moved.
 fn rotate(log: &Path) -> io::Result<()> {
     if fs::metadata(log)?.len() <= MAX_BYTES {
         return Ok(());
     }
     let copied = fs::copy(log, log.with_extension("log.1"));
-    OpenOptions::new().write(true).open(log)?.set_len(0)?; // also when the copy failed: on a full disk above all
+    OpenOptions::new().write(true).open(log)?.set_len(0)?; // also when the copy failed, above all on a full disk
     copied.map(|_| ())
 }
 
@@ -51,7 +51,7 @@ pub fn read_since(log: &Path, start: u64) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// The last line that tells of a failure with what led to it, or else the last lines, on one line.
+/// The last failure line with the lines before it, or else the last lines, joined into one.
 pub fn tail_of(text: &str) -> String {
     let mut lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let tells = |line: &&str| ["FATAL:", "PANIC:", "error:"].iter().any(|word| line.contains(word));

@@ -1,13 +1,13 @@
-//! A private Postgres cluster that the program makes, starts and stops by itself.
+//! A private Postgres cluster that the program creates, starts and stops.
 //!
-//! One folder holds one cluster: its files (`postgres/`), the port it listens on (`port`), its passwords
-//! (`*.password`), its log (`postgres.log`) and a lock that one program holds at a time (`lock`).
+//! One folder contains one cluster: its files (`postgres/`), its port (`port`), its passwords (`*.password`), its log
+//! (`postgres.log`) and a lock for one program at a time (`lock`).
 //!
 //! Invariants:
-//! - the server listens on 127.0.0.1 only, has no unix socket, and asks everybody for a password;
-//! - the server is never root, and never in the process group of the program (Ctrl-C reaches the program alone);
-//! - every wait is bounded: 60 s to make a cluster, 30 s to start it, 20 s to stop it;
-//! - a cluster is made beside its final place and renamed, so that half a cluster is never started.
+//! - the server listens on 127.0.0.1 only, has no unix socket, and asks every client for a password;
+//! - the server never runs as root, and never in the process group of the program (Ctrl-C reaches the program alone);
+//! - every wait is bounded: 60 s to create a cluster, 30 s to start it, 20 s to stop it;
+//! - a cluster is created beside its final place and renamed, so that half a cluster is never started.
 
 mod account;
 mod cluster;

@@ -1,10 +1,10 @@
-//! `postmaster.pid`: which process serves the cluster, if any.
+//! `postmaster.pid`: the process that serves the cluster, if any.
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// What the postmaster wrote: 1 its id, 2 its data folder, 4 its port, 8 its state.
+/// Fields written by the postmaster, by line: 1 process id, 2 data folder, 4 port, 8 state.
 #[derive(Debug, PartialEq, Eq)]
 pub struct PidFile {
     pub pid: u32,
@@ -12,9 +12,9 @@ pub struct PidFile {
     pub is_ready: bool,
 }
 
-/// Who has the number that the file names.
+/// The process that has the id in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holder {
+pub enum PidFileOwner {
     Postmaster,
     Nobody,
     OtherProgram,
@@ -34,15 +34,15 @@ impl PidFile {
         })
     }
 
-    /// A postmaster of this cluster names the folder in its arguments. The number alone proves nothing: after a
+    /// A postmaster of this cluster names the folder in its arguments. The process id alone proves nothing: after a
     /// restart of the machine any program may have it.
-    pub fn holder(&self, cluster: &Path) -> Holder {
+    pub fn holder(&self, cluster: &Path) -> PidFileOwner {
         let Some(arguments) = arguments_of(self.pid) else {
-            return Holder::Nobody;
+            return PidFileOwner::Nobody;
         };
         let names_cluster = arguments.iter().any(|argument| Path::new(argument) == cluster);
         let is_postgres = arguments.first().is_some_and(|program| Path::new(program).ends_with("postgres"));
-        if names_cluster && is_postgres { Holder::Postmaster } else { Holder::OtherProgram }
+        if names_cluster && is_postgres { PidFileOwner::Postmaster } else { PidFileOwner::OtherProgram }
     }
 }
 
@@ -53,7 +53,7 @@ pub fn remove(cluster: &Path) -> std::io::Result<()> {
     }
 }
 
-/// The command line of a living process. Everybody may read it, unlike its working directory.
+/// The command line of a running process. Every user may read it, unlike its working directory.
 fn arguments_of(pid: u32) -> Option<Vec<String>> {
     if Path::new("/proc/self/cmdline").exists() {
         let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
@@ -69,7 +69,7 @@ fn arguments_of(pid: u32) -> Option<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Holder, PidFile};
+    use super::{PidFile, PidFileOwner};
     use std::path::Path;
 
     #[test]
@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn a_number_in_use_by_another_program_is_not_our_server() {
         let of = |pid| PidFile { pid, port: None, is_ready: true }.holder(Path::new("/some/cluster"));
-        assert_eq!(of(std::process::id()), Holder::OtherProgram);
-        assert_eq!(of(u32::MAX), Holder::Nobody);
+        assert_eq!(of(std::process::id()), PidFileOwner::OtherProgram);
+        assert_eq!(of(u32::MAX), PidFileOwner::Nobody);
     }
 }

@@ -1,4 +1,4 @@
-//! The port of the cluster: free when it was chosen, and kept for as long as nobody else takes it.
+//! The port of the cluster: free when it was chosen, and kept until another program takes it.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -21,12 +21,12 @@ pub fn choose(folder: &Path, notices: &mut Vec<String>) -> Result<u16, EmbeddedE
     Ok(port)
 }
 
-/// The port of the last start, which a running cluster still has.
+/// The port of the last start, which a running cluster still uses.
 pub fn kept(folder: &Path) -> Option<u16> {
     fs::read_to_string(folder.join("port")).ok().and_then(|kept| kept.trim().parse().ok())
 }
 
-/// An adopted server may listen elsewhere than the file says.
+/// Stores the port: an adopted server may listen on another one than the file says.
 pub fn keep(folder: &Path, port: u16) -> Result<(), EmbeddedError> {
     files::write_private(&folder.join("port"), &port.to_string())
 }

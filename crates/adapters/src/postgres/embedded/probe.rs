@@ -1,4 +1,4 @@
-//! Talking to the cluster as its owner.
+//! Connections to the cluster as its owner.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use super::error::EmbeddedError;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
-/// What a try to connect showed.
-pub enum Probe {
+/// The result of an attempt to connect.
+pub enum ServerProbe {
     Ready(Box<PgConnection>),
     NoDatabase,
     NotYet,
     WrongPassword,
 }
 
-pub async fn connect(port: u16, password: &str, database: &str) -> Probe {
+pub async fn connect(port: u16, password: &str, database: &str) -> ServerProbe {
     let options = PgConnectOptions::new_without_pgpass()
         .host("127.0.0.1")
         .port(port)
@@ -29,17 +29,17 @@ pub async fn connect(port: u16, password: &str, database: &str) -> Probe {
         .disable_statement_logging();
     let tried = tokio::time::timeout(CONNECT_LIMIT, options.connect()).await;
     match tried {
-        Ok(Ok(connection)) => Probe::Ready(Box::new(connection)),
+        Ok(Ok(connection)) => ServerProbe::Ready(Box::new(connection)),
         Ok(Err(error)) => match sqlstate(&error).as_deref() {
-            Some("28P01" | "28000") => Probe::WrongPassword,
-            Some("3D000") => Probe::NoDatabase,
-            _ => Probe::NotYet,
+            Some("28P01" | "28000") => ServerProbe::WrongPassword,
+            Some("3D000") => ServerProbe::NoDatabase,
+            _ => ServerProbe::NotYet,
         },
-        Err(_) => Probe::NotYet,
+        Err(_) => ServerProbe::NotYet,
     }
 }
 
-/// Runs one statement whose text is ours but for quoted names and literals, and closes the connection.
+/// Runs one statement, in which only quoted names and literals are not ours, and closes the connection.
 pub async fn execute_and_close(mut connection: PgConnection, statement: String) -> Result<(), EmbeddedError> {
     let done = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await;
     done.map_err(|error| EmbeddedError::Statement(message_of(&error)))?;
@@ -52,7 +52,7 @@ pub fn quote_name(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// The part of a URL between its separators.
+/// Encodes one component of a URL.
 pub fn percent_encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -70,7 +70,7 @@ fn sqlstate(error: &sqlx::Error) -> Option<String> {
     Some(error.as_database_error()?.code()?.into_owned())
 }
 
-/// The server's own sentence; the statement, which may hold a password, is not part of it.
+/// The server's message, without the statement, which may contain a password.
 fn message_of(error: &sqlx::Error) -> String {
     error.as_database_error().map_or_else(|| error.to_string(), |error| error.message().to_owned())
 }

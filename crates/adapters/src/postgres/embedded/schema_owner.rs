@@ -1,16 +1,16 @@
-//! The role that owns the schema in the private cluster: no superuser, so that whoever found a way to act as the owner of a
-//! function has the schema and no more. Migrations log in as it.
+//! The role that owns the schema in the private cluster. It is no superuser, so that an attacker who can act as the
+//! owner of a function controls the schema and no more. Migrations log in as it.
 //!
-//! Promise: a cluster that was made before this role existed is handed over to it at its next start, whole or not at all.
-//! Cost: one statement at each start; on a cluster that is handed over, a lock on every table, before anybody serves.
+//! Promise: a cluster created before this role existed is handed over to it at its next start, whole or not at all.
+//! Cost: one statement at each start; a cluster that is handed over also locks every table, before it serves requests.
 
 use super::error::EmbeddedError;
 use super::running::EmbeddedPostgres;
 
 const SCHEMA_OWNER: &str = "product_base_owner";
 
-/// One message, and so one transaction. What belongs to the superuser in our two schemas changes hands: relations, and those
-/// functions that carry our mark. A sequence of an identity column follows its table. On a new cluster there is nothing.
+/// One message, and so one transaction. Changes the owner of the superuser's objects in our two schemas: relations, and
+/// functions that carry our mark. A sequence of an identity column follows its table. A new cluster has none of these.
 const HAND_OVER: &str = r"
 DO $owner$
 DECLARE
@@ -21,7 +21,7 @@ BEGIN
     END IF;
     ALTER ROLE product_base_owner LOGIN CREATEROLE NOSUPERUSER NOCREATEDB NOBYPASSRLS NOREPLICATION;
     EXECUTE format('ALTER DATABASE %I OWNER TO product_base_owner', current_database());
-    -- From Postgres 16 on, a role can be granted only by whoever has its ADMIN option.
+    -- From Postgres 16 on, a role can be granted only by a role with its ADMIN option.
     FOR target IN SELECT r.rolname FROM pg_catalog.pg_roles r
         WHERE r.rolname IN ('anon', 'authenticated', 'service_role', 'app_service', 'app_user', 'readonly_user')
           AND NOT EXISTS (SELECT FROM pg_catalog.pg_auth_members m
@@ -52,7 +52,8 @@ END
 $owner$";
 
 impl EmbeddedPostgres {
-    /// The address of the schema's owner, for migrations. Makes the role, and hands over what an older version made.
+    /// The address for the schema owner, for migrations. Creates the role, and hands over what an older version
+    /// created.
     pub async fn schema_owner_url(&self) -> Result<String, EmbeddedError> {
         self.execute(HAND_OVER.to_owned()).await?;
         let password = self.set_password(SCHEMA_OWNER).await?;

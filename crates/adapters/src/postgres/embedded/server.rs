@@ -1,4 +1,4 @@
-//! The server process: taking over a running one, starting, stopping.
+//! The server process: adopting a running one, starting, stopping.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,12 +10,12 @@ use tokio::time::{Instant, sleep, timeout};
 use super::account::finish;
 use super::error::EmbeddedError;
 use super::files;
-use super::home::Home;
+use super::home::ClusterFolder;
 use super::log;
-use super::pid_file::{self, Holder, PidFile};
+use super::pid_file::{self, PidFile, PidFileOwner};
 use super::port;
-use super::probe::{self, Probe};
-use super::programs::Programs;
+use super::probe::{self, ServerProbe};
+use super::programs::PostgresPrograms;
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 const POLL_PERIOD: Duration = Duration::from_millis(20);
@@ -23,31 +23,31 @@ const RETRY_PERIOD: Duration = Duration::from_millis(200);
 const FAST_LIMIT: Duration = Duration::from_secs(14);
 const IMMEDIATE_LIMIT: Duration = Duration::from_secs(4);
 const EXIT_LIMIT: Duration = Duration::from_millis(500);
-/// `pg_ctl` ends by its own limit; ours is for one that hangs.
+/// `pg_ctl` ends by its own limit; this is for one that hangs.
 const PG_CTL_GRACE: Duration = Duration::from_secs(1);
 
-/// What it takes to start the cluster.
-pub struct Launch<'a> {
-    pub home: &'a Home,
-    pub programs: &'a Programs,
+/// What is needed to start the cluster.
+pub struct ServerLaunch<'a> {
+    pub home: &'a ClusterFolder,
+    pub programs: &'a PostgresPrograms,
     pub password: &'a str,
     pub database: &'a str,
     pub is_ephemeral: bool,
 }
 
-/// A running server; it is asked to stop when this is dropped.
+/// A running server. Dropping it asks the server to stop.
 #[derive(Debug)]
-pub struct Server {
-    home: Home,
-    programs: Programs,
+pub struct EmbeddedServer {
+    home: ClusterFolder,
+    programs: PostgresPrograms,
     child: Option<Child>,
     port: u16,
     is_stopped: bool,
 }
 
-impl Launch<'_> {
-    /// Takes over the server that an earlier run left, or starts one; answers when it accepts connections.
-    pub async fn run(&self, notices: &mut Vec<String>) -> Result<(Server, Probe), EmbeddedError> {
+impl ServerLaunch<'_> {
+    /// Adopts the server that an earlier run left, or starts one; returns when it accepts connections.
+    pub async fn run(&self, notices: &mut Vec<String>) -> Result<(EmbeddedServer, ServerProbe), EmbeddedError> {
         let deadline = Instant::now() + START_LIMIT;
         if let Some(adopted) = self.adopt(deadline, notices).await? {
             return Ok(adopted);
@@ -63,22 +63,22 @@ impl Launch<'_> {
         }
     }
 
-    /// A server of this cluster that runs already: waits while it starts or stops. Any other trace is removed.
+    /// A running server of this cluster; waits while it starts or stops. A stale pid file is removed.
     async fn adopt(
         &self,
         deadline: Instant,
         notices: &mut Vec<String>,
-    ) -> Result<Option<(Server, Probe)>, EmbeddedError> {
+    ) -> Result<Option<(EmbeddedServer, ServerProbe)>, EmbeddedError> {
         let cluster = self.home.cluster();
         while let Some(file) = PidFile::read(&cluster) {
             let holder = file.holder(&cluster);
-            if holder != Holder::Postmaster {
+            if holder != PidFileOwner::Postmaster {
                 pid_file::remove(&cluster).map_err(EmbeddedError::file(&cluster))?;
                 notices.push(stale_notice(file.pid, holder));
                 return Ok(None);
             }
             if let Some(port) = file.port.filter(|_| file.is_ready) {
-                // No answer: it may be stopping by itself.
+                // No answer: it may be stopping.
                 if let Some(probe) = self.ask(port).await? {
                     port::keep(&self.home.folder, port)?;
                     notices.push(format!("Using the Postgres (process {}) that an earlier run left behind.", file.pid));
@@ -91,13 +91,13 @@ impl Launch<'_> {
         Ok(None)
     }
 
-    /// `None`: this try failed for a reason that passes, and there is time for another.
+    /// `None`: this attempt failed for a temporary reason, and there is time for another.
     async fn wait_ready(
         &self,
-        server: &mut Server,
+        server: &mut EmbeddedServer,
         deadline: Instant,
         log_start: u64,
-    ) -> Result<Option<Probe>, EmbeddedError> {
+    ) -> Result<Option<ServerProbe>, EmbeddedError> {
         let cluster = self.home.cluster();
         loop {
             if server.has_exited() {
@@ -116,10 +116,10 @@ impl Launch<'_> {
         }
     }
 
-    async fn ask(&self, port: u16) -> Result<Option<Probe>, EmbeddedError> {
+    async fn ask(&self, port: u16) -> Result<Option<ServerProbe>, EmbeddedError> {
         match probe::connect(port, self.password, self.database).await {
-            Probe::NotYet => Ok(None),
-            Probe::WrongPassword => Err(EmbeddedError::Password {
+            ServerProbe::NotYet => Ok(None),
+            ServerProbe::WrongPassword => Err(EmbeddedError::Password {
                 path: files::password_file(&self.home.folder, super::cluster::OWNER),
                 what: "not the one that the cluster asks for",
             }),
@@ -127,7 +127,7 @@ impl Launch<'_> {
         }
     }
 
-    fn spawn(&self, port: u16) -> Result<Server, EmbeddedError> {
+    fn spawn(&self, port: u16) -> Result<EmbeddedServer, EmbeddedError> {
         let path = self.home.log();
         let log = files::private(&path, true)?;
         let errors = log.try_clone().map_err(EmbeddedError::file(&path))?;
@@ -145,8 +145,8 @@ impl Launch<'_> {
         Ok(self.server(Some(child), port))
     }
 
-    fn server(&self, child: Option<Child>, port: u16) -> Server {
-        Server { home: self.home.clone(), programs: self.programs.clone(), child, port, is_stopped: false }
+    fn server(&self, child: Option<Child>, port: u16) -> EmbeddedServer {
+        EmbeddedServer { home: self.home.clone(), programs: self.programs.clone(), child, port, is_stopped: false }
     }
 
     fn check_time(&self, deadline: Instant, log_start: u64) -> Result<(), EmbeddedError> {
@@ -158,17 +158,17 @@ impl Launch<'_> {
     }
 }
 
-impl Server {
+impl EmbeddedServer {
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Fast, and immediate (which the next start repairs from the log) if that takes too long.
+    /// Fast mode; immediate mode (which the next start repairs from the log) if that takes too long.
     pub async fn stop(&mut self) -> Result<(), EmbeddedError> {
         if self.is_stopped {
             return Ok(());
         }
-        self.is_stopped = true; // whatever comes, a second try in `drop` would only double the wait
+        self.is_stopped = true; // in any case: a second attempt in `drop` would only double the wait
         let mut said = String::new();
         for (mode, limit) in [("fast", FAST_LIMIT), ("immediate", IMMEDIATE_LIMIT)] {
             let asked = finish(self.pg_ctl_stop(mode, limit), limit + PG_CTL_GRACE);
@@ -176,7 +176,7 @@ impl Server {
                 () = self.exit() => return Ok(()),
                 ended = asked => said = ended.map_or_else(|error| error.to_string(), |ended| ended.output),
             }
-            // `pg_ctl` ends when the pid file is gone, which is a moment before the process is.
+            // `pg_ctl` ends when the pid file is gone, a moment before the process ends.
             if timeout(EXIT_LIMIT, self.exit()).await.is_ok() {
                 return Ok(());
             }
@@ -188,7 +188,7 @@ impl Server {
         Err(EmbeddedError::StopSlow { seconds: (FAST_LIMIT + IMMEDIATE_LIMIT).as_secs(), tail: log::tail_of(&said) })
     }
 
-    /// `pg_ctl` alone would wait for a killed child of ours, whose number lives until its status is taken.
+    /// `pg_ctl` alone would wait for a killed child of ours, whose process id exists until its status is read.
     async fn exit(&mut self) {
         while self.is_running() {
             sleep(POLL_PERIOD).await;
@@ -200,10 +200,10 @@ impl Server {
             return !self.has_exited();
         }
         let cluster = self.home.cluster();
-        PidFile::read(&cluster).is_some_and(|file| file.holder(&cluster) == Holder::Postmaster)
+        PidFile::read(&cluster).is_some_and(|file| file.holder(&cluster) == PidFileOwner::Postmaster)
     }
 
-    /// Also takes the exit status, so that no zombie stays.
+    /// Also reads the exit status, so that no zombie remains.
     fn has_exited(&mut self) -> bool {
         match &mut self.child {
             Some(child) => !matches!(child.try_wait(), Ok(None)),
@@ -224,7 +224,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for EmbeddedServer {
     /// Best effort, for a panic or an early return: the usual way is `stop`.
     fn drop(&mut self) {
         if self.is_stopped || self.has_exited() {
@@ -236,26 +236,26 @@ impl Drop for Server {
     }
 }
 
-/// Ctrl-C goes to the process group in front: the program flushes while the database is still there.
+/// Ctrl-C goes to the foreground process group: the program flushes while the database still runs.
 fn away_from_the_terminal(command: &mut Command) -> &mut Command {
     std::os::unix::process::CommandExt::process_group(command, 0)
 }
 
-/// Another program was faster at the port, or the last workers of a killed server are still leaving.
+/// Another program took the port first, or the last workers of a killed server are still exiting.
 fn passes_by_itself(log: &str) -> bool {
     ["could not create any TCP/IP sockets", "pre-existing shared memory block"].iter().any(|sign| log.contains(sign))
 }
 
-fn stale_notice(pid: u32, holder: Holder) -> String {
+fn stale_notice(pid: u32, holder: PidFileOwner) -> String {
     let who = match holder {
-        Holder::OtherProgram => "is another program now",
-        Holder::Nobody | Holder::Postmaster => "is gone",
+        PidFileOwner::OtherProgram => "is another program now",
+        PidFileOwner::Nobody | PidFileOwner::Postmaster => "is gone",
     };
     format!("An earlier Postgres ended without cleaning up (process {pid} {who}): its postmaster.pid was removed.")
 }
 
-/// Removes the files of a cluster that nobody wants any more.
-pub fn remove_cluster(home: &Home) {
+/// Removes the files of an ephemeral cluster.
+pub fn remove_cluster(home: &ClusterFolder) {
     let removed: PathBuf = if home.is_fallback() { home.folder.clone() } else { home.cluster() };
     if let Err(error) = fs::remove_dir_all(Path::new(&removed)) {
         tracing::warn!(%error, folder = %removed.display(), "the ephemeral database could not be removed");

@@ -1,31 +1,31 @@
-//! What the operator may say about the embedded cluster.
+//! The operator's settings of the embedded cluster.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// Memory instead of a disk: a clone of a database is hundreds of small files, and takes 40 ms there but up to a second
-/// on a busy disk.
+/// Memory instead of a disk: cloning a database writes hundreds of small files, which takes 40 ms in memory but up to a
+/// second on a busy disk.
 const MEMORY: &str = "/dev/shm";
 
 /// A container may have 64 MB there by default, too little for a cluster.
 const MEMORY_KIB_MIN: u64 = 2 * 1024 * 1024;
 
-/// Where the cluster lies and which programs run it.
+/// The folder of the cluster and the programs that run it.
 #[derive(Clone, Debug)]
 pub struct EmbeddedSettings {
-    /// The folder of the cluster; a relative one counts from the working directory.
+    /// The folder of the cluster; a relative path starts at the working directory.
     pub data_dir: PathBuf,
-    /// The folder of `initdb`, `postgres` and `pg_ctl`; without it they are looked for.
+    /// The folder of `initdb`, `postgres` and `pg_ctl`; without it they are searched for.
     pub bin: Option<PathBuf>,
     /// The database to create and to serve.
     pub database: String,
-    /// Data that may be lost: no fsync, and what this run made is removed when it stops.
+    /// Data that may be lost: no fsync, and files that this run created are removed when it stops.
     pub ephemeral: bool,
 }
 
 impl EmbeddedSettings {
-    /// A cluster for tests: the semantics of transactions are the usual ones, only a power failure loses data.
-    /// The cluster is removed when it stops; `dir` itself stays and belongs to the caller.
+    /// A cluster for tests: transactions behave as usual, only a power failure loses data. The cluster is removed when
+    /// it stops; `dir` itself stays and belongs to the caller.
     pub fn ephemeral(dir: impl Into<PathBuf>) -> Self {
         Self { data_dir: dir.into(), ephemeral: true, ..Self::default() }
     }
@@ -37,7 +37,7 @@ impl Default for EmbeddedSettings {
     }
 }
 
-/// Where the folder of an ephemeral cluster is best made: in memory if that is roomy, else among the temporary files.
+/// The best place for an ephemeral cluster: in memory if there is room, else among the temporary files.
 pub fn place_for_ephemeral() -> PathBuf {
     if memory_is_roomy() { PathBuf::from(MEMORY) } else { std::env::temp_dir() }
 }

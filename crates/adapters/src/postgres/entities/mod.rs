@@ -1,5 +1,5 @@
-//! The rows of Postgres as `SeaORM` reads and writes them, private to this adapter. Each names only the columns that the
-//! ports need: what is not named here (hashes, Stripe's ids) is neither read nor written by accident.
+//! The rows of Postgres as `SeaORM` reads and writes them, private to this adapter. Each has only the columns that the
+//! ports need: other columns (hashes, Stripe's ids) are neither read nor written by accident.
 
 pub(super) mod audit_logs;
 pub(super) mod feature_overrides;

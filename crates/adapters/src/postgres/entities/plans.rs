@@ -1,4 +1,4 @@
-//! Rows of `plans`, without what Stripe calls them.
+//! Rows of `plans`, without Stripe's ids.
 
 use sea_orm::entity::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Rows of `scheduled_plan_changes`: a change that waits for the end of the paid period.
+//! Rows of `scheduled_plan_changes`: changes that take effect at the end of the paid period.
 
 use sea_orm::entity::prelude::*;
 

@@ -1,5 +1,5 @@
--- What calls used that no limit was asked for: $1 lineages of API keys, $2 periods and $3 their starts, each once and in order,
--- $4 requests, $5 tokens, $6 cost. A key that is gone with its user is left out.
+-- Adds use that no limit was checked for: $1 lineages of API keys, $2 periods and $3 their starts, each once and in
+-- order, $4 requests, $5 tokens, $6 cost. A key that was deleted with its user is left out.
 INSERT INTO api_key_counters AS n (api_key_id, period, period_start, requests, tokens, cost_nano_usd)
 SELECT a.api_key_id, a.period, a.period_start, a.requests, a.tokens, a.cost_nano_usd
 FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::bigint[], $5::bigint[], $6::bigint[])

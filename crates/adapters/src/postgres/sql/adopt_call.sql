@@ -1,4 +1,4 @@
--- $1 user, $2 route, $3 digest of what is asked. Answered calls come first, then running ones, then lost ones.
+-- $1 user, $2 route, $3 digest of the request. Answered calls come first, then running ones, then lost ones.
 UPDATE ai_answers SET content_digest = NULL
 WHERE (user_id, route, key_digest) = (
     SELECT user_id, route, key_digest FROM ai_answers

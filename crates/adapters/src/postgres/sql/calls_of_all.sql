@@ -1,5 +1,5 @@
--- Everybody's calls from $1 up to $2: whole hours that are summed from their sums, what lies before and after them from the
--- record of the calls. $5, a session, is null here.
+-- All users' calls from $1 up to $2: hours that are already summed from their sums, the rest from the call log. $5, a
+-- session, is null here.
 SELECT l.provider, l.model, l.created_at, 1::numeric AS requests, l.input_tokens::numeric, l.output_tokens::numeric,
     l.cached_tokens::numeric, l.cost_nano_usd::numeric,
     coalesce(l.tokens_used::numeric, l.input_tokens::numeric + l.output_tokens) AS total_tokens

@@ -1,5 +1,5 @@
--- $1 user, $2 route, $3 digest of the key. The answer, if it is there; only else the claim is taken. An answer that is there does
--- not change, so whoever gets it again locks nothing and stands in nobody's way.
+-- $1 user, $2 route, $3 digest of the idempotency key. Returns the stored response; only without one it takes the
+-- claim. A stored response does not change, so reading it again locks nothing and blocks no other caller.
 SELECT a.fingerprint, a.status, a.content_type, a.sealed_body, a.rights,
     CASE WHEN a.user_id IS NULL
         THEN pg_try_advisory_xact_lock(hashtextextended($1::uuid || ' ' || $2::text || ' ' || encode($3::bytea, 'hex'), 0))

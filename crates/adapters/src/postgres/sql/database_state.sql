@@ -1,7 +1,7 @@
--- The login is session_user: current_user is the role that this transaction took on. What it is called says nothing, so it is
--- asked what it can do: by its attributes, by what it inherits, by whom it may become, and by what it owns.
+-- The login is session_user; current_user is the role of this transaction. The login's name proves nothing, so its
+-- rights are checked: its attributes, what it inherits, the roles it may take on, and what it owns.
 WITH login AS (SELECT r.* FROM pg_roles AS r WHERE r.rolname = session_user),
--- Every role that the login may act as, by whatever chain of memberships; for a superuser that would be all.
+-- Every role that the login may act as, through any chain of memberships; for a superuser that would be all.
 others AS (
     SELECT r.*, pg_has_role(l.oid, r.oid, 'USAGE') AS is_inherited FROM login AS l
     JOIN pg_roles AS r ON r.oid <> l.oid AND NOT l.rolsuper AND pg_has_role(l.oid, r.oid, 'MEMBER')

@@ -1,6 +1,6 @@
--- $1 before when, $2 how many at most; the tokens go by the cascade. A session that is being refreshed is left alone.
--- Each new token lengthens its session, so a session that has not expired cannot have ended; the tokens are asked too,
--- since they are what counts.
+-- $1 the time before which they ended, $2 the row limit; their tokens are deleted by the cascade. A session that is
+-- being refreshed is skipped. Each new token extends its session, so a session that has not expired cannot have ended;
+-- the tokens are checked too, since they decide.
 DELETE FROM sessions WHERE id IN (
     SELECT s.id FROM sessions AS s
     WHERE s.revoked_at < $1

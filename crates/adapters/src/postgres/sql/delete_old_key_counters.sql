@@ -1,4 +1,4 @@
--- $1 how many at most. Rows that a call is writing are left for the next run.
+-- $1 the row limit. Rows that a call has locked are left for the next run.
 DELETE FROM api_key_counters WHERE (api_key_id, period, period_start) IN (
     SELECT api_key_id, period, period_start FROM api_key_counters
     WHERE (period = 'minute' AND period_start < now() - interval '1 day')

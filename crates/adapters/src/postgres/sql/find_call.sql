@@ -1,4 +1,5 @@
--- $1 user, $2 route, $3 digest of the key. The time is the clock's, since the caller may have waited for the row.
+-- $1 user, $2 route, $3 digest of the idempotency key. Uses the clock's time, since the caller may have waited for the
+-- row.
 SELECT a.fingerprint, a.status, a.content_type, a.sealed_body, a.reservation_id, a.rights,
     extract(epoch FROM clock_timestamp() - a.created_at)::float8 AS age, r.status AS hold_status,
     extract(epoch FROM clock_timestamp() - r.updated_at)::float8 AS hold_since

@@ -1,4 +1,4 @@
--- $1 users and $2 features, side by side. One row for each, in their order, whether they exist or not.
+-- $1 users and $2 features, as parallel arrays. One row for each, in their order, whether they exist or not.
 SELECT e.plan_id IS NOT NULL OR EXISTS (SELECT FROM users AS u WHERE u.id = asked.user_id) AS user_known,
     CASE WHEN e.plan_id IS NOT NULL THEN asked.feature_id END AS feature_id, '' AS display_name, e.kind, e.unit,
     e.feature_active, e.enabled, NOT e.enabled AND coalesce(lapsed.plan_id <> e.plan_id, false) AS lapsed,

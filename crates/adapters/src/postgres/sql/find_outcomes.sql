@@ -1,5 +1,5 @@
--- $1 users and $2 keys of theirs, side by side. The outcomes of those that were seen before, each with its place.
--- OFFSET 0 keeps the planner from joining the two lists: each key is found in its partition, by the primary key.
+-- $1 users and $2 their idempotency keys, as parallel arrays. The stored outcomes of known keys, each with its place.
+-- OFFSET 0 keeps the planner from joining the two lists: each key is looked up in its partition, by the primary key.
 SELECT jsonb_agg(jsonb_build_object(
     'place', q.place, 'digest', encode(k.digest, 'escape'), 'amount', k.amount, 'feature_id', k.feature_id,
     'current', k.current, 'limit', k.limit_value, 'remaining', k.remaining, 'reserved', k.reserved,

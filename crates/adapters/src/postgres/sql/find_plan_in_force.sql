@@ -1,4 +1,4 @@
--- $1 the user. No row where there is no profile.
+-- $1 the user. No row without a profile.
 SELECT p.plan_id, p.status, now() AS as_of,
     s.id AS subscription_id, s.plan_id AS subscription_plan_id, s.status AS subscription_status, s.stripe_subscription_id,
     s.trial_end, s.current_period_start, s.current_period_end, s.cancel_at_period_end,

@@ -1,5 +1,5 @@
 -- $1 id, $2 session, $3 user, $4 hash, $5 expiry, $6 used at, $7 revoked at. The session is the token's family, and
--- lives as long as its last token.
+-- lasts as long as its last token.
 WITH lengthened AS (
     UPDATE sessions SET last_seen_at = now(), expires_at = greatest(expires_at, $5) WHERE id = $2
 )

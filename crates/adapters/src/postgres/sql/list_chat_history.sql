@@ -1,5 +1,6 @@
--- $1 whose, $2 how many. No message is younger than the last change of its conversation, but for calls that ended at the
--- same time; so a conversation that last changed before the $2-th message of the newest ones has none to show.
+-- $1 the user, $2 the number of messages. No message is newer than the last change of its conversation, except for
+-- calls that ended at the same time; so a conversation that last changed before the $2-th newest message of the newest
+-- conversations has none to return.
 WITH newest AS (
     SELECT s.id FROM chat_sessions AS s WHERE s.user_id = $1 ORDER BY s.updated_at DESC, s.id DESC LIMIT $2
 ), oldest_shown AS (

@@ -1,4 +1,4 @@
--- $1 the user, $2 how many at most.
+-- $1 the user, $2 the row limit.
 SELECT f.id AS feature_id, f.display_name, e.kind, e.unit, e.feature_active, e.enabled,
     NOT e.enabled AND coalesce(lapsed.plan_id <> e.plan_id, false) AS lapsed,
     e.source, e.plan_id, e.limit_value, e.limit_period, e.overage, e.period_start, e.period_end, e.used, e.reserved,

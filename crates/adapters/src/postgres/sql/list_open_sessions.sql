@@ -1,4 +1,4 @@
--- $1 user, $2 now, $3 opened after when, $4 and $5 the last row that was shown or NULLs, $6 how many at most.
+-- $1 user, $2 now, $3 created after, $4 and $5 the last row of the page before or NULLs, $6 the row limit.
 SELECT s.id, s.user_id, s.user_agent, s.created_at, s.last_seen_at, coalesce(s.authenticated_at, s.created_at) AS authenticated_at,
     s.expires_at, s.revoked_at
 FROM sessions AS s

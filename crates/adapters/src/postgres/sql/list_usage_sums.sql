@@ -1,8 +1,8 @@
--- $1 where the newest bucket of the page begins, $2 the oldest of all, $3 the length of a bucket, $4 feature, $5 kind of period (null for
--- all of them), $6 whether a page goes before, and its last row: $7 bucket, $8 feature, $9 kind of period, $10 its start,
--- $11 how many rows; {sums_of} and {events_of} say whose.
--- The buckets are gone through from the newest, and no further than the page needs: each is summed by itself. What lies
--- before the watermark is in the hourly sums, what lies after it in the events; both are as of one moment.
+-- $1 the start of the page's newest bucket, $2 of the oldest bucket, $3 the length of a bucket, $4 feature, $5 period
+-- kind (null for all), $6 whether there was a page before, and its last row: $7 bucket, $8 feature, $9 period kind,
+-- $10 its start, $11 the row limit; {sums_of} and {events_of} select the user.
+-- Buckets are summed one by one, newest first, and only as many as the page needs. Rows before the watermark come from
+-- the hourly sums, later ones from the events; both are as of one moment.
 WITH summed AS MATERIALIZED (
     SELECT coalesce(max(w.reached_at), '-infinity') AS reached_at FROM rollup_watermarks AS w WHERE w.name = 'usage_events'
 )

@@ -1,4 +1,4 @@
--- $1 users, $2 features, $3 periods and $4 their starts: counters in the order of their locking. One row each.
+-- $1 users, $2 features, $3 periods and $4 their starts: counters in locking order. One row each.
 SELECT l.used IS NOT NULL AS is_locked,
     CASE WHEN l.used IS NULL THEN EXISTS (
         SELECT FROM usage_counters AS n

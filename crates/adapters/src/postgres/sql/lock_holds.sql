@@ -1,5 +1,5 @@
--- $1 the holds, in the order of their locking. One row each; what another transaction changed just before is read as it is
--- now, under the lock.
+-- $1 the reservations, in locking order. One row each. A row that another transaction has just changed is read with
+-- that change, under the lock.
 SELECT h.id IS NOT NULL AS is_locked,
     CASE WHEN h.id IS NULL THEN EXISTS (SELECT FROM usage_reservations AS r WHERE r.id = a.id OFFSET 0) ELSE false END AS is_held,
     h.id, h.user_id, h.feature_id, h.period, h.period_start, h.amount, h.beyond, h.tokens_reserved, h.settled_amount, h.overage,

@@ -1,4 +1,4 @@
--- $1 API keys, $2 periods and $3 their starts: the windows in the order of their locking. One row each.
+-- $1 API keys, $2 periods and $3 their starts: the windows in locking order. One row each.
 SELECT l.requests IS NOT NULL AS is_locked,
     CASE WHEN l.requests IS NULL THEN EXISTS (
         SELECT FROM api_key_counters AS n WHERE n.api_key_id = a.api_key_id AND n.period = a.period AND n.period_start = a.period_start

@@ -1,5 +1,5 @@
--- $1 conversations, in the order of their locking. One row each. Nothing else waits for them: their sums and the messages that
--- refer to them are written under these locks.
+-- $1 conversations, in locking order. One row each. No later statement of the batch waits for them: their sums and the
+-- messages that refer to them are written under these locks.
 SELECT s.id IS NOT NULL AS is_locked,
     CASE WHEN s.id IS NULL THEN EXISTS (SELECT FROM chat_sessions AS c WHERE c.id = a.id OFFSET 0) ELSE false END AS is_busy
 FROM unnest($1::uuid[]) WITH ORDINALITY AS a (id, place)

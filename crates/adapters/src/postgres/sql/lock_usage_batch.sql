@@ -1,9 +1,9 @@
--- $1 users and $2 features: distinct meters in the order of their locking. One row each.
--- One pass: the meters are taken one after the other, and each finds its rows by their keys. Nothing is joined to a list
--- as long as the batch, which without hash and merge joins would grow with its square.
+-- $1 users and $2 features: distinct meters in locking order. One row each.
+-- One pass: the meters are processed one by one, and each finds its rows by their keys. Nothing is joined to a list as
+-- long as the batch, which without hash and merge joins would cost its square.
 -- OFFSET 0 keeps the planner from answering an EXISTS by reading the whole table into a hash.
--- A counter is locked through its primary key as its meter is reached. What another transaction changed just before is
--- read as it is now, under the lock; the rest is as of the statement.
+-- A counter is locked through its primary key when its meter is reached. A counter that another transaction has just
+-- changed is read with that change, under the lock; the rest is as of the statement.
 SELECT f.plan_id IS NOT NULL OR EXISTS (SELECT FROM users AS u WHERE u.id = a.user_id OFFSET 0) AS user_known,
     CASE WHEN f.plan_id IS NOT NULL THEN a.feature_id END AS feature_id, '' AS display_name, f.kind, f.unit, f.feature_active, f.enabled,
     CASE WHEN f.enabled THEN false ELSE coalesce(

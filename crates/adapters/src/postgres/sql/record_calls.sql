@@ -1,6 +1,7 @@
--- Calls of models that are over: $1 ids (those of their holds), $2 users, $3 providers, $4 models, $5 input, $6 output and $7 cached tokens,
--- $8 sessions and $9 API keys (all zeros for none), $10 latencies (-1 for none), $11 outcomes, $12 costs, $13 versions of the prices ('' for no
--- price), $14 the usage as JSON, $15 its source, $16 tokens that nobody paid, $17 costs in dollars, rounded for reading.
+-- Ended model calls: $1 ids (those of their reservations), $2 users, $3 providers, $4 models, $5 input, $6 output and
+-- $7 cached tokens, $8 sessions and $9 API keys (all zeros for none), $10 latencies (-1 for none), $11 outcomes,
+-- $12 costs, $13 price versions ('' for no price), $14 the usage as JSON, $15 its source, $16 unpaid tokens, $17 costs
+-- in dollars, rounded for reading.
 INSERT INTO ai_usage_logs (id, user_id, provider, model, tokens_used, cost, input_tokens, output_tokens, cached_tokens, session_id,
     api_key_id, reservation_id, latency_ms, outcome, cost_nano_usd, price_version, usage, source, unpaid_tokens)
 SELECT c.id, c.user_id, c.provider, c.model, c.input_tokens + c.output_tokens, least(c.cost::numeric, 999999.9999),

@@ -1,5 +1,5 @@
--- $1 keys, $2 when each was used; a key may stand there more than once. A key that another transaction has locked is left out, since
--- it would keep the others waiting: its next use is written.
+-- $1 API keys, $2 when each was used; a key may occur more than once. A key locked by another transaction is skipped,
+-- since the others would wait for it: its next use is written.
 WITH used AS (
     SELECT id, max(at) AS at FROM unnest($1::uuid[], $2::timestamptz[]) AS u (id, at) GROUP BY id
 ), held AS (

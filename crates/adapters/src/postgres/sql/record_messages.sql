@@ -1,6 +1,6 @@
--- What calls leave in their conversations: $1 their ids, $2 users, $3 sessions, $4 models, $5 tokens and $6 costs.
--- The messages that are kept: $7 the place of their call, $8 roles, $9 contents, $10 tokens, $11 costs, in the order in which they were
--- said. A session that was deleted meanwhile takes none; the record of the cost stays.
+-- The calls of the messages: $1 ids, $2 users, $3 sessions, $4 models, $5 tokens and $6 costs.
+-- The messages to keep, in conversation order: $7 the place of their call, $8 roles, $9 contents, $10 tokens,
+-- $11 costs. A session that was deleted meanwhile gets none; the record of the cost stays.
 WITH calls AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::bigint[]) WITH ORDINALITY
         AS c (id, user_id, session_id, model, tokens, cost_nano_usd, place)

@@ -1,11 +1,12 @@
--- Counters, each locked by this transaction: $1 users, $2 features, $3 periods, $4 their starts, and as they are from now
--- on: $5 used, $6 held, $7 overage.
--- What was granted or settled: $8 the user, $9 the feature, $10 the period, $11 its start, $12 amount, $13 overage, $14 the API
--- key (all zeros for none), $15 the event's id (all zeros: nothing was used), $16 the hold (all zeros for none), $17 the key
--- ('' for none) under which the rest is kept: $18 what was asked for, $19 used, $20 held and $21 left after it (-1 for no
--- limit), $22 the limit (-1 for none), $23 plan, $24 source, $25 the end of the period and $26 of the hold (the epoch for none).
--- Every counter and key is reached through its primary key, and nothing is joined. A key that came in meanwhile raises, so
--- that the batch is decided anew.
+-- Counters, each locked by this transaction: $1 users, $2 features, $3 periods, $4 their starts, and their new values:
+-- $5 used, $6 reserved, $7 overage.
+-- Granted or settled commands: $8 user, $9 feature, $10 period, $11 its start, $12 amount, $13 overage, $14 the API key
+-- (all zeros for none), $15 the event's id (all zeros: nothing was used), $16 the reservation (all zeros for none),
+-- $17 the idempotency key ('' for none) that stores the rest: $18 the kind of request, $19 used, $20 reserved and
+-- $21 remaining after it (-1 for no limit), $22 the limit (-1 for none), $23 plan, $24 source, $25 the end of the
+-- period and $26 of the reservation (the epoch for none).
+-- Every counter and key is found by its primary key, and nothing is joined. A key inserted meanwhile raises an error,
+-- so that the batch is decided anew.
 WITH counters AS (
     INSERT INTO usage_counters AS c (user_id, feature_id, period, period_start, used, reserved, overage)
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[], $6::bigint[], $7::bigint[])

@@ -1,5 +1,5 @@
--- $1 a key that is locked, $2 when it is revoked. With it end all keys that it or those before it in its lineage made, with all
--- that these made; a key names all that stand above it. Those that came after it in its lineage go on.
+-- $1 a locked API key, $2 the time of revocation. All keys made by it or by earlier keys of its lineage are revoked
+-- too, with those made by them; a key lists all keys above it. Later keys of its lineage stay active.
 UPDATE api_keys AS k SET is_active = false, revoked_at = coalesce(k.revoked_at, $2)
 FROM (
     SELECT o.id, o.user_id, (

@@ -1,4 +1,4 @@
--- $1 session, $2 when. What was revoked before keeps its time.
+-- $1 session, $2 the time. Earlier revocations keep their time.
 WITH ended AS (
     UPDATE sessions SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL
 )

@@ -1,8 +1,9 @@
--- Holds, made or changed under their locks: $1 ids, $2 users, $3 features, $4 periods, $5 their starts, $6 amounts, $7 the part
--- of it beyond the limit and $8 the tokens that this part lies on, $9 what was settled (-1 for nothing yet), $10 overage,
--- $11 status, $12 keys ('' for none), $13 API keys (all zeros for none), $14 ends, $15 answers as JSON ('' for none), and where it
--- is a call of a model, $16 its phase and $17 its terms as JSON ('' for none). Through the primary key; who made a hold, where
--- and under which key never changes.
+-- Reservations, created or changed under their locks: $1 ids, $2 users, $3 features, $4 periods, $5 their starts,
+-- $6 amounts, $7 the part of it beyond the limit and $8 the tokens reserved for that part, $9 the settled amount (-1
+-- for none yet), $10 overage, $11 status, $12 idempotency keys ('' for none), $13 API keys (all zeros for none),
+-- $14 expiries, $15 results as JSON ('' for none), and for a model call $16 its phase and $17 its terms as JSON ('' for
+-- none).
+-- Rows are found by the primary key; the owner, the meter and the key of a reservation never change.
 INSERT INTO usage_reservations AS r (id, user_id, feature_id, period, period_start, amount, beyond, tokens_reserved, settled_amount,
     overage, status, idempotency_key, api_key_id, expires_at, outcome, phase, detail)
 SELECT h.id, h.user_id, h.feature_id, h.period, h.period_start, h.amount, h.beyond, h.tokens_reserved, nullif(h.settled_amount, -1),

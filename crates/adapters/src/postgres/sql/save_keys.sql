@@ -1,5 +1,5 @@
--- Counters of keys' windows, each locked by this transaction: $1 API keys, $2 periods, $3 their starts, and as they are from now
--- on: $4 requests, $5 tokens, $6 tokens held, $7 cost, $8 cost held.
+-- Counters of API key windows, each locked by this transaction: $1 API keys, $2 periods, $3 their starts, and their new
+-- values: $4 requests, $5 tokens, $6 reserved tokens, $7 cost, $8 reserved cost.
 UPDATE api_key_counters AS n SET requests = a.requests, tokens = a.tokens, tokens_reserved = a.tokens_reserved,
     cost_nano_usd = a.cost_nano_usd, cost_reserved_nano_usd = a.cost_reserved_nano_usd
 FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])

@@ -1,7 +1,6 @@
--- $1 from, $2 up to and not including, $3 provider, $4 model, $5 session (each null for any), $6 how many models are told
--- apart; the calls are one user's ($7), or everybody's with the hours that are summed. The rows are read once, whichever
--- way they are divided.
--- Sums are numeric, so that they cannot overflow, and are told as far as a bigint goes.
+-- $1 from, $2 up to but excluding, $3 provider, $4 model, $5 session (each null for any), $6 the number of models
+-- listed separately; the calls are one user's ($7), or all users' with the summed hours. The rows are read once for all
+-- groupings. Sums are numeric, so that they cannot overflow; the results are capped at the largest bigint.
 WITH sums AS (
     SELECT grouping(c.provider, c.model, c.day, c.month) AS left_out, c.provider, c.model, c.day, c.month,
         coalesce(sum(c.requests), 0) AS requests, sum(c.input_tokens) AS input_tokens, sum(c.output_tokens) AS output_tokens,

@@ -1,11 +1,11 @@
-//! Calls of models: what their holds keep of them, what they hold of their keys' limits, and the record of what they used.
+//! Model calls: what their reservations store, what they reserve of API key limits, and the log of what they used.
 
 use domain::ai::Speaker;
-use domain::usage::{CallPhase, CallTerms, HeldCall, Hold, HoldId, KeyTally};
+use domain::usage::{ApiKeyUsage, CallPhase, CallTerms, Hold, HoldId, ReservedCallState};
 use domain::users::UserId;
 use ports::store::StoreError;
 use ports::usage::{
-    CallRecord, CallResult, DueCall, KeyChange, KeyState, KeyUse, KeyWindow, Patience, SaidMessage, SessionState,
+    ApiKeyWindow, CallRecord, CallResult, DueCall, KeyChange, KeyState, KeyUse, LockPatience, SaidMessage, SessionLock,
 };
 use sea_orm::prelude::{Decimal, Json};
 use sea_orm::{FromQueryResult, Value};
@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::super::rows::{inconsistent, limit};
 use super::super::store::PgUnitOfWork;
 use super::locks::{same_number, with_patience};
-use super::records::column;
+use super::writes::column;
 
 #[derive(FromQueryResult)]
 struct KeyRow {
@@ -42,11 +42,11 @@ struct DueRow {
     detail: Json,
 }
 
-/// The call that a hold was made for, as the row keeps it.
-pub(super) fn held_call(id: HoldId, phase: &str, detail: Json) -> Result<HeldCall, StoreError> {
+/// The call of a reservation, as stored in its row.
+pub(super) fn held_call(id: HoldId, phase: &str, detail: Json) -> Result<ReservedCallState, StoreError> {
     let unfit = || inconsistent("usage_reservations", id.0);
     let phase = phase.parse().map_err(|_| unfit())?;
-    Ok(HeldCall { phase, terms: serde_json::from_value(detail).map_err(|_| unfit())? })
+    Ok(ReservedCallState { phase, terms: serde_json::from_value(detail).map_err(|_| unfit())? })
 }
 
 pub(super) fn phase_of(hold: &Hold) -> &'static str {
@@ -56,11 +56,11 @@ pub(super) fn phase_of(hold: &Hold) -> &'static str {
 /// The terms as JSON; '' where it is no call.
 pub(super) fn terms_of(hold: &Hold) -> String {
     let written = |terms: &CallTerms| serde_json::to_string(terms).ok();
-    // Words, numbers and times: JSON can say all of them.
+    // Text, numbers and times: JSON can express all of them.
     hold.call.as_ref().and_then(|call| written(&call.terms)).unwrap_or_default()
 }
 
-fn window_columns(windows: &[KeyWindow]) -> [Value; 3] {
+fn window_columns(windows: &[ApiKeyWindow]) -> [Value; 3] {
     [
         column(windows, |window| window.api_key_id.0),
         column(windows, |window| window.kind.as_str().to_owned()),
@@ -70,33 +70,33 @@ fn window_columns(windows: &[KeyWindow]) -> [Value; 3] {
 
 pub(super) async fn lock_keys(
     work: &PgUnitOfWork,
-    windows: &[KeyWindow],
-    patience: Patience,
+    windows: &[ApiKeyWindow],
+    patience: LockPatience,
 ) -> Result<Vec<KeyState>, StoreError> {
     let sql = with_patience(include_str!("../sql/lock_keys.sql"), patience);
     let rows: Vec<KeyRow> = work.read_all(&sql, window_columns(windows)).await?;
     same_number(rows.len(), windows.len())?;
     let state = |row: KeyRow| match (row.is_locked, row.is_held) {
-        (true, _) => KeyState::Locked(KeyTally {
+        (true, _) => KeyState::Locked(ApiKeyUsage {
             requests: row.requests,
             tokens: row.tokens,
             tokens_held: row.tokens_reserved,
             cost: row.cost_nano_usd,
             cost_held: row.cost_reserved_nano_usd,
         }),
-        (false, true) => KeyState::Held,
+        (false, true) => KeyState::Busy,
         (false, false) => KeyState::Uncounted,
     };
     Ok(rows.into_iter().map(state).collect())
 }
 
-pub(super) async fn open_keys(work: &PgUnitOfWork, windows: &[KeyWindow]) -> Result<(), StoreError> {
+pub(super) async fn open_keys(work: &PgUnitOfWork, windows: &[ApiKeyWindow]) -> Result<(), StoreError> {
     work.run(include_str!("../sql/open_keys.sql"), window_columns(windows)).await.map(drop)
 }
 
-/// Goes with the commit, so it costs no message of its own.
+/// Sent with the commit, so it costs no message of its own.
 pub(super) async fn add_key_uses(work: &PgUnitOfWork, uses: &[KeyUse]) -> Result<(), StoreError> {
-    let windows: Vec<KeyWindow> = uses.iter().map(|used| used.window).collect();
+    let windows: Vec<ApiKeyWindow> = uses.iter().map(|used| used.window).collect();
     let sums: [Value; 3] =
         [column(uses, |used| used.requests), column(uses, |used| used.tokens), column(uses, |used| used.cost)];
     let values: Vec<Value> = window_columns(&windows).into_iter().chain(sums).collect();
@@ -104,7 +104,7 @@ pub(super) async fn add_key_uses(work: &PgUnitOfWork, uses: &[KeyUse]) -> Result
 }
 
 pub(super) async fn save_keys(work: &PgUnitOfWork, keys: &[KeyChange]) -> Result<(), StoreError> {
-    let windows: Vec<KeyWindow> = keys.iter().map(|key| key.window).collect();
+    let windows: Vec<ApiKeyWindow> = keys.iter().map(|key| key.window).collect();
     let tallies: [Value; 5] = [
         column(keys, |key| key.tally.requests),
         column(keys, |key| key.tally.tokens),
@@ -116,7 +116,7 @@ pub(super) async fn save_keys(work: &PgUnitOfWork, keys: &[KeyChange]) -> Result
     work.run_last(include_str!("../sql/save_keys.sql"), values).await
 }
 
-/// The records go with the commit; what people said is bound, in a message of its own.
+/// The log rows are sent with the commit; message texts are bound, in a message of their own.
 pub(super) async fn record_calls(work: &PgUnitOfWork, calls: &[CallRecord]) -> Result<(), StoreError> {
     let tokens = |call: &CallRecord| call.result.usage.tokens;
     let dollars = |call: &CallRecord| call.result.cost.as_ref().map_or(Decimal::ZERO, |cost| cost.amount.rounded_usd());
@@ -148,7 +148,7 @@ pub(super) async fn record_calls(work: &PgUnitOfWork, calls: &[CallRecord]) -> R
 
 async fn record_messages(work: &PgUnitOfWork, calls: &[(&CallRecord, Uuid)]) -> Result<(), StoreError> {
     let said = calls.iter().enumerate().flat_map(|(place, (call, _))| {
-        // Counted from 1 in SQL.
+        // Places are counted from 1 in SQL.
         call.result.messages.iter().map(move |message| (whole(place as u64 + 1), message))
     });
     let said: Vec<(i64, &SaidMessage)> = said.collect();
@@ -184,8 +184,8 @@ const fn role(speaker: Speaker) -> &'static str {
     }
 }
 
-/// The parts that were priced, and the provider's own report beside them; the kinds that were priced as others, and what was
-/// used beyond what was held, where there is any.
+/// The priced parts with the provider's own report; where present also the kinds priced as others, and the use beyond
+/// the reservation.
 fn usage_json(result: &CallResult) -> Json {
     let CallResult { usage, reported, cost, beyond, .. } = result;
     let tokens = &usage.tokens;
@@ -241,15 +241,15 @@ pub(super) async fn list_due_calls(
 pub(super) async fn lock_sessions(
     work: &PgUnitOfWork,
     ids: &[Uuid],
-    patience: Patience,
-) -> Result<Vec<SessionState>, StoreError> {
+    patience: LockPatience,
+) -> Result<Vec<SessionLock>, StoreError> {
     let sql = with_patience(include_str!("../sql/lock_sessions.sql"), patience);
     let rows: Vec<SessionRow> = work.read_all(&sql, [column(ids, |id| *id)]).await?;
     same_number(rows.len(), ids.len())?;
     let state = |row: SessionRow| match (row.is_locked, row.is_busy) {
-        (true, _) => SessionState::Locked,
-        (false, true) => SessionState::Busy,
-        (false, false) => SessionState::Missing,
+        (true, _) => SessionLock::Locked,
+        (false, true) => SessionLock::Busy,
+        (false, false) => SessionLock::Missing,
     };
     Ok(rows.into_iter().map(state).collect())
 }

@@ -1,12 +1,14 @@
-//! Locks: the rows of a batch, read as they are under their locks.
+//! Locks: reads the rows of a batch under their locks.
 
 use chrono::{DateTime, Utc};
 use domain::features::FeatureId;
-use domain::usage::{Hold, HoldId, HoldStatus, PeriodKind, Tally};
+use domain::usage::{CounterTally, Hold, HoldId, HoldStatus, PeriodKind};
 use domain::users::UserId;
 use ports::entitlements::Meter;
 use ports::store::{Locked, StoreError};
-use ports::usage::{CounterKey, CounterState, HoldState, KeptOutcome, KeyOfUser, LockedBatch, MeterState, Patience};
+use ports::usage::{
+    CounterKey, CounterState, HoldState, KeptOutcome, KeyOfUser, LockPatience, LockedBatch, MeterState,
+};
 use sea_orm::prelude::Json;
 use sea_orm::{FromQueryResult, Value};
 use uuid::Uuid;
@@ -14,8 +16,8 @@ use uuid::Uuid;
 use super::super::entitlements::{EntitlementRow, entitlement};
 use super::super::rows::inconsistent;
 use super::super::store::PgUnitOfWork;
-use super::records::column;
-use super::{calls, outcomes};
+use super::writes::column;
+use super::{calls, stored_decisions};
 
 const LOCK_METERS: &str = include_str!("../sql/lock_usage_batch.sql");
 const LOCK_HOLDS: &str = include_str!("../sql/lock_holds.sql");
@@ -72,11 +74,11 @@ struct CounterRow {
     overage: i64,
 }
 
-/// The statement that leaves held rows out, or the one that waits for them.
-pub(super) fn with_patience(sql: &str, patience: Patience) -> String {
+/// The statement that skips locked rows, or the one that waits for them.
+pub(super) fn with_patience(sql: &str, patience: LockPatience) -> String {
     match patience {
-        Patience::Skip => sql.to_owned(),
-        Patience::Wait => sql.replace(" SKIP LOCKED", ""),
+        LockPatience::Skip => sql.to_owned(),
+        LockPatience::Wait => sql.replace(" SKIP LOCKED", ""),
     }
 }
 
@@ -84,7 +86,7 @@ pub(super) async fn lock_batch(
     work: &PgUnitOfWork,
     meters: &[Meter],
     keys: &[KeyOfUser<'_>],
-    patience: Patience,
+    patience: LockPatience,
 ) -> Result<LockedBatch, StoreError> {
     let sql = with_patience(LOCK_METERS, patience);
     let rows: Vec<MeterRow> = work.read_all(&sql, meter_columns(meters)).await?;
@@ -100,7 +102,7 @@ fn meter_states(rows: Vec<MeterRow>, meters: &[Meter]) -> Result<Vec<MeterState>
     rows.into_iter().zip(meters).map(|(row, meter)| meter_state(row, meter.user_id)).collect()
 }
 
-/// After the counters are locked, and by a statement of its own: so it knows all that was granted on them before.
+/// Runs after the counters are locked and in a statement of its own, so that it sees everything granted on them before.
 async fn find_outcomes(work: &PgUnitOfWork, keys: &[KeyOfUser<'_>]) -> Result<Vec<(usize, KeptOutcome)>, StoreError> {
     let Some(first) = keys.first() else { return Ok(Vec::new()) };
     let (owners, texts): (Vec<Uuid>, Vec<String>) =
@@ -108,14 +110,14 @@ async fn find_outcomes(work: &PgUnitOfWork, keys: &[KeyOfUser<'_>]) -> Result<Ve
     let sql = include_str!("../sql/find_outcomes.sql");
     let found: Option<OutcomesRow> = work.read_one(sql, [owners.into(), texts.into()]).await?;
     let outcomes = found.and_then(|found| found.outcomes);
-    outcomes.map_or_else(|| Ok(Vec::new()), |outcomes| outcomes::read_kept(outcomes, first.user_id))
+    outcomes.map_or_else(|| Ok(Vec::new()), |outcomes| stored_decisions::read_kept(outcomes, first.user_id))
 }
 
 pub(super) async fn lock_holds(
     work: &PgUnitOfWork,
     ids: &[HoldId],
     meters: &[Meter],
-    patience: Patience,
+    patience: LockPatience,
 ) -> Result<(Vec<HoldState>, Vec<MeterState>), StoreError> {
     let of_holds = (&*with_patience(LOCK_HOLDS, patience), vec![column(ids, |id| id.0)]);
     let (holds, counters): (Vec<HoldRow>, Vec<MeterRow>) = if meters.is_empty() {
@@ -132,7 +134,7 @@ pub(super) async fn lock_holds(
 pub(super) async fn lock_counters(
     work: &PgUnitOfWork,
     keys: &[CounterKey],
-    patience: Patience,
+    patience: LockPatience,
 ) -> Result<Vec<CounterState>, StoreError> {
     let sql = with_patience(include_str!("../sql/lock_counters.sql"), patience);
     let users: Vec<Uuid> = keys.iter().map(|key| key.meter.user_id.0).collect();
@@ -144,10 +146,10 @@ pub(super) async fn lock_counters(
     same_number(rows.len(), keys.len())?;
     let state = |row: CounterRow| match (row.is_locked, row.is_held) {
         (true, _) => {
-            let tally = Tally { used: row.used, reserved: row.reserved, overage: row.overage };
+            let tally = CounterTally { used: row.used, reserved: row.reserved, overage: row.overage };
             CounterState::Locked(Locked::under_lock(tally))
         }
-        (false, true) => CounterState::Held,
+        (false, true) => CounterState::Busy,
         (false, false) => CounterState::Missing,
     };
     Ok(rows.into_iter().map(state).collect())
@@ -167,7 +169,7 @@ fn meter_state(row: MeterRow, user_id: UserId) -> Result<MeterState, StoreError>
     let named = entitlement(user_id, facts)?;
     Ok(match (row.is_locked, row.is_held) {
         (true, _) => MeterState::Locked { kind: named.kind, entitlement: Locked::under_lock(named.entitlement) },
-        (false, true) => MeterState::Held,
+        (false, true) => MeterState::Busy,
         (false, false) => MeterState::Uncounted(named.entitlement.period),
     })
 }
@@ -175,7 +177,7 @@ fn meter_state(row: MeterRow, user_id: UserId) -> Result<MeterState, StoreError>
 fn hold_state(row: HoldRow) -> Result<HoldState, StoreError> {
     let facts = match (row.is_locked, row.is_held, row.facts) {
         (true, _, Some(facts)) => facts,
-        (false, true, _) => return Ok(HoldState::Held),
+        (false, true, _) => return Ok(HoldState::Busy),
         _ => return Ok(HoldState::Unknown),
     };
     let id = HoldId(facts.id);
@@ -196,6 +198,6 @@ fn hold_state(row: HoldRow) -> Result<HoldState, StoreError> {
         api_key_id: facts.api_key_id,
         call: facts.detail.map(|detail| calls::held_call(id, &facts.phase, detail)).transpose()?.map(Box::new),
     };
-    let outcome = facts.outcome.map(|outcome| outcomes::read(outcome, id)).transpose()?;
+    let outcome = facts.outcome.map(|outcome| stored_decisions::read(outcome, id)).transpose()?;
     Ok(HoldState::Locked { hold: Box::new(Locked::under_lock(hold)), is_due: facts.is_due, outcome })
 }

@@ -1,11 +1,11 @@
-//! Usage on Postgres: what a batch reads and writes. `locks` reads under locks, `records` writes.
+//! Usage on Postgres: the reads and writes of a batch. `locks` reads under locks, `writes` writes.
 //!
-//! Costs: every statement is one round trip, whatever the size of the batch, which the service bounds; a batch that touches
-//! holds has one more to write them. Locks: the user's row is the caller's to take, where tokens are at stake; holds, then
-//! counters, each in the order that was asked for, until the end of the transaction.
+//! Costs: every statement is one round trip, whatever the size of the batch, which the service bounds; a batch with
+//! reservations has one more to write them. Locks: where tokens are spent, the caller locks the user's row;
+//! reservations, then counters, each in the requested order, until the end of the transaction.
 
 mod calls;
 mod locks;
-mod outcomes;
-mod records;
 mod repository;
+mod stored_decisions;
+mod writes;

@@ -1,4 +1,4 @@
-//! The repository: each of the port's methods, on one open transaction.
+//! The repository: each method of the port, on one open transaction.
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
@@ -7,15 +7,15 @@ use domain::users::UserId;
 use ports::entitlements::Meter;
 use ports::store::StoreError;
 use ports::usage::{
-    BatchRecord, CounterKey, CounterState, DueCall, HoldState, KeyOfUser, KeyState, KeyWindow, LockedBatch, MeterState,
-    Patience, SessionState, TokenChange, UsageRepository,
+    ApiKeyWindow, BatchRecord, CounterKey, CounterState, DueCall, HoldState, KeyOfUser, KeyState, LockPatience,
+    LockedBatch, MeterState, SessionLock, TokenChange, UsageRepository,
 };
 use sea_orm::FromQueryResult;
 use uuid::Uuid;
 
 use super::super::rows::limit;
 use super::super::store::PgUnitOfWork;
-use super::{calls, locks, records};
+use super::{calls, locks, writes};
 
 #[derive(FromQueryResult)]
 struct DueHold {
@@ -29,20 +29,20 @@ impl UsageRepository for PgUnitOfWork {
         &mut self,
         meters: &[Meter],
         keys: &[KeyOfUser<'_>],
-        patience: Patience,
+        patience: LockPatience,
     ) -> Result<LockedBatch, StoreError> {
         locks::lock_batch(self, meters, keys, patience).await
     }
 
     async fn open_counters(&mut self, counters: &[(Meter, Period)]) -> Result<(), StoreError> {
-        records::open_counters(self, counters).await
+        writes::open_counters(self, counters).await
     }
 
     async fn lock_holds(
         &mut self,
         ids: &[HoldId],
         meters: &[Meter],
-        patience: Patience,
+        patience: LockPatience,
     ) -> Result<(Vec<HoldState>, Vec<MeterState>), StoreError> {
         locks::lock_holds(self, ids, meters, patience).await
     }
@@ -50,24 +50,28 @@ impl UsageRepository for PgUnitOfWork {
     async fn lock_counters(
         &mut self,
         keys: &[CounterKey],
-        patience: Patience,
+        patience: LockPatience,
     ) -> Result<Vec<CounterState>, StoreError> {
         locks::lock_counters(self, keys, patience).await
     }
 
     async fn record_batch(&mut self, record: &BatchRecord) -> Result<(), StoreError> {
-        records::record_batch(self, record).await
+        writes::record_batch(self, record).await
     }
 
     async fn move_tokens(&mut self, change: &TokenChange) -> Result<(), StoreError> {
-        records::move_tokens(self, change).await
+        writes::move_tokens(self, change).await
     }
 
-    async fn lock_keys(&mut self, windows: &[KeyWindow], patience: Patience) -> Result<Vec<KeyState>, StoreError> {
+    async fn lock_keys(
+        &mut self,
+        windows: &[ApiKeyWindow],
+        patience: LockPatience,
+    ) -> Result<Vec<KeyState>, StoreError> {
         calls::lock_keys(self, windows, patience).await
     }
 
-    async fn open_keys(&mut self, windows: &[KeyWindow]) -> Result<(), StoreError> {
+    async fn open_keys(&mut self, windows: &[ApiKeyWindow]) -> Result<(), StoreError> {
         calls::open_keys(self, windows).await
     }
 
@@ -76,7 +80,7 @@ impl UsageRepository for PgUnitOfWork {
         self.run_last(sql, [self.transaction.lock_ms().to_string().into()]).await
     }
 
-    async fn lock_sessions(&mut self, ids: &[Uuid], patience: Patience) -> Result<Vec<SessionState>, StoreError> {
+    async fn lock_sessions(&mut self, ids: &[Uuid], patience: LockPatience) -> Result<Vec<SessionLock>, StoreError> {
         calls::lock_sessions(self, ids, patience).await
     }
 
@@ -92,7 +96,7 @@ impl UsageRepository for PgUnitOfWork {
         let sql = "SELECT id, user_id FROM usage_reservations \
             WHERE status = 'pending' AND expires_at <= now() AND phase = 'reserved' AND id <> ALL ($1) \
             ORDER BY expires_at, id LIMIT $2";
-        let due: Vec<DueHold> = self.read_all(sql, [records::column(excluded, |id| id.0), limit(rows_max)]).await?;
+        let due: Vec<DueHold> = self.read_all(sql, [writes::column(excluded, |id| id.0), limit(rows_max)]).await?;
         Ok(due.into_iter().map(|hold| (HoldId(hold.id), UserId(hold.user_id))).collect())
     }
 

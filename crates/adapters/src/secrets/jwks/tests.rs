@@ -234,7 +234,7 @@ fn at_most_32_keys_are_kept() {
 }
 
 proptest! {
-    /// Whatever point an issuer publishes, a check against it ends with an answer and not with a panic.
+    /// Whatever point an issuer publishes, a check against it returns a result and does not panic.
     #[test]
     fn no_published_point_makes_a_check_panic(x in prop::collection::vec(any::<u8>(), 0..40), kind in 0..2_usize) {
         let (kty, crv) = [("EC", "P-256"), ("OKP", "Ed25519")][kind];

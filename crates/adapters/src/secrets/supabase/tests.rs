@@ -29,7 +29,7 @@ fn with_secret(issuer: Option<&str>) -> SupabaseTokens {
     SupabaseTokens::with_secret(SECRET, issuer, AUDIENCE, testing::clock()).unwrap()
 }
 
-/// Each claim that decides, missing and wrong, with the reason for which the token is refused.
+/// Each claim that is checked, missing and wrong, with the reason for the refusal.
 fn refusals(issuer: &str) -> Vec<(Value, &'static str)> {
     let now = testing::now().timestamp();
     let without = |claim: &str| {
@@ -117,7 +117,7 @@ async fn the_header_cannot_choose_the_algorithm() {
     let (tokens, server, _) = published(&keys).await;
     let claims = claims(&format!("{}/auth/v1", server.origin()));
     for key in &keys {
-        // The classic confusion: what is public is taken for the secret of HS256.
+        // The classic confusion: a public key is used as the secret of HS256.
         let public = key.public();
         let parts = ["x", "n"].into_iter().filter_map(|name| public[name].as_str());
         let secrets = parts.map(|part| part.as_bytes().to_vec()).chain([public.to_string().into_bytes()]);

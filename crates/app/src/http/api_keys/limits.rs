@@ -1,4 +1,4 @@
-//! Limits of a key as they go over the wire: money as text, a limit that is taken away as null.
+//! The limits of an API key as JSON: money as text, null for a limit that is removed.
 
 use domain::api_keys::{KeyLimits, LimitChanges};
 use domain::prices::NanoUsd;
@@ -8,23 +8,23 @@ use utoipa::ToSchema;
 use validator::Validate;
 
 use super::super::problem::Problem;
-use super::super::valid::{present, whole};
+use super::super::validation::{present, whole};
 
-/// How much calls of models by the key may use. A limit that is left out is not there, or in a change stays.
+/// How much model calls by the key may use. An omitted limit is no limit, or in a change stays as it is.
 #[derive(Clone, Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeyLimitsIn {
-    /// Calls in a minute; null is no limit.
+    /// Calls a minute; null is no limit.
     #[serde(default, deserialize_with = "present_whole")]
     #[validate(range(min = 1))]
     #[schema(value_type = Option<i64>, minimum = 1)]
     requests_per_minute: Option<Option<i64>>,
-    /// Tokens of prompts and answers in a minute; null is no limit.
+    /// Tokens of prompts and answers a minute; null is no limit.
     #[serde(default, deserialize_with = "present_whole")]
     #[validate(range(min = 1))]
     #[schema(value_type = Option<i64>, minimum = 1)]
     tokens_per_minute: Option<Option<i64>>,
-    /// US dollars in a month of UTC: above 0, at most nine decimals, as text; null is no limit.
+    /// US dollars a calendar month (UTC): above 0, at most nine decimals, as text; null is no limit.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>, pattern = r"^(?=.*[1-9])[0-9]{1,9}(\.[0-9]{1,9})?$", example = "25.00")]
     monthly_cost_usd: Option<Option<Decimal>>,
@@ -34,14 +34,14 @@ fn present_whole<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Option<i6
     whole(input).map(Some)
 }
 
-/// How much calls of models by the key may use; null is no limit of the key's own.
+/// How much model calls by the key may use; null is no limit of the key's own.
 #[derive(Serialize, ToSchema)]
 pub struct KeyLimitsView {
     #[schema(required = true)]
     pub requests_per_minute: Option<i64>,
     #[schema(required = true)]
     pub tokens_per_minute: Option<i64>,
-    /// US dollars in a month of UTC, as text.
+    /// US dollars a calendar month (UTC), as text.
     #[schema(required = true, example = "25")]
     pub monthly_cost_usd: Option<String>,
 }
@@ -56,7 +56,7 @@ impl From<&KeyLimits> for KeyLimitsView {
     }
 }
 
-/// What a request says of the limits: nothing leaves them, null takes all of them away.
+/// The changes of the limits: without the field they stay, null removes all of them.
 pub fn limit_changes(said: Option<Option<KeyLimitsIn>>) -> Result<LimitChanges, Problem> {
     let input = match said {
         None => return Ok(LimitChanges::default()),

@@ -1,30 +1,30 @@
-//! Calls of models by our own route, in plain words: answered whole, or as events; and what such a call would come to.
+//! Model calls by our own route, in our own format: answered whole, or as events; and the quote of such a call.
 
 use std::sync::Arc;
 
 use actix_web::web::{Data, Json};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse};
-use domain::ai::{Provider, Speaker, TOKENS_MAX, Turn};
+use domain::ai::{ConversationTurn, Provider, Speaker, TOKENS_MAX};
 use domain::chat::ChatSessionId;
 use serde::{Deserialize, Serialize};
 use services::ai::chat::ChatRequest;
-use services::ai::{AiService, Quote};
+use services::ai::{AiService, CallQuote};
 use utoipa::ToSchema;
 use uuid::Uuid;
 use validator::Validate;
 
-use super::rendering::{ChatAnswerView, Events, Whole};
-use crate::http::caller::{Chat, Permitted};
-use crate::http::detached::detached;
+use super::rendering::{ChatAnswerBody, ChatAnswerView, ChatEvents};
+use crate::http::caller::{Chat, PermittedCaller};
 use crate::http::dialects::calls::asks_for_strict_hold;
-use crate::http::dialects::delivery::{Unkept, Writing, deliver};
-use crate::http::dialects::rendering::Renderer;
+use crate::http::dialects::delivery::{AnswerNotKept, AnswerWriting, deliver};
+use crate::http::dialects::rendering::AnswerRenderer;
 use crate::http::entitlements::DecisionView;
-use crate::http::finish::Who;
+use crate::http::middleware::RequestActor;
 use crate::http::prices::ProviderName;
 use crate::http::problem::{Problem, ProblemView};
 use crate::http::replays::{RepeatSigns, once};
-use crate::http::valid::Valid;
+use crate::http::spawn::detached;
+use crate::http::validation::ValidBody;
 
 /// How large the body of a chat may be: conversations are long.
 pub const CHAT_BODY_LIMIT: usize = 2 * 1024 * 1024;
@@ -49,37 +49,37 @@ pub struct ChatMessageIn {
 #[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChatIn {
-    /// The model's own, where none is named: a name stands for one model, whoever runs it.
+    /// By default the model's own provider: a name means one model, whichever provider runs it.
     #[serde(default)]
     #[schema(value_type = Option<ProviderName>)]
     provider: Option<Provider>,
-    /// The session's, or the setting `ai.calls.default_model`, where none is named.
+    /// By default the session's model, or the setting `ai.calls.default_model`.
     #[serde(default)]
     #[validate(length(min = 1, max = 200))]
     #[schema(pattern = "^[!-~]{1,200}$", min_length = 1, max_length = 200, example = "gpt-5.4-mini")]
     model: Option<String>,
-    /// What the user says. This, or `messages`.
+    /// The user's message. Send this, or `messages`.
     #[serde(default)]
     #[validate(length(min = 1))]
     #[schema(min_length = 1, example = "Hello!")]
     message: Option<String>,
-    /// What is said, the last of it by the user; a first one by the system is the system prompt. This, or `message`.
+    /// The messages, the last of them by the user; a first one by the system is the system prompt. Or send `message`.
     #[serde(default)]
     #[validate(length(min = 1, max = 1000), nested)]
     #[schema(min_items = 1, max_items = 1000)]
     messages: Option<Vec<ChatMessageIn>>,
-    /// The conversation that it belongs to: its last messages go along, and what is said is kept in it.
+    /// The conversation of the call: its last messages are sent along, and message and answer are stored in it.
     #[serde(default)]
     session_id: Option<Uuid>,
     /// Answer as server-sent events: `start`, `delta`s, then `done` or `error`.
     #[serde(default)]
     stream: bool,
-    /// The most that may come out, reasoning included.
-    #[serde(default, deserialize_with = "crate::http::valid::whole")]
+    /// The most output tokens, reasoning included.
+    #[serde(default, deserialize_with = "crate::http::validation::whole")]
     #[validate(range(min = 1, max = 1_000_000_000))]
     #[schema(minimum = 1, maximum = 1_000_000_000)]
     max_tokens: Option<i64>,
-    /// Lower `max_tokens` to what can be paid, rather than refuse the call.
+    /// Lower `max_tokens` to what can be paid, instead of refusing the call.
     #[serde(default)]
     lower_max_tokens: bool,
     #[serde(default)]
@@ -90,14 +90,14 @@ pub struct ChatIn {
     #[validate(range(min = 0.0, max = 1.0))]
     #[schema(minimum = 0, maximum = 1)]
     top_p: Option<f64>,
-    /// Where the answer stops, at most four.
+    /// Texts at which the answer stops, at most four.
     #[serde(default)]
     #[validate(length(max = 4))]
     #[schema(max_items = 4)]
     stop: Vec<String>,
 }
 
-/// What a call would come to at most.
+/// The most that a call can use and cost.
 #[derive(Serialize, ToSchema)]
 pub struct QuoteView {
     #[schema(value_type = ProviderName)]
@@ -105,19 +105,19 @@ pub struct QuoteView {
     pub model: String,
     pub input_tokens: u64,
     pub max_output_tokens: u64,
-    /// US dollars, exact, as text. Null for a model without a price, where neither the user nor the key has a limit.
+    /// US dollars, exact, as text. Null for a model without a price, if neither the user nor the key has a limit.
     #[schema(example = "0.00125")]
     pub max_cost_usd: Option<String>,
-    /// What would be held of the token balance: 0 while the plan's limit is not reached.
+    /// What would be reserved from the token balance: 0 while the plan's limit is not reached.
     pub tokens: i64,
     pub tokens_available: i64,
-    /// Whether plan and balance allow the call now. Limits of the API key are not asked.
+    /// Whether plan and balance allow the call now. Limits of the API key are not checked.
     pub affordable: bool,
     /// Whether the plan allows one more request.
     pub decision: DecisionView,
 }
 
-/// Asks a model. The most that the answer can cost is held before, and what it used is charged after.
+/// Calls a model. The most that the answer can cost is reserved before, and what it used is charged after.
 #[utoipa::path(post, path = "/api/ai/chat", tag = "ai", operation_id = "chat", request_body = ChatIn,
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat answer what the first answered")), responses(
     (status = 200, description = "The answer; with `stream`, events: start, delta, done or error", body = ChatAnswerView),
@@ -129,37 +129,41 @@ pub struct QuoteView {
     (status = 504, description = "The provider took too long", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn chat(
-    asking: Permitted<Chat>,
+    asking: PermittedCaller<Chat>,
     ai: Data<AiService>,
     request: HttpRequest,
-    input: Valid<ChatIn>,
+    input: ValidBody<ChatIn>,
 ) -> Result<HttpResponse, Problem> {
     let (ai, mut asked) = (ai.into_inner(), asked(input.body)?);
     asked.is_strict = asks_for_strict_hold(request.headers());
     let (who, session_id) = ((&asking.caller).into(), asked.session_id.map(|id| id.0));
-    let request_id = request.extensions().get::<Who>().map(|who| who.request_id().to_owned()).unwrap_or_default();
+    let request_id =
+        request.extensions().get::<RequestActor>().map(|who| who.request_id().to_owned()).unwrap_or_default();
     let signs = RepeatSigns::of(&request, &asking.caller);
     let service = Arc::clone(&ai);
     let prepare = async move {
         let is_streamed = asked.streamed;
         let call = service.prepare(who, asked).await?;
-        let renderer: Box<dyn Renderer> =
-            if is_streamed { Box::new(Events::new(session_id, request_id)) } else { Box::new(Whole::new(session_id)) };
-        Ok((call, Writing { renderer, is_streamed, native: None, sink: Box::new(Unkept) }))
+        let renderer: Box<dyn AnswerRenderer> = if is_streamed {
+            Box::new(ChatEvents::new(session_id, request_id))
+        } else {
+            Box::new(ChatAnswerBody::new(session_id))
+        };
+        Ok((call, AnswerWriting { renderer, is_streamed, native: None, sink: Box::new(AnswerNotKept) }))
     };
     once(signs, &input.bytes, |keeping| deliver(ai, keeping.of(prepare))).await
 }
 
-/// What the same request to `/api/ai/chat` would hold and could cost at most. Nothing is called, held or kept.
+/// What the same request to `/api/ai/chat` would reserve and could cost at most. Nothing is called, reserved or stored.
 #[utoipa::path(post, path = "/api/ai/quote", tag = "ai", operation_id = "quote_chat", request_body = ChatIn, responses(
     (status = 200, description = "The most that it can use and cost", body = QuoteView),
     (status = 404, description = "No such model, with near names; no such session", body = ProblemView),
     (status = 409, description = "The session has ended", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn quote_chat(
-    asking: Permitted<Chat>,
+    asking: PermittedCaller<Chat>,
     ai: Data<AiService>,
-    input: Valid<ChatIn>,
+    input: ValidBody<ChatIn>,
 ) -> Result<Json<QuoteView>, Problem> {
     let (ai, asked) = (ai.into_inner(), asked(input.body)?);
     let who = (&asking.caller).into();
@@ -173,9 +177,9 @@ pub async fn quote_chat(
     Ok(Json(quote.into()))
 }
 
-impl From<Quote> for QuoteView {
-    fn from(quote: Quote) -> Self {
-        let Quote { target, input_tokens, max_output_tokens, max_cost, tokens, tokens_available, decision } = quote;
+impl From<CallQuote> for QuoteView {
+    fn from(quote: CallQuote) -> Self {
+        let CallQuote { target, input_tokens, max_output_tokens, max_cost, tokens, tokens_available, decision } = quote;
         let lies_on_tokens = tokens > 0;
         Self {
             provider: target.provider,
@@ -194,7 +198,7 @@ impl From<Quote> for QuoteView {
 fn asked(input: ChatIn) -> Result<ChatRequest, Problem> {
     let ChatIn { provider, model, session_id, stream, temperature, top_p, stop, lower_max_tokens, .. } = input;
     let (system, turns) = match (input.message, input.messages) {
-        (Some(message), None) => (None, vec![Turn::text(Speaker::User, message)]),
+        (Some(message), None) => (None, vec![ConversationTurn::text(Speaker::User, message)]),
         (None, Some(messages)) => said(messages)?,
         (Some(_), Some(_)) => return Err(Problem::invalid_field("message", "is sent, or `messages` are, not both")),
         (None, None) => return Err(Problem::invalid_field("message", "is missing; send it, or `messages`")),
@@ -216,8 +220,8 @@ fn asked(input: ChatIn) -> Result<ChatRequest, Problem> {
     })
 }
 
-/// The system prompt, and what is said by turns.
-fn said(messages: Vec<ChatMessageIn>) -> Result<(Option<String>, Vec<Turn>), Problem> {
+/// The system prompt, and the messages as turns.
+fn said(messages: Vec<ChatMessageIn>) -> Result<(Option<String>, Vec<ConversationTurn>), Problem> {
     let (mut system, mut turns) = (None::<String>, Vec::new());
     for (place, ChatMessageIn { role, content }) in messages.into_iter().enumerate() {
         match role {
@@ -228,12 +232,12 @@ fn said(messages: Vec<ChatMessageIn>) -> Result<(Option<String>, Vec<Turn>), Pro
                 let field = format!("messages[{place}].role");
                 return Err(Problem::invalid_field(field, "is `system` only before everything else"));
             }
-            ChatRole::User => turns.push(Turn::text(Speaker::User, content)),
-            ChatRole::Assistant => turns.push(Turn::text(Speaker::Assistant, content)),
+            ChatRole::User => turns.push(ConversationTurn::text(Speaker::User, content)),
+            ChatRole::Assistant => turns.push(ConversationTurn::text(Speaker::Assistant, content)),
         }
     }
     match turns.last() {
-        Some(Turn { speaker: Speaker::User, .. }) => Ok((system, turns)),
+        Some(ConversationTurn { speaker: Speaker::User, .. }) => Ok((system, turns)),
         _ => Err(Problem::invalid_field("messages", "end with one of the role `user`")),
     }
 }

@@ -1,4 +1,4 @@
-//! Messages: what was said in one conversation, and what was said last in any of them.
+//! Messages: those of one conversation, and the latest of all of them.
 
 use actix_web::web::{Data, Json, Path};
 use chrono::{DateTime, Utc};
@@ -12,26 +12,26 @@ use uuid::Uuid;
 use validator::Validate;
 
 use super::sessions::session_id;
-use crate::http::caller::{Chat, Permitted};
-use crate::http::detached::detached;
-use crate::http::pages::{ListView, PageQuery, PageView, Position};
+use crate::http::caller::{Chat, PermittedCaller};
+use crate::http::pages::{ListView, PagePosition, PageQuery, PageView};
 use crate::http::problem::{Problem, ProblemView};
-use crate::http::valid::ValidQuery;
+use crate::http::spawn::detached;
+use crate::http::validation::ValidQuery;
 
-/// How many messages the history shows where nobody says.
+/// How many messages the history shows by default.
 const HISTORY_LIMIT: u64 = 5;
 
 #[derive(Deserialize, Validate, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct HistoryQuery {
-    /// How many messages to show; 5 unless told.
+    /// How many messages to show; 5 by default.
     #[validate(range(min = 1, max = 100))]
     #[param(minimum = 1, maximum = 100)]
     limit: Option<u64>,
 }
 
-/// Who says a message.
+/// Who wrote a message.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
 pub enum MessageRoleName {
@@ -56,11 +56,11 @@ pub struct ChatMessageView {
     pub created_at: DateTime<Utc>,
 }
 
-/// A message, and in which conversation it was said.
+/// A message, and its conversation.
 #[derive(Serialize, ToSchema)]
 pub struct RecalledMessageView {
     pub session_id: Uuid,
-    /// What the conversation is called.
+    /// The title of the conversation.
     #[schema(required = true)]
     pub title: Option<String>,
     #[serde(flatten)]
@@ -88,14 +88,14 @@ impl From<&RecalledMessage> for RecalledMessageView {
     }
 }
 
-/// What was said in one of the own conversations, oldest first.
+/// Lists the messages of one of the caller's own conversations, oldest first.
 #[utoipa::path(get, path = "/api/ai/sessions/{session_id}/messages", tag = "ai", operation_id = "list_chat_messages",
     params(("session_id" = Uuid, Path, description = "Which conversation"), PageQuery), responses(
     (status = 200, description = "A page of messages", body = PageView<ChatMessageView>),
     (status = 404, description = "No such conversation", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn list_messages(
-    me: Permitted<Chat>,
+    me: PermittedCaller<Chat>,
     id: Path<String>,
     query: ValidQuery<PageQuery>,
     chat: Data<ChatService>,
@@ -107,12 +107,12 @@ pub async fn list_messages(
     Ok(Json(paging.page(&found, place_of, |message| ChatMessageView::from(message))))
 }
 
-/// What was said last in any of the own conversations, newest first.
+/// Lists the latest messages of all of the caller's own conversations, newest first.
 #[utoipa::path(get, path = "/api/ai/history", tag = "ai", operation_id = "list_chat_history", params(HistoryQuery),
     responses((status = 200, description = "The messages", body = ListView<RecalledMessageView>)),
     security(("token" = []), ("key" = [])))]
 pub async fn list_history(
-    me: Permitted<Chat>,
+    me: PermittedCaller<Chat>,
     query: ValidQuery<HistoryQuery>,
     chat: Data<ChatService>,
 ) -> Result<Json<ListView<RecalledMessageView>>, Problem> {
@@ -122,12 +122,12 @@ pub async fn list_history(
     Ok(Json(ListView::whole(found.iter().map(RecalledMessageView::from).collect())))
 }
 
-/// Cursors hold a time and a UUID; the sequence of a message stands there as that number.
-fn place_of(message: &ChatMessage) -> Position {
+/// A cursor has a time and a UUID; the sequence of a message is stored as the number of that UUID.
+fn place_of(message: &ChatMessage) -> PagePosition {
     (message.created_at, Uuid::from_u128(u128::from(message.seq.unsigned_abs())))
 }
 
-/// One of the caller's own making that is too large leads to the end.
+/// A number that is too large, which only a forged cursor has, leads to the end.
 fn seq_in(place: Uuid) -> i64 {
     i64::try_from(place.as_u128()).unwrap_or(i64::MAX)
 }

@@ -1,4 +1,4 @@
-//! Chat: calls of models in our own words, the conversations that a user keeps, and what was said in them.
+//! Chat: model calls in our own format, a user's conversations, and their messages.
 
 pub mod calls;
 pub mod messages;

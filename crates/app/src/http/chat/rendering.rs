@@ -1,21 +1,21 @@
-//! Rendering: an answer in the words of our own route, whole as one object, or as events: `start`, `delta`s, then `done`, or
-//! `error`. `done` says what the whole answer says, but for the text, and is sent once the call is in the books.
+//! Rendering: an answer in the format of our own route, as one object, or as events: `start`, `delta`s, then `done`, or
+//! `error`. `done` has the fields of the whole answer but for the text, and is sent once the call is stored.
 
-use domain::ai::{Delta, FinishReason, Provider, TokenUsage, UsageSource};
+use domain::ai::{AnswerDelta, FinishReason, Provider, TokenUsage, UsageSource};
 use ports::ai::ReplyPiece;
 use serde::Serialize;
-use services::ai::answers::{AnswerHead, Receipt};
+use services::ai::answers::{AnswerHead, CallReceipt};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::http::ai_usage::AiTokensView;
-use crate::http::dialects::rendering::{End, Renderer, Said};
+use crate::http::dialects::rendering::{AnswerEnd, AnswerRenderer, Transcript};
 use crate::http::prices::ProviderName;
 
-/// What a call came to.
+/// The outcome of a call.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ChatOutcomeView {
-    /// The id of the call; it stands in the usage log.
+    /// The id of the call, also in the usage log.
     pub id: Uuid,
     pub session_id: Option<Uuid>,
     #[schema(value_type = ProviderName)]
@@ -25,16 +25,16 @@ pub struct ChatOutcomeView {
     #[schema(value_type = String)]
     pub finish_reason: FinishReason,
     pub usage: AiTokensView,
-    /// Null for what nobody is billed for.
+    /// Null for a call that is not billed.
     #[schema(example = "0.000123", required = true)]
     pub cost_usd: Option<String>,
-    /// Taken from the token balance, since the plan's limit was reached.
+    /// Tokens taken from the balance, since the plan's limit was reached.
     pub tokens_spent: i64,
-    /// Who said the numbers: `provider`, `estimated`, `partial` or `sandbox`.
+    /// Where the numbers come from: `provider`, `estimated`, `partial` or `sandbox`.
     #[schema(value_type = String)]
     pub source: UsageSource,
     pub latency_ms: u64,
-    /// What `max_tokens` was lowered to, where it was.
+    /// What `max_tokens` was lowered to, if it was.
     pub lowered_to: Option<u64>,
 }
 
@@ -44,7 +44,7 @@ pub struct ChatAnswerMessage {
     pub content: String,
 }
 
-/// An answer that is whole.
+/// A complete answer.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ChatAnswerView {
     #[serde(flatten)]
@@ -60,15 +60,15 @@ struct StartView<'a> {
     model: &'a str,
 }
 
-/// What both forms know of a call.
+/// The state that both forms share.
 struct Known {
     session_id: Option<Uuid>,
     head: Option<AnswerHead>,
-    said: Said,
+    said: Transcript,
 }
 
 impl Known {
-    fn outcome(&self, receipt: &Receipt, end: End<'_>) -> Option<ChatOutcomeView> {
+    fn outcome(&self, receipt: &CallReceipt, end: AnswerEnd<'_>) -> Option<ChatOutcomeView> {
         let head = self.head.as_ref()?;
         Some(ChatOutcomeView {
             id: receipt.call_id,
@@ -86,25 +86,25 @@ impl Known {
     }
 }
 
-/// One JSON object.
-pub struct Whole(Known);
+/// Renders one JSON object.
+pub struct ChatAnswerBody(Known);
 
-/// Server-sent events, and the id of the request, for an error.
-pub struct Events(Known, String);
+/// Renders server-sent events; the text is the id of the request, for an error.
+pub struct ChatEvents(Known, String);
 
-impl Whole {
+impl ChatAnswerBody {
     pub fn new(session_id: Option<Uuid>) -> Self {
-        Self(Known { session_id, head: None, said: Said::default() })
+        Self(Known { session_id, head: None, said: Transcript::default() })
     }
 }
 
-impl Events {
+impl ChatEvents {
     pub fn new(session_id: Option<Uuid>, request_id: String) -> Self {
-        Self(Known { session_id, head: None, said: Said::default() }, request_id)
+        Self(Known { session_id, head: None, said: Transcript::default() }, request_id)
     }
 }
 
-impl Renderer for Whole {
+impl AnswerRenderer for ChatAnswerBody {
     fn content_type(&self, _: &AnswerHead) -> String {
         "application/json".to_owned()
     }
@@ -119,7 +119,7 @@ impl Renderer for Whole {
         Vec::new()
     }
 
-    fn end(&mut self, end: End<'_>) -> Vec<u8> {
+    fn end(&mut self, end: AnswerEnd<'_>) -> Vec<u8> {
         let outcome = end.receipt().and_then(|receipt| self.0.outcome(receipt, end));
         let content = std::mem::take(&mut self.0.said.text);
         let answer = |outcome| ChatAnswerView { outcome, message: ChatAnswerMessage { role: "assistant", content } };
@@ -127,7 +127,7 @@ impl Renderer for Whole {
     }
 }
 
-impl Renderer for Events {
+impl AnswerRenderer for ChatEvents {
     fn content_type(&self, _: &AnswerHead) -> String {
         "text/event-stream".to_owned()
     }
@@ -142,16 +142,16 @@ impl Renderer for Events {
         let mut bytes = Vec::new();
         for delta in &piece.deltas {
             match delta {
-                Delta::Text(text) => bytes.extend(event("delta", &serde_json::json!({ "text": text }))),
+                AnswerDelta::Text(text) => bytes.extend(event("delta", &serde_json::json!({ "text": text }))),
                 other => self.0.said.take_call(other),
             }
         }
         bytes
     }
 
-    fn end(&mut self, end: End<'_>) -> Vec<u8> {
+    fn end(&mut self, end: AnswerEnd<'_>) -> Vec<u8> {
         match end {
-            End::Broken(problem) => event("error", &problem.body("", &self.1)),
+            AnswerEnd::Broken(problem) => event("error", &problem.body("", &self.1)),
             _ => match end.receipt().and_then(|receipt| self.0.outcome(receipt, end)) {
                 Some(outcome) => event("done", &outcome),
                 None => Vec::new(),
@@ -167,7 +167,7 @@ fn tokens(usage: &TokenUsage) -> AiTokensView {
 }
 
 fn event(name: &str, data: &impl Serialize) -> Vec<u8> {
-    // Words and numbers: JSON can say all of them, and it has no line break outside of a text.
+    // JSON can always express words and numbers, and it has no line break outside of a text.
     let data = serde_json::to_string(data).unwrap_or_default();
     format!("event: {name}\ndata: {data}\n\n").into_bytes()
 }
@@ -193,8 +193,8 @@ mod tests {
         }
     }
 
-    fn receipt() -> Receipt {
-        Receipt {
+    fn receipt() -> CallReceipt {
+        CallReceipt {
             call_id: Uuid::nil(),
             usage: TokenUsage { uncached_input: 5, cache_read: 2, visible_output: 3, ..TokenUsage::default() },
             source: UsageSource::Provider,
@@ -206,23 +206,23 @@ mod tests {
     }
 
     fn said(text: &str) -> ReplyPiece {
-        ReplyPiece { deltas: vec![Delta::Text(text.to_owned())], ..ReplyPiece::default() }
+        ReplyPiece { deltas: vec![AnswerDelta::Text(text.to_owned())], ..ReplyPiece::default() }
     }
 
     const DONE: &str = r#"{"id":"00000000-0000-0000-0000-000000000000","session_id":null,"provider":"claude","model":"claude-x","finish_reason":"stop","usage":{"input":7,"output":3,"cached":2,"total":10},"cost_usd":"0.0000015","tokens_spent":10,"source":"provider","latency_ms":7,"lowered_to":64"#;
 
     #[test]
     fn a_whole_answer_is_one_object() {
-        let mut whole = Whole::new(None);
+        let mut whole = ChatAnswerBody::new(None);
         assert!([whole.begin(&head()), whole.piece(&said("Hi ")), whole.piece(&said("there"))].concat().is_empty());
-        let text = String::from_utf8(whole.end(End::Settled(&receipt()))).unwrap();
+        let text = String::from_utf8(whole.end(AnswerEnd::Settled(&receipt()))).unwrap();
         assert_eq!(text, format!(r#"{DONE},"message":{{"role":"assistant","content":"Hi there"}}}}"#));
     }
 
     #[test]
     fn a_stream_starts_says_and_is_done() {
-        let mut events = Events::new(None, "r1".to_owned());
-        let pieces = [events.begin(&head()), events.piece(&said("Hi\n")), events.end(End::Settled(&receipt()))];
+        let mut events = ChatEvents::new(None, "r1".to_owned());
+        let pieces = [events.begin(&head()), events.piece(&said("Hi\n")), events.end(AnswerEnd::Settled(&receipt()))];
         let text = String::from_utf8(pieces.concat()).unwrap();
         let start =
             r#"{"id":"00000000-0000-0000-0000-000000000000","session_id":null,"provider":"claude","model":"claude-x"}"#;
@@ -234,12 +234,12 @@ mod tests {
 
     #[test]
     fn what_is_cut_is_told_as_length_and_what_breaks_as_an_error() {
-        let mut events = Events::new(None, "r1".to_owned());
+        let mut events = ChatEvents::new(None, "r1".to_owned());
         events.begin(&head());
-        let cut = String::from_utf8(events.end(End::Cut(Some(&receipt())))).unwrap();
+        let cut = String::from_utf8(events.end(AnswerEnd::Cut(Some(&receipt())))).unwrap();
         assert!(cut.contains(r#""finish_reason":"length""#), "{cut}");
         let problem = Problem::unavailable("stopping", "The service stops.");
-        let broken = String::from_utf8(events.end(End::Broken(&problem))).unwrap();
+        let broken = String::from_utf8(events.end(AnswerEnd::Broken(&problem))).unwrap();
         assert!(broken.starts_with("event: error\ndata: {") && broken.contains("stopping"), "{broken}");
     }
 }

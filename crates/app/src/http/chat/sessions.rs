@@ -1,4 +1,4 @@
-//! Conversations: opened, listed, read, renamed, ended and deleted. Another's is a 404, as one that never was.
+//! Conversations: opened, listed, read, renamed, ended and deleted. Another user's is a 404, like an unknown one.
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
@@ -14,12 +14,12 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 use validator::{Validate, ValidationError};
 
-use crate::http::caller::{Chat, Permitted};
-use crate::http::detached::detached;
-use crate::http::once::{RequestKey, answer};
+use crate::http::caller::{Chat, PermittedCaller};
+use crate::http::idempotent::{RequestKey, answer};
 use crate::http::pages::{PageQuery, PageView};
 use crate::http::problem::{Problem, ProblemView};
-use crate::http::valid::{Valid, ValidQuery, one_line, present};
+use crate::http::spawn::detached;
+use crate::http::validation::{ValidBody, ValidQuery, one_line, present};
 
 #[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -37,7 +37,7 @@ pub struct NewChatSessionIn {
     #[validate(length(min = 1, max = 200))]
     #[schema(pattern = "^[!-~]{1,200}$", min_length = 1, max_length = 200, example = "claude-sonnet-5")]
     model: Option<String>,
-    /// What is put before every call; at most 32 KiB.
+    /// The system prompt of every call; at most 32 KiB.
     #[serde(default)]
     #[validate(length(min = 1), custom(function = "short_enough"))]
     #[schema(min_length = 1, max_length = 32_768)]
@@ -47,12 +47,12 @@ pub struct NewChatSessionIn {
 #[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChatSessionChangesIn {
-    /// Null takes it away.
+    /// Null removes it.
     #[serde(default, deserialize_with = "present")]
     #[validate(length(min = 1, max = 200), custom(function = "one_line"))]
     #[schema(pattern = r"^[^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F][^\x00-\x1F\x7F-\x9F]*$", value_type = Option<String>, min_length = 1, max_length = 200)]
     title: Option<Option<String>>,
-    /// At most 32 KiB; null takes it away.
+    /// At most 32 KiB; null removes it.
     #[serde(default, deserialize_with = "present")]
     #[validate(length(min = 1), custom(function = "short_enough"))]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 32_768)]
@@ -68,14 +68,14 @@ fn short_enough(text: &str) -> Result<(), ValidationError> {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct ChatSessionQuery {
-    /// Only those that go on, or only those that have ended.
+    /// Only open ones, or only ended ones.
     #[param(inline)]
     state: Option<StateName>,
-    /// How many rows to show; 20 unless told.
+    /// How many rows to show; 20 by default.
     #[validate(range(min = 1, max = 100))]
     #[param(minimum = 1, maximum = 100)]
     limit: Option<u64>,
-    /// `next_cursor` of the page before.
+    /// `next_cursor` of the previous page.
     #[validate(length(max = 100))]
     #[param(pattern = r"^[0-9]{1,16}_[0-9a-f]{32}$")]
     cursor: Option<String>,
@@ -97,20 +97,20 @@ pub struct ChatSessionView {
     pub model: Option<String>,
     #[schema(required = true)]
     pub system: Option<String>,
-    /// Of all its calls.
+    /// The tokens of all its calls.
     pub tokens: i64,
     /// US dollars of all its calls, exact, as text.
     #[schema(example = "0.00125")]
     pub cost_usd: String,
     pub created_at: DateTime<Utc>,
-    /// When it last went on or was changed.
+    /// When it was last continued or changed.
     pub updated_at: DateTime<Utc>,
-    /// Since when it takes no more messages.
+    /// Since when it accepts no more messages.
     #[schema(required = true)]
     pub ended_at: Option<DateTime<Utc>>,
 }
 
-/// A conversation, and how many messages are in it.
+/// A conversation, and the number of its messages.
 #[derive(Serialize, ToSchema)]
 pub struct CountedChatSessionView {
     pub messages: i64,
@@ -158,10 +158,10 @@ impl From<ChatError> for Problem {
     responses((status = 201, description = "The conversation", body = CountedChatSessionView)),
     security(("token" = []), ("key" = [])))]
 pub async fn open_session(
-    me: Permitted<Chat>,
+    me: PermittedCaller<Chat>,
     key: RequestKey,
     chat: Data<ChatService>,
-    input: Valid<NewChatSessionIn>,
+    input: ValidBody<NewChatSessionIn>,
 ) -> Result<HttpResponse, Problem> {
     let view = |session: &ChatSession| CountedChatSessionView { messages: 0, described: session.into() };
     let once = key.once(&me.caller, &input.bytes, StatusCode::CREATED, view);
@@ -173,12 +173,12 @@ pub async fn open_session(
     Ok(answer(detached(async move { chat.open(&me.caller, &draft, once).await }).await?))
 }
 
-/// The own conversations; the one that went on last comes first.
+/// Lists the caller's own conversations; the one continued last comes first.
 #[utoipa::path(get, path = "/api/ai/sessions", tag = "ai", operation_id = "list_chat_sessions", params(ChatSessionQuery),
     responses((status = 200, description = "A page of conversations", body = PageView<ChatSessionView>)),
     security(("token" = []), ("key" = [])))]
 pub async fn list_sessions(
-    me: Permitted<Chat>,
+    me: PermittedCaller<Chat>,
     query: ValidQuery<ChatSessionQuery>,
     chat: Data<ChatService>,
 ) -> Result<Json<PageView<ChatSessionView>>, Problem> {
@@ -199,14 +199,14 @@ pub async fn list_sessions(
     )))
 }
 
-/// One of the own conversations, with what it came to.
+/// Reads one of the caller's own conversations, with its tokens and cost.
 #[utoipa::path(get, path = "/api/ai/sessions/{session_id}", tag = "ai", operation_id = "read_chat_session",
     params(("session_id" = Uuid, Path, description = "Its id")), responses(
     (status = 200, description = "The conversation", body = CountedChatSessionView),
     (status = 404, description = "No such conversation", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn read_session(
-    me: Permitted<Chat>,
+    me: PermittedCaller<Chat>,
     id: Path<String>,
     chat: Data<ChatService>,
 ) -> Result<Json<CountedChatSessionView>, Problem> {
@@ -215,17 +215,17 @@ pub async fn read_session(
     Ok(Json(CountedChatSessionView::from(&found)))
 }
 
-/// Gives one of the own conversations another title or another system prompt.
+/// Changes the title or the system prompt of one of the caller's own conversations.
 #[utoipa::path(patch, path = "/api/ai/sessions/{session_id}", tag = "ai", operation_id = "change_chat_session",
     request_body = ChatSessionChangesIn, params(("session_id" = Uuid, Path, description = "Its id")), responses(
     (status = 200, description = "The conversation", body = CountedChatSessionView),
     (status = 404, description = "No such conversation", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn change_session(
-    me: Permitted<Chat>,
+    me: PermittedCaller<Chat>,
     id: Path<String>,
     chat: Data<ChatService>,
-    input: Valid<ChatSessionChangesIn>,
+    input: ValidBody<ChatSessionChangesIn>,
 ) -> Result<Json<CountedChatSessionView>, Problem> {
     let (owner, id, chat) = (me.caller.user_id, session_id(&id)?, chat.into_inner());
     let ChatSessionChangesIn { title, system } = input.body;
@@ -234,14 +234,14 @@ pub async fn change_session(
     Ok(Json(CountedChatSessionView::from(&session)))
 }
 
-/// Ends a conversation: it takes no more messages. Ending it again changes nothing.
+/// Ends a conversation: it accepts no more messages. Ending it again changes nothing.
 #[utoipa::path(post, path = "/api/ai/sessions/{session_id}/end", tag = "ai", operation_id = "end_chat_session",
     params(("session_id" = Uuid, Path, description = "Its id")), responses(
     (status = 200, description = "The conversation", body = CountedChatSessionView),
     (status = 404, description = "No such conversation", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn end_session(
-    me: Permitted<Chat>,
+    me: PermittedCaller<Chat>,
     id: Path<String>,
     chat: Data<ChatService>,
 ) -> Result<Json<CountedChatSessionView>, Problem> {
@@ -250,14 +250,14 @@ pub async fn end_session(
     Ok(Json(CountedChatSessionView::from(&ended)))
 }
 
-/// Deletes a conversation with its messages. What its calls cost stays in the record.
+/// Deletes a conversation with its messages. The cost of its calls stays in the usage log.
 #[utoipa::path(delete, path = "/api/ai/sessions/{session_id}", tag = "ai", operation_id = "delete_chat_session",
     params(("session_id" = Uuid, Path, description = "Its id")), responses(
     (status = 204, description = "It is gone"),
     (status = 404, description = "No such conversation", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn delete_session(
-    me: Permitted<Chat>,
+    me: PermittedCaller<Chat>,
     id: Path<String>,
     chat: Data<ChatService>,
 ) -> Result<HttpResponse, Problem> {
@@ -266,7 +266,7 @@ pub async fn delete_session(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// A path that holds no id names no conversation.
+/// A path without an id names no conversation.
 pub fn session_id(text: &str) -> Result<ChatSessionId, Problem> {
     Uuid::try_parse(text).map(ChatSessionId).map_err(|_| ChatError::NotFound.into())
 }

@@ -1,6 +1,6 @@
-//! Connection: what one connection is doing, as far as its time limits need it.
+//! Connection: the state of one connection, as far as its time limits need it.
 //!
-//! The stream (`guarded`) tells what arrives, the middleware `finish` tells when a request begins and when its answer has
+//! The stream (`guarded`) reports what arrives; `middleware` reports when a request begins and when its response has
 //! ended. Both run on the thread of the connection's worker, so cells are enough.
 
 use std::cell::{Cell, RefCell};
@@ -8,19 +8,19 @@ use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::waiting::Waiting;
+use super::waiting::WaitingConnections;
 
-/// The end of a head.
+/// The end of a request's head.
 const HEAD_END: [u8; 4] = *b"\r\n\r\n";
 
 /// What the connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// A request's head is awaited or under way.
+pub enum ConnectionPhase {
+    /// It waits for a request's head or receives it.
     Head,
     /// A request is being read or answered.
     Request,
-    /// Everything was answered and nothing more has come.
+    /// All requests are answered and no more bytes have arrived.
     Idle,
 }
 
@@ -29,57 +29,57 @@ pub enum Phase {
 pub enum BodyLength {
     None,
     Known(u64),
-    /// It ends with a chunk of its own.
+    /// The body ends with its last chunk.
     Chunked,
 }
 
-/// What has become of `Expect: 100-continue`.
+/// The state of `Expect: 100-continue`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Continue {
-    /// Nobody waits for it.
+pub enum ContinueState {
+    /// There is none to send.
     None,
     /// The framework's next output begins with it.
     Next { wanted: bool },
-    /// It was held back, since nobody has asked for the body yet.
+    /// It was held back, since the body has not been read yet.
     Held,
-    /// So much of it is still to be sent.
+    /// So many bytes of it are still to be sent.
     Owed(usize),
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
+pub struct ConnectionTimeouts {
     pub head: Duration,
     pub idle: Duration,
     pub write: Duration,
 }
 
-pub struct Connection {
-    timeouts: Timeouts,
-    waiting: Rc<Waiting>,
-    phase: Cell<Phase>,
-    /// When the phase ends at the latest; not looked at during a request.
+pub struct ClientConnection {
+    timeouts: ConnectionTimeouts,
+    waiting: Rc<WaitingConnections>,
+    phase: Cell<ConnectionPhase>,
+    /// When the phase ends at the latest; not checked during a request.
     deadline: Cell<Instant>,
-    /// Counts the changes of phase, so that an old note in `waiting` is known as such.
+    /// Changes with every request, so that an old note in `waiting` is recognized as stale.
     pub(super) turn: Cell<u64>,
     /// The last four bytes that arrived.
     tail: Cell<[u8; 4]>,
     head_ended: Cell<bool>,
-    /// Bytes that arrived behind the head.
+    /// Bytes that arrived after the head.
     behind_head: Cell<u64>,
     body: Cell<Option<BodyLength>>,
-    /// Whether the framework has output that is not sent.
+    /// Whether the framework has unsent output.
     pub(super) unsent: Cell<bool>,
-    pub(super) expectation: Cell<Continue>,
+    pub(super) expectation: Cell<ContinueState>,
     evicted: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
-impl Connection {
-    pub fn new(timeouts: Timeouts, waiting: &Rc<Waiting>) -> Rc<Self> {
+impl ClientConnection {
+    pub fn new(timeouts: ConnectionTimeouts, waiting: &Rc<WaitingConnections>) -> Rc<Self> {
         let connection = Rc::new(Self {
             timeouts,
             waiting: Rc::clone(waiting),
-            phase: Cell::new(Phase::Head),
+            phase: Cell::new(ConnectionPhase::Head),
             deadline: Cell::new(Instant::now() + timeouts.head),
             turn: Cell::new(0),
             tail: Cell::new([0; 4]),
@@ -87,7 +87,7 @@ impl Connection {
             behind_head: Cell::new(0),
             body: Cell::new(None),
             unsent: Cell::new(false),
-            expectation: Cell::new(Continue::None),
+            expectation: Cell::new(ContinueState::None),
             evicted: Cell::new(false),
             waker: RefCell::new(None),
         });
@@ -95,22 +95,22 @@ impl Connection {
         connection
     }
 
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> ConnectionPhase {
         self.phase.get()
     }
 
-    pub fn timeouts(&self) -> Timeouts {
+    pub fn timeouts(&self) -> ConnectionTimeouts {
         self.timeouts
     }
 
-    /// Until when the client must have sent something; `None` during a request.
+    /// When the client must have sent something; `None` during a request.
     pub fn deadline(&self) -> Option<Instant> {
-        (self.phase.get() != Phase::Request).then(|| self.deadline.get())
+        (self.phase.get() != ConnectionPhase::Request).then(|| self.deadline.get())
     }
 
-    /// Whether a whole head has arrived that no request has begun with yet.
+    /// Whether a whole head has arrived whose request has not begun yet.
     pub fn has_whole_head(&self) -> bool {
-        self.phase.get() == Phase::Head && self.head_ended.get()
+        self.phase.get() == ConnectionPhase::Head && self.head_ended.get()
     }
 
     pub fn is_evicted(&self) -> bool {
@@ -137,10 +137,10 @@ impl Connection {
 
     /// Bytes arrived.
     pub fn received(&self, bytes: &[u8]) {
-        if self.phase.get() == Phase::Idle {
-            self.enter(Phase::Head, self.timeouts.head);
+        if self.phase.get() == ConnectionPhase::Idle {
+            self.enter(ConnectionPhase::Head, self.timeouts.head);
         }
-        if self.phase.get() == Phase::Head && !self.head_ended.get() {
+        if self.phase.get() == ConnectionPhase::Head && !self.head_ended.get() {
             self.look_for_end(bytes);
         } else {
             self.behind_head.set(self.behind_head.get().saturating_add(bytes.len() as u64));
@@ -155,35 +155,35 @@ impl Connection {
         }
     }
 
-    /// The framework is about to answer `100 Continue`. It is held back until somebody reads the body: whoever is refused
-    /// by their head alone need not send it.
+    /// The framework is about to send `100 Continue`. It is held back until the body is read: a client that is refused
+    /// by its head alone need not send the body.
     pub fn expects_continue(&self) {
-        // With output before it, it does not stand where the stream looks for it, and goes out at once.
+        // Behind other output it is not where the stream looks for it, and is sent at once.
         if !self.unsent.get() {
-            self.expectation.set(Continue::Next { wanted: false });
+            self.expectation.set(ContinueState::Next { wanted: false });
         }
     }
 
-    /// Somebody reads the body.
+    /// The handler reads the body.
     pub fn wants_body(&self) {
         match self.expectation.get() {
-            Continue::Next { wanted: false } => self.expectation.set(Continue::Next { wanted: true }),
-            Continue::Held => self.expectation.set(Continue::Owed(super::guarded::CONTINUE.len())),
+            ContinueState::Next { wanted: false } => self.expectation.set(ContinueState::Next { wanted: true }),
+            ContinueState::Held => self.expectation.set(ContinueState::Owed(super::guarded::CONTINUE.len())),
             _ => {}
         }
     }
 
-    /// A request has begun: from here on its own deadlines hold.
+    /// A request has begun: from here on its own deadlines apply.
     pub fn begin(self: &Rc<Self>, body: BodyLength) -> RequestInProgress {
-        // Without the end of its head the framework had more than this stream has seen: the rest of a pipeline.
+        // If the end of its head was not seen, the framework had it in its buffer: the rest of a pipeline.
         self.body.set(self.head_ended.get().then_some(body));
-        self.phase.set(Phase::Request);
+        self.phase.set(ConnectionPhase::Request);
         self.turn.set(self.turn.get().wrapping_add(1));
         RequestInProgress(Rc::clone(self))
     }
 
-    /// The answer has ended. Where all that came belonged to the request, the connection is idle; else the framework holds
-    /// the beginning of the next head, whose time runs.
+    /// The response has ended. If all bytes that arrived belonged to the request, the connection is idle; otherwise the
+    /// framework has the beginning of the next head, and the time limit of heads runs.
     fn end(self: &Rc<Self>) {
         let is_all = match self.body.get() {
             Some(BodyLength::None) => self.behind_head.get() == 0,
@@ -196,18 +196,18 @@ impl Connection {
         self.tail.set([0; 4]);
         self.body.set(None);
         self.unsent.set(true);
-        if matches!(self.expectation.get(), Continue::Held | Continue::Owed(_)) {
-            self.expectation.set(Continue::None);
+        if matches!(self.expectation.get(), ContinueState::Held | ContinueState::Owed(_)) {
+            self.expectation.set(ContinueState::None);
         }
         if is_all {
-            self.enter(Phase::Idle, self.timeouts.idle);
+            self.enter(ConnectionPhase::Idle, self.timeouts.idle);
         } else {
-            self.enter(Phase::Head, self.timeouts.head);
+            self.enter(ConnectionPhase::Head, self.timeouts.head);
         }
         self.waiting.begins(self);
     }
 
-    fn enter(&self, phase: Phase, time: Duration) {
+    fn enter(&self, phase: ConnectionPhase, time: Duration) {
         self.phase.set(phase);
         self.deadline.set(Instant::now() + time);
     }
@@ -215,7 +215,7 @@ impl Connection {
 
 /// How many of these bytes belong to a head that ends in them; `tail` arrived before them.
 fn head_left(tail: [u8; 4], bytes: &[u8]) -> Option<usize> {
-    // An end that began before lies in the last three bytes from then and the first three from now.
+    // An end that spans two arrivals lies in the last three bytes of `tail` and the first three of `bytes`.
     let over_both = (1..HEAD_END.len().min(bytes.len() + 1)).find(|length| {
         let (before, now) = HEAD_END.split_at(HEAD_END.len() - length);
         tail.ends_with(before) && bytes.starts_with(now)
@@ -223,7 +223,7 @@ fn head_left(tail: [u8; 4], bytes: &[u8]) -> Option<usize> {
     over_both.or_else(|| memchr::memmem::find(bytes, &HEAD_END).map(|start| start + HEAD_END.len()))
 }
 
-/// The last four bytes once these have arrived.
+/// The last four bytes after these have arrived.
 fn tail_after(mut tail: [u8; 4], bytes: &[u8]) -> [u8; 4] {
     let arrived = bytes.get(bytes.len().saturating_sub(tail.len())..).unwrap_or_default();
     tail.rotate_left(arrived.len());
@@ -234,17 +234,17 @@ fn tail_after(mut tail: [u8; 4], bytes: &[u8]) -> [u8; 4] {
     tail
 }
 
-impl Drop for Connection {
+impl Drop for ClientConnection {
     fn drop(&mut self) {
         self.waiting.ended();
     }
 }
 
-/// A request under way. It ends when this is dropped: with the last byte of its answer, or with its connection.
-pub struct RequestInProgress(Rc<Connection>);
+/// A request under way. It ends when this is dropped: with the last byte of its response, or with its connection.
+pub struct RequestInProgress(Rc<ClientConnection>);
 
 impl RequestInProgress {
-    pub fn connection(&self) -> &Rc<Connection> {
+    pub fn connection(&self) -> &Rc<ClientConnection> {
         &self.0
     }
 }
@@ -261,15 +261,15 @@ mod tests {
 
     use super::*;
 
-    fn connection() -> Rc<Connection> {
+    fn connection() -> Rc<ClientConnection> {
         let second = Duration::from_secs(1);
-        let timeouts = Timeouts { head: 5 * second, idle: 75 * second, write: 30 * second };
-        Connection::new(timeouts, &Rc::new(Waiting::default()))
+        let timeouts = ConnectionTimeouts { head: 5 * second, idle: 75 * second, write: 30 * second };
+        ClientConnection::new(timeouts, &Rc::new(WaitingConnections::default()))
     }
 
     const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
-    fn after(arrivals: &[&[u8]], body: BodyLength) -> Phase {
+    fn after(arrivals: &[&[u8]], body: BodyLength) -> ConnectionPhase {
         let connection = connection();
         for bytes in arrivals {
             connection.received(bytes);
@@ -304,16 +304,16 @@ mod tests {
         let with = |rest: &[u8]| [GET, rest].concat();
         let (head, rest) = GET.split_at(GET.len() - 2);
         for (arrivals, body, phase) in [
-            (vec![GET], BodyLength::None, Phase::Idle),
-            (vec![head, rest], BodyLength::None, Phase::Idle),
-            (vec![&with(b"G")[..]], BodyLength::None, Phase::Head),
-            (vec![GET, b"G"], BodyLength::None, Phase::Head),
-            (vec![&with(b"abc")[..]], BodyLength::Known(3), Phase::Idle),
-            (vec![GET, b"ab", b"c"], BodyLength::Known(3), Phase::Idle),
-            (vec![GET, b"ab", b"cG"], BodyLength::Known(3), Phase::Head),
-            (vec![GET, b"ab"], BodyLength::Known(3), Phase::Head),
-            (vec![GET, b"1\r\na\r\n0\r\n\r\n"], BodyLength::Chunked, Phase::Idle),
-            (vec![GET, b"1\r\na\r\n0\r\n\r\nG"], BodyLength::Chunked, Phase::Head),
+            (vec![GET], BodyLength::None, ConnectionPhase::Idle),
+            (vec![head, rest], BodyLength::None, ConnectionPhase::Idle),
+            (vec![&with(b"G")[..]], BodyLength::None, ConnectionPhase::Head),
+            (vec![GET, b"G"], BodyLength::None, ConnectionPhase::Head),
+            (vec![&with(b"abc")[..]], BodyLength::Known(3), ConnectionPhase::Idle),
+            (vec![GET, b"ab", b"c"], BodyLength::Known(3), ConnectionPhase::Idle),
+            (vec![GET, b"ab", b"cG"], BodyLength::Known(3), ConnectionPhase::Head),
+            (vec![GET, b"ab"], BodyLength::Known(3), ConnectionPhase::Head),
+            (vec![GET, b"1\r\na\r\n0\r\n\r\n"], BodyLength::Chunked, ConnectionPhase::Idle),
+            (vec![GET, b"1\r\na\r\n0\r\n\r\nG"], BodyLength::Chunked, ConnectionPhase::Head),
         ] {
             assert_eq!(after(&arrivals, body), phase, "{arrivals:?}");
         }
@@ -324,12 +324,12 @@ mod tests {
         let connection = connection();
         connection.received(&[GET, GET].concat());
         drop(connection.begin(BodyLength::None));
-        assert_eq!(connection.phase(), Phase::Head);
+        assert_eq!(connection.phase(), ConnectionPhase::Head);
         drop(connection.begin(BodyLength::None));
-        assert_eq!(connection.phase(), Phase::Head);
+        assert_eq!(connection.phase(), ConnectionPhase::Head);
         connection.received(GET);
         drop(connection.begin(BodyLength::None));
-        assert_eq!(connection.phase(), Phase::Idle);
+        assert_eq!(connection.phase(), ConnectionPhase::Idle);
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! The guarded stream: a TCP stream that ends by itself where its client makes it wait too long.
+//! The guarded stream: a TCP stream that ends the connection of a client that is too slow.
 //!
-//! A head that does not come in time is answered with 408. A reader that takes nothing for `write` is cut off with a reset:
-//! an end in good order would look like the end of the answer.
+//! A head that does not arrive in time is answered with 408. A client that reads nothing for `write` is cut off with a
+//! reset: an orderly end would look like the end of the response.
 
 use std::io;
 use std::pin::Pin;
@@ -13,41 +13,41 @@ use actix_web::rt::net::TcpStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use super::admission::Admitted;
-use super::connection::{Connection, Continue, Phase};
+use super::admission::AdmittedConnection;
+use super::connection::{ClientConnection, ConnectionPhase, ContinueState};
 
-/// What the framework sends where a client expects it.
+/// What the framework sends to a client that expects it.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
-/// So many bytes a millisecond a reader has to take; less than that uses up its time.
+/// Bytes a millisecond that a client must read; a slower one uses up its time.
 const READ_RATE: usize = 1;
 
-pub struct Guarded {
+pub struct GuardedStream {
     stream: TcpStream,
-    connection: Rc<Connection>,
-    /// Wakes at a deadline of the connection, or before it.
+    connection: Rc<ClientConnection>,
+    /// Wakes the task at a deadline of the connection, or before it.
     alarm: Option<Pin<Box<Sleep>>>,
-    /// Until when the reader must have taken something.
+    /// When the client must have read something.
     write_deadline: Option<Instant>,
     write_alarm: Option<Pin<Box<Sleep>>>,
-    _place: Admitted,
+    _place: AdmittedConnection,
 }
 
-impl Guarded {
-    pub fn new(stream: TcpStream, connection: Rc<Connection>, place: Admitted) -> Self {
-        // The end of a stream is a small packet after a pause: held back for the client's acknowledgement it comes 40 ms
-        // late. A connection that is gone already needs it no more.
+impl GuardedStream {
+    pub fn new(stream: TcpStream, connection: Rc<ClientConnection>, place: AdmittedConnection) -> Self {
+        // The end of a stream is a small packet after a pause: delayed until the client's acknowledgement it arrives
+        // 40 ms late. An error is ignored: the connection is closed then.
         stream.set_nodelay(true).ok();
         Self { stream, connection, alarm: None, write_deadline: None, write_alarm: None, _place: place }
     }
 
-    pub fn connection(&self) -> &Rc<Connection> {
+    pub fn connection(&self) -> &Rc<ClientConnection> {
         &self.connection
     }
 
-    /// Whether the time of the client is over. If not, the task is woken when it is.
+    /// Whether the client's time is over. If not, the task is woken when it is.
     fn is_overdue(&mut self, context: &mut Context<'_>) -> bool {
         let is_known = self.connection.keep_waker(context.waker());
         let Some(deadline) = self.connection.deadline() else { return false };
@@ -63,21 +63,21 @@ impl Guarded {
         wake_at(&mut self.alarm, deadline, context)
     }
 
-    /// Says what is wrong to whoever has begun a head, as far as it goes out at once.
+    /// Sends 408 to a client that has begun a head, as far as it can be sent at once.
     fn tell_too_slow(&mut self, context: &mut Context<'_>) {
-        if self.connection.phase() == Phase::Head && !self.connection.unsent.get() {
+        if self.connection.phase() == ConnectionPhase::Head && !self.connection.unsent.get() {
             // The connection ends either way.
             let _ = Pin::new(&mut self.stream).poll_write(context, TOO_SLOW);
         }
     }
 
-    /// Sends what is left of `100 Continue` to somebody whose body is wanted by now.
+    /// Sends the rest of `100 Continue` to a client whose body is read by now.
     fn poll_owed(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Continue::Owed(left) = self.connection.expectation.get() {
+        while let ContinueState::Owed(left) = self.connection.expectation.get() {
             let rest = CONTINUE.get(CONTINUE.len() - left..).unwrap_or_default();
             let sent = ready!(Pin::new(&mut self.stream).poll_write(context, rest))?;
             let left = left - sent.min(left);
-            self.connection.expectation.set(if left == 0 { Continue::None } else { Continue::Owed(left) });
+            self.connection.expectation.set(if left == 0 { ContinueState::None } else { ContinueState::Owed(left) });
         }
         Poll::Ready(Ok(()))
     }
@@ -87,7 +87,7 @@ impl Guarded {
         match Pin::new(&mut self.stream).poll_write(context, bytes) {
             Poll::Ready(Ok(sent)) => {
                 self.connection.unsent.set(true);
-                // Whoever reads a little now and then uses up the time as well.
+                // A client that reads a little now and then uses up its time as well.
                 let earned = Duration::from_millis((sent / READ_RATE) as u64);
                 let latest = Instant::now() + limit;
                 self.write_deadline = self.write_deadline.map(|deadline| (deadline + earned).min(latest));
@@ -107,14 +107,14 @@ impl Guarded {
     }
 }
 
-/// Sees to it that the task is woken at `deadline` at the latest. Tells whether it is past already.
+/// Makes sure that the task is woken at `deadline` at the latest. Returns whether it is past already.
 fn wake_at(alarm: &mut Option<Pin<Box<Sleep>>>, deadline: Instant, context: &mut Context<'_>) -> bool {
     let until = tokio::time::Instant::from_std(deadline);
     let alarm = alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
     if alarm.is_elapsed() || alarm.deadline() > until {
         alarm.as_mut().reset(until);
     }
-    // One that is set for an earlier time is left: it costs a look at the clock, where setting it anew costs a lock.
+    // An alarm for an earlier time is left: it costs a look at the clock, where a reset costs a lock.
     while alarm.as_mut().poll(context).is_ready() {
         if Instant::now() >= deadline {
             return true;
@@ -124,7 +124,7 @@ fn wake_at(alarm: &mut Option<Pin<Box<Sleep>>>, deadline: Instant, context: &mut
     false
 }
 
-impl AsyncRead for Guarded {
+impl AsyncRead for GuardedStream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.connection.is_evicted() {
@@ -135,7 +135,7 @@ impl AsyncRead for Guarded {
             this.connection.received(buffer.filled().get(before..).unwrap_or_default());
             return Poll::Ready(read);
         }
-        // A whole head becomes a request in this very turn, however late it is read; if not, `poll_flush` sees to it.
+        // A whole head becomes a request in this same turn, however late; if not, `poll_flush` ends the connection.
         if this.connection.has_whole_head() {
             if !this.connection.keep_waker(context.waker()) {
                 this.alarm = None;
@@ -144,25 +144,25 @@ impl AsyncRead for Guarded {
         }
         if this.is_overdue(context) {
             this.tell_too_slow(context);
-            // To the framework it looks as if the client had left.
+            // To the framework it looks as if the client had closed the connection.
             return Poll::Ready(Ok(()));
         }
         Poll::Pending
     }
 }
 
-impl AsyncWrite for Guarded {
+impl AsyncWrite for GuardedStream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.connection.is_evicted() {
-            // What its reader has not taken by now goes with it.
+            // Output that the client has not read by now is lost.
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        if let Continue::Next { wanted } = this.connection.expectation.get() {
+        if let ContinueState::Next { wanted } = this.connection.expectation.get() {
             let is_it = bytes.starts_with(CONTINUE);
-            let next = if is_it && !wanted { Continue::Held } else { Continue::None };
+            let next = if is_it && !wanted { ContinueState::Held } else { ContinueState::None };
             this.connection.expectation.set(next);
-            if next == Continue::Held {
+            if next == ContinueState::Held {
                 return Poll::Ready(Ok(CONTINUE.len()));
             }
         }

@@ -1,4 +1,5 @@
-//! The body of a request in a dialect: JSON, packed or not, as large as the provider itself takes, and accounted for with its copy.
+//! The body of a request in a dialect: JSON, compressed or not, as large as the provider itself accepts, and counted in
+//! the memory of all bodies with its copy.
 
 use actix_web::dev::Payload;
 use actix_web::web::{Bytes, Data};
@@ -8,17 +9,17 @@ use futures_util::future::LocalBoxFuture;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::decoding::{self, Unpacking};
+use super::decoding::{self, BodyUnpacking};
 use super::dialect::Dialect;
-use crate::http::bodies::{self, BodyMemory, Reading};
+use crate::http::bodies::{self, BodyMemory, BodyReading};
 use crate::http::caller::user_of;
 use crate::http::problem::Problem;
 use crate::settings::shape::{AiBodyLimits, Settings};
 
-/// A body up to this size is read into a tree at once: there are no more of them than threads.
+/// A body up to this size is parsed at once: no more of them are parsed at a time than there are threads.
 const TURNLESS: usize = 64 * 1_024;
 
-/// How many copies of the body are made: what came in, and the text that goes on to the provider.
+/// How many copies of the body there are: the received bytes, and the text that goes to the provider.
 const COPIES: usize = 2;
 
 pub struct DialectBody {
@@ -27,7 +28,7 @@ pub struct DialectBody {
 }
 
 impl DialectBody {
-    /// A turn to read the body into a tree; `None` for a small one, which needs none.
+    /// A turn to parse the body; `None` for a small one, which needs none.
     pub async fn turn(&self) -> Result<Option<OwnedSemaphorePermit>, Problem> {
         if self.bytes.len() <= TURNLESS {
             return Ok(None);
@@ -49,10 +50,10 @@ impl FromRequest for DialectBody {
             let memory = request.app_data::<Data<BodyMemory>>().map(|memory| Arc::clone(memory));
             let memory = memory.ok_or_else(|| Problem::internal(&"no memory for bodies is set up"))?;
             let caller = user_of(&request);
-            // What goes on to the provider is unpacked.
+            // The text that goes to the provider is not compressed.
             let copies = if declared.is_packed() { 1 } else { COPIES };
-            let bytes = bodies::read(request, payload, Reading { limit, caller, copies }).await?;
-            let unpacking = Unpacking { limit, copies: COPIES, memory: memory.of(caller) };
+            let bytes = bodies::read(request, payload, BodyReading { limit, caller, copies }).await?;
+            let unpacking = BodyUnpacking { limit, copies: COPIES, memory: memory.of(caller) };
             Ok(Self { bytes: declared.unpack(bytes, unpacking).await?, memory })
         })
     }

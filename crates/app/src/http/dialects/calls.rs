@@ -1,4 +1,4 @@
-//! Calls: from a body in a dialect to a call of the service, and how its answer is written.
+//! Calls: turns a body in a dialect into a call of the service, and chooses how its answer is rendered.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,56 +10,56 @@ use actix_web::web::{Bytes, Data};
 use domain::ai::{Conversation, InputSize};
 use domain::identity::Caller;
 use domain::prices::ModelPurpose;
-use ports::ai::{CallContent, Framing, NativeCall, Operation};
+use ports::ai::{AiOperation, CallContent, NativeCall, StreamFraming};
 use ports::clock::Clock;
 use serde_json::Value;
 use services::ai::AiService;
-use services::ai::calls::{Asking, Call, OutputBound, Target};
+use services::ai::calls::{Call, CallerContext, OutputBound, ResolvedModel};
 use tokio::task::spawn_blocking;
 
-use super::asked::{Asked, Form, object, refused};
-use super::delivery::{Unkept, Writing};
+use super::delivery::{AnswerNotKept, AnswerWriting};
 use super::dialect::{Dialect, GOOGLE_KEY};
 use super::fallbacks::{ByWhom, translate, translation};
 use super::leniency;
-use super::rendering::{Frame, Renderer};
+use super::rendering::{AnswerRenderer, RenderedFrame};
+use super::request_summary::{OutputForm, RequestSummary, object, refused};
 use super::sizing::weigh;
-use crate::http::finish::Who;
+use crate::http::middleware::RequestActor;
 use crate::http::problem::Problem;
 use crate::http::replays::RepeatSigns;
 
-/// Asks for a bound to be lowered to what can be paid, rather than the call to be refused.
+/// Asks to lower the bound to what can be paid, instead of refusing the call.
 const LOWER_MAX_TOKENS: &str = "x-product-base-lower-max-tokens";
-/// Asks for all of the bound of a stream to be held before the call, rather than as the answer grows.
+/// Asks to reserve the whole bound of a stream before the call, not as the answer grows.
 const STRICT_HOLD: &str = "x-product-base-strict-hold";
-/// How long a header of the provider's own may be that goes along, and how many there may be.
+/// How long a provider's own header may be that is passed on, and how many there may be.
 const PASSED_LENGTH_MAX: usize = 16 * 1_024;
 const PASSED_MAX: usize = 32;
-/// How many answers a stream of ours ends at most, where a provider has cut it.
+/// How many answers we end at most in a stream that a provider has cut.
 const ANSWERS_ENDED: u64 = 128;
-/// A body longer than this is read and counted beside the runtime, which it would hold up.
+/// A longer body is parsed and counted outside the async runtime, which it would block.
 const LONG_BODY: usize = 64 * 1_024;
 
 /// Counts the tokens of a text.
-pub type Count<'a> = &'a dyn Fn(&str) -> u64;
+pub type TokenCount<'a> = &'a dyn Fn(&str) -> u64;
 
-/// A request at a door, before its body is read.
-pub struct Knock {
+/// A request at a gateway endpoint, before its body is read.
+pub struct GatewayRequest {
     pub dialect: Dialect,
-    pub operation: Operation,
-    /// By what the call is known when it comes again.
+    pub operation: AiOperation,
+    /// What identifies the call when it is sent again.
     pub signs: RepeatSigns,
-    asking: Asking,
+    asking: CallerContext,
     headers: Result<Vec<(String, String)>, Problem>,
     may_be_lowered: bool,
     is_strict: bool,
     request_id: String,
-    /// When it came, in seconds since 1970.
+    /// When it arrived, in seconds since 1970.
     created: i64,
 }
 
-impl Knock {
-    pub fn of(request: &HttpRequest, caller: &Caller, dialect: Dialect, operation: Operation) -> Self {
+impl GatewayRequest {
+    pub fn of(request: &HttpRequest, caller: &Caller, dialect: Dialect, operation: AiOperation) -> Self {
         let headers = request.headers();
         Self {
             dialect,
@@ -74,25 +74,25 @@ impl Knock {
         }
     }
 
-    /// The call that the body asks for, and how its answer is written.
-    pub async fn prepare<R>(self, ai: Arc<AiService>, body: Bytes, read: R) -> Result<(Call, Writing), Problem>
+    /// The call that the body asks for, and how its answer is rendered.
+    pub async fn prepare<R>(self, ai: Arc<AiService>, body: Bytes, read: R) -> Result<(Call, AnswerWriting), Problem>
     where
-        R: FnOnce(&Value) -> Result<Asked, Problem> + Send + 'static,
+        R: FnOnce(&Value) -> Result<RequestSummary, Problem> + Send + 'static,
     {
         let headers = self.headers.clone()?;
         let (text, asked, input) = sized(&ai, self.dialect, body, read).await?;
         let purpose = match self.operation {
-            Operation::Embeddings => ModelPurpose::Embedding,
-            Operation::Chat | Operation::CountTokens => ModelPurpose::Chat,
+            AiOperation::Embeddings => ModelPurpose::Embedding,
+            AiOperation::Chat | AiOperation::CountTokens => ModelPurpose::Chat,
         };
         let target = ai.target(&asked.model, None, purpose).await?;
         let provider = self.dialect.provider();
-        // Embeddings are no conversation: the sandbox too takes them in its provider's words.
-        let is_native =
-            target.takes_natively(provider) || (self.operation == Operation::Embeddings && target.provider == provider);
-        // Whether another provider may come to answer.
-        let may_change = is_native && self.operation == Operation::Chat;
-        let frame = Frame {
+        // Embeddings are not a conversation: the sandbox too takes them in the provider's own format.
+        let is_native = target.takes_natively(provider)
+            || (self.operation == AiOperation::Embeddings && target.provider == provider);
+        // Whether another provider may answer instead.
+        let may_change = is_native && self.operation == AiOperation::Chat;
+        let frame = RenderedFrame {
             dialect: self.dialect,
             is_native,
             form: asked.form,
@@ -111,7 +111,7 @@ impl Knock {
             asking: self.asking,
             target,
             content,
-            streamed: asked.form != Form::Whole,
+            streamed: asked.form != OutputForm::Whole,
             input,
             output: OutputBound {
                 asked: asked.max_output_tokens,
@@ -125,26 +125,27 @@ impl Knock {
             retried_by_caller: false,
             translation: may_change.then(|| translation(self.dialect, asked.answers)),
         };
-        let renderer: Box<dyn Renderer> = if may_change { Box::new(ByWhom::new(frame)) } else { frame.renderer() };
-        let writing = Writing {
+        let renderer: Box<dyn AnswerRenderer> =
+            if may_change { Box::new(ByWhom::new(frame)) } else { frame.renderer() };
+        let writing = AnswerWriting {
             renderer,
             is_streamed: call.streamed,
             native: is_native.then_some(provider),
-            sink: Box::new(Unkept),
+            sink: Box::new(AnswerNotKept),
         };
         Ok((call, writing))
     }
 
-    fn native(&self, body: String, form: Form, headers: Vec<(String, String)>) -> NativeCall {
+    fn native(&self, body: String, form: OutputForm, headers: Vec<(String, String)>) -> NativeCall {
         let framing = match form {
-            Form::Whole => Framing::ServerSentEvents,
-            Form::Stream(framing) => framing,
+            OutputForm::Whole => StreamFraming::ServerSentEvents,
+            OutputForm::Stream(framing) => framing,
         };
         NativeCall { operation: self.operation, body, headers, framing }
     }
 
-    fn translated(&self, text: &str, asked: &Asked, target: &Target) -> Result<Conversation, Problem> {
-        if self.operation == Operation::Embeddings {
+    fn translated(&self, text: &str, asked: &RequestSummary, target: &ResolvedModel) -> Result<Conversation, Problem> {
+        if self.operation == AiOperation::Embeddings {
             let why = format!("is {}'s, and embeddings are not translated; ask in its own dialect", target.provider);
             return Err(refused("model", why));
         }
@@ -156,7 +157,7 @@ impl Knock {
     }
 }
 
-/// The text of a body, what it asks for, and how large it is.
+/// The text of a body, what it asks for, and its size.
 pub async fn sized<T, R>(
     ai: &Arc<AiService>,
     dialect: Dialect,
@@ -182,7 +183,7 @@ where
     spawn_blocking(work).await.unwrap_or_else(|broken| Err(Problem::internal(&broken)))
 }
 
-/// Whether a request asks for all of its bound to be held before the call.
+/// Whether a request asks to reserve its whole bound before the call.
 pub fn asks_for_strict_hold(headers: &HeaderMap) -> bool {
     is_asked(headers, STRICT_HOLD)
 }
@@ -192,8 +193,8 @@ fn is_asked(headers: &HeaderMap, name: &str) -> bool {
     value.is_some_and(|value| value.eq_ignore_ascii_case("true"))
 }
 
-/// The headers of the dialect's own provider. None is dropped without a word, but for those that say who pays: they are ours
-/// to say.
+/// The headers of the dialect's own provider. None is dropped silently, except those that say who pays, which only the
+/// gateway sets.
 fn passed(headers: &HeaderMap, dialect: Dialect) -> Result<Vec<(String, String)>, Problem> {
     let prefix = match dialect {
         Dialect::OpenAi => "openai-",
@@ -227,5 +228,5 @@ fn too_large(detail: String) -> Problem {
 
 fn request_id(request: &HttpRequest) -> String {
     use actix_web::HttpMessage;
-    request.extensions().get::<Who>().map(|who| who.request_id().to_owned()).unwrap_or_default()
+    request.extensions().get::<RequestActor>().map(|who| who.request_id().to_owned()).unwrap_or_default()
 }

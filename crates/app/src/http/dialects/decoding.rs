@@ -1,9 +1,9 @@
-//! Decoding: from the bytes of a body to its JSON, by what the headers declare.
+//! Decoding: turns the bytes of a body into JSON, as the headers declare.
 //!
-//! Promises: a body is JSON, or it is refused with 415; one that declares nothing is taken as JSON, and so is an object that
-//! `curl -d` sends under the type of a form. `gzip` and `deflate` are unpacked, other codings are a 415 that names these two.
-//! What comes out of a packed body has the bound of an unpacked one, and is counted in the memory of all bodies. A byte order
-//! mark is passed over. Costs one pass over a packed body, beside the runtime where it is long.
+//! Promises: a body that is not JSON is refused with 415; one without a declared type is taken as JSON, and so is an
+//! object that `curl -d` sends with the type of a form. `gzip` and `deflate` are decompressed, other codings are a 415
+//! that names these two. A decompressed body has the size limit of an uncompressed one, and is counted in the memory of
+//! all bodies. A byte order mark is skipped. Costs one pass over a compressed body, outside the runtime if it is long.
 
 use std::io::Read;
 
@@ -13,28 +13,28 @@ use actix_web::web::Bytes;
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use tokio::task::spawn_blocking;
 
-use crate::http::bodies::{Reservation, not_json};
+use crate::http::bodies::{BodyReservation, not_json};
 use crate::http::problem::Problem;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// A packed body longer than this is unpacked beside the runtime.
+/// A longer compressed body is decompressed outside the async runtime.
 const LONG: usize = 16 * 1_024;
-/// What is allocated first of an unpacked body. It doubles.
+/// The first allocation for a decompressed body. It doubles.
 const FIRST: usize = 64 * 1_024;
 
-/// An unpacked body that is to be.
-pub struct Unpacking {
+/// The limits of a body that is to be decompressed.
+pub struct BodyUnpacking {
     pub limit: usize,
-    /// How many copies of it are made while the request is answered.
+    /// How many copies of it there are while the request is handled.
     pub copies: usize,
-    pub memory: Reservation,
+    pub memory: BodyReservation,
 }
 
-/// What the headers say of a body.
+/// What the headers declare of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Declared {
+pub struct DeclaredCoding {
     coding: Coding,
-    /// Whether it is declared as a form, which is what a client says that does not know better.
+    /// Whether it is declared as a form, which some clients do by default.
     is_form: bool,
 }
 
@@ -45,8 +45,8 @@ enum Coding {
     Deflate,
 }
 
-/// Reads the headers, before the body is read.
-pub fn declared(headers: &HeaderMap) -> Result<Declared, Problem> {
+/// Parses the headers, before the body is read.
+pub fn declared(headers: &HeaderMap) -> Result<DeclaredCoding, Problem> {
     let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("?").trim());
     let kind = text(CONTENT_TYPE).map(|kind| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
     let is_form = match kind.as_deref() {
@@ -65,16 +65,16 @@ pub fn declared(headers: &HeaderMap) -> Result<Declared, Problem> {
             return Err(problem.with_header(ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate")));
         }
     };
-    Ok(Declared { coding, is_form })
+    Ok(DeclaredCoding { coding, is_form })
 }
 
-impl Declared {
+impl DeclaredCoding {
     pub fn is_packed(self) -> bool {
         self.coding != Coding::Identity
     }
 
     /// The JSON of the body.
-    pub async fn unpack(self, bytes: Bytes, unpacking: Unpacking) -> Result<Bytes, Problem> {
+    pub async fn unpack(self, bytes: Bytes, unpacking: BodyUnpacking) -> Result<Bytes, Problem> {
         let coding = self.coding;
         let unpacked = match coding {
             Coding::Identity => bytes,
@@ -91,11 +91,11 @@ impl Declared {
     }
 }
 
-fn unpacked(coding: Coding, packed: &[u8], unpacking: Unpacking) -> Result<Bytes, Problem> {
+fn unpacked(coding: Coding, packed: &[u8], unpacking: BodyUnpacking) -> Result<Bytes, Problem> {
     match coding {
         Coding::Identity => read(packed, unpacking),
         Coding::Gzip => read(MultiGzDecoder::new(packed), unpacking),
-        // Some clients leave out the head that the standard demands.
+        // Some clients omit the zlib header that the standard requires.
         Coding::Deflate if has_zlib_head(packed) => read(ZlibDecoder::new(packed), unpacking),
         Coding::Deflate => read(DeflateDecoder::new(packed), unpacking),
     }
@@ -108,11 +108,11 @@ fn has_zlib_head(packed: &[u8]) -> bool {
     }
 }
 
-fn read(mut reader: impl Read, unpacking: Unpacking) -> Result<Bytes, Problem> {
-    let Unpacking { limit, copies, mut memory } = unpacking;
+fn read(mut reader: impl Read, unpacking: BodyUnpacking) -> Result<Bytes, Problem> {
+    let BodyUnpacking { limit, copies, mut memory } = unpacking;
     let mut bytes = Vec::new();
     loop {
-        // One byte more than may be tells that there are too many.
+        // One byte beyond the limit shows that the body is too large.
         let capacity = (bytes.capacity() * 2).max(FIRST).min(limit + 1);
         memory.grow_to(capacity)?;
         bytes.reserve_exact(capacity - bytes.len());
@@ -162,7 +162,7 @@ mod tests {
     async fn sent(pairs: &[(&str, &str)], body: Vec<u8>) -> Result<Bytes, (u16, &'static str)> {
         let told = |problem: Problem| (problem.status.as_u16(), problem.code);
         let memory = memory(3_000_000);
-        let unpacking = Unpacking { limit: 1_000_000, copies: 2, memory: memory.of(None) };
+        let unpacking = BodyUnpacking { limit: 1_000_000, copies: 2, memory: memory.of(None) };
         let json = declared(&headers(pairs)).map_err(told)?.unpack(Bytes::from(body), unpacking).await.map_err(told);
         if json.is_err() {
             assert_eq!(memory.taken(), 0, "what is refused keeps no memory");
@@ -213,7 +213,7 @@ mod tests {
             assert_eq!(sent(&packed, broken).await, Err((400, "malformed")));
         }
         let full = memory(1_000_000);
-        let unpacking = || Unpacking { limit: 800_000, copies: 2, memory: full.of(None) };
+        let unpacking = || BodyUnpacking { limit: 800_000, copies: 2, memory: full.of(None) };
         let of_headers = || declared(&headers(&packed)).unwrap();
         let refused = of_headers().unpack(Bytes::from(gzip(&vec![b' '; 600_000])), unpacking()).await.unwrap_err();
         assert_eq!((refused.code, full.taken()), ("bodies_full", 0), "with its copies it takes more than there is");

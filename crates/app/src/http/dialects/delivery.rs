@@ -1,11 +1,11 @@
-//! Delivery: from the pieces of an answer to the answer of a request, whatever dialect a renderer writes.
+//! Delivery: turns the pieces of an answer into the response to a request, whatever dialect a renderer writes.
 //!
-//! Promises: a call runs in a task of its own, so a client that hangs up never leaves one half made. What fails before the
-//! head of the answer goes out is an error with its own status; how long the head of a stream waits is in `streams`. A
-//! stream is rendered in a task and read from a bounded channel; one that is left unread is cut, and never ends as if it were
-//! whole. When the client has gone, the answer is let go too, and the service drains
-//! and bills it; a sink that wants the rest has it rendered to its end all the same. An answer in one piece is collected
-//! to its end, whoever waits.
+//! Promises: a call runs in a task of its own, so a client that disconnects never leaves a call half done. A failure
+//! before the response head is sent is an error with its own status; `streams` says how long the head of a stream
+//! waits. A stream is rendered in a task and read from a bounded channel; one that is not read is cut, and never ends
+//! as if it were complete. When the client has gone, the answer is dropped too, and the service drains and bills it;
+//! for a sink that wants the rest it is rendered to its end all the same. An answer in one piece is collected to its
+//! end in any case.
 //!
 //! Costs: a task and a channel a call. Calls under way are bounded, and so is the time that a client may leave a stream
 //! unread.
@@ -19,19 +19,19 @@ use actix_web::web::Bytes;
 use domain::ai::Provider;
 use futures_util::stream::unfold;
 use services::ai::AiService;
-use services::ai::answers::{Answer, AnswerHead, AnswerPiece};
+use services::ai::answers::{AnswerHead, AnswerPiece, CallAnswer};
 use services::ai::calls::Call;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::Instrument;
 
 use super::provider_headers::shown;
-use super::refusals::{Unanswered, not_in_the_books, of_break_off, unanswered};
-use super::rendering::{End, Renderer};
-use crate::http::detached::runtime;
+use super::refusals::{UnansweredCall, not_in_the_books, of_break_off, unanswered};
+use super::rendering::{AnswerEnd, AnswerRenderer};
 use crate::http::problem::Problem;
+use crate::http::spawn::runtime;
 use client::ClientReader;
 
-/// How many calls may be under way in this process, answers that are being read included.
+/// How many calls may be under way in this process, including answers that are being read.
 const CALLS_AT_MOST: usize = 4_000;
 static PLACES: Semaphore = Semaphore::const_new(CALLS_AT_MOST);
 
@@ -41,28 +41,28 @@ static COST_USD: HeaderName = HeaderName::from_static("x-product-base-cost-usd")
 
 mod client;
 
-/// Everything of an answer before its body.
+/// The status and the headers of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Heading {
+pub struct DeliveryHeading {
     pub status: u16,
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// Takes what is rendered, to give it again later. Only answers that have begun get here, never refusals.
+/// Stores what is rendered, to replay it later. It receives only answers that have begun, never refusals.
 pub trait RenderedSink: Send + Sync {
-    fn begin(&mut self, heading: &Heading);
+    fn begin(&mut self, heading: &DeliveryHeading);
     fn write(&mut self, bytes: &Bytes);
-    /// Once, after the last byte. Not whole is what broke off, or what nobody wanted any more.
+    /// Called once, after the last byte. `is_whole` is false for an answer that broke off or was not wanted any more.
     fn end(&mut self, is_whole: bool);
     /// Whether it wants the rest when the client has gone.
     fn wants_the_rest(&self) -> bool;
 }
 
-/// Nobody asks again.
-pub struct Unkept;
+/// Stores nothing.
+pub struct AnswerNotKept;
 
-impl RenderedSink for Unkept {
-    fn begin(&mut self, _: &Heading) {}
+impl RenderedSink for AnswerNotKept {
+    fn begin(&mut self, _: &DeliveryHeading) {}
 
     fn write(&mut self, _: &Bytes) {}
 
@@ -73,18 +73,18 @@ impl RenderedSink for Unkept {
     }
 }
 
-/// How an answer is written, and for whom.
-pub struct Writing {
-    pub renderer: Box<dyn Renderer>,
+/// How an answer is rendered, and where it is stored.
+pub struct AnswerWriting {
+    pub renderer: Box<dyn AnswerRenderer>,
     pub is_streamed: bool,
-    /// The provider whose words the call is in, so that its refusals pass as they are.
+    /// The provider in whose own format the call is, so that its refusals are passed on unchanged.
     pub native: Option<Provider>,
     pub sink: Box<dyn RenderedSink>,
 }
 
 /// An answer that has begun.
 struct Begun {
-    heading: Heading,
+    heading: DeliveryHeading,
     body: Body,
 }
 
@@ -93,10 +93,10 @@ enum Body {
     Stream(ClientReader),
 }
 
-/// Makes the call that `prepare` comes to, in a task of its own, and answers with what comes back.
+/// Makes the call that `prepare` returns, in a task of its own, and returns its response.
 pub async fn deliver<F>(ai: Arc<AiService>, prepare: F) -> Result<HttpResponse, Problem>
 where
-    F: Future<Output = Result<(Call, Writing), Problem>> + Send + 'static,
+    F: Future<Output = Result<(Call, AnswerWriting), Problem>> + Send + 'static,
 {
     let Ok(place) = PLACES.try_acquire() else {
         return Err(Problem::unavailable("busy", "Too many calls are under way. Nothing was done; send it again."));
@@ -107,8 +107,8 @@ where
     };
     match runtime().spawn(work.in_current_span()).await {
         Ok(Ok(begun)) => Ok(begun.answer()),
-        Ok(Err(Unanswered::Problem(problem))) => Err(problem),
-        Ok(Err(Unanswered::InItsWords(refusal))) => {
+        Ok(Err(UnansweredCall::Problem(problem))) => Err(problem),
+        Ok(Err(UnansweredCall::InItsWords(refusal))) => {
             let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
             let mut response = HttpResponse::build(status);
             for header in shown(&refusal.headers, None) {
@@ -123,9 +123,9 @@ where
 async fn begin(
     ai: &Arc<AiService>,
     call: Call,
-    writing: Writing,
+    writing: AnswerWriting,
     place: SemaphorePermit<'static>,
-) -> Result<Begun, Unanswered> {
+) -> Result<Begun, UnansweredCall> {
     let native = writing.native;
     let started = ai.start(call).await.map_err(|error| unanswered(error, native))?;
     if writing.is_streamed {
@@ -136,9 +136,9 @@ async fn begin(
 }
 
 /// Collects an answer to its end.
-async fn whole(answer: Answer, writing: Writing) -> Result<Begun, Unanswered> {
-    let Answer { head, mut pieces } = answer;
-    let Writing { mut renderer, mut sink, .. } = writing;
+async fn whole(answer: CallAnswer, writing: AnswerWriting) -> Result<Begun, UnansweredCall> {
+    let CallAnswer { head, mut pieces } = answer;
+    let AnswerWriting { mut renderer, mut sink, .. } = writing;
     let mut body = renderer.begin(&head);
     let (mut is_cut, mut receipt) = (false, None);
     while let Some(piece) = pieces.recv().await {
@@ -150,7 +150,7 @@ async fn whole(answer: Answer, writing: Writing) -> Result<Begun, Unanswered> {
         }
     }
     let Some(receipt) = receipt else { return Err(not_in_the_books().into()) };
-    body.extend(renderer.end(if is_cut { End::Cut(Some(&receipt)) } else { End::Settled(&receipt) }));
+    body.extend(renderer.end(if is_cut { AnswerEnd::Cut(Some(&receipt)) } else { AnswerEnd::Settled(&receipt) }));
     let mut heading = heading(&head, &renderer.content_type(&head));
     if let Some(cost) = receipt.cost.and_then(|cost| HeaderValue::from_str(&cost.to_string()).ok()) {
         heading.headers.push((COST_USD.clone(), cost));
@@ -162,7 +162,7 @@ async fn whole(answer: Answer, writing: Writing) -> Result<Begun, Unanswered> {
     Ok(Begun { heading, body: Body::Whole(body) })
 }
 
-fn heading(head: &AnswerHead, content_type: &str) -> Heading {
+fn heading(head: &AnswerHead, content_type: &str) -> DeliveryHeading {
     let text = |value: &str| HeaderValue::from_str(value).ok();
     let mut headers = vec![(CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     headers.extend(text(content_type).map(|value| (CONTENT_TYPE, value)));
@@ -170,7 +170,7 @@ fn heading(head: &AnswerHead, content_type: &str) -> Heading {
     let named = head.request_id.as_deref().filter(|_| !head.is_sandbox);
     headers.extend(shown(&head.headers, named));
     headers.extend(head.lowered_to.map(|most| (MAX_TOKENS.clone(), HeaderValue::from(most))));
-    Heading { status: StatusCode::OK.as_u16(), headers }
+    DeliveryHeading { status: StatusCode::OK.as_u16(), headers }
 }
 
 impl Begun {

@@ -1,4 +1,4 @@
-//! Which dialect a request speaks, by its path and its headers.
+//! Finds the dialect of a request, by its path and its headers.
 
 use actix_web::http::header::HeaderMap;
 use domain::ai::Provider;
@@ -6,7 +6,7 @@ use domain::ai::Provider;
 pub const ANTHROPIC_VERSION: &str = "anthropic-version";
 pub const GOOGLE_KEY: &str = "x-goog-api-key";
 
-/// The words of one provider's API.
+/// The format of one provider's API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
     OpenAi,
@@ -15,9 +15,9 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    /// In whose words a request is answered, whatever it asks for; `None` for the routes of the house.
+    /// The dialect in which a request is answered, whatever it asks for; `None` for our own routes.
     ///
-    /// `/v1/models` is everybody's, so there the headers tell; a verb after a colon is Gemini's.
+    /// All dialects have `/v1/models`, so there the headers decide; a verb after a colon is Gemini's.
     pub fn of(path: &str, headers: &HeaderMap) -> Option<Self> {
         let below =
             |prefix: &str| path == prefix || path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
@@ -38,7 +38,7 @@ impl Dialect {
         })
     }
 
-    /// Whose words they are.
+    /// The provider whose format it is.
     pub const fn provider(self) -> Provider {
         match self {
             Self::OpenAi => Provider::OpenAi,
@@ -48,7 +48,7 @@ impl Dialect {
     }
 }
 
-/// Gemini's verbs end so; tuned models of `OpenAI` have colons too, and their last word is an id.
+/// Whether it ends as Gemini's verbs do; tuned models of `OpenAI` have colons too, and their last part is an id.
 fn is_verb(word: &str) -> bool {
     ["Content", "Contents", "Tokens"].iter().any(|ending| word.ends_with(ending))
 }

@@ -1,15 +1,17 @@
-//! Leniency: a conversation out of a body in a dialect, for the sandbox, which stands in for the dialect's own provider.
+//! Leniency: builds a conversation from a body in a dialect, for the sandbox, which replaces the dialect's provider.
 //!
-//! Promises: whatever the provider may take is taken. Text, tools and what they answered are read as far as they are
-//! understood, and everything else is passed over: unknown fields, roles, kinds of blocks and of tools. Refused is a body
-//! without messages, and nothing else.
+//! Promises: everything that the provider may accept is accepted. Text, tools and their results are read as far as they
+//! are understood, and everything else is ignored: unknown fields, roles, kinds of blocks and of tools. Only a body
+//! without messages is refused.
 
-use domain::ai::{Conversation, Part, Speaker, Tool, ToolAnswer, ToolCall, ToolChoice, Turn};
+use domain::ai::{
+    Conversation, ConversationTurn, MessagePart, Speaker, ToolAnswer, ToolCall, ToolChoice, ToolDefinition,
+};
 use serde_json::Value;
 
-use super::asked::{bound, filled_list};
 use super::dialect::Dialect;
 use super::gemini::schemas::json_schema;
+use super::request_summary::{bound, filled_list};
 use crate::http::problem::Problem;
 
 /// The conversation that this body asks for.
@@ -43,35 +45,35 @@ pub fn conversation(dialect: Dialect, body: &Value) -> Result<Conversation, Prob
     })
 }
 
-/// What was said so far.
+/// The conversation so far.
 #[derive(Default)]
 struct Heard {
-    turns: Vec<Turn>,
+    turns: Vec<ConversationTurn>,
     system: Vec<String>,
     /// Id and name of each call.
     calls: Vec<(String, String)>,
 }
 
 impl Heard {
-    fn add(&mut self, speaker: Speaker, parts: Vec<Part>) {
-        self.turns.push(Turn { speaker, parts });
+    fn add(&mut self, speaker: Speaker, parts: Vec<MessagePart>) {
+        self.turns.push(ConversationTurn { speaker, parts });
     }
 
-    fn called(&mut self, id: Option<&str>, name: &str, arguments: String) -> Part {
+    fn called(&mut self, id: Option<&str>, name: &str, arguments: String) -> MessagePart {
         let id = id.map_or_else(|| format!("call_{}", self.calls.len()), str::to_owned);
         self.calls.push((id.clone(), name.to_owned()));
-        Part::ToolCall(ToolCall { id, name: name.to_owned(), arguments })
+        MessagePart::ToolCall(ToolCall { id, name: name.to_owned(), arguments })
     }
 
-    fn answered(&self, id: &str, name: Option<&str>, content: String, is_error: bool) -> Part {
+    fn answered(&self, id: &str, name: Option<&str>, content: String, is_error: bool) -> MessagePart {
         let known = self.calls.iter().find(|(known, _)| known == id).map(|(_, name)| name.as_str());
         let name = known.or(name).unwrap_or("unknown").to_owned();
-        Part::ToolAnswer(ToolAnswer { id: id.to_owned(), name, content, is_error })
+        MessagePart::ToolAnswer(ToolAnswer { id: id.to_owned(), name, content, is_error })
     }
 
     fn openai(&mut self, message: &Value) {
         let said = texts(message.get("content"));
-        let parts: Vec<Part> = said.iter().cloned().map(Part::Text).collect();
+        let parts: Vec<MessagePart> = said.iter().cloned().map(MessagePart::Text).collect();
         match text(message, "role").unwrap_or_default() {
             "system" | "developer" => self.system.extend(said),
             "assistant" => {
@@ -102,12 +104,12 @@ impl Heard {
         };
         let Some(Value::Array(blocks)) = message.get("content") else {
             let said = texts(message.get("content"));
-            return self.add(speaker, said.into_iter().map(Part::Text).collect());
+            return self.add(speaker, said.into_iter().map(MessagePart::Text).collect());
         };
         let mut parts = Vec::new();
         for block in blocks {
             match text(block, "type").unwrap_or("text") {
-                "text" => parts.extend(texts(Some(block)).into_iter().map(Part::Text)),
+                "text" => parts.extend(texts(Some(block)).into_iter().map(MessagePart::Text)),
                 "tool_use" => {
                     let arguments = block.get("input").map_or_else(|| "{}".to_owned(), Value::to_string);
                     parts.push(self.called(text(block, "id"), text(block, "name").unwrap_or_default(), arguments));
@@ -141,7 +143,7 @@ impl Heard {
                 let id = text(answer, "id").unwrap_or_default();
                 heard.push(self.answered(id, text(answer, "name"), response.to_string(), is_error));
             } else {
-                heard.extend(texts(Some(part)).into_iter().map(Part::Text));
+                heard.extend(texts(Some(part)).into_iter().map(MessagePart::Text));
             }
         }
         self.add(speaker, heard);
@@ -161,12 +163,12 @@ fn either<'a>(object: &'a Value, name: &str, other: &str) -> Option<&'a Value> {
     said(name).or_else(|| said(other))
 }
 
-/// The function of a tool or of a call, which some clients write without a wrapper.
+/// The function of a tool or of a call, which some clients send without a wrapper.
 fn function_of(tool: &Value) -> &Value {
     tool.get("function").filter(|function| function.is_object()).unwrap_or(tool)
 }
 
-/// Each text of a content: text, or a list of parts with text.
+/// All texts of a content: a text, or a list of parts with text.
 fn texts(content: Option<&Value>) -> Vec<String> {
     match content {
         Some(Value::String(text)) if !text.is_empty() => vec![text.clone()],
@@ -179,19 +181,19 @@ fn texts(content: Option<&Value>) -> Vec<String> {
     }
 }
 
-fn tools(dialect: Dialect, body: &Value) -> Vec<Tool> {
+fn tools(dialect: Dialect, body: &Value) -> Vec<ToolDefinition> {
     let listed = list(body, "tools").iter();
     let tool = |function: &Value, schema: &str| {
         let parameters = function.get(schema).filter(|schema| schema.is_object()).map(Value::to_string);
         let description = text(function, "description").map(str::to_owned);
-        text(function, "name").map(|name| Tool { name: name.to_owned(), description, parameters })
+        text(function, "name").map(|name| ToolDefinition { name: name.to_owned(), description, parameters })
     };
     match dialect {
         Dialect::OpenAi => {
             let functions = listed.map(function_of).chain(list(body, "functions"));
             functions.filter_map(|function| tool(function, "parameters")).collect()
         }
-        // Other kinds run at the provider, whom the sandbox does not ask.
+        // Other kinds run at the provider, which the sandbox does not call.
         Dialect::Anthropic => {
             let own = listed.filter(|tool| matches!(text(tool, "type"), None | Some("custom")));
             own.filter_map(|function| tool(function, "input_schema")).collect()
@@ -203,7 +205,7 @@ fn tools(dialect: Dialect, body: &Value) -> Vec<Tool> {
                 let json = either(function, "parametersJsonSchema", "parameters_json_schema").map(Value::to_string);
                 let found = tool(function, "parameters")?;
                 let parameters = json.or_else(|| found.parameters.as_deref().map(json_schema));
-                Some(Tool { parameters, ..found })
+                Some(ToolDefinition { parameters, ..found })
             };
             functions.filter_map(with_schema).collect()
         }

@@ -1,23 +1,23 @@
-//! Dialects: the APIs of OpenAI, Anthropic and Gemini as doors of our gateway, so that an app switches by a base URL and a
-//! key.
+//! Dialects: the APIs of OpenAI, Anthropic and Gemini as endpoints of our gateway, so that an app switches by a base
+//! URL and an API key.
 //!
-//! `doors` has the routes. A request is read (`<dialect>/request.rs`, sized by `sizing`), its model is found, and it goes
-//! on: as it came, if the model's provider speaks the dialect itself, else as a conversation
-//! (`<dialect>/conversation.rs`; for the sandbox in the provider's place `leniency`). The answer comes back in pieces, which a `Renderer` writes (`rendering`), and
-//! `delivery` carries to the caller. Every refusal is in the dialect (`problems`); why a call came to nothing is told in
-//! `refusals`.
+//! `endpoints` has the routes. A request is parsed (`<dialect>/request.rs`, sized by `sizing`), its model is found, and
+//! it is passed on: unchanged, if the model's provider has the same dialect, otherwise as a conversation
+//! (`<dialect>/conversation.rs`; `leniency` for the sandbox in the provider's place). The answer arrives in pieces,
+//! which an `AnswerRenderer` renders (`rendering`) and `delivery` sends to the caller. Every refusal is in the dialect
+//! (`problems`); `refusals` has the reasons why a call was not made or has no answer.
 //!
 //! Costs: the body is parsed once, its text is counted once, and a translated one is parsed a second time. An answer
-//! that passes as it is is not looked into, but for its first event.
+//! that is passed on unchanged is not parsed, except for its first event and the starts and stops of Anthropic's
+//! blocks.
 
 pub mod anthropic;
-pub mod asked;
 pub mod body;
 pub mod calls;
 pub mod decoding;
 pub mod delivery;
 pub mod dialect;
-pub mod doors;
+pub mod endpoints;
 mod fallbacks;
 pub mod gemini;
 pub mod leniency;
@@ -29,6 +29,7 @@ pub mod provider_headers;
 pub mod reading;
 pub mod refusals;
 pub mod rendering;
+pub mod request_summary;
 #[cfg(test)]
 mod samples;
 pub mod sizing;

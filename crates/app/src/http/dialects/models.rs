@@ -1,4 +1,4 @@
-//! Models: the catalogue in the shape of whoever asks. The path `/v1/models` is everybody's; the headers tell the dialect.
+//! Models: the catalogue in the format of each dialect. They share the path `/v1/models`; the headers tell the dialect.
 
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
@@ -11,12 +11,12 @@ use services::prices::PricedModel;
 
 use super::dialect::Dialect;
 use super::paging;
-use crate::http::caller::{Chat, Permitted};
-use crate::http::detached::detached;
+use crate::http::caller::{Chat, PermittedCaller};
 use crate::http::problem::Problem;
+use crate::http::spawn::detached;
 
-/// The models that have a price: `OpenAI`'s list, or Anthropic's with `anthropic-version`, or Gemini's with `x-goog-api-key`.
-/// All of them, or a page where the dialect's own parameters ask for one.
+/// Lists the models that have a price: in `OpenAI`'s format, in Anthropic's with `anthropic-version`, or in Gemini's
+/// with `x-goog-api-key`. Returns all of them, or a page if the dialect's own parameters ask for one.
 #[utoipa::path(get, path = "/v1/models", tag = "dialects", operation_id = "list_dialect_models", params(
     ("limit" = Option<u16>, Query, minimum = 1, maximum = 1000, description = "How many, in the dialects of `OpenAI` and Anthropic"),
     ("after_id" = Option<String>, Query, description = "The id after which the page begins"),
@@ -27,12 +27,12 @@ use crate::http::problem::Problem;
     (status = 200, description = "The models in the shape of the dialect", body = Object),
 ), security(("token" = []), ("key" = [])))]
 pub async fn list_dialect_models(
-    _asking: Permitted<Chat>,
+    _asking: PermittedCaller<Chat>,
     ai: Data<AiService>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
     let dialect = dialect_of(&request);
-    let asked = paging::Asked::read(dialect, request.query_string())?;
+    let asked = paging::PageRequest::read(dialect, request.query_string())?;
     let ai = ai.into_inner();
     let models = detached(async move { ai.models(None).await }).await?;
     let ids: Vec<&str> = models.iter().map(|priced| priced.model.id.as_str()).collect();
@@ -42,14 +42,14 @@ pub async fn list_dialect_models(
     Ok(HttpResponse::Ok().json(page.listed(dialect, &items, &ids)))
 }
 
-/// One of them, by its name or another name of it.
+/// Reads one model, by its name or an alias.
 #[utoipa::path(get, path = "/v1/models/{model}", tag = "dialects", operation_id = "read_dialect_model",
     params(("model" = String, Path, description = "The model's name, which may hold slashes")), responses(
     (status = 200, description = "The model in the shape of the dialect", body = Object),
     (status = 404, description = "No such model, with near names", body = Object),
 ), security(("token" = []), ("key" = [])))]
 pub async fn read_dialect_model(
-    _asking: Permitted<Chat>,
+    _asking: PermittedCaller<Chat>,
     ai: Data<AiService>,
     request: HttpRequest,
     path: Path<String>,
@@ -60,7 +60,7 @@ pub async fn read_dialect_model(
     Ok(HttpResponse::Ok().json(one(dialect, &model)))
 }
 
-/// The models in Gemini's shape.
+/// Lists the models in Gemini's format.
 #[utoipa::path(get, path = "/v1beta/models", tag = "dialects", operation_id = "list_gemini_models", params(
     ("pageSize" = Option<u16>, Query, description = "How many; all where nothing is said"),
     ("pageToken" = Option<String>, Query, description = "`nextPageToken` of the page before"),
@@ -68,21 +68,21 @@ pub async fn read_dialect_model(
     (status = 200, description = "The models", body = Object),
 ), security(("token" = []), ("key" = [])))]
 pub async fn list_gemini_models(
-    asking: Permitted<Chat>,
+    asking: PermittedCaller<Chat>,
     ai: Data<AiService>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
     list_dialect_models(asking, ai, request).await
 }
 
-/// One of them in Gemini's shape.
+/// Reads one model in Gemini's format.
 #[utoipa::path(get, path = "/v1beta/models/{model}", tag = "dialects", operation_id = "read_gemini_model",
     params(("model" = String, Path, description = "The model's name, which may hold slashes")), responses(
     (status = 200, description = "The model", body = Object),
     (status = 404, description = "No such model, with near names", body = Object),
 ), security(("token" = []), ("key" = [])))]
 pub async fn read_gemini_model(
-    asking: Permitted<Chat>,
+    asking: PermittedCaller<Chat>,
     ai: Data<AiService>,
     request: HttpRequest,
     path: Path<String>,
@@ -94,7 +94,7 @@ fn dialect_of(request: &HttpRequest) -> Dialect {
     Dialect::of(request.path(), request.headers()).unwrap_or(Dialect::OpenAi)
 }
 
-/// By the rules by which a call finds its model, so that what is shown can be called.
+/// Finds a model by the same rules as a call, so that every model that is shown can be called.
 async fn find(ai: &AiService, name: &str) -> Result<PricedModel, Problem> {
     let target = match ai.target(name, None, ModelPurpose::Chat).await {
         Err(CallError::WrongPurpose(_)) => ai.target(name, None, ModelPurpose::Embedding).await,
@@ -130,7 +130,7 @@ fn one(dialect: Dialect, priced: &PricedModel) -> Value {
     }
 }
 
-/// Since when it has been on offer: its first price that still holds.
+/// Since when it is on offer: its first price that is still valid.
 fn since(priced: &PricedModel) -> DateTime<Utc> {
     priced.prices.iter().map(|price| price.valid_from).min().unwrap_or(DateTime::UNIX_EPOCH)
 }

@@ -1,37 +1,37 @@
-//! Paging: which part of a list of models was asked for, in the words of each dialect.
+//! Paging: which page of a list of models was asked for, by the parameters of each dialect.
 //!
-//! Promises: without a parameter the whole list comes. Pages are told by the id at their edge, so a model that comes or goes
-//! between two of them shifts nothing. A number or an id that makes no sense is a 400 that names it.
+//! Promises: without a parameter the whole list is returned. Pages are identified by the id at their edge, so a model
+//! that is added or removed between two of them shifts nothing. An invalid number or id is a 400 that names it.
 
 use domain::ai::Provider;
 use serde_json::{Value, json};
 
-use super::asked::refused;
 use super::dialect::Dialect;
+use super::request_summary::refused;
 use crate::http::problem::Problem;
 
 const PAGE_MAX: usize = 1_000;
 
-/// What a query asks for.
+/// The page that a query asks for.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct PageRequest {
     limit: Option<usize>,
     after: Option<(&'static str, String)>,
     before: Option<(&'static str, String)>,
 }
 
-/// A part of a list, and what lies beyond it.
+/// A page of a list, and whether there is more.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Page {
+pub struct ModelPage {
     pub from: usize,
     pub to: usize,
-    /// Whether there is more in the direction in which it was asked.
+    /// Whether there is more in the requested direction.
     pub has_more: bool,
-    /// Whether a part was asked for at all.
+    /// Whether a page was asked for at all.
     pub is_asked: bool,
 }
 
-impl Asked {
+impl PageRequest {
     pub fn read(dialect: Dialect, query: &str) -> Result<Self, Problem> {
         let mut asked = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -39,7 +39,7 @@ impl Asked {
             match (dialect.provider(), name.as_ref()) {
                 (Provider::OpenAi | Provider::Claude, "limit") => asked.limit = Some(number("limit", &value, false)?),
                 (Provider::Gemini, "pageSize" | "page_size") => {
-                    // Google takes the most where more is asked.
+                    // Google caps a larger number at the maximum.
                     asked.limit = Some(number("pageSize", &value, true)?).filter(|size| *size > 0);
                 }
                 (Provider::OpenAi | Provider::Claude, "after_id") => asked.after = Some(("after_id", id())),
@@ -56,7 +56,7 @@ impl Asked {
     }
 
     /// The page of this list.
-    pub fn page(&self, ids: &[&str]) -> Result<Page, Problem> {
+    pub fn page(&self, ids: &[&str]) -> Result<ModelPage, Problem> {
         let place = |edge: &Option<(&'static str, String)>| match edge {
             None => Ok(None),
             Some((name, id)) => match ids.iter().position(|known| known == id) {
@@ -75,7 +75,7 @@ impl Asked {
             (first, first.saturating_add(limit).min(end))
         };
         let has_more = if is_backwards { from > first } else { to < end };
-        Ok(Page { from, to, has_more, is_asked: *self != Self::default() })
+        Ok(ModelPage { from, to, has_more, is_asked: *self != Self::default() })
     }
 }
 
@@ -88,8 +88,8 @@ fn number(name: &'static str, text: &str, may_exceed: bool) -> Result<usize, Pro
     }
 }
 
-impl Page {
-    /// The list with what each dialect says of its pages.
+impl ModelPage {
+    /// The list with the paging fields of the dialect.
     pub fn listed(&self, dialect: Dialect, items: &[Value], ids: &[&str]) -> Value {
         let shown = ids.get(self.from..self.to).unwrap_or_default();
         let (first, last) = (shown.first(), shown.last());
@@ -117,7 +117,7 @@ mod tests {
 
     fn shown(dialect: Dialect, query: &str) -> Result<(String, bool), String> {
         let told = |problem: Problem| problem.fields["errors"][0]["field"].as_str().unwrap_or_default().to_owned();
-        let page = Asked::read(dialect, query).map_err(told)?.page(&IDS).map_err(told)?;
+        let page = PageRequest::read(dialect, query).map_err(told)?.page(&IDS).map_err(told)?;
         Ok((IDS[page.from..page.to].concat(), page.has_more))
     }
 

@@ -1,7 +1,7 @@
-//! Problems in a dialect: the body by which each provider's SDK knows what went wrong.
+//! Problems in a dialect: the error body that each provider's SDK understands.
 //!
-//! `finish` calls this for every refusal below `/v1` and `/v1beta`, whoever made it, so that no answer there is in words
-//! that an SDK does not know. The numbers of a refusal stand in the message for people, and beside it for programs.
+//! `middleware` calls this for every refusal below `/v1` and `/v1beta`, wherever it was made, so that every error there
+//! is in a format that an SDK knows. The figures of a refusal are in the message, and in fields for programs.
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderValue, RETRY_AFTER};
@@ -13,20 +13,20 @@ use crate::http::problem::Problem;
 /// The field of a problem that names the fields of the request which are wrong.
 const ERRORS: &str = "errors";
 
-/// The code of an idempotency key that came with another body.
+/// The code of an idempotency key that was used with another body.
 const KEY_REUSED: &str = "idempotency_key_reused";
 
-/// The code of a refusal of a provider's, which keeps its status.
+/// The code of a provider's refusal, which keeps its status.
 const PROVIDER_REFUSED: &str = "provider_refused";
 
-/// The code of a provider that takes no more calls for now.
+/// The code of a provider that accepts no more calls for now.
 pub const OVERLOADED: &str = "provider_overloaded";
 
-/// Anthropic's status for it, which others do not know.
+/// Anthropic's status for it, which other providers do not have.
 pub const OVERLOADED_STATUS: u16 = 529;
 
-/// The status of a problem in a dialect: what is wrong with a field is a 400 there, whatever the house calls it. But for a
-/// key that was used with another body, which is what the providers too have a 422 for.
+/// The status of a problem in a dialect: a wrong field is a 400 there, where our own format has 422. An idempotency key
+/// that was used with another body stays a 422, as at the providers.
 pub fn status(dialect: Dialect, problem: &Problem) -> StatusCode {
     match problem.status {
         status if problem.code == KEY_REUSED || problem.code == PROVIDER_REFUSED => status,
@@ -38,7 +38,7 @@ pub fn status(dialect: Dialect, problem: &Problem) -> StatusCode {
     }
 }
 
-/// The body of a problem, for the request with this id. It is also what an error in the middle of a stream says.
+/// The body of a problem, for the request with this id. An error in the middle of a stream has it too.
 pub fn body(dialect: Dialect, problem: &Problem, request_id: &str) -> Value {
     match dialect {
         Dialect::OpenAi => openai(problem, request_id),
@@ -61,7 +61,7 @@ fn openai(problem: &Problem, request_id: &str) -> Value {
         (500.., code) => ("server_error", code),
         (_, code) => ("invalid_request_error", code),
     };
-    // The SDK shows the message alone, so the id that support asks for stands in it.
+    // The SDK shows the message alone, so it contains the id that support asks for.
     let message = if problem.status.is_server_error() {
         format!("{} (request id {request_id})", problem.detail)
     } else {
@@ -150,7 +150,7 @@ fn wrong_field(problem: &Problem) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::dialects::asked::refused;
+    use crate::http::dialects::request_summary::refused;
 
     fn limit() -> Problem {
         let problem = Problem::too_many("limit_reached", "10 of 10 are used.", 37);

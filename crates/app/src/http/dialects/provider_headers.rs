@@ -1,7 +1,7 @@
-//! Headers of a provider's answer, as a caller of ours gets them.
+//! Headers of a provider's response, as our caller gets them.
 //!
-//! Promises: a provider's name of the request always stands under `X-Product-Base-Upstream-Request-Id`; `X-Request-Id` stays
-//! ours. Rates and pauses keep their names.
+//! Promises: a provider's request id is always in `X-Product-Base-Upstream-Request-Id`; `X-Request-Id` stays ours.
+//! Headers of rate limits and retries keep their names.
 
 use actix_web::http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 
@@ -9,12 +9,12 @@ use crate::http::problem::Problem;
 
 static UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-product-base-upstream-request-id");
 
-/// The names of a request at the three providers and before them.
+/// The headers with a request id at the three providers and at proxies before them.
 const NAMES_OF_REQUESTS: [&str; 3] = ["x-request-id", "request-id", "x-goog-request-id"];
-/// Ours where we answer, the provider's where it does.
+/// Ours in our own responses, the provider's in its responses.
 const REQUEST_ID: &str = "request-id";
 
-/// For an answer of the provider's own, a refusal in its words included. `named` is what its body names the request.
+/// For a provider's own response, including its refusals. `named` is the request id in its body.
 pub fn shown(headers: &[(String, String)], named: Option<&str>) -> Vec<(HeaderName, HeaderValue)> {
     let of_request = headers.iter().find(|(name, _)| NAMES_OF_REQUESTS.contains(&name.as_str()));
     let id = of_request.map(|(_, value)| value.as_str()).or(named);
@@ -26,7 +26,7 @@ pub fn shown(headers: &[(String, String)], named: Option<&str>) -> Vec<(HeaderNa
     others.chain(id).collect()
 }
 
-/// The same beside a problem of ours.
+/// The same for a problem of ours.
 pub fn beside(problem: Problem, headers: &[(String, String)]) -> Problem {
     let waits = problem.headers.iter().any(|(name, _)| *name == RETRY_AFTER);
     let passed =

@@ -1,14 +1,14 @@
-//! Refusals: why a call was not made or has no answer, as problems. `problems` then says them in a dialect.
+//! Refusals: why a call was not made or has no answer, as problems. `problems` renders them in a dialect.
 //!
-//! A retry that cannot help is told so: `x-should-retry: false`, which the SDKs of OpenAI and Anthropic heed. Of the
-//! operator's account at a provider nothing is told but that something is wrong with it.
+//! A retry that cannot help is marked: `x-should-retry: false`, which the SDKs of OpenAI and Anthropic obey. Callers
+//! learn nothing of the operator's account at a provider but that something is wrong with it.
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use chrono::{DateTime, Utc};
 use domain::ai::Provider;
 use domain::entitlements::{Decision, Reason};
-use ports::ai::{ProviderFault, Refusal, Wait};
+use ports::ai::{ProviderFault, ProviderRefusal, ProviderWait};
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use services::ai::answers::BreakOff;
@@ -17,47 +17,47 @@ use tracing::{error, warn};
 
 use super::problems::{OVERLOADED, OVERLOADED_STATUS};
 use super::provider_headers::beside;
-use crate::http::limits::whole_seconds;
 use crate::http::problem::{Problem, sentence};
+use crate::http::rate_limits::whole_seconds;
 use crate::http::usage::refusals::refusal;
 
 static SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// Why there is no answer.
 #[derive(Clone, Debug)]
-pub enum Unanswered {
+pub enum UnansweredCall {
     Problem(Problem),
-    /// What a provider said no with, for a caller who speaks its language.
-    InItsWords(Refusal),
+    /// A provider's refusal, for a caller who uses its dialect.
+    InItsWords(ProviderRefusal),
 }
 
-impl From<Problem> for Unanswered {
+impl From<Problem> for UnansweredCall {
     fn from(problem: Problem) -> Self {
         Self::Problem(problem)
     }
 }
 
-/// A call that was not answered. `native` is the provider whose own words were passed on to it.
-pub fn unanswered(error: CallError, native: Option<Provider>) -> Unanswered {
+/// The refusal of a call. `native` is the provider in whose own format the call was passed on.
+pub fn unanswered(error: CallError, native: Option<Provider>) -> UnansweredCall {
     match error {
         CallError::Provider { provider, fault: ProviderFault::Refused(refusal) }
             if native == Some(provider) && is_json(&refusal.body) =>
         {
-            Unanswered::InItsWords(refusal)
+            UnansweredCall::InItsWords(refusal)
         }
         CallError::Provider { provider, fault } if native == Some(provider) => {
             let mut told = problem(CallError::Provider { provider, fault });
-            // Whoever speaks the provider's language knows its status.
+            // A caller who uses the provider's dialect knows its status.
             if told.code == OVERLOADED {
                 told.status = StatusCode::from_u16(OVERLOADED_STATUS).unwrap_or(told.status);
             }
-            Unanswered::Problem(told)
+            UnansweredCall::Problem(told)
         }
-        other => Unanswered::Problem(problem(other)),
+        other => UnansweredCall::Problem(problem(other)),
     }
 }
 
-/// Whether a body is what it would be relayed as: a page of something before the provider is not.
+/// Whether a body may be passed on as JSON: an error page of a proxy before the provider may not.
 fn is_json(body: &[u8]) -> bool {
     let is_structured = matches!(body.trim_ascii_start().first(), Some(b'{' | b'['));
     is_structured && serde_json::from_slice::<IgnoredAny>(body).is_ok()
@@ -90,7 +90,7 @@ fn problem(error: CallError) -> Problem {
         }
         CallError::KeyLimit { reached, resets_at, as_of } => key_limit(&reached, resets_at, as_of, &told),
         CallError::CircuitOpen { retry_after, .. } => {
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "provider_resting", told)
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "provider_circuit_open", told)
                 .with_retry_after(whole_seconds(retry_after))
         }
         CallError::Provider { provider, fault } => {
@@ -99,7 +99,7 @@ fn problem(error: CallError) -> Problem {
                 ProviderFault::Refused(refusal)
                 | ProviderFault::TooFast { refusal, .. }
                 | ProviderFault::Failed { refusal, .. } => beside(told, &refusal.headers),
-                // Of the operator's account nothing is told.
+                // Callers learn nothing of the operator's account.
                 _ => told,
             }
         }
@@ -111,7 +111,7 @@ fn problem(error: CallError) -> Problem {
     }
 }
 
-/// Why an answer that had begun went no further.
+/// Why an answer that had begun broke off.
 pub fn of_break_off(provider: &str, why: &BreakOff) -> Problem {
     match why {
         BreakOff::Provider(fault) => of_fault(provider, fault),
@@ -131,7 +131,7 @@ pub fn of_break_off(provider: &str, why: &BreakOff) -> Problem {
     }
 }
 
-/// The answer is there, and what it came to could not be written down: asking again may be charged again.
+/// The answer arrived, but its cost could not be stored: a repeated call may be charged again.
 pub fn not_in_the_books() -> Problem {
     let detail =
         "The answer came, and what it cost could not be written down; it will be. Asking again is charged again.";
@@ -142,7 +142,7 @@ pub fn no_retry(problem: Problem) -> Problem {
     problem.with_header(SHOULD_RETRY.clone(), HeaderValue::from_static("false"))
 }
 
-/// By the plan: its limit, its features, the balance.
+/// Refused by the plan: its limit, its features, the balance.
 fn not_allowed(decision: Decision) -> Problem {
     let (reason, feature, plan) = (decision.reason, decision.feature_id.clone(), decision.plan_id.clone());
     let problem = refusal(decision);
@@ -176,13 +176,13 @@ fn key_limit(reached: &KeyLimitReached, resets_at: DateTime<Utc>, as_of: DateTim
         KeyLimitReached::Tokens { limit, used, needed } => {
             let numbers = vec![("limit", (*limit).into()), ("current", (*used).into()), ("needed", (*needed).into())];
             let problem = limited("key_token_limit", numbers);
-            // What does not fit into an empty minute fits into none.
+            // What does not fit into an empty minute never fits.
             if needed > limit { no_retry(problem) } else { problem.with_retry_after(wait) }
         }
         KeyLimitReached::Cost { limit, used, needed } => {
             let [limit, used, needed] = [limit, used, needed].map(|cost| Value::from(cost.usd().to_string()));
             let numbers = vec![("limit_usd", limit), ("used_usd", used), ("needed_usd", needed)];
-            // Clients that do not know `x-should-retry` give up where the wait is long (Gemini CLI: beyond 300 s).
+            // Clients that do not know `x-should-retry` give up if the wait is long (Gemini CLI: beyond 300 s).
             no_retry(limited("key_cost_limit", numbers)).with_retry_after(wait)
         }
     }
@@ -231,19 +231,18 @@ fn of_fault(provider: &str, fault: &ProviderFault) -> Problem {
             warn!(provider, waited_for = wait.as_str(), "the provider took too long");
             let detail = format!("{provider} did not send {} in time.", wait.as_str());
             let problem = Problem::new(StatusCode::GATEWAY_TIMEOUT, "provider_timeout", detail);
-            // It has the call and may bill it; what went in is charged, and would be again.
-            if *wait == Wait::Connection { problem } else { no_retry(problem) }
+            // The provider has the call and may bill it; its input is charged, and a repeat would be charged again.
+            if *wait == ProviderWait::Connection { problem } else { no_retry(problem) }
         }
         ProviderFault::Broken(why) | ProviderFault::NotUnderstood(why) => {
             warn!(provider, %why, "the answer of the provider broke");
-            gateway("provider_broke", format!("The answer of {provider} broke off or is none."))
+            gateway("provider_bad_response", format!("The answer of {provider} broke off or is none."))
         }
     }
 }
 
-/// The caller's fault in the provider's eyes, for a caller who speaks another language than the provider, or where it said
-/// nothing in its own.
-fn refused_call(provider: &str, refusal: &Refusal) -> Problem {
+/// A refusal that the provider blames on the caller, for a caller who uses another dialect, or if its body is not JSON.
+fn refused_call(provider: &str, refusal: &ProviderRefusal) -> Problem {
     let status = StatusCode::from_u16(refusal.status).ok().filter(StatusCode::is_client_error);
     let detail = if is_json(&refusal.body) {
         format!("{provider} refused the call: {}", refusal.message)

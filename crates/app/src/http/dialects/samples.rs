@@ -1,17 +1,17 @@
-//! Samples for the tests of this room: an answer's head, its pieces, what it came to.
+//! Samples for the tests of the dialects: an answer's head, its pieces, its receipt.
 
-use domain::ai::{Delta, FinishReason, ModelId, Provider, TokenUsage, UsageSource};
+use domain::ai::{AnswerDelta, FinishReason, ModelId, Provider, TokenUsage, UsageSource};
 use domain::prices::NanoUsd;
-use ports::ai::{Framing, ReplyPiece};
-use services::ai::answers::{AnswerHead, Receipt};
+use ports::ai::{ReplyPiece, StreamFraming};
+use services::ai::answers::{AnswerHead, CallReceipt};
 use uuid::Uuid;
 
-use super::asked::Form;
 use super::dialect::Dialect;
-use super::rendering::{End, Frame, Renderer};
+use super::rendering::{AnswerEnd, AnswerRenderer, RenderedFrame};
+use super::request_summary::OutputForm;
 
-pub const EVENTS: Form = Form::Stream(Framing::ServerSentEvents);
-pub const ARRAY: Form = Form::Stream(Framing::JsonArray);
+pub const EVENTS: OutputForm = OutputForm::Stream(StreamFraming::ServerSentEvents);
+pub const ARRAY: OutputForm = OutputForm::Stream(StreamFraming::JsonArray);
 
 pub fn head() -> AnswerHead {
     AnswerHead {
@@ -26,8 +26,8 @@ pub fn head() -> AnswerHead {
     }
 }
 
-pub fn receipt() -> Receipt {
-    Receipt {
+pub fn receipt() -> CallReceipt {
+    CallReceipt {
         call_id: Uuid::from_u128(0xca11),
         usage: TokenUsage {
             uncached_input: 3,
@@ -45,8 +45,8 @@ pub fn receipt() -> Receipt {
     }
 }
 
-pub fn frame(dialect: Dialect, form: Form, is_native: bool) -> Frame {
-    Frame {
+pub fn frame(dialect: Dialect, form: OutputForm, is_native: bool) -> RenderedFrame {
+    RenderedFrame {
         dialect,
         is_native,
         form,
@@ -58,7 +58,7 @@ pub fn frame(dialect: Dialect, form: Form, is_native: bool) -> Frame {
     }
 }
 
-pub fn piece(deltas: &[Delta]) -> ReplyPiece {
+pub fn piece(deltas: &[AnswerDelta]) -> ReplyPiece {
     ReplyPiece { deltas: deltas.to_vec(), ..ReplyPiece::default() }
 }
 
@@ -66,26 +66,27 @@ pub fn native(frame: &str) -> ReplyPiece {
     ReplyPiece { frame: frame.as_bytes().to_vec(), ..ReplyPiece::default() }
 }
 
-pub fn text(text: &str) -> Delta {
-    Delta::Text(text.to_owned())
+pub fn text(text: &str) -> AnswerDelta {
+    AnswerDelta::Text(text.to_owned())
 }
 
-/// Thinking, text, and two calls of tools that come side by side.
+/// Thinking, text, and two tool calls in parallel.
 pub fn everything() -> Vec<ReplyPiece> {
-    let begun = |index, name: &str| Delta::ToolCallBegun { index, id: format!("c{index}"), name: name.to_owned() };
-    let arguments = |index, json: &str| Delta::ToolArguments { index, json: json.to_owned() };
+    let begun =
+        |index, name: &str| AnswerDelta::ToolCallBegun { index, id: format!("c{index}"), name: name.to_owned() };
+    let arguments = |index, json: &str| AnswerDelta::ToolArguments { index, json: json.to_owned() };
     vec![
-        piece(&[Delta::Thinking("so".to_owned())]),
+        piece(&[AnswerDelta::Thinking("so".to_owned())]),
         piece(&[text("hi \"é\"")]),
         piece(&[begun(0, "f"), arguments(0, "{\"a\":")]),
         piece(&[begun(1, "g"), arguments(1, "{}")]),
         piece(&[arguments(0, " 1}")]),
-        piece(&[Delta::Finished(FinishReason::ToolCalls)]),
+        piece(&[AnswerDelta::Finished(FinishReason::ToolCalls)]),
     ]
 }
 
 /// Everything that a renderer writes.
-pub fn written(mut renderer: Box<dyn Renderer>, pieces: &[ReplyPiece], end: End<'_>) -> String {
+pub fn written(mut renderer: Box<dyn AnswerRenderer>, pieces: &[ReplyPiece], end: AnswerEnd<'_>) -> String {
     let mut bytes = renderer.begin(&head());
     for piece in pieces {
         bytes.extend(renderer.piece(piece));

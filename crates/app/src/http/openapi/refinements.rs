@@ -1,5 +1,5 @@
-//! Refinements: what the document says beyond what can be derived from the types: that one of two fields is given, and what
-//! the gateway itself needs of a body in a provider's dialect (the rest of it is the provider's to judge).
+//! Refinements: what the document says beyond the types: that exactly one of two fields is given, and what the gateway
+//! itself needs of a body in a provider's dialect (the provider checks the rest).
 
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::path::Operation;
@@ -9,7 +9,7 @@ use utoipa::openapi::{ObjectBuilder, RefOr};
 
 const CHAT: &str = "ChatIn";
 
-/// `message` or `messages`, and not both: the other one is absent or null.
+/// Requires `message` or `messages`, and not both: the other one is absent or null.
 pub fn refine_schema(name: &str, schema: &mut RefOr<Schema>) {
     if name != CHAT {
         return;
@@ -30,7 +30,7 @@ pub fn refine_schema(name: &str, schema: &mut RefOr<Schema>) {
     *schema = RefOr::T(AllOfBuilder::new().item(whole).item(one_of).build().into());
 }
 
-/// The body that an operation of a dialect needs.
+/// Sets the body that an operation of a dialect needs.
 pub fn refine_dialect(operation: &mut Operation) {
     let schema = match operation.operation_id.as_deref() {
         Some("create_chat_completion" | "count_message_tokens") => conversation(),
@@ -41,7 +41,7 @@ pub fn refine_dialect(operation: &mut Operation) {
         Some("create_embeddings") => {
             named_object().property("input", ObjectBuilder::new().schema_type(SchemaType::AnyValue)).required("input")
         }
-        // What is needed depends on the verb.
+        // The needed fields depend on the verb.
         Some("call_gemini_model" | "call_gemini_model_stable") => ObjectBuilder::new().schema_type(Type::Object),
         _ => return,
     };

@@ -1,5 +1,5 @@
-//! Answers whose delivery is watched: a call without a key belongs to its client until the whole body has gone out. One that
-//! is dropped before leaves the call to a retry.
+//! Watches the delivery of a response: a call without a key belongs to its client until the whole body was sent. If the
+//! body is dropped before, a retry may take the call over.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -7,11 +7,11 @@ use std::task::{Context, Poll};
 use actix_web::HttpResponse;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::web::Bytes;
-use services::replays::Waiting;
+use services::replays::WaitingRetry;
 
-/// The same answer; its end tells that the client is served.
-pub fn watched(response: HttpResponse, mut waiting: Waiting) -> HttpResponse {
-    // A body of nothing is never asked for.
+/// The same response; its end marks the client as served.
+pub fn watched(response: HttpResponse, mut waiting: WaitingRetry) -> HttpResponse {
+    // An empty body is never polled.
     if matches!(response.body().size(), BodySize::None | BodySize::Sized(0)) {
         waiting.served();
     }
@@ -20,7 +20,7 @@ pub fn watched(response: HttpResponse, mut waiting: Waiting) -> HttpResponse {
 
 struct Watched {
     body: BoxBody,
-    waiting: Waiting,
+    waiting: WaitingRetry,
 }
 
 impl MessageBody for Watched {

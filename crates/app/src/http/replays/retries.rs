@@ -1,25 +1,25 @@
-//! Retries, as clients tell of them: SDKs that try again by themselves say so in a header.
+//! Retries, as clients report them: SDKs that retry by themselves say so in a header.
 
 use actix_web::http::header::HeaderMap;
 
-/// What the headers of SDKs begin with that try again by themselves.
+/// The prefix of the headers of SDKs that retry by themselves.
 const OF_SDKS: &str = "x-stainless-";
 
-/// How often a request was sent before, under the names that SDKs and their wrappers use. Whoever sends one tries again by
-/// itself.
+/// How often a request was sent before, under the names that SDKs and their wrappers use. A client that sends one
+/// retries by itself.
 const RETRY_COUNTS: [&str; 3] = ["x-stainless-retry-count", "x-retry-count", "x-retry-attempt"];
 
-/// What a request says of its retries.
+/// What a request reports of its retries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Retries {
-    /// Whether it comes from an SDK that tries again by itself.
+pub struct RetryHeaders {
+    /// Whether it comes from an SDK that retries by itself.
     pub is_sdk: bool,
     /// Whether it counts its retries, so that ours would multiply them.
     pub is_counted: bool,
     pub count: u32,
 }
 
-impl Retries {
+impl RetryHeaders {
     pub fn of(headers: &HeaderMap) -> Self {
         let counts = RETRY_COUNTS.iter().filter_map(|name| headers.get(*name)?.to_str().ok()?.trim().parse().ok());
         let count: Option<u32> = counts.max();
@@ -49,7 +49,7 @@ mod tests {
             let pairs = headers.iter();
             let map: HeaderMap =
                 pairs.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect();
-            assert_eq!(Retries::of(&map), Retries { is_sdk, is_counted, count }, "{headers:?}");
+            assert_eq!(RetryHeaders::of(&map), RetryHeaders { is_sdk, is_counted, count }, "{headers:?}");
         }
     }
 }

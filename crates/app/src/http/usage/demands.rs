@@ -1,4 +1,4 @@
-//! Demands: consuming, one at a time or up to a thousand. A 200 means that it is counted and durable.
+//! Consuming: one item at a time or up to a thousand. A 200 means that it is counted and durable.
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
@@ -13,40 +13,40 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use services::identity::callers::CallerService;
 use services::usage::UsageService;
-use services::usage::commands::{Demand, Demanded};
+use services::usage::commands::{ConsumeCommand, ConsumeOutcome};
 use utoipa::ToSchema;
 use uuid::Uuid;
 use validator::Validate;
 
-use super::super::caller::{Permitted, WriteUsage, not_served};
+use super::super::caller::{PermittedCaller, WriteUsage, not_served};
 use super::super::entitlements::DecisionView;
-use super::super::once::{RequestKey, now_or_again, one_key};
+use super::super::idempotent::{RequestKey, now_or_again, one_key};
 use super::super::plans::feature_id;
 use super::super::problem::{Problem, ProblemView};
-use super::super::valid::Valid;
+use super::super::validation::ValidBody;
 use super::refusals::refusal;
 
-/// How many consumptions one request may bring.
+/// How many consumptions one request may contain.
 pub const BATCH_MAX: usize = 1_000;
 
-/// The largest body of a batch, in bytes: a thousand items with everything in them that they may have.
+/// The largest body of a batch, in bytes: a thousand items with all fields that they may have.
 pub const BATCH_BODY_LIMIT: usize = 1024 * 1024;
 
 #[derive(Clone, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConsumeIn {
-    /// Oneself unless told. Another needs `usage:write` with `on_behalf`, or an administrator.
+    /// The user; the caller by default. Another user needs `usage:write` with `on_behalf`, or an administrator.
     #[serde(default)]
     pub user_id: Option<Uuid>,
     #[validate(length(min = 1, max = 50))]
     #[schema(example = "ai_requests", min_length = 1, max_length = 50)]
     pub feature_id: String,
-    /// How much; 1 unless told.
-    #[serde(default, deserialize_with = "crate::http::valid::whole")]
+    /// How much; 1 by default.
+    #[serde(default, deserialize_with = "crate::http::validation::whole")]
     #[validate(range(min = 1))]
     #[schema(minimum = 1)]
     pub amount: Option<i64>,
-    /// Makes a repeat count once. The header `Idempotency-Key` says the same; without either, one is made.
+    /// A repeat with this key is counted once. The header `Idempotency-Key` does the same; without either, one is made.
     #[serde(default)]
     #[validate(length(min = 1, max = 255))]
     #[schema(min_length = 1, max_length = 255, pattern = "^[!-~]([ -~]*[!-~])?$")]
@@ -61,36 +61,36 @@ pub struct ConsumeBatchIn {
     items: Vec<ConsumeIn>,
 }
 
-/// A granted consumption: the numbers as they are after it.
+/// A granted consumption, with the figures after it.
 #[derive(Serialize, ToSchema)]
 pub struct ConsumedView {
     #[serde(flatten)]
     pub decision: DecisionView,
-    /// The key under which it is kept: the one that was sent, or the one that was made.
+    /// The idempotency key under which it is stored: the one that was sent, or a generated one.
     pub idempotency_key: String,
 }
 
 #[derive(Serialize, ToSchema)]
 pub struct ConsumedBatchView {
-    /// A result for each item, in their order.
+    /// A result for each item, in the same order.
     pub data: Vec<ConsumedItemView>,
 }
 
 #[derive(Serialize, ToSchema)]
 pub struct ConsumedItemView {
-    /// What a request of its own would have been answered with.
+    /// The status that a request of its own would have had.
     pub status: u16,
-    /// Whether this is the first outcome again.
+    /// Whether this is the stored outcome of an earlier request with the same key.
     pub replayed: bool,
-    /// Where it was granted.
+    /// The consumption, if it was granted.
     #[schema(required = true)]
     pub consumed: Option<ConsumedView>,
-    /// Where it was not, with the numbers of the decision.
+    /// The problem, if it was refused, with the figures of the decision.
     #[schema(required = true, value_type = Option<Object>)]
     pub problem: Option<Value>,
 }
 
-/// Consumes. 200 means counted and durable; a refusal counts nothing and claims no key.
+/// Consumes an amount of a feature. 200 means counted and durable; a refusal counts nothing and uses up no key.
 #[utoipa::path(post, path = "/api/usage", tag = "usage", operation_id = "consume", request_body = ConsumeIn,
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat count once; the body's key says the same")),
     responses(
@@ -100,11 +100,11 @@ pub struct ConsumedItemView {
     (status = 429, description = "The limit is reached, with the numbers and the reset time", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn consume(
-    asking: Permitted<WriteUsage>,
+    asking: PermittedCaller<WriteUsage>,
     key: RequestKey,
     usage: Data<UsageService>,
     callers: Data<CallerService>,
-    input: Valid<ConsumeIn>,
+    input: ValidBody<ConsumeIn>,
 ) -> Result<HttpResponse, Problem> {
     let command = demand(&asking.caller, &input.body, key.into_key(), &usage, None)?;
     admit(&callers, &asking.caller, command.user_id).await?;
@@ -115,15 +115,15 @@ pub async fn consume(
     Ok(now_or_again(StatusCode::OK, replayed).json(view))
 }
 
-/// Consumes up to a thousand at once, each for itself: a refusal of one is no refusal of the others.
+/// Consumes up to a thousand items at once, each on its own: the refusal of one does not affect the others.
 #[utoipa::path(post, path = "/api/usage/batch", tag = "usage", operation_id = "consume_batch", request_body = ConsumeBatchIn, responses(
     (status = 200, description = "A result for each", body = ConsumedBatchView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn consume_batch(
-    asking: Permitted<WriteUsage>,
+    asking: PermittedCaller<WriteUsage>,
     usage: Data<UsageService>,
     callers: Data<CallerService>,
-    input: Valid<ConsumeBatchIn>,
+    input: ValidBody<ConsumeBatchIn>,
 ) -> Result<Json<ConsumedBatchView>, Problem> {
     if !(1..=BATCH_MAX).contains(&input.body.items.len()) {
         return Err(Problem::invalid_field("items", format!("has 1 to {BATCH_MAX} items")));
@@ -132,7 +132,7 @@ pub async fn consume_batch(
     let mut commands = Vec::new();
     let caller = &asking.caller;
     let demands: Vec<_> = input.body.items.iter().map(|item| demand(caller, item, None, &usage, None)).collect();
-    // Together, so that those whom the memory does not know are read at once.
+    // Together, so that users who are not cached are read at once.
     let admitted = join_all(demands.into_iter().map(async |demand| {
         let command = demand?;
         admit(&callers, caller, command.user_id).await?;
@@ -176,26 +176,26 @@ fn item(answer: Result<ConsumedView, Problem>, replayed: bool) -> ConsumedItemVi
     }
 }
 
-fn granted(consumed: Demanded, idempotency_key: String) -> Result<ConsumedView, Problem> {
+fn granted(consumed: ConsumeOutcome, idempotency_key: String) -> Result<ConsumedView, Problem> {
     if !consumed.decision.allowed {
         return Err(refusal(consumed.decision));
     }
     Ok(ConsumedView { decision: consumed.decision.into(), idempotency_key })
 }
 
-/// Whether the one who is acted for may be. Nobody who acts for oneself is asked about: `identify` did that.
+/// Checks that the user that the caller acts for may be served. The caller itself is not checked: `identify` did that.
 pub async fn admit(callers: &CallerService, caller: &Caller, subject: UserId) -> Result<(), Problem> {
     if subject == caller.user_id { Ok(()) } else { callers.admit_subject(subject).await.map_err(not_served) }
 }
 
-/// What is asked for, and for whom. `hold_for` sets it aside instead of using it.
+/// What is asked for, and for whom. `hold_for` reserves it instead of consuming it.
 pub fn demand(
     caller: &Caller,
     input: &ConsumeIn,
     header: Option<IdempotencyKey>,
     usage: &UsageService,
     hold_for: Option<TimeDelta>,
-) -> Result<Demand, Problem> {
+) -> Result<ConsumeCommand, Problem> {
     let subject = caller.acting_for(input.user_id.map(UserId), Permission::UsageWrite)?;
     let feature_id: FeatureId = feature_id(&input.feature_id)?;
     let key = one_key(header, input.idempotency_key.as_deref())?.unwrap_or_else(|| usage.new_key());
@@ -204,5 +204,5 @@ pub fn demand(
         Credential::Key { id, .. } => Some(*id),
     };
     let amount = input.amount.unwrap_or(1);
-    Ok(Demand { user_id: subject.user_id(), feature_id, amount, key, api_key_id, hold_for, call: None })
+    Ok(ConsumeCommand { user_id: subject.user_id(), feature_id, amount, key, api_key_id, hold_for, call: None })
 }

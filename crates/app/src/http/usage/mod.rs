@@ -1,4 +1,4 @@
-//! Usage: consuming and holding against the limits.
+//! Usage: consumption and reservations.
 
 pub mod demands;
 pub mod refusals;

@@ -1,4 +1,4 @@
-//! Refusals: what was not counted, as problems with every number that they rest on.
+//! Refusals: usage that was not counted, as problems with every figure that they depend on.
 
 use actix_web::http::StatusCode;
 use chrono::{DateTime, Utc};
@@ -50,7 +50,7 @@ pub fn key_limit(reached: &KeyLimitReached, resets_at: DateTime<Utc>, as_of: Dat
         .with_field("resets_at", resets_at.to_rfc3339().into())
 }
 
-/// A refusal as a problem, with every number that it rests on.
+/// A refusal as a problem, with every figure that it depends on.
 pub fn refusal(decision: Decision) -> Problem {
     let (limit, current, resets_at) = (decision.limit.unwrap_or_default(), decision.current, decision.resets_at);
     let until = resets_at.map_or_else(String::new, |at| format!(" It starts again at {}.", at.to_rfc3339()));
@@ -89,7 +89,7 @@ pub fn refusal(decision: Decision) -> Problem {
 fn numbers(decision: Decision) -> Map<String, Value> {
     match serde_json::to_value(DecisionView::from(decision)) {
         Ok(Value::Object(fields)) => fields,
-        // A decision is an object of numbers and words; JSON can say it.
+        // A decision is an object of numbers and words, which JSON can always express.
         _ => Map::new(),
     }
 }

@@ -1,6 +1,6 @@
-//! Reservations: setting aside before using, and saying afterwards what was really used.
+//! Reservations: an amount is reserved before it is used, and settled afterwards with what was really used.
 //!
-//! Every answer is repeatable: the same settle or release again is answered as it was first; another one is a conflict.
+//! Every request is repeatable: the same settle or release again gets the first response; another is a conflict.
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
@@ -11,20 +11,20 @@ use domain::usage::{Hold, HoldId, HoldStatus};
 use serde::{Deserialize, Serialize};
 use services::identity::callers::CallerService;
 use services::usage::UsageService;
-use services::usage::commands::{Changed, HoldAction, HoldCommand, Whose};
+use services::usage::commands::{HoldAction, HoldChanged, HoldCommand, HoldOwner};
 use utoipa::ToSchema;
 use uuid::Uuid;
 use validator::Validate;
 
-use super::super::caller::{Permitted, WriteUsage};
+use super::super::caller::{PermittedCaller, WriteUsage};
 use super::super::entitlements::DecisionView;
-use super::super::once::{RequestKey, now_or_again};
+use super::super::idempotent::{RequestKey, now_or_again};
 use super::super::problem::{Problem, ProblemView};
-use super::super::valid::Valid;
+use super::super::validation::ValidBody;
 use super::demands::{ConsumeIn, admit, demand};
 use super::refusals::refusal;
 
-/// How long a hold lasts unless told, in seconds.
+/// How long a reservation lasts by default, in seconds.
 const TTL_DEFAULT: i64 = 300;
 
 /// How long it may last, in seconds: a day.
@@ -33,23 +33,23 @@ const TTL_MAX: i64 = 24 * 60 * 60;
 #[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReserveIn {
-    /// Oneself unless told. Another needs `usage:write` with `on_behalf`, or an administrator.
+    /// The user; the caller by default. Another user needs `usage:write` with `on_behalf`, or an administrator.
     #[serde(default)]
     user_id: Option<Uuid>,
     #[validate(length(min = 1, max = 50))]
     #[schema(example = "ai_requests", min_length = 1, max_length = 50)]
     feature_id: String,
-    /// How much is set aside; 1 unless told.
-    #[serde(default, deserialize_with = "crate::http::valid::whole")]
+    /// How much is reserved; 1 by default.
+    #[serde(default, deserialize_with = "crate::http::validation::whole")]
     #[validate(range(min = 1))]
     #[schema(minimum = 1)]
     amount: Option<i64>,
-    /// For how many seconds; 300 unless told. What nobody settled by then is given back.
-    #[serde(default, deserialize_with = "crate::http::valid::whole")]
+    /// For how many seconds; 300 by default. If it is not settled by then, it expires.
+    #[serde(default, deserialize_with = "crate::http::validation::whole")]
     #[validate(range(min = 1, max = 86_400))]
     #[schema(minimum = 1, maximum = 86_400)]
     ttl_seconds: Option<i64>,
-    /// Makes a repeat hold once. The header `Idempotency-Key` says the same; without either, one is made.
+    /// A repeat with this key reserves once. The header `Idempotency-Key` does the same; without either, one is made.
     #[serde(default)]
     #[validate(length(min = 1, max = 255))]
     #[schema(min_length = 1, max_length = 255, pattern = "^[!-~]([ -~]*[!-~])?$")]
@@ -59,8 +59,8 @@ pub struct ReserveIn {
 #[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SettleIn {
-    /// What was really used: less gives the rest back, more is counted too.
-    #[serde(deserialize_with = "crate::http::valid::whole")]
+    /// What was really used: if less, the rest is released; if more, it is counted too.
+    #[serde(deserialize_with = "crate::http::validation::whole")]
     #[validate(required, range(min = 0))]
     #[schema(minimum = 0, value_type = i64)]
     amount: Option<i64>,
@@ -69,13 +69,13 @@ pub struct SettleIn {
 #[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExtendIn {
-    /// How much is to be held in all from now on; what is held stays held if it is more.
-    #[serde(default, deserialize_with = "crate::http::valid::whole")]
+    /// How much is to be reserved in all from now on; a larger reservation stays as it is.
+    #[serde(default, deserialize_with = "crate::http::validation::whole")]
     #[validate(range(min = 1))]
     #[schema(minimum = 1)]
     amount: Option<i64>,
-    /// For how many seconds from now; 300 unless told. A later end stays as it is.
-    #[serde(default, deserialize_with = "crate::http::valid::whole")]
+    /// For how many seconds from now; 300 by default. A later end stays as it is.
+    #[serde(default, deserialize_with = "crate::http::validation::whole")]
     #[validate(range(min = 1, max = 86_400))]
     #[schema(minimum = 1, maximum = 86_400)]
     ttl_seconds: Option<i64>,
@@ -90,30 +90,30 @@ pub enum ReservationStatus {
     Expired,
 }
 
-/// What is set aside, with the numbers as they are after it.
+/// A reservation, with the figures after it.
 #[derive(Serialize, ToSchema)]
 pub struct ReservationView {
     pub id: Uuid,
-    /// What is held; once it is settled, what was used.
+    /// The reserved amount; once it is settled, the used amount.
     pub amount: i64,
     #[schema(value_type = ReservationStatus)]
     pub status: HoldStatus,
     pub expires_at: DateTime<Utc>,
     #[serde(flatten)]
     pub decision: DecisionView,
-    /// The key under which it is kept: the one that was sent, or the one that was made.
+    /// The idempotency key under which it is stored: the one that was sent, or a generated one.
     pub idempotency_key: String,
 }
 
-/// What became of a reservation, with the numbers as they are after it.
+/// A changed reservation, with the figures after it.
 #[derive(Serialize, ToSchema)]
 pub struct ReservationChangeView {
     pub id: Uuid,
-    /// What is held; once it is settled, what was used.
+    /// The reserved amount; once it is settled, the used amount.
     pub amount: i64,
-    /// What was held.
+    /// The reserved amount.
     pub held: i64,
-    /// The part of what was used that lies beyond the hold or the limit.
+    /// The part of the used amount beyond the reservation or the limit.
     pub overage: i64,
     #[schema(value_type = ReservationStatus)]
     pub status: HoldStatus,
@@ -122,7 +122,7 @@ pub struct ReservationChangeView {
     pub decision: DecisionView,
 }
 
-/// Sets an amount aside. 201 means that it is held and durable; a refusal holds nothing and claims no key.
+/// Reserves an amount. 201 means reserved and durable; a refusal reserves nothing and uses up no key.
 #[utoipa::path(post, path = "/api/usage/reservations", tag = "usage", operation_id = "reserve", request_body = ReserveIn,
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat hold once; the body's key says the same")),
     responses(
@@ -132,11 +132,11 @@ pub struct ReservationChangeView {
     (status = 429, description = "The limit is reached, with the numbers and the reset time", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn reserve(
-    asking: Permitted<WriteUsage>,
+    asking: PermittedCaller<WriteUsage>,
     key: RequestKey,
     usage: Data<UsageService>,
     callers: Data<CallerService>,
-    input: Valid<ReserveIn>,
+    input: ValidBody<ReserveIn>,
 ) -> Result<HttpResponse, Problem> {
     let ReserveIn { user_id, feature_id, amount, ttl_seconds, idempotency_key } = input.body;
     let input = ConsumeIn { user_id, feature_id, amount, idempotency_key };
@@ -155,8 +155,8 @@ pub async fn reserve(
     }))
 }
 
-/// Says what was really used, and ends the reservation. It is counted in the period in which it was set aside, and also
-/// where the reservation has expired meanwhile.
+/// Settles a reservation with the amount really used, and ends it. It is counted in the period in which it was
+/// reserved, even if the reservation has expired meanwhile.
 #[utoipa::path(post, path = "/api/usage/reservations/{reservation_id}/settle", tag = "usage", operation_id = "settle_reservation",
     request_body = SettleIn, params(("reservation_id" = Uuid, Path, description = "The reservation")), responses(
     (status = 200, description = "Counted", body = ReservationChangeView),
@@ -164,16 +164,16 @@ pub async fn reserve(
     (status = 409, description = "It was settled with another amount, or released", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn settle(
-    asking: Permitted<WriteUsage>,
+    asking: PermittedCaller<WriteUsage>,
     id: Path<String>,
     usage: Data<UsageService>,
-    input: Valid<SettleIn>,
+    input: ValidBody<SettleIn>,
 ) -> Result<HttpResponse, Problem> {
     let action = HoldAction::Settle(input.body.amount.unwrap_or_default());
     change(&asking.caller, &id, action, usage).await
 }
 
-/// Gives everything back: nothing was used.
+/// Releases a reservation: nothing was used.
 #[utoipa::path(post, path = "/api/usage/reservations/{reservation_id}/release", tag = "usage", operation_id = "release_reservation",
     params(("reservation_id" = Uuid, Path, description = "The reservation")), responses(
     (status = 200, description = "Given back", body = ReservationChangeView),
@@ -181,14 +181,14 @@ pub async fn settle(
     (status = 409, description = "It was settled", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn release(
-    asking: Permitted<WriteUsage>,
+    asking: PermittedCaller<WriteUsage>,
     id: Path<String>,
     usage: Data<UsageService>,
 ) -> Result<HttpResponse, Problem> {
     change(&asking.caller, &id, HoldAction::Release, usage).await
 }
 
-/// Holds on for longer, or more in all. Where more is refused, the reservation stays as it is.
+/// Extends a reservation in time or in amount. If the amount is refused, the reservation stays as it is.
 #[utoipa::path(post, path = "/api/usage/reservations/{reservation_id}/extend", tag = "usage", operation_id = "extend_reservation",
     request_body = ExtendIn, params(("reservation_id" = Uuid, Path, description = "The reservation")), responses(
     (status = 200, description = "Held on", body = ReservationChangeView),
@@ -198,10 +198,10 @@ pub async fn release(
     (status = 429, description = "The limit is reached, with the numbers and the reset time", body = ProblemView),
 ), security(("token" = []), ("key" = [])))]
 pub async fn extend(
-    asking: Permitted<WriteUsage>,
+    asking: PermittedCaller<WriteUsage>,
     id: Path<String>,
     usage: Data<UsageService>,
-    input: Valid<ExtendIn>,
+    input: ValidBody<ExtendIn>,
 ) -> Result<HttpResponse, Problem> {
     let ExtendIn { amount, ttl_seconds } = input.body;
     change(&asking.caller, &id, HoldAction::Extend { amount, ttl: ttl(ttl_seconds) }, usage).await
@@ -219,9 +219,9 @@ async fn change(
 ) -> Result<HttpResponse, Problem> {
     let hold_id = Uuid::try_parse(id).map(HoldId).map_err(|_| Problem::not_found("There is no such reservation."))?;
     let anybodys = caller.may_act_for_others(Permission::UsageWrite);
-    let whose = if anybodys { Whose::Anybodys } else { Whose::Only(caller.user_id) };
+    let whose = if anybodys { HoldOwner::Any } else { HoldOwner::User(caller.user_id) };
     let command = HoldCommand { hold_id, whose, action };
-    let Changed { hold, decision, replayed, .. } = usage.change_hold(command).await?;
+    let HoldChanged { hold, decision, replayed, .. } = usage.change_hold(command).await?;
     if !decision.allowed {
         return Err(refusal(decision));
     }

@@ -4,7 +4,7 @@ use uuid::Uuid;
 use super::*;
 
 const RULES: BreakerRules = BreakerRules { failures: 3, callers: 1, open_for: Duration::from_secs(30) };
-/// Where several callers must have failed.
+/// Several callers must have failed.
 const SHARED: BreakerRules = BreakerRules { failures: 5, callers: 2, ..RULES };
 const ADA: UserId = UserId(Uuid::from_u128(1));
 
@@ -16,7 +16,7 @@ fn at(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Admitted and noted in the same second.
+/// Admitted and recorded in the same second.
 fn call(breaker: &mut Breaker, outcome: AttemptOutcome, seconds: u64) -> bool {
     call_of(breaker, ADA, outcome, seconds)
 }
@@ -115,7 +115,7 @@ fn what_was_called_before_it_opened_says_nothing() {
 }
 
 proptest! {
-    /// Whatever happens: while it is not closed, one call in each pause at most, and a wait that ends.
+    /// For any outcomes: while not closed, it admits at most one call per pause, and every wait ends.
     #[test]
     fn an_open_one_lets_one_call_through_and_always_lets_one_through(
         steps in prop::collection::vec((0..40_u64, 0..4_usize), 1..200), failures in 1..5_u32,
@@ -164,7 +164,7 @@ fn one_caller_rests_nobody() {
         assert!(!call(&mut breaker, AttemptOutcome::Failed, seconds / 5));
     }
     assert_eq!(breaker.state(at(100)), BreakerState::Closed);
-    // Of the one who fails much a share counts: others fill up the rest.
+    // Only a share of the first caller's failures counts: others supply the rest.
     assert!(!call_of(&mut breaker, caller(2), AttemptOutcome::Failed, 100));
     assert!(call_of(&mut breaker, caller(3), AttemptOutcome::Failed, 100));
     assert!(breaker.admit(caller(9), at(129)).is_err(), "it rests for all");
@@ -175,7 +175,7 @@ fn of_a_minute_each_caller_counts_once() {
     use AttemptOutcome::{Answered, Failed};
     let mut breaker = Breaker::new(SHARED);
     let mut opened = false;
-    // Ada fails a hundred times and Eve every time, between nine others who are answered.
+    // Ada fails a hundred times and caller 2 every time, between nine others that are answered.
     for number in 0..100 {
         opened |= call(&mut breaker, Failed, 10);
         opened |= call_of(&mut breaker, caller(2), Failed, 10);
@@ -214,7 +214,7 @@ fn a_trial_that_fails_keeps_its_own_caller_waiting() {
 }
 
 proptest! {
-    /// Whatever happens: it opens only on failures of so many callers since it was closed or opened last.
+    /// For any outcomes: it opens only on failures of `callers` callers since it last closed or opened.
     #[test]
     fn it_never_opens_on_fewer_callers(
         steps in prop::collection::vec((0..20_u64, 0..6_u128, 0..3_usize), 1..300),

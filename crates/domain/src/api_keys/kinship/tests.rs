@@ -8,7 +8,7 @@ use super::*;
 use crate::api_keys::{KEYS_PER_USER, KeyBudget, may_create, rotate};
 use crate::identity::Permission;
 use crate::prices::NanoUsd;
-use crate::usage::{KeyShare, KeyTally, KeyWindows, admit};
+use crate::usage::{ApiKeyReservation, ApiKeyUsage, ApiKeyWindows, admit};
 use crate::users::UserId;
 
 fn start() -> DateTime<Utc> {
@@ -30,10 +30,10 @@ fn draft(permissions: &[Permission], limits: KeyLimits, expires_at: Option<DateT
     }
 }
 
-/// All keys of one owner, as the database would keep them.
+/// All keys of one owner, as the database would store them.
 struct Keys {
     all: Vec<ApiKey>,
-    month: HashMap<ApiKeyId, KeyTally>,
+    month: HashMap<ApiKeyId, ApiKeyUsage>,
     now: DateTime<Utc>,
 }
 
@@ -107,16 +107,16 @@ impl Keys {
         Ok(())
     }
 
-    /// Whether a call that costs so much was granted.
+    /// Whether a call of this cost was granted.
     fn spend(&mut self, which: usize, cost: i64) -> bool {
         let holder = self.holder(which);
         if !holder.key.is_usable(self.now) {
             return false;
         }
-        let share = KeyShare { windows: KeyWindows::at(self.now), tokens: 1, cost_nano_usd: cost };
+        let share = ApiKeyReservation { windows: ApiKeyWindows::at(self.now), tokens: 1, cost_nano_usd: cost };
         let admits = |budget: &KeyBudget| {
             let month = self.month.get(&budget.lineage_id).copied().unwrap_or_default();
-            admit(&budget.limits, &KeyTally::default(), &month, &share).is_ok()
+            admit(&budget.limits, &ApiKeyUsage::default(), &month, &share).is_ok()
         };
         let is_granted = holder.budgets.iter().all(admits);
         for budget in holder.budgets.iter().filter(|_| is_granted) {
@@ -241,9 +241,9 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Somebody has one key of an owner with several, and does with it and with all keys that it leads to whatever can be
-    /// done. All that is ever spent so is within the budget of that key, and no key that it leads to has more rights,
-    /// wider limits or a longer life.
+    /// An attacker has one of several keys of an owner and makes any calls with it and with all keys obtained through
+    /// it. The total spent stays within the budget of that key, and no key obtained has more permissions, wider limits
+    /// or a longer lifetime.
     #[test]
     fn one_key_never_leads_to_more_than_itself(budget in 1_i64..150, steps in proptest::collection::vec(step(), 0..60)) {
         use Permission::{AiChat, KeysManage, UsageWrite};

@@ -5,12 +5,12 @@ use async_trait::async_trait;
 use domain::ai::{Conversation, ModelId};
 use domain::usage::HoldId;
 use futures_util::stream::iter;
-use ports::ai::{CallContent, Refusal, ReplyPiece, Unanswered, Wait};
+use ports::ai::{CallContent, CallUnanswered, ProviderRefusal, ProviderWait, ReplyPiece};
 use uuid::Uuid;
 
 use super::*;
 
-/// What an attempt comes to.
+/// The result of an attempt.
 #[derive(Clone)]
 enum Comes {
     Answer,
@@ -18,7 +18,7 @@ enum Comes {
     Fault(ProviderFault),
 }
 
-/// Does what is written down, and then answers.
+/// Gives the scripted results in order, and then answers.
 #[derive(Default)]
 struct Scripted {
     script: Mutex<VecDeque<Comes>>,
@@ -43,7 +43,7 @@ impl Scripted {
 
 #[async_trait]
 impl AiProvider for Scripted {
-    async fn send(&self, hold: CallHold, _: &ProviderCall) -> Result<Reply, Unanswered> {
+    async fn send(&self, hold: CallReservation, _: &ProviderCall) -> Result<ProviderReply, CallUnanswered> {
         self.asked_at.lock().unwrap().push(Instant::now());
         sleep(self.lasts).await;
         let comes = self.script.lock().unwrap().pop_front().unwrap_or(Comes::Answer);
@@ -53,7 +53,14 @@ impl AiProvider for Scripted {
             Comes::BreaksOff => vec![Ok(ReplyPiece::default()), Err(ProviderFault::Broken("off".to_owned()))],
         };
         let pieces: ReplyPieces = Box::pin(iter(pieces));
-        Ok(Reply { hold, request_id: None, model: None, content_type: String::new(), headers: Vec::new(), pieces })
+        Ok(ProviderReply {
+            hold,
+            request_id: None,
+            model: None,
+            content_type: String::new(),
+            headers: Vec::new(),
+            pieces,
+        })
     }
 
     fn is_sandbox(&self) -> bool {
@@ -61,7 +68,7 @@ impl AiProvider for Scripted {
     }
 }
 
-/// Throws the highest number, or 0.
+/// Returns the highest number, or 0.
 struct Loaded(bool);
 
 impl Randomness for Loaded {
@@ -82,21 +89,21 @@ const RULES: AttemptRules = AttemptRules {
     breaker: BreakerRules { failures: 5, callers: 1, open_for: Duration::from_secs(20) },
 };
 
-fn attempts_by(rules: AttemptRules, openai: &Arc<Scripted>, claude: &Arc<Scripted>, highest: bool) -> Attempts {
+fn attempts_by(rules: AttemptRules, openai: &Arc<Scripted>, claude: &Arc<Scripted>, highest: bool) -> CallAttempts {
     let tried = |provider: &Arc<Scripted>| {
         let provider: Arc<dyn AiProvider> = Arc::<Scripted>::clone(provider);
-        Tried { provider, max_attempts: 3 }
+        TriedProvider { provider, max_attempts: 3 }
     };
     let providers = HashMap::from([(Provider::OpenAi, tried(openai)), (Provider::Claude, tried(claude))]);
-    Attempts::new(providers, rules, Arc::new(Loaded(highest)))
+    CallAttempts::new(providers, rules, Arc::new(Loaded(highest)))
 }
 
-fn attempts(openai: &Arc<Scripted>, claude: &Arc<Scripted>) -> Attempts {
+fn attempts(openai: &Arc<Scripted>, claude: &Arc<Scripted>) -> CallAttempts {
     attempts_by(RULES, openai, claude, true)
 }
 
-fn hold() -> CallHold {
-    CallHold::granted(HoldId(Uuid::from_u128(1)))
+fn hold() -> CallReservation {
+    CallReservation::granted(HoldId(Uuid::from_u128(1)))
 }
 
 fn calls(providers: &[Provider]) -> Vec<ProviderCall> {
@@ -110,24 +117,24 @@ fn calls(providers: &[Provider]) -> Vec<ProviderCall> {
     providers.iter().map(call).collect()
 }
 
-async fn call(attempts: &Attempts, providers: &[Provider]) -> Result<usize, CallFailure> {
+async fn call(attempts: &CallAttempts, providers: &[Provider]) -> Result<usize, CallFailure> {
     call_by(attempts, providers, &ada()).await
 }
 
-async fn call_by(attempts: &Attempts, providers: &[Provider], terms: &AttemptTerms) -> Result<usize, CallFailure> {
+async fn call_by(attempts: &CallAttempts, providers: &[Provider], terms: &AttemptTerms) -> Result<usize, CallFailure> {
     match attempts.call(hold(), &calls(providers), terms).await {
-        Ok(Sent { reply, place, .. }) => {
+        Ok(SentCall { reply, place, .. }) => {
             assert_eq!(reply.hold, hold(), "one hold goes through all attempts");
             Ok(place)
         }
-        Err(Unsent { hold: back, failure, .. }) => {
+        Err(UnsentCall { hold: back, failure, .. }) => {
             assert_eq!(back, hold(), "and comes back");
             Err(failure)
         }
     }
 }
 
-/// Nobody hears the comments.
+/// Drops the comments.
 struct Unheard;
 
 impl CommentSink for Unheard {
@@ -138,8 +145,8 @@ fn ada() -> AttemptTerms {
     AttemptTerms { user_id: UserId(Uuid::from_u128(1)), retried_by_caller: false, comments: Arc::new(Unheard) }
 }
 
-fn refusal(status: u16) -> Refusal {
-    Refusal { status, ..Refusal::default() }
+fn refusal(status: u16) -> ProviderRefusal {
+    ProviderRefusal { status, ..ProviderRefusal::default() }
 }
 
 fn failed() -> ProviderFault {
@@ -162,7 +169,7 @@ async fn what_may_pass_is_tried_again_after_growing_pauses() {
         failed(),
         ProviderFault::TooFast { refusal: refusal(429), retry_after: None },
         ProviderFault::Unreachable(String::new()),
-        ProviderFault::TimedOut(Wait::Connection),
+        ProviderFault::TimedOut(ProviderWait::Connection),
         ProviderFault::Broken(String::new()),
         ProviderFault::NotUnderstood(String::new()),
     ] {
@@ -288,7 +295,7 @@ async fn an_answer_that_breaks_off_counts_and_is_not_tried_again() {
     let (openai, claude) = (Scripted::with(&vec![Comes::BreaksOff; 20]), Scripted::with(&[]));
     let attempts = attempts(&openai, &claude);
     for number in 1..=10_u64 {
-        let Ok(Sent { reply, place: 0, .. }) = attempts.call(hold(), &calls(&BOTH), &ada()).await else {
+        let Ok(SentCall { reply, place: 0, .. }) = attempts.call(hold(), &calls(&BOTH), &ada()).await else {
             panic!("{number}")
         };
         let pieces: Vec<bool> = reply.pieces.map(|piece| piece.is_ok()).collect().await;
@@ -296,7 +303,7 @@ async fn an_answer_that_breaks_off_counts_and_is_not_tried_again() {
         assert_eq!(attempts.statistics().providers[0].failures, number);
     }
     assert_eq!((openai.asked(), claude.asked()), (10, 0));
-    // Half of what was noted in this minute failed, and twenty is enough to tell.
+    // Half of the attempts of this minute failed, and twenty are enough for the breaker to open.
     assert_eq!(attempts.statistics().providers[0].resting_models, 1);
 }
 
@@ -334,7 +341,7 @@ async fn whoever_tries_again_by_itself_is_sent_once_to_each_provider() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_provider_may_bill_is_not_sent_again_unless_the_rules_say_so() {
-    for wait in [Wait::FirstByte, Wait::Rest] {
+    for wait in [ProviderWait::FirstByte, ProviderWait::Rest] {
         let late = ProviderFault::TimedOut(wait);
         let script = [Comes::Fault(failed()), Comes::Fault(late.clone()), Comes::Fault(late.clone())];
         let (openai, claude) = (Scripted::with(&script), Scripted::with(&[]));

@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use super::*;
 
-fn heading() -> Heading {
-    Heading {
+fn heading() -> AnswerHeading {
+    AnswerHeading {
         status: 200,
         content_type: "text/event-stream".to_owned(),
         headers: vec![("x".to_owned(), "y".to_owned())],
@@ -14,7 +14,7 @@ fn answer(room: usize) -> Arc<RunningAnswer> {
     Arc::new(RunningAnswer::new(vec![1], CallerRights::default(), None, Arc::new(Room::of(room))))
 }
 
-async fn read(mut listener: Listener) -> Result<Vec<u8>, Unkept> {
+async fn read(mut listener: AnswerListener) -> Result<Vec<u8>, NotReplayable> {
     let mut read = Vec::new();
     while let Some(chunk) = listener.chunk().await {
         read.extend_from_slice(&chunk?);
@@ -26,12 +26,12 @@ async fn read(mut listener: Listener) -> Result<Vec<u8>, Unkept> {
 async fn everybody_gets_everything_early_late_and_after_the_end() {
     let running = answer(100);
     let mut early = running.listen();
-    let waiting = tokio::spawn(async move { (early.outset().await, early.whole(), read(early).await) });
+    let waiting = tokio::spawn(async move { (early.start_state().await, early.whole(), read(early).await) });
     tokio::task::yield_now().await;
     running.begin(heading());
     running.write(b"one ");
     let mut late = running.listen();
-    assert_eq!((late.outset().await, late.heading()), (Outset::Begun, Some(heading())));
+    assert_eq!((late.start_state().await, late.heading()), (StartState::Begun, Some(heading())));
     let late = tokio::spawn(read(late));
     tokio::task::yield_now().await;
     running.write(b"two ");
@@ -41,11 +41,11 @@ async fn everybody_gets_everything_early_late_and_after_the_end() {
     running.write(b"nothing after the end");
     let after = running.listen();
     let all = b"one two three".to_vec();
-    let Heading { status, content_type, headers } = heading();
+    let AnswerHeading { status, content_type, headers } = heading();
     assert_eq!(after.whole(), Some(KeptAnswer { status, content_type, headers, body: all.clone() }));
     assert_eq!(read(after).await, Ok(all.clone()));
     assert_eq!(late.await.unwrap(), Ok(all.clone()));
-    assert_eq!(waiting.await.unwrap(), (Outset::Begun, None, Ok(all)));
+    assert_eq!(waiting.await.unwrap(), (StartState::Begun, None, Ok(all)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -74,11 +74,11 @@ async fn what_is_too_long_is_not_kept_and_said_so_to_who_follows_it() {
     assert_eq!(follows.chunk().await.unwrap().unwrap().len(), KEPT_BODY_MAX);
     assert_eq!(running.unkept(), None, "so much is kept");
     running.write(b"x");
-    assert_eq!(running.unkept(), Some(Unkept::TooLong));
-    assert_eq!(follows.chunk().await, Some(Err(Unkept::TooLong)));
+    assert_eq!(running.unkept(), Some(NotReplayable::TooLong));
+    assert_eq!(follows.chunk().await, Some(Err(NotReplayable::TooLong)));
     running.write(b"y");
     running.end();
-    assert_eq!(running.listen().outset().await, Outset::Unkept(Unkept::TooLong));
+    assert_eq!(running.listen().start_state().await, StartState::NotReplayable(NotReplayable::TooLong));
 }
 
 #[tokio::test]
@@ -92,12 +92,12 @@ async fn all_answers_share_one_room_and_give_it_back() {
     let (one, other) = (begun(), begun());
     one.write(b"123456");
     other.write(b"12345");
-    assert_eq!((one.unkept(), other.unkept()), (None, Some(Unkept::TooLong)));
+    assert_eq!((one.unkept(), other.unkept()), (None, Some(NotReplayable::TooLong)));
     let last = one.listen();
     drop(one);
     let third = begun();
     third.write(b"12345");
-    assert_eq!(third.unkept(), Some(Unkept::TooLong), "somebody still reads the first");
+    assert_eq!(third.unkept(), Some(NotReplayable::TooLong), "somebody still reads the first");
     drop((last, third));
     let fourth = begun();
     fourth.write(b"1234567890");
@@ -110,7 +110,7 @@ async fn an_answer_that_will_not_come_lets_those_go_who_wait() {
     let mut waits = running.listen();
     assert!(running.has_listeners());
     running.vacate();
-    assert_eq!(waits.outset().await, Outset::Vacated);
+    assert_eq!(waits.start_state().await, StartState::Vacated);
     drop(waits);
     assert!(!running.has_listeners());
 }

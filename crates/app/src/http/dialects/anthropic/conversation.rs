@@ -1,12 +1,12 @@
-//! From a message to a conversation, for a model of another provider.
+//! Translates a message request into a conversation, for a model of another provider.
 //!
-//! Dropped, since nothing that is said depends on them: `metadata`, `service_tier`, `cache_control` wherever it stands,
-//! thoughts of earlier turns with their signatures, citations. `thinking` is passed over where it is disabled. Every
-//! other field is refused.
+//! Fields that do not change the conversation are dropped: `metadata`, `service_tier`, `cache_control` at any place,
+//! thinking of earlier turns with its signatures, citations. `thinking` is ignored if it is disabled. Every other field
+//! is refused.
 
-use domain::ai::{Conversation, Part, Provider, Speaker, Tool, ToolCall, ToolChoice};
+use domain::ai::{Conversation, MessagePart, Provider, Speaker, ToolCall, ToolChoice, ToolDefinition};
 
-use crate::http::dialects::reading::{Field, Growing, Object, foreign};
+use crate::http::dialects::reading::{GrowingConversation, JsonField, JsonObject, foreign};
 use crate::http::problem::Problem;
 
 const KNOWN: [&str; 14] = [
@@ -27,14 +27,14 @@ const KNOWN: [&str; 14] = [
 ];
 
 pub fn translate(text: &str, provider: Provider) -> Result<Conversation, Problem> {
-    let body = Object::body(text)?;
+    let body = JsonObject::body(text)?;
     body.hold_to(&KNOWN, provider)?;
     if let Some(thinking) = body.get("thinking")
         && thinking.object()?.text("type")?.as_deref() != Some("disabled")
     {
         return Err(foreign(thinking.path, provider));
     }
-    let mut growing = Growing::default();
+    let mut growing = GrowingConversation::default();
     if let Some(system) = body.get("system") {
         growing.system.push(texts(&system, provider)?);
     }
@@ -58,12 +58,12 @@ pub fn translate(text: &str, provider: Provider) -> Result<Conversation, Problem
     })
 }
 
-fn add_message(growing: &mut Growing, message: &Object<'_>, provider: Provider) -> Result<(), Problem> {
+fn add_message(growing: &mut GrowingConversation, message: &JsonObject<'_>, provider: Provider) -> Result<(), Problem> {
     let role = message.needed("role")?;
     let speaker = match role.text()?.as_str() {
         "assistant" => Speaker::Assistant,
         "user" => Speaker::User,
-        // A word of the system between the turns.
+        // A system message between the turns.
         "system" => {
             growing.system.push(texts(&message.needed("content")?, provider)?);
             return Ok(());
@@ -81,7 +81,12 @@ fn add_message(growing: &mut Growing, message: &Object<'_>, provider: Provider) 
     Ok(())
 }
 
-fn add_block(growing: &mut Growing, speaker: Speaker, block: &Object<'_>, provider: Provider) -> Result<(), Problem> {
+fn add_block(
+    growing: &mut GrowingConversation,
+    speaker: Speaker,
+    block: &JsonObject<'_>,
+    provider: Provider,
+) -> Result<(), Problem> {
     let kind = block.needed("type")?.text()?;
     match (kind.as_str(), speaker) {
         ("text", _) => growing.add_text(speaker, block.needed("text")?.text()?),
@@ -91,7 +96,7 @@ fn add_block(growing: &mut Growing, speaker: Speaker, block: &Object<'_>, provid
                 name: block.needed("name")?.text()?,
                 arguments: block.needed("input")?.json_object()?,
             };
-            growing.add(speaker, Part::ToolCall(call));
+            growing.add(speaker, MessagePart::ToolCall(call));
         }
         ("tool_result", Speaker::User) => {
             let id = block.needed("tool_use_id")?;
@@ -107,7 +112,7 @@ fn add_block(growing: &mut Growing, speaker: Speaker, block: &Object<'_>, provid
 }
 
 /// Text, or blocks of text.
-fn texts(content: &Field<'_>, provider: Provider) -> Result<String, Problem> {
+fn texts(content: &JsonField<'_>, provider: Provider) -> Result<String, Problem> {
     if content.is_text() {
         return content.text();
     }
@@ -123,7 +128,7 @@ fn texts(content: &Field<'_>, provider: Provider) -> Result<String, Problem> {
     Ok(all.join("\n\n"))
 }
 
-fn read_tool(tool: &Field<'_>, provider: Provider) -> Result<Tool, Problem> {
+fn read_tool(tool: &JsonField<'_>, provider: Provider) -> Result<ToolDefinition, Problem> {
     let tool = tool.object()?;
     if let Some(kind) = tool.get("type")
         && kind.text()? != "custom"
@@ -131,10 +136,10 @@ fn read_tool(tool: &Field<'_>, provider: Provider) -> Result<Tool, Problem> {
         return Err(foreign(kind.path, provider));
     }
     let parameters = tool.get("input_schema").map(|schema| schema.json_object()).transpose()?;
-    Ok(Tool { name: tool.needed("name")?.text()?, description: tool.text("description")?, parameters })
+    Ok(ToolDefinition { name: tool.needed("name")?.text()?, description: tool.text("description")?, parameters })
 }
 
-fn tool_choice(body: &Object<'_>) -> Result<(ToolChoice, Option<bool>), Problem> {
+fn tool_choice(body: &JsonObject<'_>) -> Result<(ToolChoice, Option<bool>), Problem> {
     let Some(choice) = body.get("tool_choice") else { return Ok((ToolChoice::Auto, None)) };
     let choice = choice.object()?;
     let kind = choice.needed("type")?;

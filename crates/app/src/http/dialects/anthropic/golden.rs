@@ -1,12 +1,15 @@
-//! The bytes of Anthropic's dialect, and what becomes of its requests, held against texts that were written down by hand.
+//! Compares the bytes of Anthropic's dialect, and the translation of its requests, with texts written by hand.
 
-use domain::ai::{Conversation, Delta, Part, Provider, Speaker, Tool, ToolAnswer, ToolCall, ToolChoice, Turn};
+use domain::ai::{
+    AnswerDelta, Conversation, ConversationTurn, MessagePart, Provider, Speaker, ToolAnswer, ToolCall, ToolChoice,
+    ToolDefinition,
+};
 
 use super::conversation::translate;
-use crate::http::dialects::asked::{Form, refused};
 use crate::http::dialects::dialect::Dialect;
 use crate::http::dialects::leniency;
-use crate::http::dialects::rendering::End;
+use crate::http::dialects::rendering::AnswerEnd;
+use crate::http::dialects::request_summary::{OutputForm, refused};
 use crate::http::dialects::samples::{EVENTS, everything, frame, native, piece, receipt, text, written};
 
 const USAGE: &str =
@@ -15,7 +18,7 @@ const START: &str = r#"{"type":"message_start","message":{"id":"msg_000000000000
 const STOP: &str = r#"{"type":"message_stop"}"#;
 const OPENAI: Provider = Provider::OpenAi;
 
-/// A stream, from the data alone: the names of the events are their types.
+/// A stream, built from the data alone: the name of an event is its type.
 fn events(data: &[&str]) -> String {
     let name = |data: &str| data.split('"').nth(3).unwrap().to_owned();
     let events: Vec<String> = data.iter().map(|data| format!("event: {}\ndata: {data}\n\n", name(data))).collect();
@@ -28,11 +31,11 @@ fn message_delta(stop: &str) -> String {
 
 #[test]
 fn a_whole_answer() {
-    let renderer = frame(Dialect::Anthropic, Form::Whole, false).renderer();
+    let renderer = frame(Dialect::Anthropic, OutputForm::Whole, false).renderer();
     let expected = format!(
         r#"{{"id":"msg_0000000000000000000000000000ca11","type":"message","role":"assistant","model":"m","content":[{{"type":"thinking","thinking":"so","signature":""}},{{"type":"text","text":"hi \"é\""}},{{"type":"tool_use","id":"c0","name":"f","input":{{"a": 1}}}},{{"type":"tool_use","id":"c1","name":"g","input":{{}}}}],"stop_reason":"tool_use","stop_sequence":null,"usage":{USAGE}}}"#
     );
-    assert_eq!(written(renderer, &everything(), End::Settled(&receipt())), expected);
+    assert_eq!(written(renderer, &everything(), AnswerEnd::Settled(&receipt())), expected);
 }
 
 #[test]
@@ -57,14 +60,15 @@ fn a_stream_has_its_blocks_one_after_the_other() {
         STOP,
     ]);
     let renderer = frame(Dialect::Anthropic, EVENTS, false).renderer();
-    assert_eq!(written(renderer, &everything(), End::Settled(&receipt())), expected);
+    assert_eq!(written(renderer, &everything(), AnswerEnd::Settled(&receipt())), expected);
 }
 
 #[test]
 fn text_after_calls_says_that_they_are_whole() {
-    let begun = |index, name: &str| Delta::ToolCallBegun { index, id: format!("c{index}"), name: name.to_owned() };
+    let begun =
+        |index, name: &str| AnswerDelta::ToolCallBegun { index, id: format!("c{index}"), name: name.to_owned() };
     let pieces = [piece(&[begun(0, "f"), begun(1, "g"), text("so")])];
-    let told = written(frame(Dialect::Anthropic, EVENTS, false).renderer(), &pieces, End::Settled(&receipt()));
+    let told = written(frame(Dialect::Anthropic, EVENTS, false).renderer(), &pieces, AnswerEnd::Settled(&receipt()));
     let order: Vec<usize> =
         ["\"name\":\"f\"", "\"name\":\"g\"", "text_delta"].iter().map(|word| told.find(word).unwrap()).collect();
     assert!(order.is_sorted(), "{told}");
@@ -77,10 +81,10 @@ fn a_stream_that_is_cut_or_breaks() {
     let renderer = frame(Dialect::Anthropic, EVENTS, false).renderer();
     let end = message_delta("max_tokens");
     let expected = events(&[r#"{"type":"content_block_stop","index":0}"#, &end, STOP]);
-    let cut = written(renderer, &says, End::Cut(Some(&receipt())));
+    let cut = written(renderer, &says, AnswerEnd::Cut(Some(&receipt())));
     assert!(cut.ends_with(&expected), "{cut}");
     let renderer = frame(Dialect::Anthropic, EVENTS, false).renderer();
-    let broken = written(renderer, &says, End::Broken(&refused("f", "is wrong")));
+    let broken = written(renderer, &says, AnswerEnd::Broken(&refused("f", "is wrong")));
     let error = "event: error\ndata: {\"error\":{\"message\":\"`f` is wrong.\",\"type\":\"invalid_request_error\"},\"request_id\":\"r1\",\"type\":\"error\"}\n\n";
     assert!(broken.ends_with(error) && !broken.contains("message_stop"), "{broken}");
 }
@@ -94,10 +98,10 @@ fn its_own_events_pass_as_they_are_and_an_open_block_is_closed() {
     let cut = events(&[&end, STOP]);
     let own = || frame(Dialect::Anthropic, EVENTS, true).renderer();
     let pieces = [native(&start), native(&delta)];
-    assert_eq!(written(own(), &pieces, End::Settled(&receipt())), format!("{start}{delta}"));
-    assert_eq!(written(own(), &pieces, End::Cut(Some(&receipt()))), format!("{start}{delta}{stop}{cut}"));
+    assert_eq!(written(own(), &pieces, AnswerEnd::Settled(&receipt())), format!("{start}{delta}"));
+    assert_eq!(written(own(), &pieces, AnswerEnd::Cut(Some(&receipt()))), format!("{start}{delta}{stop}{cut}"));
     let pieces = [native(&start), native(&format!("{delta}{stop}"))];
-    assert_eq!(written(own(), &pieces, End::Cut(Some(&receipt()))), format!("{start}{delta}{stop}{cut}"));
+    assert_eq!(written(own(), &pieces, AnswerEnd::Cut(Some(&receipt()))), format!("{start}{delta}{stop}{cut}"));
 }
 
 #[test]
@@ -112,7 +116,7 @@ fn a_request_becomes_a_conversation() {
         {"type":"tool_use","id":"c1","name":"f","input":{"a": 1}}]},
         {"role":"user","content":[{"type":"tool_result","tool_use_id":"c1","is_error":true,"content":[{"type":"text","text":"5"},{"type":"text","text":"6"}]},
         {"type":"text","text":"and?"}]}]}"#;
-    let tool = |name: &str, description: Option<&str>, parameters: Option<&str>| Tool {
+    let tool = |name: &str, description: Option<&str>, parameters: Option<&str>| ToolDefinition {
         name: name.to_owned(),
         description: description.map(str::to_owned),
         parameters: parameters.map(str::to_owned),
@@ -122,9 +126,15 @@ fn a_request_becomes_a_conversation() {
     let expected = Conversation {
         system: Some("be kind\n\nbe brief".to_owned()),
         turns: vec![
-            Turn::text(Speaker::User, "one"),
-            Turn { speaker: Speaker::Assistant, parts: vec![Part::Text("two".to_owned()), Part::ToolCall(call)] },
-            Turn { speaker: Speaker::User, parts: vec![Part::ToolAnswer(answer), Part::Text("and?".to_owned())] },
+            ConversationTurn::text(Speaker::User, "one"),
+            ConversationTurn {
+                speaker: Speaker::Assistant,
+                parts: vec![MessagePart::Text("two".to_owned()), MessagePart::ToolCall(call)],
+            },
+            ConversationTurn {
+                speaker: Speaker::User,
+                parts: vec![MessagePart::ToolAnswer(answer), MessagePart::Text("and?".to_owned())],
+            },
         ],
         tools: vec![tool("f", Some("d"), Some(r#"{"z":1,"a":2}"#)), tool("g", None, None)],
         tool_choice: ToolChoice::Required,

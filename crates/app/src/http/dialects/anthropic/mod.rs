@@ -1,4 +1,4 @@
-//! Anthropic's dialect: messages, and the counting of their tokens.
+//! Anthropic's dialect: messages, and the count of their tokens.
 
 pub mod conversation;
 #[cfg(test)]

@@ -1,13 +1,13 @@
-//! Anthropic's own events, passed as they are. Which block is open is watched, for an end of ours.
+//! Passes Anthropic's own events on unchanged. It tracks the open block, so that a cut stream can be ended.
 
 use ports::ai::ReplyPiece;
 use serde::Deserialize;
 use services::ai::answers::AnswerHead;
 
 use super::words::{PING, block_stop, closing, event, usage};
-use crate::http::dialects::rendering::{End, Frame, Renderer};
+use crate::http::dialects::rendering::{AnswerEnd, AnswerRenderer, RenderedFrame};
 
-/// What the types of the two events that are watched have alike.
+/// What the types of the two tracked events have in common.
 const WATCHED: &str = "content_block_st";
 
 #[derive(Deserialize)]
@@ -17,18 +17,18 @@ struct BlockEvent {
     index: u64,
 }
 
-pub struct Native {
-    frame: Frame,
+pub struct AnthropicNative {
+    frame: RenderedFrame,
     open: Option<u64>,
 }
 
-impl Native {
-    pub const fn new(frame: Frame) -> Self {
+impl AnthropicNative {
+    pub const fn new(frame: RenderedFrame) -> Self {
         Self { frame, open: None }
     }
 }
 
-impl Renderer for Native {
+impl AnswerRenderer for AnthropicNative {
     fn content_type(&self, head: &AnswerHead) -> String {
         head.content_type.clone()
     }
@@ -50,11 +50,11 @@ impl Renderer for Native {
         piece.frame.clone()
     }
 
-    fn end(&mut self, end: End<'_>) -> Vec<u8> {
+    fn end(&mut self, end: AnswerEnd<'_>) -> Vec<u8> {
         match end {
-            End::Settled(_) => Vec::new(),
-            End::Broken(problem) => event("error", &self.frame.error(problem)).into_bytes(),
-            End::Cut(receipt) => {
+            AnswerEnd::Settled(_) => Vec::new(),
+            AnswerEnd::Broken(problem) => event("error", &self.frame.error(problem)).into_bytes(),
+            AnswerEnd::Cut(receipt) => {
                 let text = self.open.take().map(block_stop).unwrap_or_default();
                 let told = receipt.map(|receipt| usage(&receipt.usage));
                 (text + &closing("max_tokens", told)).into_bytes()

@@ -1,16 +1,16 @@
-//! Where a message has media, and what it reads that does not stand in it.
+//! Finds the media of a message request, and input that the model reads from elsewhere.
 
 use serde_json::Value;
 
-use crate::http::dialects::sizing::media::Found;
+use crate::http::dialects::sizing::media::FoundMedia;
 use crate::http::dialects::sizing::{items, refers, says, text};
 
-/// How often a tool of the provider's may be called where the call does not say.
+/// How often a tool of the provider may be called if the request does not say.
 const TOOL_CALLS: u64 = 5;
-/// Tools of Anthropic's that run at the caller's side.
+/// Tools of Anthropic that run at the caller.
 const AT_THE_CALLERS: [&str; 4] = ["bash_", "text_editor_", "computer_", "memory_"];
 
-pub fn find<'a>(body: &'a Value, found: &mut Found<'a>) {
+pub fn find<'a>(body: &'a Value, found: &mut FoundMedia<'a>) {
     for block in items(body, "system") {
         read_block(block, found);
     }
@@ -30,7 +30,7 @@ pub fn find<'a>(body: &'a Value, found: &mut Found<'a>) {
     }
 }
 
-fn read_block<'a>(block: &'a Value, found: &mut Found<'a>) {
+fn read_block<'a>(block: &'a Value, found: &mut FoundMedia<'a>) {
     let kind = text(block, "type").unwrap_or_default();
     match kind {
         "image" => return read_image(block, found),
@@ -43,14 +43,14 @@ fn read_block<'a>(block: &'a Value, found: &mut Found<'a>) {
         _ if refers(block) => found.unseen(),
         _ => {}
     }
-    // Results of tools and documents have blocks of their own, in a list or alone.
+    // Tool results and documents have blocks of their own, in a list or alone.
     let inner = if kind == "document" { block.get("source").unwrap_or(block) } else { block };
     for nested in items(inner, "content") {
         read_block(nested, found);
     }
 }
 
-fn read_image<'a>(block: &'a Value, found: &mut Found<'a>) {
+fn read_image<'a>(block: &'a Value, found: &mut FoundMedia<'a>) {
     let source = block.get("source").unwrap_or(&Value::Null);
     let data = text(source, "data");
     match (text(source, "type"), data) {
@@ -59,7 +59,7 @@ fn read_image<'a>(block: &'a Value, found: &mut Found<'a>) {
     }
 }
 
-fn read_document<'a>(block: &'a Value, found: &mut Found<'a>) {
+fn read_document<'a>(block: &'a Value, found: &mut FoundMedia<'a>) {
     let source = block.get("source").unwrap_or(&Value::Null);
     match (text(source, "type"), text(source, "data")) {
         (Some("text" | "content"), _) => {}
@@ -68,8 +68,8 @@ fn read_document<'a>(block: &'a Value, found: &mut Found<'a>) {
     }
 }
 
-/// A tool that does not surely run at the caller's side runs at the provider's, and brings in what nobody sees.
-fn read_tool(tool: &Value, found: &mut Found<'_>) {
+/// A tool that does not surely run at the caller runs at the provider, and adds input that we cannot see.
+fn read_tool(tool: &Value, found: &mut FoundMedia<'_>) {
     let kind = text(tool, "type").unwrap_or("custom");
     if kind == "custom" || AT_THE_CALLERS.iter().any(|prefix| kind.starts_with(prefix)) {
         return;

@@ -1,20 +1,21 @@
-//! What a message asks for.
+//! Reads what a message request asks for.
 
 use domain::ai::{TOKENS_MAX, Tier};
-use ports::ai::Framing;
+use ports::ai::StreamFraming;
 use serde_json::Value;
 
-use crate::http::dialects::asked::{Asked, Form, bound, model, present, refused, says_true};
+use crate::http::dialects::request_summary::{OutputForm, RequestSummary, bound, model, present, refused, says_true};
 use crate::http::problem::Problem;
 
-pub fn read(body: &Value) -> Result<Asked, Problem> {
+pub fn read(body: &Value) -> Result<RequestSummary, Problem> {
     let most = present(body, "max_tokens").ok_or_else(|| refused("max_tokens", "is missing"))?;
-    let form = if says_true(body, "stream") { Form::Stream(Framing::ServerSentEvents) } else { Form::Whole };
-    Ok(Asked {
+    let form =
+        if says_true(body, "stream") { OutputForm::Stream(StreamFraming::ServerSentEvents) } else { OutputForm::Whole };
+    Ok(RequestSummary {
         model: model(body)?,
         form,
         include_usage: true,
-        // What is no bound goes on as it came, and as much is held as the model may say.
+        // An invalid bound is passed on as it is, and as much is reserved as the model may generate.
         max_output_tokens: Some(bound(Some(most)).unwrap_or(TOKENS_MAX)),
         answers: 1,
         tier: tier(body),
@@ -44,7 +45,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!((asked.max_output_tokens, asked.answers, asked.tier), (Some(7), 1, Tier::Fast));
-        assert_eq!(asked.form, Form::Stream(Framing::ServerSentEvents));
+        assert_eq!(asked.form, OutputForm::Stream(StreamFraming::ServerSentEvents));
     }
 
     #[test]
@@ -70,7 +71,7 @@ mod tests {
             for messages in [json!([]), json!("x"), json!([{ "role": "system" }, { "role": "robot" }, 5])] {
                 let body = json!({ "model": "m", "messages": messages, "max_tokens": bound, "stream": 1 });
                 let asked = read(&body).unwrap();
-                assert_eq!((asked.max_output_tokens, asked.form), (expected, Form::Whole), "{body}");
+                assert_eq!((asked.max_output_tokens, asked.form), (expected, OutputForm::Whole), "{body}");
             }
         }
     }

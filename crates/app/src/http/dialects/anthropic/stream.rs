@@ -1,14 +1,16 @@
-//! A stream of message events, out of the deltas of another provider.
+//! Renders the deltas of another provider as a stream of message events.
 //!
-//! Blocks come one after the other here, while calls of tools may come side by side elsewhere: the first is streamed, and
-//! what comes beside it waits until it is known to be whole.
+//! Here blocks come one after the other, while other providers send tool calls in parallel: the first one is streamed,
+//! and the others wait until they are known to be complete.
 
-use domain::ai::Delta;
+use domain::ai::AnswerDelta;
 use ports::ai::ReplyPiece;
 use services::ai::answers::AnswerHead;
 
 use super::words::{PING, block_stop, closing, event, stop_reason, usage};
-use crate::http::dialects::rendering::{Called, End, Frame, Renderer, Said, quoted};
+use crate::http::dialects::rendering::{
+    AnswerEnd, AnswerRenderer, RenderedFrame, RenderedToolCall, Transcript, quoted,
+};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Block {
@@ -17,19 +19,19 @@ enum Block {
     Call(u32),
 }
 
-pub struct Events {
-    frame: Frame,
-    said: Said,
+pub struct AnthropicEvents {
+    frame: RenderedFrame,
+    said: Transcript,
     open: Option<Block>,
-    /// How many blocks were begun.
+    /// How many blocks have begun.
     begun: u64,
-    /// Calls that wait for the end of the open one, by their place in `said`.
+    /// Calls that wait for the end of the open one, by their index in `said`.
     waiting: Vec<usize>,
 }
 
-impl Events {
-    pub fn new(frame: Frame) -> Self {
-        Self { frame, said: Said::default(), open: None, begun: 0, waiting: Vec::new() }
+impl AnthropicEvents {
+    pub fn new(frame: RenderedFrame) -> Self {
+        Self { frame, said: Transcript::default(), open: None, begun: 0, waiting: Vec::new() }
     }
 
     fn close(&mut self) -> String {
@@ -61,7 +63,7 @@ impl Events {
         self.delta(&format!(r#"{{"type":"input_json_delta","partial_json":{}}}"#, quoted(json)))
     }
 
-    /// Ends the open call, and says those that waited for it.
+    /// Writes the calls that waited for the open one to end.
     fn calls_are_whole(&mut self) -> String {
         let mut text = String::new();
         for place in std::mem::take(&mut self.waiting) {
@@ -71,8 +73,8 @@ impl Events {
         text
     }
 
-    fn whole_call(&mut self, call: &Called) -> String {
-        // Its own number is of no use any more: nothing is added to it.
+    fn whole_call(&mut self, call: &RenderedToolCall) -> String {
+        // Its own index is not needed any more: nothing is added to it.
         let start = self.start_call(u32::MAX, &call.id, &call.name);
         start + &self.arguments(call.arguments())
     }
@@ -85,31 +87,33 @@ impl Events {
         text + &self.delta(delta)
     }
 
-    fn take(&mut self, delta: &Delta) -> String {
+    fn take(&mut self, delta: &AnswerDelta) -> String {
         self.said.take_call(delta);
         match delta {
-            Delta::Text(said) => self.says(
+            AnswerDelta::Text(said) => self.says(
                 Block::Text,
                 r#"{"type":"text","text":""}"#,
                 &format!(r#"{{"type":"text_delta","text":{}}}"#, quoted(said)),
             ),
-            Delta::Thinking(said) => self.says(
+            AnswerDelta::Thinking(said) => self.says(
                 Block::Thinking,
                 r#"{"type":"thinking","thinking":"","signature":""}"#,
                 &format!(r#"{{"type":"thinking_delta","thinking":{}}}"#, quoted(said)),
             ),
-            Delta::ToolCallBegun { .. } if matches!(self.open, Some(Block::Call(_))) => {
+            AnswerDelta::ToolCallBegun { .. } if matches!(self.open, Some(Block::Call(_))) => {
                 self.waiting.push(self.said.calls.len().saturating_sub(1));
                 String::new()
             }
-            Delta::ToolCallBegun { index, id, name } => self.start_call(*index, id, name),
-            Delta::ToolArguments { index, json } if self.open == Some(Block::Call(*index)) => self.arguments(json),
-            Delta::ToolArguments { .. } | Delta::Finished(_) => String::new(),
+            AnswerDelta::ToolCallBegun { index, id, name } => self.start_call(*index, id, name),
+            AnswerDelta::ToolArguments { index, json } if self.open == Some(Block::Call(*index)) => {
+                self.arguments(json)
+            }
+            AnswerDelta::ToolArguments { .. } | AnswerDelta::Finished(_) => String::new(),
         }
     }
 }
 
-impl Renderer for Events {
+impl AnswerRenderer for AnthropicEvents {
     fn content_type(&self, _: &AnswerHead) -> String {
         "text/event-stream; charset=utf-8".to_owned()
     }
@@ -128,8 +132,8 @@ impl Renderer for Events {
         piece.deltas.iter().map(|delta| self.take(delta)).collect::<String>().into_bytes()
     }
 
-    fn end(&mut self, end: End<'_>) -> Vec<u8> {
-        if let End::Broken(problem) = end {
+    fn end(&mut self, end: AnswerEnd<'_>) -> Vec<u8> {
+        if let AnswerEnd::Broken(problem) = end {
             return event("error", &self.frame.error(problem)).into_bytes();
         }
         let mut text = self.calls_are_whole() + &self.close();

@@ -1,21 +1,21 @@
-//! A message in one piece, out of the deltas of another provider.
+//! Renders the deltas of another provider as one complete message.
 
 use ports::ai::ReplyPiece;
 use services::ai::answers::AnswerHead;
 
 use super::words::{stop_reason, usage};
-use crate::http::dialects::rendering::{End, Renderer, Said, quoted};
+use crate::http::dialects::rendering::{AnswerEnd, AnswerRenderer, Transcript, quoted};
 
-pub struct Whole {
+pub struct AnthropicWhole {
     id: String,
     model: String,
-    said: Said,
+    said: Transcript,
     input_tokens: u64,
 }
 
-impl Whole {
+impl AnthropicWhole {
     pub fn new(input_tokens: u64) -> Self {
-        Self { id: String::new(), model: String::new(), said: Said::default(), input_tokens }
+        Self { id: String::new(), model: String::new(), said: Transcript::default(), input_tokens }
     }
 
     fn blocks(&self) -> String {
@@ -38,7 +38,7 @@ impl Whole {
     }
 }
 
-impl Renderer for Whole {
+impl AnswerRenderer for AnthropicWhole {
     fn content_type(&self, _: &AnswerHead) -> String {
         "application/json".to_owned()
     }
@@ -54,7 +54,7 @@ impl Renderer for Whole {
         Vec::new()
     }
 
-    fn end(&mut self, end: End<'_>) -> Vec<u8> {
+    fn end(&mut self, end: AnswerEnd<'_>) -> Vec<u8> {
         let told = end.receipt().map_or_else(
             || format!(r#"{{"input_tokens":{},"output_tokens":0}}"#, self.input_tokens),
             |receipt| usage(&receipt.usage),

@@ -1,4 +1,4 @@
-//! What stands in whole answers and in events alike.
+//! Parts that complete messages and events share.
 
 use domain::ai::{FinishReason, TokenUsage};
 
@@ -11,7 +11,7 @@ pub const fn stop_reason(reason: FinishReason) -> &'static str {
     }
 }
 
-/// The three parts of the input overlap nowhere.
+/// The three parts of the input do not overlap.
 pub fn usage(used: &TokenUsage) -> String {
     let written = used.cache_write_short.saturating_add(used.cache_write_long);
     let input = used.input().saturating_sub(written).saturating_sub(used.cache_read);
@@ -22,10 +22,10 @@ pub fn usage(used: &TokenUsage) -> String {
     )
 }
 
-/// The event that says nothing, as Anthropic sends it.
+/// The event without content, as Anthropic sends it.
 pub const PING: &[u8] = b"event: ping\ndata: {\"type\": \"ping\"}\n\n";
 
-/// An event, whose name is its type.
+/// An event; its name is its type.
 pub fn event(name: &str, data: &str) -> String {
     format!("event: {name}\ndata: {data}\n\n")
 }

@@ -1,7 +1,8 @@
-//! The way from the task that writes a stream to the connection that sends it.
+//! The channel from the task that renders a stream to the connection that sends it.
 //!
-//! Promises: the body of a stream ends in order only where its writer said that it is whole. Whoever drops the writer, at a
-//! slow reader or by a fault, cuts the connection, so that nobody takes a part for the whole. Costs a bounded channel.
+//! Promises: the body of a stream ends in order only if its writer marked it as complete. If the writer is dropped
+//! before, by a slow reader or an error, the connection is cut, so that a part is not taken for the whole. Costs a
+//! bounded channel.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,14 +12,14 @@ use actix_web::web::Bytes;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
-/// The writer is gone, and the stream is not whole.
+/// The writer was dropped, and the stream is not complete.
 #[derive(Debug, Error)]
 #[error("the answer was broken off before its end")]
 pub struct CutOff;
 
-/// Nobody reads any more, or not in time.
+/// The client has gone, or has not read in time.
 #[derive(Debug)]
-pub struct Unread;
+pub struct UnreadAnswer;
 
 pub struct ClientWriter {
     pieces: mpsc::Sender<Bytes>,
@@ -28,11 +29,11 @@ pub struct ClientWriter {
 pub struct ClientReader {
     pieces: mpsc::Receiver<Bytes>,
     is_whole: Arc<AtomicBool>,
-    /// Whether the cut was told.
+    /// Whether the cut was reported.
     is_cut: bool,
 }
 
-/// Both ends, with room for so many pieces.
+/// Both ends, with room for `room` pieces.
 pub fn channel(room: usize) -> (ClientWriter, ClientReader) {
     let (sender, receiver) = mpsc::channel(room);
     let is_whole = Arc::new(AtomicBool::new(false));
@@ -41,28 +42,28 @@ pub fn channel(room: usize) -> (ClientWriter, ClientReader) {
 }
 
 impl ClientWriter {
-    pub async fn send(&self, bytes: Bytes, patience: Duration) -> Result<(), Unread> {
-        self.pieces.send_timeout(bytes, patience).await.map_err(|_| Unread)
+    pub async fn send(&self, bytes: Bytes, patience: Duration) -> Result<(), UnreadAnswer> {
+        self.pieces.send_timeout(bytes, patience).await.map_err(|_| UnreadAnswer)
     }
 
-    /// Sends it where there is room at once.
+    /// Sends it if there is room at once.
     pub fn try_send(&self, bytes: Bytes) {
         self.pieces.try_send(bytes).ok();
     }
 
-    /// Comes back once the client has gone.
+    /// Returns once the client has gone.
     pub async fn closed(&self) {
         self.pieces.closed().await;
     }
 
-    /// Everything was sent.
+    /// Marks the stream as complete.
     pub fn finish(self) {
         self.is_whole.store(true, Ordering::Release);
     }
 }
 
 impl ClientReader {
-    /// The next piece, and after the last one of a broken stream the fault that cuts the connection.
+    /// The next piece, and after the last one of a broken stream the error that cuts the connection.
     pub async fn next(&mut self) -> Option<Result<Bytes, CutOff>> {
         match self.pieces.recv().await {
             Some(bytes) => Some(Ok(bytes)),

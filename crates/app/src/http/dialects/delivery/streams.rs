@@ -1,9 +1,9 @@
-//! Streams: an answer that is written while it comes.
+//! Streams: a response that is sent while its answer arrives.
 //!
-//! Promises: the head of a stream waits for the answer to begin, so that what fails early has a status of its own, but only
-//! for `head_wait`; then it goes out with a ping, and what fails after it is told as the dialect's error. While nothing
-//! comes, a ping goes out every `ping_every`; what a provider says in comments passes. Pings are the client's alone: a sink
-//! keeps none. Nothing bounds how long a stream lasts, but for the provider's silence.
+//! Promises: the head of a stream waits for the answer to begin, so that an early failure has a status of its own, but
+//! only for `head_wait`; then it is sent with a ping, and a later failure is reported as the dialect's error. While
+//! nothing arrives, a ping is sent every `ping_every`; comments of a provider are passed on. Pings go to the client
+//! only: a sink keeps none. Nothing bounds how long a stream lasts, except the provider's silence.
 //!
 //! Costs: a task, a channel and a timer a stream.
 
@@ -12,16 +12,16 @@ use std::time::Duration;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::web::Bytes;
 use services::ai::StreamPace;
-use services::ai::answers::{AnswerHead, AnswerPiece, Receipt, StartedCall};
+use services::ai::answers::{AnswerHead, AnswerPiece, CallReceipt, StartedCall};
 use services::ai::errors::CallError;
 use tokio::sync::{SemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::Instrument;
 
-use super::super::refusals::{Unanswered, not_in_the_books, of_break_off, unanswered};
-use super::super::rendering::{End, Renderer};
+use super::super::refusals::{UnansweredCall, not_in_the_books, of_break_off, unanswered};
+use super::super::rendering::{AnswerEnd, AnswerRenderer};
 use super::client::{self, ClientWriter};
-use super::{Begun, Body, RenderedSink, Writing, heading};
+use super::{AnswerWriting, Begun, Body, RenderedSink, heading};
 use crate::http::problem::Problem;
 
 /// How many pieces may wait for a client to read them.
@@ -29,38 +29,38 @@ const UNREAD_AT_MOST: usize = 64;
 /// How long a client may leave them unread before it counts as gone.
 const UNREAD_PATIENCE: Duration = Duration::from_secs(20);
 
-/// Tells a proxy not to gather a stream.
+/// Tells a proxy not to buffer a stream.
 static BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// What a stream is made of.
+/// What a stream is rendered from.
 struct Source {
-    /// Until the answer begins.
+    /// `None` once the answer has begun.
     head: Option<oneshot::Receiver<Result<AnswerHead, CallError>>>,
     comments: mpsc::Receiver<Vec<u8>>,
     pieces: mpsc::Receiver<AnswerPiece>,
-    /// What came while the head was waited for.
+    /// What arrived while the head was awaited.
     first: Option<AnswerPiece>,
 }
 
-/// What is heard next.
+/// What arrives next.
 enum Heard {
     Head(Result<AnswerHead, CallError>),
     Comment(Vec<u8>),
-    /// None after the last one.
+    /// `None` after the last one.
     Piece(Option<AnswerPiece>),
     Silence,
     ClientLeft,
 }
 
-/// Waits for the answer to begin, but not for long, and leaves the rest to a task that renders it.
+/// Waits for the answer to begin, for `head_wait` at most, and leaves the rest to a task that renders it.
 pub(super) async fn begin(
     started: StartedCall,
-    writing: Writing,
+    writing: AnswerWriting,
     pace: StreamPace,
     permit: SemaphorePermit<'static>,
-) -> Result<Begun, Unanswered> {
+) -> Result<Begun, UnansweredCall> {
     let StartedCall { expected, mut head, comments, mut pieces } = started;
-    let Writing { renderer, mut sink, native, .. } = writing;
+    let AnswerWriting { renderer, mut sink, native, .. } = writing;
     let until = Instant::now() + pace.head_wait;
     let known = match timeout_at(until, &mut head).await {
         Ok(Ok(Ok(head))) => Some(head),
@@ -106,7 +106,7 @@ struct Output {
 }
 
 impl Output {
-    /// Whether anybody wants more.
+    /// Returns whether the client or the sink wants more.
     async fn write(&mut self, bytes: Vec<u8>) -> bool {
         let bytes = Bytes::from(bytes);
         if !bytes.is_empty() {
@@ -120,21 +120,21 @@ impl Output {
         self.client.is_some() || self.sink.wants_the_rest()
     }
 
-    /// For the client alone. One that has yet to read what is there needs no ping.
+    /// To the client only. It is dropped if the channel is full: a client with pieces to read needs no ping.
     fn ping(&self, bytes: Vec<u8>) {
         if let Some(client) = &self.client {
             client.try_send(Bytes::from(bytes));
         }
     }
 
-    /// The client has everything, and an end in order.
+    /// The client has everything: its stream ends in order.
     fn finish(&mut self) {
         if let Some(client) = self.client.take() {
             client.finish();
         }
     }
 
-    /// Nobody listens, and the client has not even been written to.
+    /// Returns once the client has gone, if the sink does not want the rest.
     async fn left(&self) {
         match &self.client {
             Some(client) if !self.sink.wants_the_rest() => client.closed().await,
@@ -143,15 +143,15 @@ impl Output {
     }
 }
 
-/// The task that writes a stream.
+/// The task that renders a stream.
 struct Rendering {
-    /// As it is expected, until it is there.
+    /// The expected one, until the answer begins.
     head: AnswerHead,
-    renderer: Box<dyn Renderer>,
+    renderer: Box<dyn AnswerRenderer>,
     output: Output,
     ping_every: Duration,
     next_ping: Instant,
-    /// What opens the answer, until something follows it.
+    /// The opening of the answer, until something follows it.
     unwritten: Vec<u8>,
 }
 
@@ -162,7 +162,7 @@ impl Rendering {
         } else {
             self.open(&mut source);
         }
-        let (mut is_cut, mut receipt) = (false, None::<Receipt>);
+        let (mut is_cut, mut receipt) = (false, None::<CallReceipt>);
         loop {
             match self.next(&mut source).await {
                 Heard::Silence => self.ping(),
@@ -177,9 +177,9 @@ impl Rendering {
                     self.open(&mut source);
                 }
                 Heard::Head(Err(error)) => match unanswered(error, None) {
-                    Unanswered::Problem(problem) => return self.break_off(&problem).await,
-                    // Only whoever speaks the provider's language is told so, and the status has gone out.
-                    Unanswered::InItsWords(_) => return self.break_off(&not_in_the_books()).await,
+                    UnansweredCall::Problem(problem) => return self.break_off(&problem).await,
+                    // Never without `native`, which is not passed since the status has been sent.
+                    UnansweredCall::InItsWords(_) => return self.break_off(&not_in_the_books()).await,
                 },
                 Heard::Piece(Some(AnswerPiece::Piece(piece))) => {
                     let bytes = self.renderer.piece(&piece);
@@ -198,9 +198,9 @@ impl Rendering {
         }
         let not_written = not_in_the_books();
         let end = match (is_cut, &receipt) {
-            (true, receipt) => End::Cut(receipt.as_ref()),
-            (false, Some(receipt)) => End::Settled(receipt),
-            (false, None) => End::Broken(&not_written),
+            (true, receipt) => AnswerEnd::Cut(receipt.as_ref()),
+            (false, Some(receipt)) => AnswerEnd::Settled(receipt),
+            (false, None) => AnswerEnd::Broken(&not_written),
         };
         let bytes = [std::mem::take(&mut self.unwritten), self.renderer.end(end)].concat();
         self.write(bytes).await;
@@ -208,7 +208,7 @@ impl Rendering {
         self.output.sink.end(receipt.is_some());
     }
 
-    /// The answer begins: what its provider said in comments before goes first.
+    /// The answer begins: comments that its provider sent before go first.
     fn open(&mut self, source: &mut Source) {
         while let Ok(comment) = source.comments.try_recv() {
             self.unwritten.extend(comment);
@@ -249,14 +249,14 @@ impl Rendering {
     }
 
     async fn break_off(mut self, problem: &Problem) {
-        let bytes = self.renderer.end(End::Broken(problem));
+        let bytes = self.renderer.end(AnswerEnd::Broken(problem));
         self.write(bytes).await;
         self.output.finish();
         self.output.sink.end(false);
     }
 }
 
-/// The head, once the answer begins.
+/// Returns the head once the answer begins.
 async fn began(head: &mut Option<oneshot::Receiver<Result<AnswerHead, CallError>>>) -> Result<AnswerHead, CallError> {
     match head {
         Some(head) => head.await.unwrap_or_else(|_| Err(CallError::lost())),

@@ -1,31 +1,31 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use ports::ai::{ProviderFault, ReplyPiece, Wait};
+use ports::ai::{ProviderFault, ProviderWait, ReplyPiece};
 use services::ai::StreamPace;
 use services::ai::answers::{BreakOff, StartedCall};
 use services::ai::errors::CallError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::*;
-use crate::http::dialects::asked::Form;
 use crate::http::dialects::dialect::Dialect;
+use crate::http::dialects::request_summary::OutputForm;
 use crate::http::dialects::samples::{ARRAY, EVENTS, frame, head, piece, receipt, text};
 
-/// Keeps what it is shown, for the test to look at.
+/// Keeps what it receives, for the test to check.
 #[derive(Clone, Default)]
 struct Kept(Arc<Mutex<KeptAnswer>>);
 
 #[derive(Default)]
 struct KeptAnswer {
-    heading: Option<Heading>,
+    heading: Option<DeliveryHeading>,
     bytes: Vec<u8>,
     is_whole: Option<bool>,
     wants_the_rest: bool,
 }
 
 impl RenderedSink for Kept {
-    fn begin(&mut self, heading: &Heading) {
+    fn begin(&mut self, heading: &DeliveryHeading) {
         self.0.lock().unwrap().heading = Some(heading.clone());
     }
 
@@ -58,9 +58,9 @@ impl Kept {
     }
 }
 
-fn writing(form: Form, sink: &Kept) -> Writing {
+fn writing(form: OutputForm, sink: &Kept) -> AnswerWriting {
     let renderer = frame(Dialect::OpenAi, form, false).renderer();
-    Writing { renderer, is_streamed: form != Form::Whole, native: None, sink: Box::new(sink.clone()) }
+    AnswerWriting { renderer, is_streamed: form != OutputForm::Whole, native: None, sink: Box::new(sink.clone()) }
 }
 
 fn says(said: &str) -> AnswerPiece {
@@ -70,7 +70,11 @@ fn says(said: &str) -> AnswerPiece {
 const PACE: StreamPace = StreamPace { head_wait: Duration::from_secs(5), ping_every: Duration::from_secs(10) };
 
 /// A stream whose head is there at once.
-async fn stream(answer: Answer, writing: Writing, place: SemaphorePermit<'static>) -> Result<Begun, Unanswered> {
+async fn stream(
+    answer: CallAnswer,
+    writing: AnswerWriting,
+    place: SemaphorePermit<'static>,
+) -> Result<Begun, UnansweredCall> {
     let (tell, told) = oneshot::channel();
     tell.send(Ok(answer.head.clone())).unwrap();
     let (_, comments) = mpsc::channel(1);
@@ -83,15 +87,15 @@ async fn place() -> SemaphorePermit<'static> {
 }
 
 /// An answer whose pieces are all there.
-fn answer(pieces: Vec<AnswerPiece>) -> Answer {
+fn answer(pieces: Vec<AnswerPiece>) -> CallAnswer {
     let (sender, receiver) = mpsc::channel(pieces.len().max(1));
     for piece in pieces {
         sender.try_send(piece).unwrap();
     }
-    Answer { head: AnswerHead { lowered_to: Some(77), ..head() }, pieces: receiver }
+    CallAnswer { head: AnswerHead { lowered_to: Some(77), ..head() }, pieces: receiver }
 }
 
-fn header<'a>(heading: &'a Heading, name: &str) -> Option<&'a str> {
+fn header<'a>(heading: &'a DeliveryHeading, name: &str) -> Option<&'a str> {
     heading.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.to_str().unwrap())
 }
 
@@ -113,7 +117,7 @@ async fn read(body: Body) -> String {
 async fn a_whole_answer_is_collected_and_tells_its_cost() {
     let kept = Kept::default();
     let pieces = vec![says("one "), says("two"), AnswerPiece::Settled(receipt())];
-    let begun = whole(answer(pieces), writing(Form::Whole, &kept)).await.unwrap();
+    let begun = whole(answer(pieces), writing(OutputForm::Whole, &kept)).await.unwrap();
     assert_eq!(header(&begun.heading, "x-product-base-cost-usd"), Some("0.0015"));
     assert_eq!(header(&begun.heading, "x-product-base-max-tokens"), Some("77"));
     assert_eq!(header(&begun.heading, "x-product-base-call-id"), Some("00000000-0000-0000-0000-00000000ca11"));
@@ -128,21 +132,22 @@ async fn a_whole_answer_is_collected_and_tells_its_cost() {
 
 #[tokio::test]
 async fn a_whole_answer_that_breaks_is_an_error_with_its_status() {
-    let broken = AnswerPiece::Broken(BreakOff::Provider(ProviderFault::TimedOut(Wait::Rest)));
+    let broken = AnswerPiece::Broken(BreakOff::Provider(ProviderFault::TimedOut(ProviderWait::Rest)));
     for (pieces, status) in [
         (vec![says("one"), broken.clone(), AnswerPiece::Settled(receipt())], 504),
         (vec![says("one")], 503),
         (vec![AnswerPiece::Broken(BreakOff::KeyRevoked)], 401),
     ] {
         let kept = Kept::default();
-        let Err(Unanswered::Problem(problem)) = whole(answer(pieces), writing(Form::Whole, &kept)).await else {
+        let Err(UnansweredCall::Problem(problem)) = whole(answer(pieces), writing(OutputForm::Whole, &kept)).await
+        else {
             panic!("it is a problem")
         };
         assert_eq!((problem.status.as_u16(), kept.is_whole()), (status, None));
     }
     // A stream that breaks before its first piece has no head yet.
     let pieces = vec![broken, AnswerPiece::Settled(receipt())];
-    let Err(Unanswered::Problem(problem)) =
+    let Err(UnansweredCall::Problem(problem)) =
         stream(answer(pieces), writing(EVENTS, &Kept::default()), place().await).await
     else {
         panic!("it is a problem")
@@ -155,7 +160,7 @@ async fn a_stream_is_written_piece_by_piece() {
     let kept = Kept::default();
     let (sender, pieces) = mpsc::channel(8);
     sender.send(says("one")).await.unwrap();
-    let begun = stream(Answer { head: head(), pieces }, writing(EVENTS, &kept), place().await).await.unwrap();
+    let begun = stream(CallAnswer { head: head(), pieces }, writing(EVENTS, &kept), place().await).await.unwrap();
     assert_eq!(header(&begun.heading, "content-type"), Some("text/event-stream"));
     assert_eq!(header(&begun.heading, "x-product-base-cost-usd"), None, "it is not known yet");
     let Body::Stream(mut body) = begun.body else { panic!("it is a stream") };
@@ -191,7 +196,7 @@ async fn who_hangs_up_lets_the_answer_go_unless_it_is_kept() {
         kept.0.lock().unwrap().wants_the_rest = wants_the_rest;
         let (sender, pieces) = mpsc::channel::<AnswerPiece>(1);
         sender.send(says("one")).await.unwrap();
-        let begun = stream(Answer { head: head(), pieces }, writing(EVENTS, &kept), place().await).await.unwrap();
+        let begun = stream(CallAnswer { head: head(), pieces }, writing(EVENTS, &kept), place().await).await.unwrap();
         drop(begun);
         if wants_the_rest {
             sender.send(says("two")).await.unwrap();
@@ -201,7 +206,7 @@ async fn who_hangs_up_lets_the_answer_go_unless_it_is_kept() {
             let bytes = String::from_utf8(kept.0.lock().unwrap().bytes.clone()).unwrap();
             assert!(bytes.contains("\"two\"") && bytes.ends_with("[DONE]\n\n"), "{bytes}");
         } else {
-            // Though nothing more is said, the service hears that nobody reads.
+            // The service notices that the client has gone, though no more pieces arrive.
             sender.closed().await;
             assert!(!kept.ended().await);
         }
@@ -217,7 +222,7 @@ async fn a_piece_that_says_nothing_is_not_written() {
     assert_eq!(body.matches("data: ").count(), 4, "the role, the end, the usage, and [DONE]: {body}");
 }
 
-/// A call of which nothing is there yet, and the hands that feed it.
+/// A call of which nothing has arrived yet, and the senders that feed it.
 struct Feeding {
     head: oneshot::Sender<Result<AnswerHead, CallError>>,
     comments: mpsc::Sender<Vec<u8>>,
@@ -231,14 +236,14 @@ fn nothing_yet() -> (StartedCall, Feeding) {
     (started, Feeding { head: head_in, comments: comments_in, pieces: pieces_in })
 }
 
-fn of(dialect: Dialect, form: Form, sink: &Kept) -> Writing {
-    Writing { renderer: frame(dialect, form, false).renderer(), ..writing(form, sink) }
+fn of(dialect: Dialect, form: OutputForm, sink: &Kept) -> AnswerWriting {
+    AnswerWriting { renderer: frame(dialect, form, false).renderer(), ..writing(form, sink) }
 }
 
-/// So quick that a test need not wait.
+/// So short that a test need not wait.
 const HURRIED: StreamPace = StreamPace { head_wait: Duration::from_millis(20), ping_every: Duration::from_millis(10) };
 
-/// Reads on until so many of these stand there.
+/// Reads until `needle` has appeared so many times.
 async fn until(body: &mut ClientReader, text: &mut String, needle: &str, times: usize) {
     while text.matches(needle).count() < times {
         let bytes = body.next().await.unwrap_or_else(|| panic!("it ended without {needle:?}: {text}"));
@@ -286,14 +291,14 @@ async fn a_silent_stream_begins_in_time_and_is_pinged_in_each_dialect() {
 
 #[tokio::test]
 async fn what_fails_early_has_a_status_and_what_fails_late_is_an_event() {
-    let late = || CallError::BrokenOff(BreakOff::Provider(ProviderFault::TimedOut(Wait::FirstByte)));
+    let late = || CallError::BrokenOff(BreakOff::Provider(ProviderFault::TimedOut(ProviderWait::FirstByte)));
     for (dialect, form) in
         [(Dialect::OpenAi, EVENTS), (Dialect::Anthropic, EVENTS), (Dialect::Gemini, EVENTS), (Dialect::Gemini, ARRAY)]
     {
         let (kept, (started, feed)) = (Kept::default(), nothing_yet());
         feed.head.send(Err(late())).unwrap();
         let failed = streams::begin(started, of(dialect, form, &kept), PACE, place().await).await;
-        let Err(Unanswered::Problem(problem)) = failed else { panic!("it is a problem") };
+        let Err(UnansweredCall::Problem(problem)) = failed else { panic!("it is a problem") };
         assert_eq!((problem.status.as_u16(), kept.is_whole()), (504, None));
 
         let (started, feed) = nothing_yet();
@@ -326,7 +331,7 @@ async fn comments_pass_before_the_answer_as_they_come() {
     assert!(text.find(": last").unwrap() < text.find("one").unwrap(), "{text}");
 }
 
-/// Whoever takes a part for the whole is told that it is none: the connection is cut.
+/// A client must not take a part for the whole: the connection is cut.
 #[tokio::test]
 async fn a_stream_that_was_not_written_to_its_end_ends_with_a_fault() {
     for is_whole in [true, false] {
@@ -337,7 +342,7 @@ async fn a_stream_that_was_not_written_to_its_end_ends_with_a_fault() {
         } else {
             drop(writer);
         }
-        let begun = Begun { heading: Heading { status: 200, headers: Vec::new() }, body: Body::Stream(reader) };
+        let begun = Begun { heading: DeliveryHeading { status: 200, headers: Vec::new() }, body: Body::Stream(reader) };
         let read = actix_web::body::to_bytes(begun.answer().into_body()).await;
         assert_eq!(read.is_ok(), is_whole);
     }

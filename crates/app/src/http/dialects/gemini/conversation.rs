@@ -1,13 +1,13 @@
-//! From `contents` to a conversation, for a model of another provider.
+//! Translates `contents` into a conversation, for a model of another provider.
 //!
-//! Dropped, since nothing that is said depends on them: `safetySettings`, `labels`, thoughts of earlier turns and their
-//! signatures, `seed`. Fields that say what holds anyway (`candidateCount: 1`, plain text as the media type, penalties of
-//! 0) are passed over. Every other field is refused.
+//! Fields that do not change the conversation are dropped: `safetySettings`, `labels`, `seed`, thoughts of earlier
+//! turns and their signatures. Fields that have their default value (`candidateCount: 1`, plain text as the media type,
+//! penalties of 0) are ignored. Every other field is refused.
 
-use domain::ai::{Conversation, Part, Provider, Speaker, Tool, ToolCall, ToolChoice};
+use domain::ai::{Conversation, MessagePart, Provider, Speaker, ToolCall, ToolChoice, ToolDefinition};
 
 use super::schemas::json_schema;
-use crate::http::dialects::reading::{Field, Growing, Object};
+use crate::http::dialects::reading::{GrowingConversation, JsonField, JsonObject};
 use crate::http::problem::Problem;
 
 const KNOWN: [&str; 13] = [
@@ -57,9 +57,9 @@ const PLAIN: [(&str, &[&str]); 9] = [
 ];
 
 pub fn translate(text: &str, provider: Provider) -> Result<Conversation, Problem> {
-    let body = Object::body(text)?;
+    let body = JsonObject::body(text)?;
     body.hold_to(&KNOWN, provider)?;
-    let mut growing = Growing::default();
+    let mut growing = GrowingConversation::default();
     if let Some(system) = body.either("systemInstruction", "system_instruction") {
         growing.system.push(system_text(&system, provider)?);
     }
@@ -78,7 +78,11 @@ pub fn translate(text: &str, provider: Provider) -> Result<Conversation, Problem
     }
 }
 
-fn configured(conversation: Conversation, config: &Object<'_>, provider: Provider) -> Result<Conversation, Problem> {
+fn configured(
+    conversation: Conversation,
+    config: &JsonObject<'_>,
+    provider: Provider,
+) -> Result<Conversation, Problem> {
     config.hold_to(&KNOWN_CONFIG, provider)?;
     for (name, plain) in PLAIN {
         config.hold_plain(name, plain, provider)?;
@@ -95,7 +99,7 @@ fn configured(conversation: Conversation, config: &Object<'_>, provider: Provide
     })
 }
 
-fn system_text(system: &Field<'_>, provider: Provider) -> Result<String, Problem> {
+fn system_text(system: &JsonField<'_>, provider: Provider) -> Result<String, Problem> {
     let mut all = Vec::new();
     for part in system.object()?.list("parts")? {
         let part = part.object()?;
@@ -105,9 +109,9 @@ fn system_text(system: &Field<'_>, provider: Provider) -> Result<String, Problem
     Ok(all.join("\n\n"))
 }
 
-fn add_content(growing: &mut Growing, content: &Object<'_>, provider: Provider) -> Result<(), Problem> {
+fn add_content(growing: &mut GrowingConversation, content: &JsonObject<'_>, provider: Provider) -> Result<(), Problem> {
     let role = content.get("role");
-    let speaker = match role.as_ref().map(Field::text).transpose()?.as_deref() {
+    let speaker = match role.as_ref().map(JsonField::text).transpose()?.as_deref() {
         Some("model") => Speaker::Assistant,
         None | Some("user" | "function" | "tool") => Speaker::User,
         Some(_) => {
@@ -126,7 +130,7 @@ fn add_content(growing: &mut Growing, content: &Object<'_>, provider: Provider) 
             growing.add_text(speaker, text);
         } else if let Some(call) = call {
             let call = read_call(&call.object()?, growing.calls())?;
-            growing.add(Speaker::Assistant, Part::ToolCall(call));
+            growing.add(Speaker::Assistant, MessagePart::ToolCall(call));
         } else if let Some(response) = response {
             add_answer(growing, &response.object()?)?;
         } else {
@@ -137,16 +141,16 @@ fn add_content(growing: &mut Growing, content: &Object<'_>, provider: Provider) 
     Ok(())
 }
 
-/// A call without an id gets one, by its place.
-fn read_call(call: &Object<'_>, place: usize) -> Result<ToolCall, Problem> {
+/// A call without an id gets one from its index.
+fn read_call(call: &JsonObject<'_>, place: usize) -> Result<ToolCall, Problem> {
     let name = call.needed("name")?.text()?;
     let arguments = call.get("args").map(|arguments| arguments.json_object()).transpose()?;
     let id = call.text("id")?.unwrap_or_else(|| format!("call_{place}"));
     Ok(ToolCall { id, name, arguments: arguments.unwrap_or_else(|| "{}".to_owned()) })
 }
 
-/// An answer without an id answers the first call of its tool that has none.
-fn add_answer(growing: &mut Growing, answer: &Object<'_>) -> Result<(), Problem> {
+/// An answer without an id answers the first unanswered call of its tool.
+fn add_answer(growing: &mut GrowingConversation, answer: &JsonObject<'_>) -> Result<(), Problem> {
     let name = answer.needed("name")?;
     let response = answer.get("response");
     let is_error = match &response {
@@ -158,7 +162,7 @@ fn add_answer(growing: &mut Growing, answer: &Object<'_>) -> Result<(), Problem>
     growing.answer(&known, content, is_error).map_err(|why| name.refused(why))
 }
 
-fn read_tools(tools: &mut Vec<Tool>, field: &Field<'_>, provider: Provider) -> Result<(), Problem> {
+fn read_tools(tools: &mut Vec<ToolDefinition>, field: &JsonField<'_>, provider: Provider) -> Result<(), Problem> {
     let tool = field.object()?;
     tool.hold_to(&["functionDeclarations", "function_declarations"], provider)?;
     let Some(declared) = tool.either("functionDeclarations", "function_declarations") else { return Ok(()) };
@@ -169,12 +173,12 @@ fn read_tools(tools: &mut Vec<Tool>, field: &Field<'_>, provider: Provider) -> R
         let json = json.map(|schema| schema.json_object()).transpose()?;
         let parameters = schema.map(|schema| json_schema(&schema)).or(json);
         let description = function.text("description")?;
-        tools.push(Tool { name: function.needed("name")?.text()?, description, parameters });
+        tools.push(ToolDefinition { name: function.needed("name")?.text()?, description, parameters });
     }
     Ok(())
 }
 
-fn tool_choice(body: &Object<'_>) -> Result<ToolChoice, Problem> {
+fn tool_choice(body: &JsonObject<'_>) -> Result<ToolChoice, Problem> {
     let Some(config) = body.either("toolConfig", "tool_config") else { return Ok(ToolChoice::Auto) };
     let config = config.object()?;
     let Some(calling) = config.either("functionCallingConfig", "function_calling_config") else {

@@ -1,31 +1,31 @@
 //! The two ways in which a stream of responses is framed: as events, or as one JSON array.
 
-use ports::ai::Framing;
+use ports::ai::StreamFraming;
 
-pub struct Frames {
-    framing: Framing,
+pub struct GeminiFrames {
+    framing: StreamFraming,
     is_empty: bool,
     /// Whether the array is open, though it may have no element.
     is_open: bool,
 }
 
-impl Frames {
-    pub const fn new(framing: Framing) -> Self {
+impl GeminiFrames {
+    pub const fn new(framing: StreamFraming) -> Self {
         Self { framing, is_empty: true, is_open: false }
     }
 
-    /// One response, or one error.
+    /// Frames one response, or one error.
     pub fn frame(&mut self, response: &str) -> String {
         let is_first = std::mem::replace(&mut self.is_empty, false);
         match (self.framing, is_first) {
-            (Framing::ServerSentEvents, _) => format!("data: {response}\r\n\r\n"),
-            (Framing::JsonArray, true) if self.is_open => response.to_owned(),
-            (Framing::JsonArray, true) => format!("[{response}"),
-            (Framing::JsonArray, false) => format!(",\r\n{response}"),
+            (StreamFraming::ServerSentEvents, _) => format!("data: {response}\r\n\r\n"),
+            (StreamFraming::JsonArray, true) if self.is_open => response.to_owned(),
+            (StreamFraming::JsonArray, true) => format!("[{response}"),
+            (StreamFraming::JsonArray, false) => format!(",\r\n{response}"),
         }
     }
 
-    /// What comes before the bytes of an element of an array.
+    /// What precedes the bytes of an element of an array.
     pub fn joint(&mut self) -> &'static [u8] {
         match (std::mem::replace(&mut self.is_empty, false), self.is_open) {
             (true, false) => b"[",
@@ -36,24 +36,26 @@ impl Frames {
 
     pub const fn end(&self) -> &'static str {
         match (self.framing, self.is_empty) {
-            (Framing::ServerSentEvents, _) => "",
-            (Framing::JsonArray, true) if !self.is_open => "[]",
-            (Framing::JsonArray, _) => "]",
+            (StreamFraming::ServerSentEvents, _) => "",
+            (StreamFraming::JsonArray, true) if !self.is_open => "[]",
+            (StreamFraming::JsonArray, _) => "]",
         }
     }
 
-    /// Blank space, which every reader of events and of JSON passes over; Google's Python SDK takes a comment for an answer.
-    /// An array is opened first, since some readers want its bracket as the first byte.
+    /// White space, which every parser of events and of JSON skips; Google's Python SDK takes a comment for an answer.
+    /// An array is opened first, since some parsers expect its bracket as the first byte.
     pub fn ping(&mut self) -> Vec<u8> {
         match self.framing {
-            Framing::ServerSentEvents => b"\r\n\r\n".to_vec(),
-            Framing::JsonArray if self.is_empty && !std::mem::replace(&mut self.is_open, true) => b"[\r\n".to_vec(),
-            Framing::JsonArray => b"\r\n".to_vec(),
+            StreamFraming::ServerSentEvents => b"\r\n\r\n".to_vec(),
+            StreamFraming::JsonArray if self.is_empty && !std::mem::replace(&mut self.is_open, true) => {
+                b"[\r\n".to_vec()
+            }
+            StreamFraming::JsonArray => b"\r\n".to_vec(),
         }
     }
 
     pub const fn is_array(&self) -> bool {
-        matches!(self.framing, Framing::JsonArray)
+        matches!(self.framing, StreamFraming::JsonArray)
     }
 
     pub fn content_type(&self) -> String {

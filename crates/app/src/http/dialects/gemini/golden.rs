@@ -1,12 +1,15 @@
-//! The bytes of Gemini's dialect, and what becomes of its requests, held against texts that were written down by hand.
+//! Compares the bytes of Gemini's dialect, and the translation of its requests, with texts written by hand.
 
-use domain::ai::{Conversation, FinishReason, Part, Provider, Speaker, Tool, ToolAnswer, ToolCall, ToolChoice, Turn};
+use domain::ai::{
+    Conversation, ConversationTurn, FinishReason, MessagePart, Provider, Speaker, ToolAnswer, ToolCall, ToolChoice,
+    ToolDefinition,
+};
 
 use super::conversation::translate;
-use crate::http::dialects::asked::{Form, refused};
 use crate::http::dialects::dialect::Dialect;
 use crate::http::dialects::leniency;
-use crate::http::dialects::rendering::End;
+use crate::http::dialects::rendering::AnswerEnd;
+use crate::http::dialects::request_summary::{OutputForm, refused};
 use crate::http::dialects::samples::{ARRAY, EVENTS, everything, frame, native, piece, receipt, text, written};
 
 const USAGE: &str = r#","usageMetadata":{"promptTokenCount":12,"candidatesTokenCount":5,"cachedContentTokenCount":7,"thoughtsTokenCount":4,"totalTokenCount":21}"#;
@@ -23,8 +26,8 @@ fn response(parts: &str, finish: &str, usage: &str) -> String {
 #[test]
 fn a_whole_answer() {
     let parts = format!(r#"{{"text":"so","thought":true}},{{"text":"hi \"é\""}},{CALLS}"#);
-    let renderer = frame(Dialect::Gemini, Form::Whole, false).renderer();
-    let told = written(renderer, &everything(), End::Settled(&receipt()));
+    let renderer = frame(Dialect::Gemini, OutputForm::Whole, false).renderer();
+    let told = written(renderer, &everything(), AnswerEnd::Settled(&receipt()));
     assert_eq!(told, response(&parts, r#","finishReason":"STOP""#, USAGE));
 }
 
@@ -37,9 +40,9 @@ fn both_streams() {
     ];
     let renderer = frame(Dialect::Gemini, EVENTS, false).renderer();
     let events = chunks.each_ref().map(|chunk| format!("data: {chunk}\r\n\r\n")).concat();
-    assert_eq!(written(renderer, &everything(), End::Settled(&receipt())), events);
+    assert_eq!(written(renderer, &everything(), AnswerEnd::Settled(&receipt())), events);
     let renderer = frame(Dialect::Gemini, ARRAY, false).renderer();
-    assert_eq!(written(renderer, &everything(), End::Settled(&receipt())), format!("[{}]", chunks.join(",\r\n")));
+    assert_eq!(written(renderer, &everything(), AnswerEnd::Settled(&receipt())), format!("[{}]", chunks.join(",\r\n")));
 }
 
 #[test]
@@ -48,12 +51,13 @@ fn a_stream_that_is_cut_or_breaks() {
     let first = response(r#"{"text":"a"}"#, "", "");
     let last = response(r#"{"text":""}"#, r#","finishReason":"MAX_TOKENS""#, USAGE);
     let renderer = frame(Dialect::Gemini, ARRAY, false).renderer();
-    assert_eq!(written(renderer, &says, End::Cut(Some(&receipt()))), format!("[{first},\r\n{last}]"));
+    assert_eq!(written(renderer, &says, AnswerEnd::Cut(Some(&receipt()))), format!("[{first},\r\n{last}]"));
     for form in [EVENTS, ARRAY] {
         for is_native in [true, false] {
             let renderer = frame(Dialect::Gemini, form, is_native).renderer();
             let says = [native(&first)];
-            let broken = written(renderer, if is_native { &says } else { &[] }, End::Broken(&refused("f", "is wrong")));
+            let broken =
+                written(renderer, if is_native { &says } else { &[] }, AnswerEnd::Broken(&refused("f", "is wrong")));
             let told = broken.rsplit_once("{\"error\"").unwrap().1;
             assert!(told.contains(r#""code":400"#) && told.contains(r#""status":"INVALID_ARGUMENT""#), "{broken}");
             if form == ARRAY {
@@ -68,16 +72,16 @@ fn its_own_responses_pass_as_they_are() {
     let (one, two) = (r#"{"responseId":"x","modelVersion":"gem","n":1}"#, r#"{"n": 2 }"#);
     let pieces = [native(one), native(two)];
     let array = || frame(Dialect::Gemini, ARRAY, true).renderer();
-    assert_eq!(written(array(), &pieces, End::Settled(&receipt())), format!("[{one},\r\n{two}]"));
-    assert_eq!(written(array(), &[], End::Settled(&receipt())), "[]");
+    assert_eq!(written(array(), &pieces, AnswerEnd::Settled(&receipt())), format!("[{one},\r\n{two}]"));
+    assert_eq!(written(array(), &[], AnswerEnd::Settled(&receipt())), "[]");
     let last = response(r#"{"text":""}"#, r#","finishReason":"MAX_TOKENS""#, USAGE);
     let last = last.replace("\"m\"", "\"gem\"").replace("0000000000000000000000000000ca11", "x");
-    assert_eq!(written(array(), &pieces, End::Cut(Some(&receipt()))), format!("[{one},\r\n{two},\r\n{last}]"));
+    assert_eq!(written(array(), &pieces, AnswerEnd::Cut(Some(&receipt()))), format!("[{one},\r\n{two},\r\n{last}]"));
     let (one, two) = (format!("data: {one}\r\n\r\n"), format!("data: {two}\r\n\r\n"));
     let pieces = [native(&one), native(&two)];
     let events = || frame(Dialect::Gemini, EVENTS, true).renderer();
-    assert_eq!(written(events(), &pieces, End::Settled(&receipt())), format!("{one}{two}"));
-    assert_eq!(written(events(), &pieces, End::Cut(Some(&receipt()))), format!("{one}{two}data: {last}\r\n\r\n"));
+    assert_eq!(written(events(), &pieces, AnswerEnd::Settled(&receipt())), format!("{one}{two}"));
+    assert_eq!(written(events(), &pieces, AnswerEnd::Cut(Some(&receipt()))), format!("{one}{two}data: {last}\r\n\r\n"));
 }
 
 #[test]
@@ -94,13 +98,13 @@ fn a_request_becomes_a_conversation() {
         {"role":"user","parts":[{"functionResponse":{"name":"f","response":{"result": 5}}},
         {"functionResponse":{"id":"own","name":"f","response":{"error":"no"}}}]},{"role":"user","parts":[{"text":"and?"}]}]}"#;
     let call = |id: &str, arguments: &str| {
-        Part::ToolCall(ToolCall { id: id.to_owned(), name: "f".to_owned(), arguments: arguments.to_owned() })
+        MessagePart::ToolCall(ToolCall { id: id.to_owned(), name: "f".to_owned(), arguments: arguments.to_owned() })
     };
     let answer = |id: &str, content: &str, is_error| {
         let (id, name, content) = (id.to_owned(), "f".to_owned(), content.to_owned());
-        Part::ToolAnswer(ToolAnswer { id, name, content, is_error })
+        MessagePart::ToolAnswer(ToolAnswer { id, name, content, is_error })
     };
-    let tool = |name: &str, description: Option<&str>, parameters: &str| Tool {
+    let tool = |name: &str, description: Option<&str>, parameters: &str| ToolDefinition {
         name: name.to_owned(),
         description: description.map(str::to_owned),
         parameters: Some(parameters.to_owned()),
@@ -108,17 +112,17 @@ fn a_request_becomes_a_conversation() {
     let expected = Conversation {
         system: Some("be kind\n\nbe brief".to_owned()),
         turns: vec![
-            Turn::text(Speaker::User, "one"),
-            Turn {
+            ConversationTurn::text(Speaker::User, "one"),
+            ConversationTurn {
                 speaker: Speaker::Assistant,
-                parts: vec![Part::Text("two".to_owned()), call("call_0", r#"{"b": "1"}"#), call("own", "{}")],
+                parts: vec![MessagePart::Text("two".to_owned()), call("call_0", r#"{"b": "1"}"#), call("own", "{}")],
             },
-            Turn {
+            ConversationTurn {
                 speaker: Speaker::User,
                 parts: vec![
                     answer("call_0", r#"{"result": 5}"#, false),
                     answer("own", r#"{"error":"no"}"#, true),
-                    Part::Text("and?".to_owned()),
+                    MessagePart::Text("and?".to_owned()),
                 ],
             },
         ],

@@ -1,4 +1,4 @@
-//! Gemini's dialect: `generateContent` and its streams, embeddings, the counting of tokens.
+//! Gemini's dialect: `generateContent` and its streams, embeddings, the count of tokens.
 
 pub mod conversation;
 mod framing;

@@ -1,12 +1,12 @@
-//! Gemini's own responses, passed as they are; of an array the commas and brackets are ours.
+//! Passes Gemini's own responses on unchanged; the commas and brackets of an array are ours.
 
-use ports::ai::{Framing, ReplyPiece};
+use ports::ai::{ReplyPiece, StreamFraming};
 use serde::Deserialize;
 use services::ai::answers::AnswerHead;
 
-use super::framing::Frames;
-use super::words::{Origin, text_part, usage};
-use crate::http::dialects::rendering::{End, Frame, Renderer};
+use super::framing::GeminiFrames;
+use super::words::{ModelOrigin, text_part, usage};
+use crate::http::dialects::rendering::{AnswerEnd, AnswerRenderer, RenderedFrame};
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -15,20 +15,20 @@ struct Opening {
     model_version: String,
 }
 
-pub struct Native {
-    frame: Frame,
-    frames: Frames,
-    /// As the provider's first response says it; read once, for an end of ours.
-    origin: Option<Origin>,
+pub struct GeminiNative {
+    frame: RenderedFrame,
+    frames: GeminiFrames,
+    /// From the provider's first response; read once, in case we end the answer.
+    origin: Option<ModelOrigin>,
 }
 
-impl Native {
-    pub const fn new(frame: Frame, framing: Framing) -> Self {
-        Self { frame, frames: Frames::new(framing), origin: None }
+impl GeminiNative {
+    pub const fn new(frame: RenderedFrame, framing: StreamFraming) -> Self {
+        Self { frame, frames: GeminiFrames::new(framing), origin: None }
     }
 }
 
-impl Renderer for Native {
+impl AnswerRenderer for GeminiNative {
     fn content_type(&self, _: &AnswerHead) -> String {
         self.frames.content_type()
     }
@@ -45,7 +45,7 @@ impl Renderer for Native {
             let text = String::from_utf8_lossy(&piece.frame);
             let data = text.trim_start().strip_prefix("data:").unwrap_or(&text).trim();
             let opening = serde_json::from_str::<Opening>(data).ok();
-            self.origin = opening.map(|opening| Origin { id: opening.response_id, model: opening.model_version });
+            self.origin = opening.map(|opening| ModelOrigin { id: opening.response_id, model: opening.model_version });
         }
         if !self.frames.is_array() {
             return piece.frame.clone();
@@ -53,11 +53,11 @@ impl Renderer for Native {
         [self.frames.joint(), &piece.frame].concat()
     }
 
-    fn end(&mut self, end: End<'_>) -> Vec<u8> {
+    fn end(&mut self, end: AnswerEnd<'_>) -> Vec<u8> {
         let last = match end {
-            End::Settled(_) => None,
-            End::Broken(problem) => Some(self.frame.error(problem)),
-            End::Cut(receipt) => {
+            AnswerEnd::Settled(_) => None,
+            AnswerEnd::Broken(problem) => Some(self.frame.error(problem)),
+            AnswerEnd::Cut(receipt) => {
                 let usage = receipt.map(|receipt| usage(&receipt.usage));
                 let origin = self.origin.take().unwrap_or_default();
                 Some(origin.response(&text_part(""), Some("MAX_TOKENS"), usage))

@@ -1,13 +1,13 @@
-//! Where a request of Gemini's has media, and what it reads that does not stand in it.
+//! Finds the media of a Gemini request, and input that the model reads from elsewhere.
 
 use serde_json::Value;
 
-use crate::http::dialects::sizing::media::Found;
+use crate::http::dialects::sizing::media::FoundMedia;
 use crate::http::dialects::sizing::{items, refers, says, text};
 
-/// How often a tool of the provider's may be called, which a call cannot say here.
+/// How often a tool of the provider may be called, which a request cannot say here.
 const TOOL_CALLS: u64 = 5;
-/// Fields of a part that stand in it whole.
+/// Fields of a part whose content is in the request.
 const IN_THE_PART: [&str; 13] = [
     "text",
     "thought",
@@ -25,8 +25,8 @@ const IN_THE_PART: [&str; 13] = [
 ];
 const FUNCTIONS: [&str; 2] = ["functionDeclarations", "function_declarations"];
 
-pub fn find<'a>(body: &'a Value, found: &mut Found<'a>) {
-    // The SDK counts the contents alone, or the whole of what it would ask.
+pub fn find<'a>(body: &'a Value, found: &mut FoundMedia<'a>) {
+    // The SDK counts the contents alone, or the whole request that it would make.
     for body in [Some(body), body.get("generateContentRequest")].into_iter().flatten() {
         for name in ["systemInstruction", "system_instruction", "content"] {
             if let Some(content) = body.get(name) {
@@ -59,13 +59,13 @@ fn either<'a>(value: &'a Value, name: &str, other: &str) -> Option<&'a Value> {
     value.get(name).filter(|value| !value.is_null()).or_else(|| value.get(other)).filter(|value| !value.is_null())
 }
 
-fn read_content<'a>(content: &'a Value, found: &mut Found<'a>) {
+fn read_content<'a>(content: &'a Value, found: &mut FoundMedia<'a>) {
     for part in items(content, "parts") {
         read_part(part, found);
     }
 }
 
-fn read_part<'a>(part: &'a Value, found: &mut Found<'a>) {
+fn read_part<'a>(part: &'a Value, found: &mut FoundMedia<'a>) {
     for name in ["thoughtSignature", "thought_signature"] {
         if let Some(signature) = text(part, name) {
             found.opaque(signature);
@@ -86,8 +86,8 @@ fn read_part<'a>(part: &'a Value, found: &mut Found<'a>) {
     }
 }
 
-/// All that is not a function of the caller's runs at the provider's, and brings in what nobody sees.
-fn read_tool(tool: &Value, found: &mut Found<'_>) {
+/// Every tool that is not a function of the caller runs at the provider, and adds input that we cannot see.
+fn read_tool(tool: &Value, found: &mut FoundMedia<'_>) {
     let offered = tool.as_object().into_iter().flatten();
     for (name, _) in offered.filter(|(name, value)| !FUNCTIONS.contains(&name.as_str()) && !value.is_null()) {
         found.unseen();

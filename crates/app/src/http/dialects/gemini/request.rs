@@ -1,16 +1,18 @@
-//! What a verb of Gemini's asks for. The model and the form of the answer stand in the address.
+//! Reads what a verb of Gemini asks for. The model and the form of the answer are in the path.
 
 use domain::ai::Tier;
 use serde_json::Value;
 
-use crate::http::dialects::asked::{Asked, Form, answers, bound, filled_list, present, refused};
+use crate::http::dialects::request_summary::{
+    OutputForm, RequestSummary, answers, bound, filled_list, present, refused,
+};
 use crate::http::problem::Problem;
 
 /// How many texts one call may embed.
 const INPUTS_MAX: usize = 100;
 
-pub fn read(model: String, form: Form, body: &Value) -> Result<Asked, Problem> {
-    Ok(Asked {
+pub fn read(model: String, form: OutputForm, body: &Value) -> Result<RequestSummary, Problem> {
+    Ok(RequestSummary {
         model,
         form,
         include_usage: true,
@@ -23,28 +25,28 @@ pub fn read(model: String, form: Form, body: &Value) -> Result<Asked, Problem> {
     })
 }
 
-/// The field under each of its names that is there: Google reads all of them.
+/// The field under each of its names that is present: Google reads all of them.
 fn configured<'a>(body: &'a Value, names: [&'static str; 2]) -> impl Iterator<Item = &'a Value> {
     let configs = ["generationConfig", "generation_config"].into_iter().filter_map(|name| present(body, name));
     configs.flat_map(move |config| names.into_iter().filter_map(|name| present(config, name)))
 }
 
-/// The largest bound of the output; none where one of them is not understood.
+/// The largest bound of the output; `None` if one of them is not understood.
 fn most(body: &Value) -> Option<u64> {
     let bounds = configured(body, ["maxOutputTokens", "max_output_tokens"]).map(|value| bound(Some(value)));
     bounds.collect::<Option<Vec<u64>>>()?.into_iter().max()
 }
 
-/// One text to embed: `content`.
-pub fn read_embedding(model: String, body: &Value) -> Result<Asked, Problem> {
+/// Reads one text to embed: `content`.
+pub fn read_embedding(model: String, body: &Value) -> Result<RequestSummary, Problem> {
     if !body.get("content").is_some_and(Value::is_object) {
         return Err(refused("content", "is missing"));
     }
     Ok(embedding(model))
 }
 
-/// Several of them: `requests`, each with a `content`.
-pub fn read_embeddings(model: String, body: &Value) -> Result<Asked, Problem> {
+/// Reads several of them: `requests`, each with a `content`.
+pub fn read_embeddings(model: String, body: &Value) -> Result<RequestSummary, Problem> {
     let requests = filled_list(body, "requests")?;
     if requests.len() > INPUTS_MAX {
         return Err(refused("requests", format!("has at most {INPUTS_MAX} of them")));
@@ -57,10 +59,10 @@ pub fn read_embeddings(model: String, body: &Value) -> Result<Asked, Problem> {
     Ok(embedding(model))
 }
 
-fn embedding(model: String) -> Asked {
-    Asked {
+fn embedding(model: String) -> RequestSummary {
+    RequestSummary {
         model,
-        form: Form::Whole,
+        form: OutputForm::Whole,
         include_usage: true,
         max_output_tokens: Some(0),
         answers: 1,
@@ -70,7 +72,7 @@ fn embedding(model: String) -> Asked {
 
 #[cfg(test)]
 mod tests {
-    use ports::ai::Framing;
+    use ports::ai::StreamFraming;
     use serde_json::json;
 
     use super::*;
@@ -79,7 +81,7 @@ mod tests {
     fn a_request_is_read_as_far_as_it_is_held() {
         let asked = read(
             "m".to_owned(),
-            Form::Stream(Framing::JsonArray),
+            OutputForm::Stream(StreamFraming::JsonArray),
             &json!({ "system_instruction": { "parts": [{ "text": "be kind" }] },
                 "contents": [{ "parts": [{ "text": "one" }, { "inlineData": { "mimeType": "image/png", "data": "AA" } }] },
                 { "role": "model", "parts": [{ "functionCall": { "name": "f", "args": { "a": "two" } } }] }],
@@ -105,7 +107,7 @@ mod tests {
                 1,
             ),
         ] {
-            let asked = read("m".to_owned(), Form::Whole, &body).unwrap();
+            let asked = read("m".to_owned(), OutputForm::Whole, &body).unwrap();
             assert_eq!((asked.max_output_tokens, asked.answers), (most, answers), "{body}");
         }
     }

@@ -1,16 +1,16 @@
-//! Gemini's schemas as JSON Schema: its types are in capitals, and whether something may be null is a field.
+//! Converts Gemini's schemas to JSON Schema: its types are in capitals, and whether a value may be null is a field.
 
 use serde_json::value::RawValue;
 
-use crate::http::dialects::reading::Ordered;
+use crate::http::dialects::reading::OrderedValue;
 use crate::http::dialects::rendering::quoted;
 
-/// Fields whose values are data, or names that the writer chose.
+/// Fields whose values are data, not schemas.
 const DATA: [&str; 4] = ["enum", "default", "example", "const"];
 
-/// The schema as JSON Schema, with everything in its order.
+/// The schema as JSON Schema, with its fields in their order.
 pub fn json_schema(schema: &str) -> String {
-    if let Ok(Ordered(fields)) = serde_json::from_str(schema) {
+    if let Ok(OrderedValue(fields)) = serde_json::from_str(schema) {
         let may_be_null = fields.iter().any(|(name, value)| name == "nullable" && value.get() == "true");
         let kept = fields.iter().filter(|(name, _)| name != "nullable" && name != "propertyOrdering");
         let fields: Vec<String> =
@@ -36,9 +36,9 @@ fn field(name: &str, value: &RawValue, may_be_null: bool) -> String {
     }
 }
 
-/// Names that the writer chose, which may be called like fields of a schema.
+/// The names of properties are the caller's, and may equal fields of a schema.
 fn properties(properties: &str) -> String {
-    let Ok(Ordered(fields)) = serde_json::from_str(properties) else { return properties.to_owned() };
+    let Ok(OrderedValue(fields)) = serde_json::from_str(properties) else { return properties.to_owned() };
     let fields: Vec<String> =
         fields.iter().map(|(name, schema)| format!("{}:{}", quoted(name), json_schema(schema.get()))).collect();
     format!("{{{}}}", fields.join(","))

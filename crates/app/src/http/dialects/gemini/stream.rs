@@ -1,28 +1,34 @@
-//! A stream of responses, out of the deltas of another provider. A call comes as a whole, once nothing more is added to it.
+//! Renders the deltas of another provider as a stream of responses. A call is sent as a whole, once it is complete.
 
-use domain::ai::Delta;
-use ports::ai::{Framing, ReplyPiece};
+use domain::ai::AnswerDelta;
+use ports::ai::{ReplyPiece, StreamFraming};
 use services::ai::answers::AnswerHead;
 
-use super::framing::Frames;
-use super::words::{Origin, call_part, finish_reason, text_part, thought_part, usage};
-use crate::http::dialects::rendering::{End, Frame, Renderer, Said};
+use super::framing::GeminiFrames;
+use super::words::{ModelOrigin, call_part, finish_reason, text_part, thought_part, usage};
+use crate::http::dialects::rendering::{AnswerEnd, AnswerRenderer, RenderedFrame, Transcript};
 
-pub struct Chunks {
-    frame: Frame,
-    frames: Frames,
-    origin: Origin,
-    said: Said,
-    /// How many calls were told.
+pub struct GeminiChunks {
+    frame: RenderedFrame,
+    frames: GeminiFrames,
+    origin: ModelOrigin,
+    said: Transcript,
+    /// How many calls were written.
     told: usize,
 }
 
-impl Chunks {
-    pub fn new(frame: Frame, framing: Framing) -> Self {
-        Self { frame, frames: Frames::new(framing), origin: Origin::default(), said: Said::default(), told: 0 }
+impl GeminiChunks {
+    pub fn new(frame: RenderedFrame, framing: StreamFraming) -> Self {
+        Self {
+            frame,
+            frames: GeminiFrames::new(framing),
+            origin: ModelOrigin::default(),
+            said: Transcript::default(),
+            told: 0,
+        }
     }
 
-    /// The calls that were not told yet: text after them, or the end, shows that they are whole.
+    /// The calls that were not written yet: text after them, or the end, shows that they are complete.
     fn calls(&mut self) -> Vec<String> {
         let calls = self.said.calls.iter().skip(self.told).map(call_part).collect();
         self.told = self.said.calls.len();
@@ -30,13 +36,13 @@ impl Chunks {
     }
 }
 
-impl Renderer for Chunks {
+impl AnswerRenderer for GeminiChunks {
     fn content_type(&self, _: &AnswerHead) -> String {
         self.frames.content_type()
     }
 
     fn begin(&mut self, head: &AnswerHead) -> Vec<u8> {
-        self.origin = Origin { id: head.call_id.simple().to_string(), model: head.model.to_string() };
+        self.origin = ModelOrigin { id: head.call_id.simple().to_string(), model: head.model.to_string() };
         Vec::new()
     }
 
@@ -44,11 +50,11 @@ impl Renderer for Chunks {
         let mut parts = Vec::new();
         for delta in &piece.deltas {
             match delta {
-                Delta::Text(text) => {
+                AnswerDelta::Text(text) => {
                     parts.extend(self.calls());
                     parts.push(text_part(text));
                 }
-                Delta::Thinking(text) => {
+                AnswerDelta::Thinking(text) => {
                     parts.extend(self.calls());
                     parts.push(thought_part(text));
                 }
@@ -62,8 +68,8 @@ impl Renderer for Chunks {
         self.frames.frame(&response).into_bytes()
     }
 
-    fn end(&mut self, end: End<'_>) -> Vec<u8> {
-        let last = if let End::Broken(problem) = end {
+    fn end(&mut self, end: AnswerEnd<'_>) -> Vec<u8> {
+        let last = if let AnswerEnd::Broken(problem) = end {
             self.frame.error(problem)
         } else {
             let mut parts = self.calls();

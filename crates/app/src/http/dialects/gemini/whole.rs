@@ -1,24 +1,24 @@
-//! A response in one piece, out of the deltas of another provider.
+//! Renders the deltas of another provider as one complete response.
 
 use ports::ai::ReplyPiece;
 use services::ai::answers::AnswerHead;
 
-use super::words::{Origin, call_part, finish_reason, text_part, thought_part, usage};
-use crate::http::dialects::rendering::{End, Renderer, Said};
+use super::words::{ModelOrigin, call_part, finish_reason, text_part, thought_part, usage};
+use crate::http::dialects::rendering::{AnswerEnd, AnswerRenderer, Transcript};
 
 #[derive(Default)]
-pub struct Whole {
-    origin: Origin,
-    said: Said,
+pub struct GeminiWhole {
+    origin: ModelOrigin,
+    said: Transcript,
 }
 
-impl Renderer for Whole {
+impl AnswerRenderer for GeminiWhole {
     fn content_type(&self, _: &AnswerHead) -> String {
         "application/json; charset=UTF-8".to_owned()
     }
 
     fn begin(&mut self, head: &AnswerHead) -> Vec<u8> {
-        self.origin = Origin { id: head.call_id.simple().to_string(), model: head.model.to_string() };
+        self.origin = ModelOrigin { id: head.call_id.simple().to_string(), model: head.model.to_string() };
         Vec::new()
     }
 
@@ -27,7 +27,7 @@ impl Renderer for Whole {
         Vec::new()
     }
 
-    fn end(&mut self, end: End<'_>) -> Vec<u8> {
+    fn end(&mut self, end: AnswerEnd<'_>) -> Vec<u8> {
         let said = &self.said;
         let thought = (!said.thinking.is_empty()).then(|| thought_part(&said.thinking));
         let text = (!said.text.is_empty()).then(|| text_part(&said.text));

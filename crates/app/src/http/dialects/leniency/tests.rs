@@ -3,19 +3,19 @@ use serde_json::json;
 use super::*;
 
 fn said(conversation: &Conversation) -> Vec<String> {
-    let part = |part: &Part| match part {
-        Part::Text(text) => text.clone(),
-        Part::ToolCall(call) => format!("{}={}({})", call.id, call.name, call.arguments),
-        Part::ToolAnswer(answer) => format!("{}:{}={}", answer.id, answer.name, answer.content),
+    let part = |part: &MessagePart| match part {
+        MessagePart::Text(text) => text.clone(),
+        MessagePart::ToolCall(call) => format!("{}={}({})", call.id, call.name, call.arguments),
+        MessagePart::ToolAnswer(answer) => format!("{}:{}={}", answer.id, answer.name, answer.content),
     };
-    let turn = |turn: &Turn| {
+    let turn = |turn: &ConversationTurn| {
         let parts: Vec<String> = turn.parts.iter().map(part).collect();
         format!("{}: {}", if turn.speaker == Speaker::User { "u" } else { "a" }, parts.join(" | "))
     };
     conversation.turns.iter().map(turn).collect()
 }
 
-/// As Claude Code asks: a system prompt in blocks, thoughts, caches, results of tools, and a word of the system between.
+/// As Claude Code sends it: a system prompt in blocks, thinking, caching, tool results, a system message in between.
 #[test]
 fn what_coding_agents_send_in_anthropics_dialect_is_taken() {
     let body = json!({

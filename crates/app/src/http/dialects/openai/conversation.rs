@@ -1,12 +1,12 @@
-//! From a chat completion to a conversation, for a model of another provider.
+//! Translates a chat completion request into a conversation, for a model of another provider.
 //!
-//! Dropped, since nothing that is said depends on them: `user`, `metadata`, `safety_identifier`, `prompt_cache_key`,
+//! Fields that do not change the conversation are dropped: `user`, `metadata`, `safety_identifier`, `prompt_cache_key`,
 //! `prompt_cache_retention`, `seed`, `stream_options`, `service_tier`; `name` of a message, `strict` of a tool. Fields
-//! that say what holds anyway (`store: false`, `n: 1`, penalties of 0) are passed over. Every other field is refused.
+//! that have their default value (`store: false`, `n: 1`, penalties of 0) are ignored. Every other field is refused.
 
-use domain::ai::{Conversation, Part, Provider, Speaker, Tool, ToolCall, ToolChoice};
+use domain::ai::{Conversation, MessagePart, Provider, Speaker, ToolCall, ToolChoice, ToolDefinition};
 
-use crate::http::dialects::reading::{Field, Growing, Object, foreign};
+use crate::http::dialects::reading::{GrowingConversation, JsonField, JsonObject, foreign};
 use crate::http::problem::Problem;
 
 const KNOWN: [&str; 29] = [
@@ -40,7 +40,7 @@ const KNOWN: [&str; 29] = [
     "modalities",
     "function_call",
 ];
-/// Fields with the values that mean what holds without them.
+/// Fields with the values that mean the same as no field.
 const PLAIN: [(&str, &[&str]); 9] = [
     ("store", &["false"]),
     ("n", &["1"]),
@@ -54,7 +54,7 @@ const PLAIN: [(&str, &[&str]); 9] = [
 ];
 
 pub fn translate(text: &str, provider: Provider) -> Result<Conversation, Problem> {
-    let body = Object::body(text)?;
+    let body = JsonObject::body(text)?;
     body.hold_to(&KNOWN, provider)?;
     for (name, plain) in PLAIN {
         body.hold_plain(name, plain, provider)?;
@@ -64,7 +64,7 @@ pub fn translate(text: &str, provider: Provider) -> Result<Conversation, Problem
     {
         return Err(foreign(format.path, provider));
     }
-    let mut growing = Growing::default();
+    let mut growing = GrowingConversation::default();
     for message in body.list("messages")? {
         add_message(&mut growing, &message.object()?, provider)?;
     }
@@ -83,7 +83,7 @@ pub fn translate(text: &str, provider: Provider) -> Result<Conversation, Problem
     })
 }
 
-fn add_message(growing: &mut Growing, message: &Object<'_>, provider: Provider) -> Result<(), Problem> {
+fn add_message(growing: &mut GrowingConversation, message: &JsonObject<'_>, provider: Provider) -> Result<(), Problem> {
     let content = || message.get("content").map(|content| texts(&content, provider)).transpose();
     match message.text("role")?.as_deref() {
         Some("system" | "developer") => growing.system.extend(content()?),
@@ -95,7 +95,7 @@ fn add_message(growing: &mut Growing, message: &Object<'_>, provider: Provider) 
             message.hold_plain("audio", &[], provider)?;
             growing.add_text(Speaker::Assistant, content()?.or(message.text("refusal")?).unwrap_or_default());
             for call in message.list("tool_calls")? {
-                let part = Part::ToolCall(read_call(&call)?);
+                let part = MessagePart::ToolCall(read_call(&call)?);
                 growing.add(Speaker::Assistant, part);
             }
         }
@@ -104,27 +104,27 @@ fn add_message(growing: &mut Growing, message: &Object<'_>, provider: Provider) 
             let answered = growing.answer(&id.text()?, content()?.unwrap_or_default(), false);
             answered.map_err(|why| id.refused(why))?;
         }
-        // `function`, which is older than the tools.
+        // `function`, which is older than `tool`.
         _ => return Err(message.needed("role")?.refused("cannot be translated; answer a tool with the role `tool`")),
     }
     Ok(())
 }
 
-fn read_call(call: &Field<'_>) -> Result<ToolCall, Problem> {
+fn read_call(call: &JsonField<'_>) -> Result<ToolCall, Problem> {
     let call = call.object()?;
     let id = call.needed("id")?.text()?;
     let function = call.needed("function")?.object()?;
     let name = function.needed("name")?.text()?;
     let arguments = function.text("arguments")?.filter(|arguments| !arguments.trim().is_empty());
     let arguments = arguments.unwrap_or_else(|| "{}".to_owned());
-    if Object::body(&arguments).is_err() {
+    if JsonObject::body(&arguments).is_err() {
         return Err(function.needed("arguments")?.refused("is the text of a JSON object"));
     }
     Ok(ToolCall { id, name, arguments })
 }
 
 /// Text, or parts that are text.
-fn texts(content: &Field<'_>, provider: Provider) -> Result<String, Problem> {
+fn texts(content: &JsonField<'_>, provider: Provider) -> Result<String, Problem> {
     if content.is_text() {
         return content.text();
     }
@@ -141,7 +141,7 @@ fn texts(content: &Field<'_>, provider: Provider) -> Result<String, Problem> {
     Ok(all)
 }
 
-fn read_tool(tool: &Field<'_>, provider: Provider) -> Result<Tool, Problem> {
+fn read_tool(tool: &JsonField<'_>, provider: Provider) -> Result<ToolDefinition, Problem> {
     let tool = tool.object()?;
     let kind = tool.needed("type")?;
     if kind.text()? != "function" {
@@ -149,10 +149,14 @@ fn read_tool(tool: &Field<'_>, provider: Provider) -> Result<Tool, Problem> {
     }
     let function = tool.needed("function")?.object()?;
     let parameters = function.get("parameters").map(|schema| schema.json_object()).transpose()?;
-    Ok(Tool { name: function.needed("name")?.text()?, description: function.text("description")?, parameters })
+    Ok(ToolDefinition {
+        name: function.needed("name")?.text()?,
+        description: function.text("description")?,
+        parameters,
+    })
 }
 
-fn tool_choice(body: &Object<'_>) -> Result<ToolChoice, Problem> {
+fn tool_choice(body: &JsonObject<'_>) -> Result<ToolChoice, Problem> {
     let Some(choice) = body.get("tool_choice") else { return Ok(ToolChoice::Auto) };
     if !choice.is_text() {
         let function = choice.object()?.needed("function")?.object()?;
@@ -166,7 +170,7 @@ fn tool_choice(body: &Object<'_>) -> Result<ToolChoice, Problem> {
     }
 }
 
-fn stop(body: &Object<'_>) -> Result<Vec<String>, Problem> {
+fn stop(body: &JsonObject<'_>) -> Result<Vec<String>, Problem> {
     match body.get("stop") {
         None => Ok(Vec::new()),
         Some(stop) if stop.is_text() => Ok(vec![stop.text()?]),

@@ -1,12 +1,15 @@
-//! The bytes of `OpenAI`'s dialect, and what becomes of its requests, held against texts that were written down by hand.
+//! Compares the bytes of `OpenAI`'s dialect, and the translation of its requests, with texts written by hand.
 
-use domain::ai::{Conversation, FinishReason, Part, Provider, Speaker, Tool, ToolAnswer, ToolCall, ToolChoice, Turn};
+use domain::ai::{
+    Conversation, ConversationTurn, FinishReason, MessagePart, Provider, Speaker, ToolAnswer, ToolCall, ToolChoice,
+    ToolDefinition,
+};
 
 use super::conversation::translate;
-use crate::http::dialects::asked::{Form, refused};
 use crate::http::dialects::dialect::Dialect;
 use crate::http::dialects::leniency;
-use crate::http::dialects::rendering::End;
+use crate::http::dialects::rendering::AnswerEnd;
+use crate::http::dialects::request_summary::{OutputForm, refused};
 use crate::http::dialects::samples::{EVENTS, everything, frame, native, piece, receipt, text, written};
 
 const USAGE: &str = r#"{"prompt_tokens":12,"completion_tokens":9,"total_tokens":21,"prompt_tokens_details":{"cached_tokens":7,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":4,"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}"#;
@@ -25,13 +28,13 @@ fn choice(delta: &str, finish: &str) -> String {
 
 #[test]
 fn a_whole_answer() {
-    let renderer = frame(Dialect::OpenAi, Form::Whole, false).renderer();
+    let renderer = frame(Dialect::OpenAi, OutputForm::Whole, false).renderer();
     let expected = format!(
         r#"{{"id":"chatcmpl-0000000000000000000000000000ca11","object":"chat.completion","created":1700000000,"model":"m","choices":[{{"index":0,"message":{{"role":"assistant","content":"hi \"é\"","refusal":null,"reasoning_content":"so","tool_calls":[{{"id":"c0","type":"function","function":{{"name":"f","arguments":"{{\"a\": 1}}"}}}},{{"id":"c1","type":"function","function":{{"name":"g","arguments":"{{}}"}}}}],"annotations":[]}},"logprobs":null,"finish_reason":"tool_calls"}}],"usage":{USAGE}}}"#
     );
-    assert_eq!(written(renderer, &everything(), End::Settled(&receipt())), expected);
-    let renderer = frame(Dialect::OpenAi, Form::Whole, false).renderer();
-    let cut = written(renderer, &[piece(&[text("a")])], End::Cut(Some(&receipt())));
+    assert_eq!(written(renderer, &everything(), AnswerEnd::Settled(&receipt())), expected);
+    let renderer = frame(Dialect::OpenAi, OutputForm::Whole, false).renderer();
+    let cut = written(renderer, &[piece(&[text("a")])], AnswerEnd::Cut(Some(&receipt())));
     assert!(cut.contains(r#""content":"a""#) && cut.contains(r#""finish_reason":"length""#), "{cut}");
 }
 
@@ -58,14 +61,14 @@ fn a_stream() {
         "data: [DONE]\n\n".to_owned(),
     ];
     let renderer = frame(Dialect::OpenAi, EVENTS, false).renderer();
-    assert_eq!(written(renderer, &everything(), End::Settled(&receipt())), expected.concat());
+    assert_eq!(written(renderer, &everything(), AnswerEnd::Settled(&receipt())), expected.concat());
 }
 
 #[test]
 fn a_stream_whose_caller_wants_no_usage() {
     let mut frame = frame(Dialect::OpenAi, EVENTS, false);
     frame.include_usage = false;
-    let told = written(frame.renderer(), &[piece(&[text("a")])], End::Settled(&receipt()));
+    let told = written(frame.renderer(), &[piece(&[text("a")])], AnswerEnd::Settled(&receipt()));
     assert!(!told.contains("usage") && told.ends_with("\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n"), "{told}");
 }
 
@@ -73,11 +76,11 @@ fn a_stream_whose_caller_wants_no_usage() {
 fn a_stream_that_is_cut_or_breaks() {
     let says = [piece(&[text("a")])];
     let renderer = frame(Dialect::OpenAi, EVENTS, false).renderer();
-    let cut = written(renderer, &says, End::Cut(Some(&receipt())));
+    let cut = written(renderer, &says, AnswerEnd::Cut(Some(&receipt())));
     let end = [choice("{}", "\"length\""), chunk("", &format!(r#","usage":{USAGE}"#)), "data: [DONE]\n\n".to_owned()];
     assert!(cut.ends_with(&end.concat()), "{cut}");
     let renderer = frame(Dialect::OpenAi, EVENTS, false).renderer();
-    let broken = written(renderer, &says, End::Broken(&refused("f", "is wrong")));
+    let broken = written(renderer, &says, AnswerEnd::Broken(&refused("f", "is wrong")));
     let error = "data: {\"error\":{\"code\":\"invalid\",\"message\":\"`f` is wrong.\",\"param\":\"f\",\"type\":\"invalid_request_error\"}}\n\n";
     assert!(broken.ends_with(error) && !broken.contains("[DONE]"), "{broken}");
 }
@@ -87,10 +90,10 @@ fn its_own_chunks_pass_as_they_are() {
     let first = "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":5,\"model\":\"gpt\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}],\"obfuscation\":\"x\"}\n\n";
     let pieces = [native(first), native("data: [DONE]\n\n")];
     let renderer = frame(Dialect::OpenAi, EVENTS, true).renderer();
-    assert_eq!(written(renderer, &pieces, End::Settled(&receipt())), format!("{first}data: [DONE]\n\n"));
+    assert_eq!(written(renderer, &pieces, AnswerEnd::Settled(&receipt())), format!("{first}data: [DONE]\n\n"));
     let mut two = frame(Dialect::OpenAi, EVENTS, true);
     two.answers = 2;
-    let cut = written(two.renderer(), &[native(first)], End::Cut(Some(&receipt())));
+    let cut = written(two.renderer(), &[native(first)], AnswerEnd::Cut(Some(&receipt())));
     let opening = r#"{"id":"chatcmpl-1","object":"chat.completion.chunk","created":5,"model":"gpt","choices":["#;
     let choice = |index: u8| {
         let choice = format!(r#"{{"index":{index},"delta":{{}},"logprobs":null,"finish_reason":"length"}}"#);
@@ -98,8 +101,8 @@ fn its_own_chunks_pass_as_they_are() {
     };
     let usage = format!("data: {opening}],\"usage\":{USAGE}}}\n\n");
     assert_eq!(cut, format!("{first}{}{}{usage}data: [DONE]\n\n", choice(0), choice(1)));
-    let renderer = frame(Dialect::OpenAi, Form::Whole, true).renderer();
-    assert_eq!(written(renderer, &[native("{\"id\": 1 }")], End::Settled(&receipt())), "{\"id\": 1 }");
+    let renderer = frame(Dialect::OpenAi, OutputForm::Whole, true).renderer();
+    assert_eq!(written(renderer, &[native("{\"id\": 1 }")], AnswerEnd::Settled(&receipt())), "{\"id\": 1 }");
 }
 
 #[test]
@@ -116,23 +119,23 @@ fn a_request_becomes_a_conversation() {
         {"role":"tool","tool_call_id":"c1","content":"5"},{"role":"tool","tool_call_id":"c2","content":[{"type":"text","text":"6"}]},
         {"role":"user","content":"and?"}]}"#;
     let call = |id: &str, arguments: &str| {
-        Part::ToolCall(ToolCall { id: id.to_owned(), name: "f".to_owned(), arguments: arguments.to_owned() })
+        MessagePart::ToolCall(ToolCall { id: id.to_owned(), name: "f".to_owned(), arguments: arguments.to_owned() })
     };
     let answer = |id: &str, content: &str| {
         let (id, name, content) = (id.to_owned(), "f".to_owned(), content.to_owned());
-        Part::ToolAnswer(ToolAnswer { id, name, content, is_error: false })
+        MessagePart::ToolAnswer(ToolAnswer { id, name, content, is_error: false })
     };
     let expected = Conversation {
         system: Some("be kind\n\nbe brief".to_owned()),
         turns: vec![
-            Turn::text(Speaker::User, "one two"),
-            Turn { speaker: Speaker::Assistant, parts: vec![call("c1", "{\"a\": 1}"), call("c2", "{}")] },
-            Turn {
+            ConversationTurn::text(Speaker::User, "one two"),
+            ConversationTurn { speaker: Speaker::Assistant, parts: vec![call("c1", "{\"a\": 1}"), call("c2", "{}")] },
+            ConversationTurn {
                 speaker: Speaker::User,
-                parts: vec![answer("c1", "5"), answer("c2", "6"), Part::Text("and?".to_owned())],
+                parts: vec![answer("c1", "5"), answer("c2", "6"), MessagePart::Text("and?".to_owned())],
             },
         ],
-        tools: vec![Tool {
+        tools: vec![ToolDefinition {
             name: "f".to_owned(),
             description: Some("d".to_owned()),
             parameters: Some(r#"{"z":1.0,"a":2}"#.to_owned()),

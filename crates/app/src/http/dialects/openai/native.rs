@@ -1,11 +1,11 @@
-//! `OpenAI`'s own chunks, passed as they are. What they say of themselves is read once, for an end of ours.
+//! Passes `OpenAI`'s own chunks on unchanged. Their id and model are read once, in case we end the answer.
 
 use ports::ai::ReplyPiece;
 use serde::Deserialize;
 use services::ai::answers::AnswerHead;
 
 use super::words::usage;
-use crate::http::dialects::rendering::{End, Frame, Renderer, quoted};
+use crate::http::dialects::rendering::{AnswerEnd, AnswerRenderer, RenderedFrame, quoted};
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -15,13 +15,13 @@ struct Opening {
     model: String,
 }
 
-pub struct Native {
-    frame: Frame,
+pub struct OpenAiNative {
+    frame: RenderedFrame,
     opening: Option<Opening>,
 }
 
-impl Native {
-    pub const fn new(frame: Frame) -> Self {
+impl OpenAiNative {
+    pub const fn new(frame: RenderedFrame) -> Self {
         Self { frame, opening: None }
     }
 
@@ -42,7 +42,7 @@ impl Native {
     }
 }
 
-impl Renderer for Native {
+impl AnswerRenderer for OpenAiNative {
     fn content_type(&self, head: &AnswerHead) -> String {
         head.content_type.clone()
     }
@@ -60,11 +60,11 @@ impl Renderer for Native {
         piece.frame.clone()
     }
 
-    fn end(&mut self, end: End<'_>) -> Vec<u8> {
+    fn end(&mut self, end: AnswerEnd<'_>) -> Vec<u8> {
         match end {
-            End::Settled(_) => Vec::new(),
-            End::Broken(problem) => format!("data: {}\n\n", self.frame.error(problem)).into_bytes(),
-            End::Cut(receipt) => {
+            AnswerEnd::Settled(_) => Vec::new(),
+            AnswerEnd::Broken(problem) => format!("data: {}\n\n", self.frame.error(problem)).into_bytes(),
+            AnswerEnd::Cut(receipt) => {
                 let choice = |index| {
                     self.chunk(
                         &format!(r#"{{"index":{index},"delta":{{}},"logprobs":null,"finish_reason":"length"}}"#),

@@ -1,23 +1,23 @@
-//! Where a chat completion has media, and what it reads that does not stand in it.
+//! Finds the media of a chat completion request, and input that the model reads from elsewhere.
 
 use serde_json::Value;
 
-use crate::http::dialects::sizing::media::Found;
+use crate::http::dialects::sizing::media::FoundMedia;
 use crate::http::dialects::sizing::{items, refers, says, text};
 
-/// A search model searches once for each answer.
+/// A search model searches once an answer.
 const SEARCHES: u64 = 1;
-/// How often a tool of the provider's may be called, which a call cannot say here.
+/// How often a tool of the provider may be called, which a request cannot say here.
 const TOOL_CALLS: u64 = 5;
-/// Fields that name what stands elsewhere.
+/// Fields that refer to content outside the request.
 const ELSEWHERE: [&str; 4] = ["previous_response_id", "conversation", "prompt", "container"];
 
-pub fn find<'a>(body: &'a Value, found: &mut Found<'a>) {
+pub fn find<'a>(body: &'a Value, found: &mut FoundMedia<'a>) {
     for message in items(body, "messages") {
         for part in items(message, "content") {
             read_part(part, found);
         }
-        // What was said in sound before is known by its id.
+        // Earlier audio of the model is referred to by its id.
         if message.get("audio").is_some_and(|audio| says(audio, "id")) {
             found.unseen();
         }
@@ -39,7 +39,7 @@ pub fn find<'a>(body: &'a Value, found: &mut Found<'a>) {
     found.size.answers_in_sound = modalities.is_some_and(|list| list.iter().any(|word| word == "audio"));
 }
 
-fn read_part<'a>(part: &'a Value, found: &mut Found<'a>) {
+fn read_part<'a>(part: &'a Value, found: &mut FoundMedia<'a>) {
     match text(part, "type").unwrap_or_default() {
         "image_url" | "input_image" => {
             let url = part.pointer("/image_url/url").or_else(|| part.get("image_url")).and_then(Value::as_str);
@@ -65,7 +65,7 @@ fn read_part<'a>(part: &'a Value, found: &mut Found<'a>) {
     }
 }
 
-fn read_tool(tool: &Value, found: &mut Found<'_>) {
+fn read_tool(tool: &Value, found: &mut FoundMedia<'_>) {
     let kind = text(tool, "type").unwrap_or("function");
     if matches!(kind, "function" | "custom") {
         return;

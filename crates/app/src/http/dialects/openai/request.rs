@@ -1,33 +1,36 @@
-//! What a chat completion or a call for embeddings asks for.
+//! Reads what a chat completion or a call for embeddings asks for.
 
 use domain::ai::Tier;
-use ports::ai::Framing;
+use ports::ai::StreamFraming;
 use serde_json::Value;
 
-use crate::http::dialects::asked::{Asked, Form, answers, bound, model, present, refused, says_true};
+use crate::http::dialects::request_summary::{
+    OutputForm, RequestSummary, answers, bound, model, present, refused, says_true,
+};
 use crate::http::problem::Problem;
 
 /// How many texts one call may embed.
 const INPUTS_MAX: usize = 2_048;
 
-pub fn read(body: &Value) -> Result<Asked, Problem> {
+pub fn read(body: &Value) -> Result<RequestSummary, Problem> {
     let answers = answers(body.get("n"));
     let include_usage = present(body, "stream_options").is_some_and(|options| says_true(options, "include_usage"));
-    let form = if says_true(body, "stream") { Form::Stream(Framing::ServerSentEvents) } else { Form::Whole };
-    // Both go on as they came, and which one counts is the provider's to say.
+    let form =
+        if says_true(body, "stream") { OutputForm::Stream(StreamFraming::ServerSentEvents) } else { OutputForm::Whole };
+    // Both are passed on as they came, and the provider decides which one counts.
     let most = bound(body.get("max_completion_tokens")).max(bound(body.get("max_tokens")));
-    Ok(Asked { model: model(body)?, form, include_usage, max_output_tokens: most, answers, tier: tier(body) })
+    Ok(RequestSummary { model: model(body)?, form, include_usage, max_output_tokens: most, answers, tier: tier(body) })
 }
 
-pub fn read_embeddings(body: &Value) -> Result<Asked, Problem> {
+pub fn read_embeddings(body: &Value) -> Result<RequestSummary, Problem> {
     let input = present(body, "input").ok_or_else(|| refused("input", "is missing"))?;
     if !is_embeddable(input) {
         let why = format!("is text, a list of at most {INPUTS_MAX} texts, or tokens, and is not empty");
         return Err(refused("input", why));
     }
-    Ok(Asked {
+    Ok(RequestSummary {
         model: model(body)?,
-        form: Form::Whole,
+        form: OutputForm::Whole,
         include_usage: false,
         max_output_tokens: Some(0),
         answers: 1,
@@ -35,7 +38,7 @@ pub fn read_embeddings(body: &Value) -> Result<Asked, Problem> {
     })
 }
 
-/// Text, texts, or tokens that the client counted itself.
+/// Text, texts, or tokens that the client encoded itself.
 fn is_embeddable(input: &Value) -> bool {
     let is_one = |item: &Value| match item {
         Value::String(_) => true,
@@ -50,7 +53,7 @@ fn is_embeddable(input: &Value) -> bool {
     }
 }
 
-/// The tier that is asked for; `auto` may be served dearer, and the answer says so.
+/// The requested tier; `auto` may be served at a higher price, and the answer reports it.
 fn tier(body: &Value) -> Tier {
     match body.get("service_tier").and_then(Value::as_str) {
         Some("flex") => Tier::Flex,
@@ -80,7 +83,7 @@ mod tests {
                 "unheard_of": [1] }))
         .unwrap();
         assert_eq!((asked.model.as_str(), asked.max_output_tokens, asked.answers), ("m", Some(9), 2));
-        assert_eq!((asked.form, asked.include_usage), (Form::Stream(Framing::ServerSentEvents), true));
+        assert_eq!((asked.form, asked.include_usage), (OutputForm::Stream(StreamFraming::ServerSentEvents), true));
         assert_eq!(asked.tier, Tier::Flex);
         let both =
             json!({ "model": "m", "messages": [{ "role": "user" }], "max_tokens": 9, "max_completion_tokens": 5 });
@@ -109,7 +112,11 @@ mod tests {
             let mut body = json!({ "model": "m" });
             body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
             let asked = read(&body).unwrap();
-            assert_eq!((asked.max_output_tokens, asked.answers, asked.form), (most, answers, Form::Whole), "{body}");
+            assert_eq!(
+                (asked.max_output_tokens, asked.answers, asked.form),
+                (most, answers, OutputForm::Whole),
+                "{body}"
+            );
         }
     }
 

@@ -1,28 +1,28 @@
-//! A stream of chat completion chunks, out of the deltas of another provider.
+//! Renders the deltas of another provider as a stream of chat completion chunks.
 
-use domain::ai::Delta;
+use domain::ai::AnswerDelta;
 use ports::ai::ReplyPiece;
 use services::ai::answers::AnswerHead;
 
 use super::words::{finish, usage};
-use crate::http::dialects::rendering::{End, Frame, Renderer, Said, quoted};
+use crate::http::dialects::rendering::{AnswerEnd, AnswerRenderer, RenderedFrame, Transcript, quoted};
 
-pub struct Chunks {
-    frame: Frame,
-    /// Everything of a chunk that stands before its choices.
+pub struct OpenAiChunks {
+    frame: RenderedFrame,
+    /// The part of a chunk before its choices.
     opening: String,
-    said: Said,
+    said: Transcript,
 }
 
-impl Chunks {
-    pub fn new(frame: Frame) -> Self {
-        Self { frame, opening: String::new(), said: Said::default() }
+impl OpenAiChunks {
+    pub fn new(frame: RenderedFrame) -> Self {
+        Self { frame, opening: String::new(), said: Transcript::default() }
     }
 
     fn chunk(&self, choices: &str, usage: Option<&str>) -> String {
         let usage = match usage {
             Some(usage) => format!(r#","usage":{usage}"#),
-            // With include_usage every chunk names the field, and one that has no choice fills it.
+            // With include_usage every chunk has the field, and the one without a choice fills it.
             None if self.frame.include_usage => r#","usage":null"#.to_owned(),
             None => String::new(),
         };
@@ -33,26 +33,26 @@ impl Chunks {
         self.chunk(&format!(r#"{{"index":0,"delta":{delta},"logprobs":null,"finish_reason":{finish}}}"#), None)
     }
 
-    fn delta(&mut self, delta: &Delta) -> Option<String> {
+    fn delta(&mut self, delta: &AnswerDelta) -> Option<String> {
         self.said.take_call(delta);
         let text = match delta {
-            Delta::Text(text) => format!(r#"{{"content":{}}}"#, quoted(text)),
-            Delta::Thinking(text) => format!(r#"{{"reasoning_content":{}}}"#, quoted(text)),
-            Delta::ToolCallBegun { index, id, name } => format!(
+            AnswerDelta::Text(text) => format!(r#"{{"content":{}}}"#, quoted(text)),
+            AnswerDelta::Thinking(text) => format!(r#"{{"reasoning_content":{}}}"#, quoted(text)),
+            AnswerDelta::ToolCallBegun { index, id, name } => format!(
                 r#"{{"tool_calls":[{{"index":{index},"id":{},"type":"function","function":{{"name":{},"arguments":""}}}}]}}"#,
                 quoted(id),
                 quoted(name),
             ),
-            Delta::ToolArguments { index, json } => {
+            AnswerDelta::ToolArguments { index, json } => {
                 format!(r#"{{"tool_calls":[{{"index":{index},"function":{{"arguments":{}}}}}]}}"#, quoted(json))
             }
-            Delta::Finished(_) => return None,
+            AnswerDelta::Finished(_) => return None,
         };
         Some(self.choice(&text, "null"))
     }
 }
 
-impl Renderer for Chunks {
+impl AnswerRenderer for OpenAiChunks {
     fn content_type(&self, _: &AnswerHead) -> String {
         "text/event-stream".to_owned()
     }
@@ -71,8 +71,8 @@ impl Renderer for Chunks {
         piece.deltas.iter().filter_map(|delta| self.delta(delta)).collect::<String>().into_bytes()
     }
 
-    fn end(&mut self, end: End<'_>) -> Vec<u8> {
-        if let End::Broken(problem) = end {
+    fn end(&mut self, end: AnswerEnd<'_>) -> Vec<u8> {
+        if let AnswerEnd::Broken(problem) = end {
             return format!("data: {}\n\n", self.frame.error(problem)).into_bytes();
         }
         let mut text = self.choice("{}", &format!("\"{}\"", finish(self.said.finish(end))));

@@ -1,21 +1,21 @@
-//! A chat completion in one piece, out of the deltas of another provider.
+//! Renders the deltas of another provider as one complete chat completion.
 
 use ports::ai::ReplyPiece;
 use services::ai::answers::AnswerHead;
 
 use super::words::{finish, usage};
-use crate::http::dialects::rendering::{End, Frame, Renderer, Said, quoted};
+use crate::http::dialects::rendering::{AnswerEnd, AnswerRenderer, RenderedFrame, Transcript, quoted};
 
-pub struct Whole {
-    frame: Frame,
+pub struct OpenAiWhole {
+    frame: RenderedFrame,
     id: String,
     model: String,
-    said: Said,
+    said: Transcript,
 }
 
-impl Whole {
-    pub fn new(frame: Frame) -> Self {
-        Self { frame, id: String::new(), model: String::new(), said: Said::default() }
+impl OpenAiWhole {
+    pub fn new(frame: RenderedFrame) -> Self {
+        Self { frame, id: String::new(), model: String::new(), said: Transcript::default() }
     }
 
     fn message(&self) -> String {
@@ -42,7 +42,7 @@ impl Whole {
     }
 }
 
-impl Renderer for Whole {
+impl AnswerRenderer for OpenAiWhole {
     fn content_type(&self, _: &AnswerHead) -> String {
         "application/json".to_owned()
     }
@@ -58,7 +58,7 @@ impl Renderer for Whole {
         Vec::new()
     }
 
-    fn end(&mut self, end: End<'_>) -> Vec<u8> {
+    fn end(&mut self, end: AnswerEnd<'_>) -> Vec<u8> {
         let usage = end.receipt().map(|receipt| format!(r#","usage":{}"#, usage(&receipt.usage))).unwrap_or_default();
         let body = format!(
             r#"{{"id":"{}","object":"chat.completion","created":{},"model":{},"choices":[{{"index":0,"message":{},"logprobs":null,"finish_reason":"{}"}}]{usage}}}"#,

@@ -1,4 +1,4 @@
-//! What stands in whole answers and in chunks alike.
+//! Parts that complete responses and chunks share.
 
 use domain::ai::{FinishReason, TokenUsage};
 
@@ -11,7 +11,7 @@ pub const fn finish(reason: FinishReason) -> &'static str {
     }
 }
 
-/// The prompt contains what was cached, and the completion the reasoning.
+/// The prompt includes cached tokens, and the completion includes reasoning.
 pub fn usage(used: &TokenUsage) -> String {
     let (input, output) = (used.input(), used.output());
     format!(

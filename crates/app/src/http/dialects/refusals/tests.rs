@@ -4,7 +4,7 @@ use domain::entitlements::Source;
 use domain::features::FeatureId;
 use domain::plans::PlanId;
 use domain::prices::NanoUsd;
-use ports::ai::Wait;
+use ports::ai::ProviderWait;
 
 use super::*;
 use crate::http::dialects::dialect::Dialect;
@@ -35,8 +35,8 @@ fn decision(reason: Reason) -> Decision {
     }
 }
 
-fn their(status: u16) -> Refusal {
-    Refusal {
+fn their(status: u16) -> ProviderRefusal {
+    ProviderRefusal {
         status,
         message: "their words".to_owned(),
         code: Some("their_code".to_owned()),
@@ -96,7 +96,7 @@ fn a_retry_that_cannot_help_is_told_so() {
         (CallError::InputTooLong { tokens: 9, limit: 3 }, (400, "input_too_long", None, None)),
         (
             CallError::CircuitOpen { provider: Provider::Gemini, retry_after: Duration::from_millis(1_500) },
-            (503, "provider_resting", some("2"), None),
+            (503, "provider_circuit_open", some("2"), None),
         ),
         (of(ProviderFault::NoKey { setting: "PB__X" }), (503, "provider_key_missing", None, some("false"))),
         (of(ProviderFault::Refused(their(422))), (422, "provider_refused", None, None)),
@@ -112,11 +112,11 @@ fn a_retry_that_cannot_help_is_told_so() {
             (503, "provider_overloaded", None, None),
         ),
         (of(ProviderFault::Unreachable("x".to_owned())), (502, "provider_unreachable", None, None)),
-        (of(ProviderFault::TimedOut(Wait::Connection)), (504, "provider_timeout", None, None)),
-        (of(ProviderFault::TimedOut(Wait::FirstByte)), (504, "provider_timeout", None, some("false"))),
-        (of(ProviderFault::TimedOut(Wait::Rest)), (504, "provider_timeout", None, some("false"))),
-        (of(ProviderFault::Broken("x".to_owned())), (502, "provider_broke", None, None)),
-        (of(ProviderFault::NotUnderstood("x".to_owned())), (502, "provider_broke", None, None)),
+        (of(ProviderFault::TimedOut(ProviderWait::Connection)), (504, "provider_timeout", None, None)),
+        (of(ProviderFault::TimedOut(ProviderWait::FirstByte)), (504, "provider_timeout", None, some("false"))),
+        (of(ProviderFault::TimedOut(ProviderWait::Rest)), (504, "provider_timeout", None, some("false"))),
+        (of(ProviderFault::Broken("x".to_owned())), (502, "provider_bad_response", None, None)),
+        (of(ProviderFault::NotUnderstood("x".to_owned())), (502, "provider_bad_response", None, None)),
     ] {
         let name = format!("{error:?}");
         assert_eq!(told(error), expected, "{name}");
@@ -151,14 +151,15 @@ fn near_names_and_settings_are_named() {
 fn a_refusal_of_the_provider_passes_to_who_speaks_its_language() {
     let refused = || of(ProviderFault::Refused(their(400)));
     let passed = unanswered(refused(), Some(Provider::Claude));
-    assert!(matches!(passed, Unanswered::InItsWords(refusal) if refusal == their(400)));
+    assert!(matches!(passed, UnansweredCall::InItsWords(refusal) if refusal == their(400)));
     for native in [None, Some(Provider::OpenAi)] {
-        let Unanswered::Problem(problem) = unanswered(refused(), native) else { panic!("it is told as ours") };
+        let UnansweredCall::Problem(problem) = unanswered(refused(), native) else { panic!("it is told as ours") };
         assert_eq!((problem.status.as_u16(), problem.detail.contains("their words")), (400, true));
         assert_eq!(problem.fields["provider_code"], "their_code");
     }
-    // Of the operator's own account nothing is told.
-    let Unanswered::Problem(problem) = unanswered(of(ProviderFault::KeyRefused(their(401))), Some(Provider::Claude))
+    // Callers learn nothing of the operator's own account.
+    let UnansweredCall::Problem(problem) =
+        unanswered(of(ProviderFault::KeyRefused(their(401))), Some(Provider::Claude))
     else {
         panic!("it is told as ours")
     };
@@ -171,23 +172,25 @@ fn an_answer_that_breaks_off_says_why() {
     assert_eq!((why.status.as_u16(), why.code), (401, "unauthorized"));
     let why = of_break_off("openai", &BreakOff::Stopping);
     assert_eq!((why.status.as_u16(), why.code), (503, "stopping"));
-    let why = of_break_off("openai", &BreakOff::Provider(ProviderFault::TimedOut(Wait::Rest)));
+    let why = of_break_off("openai", &BreakOff::Provider(ProviderFault::TimedOut(ProviderWait::Rest)));
     assert_eq!(why.status.as_u16(), 504);
 }
 
 #[test]
 fn what_is_no_json_is_told_in_our_words_with_its_status() {
     for body in [b"<html>gone</html>".as_slice(), b"", b"\"text\"", b"{\"cut"] {
-        let page = Refusal { body: body.to_vec(), ..their(404) };
+        let page = ProviderRefusal { body: body.to_vec(), ..their(404) };
         let refused = of(ProviderFault::Refused(page));
-        let Unanswered::Problem(problem) = unanswered(refused, Some(Provider::Claude)) else { panic!("it is ours") };
+        let UnansweredCall::Problem(problem) = unanswered(refused, Some(Provider::Claude)) else {
+            panic!("it is ours")
+        };
         assert_eq!((problem.status.as_u16(), problem.code), (404, "provider_refused"));
         assert_eq!(problem.detail, "claude refused the call with 404.");
     }
-    let listed = Refusal { body: b" [{\"error\":{}}]".to_vec(), ..their(404) };
+    let listed = ProviderRefusal { body: b" [{\"error\":{}}]".to_vec(), ..their(404) };
     assert!(matches!(
         unanswered(of(ProviderFault::Refused(listed)), Some(Provider::Claude)),
-        Unanswered::InItsWords(_)
+        UnansweredCall::InItsWords(_)
     ));
 }
 
@@ -195,12 +198,13 @@ fn what_is_no_json_is_told_in_our_words_with_its_status() {
 fn an_overloaded_provider_keeps_its_status_for_who_speaks_its_language() {
     let overloaded = || of(ProviderFault::Failed { refusal: their(529), retry_after: None });
     for (native, status) in [(Some(Provider::Claude), 529), (None, 503), (Some(Provider::OpenAi), 503)] {
-        let Unanswered::Problem(problem) = unanswered(overloaded(), native) else { panic!("it is ours") };
+        let UnansweredCall::Problem(problem) = unanswered(overloaded(), native) else { panic!("it is ours") };
         assert_eq!(problem.status.as_u16(), status);
         let header = problem.headers.iter().find(|(name, _)| name == "x-ratelimit-limit-requests");
         assert_eq!(header.map(|(_, value)| value.as_bytes()), Some(b"9".as_slice()));
     }
-    let Unanswered::Problem(of_our_key) = unanswered(of(ProviderFault::KeyRefused(their(401))), Some(Provider::Claude))
+    let UnansweredCall::Problem(of_our_key) =
+        unanswered(of(ProviderFault::KeyRefused(their(401))), Some(Provider::Claude))
     else {
         panic!("it is ours")
     };

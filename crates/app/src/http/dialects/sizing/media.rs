@@ -1,7 +1,7 @@
-//! Media: what of a body is proven to be a picture, a sound, a film or a document, so that its bytes are no text.
+//! Media: what of a body is proven to be an image, audio, video or a document, so that its bytes are not text.
 //!
-//! Proven is what stands at a known place of its dialect, is base64 through and through, and begins with the bytes that its
-//! format begins with. Base64 of no known format at such a place is opaque: the provider refuses it or knows it better. All
+//! A string is proven if it is at a known place of its dialect, is base64 throughout, and begins with the bytes of its
+//! format. Base64 of no known format at such a place is opaque: the provider refuses it or knows the format. Everything
 //! else is text.
 
 use std::collections::HashMap;
@@ -10,53 +10,53 @@ use domain::ai::InputSize;
 
 /// The base64 of about a page of a document.
 const PAGE_LENGTH: usize = 50_000;
-/// What a document has that nobody sees.
+/// The assumed pages of a document that we cannot see.
 const PAGES_UNSEEN: u64 = 10;
-/// The characters of base64 that are a token: of sound and film, of uncompressed sound, of a picture that is very large.
+/// Base64 characters a token: of audio and video, of uncompressed audio, of a very large image.
 const OF_SOUND: usize = 40;
 const OF_UNCOMPRESSED: usize = 300;
 const OF_A_PICTURE: usize = 1_000;
-/// What a picture has at most by its number alone; what is larger has the rest by its length.
+/// The tokens that each image counts by its number alone; a larger one counts the rest by its length.
 const PICTURE: u64 = 5_000;
 
-/// How a string of a body is weighed that is no text.
+/// How a string of a body that is not text is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
+pub enum MediaClass {
     Medium,
     /// By its bytes alone.
     Opaque,
 }
 
-/// Strings that are taken off the text, each as often as it stands at a place for it.
+/// Strings that are left out of the text, each as often as it is at a place for it.
 #[derive(Debug, Default)]
-pub struct Taken<'a>(HashMap<&'a str, (Class, u64)>);
+pub struct TakenMedia<'a>(HashMap<&'a str, (MediaClass, u64)>);
 
-impl<'a> Taken<'a> {
-    fn add(&mut self, text: &'a str, class: Class) {
+impl<'a> TakenMedia<'a> {
+    fn add(&mut self, text: &'a str, class: MediaClass) {
         let (known, times) = self.0.entry(text).or_insert((class, 0));
-        // The same bytes as a medium and as something else: the dearer of both.
+        // The same bytes as a medium and as something else: the more expensive class.
         if *known != class {
-            *known = Class::Opaque;
+            *known = MediaClass::Opaque;
         }
         *times += 1;
     }
 
-    /// Whether this string is one of them; then there is one fewer.
-    pub fn take(&mut self, text: &str) -> Option<Class> {
+    /// Whether this string is one of them; if so, there is one fewer.
+    pub fn take(&mut self, text: &str) -> Option<MediaClass> {
         let (class, times) = self.0.get_mut(text).filter(|(_, times)| *times > 0)?;
         *times -= 1;
         Some(*class)
     }
 }
 
-/// What the known places of a body have in them.
+/// What the known places of a body contain.
 #[derive(Debug, Default)]
-pub struct Found<'a> {
+pub struct FoundMedia<'a> {
     pub size: InputSize,
-    pub taken: Taken<'a>,
+    pub taken: TakenMedia<'a>,
 }
 
-/// The media type of a part, as far as it is counted differently.
+/// The kind of a medium, as far as it is counted differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Picture,
@@ -66,15 +66,15 @@ enum Kind {
     Document,
 }
 
-impl<'a> Found<'a> {
-    /// Base64 under a media type, as Claude and Gemini take it.
+impl<'a> FoundMedia<'a> {
+    /// Base64 with a media type, as Claude and Gemini accept it.
     pub fn inline(&mut self, media_type: &str, data: &'a str) {
         let kind = match media_type.split('/').next() {
             Some("image") => Kind::Picture,
             Some("audio") => Kind::Sound,
             Some("video") => Kind::Film,
             _ if media_type == "application/pdf" => Kind::Document,
-            // Text in base64 is weighed as the text that it looks like; what else there may be is packed.
+            // Text in base64 is counted as the text that it looks like; all other types are compressed.
             Some("text") => return,
             _ => {
                 self.size.is_unseen = true;
@@ -84,7 +84,7 @@ impl<'a> Found<'a> {
         self.medium(kind, data);
     }
 
-    /// A picture by its address, or as a data URI.
+    /// An image by its URL, or as a data URI.
     pub fn picture_url(&mut self, url: &'a str) {
         match data_uri(url) {
             Some((media_type, data)) if media_type.starts_with("image/") => self.medium_in(Kind::Picture, data, url),
@@ -116,15 +116,15 @@ impl<'a> Found<'a> {
         self.size.is_unseen = true;
     }
 
-    /// Something is read that does not stand in the body.
+    /// The model reads something that is not in the body.
     pub fn unseen(&mut self) {
         self.size.is_unseen = true;
     }
 
-    /// Bytes that the provider made and knows again: signatures, encrypted thoughts. Text there stays text.
+    /// Bytes that the provider made and recognizes: signatures, encrypted thoughts. Text there stays text.
     pub fn opaque(&mut self, text: &'a str) {
         if is_base64(text) {
-            self.taken.add(text, Class::Opaque);
+            self.taken.add(text, MediaClass::Opaque);
         }
     }
 
@@ -132,7 +132,7 @@ impl<'a> Found<'a> {
         self.medium_in(kind, data, data);
     }
 
-    /// `whole` is the string in which the base64 stands.
+    /// `whole` is the string that contains the base64.
     fn medium_in(&mut self, kind: Kind, data: &str, whole: &'a str) {
         let is_sound = matches!(kind, Kind::Sound | Kind::Uncompressed | Kind::Film);
         self.size.has_audio |= is_sound;
@@ -148,9 +148,9 @@ impl<'a> Found<'a> {
             return;
         }
         let found = format_of(data).filter(|found| fits(kind, *found));
-        self.taken.add(whole, if found.is_some() { Class::Medium } else { Class::Opaque });
+        self.taken.add(whole, if found.is_some() { MediaClass::Medium } else { MediaClass::Opaque });
         let tokens = |characters: usize| u64::try_from(data.len().div_ceil(characters)).unwrap_or(u64::MAX);
-        // How long packed sound or film lasts cannot be told from its size.
+        // How long compressed audio or video lasts cannot be told from its size.
         self.size.is_unseen |= matches!(found, Some(Kind::Sound | Kind::Film));
         self.size.add_media(match found {
             Some(Kind::Picture) => tokens(OF_A_PICTURE).saturating_sub(PICTURE),
@@ -161,7 +161,7 @@ impl<'a> Found<'a> {
     }
 }
 
-/// Films and sounds share their containers.
+/// Video and audio share their containers.
 const fn fits(asked: Kind, found: Kind) -> bool {
     match asked {
         Kind::Picture => matches!(found, Kind::Picture),
@@ -182,7 +182,7 @@ fn is_base64(text: &str) -> bool {
     !digits.is_empty() && text.len() - digits.len() <= 2 && digits.len() % 4 != 1 && digits.bytes().all(is_digit)
 }
 
-/// What the first bytes say that a medium is.
+/// The kind of a medium, by its first bytes.
 fn format_of(base64: &str) -> Option<Kind> {
     let head = head(base64);
     let at = |from: usize, bytes: &[u8]| head.get(from..).is_some_and(|rest| rest.starts_with(bytes));
@@ -211,7 +211,7 @@ fn format_of(base64: &str) -> Option<Kind> {
     is_film.then_some(Kind::Film)
 }
 
-/// The first bytes of what is base64.
+/// The first bytes that base64 encodes.
 fn head(base64: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(24);
     for quad in base64.as_bytes().chunks_exact(4).take(8) {
@@ -242,29 +242,29 @@ mod tests {
     const WAV: &str = "UklGRiQAAABXQVZFZm10IBAAAAAB";
     const MP3: &str = "SUQzBAAAAAAAAAAAAAAAAAAA";
 
-    fn class(found: &Found<'_>, text: &str) -> Option<Class> {
+    fn class(found: &FoundMedia<'_>, text: &str) -> Option<MediaClass> {
         found.taken.0.get(text).map(|(class, _)| *class)
     }
 
     #[test]
     fn a_medium_is_proven_by_its_first_bytes() {
         for (media_type, data, expected) in [
-            ("image/png", PNG, Some(Class::Medium)),
-            ("image/jpeg", PNG, Some(Class::Medium)),
-            ("application/pdf", PDF, Some(Class::Medium)),
-            ("audio/wav", WAV, Some(Class::Medium)),
-            ("audio/mp3", MP3, Some(Class::Medium)),
-            ("video/mp4", "AAAAIGZ0eXBpc29tAAACAGlz", Some(Class::Medium)),
-            ("image/png", PDF, Some(Class::Opaque)),
-            ("image/png", "wordwordwordword", Some(Class::Opaque)),
-            ("audio/pcm", "AAAAAAAAAAAAAAAAAAAA", Some(Class::Opaque)),
+            ("image/png", PNG, Some(MediaClass::Medium)),
+            ("image/jpeg", PNG, Some(MediaClass::Medium)),
+            ("application/pdf", PDF, Some(MediaClass::Medium)),
+            ("audio/wav", WAV, Some(MediaClass::Medium)),
+            ("audio/mp3", MP3, Some(MediaClass::Medium)),
+            ("video/mp4", "AAAAIGZ0eXBpc29tAAACAGlz", Some(MediaClass::Medium)),
+            ("image/png", PDF, Some(MediaClass::Opaque)),
+            ("image/png", "wordwordwordword", Some(MediaClass::Opaque)),
+            ("audio/pcm", "AAAAAAAAAAAAAAAAAAAA", Some(MediaClass::Opaque)),
             ("image/png", "word word word", None),
             ("image/png", "", None),
             ("image/png", "A", None),
             ("text/plain", "aGVsbG8gd29ybGQ=", None),
-            ("application/zip", "UEsDBBQAAAAI", Some(Class::Opaque)),
+            ("application/zip", "UEsDBBQAAAAI", Some(MediaClass::Opaque)),
         ] {
-            let mut found = Found::default();
+            let mut found = FoundMedia::default();
             found.inline(media_type, data);
             assert_eq!(class(&found, data), expected, "{media_type} {data}");
         }
@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn each_has_a_rule_of_its_own() {
         let size = |media_type: &str, data: &str| {
-            let mut found = Found::default();
+            let mut found = FoundMedia::default();
             found.inline(media_type, data);
             found.size
         };
@@ -291,12 +291,12 @@ mod tests {
     #[test]
     fn an_address_is_unseen_and_a_data_uri_is_not() {
         let url = format!("data:image/png;base64,{PNG}");
-        let mut found = Found::default();
+        let mut found = FoundMedia::default();
         found.picture_url(&url);
-        assert_eq!((class(&found, &url), found.size.images), (Some(Class::Medium), 1));
+        assert_eq!((class(&found, &url), found.size.images), (Some(MediaClass::Medium), 1));
         assert!(!found.size.is_unseen);
         for url in ["https://example.com/x.png", "data:text/plain,hello", "data:text/html;base64,AAAA", ""] {
-            let mut found = Found::default();
+            let mut found = FoundMedia::default();
             found.picture_url(url);
             assert_eq!((class(&found, url), found.size.is_unseen), (None, true), "{url}");
         }
@@ -304,9 +304,9 @@ mod tests {
 
     #[test]
     fn what_stands_elsewhere_too_is_taken_off_once() {
-        let mut found = Found::default();
+        let mut found = FoundMedia::default();
         found.inline("image/png", PNG);
-        assert_eq!(found.taken.take(PNG), Some(Class::Medium));
+        assert_eq!(found.taken.take(PNG), Some(MediaClass::Medium));
         assert_eq!(found.taken.take(PNG), None, "the same text in another place is text");
     }
 }

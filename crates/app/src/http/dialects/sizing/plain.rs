@@ -1,22 +1,22 @@
-//! The text of a body as a model may be shown it: everything in it, every field that is given twice included, with the
-//! strings unescaped, without white space between them, and without what was taken off.
+//! The text of a body as a model may see it: everything in it, including duplicate fields, with the strings unescaped,
+//! without white space between them, and without the strings that are left out.
 //!
-//! Costs one walk over the body. The body is JSON, as somebody found before; of what is none nothing is lost.
+//! Costs one walk over the body. The body was parsed as JSON before; if it is not JSON, nothing is lost.
 
-use super::media::{Class, Taken};
+use super::media::{MediaClass, TakenMedia};
 
 /// A body without its media and its opaque bytes.
 #[derive(Debug, Default)]
-pub struct Plain {
+pub struct PlainMedia {
     pub text: String,
     pub digits: u64,
     pub opaque_bytes: u64,
-    /// The bytes of the body, as it came, that are in media.
+    /// The bytes of the raw body that are in media.
     pub media_bytes: u64,
 }
 
-impl Plain {
-    pub fn of(body: &str, mut taken: Taken<'_>) -> Self {
+impl PlainMedia {
+    pub fn of(body: &str, mut taken: TakenMedia<'_>) -> Self {
         let mut plain = Self { text: String::with_capacity(body.len().min(1 << 20)), ..Self::default() };
         let mut rest = body;
         while let Some((before, string)) = rest.split_once('"') {
@@ -37,15 +37,15 @@ impl Plain {
         }
     }
 
-    fn push_string(&mut self, content: &str, taken: &mut Taken<'_>) {
+    fn push_string(&mut self, content: &str, taken: &mut TakenMedia<'_>) {
         let unescaped = content.contains('\\').then(|| unescape(content));
         let said = unescaped.as_deref().unwrap_or(content);
         self.text.push('"');
         match taken.take(said) {
             None => self.text.push_str(said),
-            Some(Class::Opaque) => self.opaque_bytes = self.opaque_bytes.saturating_add(length(said)),
-            // An escaped one is longer in the body: the rest of its bytes are weighed.
-            Some(Class::Medium) => self.media_bytes = self.media_bytes.saturating_add(length(said)),
+            Some(MediaClass::Opaque) => self.opaque_bytes = self.opaque_bytes.saturating_add(length(said)),
+            // An escaped one is longer in the body: the rest of its bytes are counted as text.
+            Some(MediaClass::Medium) => self.media_bytes = self.media_bytes.saturating_add(length(said)),
         }
         self.text.push('"');
     }
@@ -55,7 +55,7 @@ fn length(text: &str) -> u64 {
     u64::try_from(text.len()).unwrap_or(u64::MAX)
 }
 
-/// What stands before the end of a string, and what follows after it.
+/// The text before the end of a string, and the text after it.
 fn split_string(text: &str) -> (&str, &str) {
     let mut from = 0;
     while let Some(found) =
@@ -65,7 +65,7 @@ fn split_string(text: &str) -> (&str, &str) {
         if text.as_bytes().get(at) == Some(&b'"') {
             return (text.get(..at).unwrap_or_default(), text.get(at + 1..).unwrap_or_default());
         }
-        // The character behind a backslash is of the string, whatever it is; one of several bytes is passed over whole.
+        // The character after a backslash belongs to the string, whatever it is; one of several bytes is skipped whole.
         let escaped = text.get(at + 1..).and_then(|rest| rest.chars().next());
         from = at + 1 + escaped.map_or(1, char::len_utf8);
     }
@@ -100,7 +100,7 @@ fn unescape(text: &str) -> String {
     said
 }
 
-/// The character of the four digits behind `\u`, with the second half of a pair where there is one.
+/// The character of the four digits after `\u`, with the second half of a pair if there is one.
 fn code_point(text: &str) -> (char, &str) {
     let Some((first, rest)) = unit(text) else { return (char::REPLACEMENT_CHARACTER, text) };
     let second = rest.strip_prefix("\\u").and_then(unit);
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     fn plain(body: &str) -> String {
-        Plain::of(body, Taken::default()).text
+        PlainMedia::of(body, TakenMedia::default()).text
     }
 
     #[test]
@@ -142,7 +142,7 @@ mod tests {
         ] {
             assert_eq!(plain(body), expected, "{body}");
         }
-        assert_eq!(Plain::of(r#"{"a1":[22,"3"]}"#, Taken::default()).digits, 4);
+        assert_eq!(PlainMedia::of(r#"{"a1":[22,"3"]}"#, TakenMedia::default()).digits, 4);
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! What must hold of the weight of every body, in every dialect.
+//! What must hold for the size of every body, in every dialect.
 
 use domain::ai::{BYTES_A_TOKEN, BYTES_A_TOKEN_HELD, InputSize};
 use proptest::prelude::*;
@@ -19,7 +19,7 @@ fn weighed(dialect: Dialect, body: &str) -> InputSize {
     weigh(dialect, body, &serde_json::from_str(body).unwrap(), &words)
 }
 
-/// A message that has this value in some place.
+/// A message that has this value at some place.
 fn within(dialect: Dialect, place: usize, value: &Value) -> Value {
     let part = |part: Value| match dialect {
         OpenAi | Anthropic => json!({ "model": "m", "messages": [{ "role": "user", "content": [part] }] }),
@@ -61,7 +61,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    /// Nothing of it is a proven medium, so every byte is weighed.
+    /// No part of it is a proven medium, so every byte is counted.
     #[test]
     fn every_byte_of_any_json_is_weighed(value in any_json(), place in 0_usize..11, is_pretty: bool) {
         for dialect in ALL {
@@ -77,7 +77,7 @@ proptest! {
         }
     }
 
-    /// A picture takes its own bytes off, and no others.
+    /// A picture leaves out its own bytes, and no others.
     #[test]
     fn a_medium_takes_off_itself_alone(value in any_json(), place in 0_usize..11, long in 0_usize..400) {
         let picture = format!("{PNG}{}", "AAAA".repeat(long));
