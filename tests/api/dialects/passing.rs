@@ -1,7 +1,9 @@
 //! Unexpected provider responses: they are passed to a caller of the same dialect, and billed. The texts of errors are
 //! kept, and no API key is passed on.
 
-use harness::{Answer, TestApp, TestUser};
+use std::time::Duration;
+
+use harness::{Answer, TestApp, TestUser, eventually};
 use serde_json::{Value, json};
 use testkit::raw::{RawReply, RawUpstream};
 
@@ -75,6 +77,56 @@ const ODD: [(Dialect, &[&str]); 3] = [
         &["data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"xy\"}]}}]}\r\n\r\n", "data: {\"a\":1}\n\n"],
     ),
 ];
+
+/// Usage that is reported is billed, whatever stands around it and however the answer ends.
+#[tokio::test]
+async fn reported_usage_is_billed_however_the_answer_ends() {
+    let world = world().await;
+    let start =
+        "data: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":1000,\"output_tokens\":1}}}\n\n";
+    let untyped = "data: {\"message\":{\"usage\":{\"input_tokens\":1000,\"output_tokens\":1}}}\n\n";
+    let words = format!(
+        "data: {{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{{\"type\":\"text_delta\",\"text\":\"{}\"}}}}\n\n",
+        "word ".repeat(900)
+    );
+    let thought = "data: {\"type\":\"message_delta\",\"delta\":{},\"usage\":{\"output_tokens\":4000}}\n\n";
+    let failed =
+        "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"m\"}}\n\n";
+    let stop = "data: {\"type\":\"message_stop\"}\n\n";
+    let chunk = |usage: &str, text: &str| {
+        format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}],\"usage\":{usage}}}\n\n")
+    };
+    let early = chunk("{\"prompt_tokens\":1000,\"completion_tokens\":1}", "a");
+    let later = chunk("null", &"word ".repeat(900));
+    let cases: [(Dialect, Vec<&str>, i64, i64); 6] = [
+        (Dialect::Anthropic, vec![start, &words], 1_000, 800),
+        (Dialect::Anthropic, vec![start, &words, stop], 1_000, 800),
+        (Dialect::Anthropic, vec![start, thought, failed], 1_000, 4_000),
+        (Dialect::Anthropic, vec![untyped, thought, stop], 1_000, 4_000),
+        (Dialect::OpenAi, vec![&early, &later], 1_000, 800),
+        (Dialect::OpenAi, vec![&early, &later, "data: [DONE]\n\n"], 1_000, 800),
+    ];
+    for (number, (dialect, frames, input, output)) in (1..).zip(cases) {
+        world.stream(dialect, RawReply::events(&frames)).await;
+        let (booked_input, booked_output) = last_booked(&world.app, number).await;
+        assert_eq!(booked_input, input, "{frames:?}");
+        assert!(booked_output >= output, "{booked_output} of {frames:?}");
+    }
+    for (number, kind) in (7..).zip(["null", "\"Message\"", "\"message\""]) {
+        let body = format!("{{\"type\":{kind},\"usage\":{{\"input_tokens\":1000,\"output_tokens\":900}}}}");
+        world.ask(Dialect::Anthropic, RawReply::json(200, &body)).await.expect_status(200);
+        let (input, output) = last_booked(&world.app, number).await;
+        assert_eq!((input, output), (1_000, 900), "{body}");
+    }
+}
+
+/// The call that was booked last, once so many are.
+async fn last_booked(app: &TestApp, calls: i64) -> (i64, i64) {
+    let count = async || app.database().query_scalar::<i64>("SELECT count(*) FROM ai_usage_logs").await;
+    eventually(Duration::from_secs(10), count, |rows| *rows >= calls).await;
+    let sql = "SELECT input_tokens::bigint, output_tokens::bigint FROM ai_usage_logs ORDER BY created_at DESC, id DESC LIMIT 1";
+    app.database().query_all(sql).await.remove(0)
+}
 
 #[tokio::test]
 async fn odd_streams_pass_byte_by_byte_and_are_billed() {

@@ -32,6 +32,8 @@ use crate::telemetry::BODIES_REFUSED;
 const SMALL: usize = 64 * 1_024;
 /// The first allocation.
 const FIRST: usize = 8 * 1_024;
+/// The most that is allocated before it has arrived.
+const AT_ONCE_MAX: usize = 256 * 1_024;
 /// When to send the request again, in seconds, if the memory for bodies is full.
 const COME_AGAIN_SECONDS: u64 = 2;
 /// How long a body waits for its turn to be parsed.
@@ -188,7 +190,9 @@ pub async fn read(request: HttpRequest, mut payload: Payload, reading: BodyReadi
             return Err(too_large());
         }
         if length > bytes.capacity() {
-            let doubled = (bytes.capacity() * 2).max(FIRST).min(declared.unwrap_or(usize::MAX)).min(reading.limit);
+            // A declared length of some size is allocated at once: growing step by step leaves gaps in the heap.
+            let first = declared.map_or(FIRST, |declared| declared.clamp(FIRST, AT_ONCE_MAX));
+            let doubled = (bytes.capacity() * 2).max(first).min(declared.unwrap_or(usize::MAX)).min(reading.limit);
             let capacity = doubled.max(length);
             reservation.grow_to(capacity)?;
             bytes.reserve_exact(capacity - bytes.len());

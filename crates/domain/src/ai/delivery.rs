@@ -30,6 +30,8 @@ pub struct Delivery {
     /// The whole seconds of silence since the provider last reported its output.
     pub silent_seconds: u64,
     pub reported: Option<ReportedUsage>,
+    /// `output_tokens` at the last report of the output: text that came after it is not in that report.
+    pub output_at_report: u64,
     pub finish: Option<FinishReason>,
     /// Whether the provider sent the end of the answer.
     pub is_whole: bool,
@@ -54,7 +56,7 @@ impl Delivery {
         });
         self.finish = finished.or(self.finish);
         if reported.as_ref().is_some_and(|reported| reported.read().tells_output) {
-            self.silent_seconds = 0;
+            (self.silent_seconds, self.output_at_report) = (0, self.output_tokens);
         }
         self.reported = match (self.reported.take(), reported) {
             (Some(earlier), Some(later)) => Some(earlier.followed_by(later)),
@@ -65,6 +67,11 @@ impl Delivery {
     /// Whether any billed output has arrived.
     pub const fn has_output(&self) -> bool {
         self.output_tokens > 0
+    }
+
+    /// Whether the provider has reported tokens.
+    pub fn has_report(&self) -> bool {
+        self.reported.as_ref().is_some_and(|reported| reported.read().usage.tokens.total() > 0)
     }
 
     /// The output so far, plus what may have been produced unseen.
@@ -94,7 +101,8 @@ impl Delivery {
         if !has_input {
             usage.tokens.uncached_input = usage.tokens.uncached_input.max(self.input_tokens);
         }
-        if !tells_output || !self.is_whole {
+        let is_final = tells_output && self.is_whole && self.output_tokens <= self.output_at_report;
+        if !is_final {
             let told = usage.tokens.output();
             let came_out = self.output_tokens.max(told);
             let came_out = if self.is_whole { came_out } else { self.with_unseen(came_out) };
@@ -102,7 +110,7 @@ impl Delivery {
             usage.tokens.visible_output = usage.tokens.visible_output.saturating_add(missing);
             usage = usage.up_to(total);
         }
-        let is_told = has_input && (tells_output || self.output_tokens == 0);
+        let is_told = has_input && (is_final || self.output_tokens == 0 || !self.is_whole && tells_output);
         usage.source = match (is_told, self.is_whole) {
             _ if is_sandbox => UsageSource::Sandbox,
             (true, true) => UsageSource::Provider,
@@ -174,6 +182,27 @@ mod tests {
     }
 
     #[test]
+    fn a_report_that_text_follows_is_not_the_last_word() {
+        let begun = || {
+            let begun = ClaudeUsage { input_tokens: Some(1_000), output_tokens: Some(1), ..ClaudeUsage::default() };
+            let mut delivery = Delivery::of_input(50);
+            delivery.add(&[], 0, Some(ReportedUsage::Claude(begun)));
+            delivery.add(&[AnswerDelta::Text("text".into())], 900, None);
+            delivery
+        };
+        let mut ended = begun();
+        ended.is_whole = true;
+        assert_eq!(parts(&ended.billed(false)), (1_000, 900, UsageSource::Estimated));
+        let last = ClaudeUsage { output_tokens: Some(880), ..ClaudeUsage::default() };
+        ended.add(&[], 0, Some(ReportedUsage::Claude(last)));
+        assert_eq!(parts(&ended.billed(false)), (1_000, 880, UsageSource::Provider));
+        let mut with_its_text = Delivery::of_input(50);
+        with_its_text.add(&[AnswerDelta::Text("text".into())], 12, Some(openai(4, 9)));
+        with_its_text.is_whole = true;
+        assert_eq!(parts(&with_its_text.billed(false)), (4, 9, UsageSource::Provider));
+    }
+
+    #[test]
     fn silence_before_a_break_is_billed_up_to_the_bound_until_the_provider_tells_more() {
         let mut delivery = Delivery { output_most: 1_000, ..Delivery::of_input(50) };
         delivery.be_silent(3);
@@ -189,6 +218,6 @@ mod tests {
         delivery.add(&[], 2_000, None);
         assert_eq!(parts(&delivery.billed(false)).1, 2_012, "what was delivered is billed whatever the bound");
         delivery.is_whole = true;
-        assert_eq!(parts(&delivery.billed(false)), (40, 500, UsageSource::Provider));
+        assert_eq!(parts(&delivery.billed(false)), (40, 2_012, UsageSource::Estimated), "text came after the report");
     }
 }

@@ -24,6 +24,9 @@ use tracing::{error, warn};
 use super::breakers::{Breakers, may_be_billed, outcome_of};
 use super::errors::CallError;
 
+/// A connection that breaks after this time is taken to have broken while the provider was at work.
+const AT_WORK_AFTER: Duration = Duration::from_secs(1);
+
 /// A provider, and the most attempts at it for one call.
 #[derive(Clone)]
 pub struct TriedProvider {
@@ -261,11 +264,12 @@ impl CallAttempts {
             };
             self.watch.note(&model, admission, &fault);
             failed += 1;
-            if may_be_billed(&fault) {
+            let is_billed = may_be_billed(&fault) || broke_at_work(&fault, at);
+            if is_billed {
                 unanswered.add(at);
             }
             let is_closed = self.watch.breakers.state(call) == BreakerState::Closed;
-            match self.pause(&fault, failed, max_attempts, began).filter(|_| is_closed) {
+            match self.pause(&fault, is_billed, failed, max_attempts, began).filter(|_| is_closed) {
                 Some(pause) => {
                     told = Some(fault);
                     sleep(pause).await;
@@ -276,8 +280,15 @@ impl CallAttempts {
     }
 
     /// How long to wait before the next attempt at this provider, after `failed` failures. `None`: no further attempt.
-    fn pause(&self, fault: &ProviderFault, failed: u32, max_attempts: u32, began: Instant) -> Option<Duration> {
-        let is_final = may_be_billed(fault) && !self.rules.resend_after_timeout;
+    fn pause(
+        &self,
+        fault: &ProviderFault,
+        is_billed: bool,
+        failed: u32,
+        max_attempts: u32,
+        began: Instant,
+    ) -> Option<Duration> {
+        let is_final = is_billed && !self.rules.resend_after_timeout;
         if is_final || !fault.may_be_tried_again() || failed >= max_attempts {
             return None;
         }
@@ -303,6 +314,11 @@ impl CallAttempts {
             }
         }))
     }
+}
+
+/// Whether a connection broke after the provider had been at work on the call. One that breaks at once was a stale one.
+fn broke_at_work(fault: &ProviderFault, since: Instant) -> bool {
+    matches!(fault, ProviderFault::Broken(_)) && since.elapsed() >= AT_WORK_AFTER
 }
 
 impl Watch {

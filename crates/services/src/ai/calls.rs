@@ -1,7 +1,7 @@
 //! Calls: what is requested of a model, by which caller, and how large it may become.
 
 pub use domain::ai::InputSize;
-use domain::ai::{ModelId, Provider, Tier};
+use domain::ai::{Geo, ModelId, Provider, Tier};
 use domain::api_keys::{ApiKeyId, KeyBudgets};
 use domain::chat::ChatSessionId;
 use domain::identity::{Caller, Credential, TokenLife};
@@ -82,6 +82,8 @@ pub struct Call {
     pub output: OutputBound,
     /// The requested tier; the provider reports which one it used.
     pub tier: Tier,
+    /// The requested region.
+    pub geo: Geo,
     /// The id of its reservation, where another part needs to know it; one is generated where none is given.
     pub hold_id: Option<HoldId>,
     /// The conversation that it belongs to, if any.

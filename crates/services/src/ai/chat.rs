@@ -4,7 +4,7 @@
 //! allow and the model has room for beside the answer. The oldest are left out first, and the first one sent is the
 //! user's.
 
-use domain::ai::{Conversation, ConversationTurn, MessagePart, Provider, Speaker, Tier};
+use domain::ai::{Conversation, ConversationTurn, Geo, MessagePart, Provider, Speaker, Tier};
 use domain::chat::{ChatMessage, ChatSession, ChatSessionId, MessageRole};
 use domain::identity::UsageSubject;
 use domain::prices::ModelPurpose;
@@ -78,6 +78,7 @@ impl AiService {
                 is_strict: request.is_strict,
             },
             tier: Tier::Standard,
+            geo: Geo::ANYWHERE,
             hold_id: None,
             keeping,
             retried_by_caller: false,

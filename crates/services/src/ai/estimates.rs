@@ -143,6 +143,7 @@ impl CallEstimate {
             audio_output: call.input.answers_in_sound,
             tool_calls: call.input.tool_calls,
             tier: call.tier,
+            geo: call.geo.clone(),
             ..UsageEstimate::text(self.input, output)
         }
     }
@@ -225,6 +226,7 @@ mod tests {
             input: InputSize { text_tokens: 84, messages: 1, ..InputSize::default() },
             output: OutputBound { asked, answers: 2, may_be_lowered: true, is_strict: false },
             tier: Tier::Standard,
+            geo: domain::ai::Geo::ANYWHERE,
             hold_id: None,
             keeping: None,
             retried_by_caller: false,

@@ -81,7 +81,8 @@ impl CallTask {
     /// Releases everything or books what was used, and reports it. `None` where the books could not be written.
     async fn close(&mut self, outcome: CallOutcome) -> Option<CallReceipt> {
         let may_be_billed = self.may_be_billed || self.unanswered.attempts > 0;
-        let came_to_nothing = outcome == CallOutcome::Broken && !self.delivery.has_output() && !may_be_billed;
+        let has_use = self.delivery.has_output() || self.delivery.has_report();
+        let came_to_nothing = outcome == CallOutcome::Broken && !has_use && !may_be_billed;
         let receipt = if came_to_nothing || self.is_free() {
             self.release().await;
             Some(self.receipt(CallUsage::standard(TokenUsage::default()), None, 0))

@@ -182,10 +182,10 @@ impl AnthropicParser {
         let block = event.index.unwrap_or_default();
         let of_deltas = |deltas: Vec<AnswerDelta>| Parsed { deltas, ..Parsed::default() };
         let unknown = || Parsed::unread(lenient::text_within(data));
+        let message: Message<'_> = lenient::read(event.message).unwrap_or_default();
         Ok(match event.kind.as_deref() {
             Some("message") => self.whole(event),
             Some("message_start") => {
-                let message: Message<'_> = lenient::read(event.message).unwrap_or_default();
                 let usage = self.counted(message.usage);
                 Parsed { usage, request_id: message.id, model: message.model, ..Parsed::default() }
             }
@@ -204,8 +204,8 @@ impl AnthropicParser {
             Some("message_stop") => Parsed { end: End::Last, ..Parsed::default() },
             Some("ping") => Parsed::default(),
             None if self.operation == AiOperation::CountTokens => Parsed::default(),
-            // An event that is newer than this parser; the caller may know it.
-            Some(_) | None => unknown(),
+            // An event that is newer than this parser; the caller may know it. Its usage is billed all the same.
+            Some(_) | None => Parsed { usage: self.counted(event.usage.or(message.usage)), ..unknown() },
         })
     }
 }

@@ -120,6 +120,7 @@ impl GatewayRequest {
                 is_strict: self.is_strict,
             },
             tier: asked.tier,
+            geo: asked.geo.clone(),
             hold_id: None,
             keeping: None,
             retried_by_caller: false,

@@ -4,8 +4,12 @@
 //! Read leniently: the provider refuses what it does not understand, in its own words. For a bound that is not
 //! understood, as much is reserved as the model may generate.
 
-use domain::ai::{TOKENS_MAX, Tier};
+use std::collections::HashSet;
+use std::fmt;
+
+use domain::ai::{Geo, TOKENS_MAX, Tier};
 use ports::ai::StreamFraming;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 use actix_web::http::StatusCode;
@@ -38,13 +42,101 @@ pub struct RequestSummary {
     pub max_output_tokens: Option<u64>,
     pub answers: u64,
     pub tier: Tier,
+    /// The region in which the provider is to run the call.
+    pub geo: Geo,
 }
+
+/// Members whose content is not looked into for keys that come twice: nothing that is reserved for depends on those keys.
+const CONTENT: [&str; 7] =
+    ["messages", "contents", "system", "systemInstruction", "system_instruction", "input", "content"];
+
+/// The first key that an object has twice, at the top or in what sets bounds, tools and forms. Providers do not agree on which
+/// of two holds, so what is reserved could be for the other one.
+struct RepeatedKey {
+    is_top: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for RepeatedKey {
+    type Value = Option<String>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for RepeatedKey {
+    type Value = Option<String>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("any JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let (mut keys, mut repeated) = (HashSet::new(), None);
+        while let Some(key) = entries.next_key::<String>()? {
+            if self.is_top && CONTENT.contains(&key.as_str()) {
+                entries.next_value::<IgnoredAny>()?;
+            } else {
+                let within = entries.next_value_seed(Self { is_top: false })?;
+                repeated = repeated.or(within);
+            }
+            if let Some(twice) = keys.replace(key) {
+                repeated = repeated.or(Some(twice));
+            }
+        }
+        Ok(repeated)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut repeated = None;
+        while let Some(within) = items.next_element_seed(Self { is_top: false })? {
+            repeated = repeated.or(within);
+        }
+        Ok(repeated)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+}
+
+fn check_repeated(text: &str) -> Result<(), Problem> {
+    let found = RepeatedKey { is_top: true }.deserialize(&mut serde_json::Deserializer::from_str(text));
+    match found.ok().flatten() {
+        Some(key) if key.len() <= KEY_SHOWN_MAX => Err(refused(key, "is there twice")),
+        Some(_) => Err(Problem::malformed("A key of the body is there twice.")),
+        None => Ok(()),
+    }
+}
+
+/// A longer key is not repeated to the caller.
+const KEY_SHOWN_MAX: usize = 64;
 
 /// The body as a JSON object. Half of a surrogate pair is read as U+FFFD, and is passed on as it came.
 pub fn object(text: &str) -> Result<Value, Problem> {
     let strict = serde_json::from_str(text);
     match strict.or_else(|error| serde_json::from_str(&repaired(text.as_bytes())).map_err(|_| error)) {
-        Ok(body @ Value::Object(_)) => Ok(body),
+        Ok(body @ Value::Object(_)) => check_repeated(text).map(|()| body),
         Ok(_) => Err(Problem::malformed("The body is not a JSON object.")),
         Err(error) => {
             let place = (error.line(), error.column());
@@ -133,6 +225,22 @@ mod tests {
             assert_eq!(answers(Some(&value)), expected.unwrap_or(of_nothing).max(1), "{value}");
         }
         assert_eq!((bound(None), answers(None)), (None, 1));
+    }
+
+    #[test]
+    fn a_key_that_the_reservation_rests_on_comes_once() {
+        for twice in [
+            r#"{"max_tokens":9,"max_tokens":1}"#,
+            r#"{"max_tokens":9,"max\u005ftokens":1}"#,
+            r#"{"generationConfig":{"candidateCount":9,"candidateCount":1}}"#,
+            r#"{"tools":[{"max_uses":9,"max_uses":1}]}"#,
+            r#"{"tools":[],"messages":[],"tools":[]}"#,
+        ] {
+            let refused = object(twice).unwrap_err();
+            assert_eq!((refused.status.as_u16(), refused.code), (400, "invalid"), "{twice}");
+        }
+        let content = r#"{"messages":[{"content":[{"input":{"a":1,"a":2}}]}],"n":1}"#;
+        assert!(object(content).is_ok(), "what a message holds is the provider's to judge");
     }
 
     #[test]

@@ -356,6 +356,22 @@ async fn what_a_provider_may_bill_is_not_sent_again_unless_the_rules_say_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_that_breaks_while_the_provider_works_may_be_billed_and_is_not_sent_again() {
+    let broken = || Comes::Fault(ProviderFault::Broken("reset".to_owned()));
+    for (lasts, attempts_made, unanswered) in [(0, 3, 0), (900, 3, 0), (3_000, 1, 1)] {
+        let openai = Arc::new(Scripted {
+            script: Mutex::new(VecDeque::from([broken(), broken(), broken()])),
+            lasts: Duration::from_millis(lasts),
+            ..Scripted::default()
+        });
+        let claude = Scripted::with(&[]);
+        let Err(unsent) = attempts(&openai, &claude).call(hold(), &calls(&BOTH[..1]), &ada()).await else { panic!() };
+        assert_eq!((openai.asked(), unsent.unanswered.attempts), (attempts_made, unanswered), "{lasts} ms");
+        assert_eq!(unsent.unanswered.seconds, lasts / 1_000 * unanswered);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_model_rests_alone_and_never_by_one_caller() {
     let (openai, claude) = (Scripted::with(&vec![Comes::Fault(failed()); 500]), Scripted::with(&[]));
     let rules = AttemptRules { breaker: BreakerRules { callers: 2, ..RULES.breaker }, ..RULES };

@@ -2,11 +2,14 @@
 
 use serde_json::Value;
 
+use crate::http::dialects::request_summary::{bound, present};
 use crate::http::dialects::sizing::media::FoundMedia;
 use crate::http::dialects::sizing::{items, refers, says, text};
 
 /// How often a tool of the provider may be called if the request does not say.
 const TOOL_CALLS: u64 = 5;
+/// How often it may be called if what the request says is not understood.
+const TOOL_CALLS_MAX: u64 = 1_000;
 /// Tools of Anthropic that run at the caller.
 const AT_THE_CALLERS: [&str; 4] = ["bash_", "text_editor_", "computer_", "memory_"];
 
@@ -23,7 +26,7 @@ pub fn find<'a>(body: &'a Value, found: &mut FoundMedia<'a>) {
         found.size.has_tools = true;
         read_tool(tool, found);
     }
-    let budget = body.pointer("/thinking/budget_tokens").and_then(Value::as_u64);
+    let budget = bound(body.pointer("/thinking/budget_tokens"));
     found.size.thinking_budget = budget.unwrap_or_default();
     if items(body, "mcp_servers").next().is_some() || says(body, "container") {
         found.unseen();
@@ -75,7 +78,7 @@ fn read_tool(tool: &Value, found: &mut FoundMedia<'_>) {
         return;
     }
     found.unseen();
-    let uses = tool.get("max_uses").and_then(Value::as_u64).unwrap_or(TOOL_CALLS);
+    let uses = present(tool, "max_uses").map_or(TOOL_CALLS, |uses| bound(Some(uses)).unwrap_or(TOOL_CALLS_MAX));
     let calls = &mut found.size.tool_calls;
     let place = match kind {
         _ if kind.starts_with("web_search") => &mut calls.web_search,

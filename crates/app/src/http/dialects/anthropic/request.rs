@@ -1,6 +1,6 @@
 //! Reads what a message request asks for.
 
-use domain::ai::{TOKENS_MAX, Tier};
+use domain::ai::{Geo, TOKENS_MAX, Tier};
 use ports::ai::StreamFraming;
 use serde_json::Value;
 
@@ -19,12 +19,19 @@ pub fn read(body: &Value) -> Result<RequestSummary, Problem> {
         max_output_tokens: Some(bound(Some(most)).unwrap_or(TOKENS_MAX)),
         answers: 1,
         tier: tier(body),
+        geo: geo(body),
     })
 }
 
 fn tier(body: &Value) -> Tier {
     let fast = body.get("speed").and_then(Value::as_str) == Some("fast");
     if fast { Tier::Fast } else { Tier::Standard }
+}
+
+/// A region without a price of its own has the price of any region.
+fn geo(body: &Value) -> Geo {
+    let named = body.get("inference_geo").and_then(Value::as_str).filter(|name| *name != "global");
+    named.and_then(|name| Geo::parse(name).ok()).unwrap_or(Geo::ANYWHERE)
 }
 
 #[cfg(test)]
@@ -41,11 +48,11 @@ mod tests {
                 { "type": "image", "source": { "type": "url", "url": "https://x" } }] }],
                 "tools": [{ "type": "web_search_20250305", "name": "web_search", "max_uses": 3 },
                 { "type": "web_fetch_20250910", "name": "f" }, { "name": "own", "input_schema": {} }],
-                "speed": "fast" }),
+                "speed": "fast", "inference_geo": "us" }),
         )
         .unwrap();
         assert_eq!((asked.max_output_tokens, asked.answers, asked.tier), (Some(7), 1, Tier::Fast));
-        assert_eq!(asked.form, OutputForm::Stream(StreamFraming::ServerSentEvents));
+        assert_eq!((asked.form, asked.geo.as_str()), (OutputForm::Stream(StreamFraming::ServerSentEvents), "us"));
     }
 
     #[test]

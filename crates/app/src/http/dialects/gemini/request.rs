@@ -1,6 +1,6 @@
 //! Reads what a verb of Gemini asks for. The model and the form of the answer are in the path.
 
-use domain::ai::Tier;
+use domain::ai::{Geo, Tier};
 use serde_json::Value;
 
 use crate::http::dialects::request_summary::{
@@ -22,6 +22,7 @@ pub fn read(model: String, form: OutputForm, body: &Value) -> Result<RequestSumm
             .max()
             .unwrap_or(1),
         tier: Tier::Standard,
+        geo: Geo::ANYWHERE,
     })
 }
 
@@ -67,6 +68,7 @@ fn embedding(model: String) -> RequestSummary {
         max_output_tokens: Some(0),
         answers: 1,
         tier: Tier::Standard,
+        geo: Geo::ANYWHERE,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::http::dialects::request_summary::answers;
 use crate::http::dialects::sizing::media::FoundMedia;
 use crate::http::dialects::sizing::{items, refers, says, text};
 
@@ -27,7 +28,7 @@ pub fn find<'a>(body: &'a Value, found: &mut FoundMedia<'a>) {
         read_tool(tool, found);
     }
     if says(body, "web_search_options") {
-        let answers = body.get("n").and_then(Value::as_u64).unwrap_or(1).max(1);
+        let answers = answers(body.get("n"));
         found.unseen();
         let searches = SEARCHES.saturating_mul(answers);
         found.size.tool_calls.web_search = found.size.tool_calls.web_search.saturating_add(searches);

@@ -1,6 +1,6 @@
 //! Reads what a chat completion or a call for embeddings asks for.
 
-use domain::ai::Tier;
+use domain::ai::{Geo, Tier};
 use ports::ai::StreamFraming;
 use serde_json::Value;
 
@@ -19,7 +19,15 @@ pub fn read(body: &Value) -> Result<RequestSummary, Problem> {
         if says_true(body, "stream") { OutputForm::Stream(StreamFraming::ServerSentEvents) } else { OutputForm::Whole };
     // Both are passed on as they came, and the provider decides which one counts.
     let most = bound(body.get("max_completion_tokens")).max(bound(body.get("max_tokens")));
-    Ok(RequestSummary { model: model(body)?, form, include_usage, max_output_tokens: most, answers, tier: tier(body) })
+    Ok(RequestSummary {
+        model: model(body)?,
+        form,
+        include_usage,
+        max_output_tokens: most,
+        answers,
+        tier: tier(body),
+        geo: Geo::ANYWHERE,
+    })
 }
 
 pub fn read_embeddings(body: &Value) -> Result<RequestSummary, Problem> {
@@ -35,6 +43,7 @@ pub fn read_embeddings(body: &Value) -> Result<RequestSummary, Problem> {
         max_output_tokens: Some(0),
         answers: 1,
         tier: Tier::Standard,
+        geo: Geo::ANYWHERE,
     })
 }
 

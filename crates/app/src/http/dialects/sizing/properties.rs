@@ -207,6 +207,12 @@ fn the_providers_tools_are_counted_by_their_most_uses() {
         { "type": "web_fetch_20250910" }, { "name": "own", "input_schema": {} }] });
     let calls = weighed(Anthropic, &claude.to_string()).tool_calls;
     assert_eq!((calls.web_search, calls.web_fetch, calls.code_execution), (3, 5, 0));
+    for (uses, searches) in [(json!(1_000.0), 1_000), (json!("100"), 100), (json!(-1), 1_000), (json!(null), 5)] {
+        let claude = json!({ "messages": [], "tools": [{ "type": "web_search_20250305", "max_uses": uses }] });
+        assert_eq!(weighed(Anthropic, &claude.to_string()).tool_calls.web_search, searches, "{claude}");
+    }
+    let openai = json!({ "messages": [], "web_search_options": {}, "n": 3.0 });
+    assert_eq!(weighed(OpenAi, &openai.to_string()).tool_calls.web_search, 3);
     let openai = json!({ "messages": [], "web_search_options": {}, "n": 2 });
     assert_eq!(weighed(OpenAi, &openai.to_string()).tool_calls.web_search, 2);
     let gemini = json!({ "contents": [], "tools": [{ "googleSearch": {} }, { "codeExecution": {} }] });
