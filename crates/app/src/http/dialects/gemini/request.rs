@@ -8,6 +8,9 @@ use crate::http::dialects::request_summary::{
 };
 use crate::http::problem::Problem;
 
+/// Tiers that cost no more than the standard one.
+const PLAIN_TIERS: [&str; 4] = ["standard", "flex", "service_tier_unspecified", "unspecified"];
+
 /// How many texts one call may embed.
 const INPUTS_MAX: usize = 100;
 
@@ -21,9 +24,17 @@ pub fn read(model: String, form: OutputForm, body: &Value) -> Result<RequestSumm
             .map(|value| answers(Some(value)))
             .max()
             .unwrap_or(1),
-        tier: Tier::Standard,
+        tier: tier(body),
         geo: Geo::ANYWHERE,
     })
+}
+
+/// The requested tier. A word that is not known may be served at the highest price, so that is reserved.
+fn tier(body: &Value) -> Tier {
+    let names = ["serviceTier", "service_tier"];
+    let tiers = names.into_iter().filter_map(|name| present(body, name)).chain(configured(body, names));
+    let is_plain = |tier: &Value| tier.as_str().is_some_and(|tier| PLAIN_TIERS.contains(&tier.to_lowercase().as_str()));
+    if tiers.into_iter().all(is_plain) { Tier::Standard } else { Tier::Priority }
 }
 
 /// The field under each of its names that is present: Google reads all of them.
@@ -78,6 +89,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_tier_that_may_be_served_dearer_is_reserved_for() {
+        for (body, expected) in [
+            (json!({}), Tier::Standard),
+            (json!({ "serviceTier": "STANDARD" }), Tier::Standard),
+            (json!({ "serviceTier": "priority" }), Tier::Priority),
+            (json!({ "generationConfig": { "service_tier": "PRIORITY" } }), Tier::Priority),
+            (json!({ "service_tier": 7 }), Tier::Priority),
+        ] {
+            assert_eq!(tier(&body), expected, "{body}");
+        }
+    }
 
     #[test]
     fn a_request_is_read_as_far_as_it_is_held() {

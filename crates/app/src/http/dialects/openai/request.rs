@@ -62,13 +62,13 @@ fn is_embeddable(input: &Value) -> bool {
     }
 }
 
-/// The requested tier; `auto` may be served at a higher price, and the answer reports it.
+/// The requested tier. `auto`, and a word that is not known, may be served at the highest price, so that is reserved.
 fn tier(body: &Value) -> Tier {
-    match body.get("service_tier").and_then(Value::as_str) {
+    match present(body, "service_tier").map(|tier| tier.as_str().unwrap_or_default()) {
+        None | Some("default" | "standard") => Tier::Standard,
         Some("flex") => Tier::Flex,
-        Some("priority" | "fast") => Tier::Priority,
         Some("batch") => Tier::Batch,
-        _ => Tier::Standard,
+        Some(_) => Tier::Priority,
     }
 }
 
@@ -80,6 +80,21 @@ mod tests {
 
     fn field(refused: &Problem) -> String {
         refused.fields["errors"][0]["field"].as_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_tier_that_may_be_served_dearer_is_reserved_for() {
+        for (named, expected) in [
+            (json!(null), Tier::Standard),
+            (json!("default"), Tier::Standard),
+            (json!("flex"), Tier::Flex),
+            (json!("priority"), Tier::Priority),
+            (json!("auto"), Tier::Priority),
+            (json!("ultra"), Tier::Priority),
+            (json!(7), Tier::Priority),
+        ] {
+            assert_eq!(tier(&json!({ "service_tier": named })), expected, "{named}");
+        }
     }
 
     #[test]
