@@ -83,6 +83,8 @@ pub struct ReplyPiece {
     pub frame: Vec<u8>,
     /// Its parsed content. For a native call too: what was delivered is counted by it.
     pub deltas: Vec<AnswerDelta>,
+    /// The output in it that is no delta, such as a picture or encrypted thinking: an estimate by its size, in tokens.
+    pub hidden_tokens: u64,
     /// The usage so far, as the provider reports it.
     pub usage: Option<ReportedUsage>,
     /// Whether the provider reports that nothing follows. The caller gets it only once the call is settled.
@@ -166,6 +168,10 @@ pub enum ProviderFault {
     /// The connection broke, or the answer ended too early.
     #[error("the answer of the provider broke: {0}")]
     Broken(String),
+    /// The provider answered a call that is not streamed, so the answer was generated, and it did not arrive whole: the
+    /// connection broke in its body, or it is too large.
+    #[error("the answer of the provider was lost: {0}")]
+    LostAnswer(String),
     /// The answer could not be parsed. That may be our fault, so it says nothing of the provider's health.
     #[error("the answer of the provider was not understood: {0}")]
     NotUnderstood(String),
@@ -184,6 +190,7 @@ impl ProviderFault {
             Self::Unreachable(_) => "unreachable",
             Self::TimedOut(_) => "timed_out",
             Self::Broken(_) => "broken",
+            Self::LostAnswer(_) => "lost_answer",
             Self::NotUnderstood(_) => "not_understood",
         }
     }
@@ -200,6 +207,7 @@ impl ProviderFault {
             | Self::Unreachable(_)
             | Self::TimedOut(_)
             | Self::Broken(_)
+            | Self::LostAnswer(_)
             | Self::NotUnderstood(_) => None,
         }
     }
@@ -215,6 +223,7 @@ impl ProviderFault {
             | Self::Unreachable(_)
             | Self::TimedOut(_)
             | Self::Broken(_)
+            | Self::LostAnswer(_)
             | Self::NotUnderstood(_) => None,
         }
     }
@@ -238,6 +247,7 @@ impl ProviderFault {
             | Self::Unreachable(_)
             | Self::TimedOut(_)
             | Self::Broken(_)
+            | Self::LostAnswer(_)
             | Self::NotUnderstood(_) => true,
         }
     }

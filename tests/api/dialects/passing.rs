@@ -22,6 +22,11 @@ struct World {
 
 /// A service whose three providers are the raw upstream.
 async fn world() -> World {
+    world_with(1).await
+}
+
+/// The same, with this many attempts at a provider.
+async fn world_with(max_attempts: u32) -> World {
     let upstream = RawUpstream::start(RawReply::json(200, "{}"));
     let url = upstream.url();
     let app = TestApp::with(move |settings| {
@@ -30,7 +35,7 @@ async fn world() -> World {
         for (provider, url) in [&mut ai.openai, &mut ai.claude, &mut ai.gemini].into_iter().zip(urls) {
             provider.base_url = url;
             provider.api_key = SecretText::new(KEY);
-            provider.max_attempts = 1;
+            provider.max_attempts = max_attempts;
         }
     })
     .await;
@@ -117,6 +122,41 @@ async fn reported_usage_is_billed_however_the_answer_ends() {
         world.ask(Dialect::Anthropic, RawReply::json(200, &body)).await.expect_status(200);
         let (input, output) = last_booked(&world.app, number).await;
         assert_eq!((input, output), (1_000, 900), "{body}");
+    }
+}
+
+/// What a provider bills is booked, and it is never asked to do the same again.
+#[tokio::test]
+async fn an_answer_that_fails_after_it_was_generated_is_sent_once_and_booked() {
+    let world = world_with(3).await;
+    let error = r#""error":{"code":503,"status":"UNAVAILABLE","type":"overloaded_error","message":"m"}"#;
+    let usage = |dialect| match dialect {
+        Dialect::OpenAi => r#""usage":{"prompt_tokens":1000,"completion_tokens":900}"#,
+        Dialect::Anthropic => r#""usage":{"input_tokens":1000,"output_tokens":900}"#,
+        Dialect::Gemini => r#""usageMetadata":{"promptTokenCount":1000,"candidatesTokenCount":900}"#,
+    };
+    let mut calls = 0;
+    for dialect in ALL {
+        let failed = format!("{{{error},{}}}", usage(dialect));
+        let event = format!("data: {failed}\n\n");
+        let asked = usize::try_from(calls).unwrap();
+        let whole = world.ask(dialect, RawReply::json(200, &failed)).await;
+        assert!(whole.status >= 500, "{whole}");
+        world.stream(dialect, RawReply::events(&[&event])).await;
+        let lost = world.ask(dialect, RawReply::json(200, "{\"id\":\"x\"").cut_off()).await.expect_status(502);
+        assert_eq!(lost.header("x-should-retry"), Some("false"), "it would be charged again: {lost}");
+        calls += 3;
+        let count = async || world.app.database().query_scalar::<i64>("SELECT count(*) FROM ai_usage_logs").await;
+        eventually(Duration::from_secs(10), count, |rows| *rows >= calls).await;
+        let sql = "SELECT input_tokens::bigint, output_tokens::bigint, outcome::text FROM ai_usage_logs ORDER BY created_at, id";
+        let rows: Vec<(i64, i64, String)> = world.app.database().query_all(sql).await;
+        let of_dialect: Vec<_> = rows.iter().skip(asked).collect();
+        assert!(of_dialect.iter().all(|(_, _, outcome)| outcome == "broken"), "{dialect:?}: {rows:?}");
+        for (input, output, _) in of_dialect.iter().take(2) {
+            assert_eq!((*input, *output), (1_000, 900), "{dialect:?}: {rows:?}");
+        }
+        assert!(of_dialect[2].0 > 0, "{dialect:?}: the input of a lost answer is booked: {rows:?}");
+        assert_eq!(world.upstream.requests().len(), asked + 3, "{dialect:?}: each is sent once");
     }
 }
 

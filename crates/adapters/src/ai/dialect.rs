@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::errors::ErrorDetails;
 use super::json_patch::NotAnObject;
-use super::lenient::usage_with_numbers;
+use super::lenient::{Output, usage_with_numbers};
 
 /// A request that is ready to be sent.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub(super) enum Awaited {
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Parsed {
     pub deltas: Vec<AnswerDelta>,
+    /// The output that is no delta: an estimate by its size, in tokens.
+    pub hidden_tokens: u64,
     pub usage: Option<ReportedUsage>,
     pub request_id: Option<String>,
     pub model: Option<String>,
@@ -45,15 +47,21 @@ pub(super) struct Parsed {
 }
 
 impl Parsed {
-    /// A frame that was not understood, with the text in it.
-    pub(super) fn unread(unread_text: String) -> Self {
-        Self { is_unread: true, unread_text, ..Self::default() }
+    /// A frame that was not understood, with the output in it.
+    pub(super) fn unread(output: Output) -> Self {
+        Self { is_unread: true, unread_text: output.text, hidden_tokens: output.hidden_tokens, ..Self::default() }
     }
 
-    /// Adds text of a part that is not understood; a part without text adds nothing.
-    pub(super) fn add_unread(&mut self, text: &str) {
-        self.is_unread |= !text.is_empty();
-        self.unread_text.push_str(text);
+    /// Adds the output in a part that is not understood; a part without output adds nothing.
+    pub(super) fn add_unread(&mut self, output: Output) {
+        self.is_unread |= output != Output::default();
+        self.add_output(output);
+    }
+
+    /// Adds output that is beside what is understood.
+    pub(super) fn add_output(&mut self, output: Output) {
+        self.unread_text.push_str(&output.text);
+        self.hidden_tokens = self.hidden_tokens.saturating_add(output.hidden_tokens);
     }
 }
 
@@ -82,10 +90,17 @@ pub(super) enum End {
 /// Why a frame could not be parsed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ParseError {
-    /// It is an error from the provider.
-    Error(ProviderFault),
+    /// It is an error from the provider, with the usage that it reports beside it: the provider bills that.
+    Error(Box<ReportedError>),
     /// It is not a JSON object.
     Nonsense(&'static str),
+}
+
+/// An error in the place of an answer, or beside one.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ReportedError {
+    pub fault: ProviderFault,
+    pub usage: Option<ReportedUsage>,
 }
 
 /// Parses the frames of one reply in order.
@@ -101,7 +116,9 @@ pub(super) fn parse(parser: &mut dyn ResponseParser, data: &[u8], is_native: boo
         return parsed;
     }
     let mut parsed = match parsed {
-        Err(ParseError::Nonsense(_)) => Parsed::unread(String::from_utf8_lossy(data).into_owned()),
+        Err(ParseError::Nonsense(_)) => {
+            Parsed::unread(Output { text: String::from_utf8_lossy(data).into_owned(), hidden_tokens: 0 })
+        }
         parsed => parsed?,
     };
     if !parsed.unread_text.is_empty() {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use domain::ai::Provider;
 use futures_util::StreamExt;
-use futures_util::stream::once;
+use futures_util::stream::iter;
 use ports::ai::{
     AiProvider, CallContent, CallReservation, CallUnanswered, CommentSink, ProviderCall, ProviderFault, ProviderReply,
     ReplyPiece, ReplyPieces, StreamFraming,
@@ -20,13 +20,13 @@ use thiserror::Error;
 use tracing::warn;
 
 use super::anthropic::Anthropic;
-use super::dialect::{Awaited, Dialect, ParseError, Parsed, Passthrough, parse};
+use super::dialect::{Awaited, Dialect, ParseError, Parsed, ReportedError, parse};
 use super::errors;
 use super::gemini::Gemini;
 use super::openai::OpenAi;
 use super::redaction::Redactor;
 use super::reply_headers;
-use super::streaming::{Comments, Streaming, fault_of};
+use super::streaming::{Comments, Streaming, reported_error};
 use super::wire::{Answered, Looks, ProviderTimeouts, Wire};
 use crate::addresses::leaves_unsealed;
 
@@ -160,21 +160,30 @@ impl HttpProvider {
             return Err(ProviderFault::NotUnderstood("it is empty".to_owned()));
         }
         let is_native = is_native(call);
-        let parsed = parse(self.dialect.parser(call).as_mut(), &body, is_native).and_then(|parsed| {
+        let parsed = parse(self.dialect.parser(call).as_mut(), &body, is_native);
+        let failed = match parsed {
             // A reply that is not understood cannot be translated into the caller's dialect.
-            let is_translatable = is_native || !parsed.is_unread;
-            if is_translatable { Ok(parsed) } else { Err(ParseError::Nonsense("it is no answer of a model's")) }
-        });
-        let parsed = parsed.map_err(|misheard| fault_of(misheard, &body))?;
-        let Parsed { deltas, usage, request_id, model, shown, is_unread, .. } = parsed;
-        let frame = match (is_native, shown) {
-            (false, _) | (_, Passthrough::Nothing) => Vec::new(),
-            (true, Passthrough::AsItCame) => body,
-            (true, Passthrough::Data(changed)) => changed.into_bytes(),
+            Ok(Parsed { is_unread: true, usage, .. }) if !is_native => {
+                ReportedError { usage, ..reported_error(ParseError::Nonsense("it is no answer of a model's"), &body) }
+            }
+            Ok(Parsed { deltas, hidden_tokens, usage, request_id, model, is_unread, .. }) => {
+                let frame = if is_native { body } else { Vec::new() };
+                let piece =
+                    ReplyPiece { frame, deltas, hidden_tokens, usage, is_last: true, unread: u64::from(is_unread) };
+                let pieces: ReplyPieces = Box::pin(iter([Ok(piece)]));
+                return Ok(Begun { request_id, model, content_type, headers: Vec::new(), pieces });
+            }
+            Err(error) => reported_error(error, &body),
         };
-        let piece = ReplyPiece { frame, deltas, usage, is_last: true, unread: u64::from(is_unread) };
-        let pieces: ReplyPieces = Box::pin(once(std::future::ready(Ok(piece))));
-        Ok(Begun { request_id, model, content_type, headers: Vec::new(), pieces })
+        match failed {
+            ReportedError { fault, usage: None } => Err(fault),
+            // The provider bills the usage that it reports, so its answer has begun and is not sent again.
+            ReportedError { fault, usage } => {
+                let piece = ReplyPiece { usage, ..ReplyPiece::default() };
+                let pieces: ReplyPieces = Box::pin(iter([Ok(piece), Err(self.redactor.fault(fault))]));
+                Ok(Begun { request_id: None, model: None, content_type, headers: Vec::new(), pieces })
+            }
+        }
     }
 
     /// Reads a reply that was requested as a stream, whatever its content type.

@@ -1,14 +1,21 @@
 //! Lenient reading: a field of the expected kind is read, any other counts as absent.
 //!
+//! Of a member that comes twice in an object, both count as far as they can: see `merged`.
+//!
 //! Replies are read for billing and translation. A field whose kind has changed must not end a reply, so reading fails
 //! only where the text is not JSON. It costs a second pass over each field that is read.
+
+use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use self::merged::Merged;
 use crate::json_repair::repaired;
+
+mod merged;
 
 /// Members whose text is a name or an identifier, never output.
 const NAMES: [&str; 12] = [
@@ -26,6 +33,25 @@ const NAMES: [&str; 12] = [
     "service_tier",
 ];
 
+/// Members with encoded data, such as a picture or sound.
+const ENCODED: [&str; 2] = ["data", "b64_json"];
+
+/// A token of output for each so many characters of encoded data. Our own figure: OpenAI bills a picture of 1.5 MB as
+/// 1,000 to 6,000 tokens, and a second of sound, 64 kB, as 20.
+const ENCODED_PER_TOKEN: usize = 1_024;
+
+/// A token of output for each so many characters of encrypted thinking. Our own figure: a token of text is about four
+/// characters, and base64 writes four for three.
+const ENCRYPTED_PER_TOKEN: usize = 6;
+
+/// The output in a JSON value of an unknown shape.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Output {
+    pub text: String,
+    /// For what is no text: an estimate by its size.
+    pub hidden_tokens: u64,
+}
+
 /// Applies `read` to a JSON object as written, or else rewritten. `None` if it is no object or both attempts fail.
 pub(super) fn object<R>(data: &[u8], mut read: impl FnMut(&[u8]) -> Option<R>) -> Option<R> {
     if !is_object(data) {
@@ -39,9 +65,9 @@ fn is_object(data: &[u8]) -> bool {
     data.trim_ascii_start().first() == Some(&b'{')
 }
 
-/// The object rewritten for every reader: readable text, and each member once, with its last value.
+/// The object rewritten for every reader: readable text, and each member once.
 fn respelled(data: &[u8]) -> Option<String> {
-    let value: Value = serde_json::from_str(&repaired(data)).ok()?;
+    let Merged(value) = serde_json::from_str(&repaired(data)).ok()?;
     value.is_object().then(|| value.to_string())
 }
 
@@ -53,6 +79,11 @@ fn parsed<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
 /// The value, if it has this kind.
 pub(super) fn read<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>) -> Option<T> {
     serde_json::from_str(raw?.get()).ok()
+}
+
+/// Whether an object can be read as it is written. A value that is no object counts as absent anyway.
+pub(super) fn is_readable<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> bool {
+    !is_object(raw.get().as_bytes()) || read::<T>(Some(raw)).is_some()
 }
 
 /// A field that counts as absent where it has another kind.
@@ -77,7 +108,7 @@ pub(super) fn text_of(raw: &RawValue) -> Option<String> {
     let json = raw.get();
     match json.as_bytes().first() {
         Some(b'"') => parsed(json.as_bytes()),
-        Some(b'[' | b'{') => Some(text_within(json.as_bytes())).filter(|text| !text.is_empty()),
+        Some(b'[' | b'{') => Some(output_within(json.as_bytes()).text).filter(|text| !text.is_empty()),
         _ => None,
     }
 }
@@ -98,24 +129,52 @@ fn rounded(number: f64) -> Option<u64> {
     (0.0..=9e15).contains(&number).then(|| number.ceil() as u64)
 }
 
-/// All text in a JSON value except that of the members in `NAMES`. A value of an unknown shape is billed by it.
-pub(super) fn text_within(json: &[u8]) -> String {
-    let mut text = String::new();
+/// The output in a JSON value: all text except that of the members in `NAMES`, and encoded data by its size. A value of
+/// an unknown shape is billed by it.
+pub(super) fn output_within(json: &[u8]) -> Output {
+    let mut output = Output::default();
     if let Some(value) = parsed(json) {
-        gather(&value, &mut text);
+        output.add(&value);
     }
-    text
+    output
 }
 
-fn gather(value: &Value, text: &mut String) {
-    match value {
-        Value::String(part) => text.push_str(part),
-        Value::Array(items) => items.iter().for_each(|item| gather(item, text)),
-        Value::Object(members) => {
-            let said = members.iter().filter(|(name, _)| !NAMES.contains(&name.as_str()));
-            said.for_each(|(_, member)| gather(member, text));
+/// The output in the members of an object that are not among the known ones.
+pub(super) fn output_beside(raw: &RawValue, known: &[&str]) -> Output {
+    let members: BTreeMap<String, Value> = parsed(raw.get().as_bytes()).unwrap_or_default();
+    let mut output = Output::default();
+    for (name, member) in members.iter().filter(|(name, _)| !known.contains(&name.as_str())) {
+        output.add_member(name, member);
+    }
+    output
+}
+
+/// The tokens that encrypted thinking of this length stands for.
+pub(super) fn encrypted_tokens(length: usize) -> u64 {
+    length.div_ceil(ENCRYPTED_PER_TOKEN) as u64
+}
+
+impl Output {
+    fn add(&mut self, value: &Value) {
+        match value {
+            Value::String(text) if text.starts_with("data:") => self.add_encoded(text),
+            Value::String(text) => self.text.push_str(text),
+            Value::Array(items) => items.iter().for_each(|item| self.add(item)),
+            Value::Object(members) => members.iter().for_each(|(name, member)| self.add_member(name, member)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+
+    fn add_member(&mut self, name: &str, member: &Value) {
+        match member {
+            _ if NAMES.contains(&name) => {}
+            Value::String(data) if ENCODED.contains(&name) => self.add_encoded(data),
+            member => self.add(member),
+        }
+    }
+
+    fn add_encoded(&mut self, data: &str) {
+        self.hidden_tokens = self.hidden_tokens.saturating_add(data.len().div_ceil(ENCODED_PER_TOKEN) as u64);
     }
 }
 
@@ -178,9 +237,35 @@ mod tests {
     }
 
     #[test]
-    fn all_text_is_gathered_without_names() {
-        assert_eq!(text_within(br#"{"type":"x","a":["b",{"c":"d","id":"no"}],"n":1}"#), "bd");
-        assert_eq!((text_within(b"{}"), text_within(b"no json")), (String::new(), String::new()));
+    fn output_is_all_text_without_names_and_encoded_data_by_its_size() {
+        let of = |text: &str, hidden_tokens| Output { text: text.to_owned(), hidden_tokens };
+        assert_eq!(output_within(br#"{"type":"x","a":["b",{"c":"d","id":"no"}],"n":1}"#), of("bd", 0));
+        assert_eq!((output_within(b"{}"), output_within(b"no json")), (Output::default(), Output::default()));
+        let picture =
+            format!(r#"{{"a":{{"url":"data:image/png;base64,{0}"}},"data":"{0}","t":"x"}}"#, "A".repeat(2_000));
+        assert_eq!(output_within(picture.as_bytes()), of("x", 4));
+        let raw =
+            RawValue::from_string(r#"{"content":"known","audio":{"data":"AA","transcript":"said"}}"#.into()).unwrap();
+        assert_eq!(output_beside(&raw, &["content"]), of("said", 1));
+        assert_eq!((encrypted_tokens(0), encrypted_tokens(1), encrypted_tokens(600)), (0, 1, 100));
+    }
+
+    #[test]
+    fn of_a_member_that_comes_twice_no_report_is_lost() {
+        for (json, expected) in [
+            (r#"{"usage":{"a":9,"c":"x"},"usage":{"a":0,"b":2}}"#, r#"{"usage":{"a":9,"b":2,"c":"x"}}"#),
+            (r#"{"usage":{"a":9},"usage":null}"#, r#"{"usage":{"a":9}}"#),
+            (r#"{"usage":null,"usage":{"a":9}}"#, r#"{"usage":{"a":9}}"#),
+            (r#"{"m":{"usage":{"a":1}},"m":{"usage":{"a":2.5}}}"#, r#"{"m":{"usage":{"a":2.5}}}"#),
+            (r#"{"id":"first","id":"last","list":[1],"list":[2]}"#, r#"{"id":"last","list":[2]}"#),
+            (r#"{"a":-5,"a":-7,"b":18446744073709551615,"b":1}"#, r#"{"a":-5,"b":18446744073709551615}"#),
+        ] {
+            let read: Option<Value> = object(json.as_bytes(), |text| {
+                let twice = json.as_bytes() == text;
+                if twice { None } else { serde_json::from_slice(text).ok() }
+            });
+            assert_eq!(read.unwrap(), serde_json::from_str::<Value>(expected).unwrap(), "{json}");
+        }
     }
 
     #[test]

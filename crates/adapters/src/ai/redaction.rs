@@ -39,8 +39,10 @@ impl Redactor {
     pub(super) fn fault(&self, mut fault: ProviderFault) -> ProviderFault {
         if let Some(refusal) = fault.refusal_mut() {
             self.refusal(refusal);
-        } else if let ProviderFault::Broken(why) | ProviderFault::NotUnderstood(why) | ProviderFault::Unreachable(why) =
-            &mut fault
+        } else if let ProviderFault::Broken(why)
+        | ProviderFault::LostAnswer(why)
+        | ProviderFault::NotUnderstood(why)
+        | ProviderFault::Unreachable(why) = &mut fault
         {
             self.text(why);
         }

@@ -9,10 +9,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use domain::ai::ReportedUsage;
 use futures_util::stream::unfold;
 use ports::ai::{CommentSink, ProviderFault, ReplyPiece, ReplyPieces, StreamFraming};
 
-use super::dialect::{End, ParseError, Parsed, Passthrough, ResponseParser, parse};
+use super::dialect::{End, ParseError, Parsed, Passthrough, ReportedError, ResponseParser, parse};
 use super::errors;
 use super::frames::{Cut, CutRefused, Frame, Splitter};
 use super::wire::Body;
@@ -127,12 +128,16 @@ impl Streaming {
             self.take_comment(frame.raw);
             return Ok(());
         };
-        let parsed = parse(self.parser.as_mut(), data, self.is_native).map_err(|misheard| fault_of(misheard, data))?;
+        let parsed = match parse(self.parser.as_mut(), data, self.is_native) {
+            Ok(parsed) => parsed,
+            Err(error) => return Err(self.fail(error, data)),
+        };
         self.request_id = self.request_id.take().or(parsed.request_id);
         self.model = self.model.take().or(parsed.model);
-        let Parsed { deltas, usage, shown, end, is_unread, .. } = parsed;
+        let Parsed { deltas, hidden_tokens, usage, shown, end, is_unread, .. } = parsed;
         let mut piece = ReplyPiece {
             deltas,
+            hidden_tokens,
             usage,
             is_last: end == End::Last,
             unread: u64::from(is_unread),
@@ -155,6 +160,14 @@ impl Streaming {
             self.ready.push_back(Ok(piece));
         }
         Ok(())
+    }
+
+    /// The fault of a frame. A usage that is reported beside it is a piece before it, so that it is billed.
+    fn fail(&mut self, error: ParseError, data: &[u8]) -> ProviderFault {
+        let ReportedError { fault, usage } = reported_error(error, data);
+        self.ready.extend(self.held.take().map(Ok));
+        self.ready.extend(usage.map(|usage| Ok(ReplyPiece { usage: Some(usage), ..ReplyPiece::default() })));
+        fault
     }
 
     fn take_comment(&mut self, raw: Vec<u8>) {
@@ -193,12 +206,12 @@ fn broken_off() -> ProviderFault {
     ProviderFault::Broken("it ended before its end".to_owned())
 }
 
-pub(super) fn fault_of(misheard: ParseError, data: &[u8]) -> ProviderFault {
-    match misheard {
-        ParseError::Error(fault) => fault,
+pub(super) fn reported_error(error: ParseError, data: &[u8]) -> ReportedError {
+    match error {
+        ParseError::Error(reported) => *reported,
         ParseError::Nonsense(why) => {
             tracing::warn!(bytes = data.len(), why, "a provider sent what is no answer");
-            ProviderFault::NotUnderstood(why.to_owned())
+            ReportedError { fault: ProviderFault::NotUnderstood(why.to_owned()), usage: None }
         }
     }
 }
@@ -221,10 +234,18 @@ fn shown_of(frame: Frame, shown: Passthrough) -> Vec<u8> {
     format!("data: {}\n\n", lines.join("\ndata: ")).into_bytes()
 }
 
-/// The fault for an error in the middle of a reply: the same as for an error response with `status`.
-pub(super) fn error_within(status: u16, details: errors::ErrorDetails, data: &[u8]) -> ParseError {
+/// The error for one in the middle of a reply: its fault is the same as for an error response with `status`.
+pub(super) fn error_within(
+    status: u16,
+    details: errors::ErrorDetails,
+    usage: Option<ReportedUsage>,
+    data: &[u8],
+) -> ParseError {
     let retry_after = details.retry_after;
-    ParseError::Error(errors::fault_of(status, details, data.to_vec(), retry_after))
+    let fault = errors::fault_of(status, details, data.to_vec(), retry_after);
+    // A usage of no tokens is no sign of a bill.
+    let usage = usage.filter(|usage| usage.read().usage.tokens.total() > 0);
+    ParseError::Error(Box::new(ReportedError { fault, usage }))
 }
 
 #[cfg(test)]

@@ -153,15 +153,22 @@ impl Body {
         std::mem::take(&mut self.ahead)
     }
 
+    /// The whole body. Once a part of it has arrived, the provider has generated the answer: one that breaks off after
+    /// that, or is too large, is a lost answer.
     pub(super) async fn whole(mut self) -> Result<Vec<u8>, ProviderFault> {
         let mut bytes = self.take_ahead();
-        while let Some(chunk) = self.chunk().await? {
+        loop {
+            let chunk = match self.chunk().await {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => return Ok(bytes),
+                Err(ProviderFault::Broken(why)) if !bytes.is_empty() => return Err(ProviderFault::LostAnswer(why)),
+                Err(fault) => return Err(fault),
+            };
             if bytes.len() + chunk.as_ref().len() > REPLY_BYTES_MAX {
-                return Err(ProviderFault::NotUnderstood("it is larger than 32 MiB".to_owned()));
+                return Err(ProviderFault::LostAnswer("it is larger than 32 MiB".to_owned()));
             }
             bytes.extend_from_slice(chunk.as_ref());
         }
-        Ok(bytes)
     }
 
     /// As much of an error body as arrives; the status alone is enough.

@@ -20,7 +20,7 @@ fn kind(fault: &ProviderFault) -> &'static str {
         ProviderFault::Failed { .. } => "failed",
         ProviderFault::Unreachable(_) => "unreachable",
         ProviderFault::TimedOut(_) => "timed out",
-        ProviderFault::Broken(_) | ProviderFault::NotUnderstood(_) => "broken",
+        ProviderFault::Broken(_) | ProviderFault::LostAnswer(_) | ProviderFault::NotUnderstood(_) => "broken",
     }
 }
 

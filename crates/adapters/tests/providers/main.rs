@@ -16,3 +16,4 @@ mod lenience;
 mod refusals;
 mod sandbox;
 mod timeouts;
+mod unreported;

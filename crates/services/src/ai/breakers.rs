@@ -86,11 +86,16 @@ pub(super) const fn outcome_of(fault: &ProviderFault) -> AttemptOutcome {
         ProviderFault::Failed { .. }
         | ProviderFault::Unreachable(_)
         | ProviderFault::TimedOut(_)
-        | ProviderFault::Broken(_) => AttemptOutcome::Failed,
+        | ProviderFault::Broken(_)
+        | ProviderFault::LostAnswer(_) => AttemptOutcome::Failed,
     }
 }
 
-/// Whether the provider may bill an attempt without an answer: it had the whole call and was still at work.
+/// Whether the provider may bill an attempt without an answer: it had the whole call, and was still at work or had
+/// answered.
 pub(super) const fn may_be_billed(fault: &ProviderFault) -> bool {
-    matches!(fault, ProviderFault::TimedOut(ProviderWait::FirstByte | ProviderWait::Rest))
+    matches!(
+        fault,
+        ProviderFault::TimedOut(ProviderWait::FirstByte | ProviderWait::Rest) | ProviderFault::LostAnswer(_)
+    )
 }

@@ -300,12 +300,12 @@ impl CallTask {
 
     fn take(&mut self, piece: &ReplyPiece) {
         // A ping counts as silence.
-        if !piece.deltas.is_empty() || piece.usage.is_some() {
+        if !piece.deltas.is_empty() || piece.hidden_tokens > 0 || piece.usage.is_some() {
             self.note_silence();
         }
         self.unread = self.unread.saturating_add(piece.unread);
         let texts = piece.deltas.iter().map(domain::ai::AnswerDelta::text).filter(|text| !text.is_empty());
-        let tokens = texts.map(|text| self.service.count(text)).fold(0, u64::saturating_add);
+        let tokens = texts.map(|text| self.service.count(text)).fold(piece.hidden_tokens, u64::saturating_add);
         self.delivery.add(&piece.deltas, tokens, piece.usage.clone());
         if self.call.keeping.is_some() {
             for delta in &piece.deltas {

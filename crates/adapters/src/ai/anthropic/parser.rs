@@ -14,8 +14,12 @@ use crate::ai::errors::ErrorDetails;
 use crate::ai::lenient;
 use crate::ai::streaming::error_within;
 
-/// Kinds of block deltas that carry no billed output.
+/// Kinds of block deltas that carry no output of their own.
 const SILENT: [&str; 2] = ["signature_delta", "citations_delta"];
+
+/// The members of a block that are read, or that hold no output.
+const BLOCK_MEMBERS: [&str; 8] =
+    ["type", "text", "thinking", "data", "signature", "citations", "cache_control", "caller"];
 
 pub(super) struct AnthropicParser {
     operation: AiOperation,
@@ -24,6 +28,8 @@ pub(super) struct AnthropicParser {
     /// The number of tool calls so far.
     calls: u32,
     open: Option<OpenCall>,
+    /// Whether the block that is arriving has thinking in plain text.
+    has_thinking: bool,
 }
 
 /// The tool call whose arguments are arriving.
@@ -91,6 +97,11 @@ struct Block<'a> {
     name: Option<String>,
     #[serde(borrow)]
     input: Option<&'a RawValue>,
+    /// Encrypted thinking.
+    #[serde(deserialize_with = "lenient::text")]
+    data: Option<String>,
+    #[serde(deserialize_with = "lenient::text")]
+    signature: Option<String>,
     #[serde(deserialize_with = "lenient::text")]
     stop_reason: Option<String>,
 }
@@ -107,7 +118,7 @@ impl Block<'_> {
 
 impl AnthropicParser {
     pub(super) const fn new(operation: AiOperation) -> Self {
-        Self { operation, usage: None, calls: 0, open: None }
+        Self { operation, usage: None, calls: 0, open: None, has_thinking: false }
     }
 
     fn counted(&mut self, raw: Option<&RawValue>) -> Option<ReportedUsage> {
@@ -121,27 +132,50 @@ impl AnthropicParser {
     }
 
     /// The start of a block, or a whole block.
-    fn opened(&mut self, block: u64, content: Block<'_>) -> Vec<AnswerDelta> {
-        let mut deltas = said(&content);
-        if content.kind.as_deref() == Some("tool_use") {
-            let index = self.calls;
-            self.calls += 1;
-            let id = content.id.unwrap_or_else(|| format!("toolu_{index}"));
-            deltas.push(AnswerDelta::ToolCallBegun { index, id, name: content.name.unwrap_or_default() });
-            let input = content.input.map_or("{}", RawValue::get).to_owned();
-            self.open = Some(OpenCall { block, index, input, has_arguments: false });
+    fn opened(&mut self, block: u64, raw: &RawValue, parsed: &mut Parsed) {
+        self.has_thinking = false;
+        let Some(content) = lenient::read::<Block<'_>>(Some(raw)) else {
+            parsed.add_output(lenient::output_within(raw.get().as_bytes()));
+            return;
+        };
+        self.said(&content, parsed);
+        match content.kind.as_deref() {
+            Some("tool_use") => {
+                let index = self.calls;
+                self.calls += 1;
+                let id = content.id.unwrap_or_else(|| format!("toolu_{index}"));
+                parsed.deltas.push(AnswerDelta::ToolCallBegun { index, id, name: content.name.unwrap_or_default() });
+                let input = content.input.map_or("{}", RawValue::get).to_owned();
+                self.open = Some(OpenCall { block, index, input, has_arguments: false });
+            }
+            // The result of a tool that the provider ran is input of the model.
+            Some(kind) if kind.ends_with("_result") => {}
+            _ => parsed.add_output(lenient::output_beside(raw, &BLOCK_MEMBERS)),
         }
-        deltas
+    }
+
+    /// The output of a block, or of a delta to one. Thinking that is encrypted only is estimated by its length.
+    fn said(&mut self, content: &Block<'_>, parsed: &mut Parsed) {
+        let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let thinking = text(&content.thinking);
+        self.has_thinking |= thinking.is_some();
+        parsed.deltas.extend(thinking.map(AnswerDelta::Thinking));
+        parsed.deltas.extend(text(&content.text).map(AnswerDelta::Text));
+        let signature = content.signature.as_ref().filter(|_| !self.has_thinking);
+        for encrypted in content.data.iter().chain(signature) {
+            parsed.hidden_tokens = parsed.hidden_tokens.saturating_add(lenient::encrypted_tokens(encrypted.len()));
+        }
     }
 
     fn continued(&mut self, block: u64, raw: &RawValue) -> Parsed {
         let delta: Block<'_> = lenient::read(Some(raw)).unwrap_or_default();
         if !delta.is_known() {
-            return Parsed::unread(lenient::text_within(raw.get().as_bytes()));
+            return Parsed::unread(lenient::output_within(raw.get().as_bytes()));
         }
-        let mut deltas = said(&delta);
+        let mut parsed = Parsed::default();
+        self.said(&delta, &mut parsed);
         if let Some(json) = delta.partial_json.as_ref().filter(|json| !json.is_empty()) {
-            deltas.push(match self.open.as_mut().filter(|open| open.block == block) {
+            parsed.deltas.push(match self.open.as_mut().filter(|open| open.block == block) {
                 Some(open) => {
                     open.has_arguments = true;
                     AnswerDelta::ToolArguments { index: open.index, json: json.clone() }
@@ -150,7 +184,7 @@ impl AnthropicParser {
                 None => AnswerDelta::Thinking(json.clone()),
             });
         }
-        Parsed { deltas, ..Parsed::default() }
+        parsed
     }
 
     /// A call without argument deltas keeps the `input` of its start.
@@ -164,25 +198,25 @@ impl AnthropicParser {
     }
 
     fn whole(&mut self, event: Event<'_>) -> Parsed {
-        let mut deltas = Vec::new();
-        for (block, content) in (0..).zip(lenient::items::<Block<'_>>(event.content)) {
-            deltas.extend(self.opened(block, content));
-            deltas.extend(self.closed(block));
+        let mut parsed = Parsed::default();
+        for (block, content) in (0..).zip(lenient::items::<&RawValue>(event.content)) {
+            self.opened(block, content, &mut parsed);
+            parsed.deltas.extend(self.closed(block));
         }
-        deltas.extend(event.stop_reason.as_deref().map(finish).map(AnswerDelta::Finished));
-        let usage = self.counted(event.usage);
-        Parsed { deltas, usage, request_id: event.id, model: event.model, ..Parsed::default() }
+        parsed.deltas.extend(event.stop_reason.as_deref().map(finish).map(AnswerDelta::Finished));
+        Parsed { usage: self.counted(event.usage), request_id: event.id, model: event.model, ..parsed }
     }
 
     fn event(&mut self, event: Event<'_>, data: &[u8]) -> Result<Parsed, ParseError> {
+        let message: Message<'_> = lenient::read(event.message).unwrap_or_default();
         if lenient::is_error(event.error) {
             let details = error_details(data);
-            return Err(error_within(status_of(&details), details, data));
+            let usage = self.counted(event.usage.or(message.usage));
+            return Err(error_within(status_of(&details), details, usage, data));
         }
         let block = event.index.unwrap_or_default();
         let of_deltas = |deltas: Vec<AnswerDelta>| Parsed { deltas, ..Parsed::default() };
-        let unknown = || Parsed::unread(lenient::text_within(data));
-        let message: Message<'_> = lenient::read(event.message).unwrap_or_default();
+        let unknown = || Parsed::unread(lenient::output_within(data));
         Ok(match event.kind.as_deref() {
             Some("message") => self.whole(event),
             Some("message_start") => {
@@ -190,8 +224,11 @@ impl AnthropicParser {
                 Parsed { usage, request_id: message.id, model: message.model, ..Parsed::default() }
             }
             Some("content_block_start") => {
-                let block_begun: Block<'_> = lenient::read(event.content_block).unwrap_or_default();
-                of_deltas(self.opened(block, block_begun))
+                let mut parsed = Parsed::default();
+                if let Some(content) = event.content_block {
+                    self.opened(block, content, &mut parsed);
+                }
+                parsed
             }
             Some("content_block_delta") => event.delta.map_or_else(unknown, |delta| self.continued(block, delta)),
             Some("content_block_stop") => of_deltas(self.closed(block)),
@@ -212,15 +249,14 @@ impl AnthropicParser {
 
 impl ResponseParser for AnthropicParser {
     fn parse(&mut self, data: &[u8]) -> Result<Parsed, ParseError> {
-        let parsed = lenient::object(data, |text| Some(self.event(serde_json::from_slice(text).ok()?, data)));
+        let parsed = lenient::object(data, |text| {
+            let event: Event<'_> = serde_json::from_slice(text).ok()?;
+            // A message with a member that comes twice is read from the rewritten text.
+            let is_readable = event.message.is_none_or(|message| lenient::is_readable::<Message<'_>>(message));
+            is_readable.then(|| self.event(event, data))
+        });
         parsed.unwrap_or(Err(ParseError::Nonsense("a frame of it is no JSON object")))
     }
-}
-
-fn said(content: &Block<'_>) -> Vec<AnswerDelta> {
-    let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    let thinking = text(&content.thinking).map(AnswerDelta::Thinking);
-    thinking.into_iter().chain(text(&content.text).map(AnswerDelta::Text)).collect()
 }
 
 /// The status that the error would have had before the stream began.

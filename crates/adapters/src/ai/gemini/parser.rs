@@ -116,11 +116,19 @@ impl GeminiParser {
     fn part(&mut self, raw: &RawValue, parsed: &mut Parsed) {
         let part: Part<'_> = lenient::read(Some(raw)).unwrap_or_default();
         if !part.is_known() {
-            parsed.add_unread(&lenient::text_within(raw.get().as_bytes()));
+            parsed.add_unread(lenient::output_within(raw.get().as_bytes()));
         }
-        let deltas = &mut parsed.deltas;
+        if let Some(media) = part.inline_data {
+            parsed.add_output(lenient::output_beside(media, &["mimeType", "displayName"]));
+        }
         let is_thought = part.thought == Some(true);
         let text = part.text.filter(|text| !text.is_empty());
+        if text.is_none()
+            && let Some(signature) = part.thought_signature.and_then(lenient::text_of)
+        {
+            parsed.hidden_tokens = parsed.hidden_tokens.saturating_add(lenient::encrypted_tokens(signature.len()));
+        }
+        let deltas = &mut parsed.deltas;
         deltas.extend(text.map(|text| if is_thought { AnswerDelta::Thinking(text) } else { AnswerDelta::Text(text) }));
         for code in [part.executable_code, part.code_execution_result].into_iter().filter_map(lenient::read::<Code>) {
             deltas.extend(code.code.or(code.output).map(AnswerDelta::Thinking));
@@ -147,18 +155,18 @@ impl GeminiParser {
 
 impl GeminiParser {
     fn response(&mut self, response: Response<'_>, data: &[u8]) -> Result<Parsed, ParseError> {
+        let usage = usage::<GeminiUsage>(response.usage_metadata).map(ReportedUsage::Gemini);
         if lenient::is_error(response.error) {
             let (details, status) = error_details(data);
-            return Err(error_within(status.unwrap_or(500), details, data));
+            return Err(error_within(status.unwrap_or(500), details, usage, data));
         }
         let feedback: Option<Feedback> = lenient::read(response.prompt_feedback);
         let is_blocked = feedback.is_some_and(|feedback| feedback.block_reason.is_some());
-        let usage = usage::<GeminiUsage>(response.usage_metadata).map(ReportedUsage::Gemini);
         let tells_nothing = response.candidates.is_none() && !is_blocked && usage.is_none();
         self.response_id = self.response_id.take().or_else(|| response.response_id.clone());
         let mut parsed = Parsed { usage, ..Parsed::default() };
         if self.operation == AiOperation::Chat && tells_nothing {
-            parsed = Parsed::unread(lenient::text_within(data));
+            parsed = Parsed::unread(lenient::output_within(data));
         }
         let mut reason = is_blocked.then_some(FinishReason::Filtered);
         for candidate in lenient::items::<Candidate<'_>>(response.candidates) {
@@ -182,7 +190,7 @@ impl ResponseParser for GeminiParser {
         // An error may come alone in an array.
         parsed.unwrap_or_else(|| {
             Err(match error_details(data) {
-                (details, Some(status)) => error_within(status, details, data),
+                (details, Some(status)) => error_within(status, details, None, data),
                 (_, None) => ParseError::Nonsense("a frame of it is no JSON object"),
             })
         })

@@ -12,8 +12,24 @@ use super::dialect::{error_details, status_in_error};
 use crate::ai::dialect::{End, ParseError, Parsed, Passthrough, ResponseParser, usage};
 use crate::ai::errors::{ErrorDetails, ErrorMeaning};
 use crate::ai::json_patch;
-use crate::ai::lenient;
+use crate::ai::lenient::{self, Output};
 use crate::ai::streaming::error_within;
+
+/// The members of a choice that are read, or that hold no output.
+const CHOICE_MEMBERS: [&str; 6] = ["index", "delta", "message", "finish_reason", "native_finish_reason", "logprobs"];
+
+/// The same of a message. The details of its thoughts repeat the thoughts, where it has both.
+const MESSAGE_MEMBERS: [&str; 9] = [
+    "role",
+    "content",
+    "refusal",
+    "reasoning_content",
+    "reasoning",
+    "tool_calls",
+    "function_call",
+    "annotations",
+    "reasoning_details",
+];
 
 pub(super) struct OpenAiParser {
     operation: AiOperation,
@@ -157,40 +173,46 @@ impl OpenAiParser {
     fn choice(&mut self, raw: &RawValue, parsed: &mut Parsed) {
         let Ok(choice) = serde_json::from_str::<Choice<'_>>(raw.get()) else {
             parsed.is_unread = true;
-            parsed.unread_text.push_str(&lenient::text_within(raw.get().as_bytes()));
+            parsed.add_output(lenient::output_within(raw.get().as_bytes()));
             return;
         };
         let (index, before) = (choice.index.unwrap_or_default(), parsed.deltas.len());
         let said = choice.delta.filter(|delta| delta.get() != "null").or(choice.message);
         let message: Option<Message<'_>> = lenient::read(said);
         let knows_nothing = message.as_ref().is_none_or(|message| message.role.is_none() && message.content.is_none());
-        if let Some(message) = message {
-            self.message(index, message, &mut parsed.deltas);
+        let unread = match (said, message) {
+            (Some(said), Some(message)) => {
+                self.message(index, message, &mut parsed.deltas);
+                lenient::output_beside(said, beside_known(parsed.deltas.get(before..).unwrap_or_default()))
+            }
+            (Some(said), None) => lenient::output_within(said.get().as_bytes()),
+            (None, _) => Output::default(),
+        };
+        let is_unknown = parsed.deltas.len() == before && knows_nothing && choice.finish_reason.is_none();
+        for output in [unread, lenient::output_beside(raw, &CHOICE_MEMBERS)] {
+            if is_unknown { parsed.add_unread(output) } else { parsed.add_output(output) }
         }
         if let Some(reason) = choice.finish_reason {
             self.complete_calls(index, &mut parsed.deltas);
             // With several choices, the first one's finish reason counts.
             parsed.deltas.extend((index == 0).then(|| AnswerDelta::Finished(finish(&reason))));
             parsed.end = End::Complete;
-        } else if parsed.deltas.len() == before && knows_nothing {
-            parsed.add_unread(&lenient::text_within(raw.get().as_bytes()));
         }
     }
 
     fn chunk(&mut self, chunk: Chunk<'_>, data: &[u8]) -> Result<Parsed, ParseError> {
-        if lenient::is_error(chunk.error) {
-            let details = error_details(data);
-            return Err(error_within(status_of(&details, data), details, data));
-        }
         let shown = if self.hides_usage { passthrough(&chunk, data) } else { Passthrough::AsItCame };
         self.tier = chunk.service_tier.or(self.tier.take());
         let reported = usage::<OpenAiUsage>(chunk.usage).map(|usage| ReportedUsage::OpenAi(usage, self.tier.clone()));
+        if lenient::is_error(chunk.error) {
+            let details = error_details(data);
+            return Err(error_within(status_of(&details, data), details, reported, data));
+        }
         let mut parsed = Parsed { shown, ..Parsed::default() };
         if self.operation == AiOperation::Chat {
             // A chunk with neither choices nor a usage is a ping or of an unknown kind.
             if chunk.choices.is_none() && reported.is_none() {
-                parsed.is_unread = true;
-                parsed.unread_text = lenient::text_within(data);
+                parsed = Parsed { shown: parsed.shown, ..Parsed::unread(lenient::output_within(data)) };
             }
             for choice in lenient::items::<&RawValue>(chunk.choices) {
                 self.choice(choice, &mut parsed);
@@ -208,6 +230,13 @@ impl ResponseParser for OpenAiParser {
         let parsed = lenient::object(data, |text| Some(self.chunk(serde_json::from_slice(text).ok()?, data)));
         parsed.unwrap_or(Err(ParseError::Nonsense("a frame of it is no JSON object")))
     }
+}
+
+/// The members of a message whose output is in these deltas.
+fn beside_known(deltas: &[AnswerDelta]) -> &'static [&'static str] {
+    let has_thoughts = deltas.iter().any(|delta| matches!(delta, AnswerDelta::Thinking(_)));
+    let known = MESSAGE_MEMBERS.len() - usize::from(!has_thoughts);
+    MESSAGE_MEMBERS.get(..known).unwrap_or_default()
 }
 
 /// The arguments of a call: text with JSON in it, or with some servers the JSON itself.

@@ -234,9 +234,11 @@ fn of_fault(provider: &str, fault: &ProviderFault) -> Problem {
             // The provider has the call and may bill it; its input is charged, and a repeat would be charged again.
             if *wait == ProviderWait::Connection { problem } else { no_retry(problem) }
         }
-        ProviderFault::Broken(why) | ProviderFault::NotUnderstood(why) => {
+        ProviderFault::Broken(why) | ProviderFault::LostAnswer(why) | ProviderFault::NotUnderstood(why) => {
             warn!(provider, %why, "the answer of the provider broke");
-            gateway("provider_bad_response", format!("The answer of {provider} broke off or is none."))
+            let problem = gateway("provider_bad_response", format!("The answer of {provider} broke off or is none."));
+            // A lost answer is charged, and a repeat would be charged again.
+            if matches!(fault, ProviderFault::LostAnswer(_)) { no_retry(problem) } else { problem }
         }
     }
 }
