@@ -2,15 +2,15 @@
 //! (`StoredEmail`).
 //!
 //! Promise: an `Email` is in one spelling (lower case, NFC, at most 254 bytes) and parsing it again gives the same; it
-//! has no invisible characters, none that only look like ASCII, and no letters of another script among or in the place
-//! of Latin ones that they resemble (Unicode Technical Standard 39). Costs a pass or two over at most 254 bytes.
+//! has no invisible characters, none that only look like ASCII, no phonetic letters among ASCII ones, and no letters of
+//! another script among or in the place of Latin ones that they resemble (Unicode Technical Standard 39). Costs a pass or two over at most 254 bytes.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use unicode_normalization::UnicodeNormalization;
-use unicode_security::{MixedScript, skeleton};
+use unicode_security::{GeneralSecurityProfile, MixedScript, skeleton};
 
 /// The longest e-mail address that SMTP can carry, in bytes (RFC 5321, section 4.5.3.1.3).
 pub const EMAIL_MAX_LENGTH: usize = 254;
@@ -40,6 +40,9 @@ const INVISIBLE: [(u32, u32); 21] = [
     (0xE_0000, 0xE_0FFF),
     (0xF_0000, 0x10_FFFF),
 ];
+
+/// Letters of Turkish, Icelandic and Ewe that resemble an ASCII letter and are written among such.
+const LETTERS_IN_USE: [char; 5] = ['ı', 'þ', 'ƒ', 'ɣ', 'ʋ'];
 
 /// An e-mail address as it is entered here, in one spelling, so that one mailbox is one identity.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -129,19 +132,31 @@ fn is_look_alike(character: char) -> bool {
 }
 
 /// Whether letters of another script occur in a word of Latin ones that they resemble, or form a word that resembles an
-/// ASCII one.
+/// ASCII one, or whether phonetic letters or letters of a script that is not in everyday use (Unicode Technical
+/// Standard 39, General Security Profile) occur among ASCII ones.
 fn imitates_latin(word: &str) -> bool {
     if word.is_ascii() {
         return false;
     }
-    let imitates = |letter: char| {
-        letter.is_alphabetic()
-            && !letter.is_ascii()
-            && skeleton(letter.encode_utf8(&mut [0; 4])).all(|one| one.is_ascii())
-    };
-    let (imitating, others): (Vec<char>, Vec<char>) =
-        word.chars().filter(|one| one.is_alphabetic()).partition(|one| imitates(*one));
-    !imitating.is_empty() && (others.is_empty() || !word.is_single_script())
+    let letters = || word.chars().filter(|one| one.is_alphabetic());
+    let (imitating, others): (Vec<char>, Vec<char>) = letters().partition(|letter| imitates_ascii(*letter));
+    let is_imitation = !imitating.is_empty() && (others.is_empty() || !word.is_single_script());
+    let is_odd = |letter: char| !letter.is_ascii() && (!letter.identifier_allowed() || is_taken_for_one(letter));
+    is_imitation || letters().any(is_odd) && letters().any(|letter| letter.is_ascii())
+}
+
+/// Whether a letter looks like one ASCII letter, as a Latin iota does.
+fn is_taken_for_one(letter: char) -> bool {
+    !LETTERS_IN_USE.contains(&letter)
+        && imitates_ascii(letter)
+        && skeleton(letter.encode_utf8(&mut [0; 4])).count() == 1
+}
+
+/// Whether a letter beyond ASCII resembles an ASCII letter in lower or in upper case.
+fn imitates_ascii(letter: char) -> bool {
+    let resembles = |one: char| skeleton(one.encode_utf8(&mut [0; 4])).all(|one| one.is_ascii());
+    !letter.is_ascii()
+        && (resembles(letter) || letter.to_uppercase().all(|upper| !upper.is_ascii() && resembles(upper)))
 }
 
 impl TryFrom<String> for Email {
@@ -254,8 +269,22 @@ mod tests {
                 assert_eq!(parsed(&text), Err(EmailRefused::LookAlike), "{text:?}");
             }
         }
-        let imitations =
-            ["аdmin@example.com", "admin@exаmple.com", "ada.lοvelace@x.com", "ѕсоре7@example.com", "a@аррӏе.com"];
+        let imitations = [
+            "аdmin@example.com",
+            "admin@exаmple.com",
+            "ada.lοvelace@x.com",
+            "ѕсоре7@example.com",
+            "a@аррӏе.com",
+            "ɑdmin@example.com",
+            "ᴀdmin@example.com",
+            "ɡoogle@example.com",
+            "gⲟⲟgle@example.com",
+            "ꭺdmin@example.com",
+            "ᎪᎠᎪ@example.com",
+            "admin@eхample.com",
+            "admɩn@example.com",
+            "ɾoot@example.com",
+        ];
         for word in imitations {
             assert_eq!(parsed(word), Err(EmailRefused::LookAlike), "{word:?}");
         }
@@ -270,6 +299,16 @@ mod tests {
             "иван.petrov@example.com",
             "ali٣@example.com",
             "ада+shop@example.com",
+            "kadın.ışık@örnek.com.tr",
+            "þórður@dæmi.is",
+            "nguyễn@vídụ.vn",
+            "łukasz.żółć@przykład.pl",
+            "ყველა@მაგალითი.გე",
+            "אדם@דוגמה.co.il",
+            "आदम@उदाहरण.भारत",
+            "ꮳꮃꭹ@example.com",
+            "ŋaa@example.com",
+            "ɛlikem@example.gh",
         ] {
             assert!(parsed(good).is_ok(), "{good}");
         }
