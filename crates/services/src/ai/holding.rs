@@ -31,8 +31,7 @@ impl AiService {
     /// Reserves the most that the call can use; less where that is allowed and all that can be paid.
     pub(super) async fn hold(&self, call: &Call) -> Result<ReservedCall, CallError> {
         let (prices, now) = (self.parts.prices.current().await?, self.parts.clock.now());
-        let is_elastic = call.streamed && !call.output.is_strict && !self.parts.settings.strict_holds;
-        let may_lower = call.output.may_be_lowered || self.parts.settings.may_lower || is_elastic;
+        let may_lower = call.output.may_be_lowered || self.parts.settings.may_lower || self.is_elastic(call);
         let mut calls = self.calls(call).await?;
         let mut bounds = self.bounds(call, &calls).await?;
         let is_unbounded = bounds.is_unbounded;

@@ -225,10 +225,14 @@ impl AiService {
         })
     }
 
+    /// Whether the call may be reserved below its bound: a stream, unless its caller or the settings demand the whole.
+    pub(super) const fn is_elastic(&self, call: &Call) -> bool {
+        call.streamed && !call.output.is_strict && !self.parts.settings.strict_holds
+    }
+
     pub(super) async fn bounds(&self, call: &Call, calls: &[ProviderCall]) -> Result<CallEstimate, CallError> {
         let assumed = self.parts.settings.assumed_output_tokens;
-        let is_elastic = call.streamed && !call.output.is_strict && !self.parts.settings.strict_holds;
-        let bounds = CallEstimate::of(call, assumed, is_elastic, models(calls));
+        let bounds = CallEstimate::of(call, assumed, self.is_elastic(call), models(calls));
         let least = call.input.least();
         if let Some(limit) = call.target.max_input_tokens.filter(|limit| least > *limit) {
             return Err(CallError::InputTooLong { tokens: bounds.likely_input, limit });

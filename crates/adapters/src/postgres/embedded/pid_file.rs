@@ -16,7 +16,7 @@ pub struct PidFile {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PidFileOwner {
     Postmaster,
-    Nobody,
+    NoProcess,
     OtherProgram,
 }
 
@@ -38,7 +38,7 @@ impl PidFile {
     /// restart of the machine any program may have it.
     pub fn holder(&self, cluster: &Path) -> PidFileOwner {
         let Some(arguments) = arguments_of(self.pid) else {
-            return PidFileOwner::Nobody;
+            return PidFileOwner::NoProcess;
         };
         let names_cluster = arguments.iter().any(|argument| Path::new(argument) == cluster);
         let is_postgres = arguments.first().is_some_and(|program| Path::new(program).ends_with("postgres"));
@@ -85,6 +85,6 @@ mod tests {
     fn a_number_in_use_by_another_program_is_not_our_server() {
         let of = |pid| PidFile { pid, port: None, is_ready: true }.holder(Path::new("/some/cluster"));
         assert_eq!(of(std::process::id()), PidFileOwner::OtherProgram);
-        assert_eq!(of(u32::MAX), PidFileOwner::Nobody);
+        assert_eq!(of(u32::MAX), PidFileOwner::NoProcess);
     }
 }

@@ -249,7 +249,7 @@ fn passes_by_itself(log: &str) -> bool {
 fn stale_notice(pid: u32, holder: PidFileOwner) -> String {
     let who = match holder {
         PidFileOwner::OtherProgram => "is another program now",
-        PidFileOwner::Nobody | PidFileOwner::Postmaster => "is gone",
+        PidFileOwner::NoProcess | PidFileOwner::Postmaster => "is gone",
     };
     format!("An earlier Postgres ended without cleaning up (process {pid} {who}): its postmaster.pid was removed.")
 }

@@ -2,6 +2,10 @@
 //!
 //! A head that does not arrive in time is answered with 408. A client that reads nothing for `write` is cut off with a
 //! reset: an orderly end would look like the end of the response.
+//!
+//! The framework reads until nothing more is there, into a buffer of up to 128 KiB that the connection keeps. A burst is
+//! bounded here, so that it handles what it has first and its buffer stays small: 1,000 clients that send bodies cost
+//! the counted memory of the bodies, and not as much again.
 
 use std::io;
 use std::pin::Pin;
@@ -24,8 +28,13 @@ const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\nc
 /// Bytes a millisecond that a client must read; a slower one uses up its time.
 const READ_RATE: usize = 1;
 
+/// The most that is read before the framework gets its turn to handle it, in bytes.
+const BURST_MAX: usize = 16 * 1_024;
+
 pub struct GuardedStream {
     stream: TcpStream,
+    /// The bytes that were read since the framework last had its turn.
+    burst: usize,
     connection: Rc<ClientConnection>,
     /// Wakes the task at a deadline of the connection, or before it.
     alarm: Option<Pin<Box<Sleep>>>,
@@ -40,7 +49,7 @@ impl GuardedStream {
         // The end of a stream is a small packet after a pause: delayed until the client's acknowledgement it arrives
         // 40 ms late. An error is ignored: the connection is closed then.
         stream.set_nodelay(true).ok();
-        Self { stream, connection, alarm: None, write_deadline: None, write_alarm: None, _place: place }
+        Self { stream, burst: 0, connection, alarm: None, write_deadline: None, write_alarm: None, _place: place }
     }
 
     pub fn connection(&self) -> &Rc<ClientConnection> {
@@ -130,11 +139,19 @@ impl AsyncRead for GuardedStream {
         if this.connection.is_evicted() {
             return Poll::Ready(Ok(()));
         }
+        if this.burst >= BURST_MAX {
+            this.burst = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         if let Poll::Ready(read) = Pin::new(&mut this.stream).poll_read(context, buffer) {
-            this.connection.received(buffer.filled().get(before..).unwrap_or_default());
+            let received = buffer.filled().get(before..).unwrap_or_default();
+            this.burst += received.len();
+            this.connection.received(received);
             return Poll::Ready(read);
         }
+        this.burst = 0;
         // A whole head becomes a request in this same turn, however late; if not, `poll_flush` ends the connection.
         if this.connection.has_whole_head() {
             if !this.connection.keep_waker(context.waker()) {
@@ -185,5 +202,63 @@ impl AsyncWrite for GuardedStream {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::super::admission::{ConnectionAdmission, ConnectionLimits};
+    use super::super::connection::ConnectionTimeouts;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_burst_ends_before_a_buffer_grows_large_and_nothing_is_lost() {
+        let second = Duration::from_secs(1);
+        let timeouts = ConnectionTimeouts { head: 5 * second, idle: 75 * second, write: 30 * second };
+        let admission =
+            ConnectionAdmission::new(ConnectionLimits { all: 8, per_address: 8, exempt: Vec::new(), timeouts });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let place = admission.admit(peer.ip(), || false).unwrap();
+        let mut guarded = GuardedStream::new(stream, ClientConnection::new(timeouts, &std::rc::Rc::default()), place);
+        let all = 1_000_000;
+        let sends = tokio::spawn(async move {
+            client.write_all(&vec![b'x'; all]).await.unwrap();
+            client.shutdown().await.unwrap();
+        });
+        let (mut received, mut longest) = (0, 0);
+        loop {
+            // What the framework does in one turn: it reads until nothing more is there.
+            let mut burst = 0;
+            let has_ended = poll_fn(|context| {
+                loop {
+                    let mut space = [0; 8 * 1_024];
+                    let mut buffer = ReadBuf::new(&mut space);
+                    match Pin::new(&mut guarded).poll_read(context, &mut buffer) {
+                        Poll::Ready(read) => read.unwrap(),
+                        Poll::Pending if burst > 0 => return Poll::Ready(false),
+                        Poll::Pending => return Poll::Pending,
+                    }
+                    if buffer.filled().is_empty() {
+                        return Poll::Ready(true);
+                    }
+                    burst += buffer.filled().len();
+                }
+            })
+            .await;
+            (received, longest) = (received + burst, longest.max(burst));
+            if has_ended {
+                break;
+            }
+        }
+        sends.await.unwrap();
+        assert_eq!(received, all);
+        assert!((BURST_MAX..BURST_MAX + 8 * 1_024).contains(&longest), "{longest}");
     }
 }

@@ -153,7 +153,7 @@ fn a_refusal_of_the_provider_passes_to_who_speaks_its_language() {
     let passed = unanswered(refused(), Some(Provider::Claude));
     assert!(matches!(passed, UnansweredCall::InItsWords(refusal) if refusal == their(400)));
     for native in [None, Some(Provider::OpenAi)] {
-        let UnansweredCall::Problem(problem) = unanswered(refused(), native) else { panic!("it is told as ours") };
+        let UnansweredCall::Problem(problem) = unanswered(refused(), native) else { panic!("it is a problem of ours") };
         assert_eq!((problem.status.as_u16(), problem.detail.contains("their words")), (400, true));
         assert_eq!(problem.fields["provider_code"], "their_code");
     }
@@ -161,7 +161,7 @@ fn a_refusal_of_the_provider_passes_to_who_speaks_its_language() {
     let UnansweredCall::Problem(problem) =
         unanswered(of(ProviderFault::KeyRefused(their(401))), Some(Provider::Claude))
     else {
-        panic!("it is told as ours")
+        panic!("it is a problem of ours")
     };
     assert!(!problem.detail.contains("their words"), "{}", problem.detail);
 }
