@@ -29,7 +29,7 @@ release: ## Build the service as `make run` runs it
 	$(CARGO) build --release -p product-base
 
 .PHONY: dist
-dist: ## Build the service and the migrations for shipping: as `release`, and smaller
+dist: ## Build the service and the migrations for shipping: slower to build than `release`, faster and smaller
 	$(CARGO) build --profile dist -p product-base -p migration
 
 .PHONY: test
@@ -92,15 +92,15 @@ bench: postgres-tests ## Measure the service against Postgres alone, into docs/B
 	  apt-get update -qq </dev/null >&2 || true; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends wrk </dev/null >&2 || true; \
 	fi
-	$(CARGO) build --release -p product-base -p tests --bin product-base --bin bench
-	@$(TARGET)/release/bench --service $(TARGET)/release/product-base \
+	$(CARGO) build --profile dist -p product-base -p tests --bin product-base --bin bench
+	@$(TARGET)/dist/bench --service $(TARGET)/dist/product-base \
 	  --users "$$BENCH_USERS" --seconds "$$BENCH_SECONDS" --only "$$BENCH_ONLY" --against "$$BENCH_AGAINST"
 
 .PHONY: soak
 soak: export SOAK_MINUTES ?= 10
 soak: postgres-tests ## Call models for ten minutes without a pause; fails if it gets slower or grows (SOAK_MINUTES)
-	$(CARGO) build --release -p product-base -p tests --bin product-base --bin bench
-	@$(TARGET)/release/bench --service $(TARGET)/release/product-base --users 2000 --soak "$$SOAK_MINUTES"
+	$(CARGO) build --profile dist -p product-base -p tests --bin product-base --bin bench
+	@$(TARGET)/dist/bench --service $(TARGET)/dist/product-base --users 2000 --soak "$$SOAK_MINUTES"
 
 .PHONY: docs
 docs: postgres ## Write docs/openapi.json and docs/schema.sql anew (a test holds them)

@@ -11,7 +11,7 @@ const SECONDS: RangeInclusive<u32> = 1..=600;
 
 #[derive(Clone, Debug)]
 pub struct Arguments {
-    /// The release build of the service.
+    /// The `dist` build of the service.
     pub service: PathBuf,
     /// The file for the table.
     pub report: PathBuf,
@@ -30,7 +30,7 @@ impl Arguments {
     /// From `--name value` pairs, in any order.
     pub fn parse(mut words: impl Iterator<Item = String>) -> anyhow::Result<Self> {
         let mut arguments = Self {
-            service: PathBuf::from("target/release/product-base"),
+            service: PathBuf::from("target/dist/product-base"),
             report: PathBuf::from("docs/BENCHMARKS.md"),
             users: 100_000,
             seconds: 5,
@@ -60,7 +60,7 @@ impl Arguments {
         for program in [&arguments.service].into_iter().chain(&arguments.against) {
             if !program.is_file() {
                 let program = program.display();
-                bail!("{program} is not there: type `make bench`, or `cargo build --release -p product-base` first");
+                bail!("{program} is not there: type `make bench`, or `cargo build --profile dist -p product-base` first");
             }
         }
         Ok(arguments)

@@ -1,6 +1,6 @@
 //! The benchmark: `make bench`. The rates of the service, beside those of Postgres alone for the same work.
 //!
-//! One run, on one machine: Postgres with fsync, the release build of the service, wrk and pgbench. Promise: every wait
+//! One run, on one machine: Postgres with fsync, the `dist` build of the service, wrk and pgbench. Promise: every wait
 //! has a time limit, every started process is stopped, and a figure with errors makes the run fail and is not recorded.
 
 mod arguments;

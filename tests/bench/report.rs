@@ -181,7 +181,7 @@ pub fn page(arguments: &Arguments, when: &str, machine: &[(&str, String)], rows:
 const METHOD: &str = "\
 - Postgres is a private cluster of this run with the settings of `make run`: fsync is on. `tests/bench/population.sql`
   makes the users: 80 % on the free plan, 15 % on gold, 5 % on platinum, with subscriptions, counters and overrides.
-- The service is the release build as a process of its own, logged in as `app_user`, with its default settings but for
+- The service is the `dist` build as a process of its own, logged in as `app_user`, with its default settings but for
   `log.filter=warn` and without rate limits.
 - Load: `wrk --threads 2 --connections N --duration S` with the Lua script of the case (`tests/bench/cases.rs`), whose
   callers show a token of a random user out of so many, or out of all. A second of warm-up comes first, in which every

@@ -1,4 +1,4 @@
-//! The service under measurement: the release build, as a separate process.
+//! The service under measurement: the `dist` build, as a separate process.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
