@@ -60,7 +60,9 @@ impl Arguments {
         for program in [&arguments.service].into_iter().chain(&arguments.against) {
             if !program.is_file() {
                 let program = program.display();
-                bail!("{program} is not there: type `make bench`, or `cargo build --profile dist -p product-base` first");
+                bail!(
+                    "{program} is not there: type `make bench`, or `cargo build --profile dist -p product-base` first"
+                );
             }
         }
         Ok(arguments)
