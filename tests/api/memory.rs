@@ -33,6 +33,12 @@ async fn hears(app: &TestApp, is_fed: bool) {
     eventually(SOON, || app.metrics().send(), |page| page.text.contains(&line)).await;
 }
 
+/// More than a second later, once the feed has confirmed what was read before.
+async fn later(app: &TestApp) {
+    app.advance(Duration::from_millis(1_500));
+    hears(app, true).await;
+}
+
 /// Two processes over one database, with or without a connected feed.
 async fn two(change: fn(&mut Settings), is_fed: bool) -> (TestApp, TestApp) {
     let database = Arc::new(TestDatabase::new().await);
@@ -107,7 +113,7 @@ async fn facts_are_remembered_as_long_as_a_feed_vouches_for_them() {
     let (app, deaf) = two(|_| {}, true).await;
     let ada = app.signup("ada@example.com").await;
     let first = time_at(&check(&app, &ada).await, "/as_of");
-    sleep(Duration::from_millis(1_500)).await;
+    later(&app).await;
     assert_eq!(time_at(&check(&app, &ada).await, "/as_of"), first, "the facts are those of the first time");
     let strong = app.get(&format!("{PATH}?consistency=strong")).bearer(&ada).send().await.expect_status(200);
     assert!(time_at(&strong, "/as_of") > first);
@@ -116,7 +122,7 @@ async fn facts_are_remembered_as_long_as_a_feed_vouches_for_them() {
     let deaf = TestApp::over(database, without_feed).await;
     let first = time_at(&check(&deaf, &ada).await, "/as_of");
     assert_eq!(time_at(&check(&deaf, &ada).await, "/as_of"), first, "for a second, without a feed too");
-    sleep(Duration::from_millis(1_100)).await;
+    deaf.advance(Duration::from_millis(1_100));
     assert!(time_at(&check(&deaf, &ada).await, "/as_of") > first);
 }
 
@@ -207,7 +213,7 @@ async fn a_frozen_feed_is_noticed_and_everything_it_vouched_for_lives_a_second()
     line.frozen.send_replace(false);
     hears(&app, true).await;
     let first = time_at(&check(&app, &ada).await, "/as_of");
-    sleep(Duration::from_millis(1_500)).await;
+    later(&app).await;
     assert_eq!(time_at(&check(&app, &ada).await, "/as_of"), first);
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use app::settings::shape::SecretText;
-use harness::{Answer, Request, TestApp, TestDatabase, TestUser};
+use harness::{Answer, Request, TestApp, TestDatabase, TestUser, eventually};
 use reqwest::Url;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -62,9 +62,7 @@ async fn expect_recovery(app: &TestApp, user: &TestUser) {
         sleep(Duration::from_millis(100)).await;
     }
     app.post("/api/keys").bearer(user).json(json!({ "name": "afterwards" })).send().await.expect_status(201);
-    app.get("/readyz").send().await;
-    sleep(Duration::from_millis(1_100)).await;
-    app.get("/readyz").send().await.expect_status(200);
+    eventually(RECOVERY, || app.get("/readyz").send(), |answer| answer.status == 200).await;
 }
 
 async fn make_key(app: &TestApp, user: &TestUser) -> String {
@@ -78,7 +76,7 @@ async fn a_lost_database_is_a_503_soon_and_the_service_recovers() {
     let ada = app.signup("ada@example.com").await;
     let key = make_key(&app, &ada).await;
     app.database().take_away().await;
-    sleep(Duration::from_millis(1_100)).await; // rows that are cached for a second have expired
+    app.advance(Duration::from_millis(1_100)); // rows that are cached for a second have expired
     let answers = futures_util::future::join_all(requests(&app, &ada, &key).into_iter().map(timed)).await;
     answers.into_iter().for_each(expect_away);
     app.get("/healthz").send().await.expect_status(200);
@@ -114,7 +112,7 @@ async fn a_frozen_database_is_a_503_soon_too() {
     let ada = app.signup("ada@example.com").await;
     let key = make_key(&app, &ada).await;
     line.frozen.send_replace(true);
-    sleep(Duration::from_millis(1_100)).await;
+    app.advance(Duration::from_millis(1_100));
     let answers = futures_util::future::join_all(requests(&app, &ada, &key).into_iter().map(timed)).await;
     answers.into_iter().for_each(expect_away);
     expect_away(timed(app.get("/api/users/me").bearer(&ada)).await);

@@ -7,11 +7,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use adapters::clock::SystemClock;
 use app::settings::load::load;
 use app::settings::shape::{SecretText, Settings};
 use domain::users::UserId;
+use ports::clock::Clock;
 use reqwest::{Client, Method};
 use serde_json::json;
+use testkit::clock::SteppedClock;
 use tokio::sync::oneshot;
 
 use crate::answers::Answer;
@@ -34,6 +37,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct TestApp {
     address: SocketAddr,
     database: Arc<TestDatabase>,
+    clock: Arc<SteppedClock>,
     client: Client,
     stop: Option<oneshot::Sender<()>>,
     stopped: Option<thread::JoinHandle<()>>,
@@ -79,9 +83,10 @@ impl TestApp {
         app::telemetry::init_logs(&settings.log).expect("the filter of the log is sound");
         let (stop, stopping) = oneshot::channel();
         let (ready, started) = oneshot::channel();
-        let kept = Arc::clone(&database);
+        let clock = Arc::new(SteppedClock::over(Arc::new(SystemClock)));
+        let (kept, moved) = (Arc::clone(&database), Arc::<SteppedClock>::clone(&clock));
         let stopped = thread::Builder::new().name("service".to_owned()).spawn(move || {
-            serve(settings, ready, stopping);
+            serve(settings, moved, ready, stopping);
             drop(kept); // the database is dropped after the service, so that the service stops without errors
         });
         let address = started.await.expect("the service's thread says how its start went");
@@ -89,6 +94,7 @@ impl TestApp {
         Self {
             address,
             database,
+            clock,
             client: client(),
             stop: Some(stop),
             stopped: Some(stopped.expect("a thread for the service")),
@@ -97,6 +103,11 @@ impl TestApp {
 
     pub fn database(&self) -> &Arc<TestDatabase> {
         &self.database
+    }
+
+    /// Moves the clock of the service ahead. The database's stays where it is.
+    pub fn advance(&self, by: Duration) {
+        self.clock.advance(by);
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -189,10 +200,15 @@ impl TestUser {
 }
 
 /// Runs the service on its own runtime, so that the end of a test's runtime does not interrupt its shutdown.
-fn serve(settings: Settings, ready: oneshot::Sender<anyhow::Result<SocketAddr>>, stopping: oneshot::Receiver<()>) {
+fn serve(
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    ready: oneshot::Sender<anyhow::Result<SocketAddr>>,
+    stopping: oneshot::Receiver<()>,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a tokio runtime");
     runtime.block_on(async {
-        match app::startup::start(settings).await {
+        match app::startup::start(settings, clock).await {
             Ok(running) => {
                 ready.send(Ok(running.address)).ok();
                 stopping.await.ok();

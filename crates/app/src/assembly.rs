@@ -63,8 +63,8 @@ pub fn rooms(
     let provider =
         if settings.auth.supabase.is_provider() { IdentityProvider::Supabase } else { IdentityProvider::BuiltIn };
     let memory = Arc::new(match provider {
-        IdentityProvider::BuiltIn => ProcessCache::new(),
-        IdentityProvider::Supabase => ProcessCache::for_identities_elsewhere(),
+        IdentityProvider::BuiltIn => ProcessCache::new(Arc::clone(clock)),
+        IdentityProvider::Supabase => ProcessCache::for_identities_elsewhere(Arc::clone(clock)),
     });
     let cache: Arc<dyn CallerCache> = Arc::<ProcessCache>::clone(&memory);
     let changes: Arc<dyn ChangeListener> = Arc::<ProcessCache>::clone(&memory);

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use adapters::clock::SystemClock;
 use adapters::postgres::embedded::{EmbeddedPostgres, EmbeddedSettings, place_for_ephemeral};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -78,7 +80,7 @@ async fn serve(variables: &HashMap<String, String>) -> anyhow::Result<ExitCode> 
     let mut signals = Signals::listen()?;
     let embedded = if settings.database.url.is_set() { None } else { Some(start_embedded(&mut settings).await?) };
     let outcome = tokio::select! {
-        started = startup::start(settings) => match started {
+        started = startup::start(settings, Arc::new(SystemClock)) => match started {
             Ok(app) => run_until_stopped(app, &mut signals).await,
             Err(error) => Err(error),
         },

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use adapters::cache::ProcessCache;
+use adapters::clock::SystemClock;
 use adapters::postgres::PgStore;
 use anyhow::Context;
 use clap::Subcommand;
@@ -40,7 +41,7 @@ pub async fn administer(
     let store = Arc::new(PgStore::connect(pool_settings(settings, url, Vec::new()))?);
     let users = UserService {
         store: Arc::<PgStore>::clone(&store),
-        cache: Arc::new(ProcessCache::new()),
+        cache: Arc::new(ProcessCache::new(Arc::new(SystemClock))),
         provider: IdentityProvider::BuiltIn,
         admin_email: None,
     };

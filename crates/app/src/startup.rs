@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
-use adapters::clock::SystemClock;
 use adapters::postgres::embedded::EmbeddedPostgres;
 use adapters::postgres::{ChangeFeed, PgStore, PoolSettings, PoolerMode as PgPooler};
 use adapters::secrets::opaque::OpaqueSecrets;
@@ -114,13 +113,12 @@ fn kept_signing_key(path: &std::path::Path) -> anyhow::Result<String> {
 }
 
 /// Starts the service. `settings.database.url` must be set.
-pub async fn start(settings: Settings) -> anyhow::Result<RunningApp> {
+pub async fn start(settings: Settings, clock: Arc<dyn Clock>) -> anyhow::Result<RunningApp> {
     telemetry::keep_out_secrets(&settings);
     let url = settings.database.url.expose().context("database.url is not set")?.to_owned();
     if settings.database.migrate_on_start {
         migrate(&settings, &url).await?;
     }
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let signing_key = signing_key(&settings, &url).await?;
     telemetry::redaction::keep_out(&signing_key);
     let store = Arc::new(PgStore::connect(pool_settings(&settings, &url, signing_key.clone().into_bytes()))?);
@@ -132,7 +130,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<RunningApp> {
     let export = export.transpose()?;
     let rooms = rooms(&settings, &store, &clock, &signing_key, export.clone())?;
     let first_admin = StartPreparation::new(&settings, &rooms)?.run().await?;
-    let feed = change_feed(&settings, &url, &rooms.changes)?;
+    let feed = change_feed(&settings, &url, &rooms.changes, &clock)?;
     let stopping = Stopping::default();
     let delay = Duration::from_secs(settings.server.shutdown_delay_seconds);
     let metrics = telemetry::install_metrics()?;
@@ -238,13 +236,14 @@ fn change_feed(
     settings: &Settings,
     url: &str,
     listener: &Arc<dyn ChangeListener>,
+    clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<Option<ChangeFeed>> {
     let direct = settings.database.direct_url.expose();
     let Some(url) = direct.or_else(|| (settings.database.pooler == PoolerKind::None).then_some(url)) else {
         info!("no change is heard through a transaction pooler: what is remembered lives a second");
         return Ok(None);
     };
-    Ok(Some(ChangeFeed::start(url, Arc::clone(listener))?))
+    Ok(Some(ChangeFeed::start(url, Arc::clone(listener), Arc::clone(clock))?))
 }
 
 /// Refuses to serve if responses could be mixed up, or if the login has rights that the settings forbid.

@@ -1,6 +1,6 @@
 //! Changes: how caches learn of them, and how a cache tells what was read before a change from what was read after it.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use domain::changes::Change;
 
@@ -9,8 +9,8 @@ use domain::changes::Change;
 pub trait ChangeListener: Send + Sync {
     /// Something changed: what was read of it before this call is stale.
     fn invalidate(&self, change: Change);
-    /// Every change that was committed before `moment` has been passed to `invalidate`.
-    fn confirm_fresh(&self, moment: Instant);
+    /// Every change that was committed before `moment`, by `Clock::elapsed`, has been passed to `invalidate`.
+    fn confirm_fresh(&self, moment: Duration);
     /// Changes may have been missed: everything that was read before this call is stale.
     fn invalidate_all(&self);
     /// Whether a feed has confirmed the last second.
@@ -23,5 +23,6 @@ pub trait ChangeListener: Send + Sync {
 pub struct CacheTicket {
     pub facts: u64,
     pub counts: u64,
-    pub asked_at: Instant,
+    /// By `Clock::elapsed`.
+    pub asked_at: Duration,
 }

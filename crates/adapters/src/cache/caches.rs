@@ -2,11 +2,13 @@
 //!
 //! Limits: 100,000 callers, 20,000 API keys and 100,000 entitlements; some 40 MiB when full.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::Duration;
 
 use domain::changes::Change;
 use domain::users::UserId;
 use ports::changes::ChangeListener;
+use ports::clock::Clock;
 use ports::entitlements::Meter;
 
 use super::callers::{CallerEntry, KeyEntry};
@@ -29,9 +31,9 @@ pub struct ProcessCache {
 }
 
 impl ProcessCache {
-    pub fn new() -> Self {
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
-            versions: Versions::new(),
+            versions: Versions::new(clock),
             callers: ClockCache::new(CALLERS_MAX),
             identities_elsewhere: false,
             keys: ClockCache::new(KEYS_MAX),
@@ -42,14 +44,8 @@ impl ProcessCache {
 
     /// Callers are fresh for a second after they were read, whatever the feed confirms: each active caller is read once
     /// a second, so that a ban takes effect within one second.
-    pub fn for_identities_elsewhere() -> Self {
-        Self { identities_elsewhere: true, ..Self::new() }
-    }
-}
-
-impl Default for ProcessCache {
-    fn default() -> Self {
-        Self::new()
+    pub fn for_identities_elsewhere(clock: Arc<dyn Clock>) -> Self {
+        Self { identities_elsewhere: true, ..Self::new(clock) }
     }
 }
 
@@ -58,7 +54,7 @@ impl ChangeListener for ProcessCache {
         self.versions.invalidate(change);
     }
 
-    fn confirm_fresh(&self, moment: Instant) {
+    fn confirm_fresh(&self, moment: Duration) {
         self.versions.confirm_fresh(moment);
     }
 

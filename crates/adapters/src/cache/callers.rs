@@ -1,7 +1,5 @@
 //! Cached callers: the facts about users, and API keys by hash.
 
-use std::time::Instant;
-
 use domain::changes::Change;
 use domain::identity::CallerFacts;
 use domain::users::UserId;
@@ -45,11 +43,11 @@ impl CallerCache for ProcessCache {
     }
 
     fn facts_ticket(&self, user_id: UserId) -> CacheTicket {
-        CacheTicket { facts: self.versions.of_role(user_id), counts: 0, asked_at: Instant::now() }
+        CacheTicket { facts: self.versions.of_role(user_id), counts: 0, asked_at: self.versions.elapsed() }
     }
 
     fn remember_facts(&self, user_id: UserId, facts: CallerFacts, ticket: &CacheTicket) {
-        let read = Read { asked_at: self.versions.moment(ticket.asked_at), version: ticket.facts };
+        let read = Read { asked_at: Moment::at(ticket.asked_at), version: ticket.facts };
         self.callers.put(user_id, CallerEntry { facts, read });
     }
 
@@ -59,7 +57,7 @@ impl CallerCache for ProcessCache {
     }
 
     fn key_ticket(&self) -> CacheTicket {
-        CacheTicket { facts: self.versions.of_anything(), counts: 0, asked_at: Instant::now() }
+        CacheTicket { facts: self.versions.of_anything(), counts: 0, asked_at: self.versions.elapsed() }
     }
 
     fn remember_key(&self, hash: &str, key: KnownKey, ticket: &CacheTicket) {
@@ -67,7 +65,7 @@ impl CallerCache for ProcessCache {
         // the count of all changes first: an earlier change fails this check, and a later one makes the version stale.
         let version = self.versions.of_key(key.id, key.user_id);
         if self.versions.of_anything() == ticket.facts {
-            let read = Read { asked_at: self.versions.moment(ticket.asked_at), version };
+            let read = Read { asked_at: Moment::at(ticket.asked_at), version };
             self.keys.put(hash.into(), KeyEntry { key, read });
         }
     }
@@ -82,11 +80,15 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use chrono::TimeDelta;
     use domain::api_keys::{ApiKeyId, KeyBudgets, KeyLimits};
     use domain::identity::{IdentityState, PermissionSet, Role};
     use ports::changes::ChangeListener;
+    use ports::clock::Clock;
+    use testkit::clock::FixedClock;
     use uuid::Uuid;
 
+    use super::super::testing::{an_hour_later, cache_and_clock};
     use super::*;
 
     const ADA: UserId = UserId(Uuid::from_u128(1));
@@ -111,21 +113,14 @@ mod tests {
         CacheTicket { asked_at: ticket.asked_at.checked_sub(by).unwrap(), ..ticket }
     }
 
-    fn old_memory() -> ProcessCache {
-        let memory = ProcessCache::new();
-        // `Moment` counts from the creation of the cache and cannot be earlier.
-        std::thread::sleep(Duration::from_millis(1_100));
-        memory
-    }
-
     #[test]
     fn a_role_is_believed_for_a_second_and_longer_while_somebody_vouches() {
-        let memory = old_memory();
+        let (memory, clock) = cache_and_clock();
         memory.remember_facts(ADA, ADMIN, &memory.facts_ticket(ADA));
         assert_eq!(memory.facts(ADA), Some(ADMIN));
-        memory.remember_facts(ADA, ADMIN, &aged(memory.facts_ticket(ADA), Duration::from_millis(1_001)));
+        clock.advance(TimeDelta::milliseconds(1_001));
         assert_eq!(memory.facts(ADA), None, "nobody vouches for what is a second old");
-        memory.confirm_fresh(Instant::now());
+        memory.confirm_fresh(clock.elapsed());
         assert_eq!(memory.facts(ADA), Some(ADMIN));
         memory.invalidate_all();
         assert_eq!(memory.facts(ADA), None);
@@ -133,9 +128,9 @@ mod tests {
 
     #[test]
     fn nobody_vouches_for_an_identity_that_another_service_keeps() {
-        let memory = ProcessCache::for_identities_elsewhere();
-        std::thread::sleep(Duration::from_millis(1_100));
-        memory.confirm_fresh(Instant::now());
+        let clock = an_hour_later();
+        let memory = ProcessCache::for_identities_elsewhere(Arc::<FixedClock>::clone(&clock));
+        memory.confirm_fresh(clock.elapsed());
         memory.remember_facts(ADA, ADMIN, &memory.facts_ticket(ADA));
         assert_eq!(memory.facts(ADA), Some(ADMIN));
         memory.remember_facts(ADA, ADMIN, &aged(memory.facts_ticket(ADA), Duration::from_millis(1_001)));
@@ -147,7 +142,7 @@ mod tests {
     #[test]
     fn what_a_change_overtook_is_not_believed() {
         for change in [Change::User(ADA), Change::Everything] {
-            let memory = ProcessCache::new();
+            let (memory, _) = cache_and_clock();
             let (role, anything) = (memory.facts_ticket(ADA), memory.key_ticket());
             memory.invalidate(change);
             memory.remember_facts(ADA, ADMIN, &role);
@@ -159,7 +154,7 @@ mod tests {
     #[test]
     fn a_key_is_forgotten_with_its_owner_and_by_itself() {
         for change in [Change::Key(KEY), Change::User(ADA), Change::Everything] {
-            let memory = ProcessCache::new();
+            let (memory, _) = cache_and_clock();
             memory.remember_key("hash", key(), &memory.key_ticket());
             assert_eq!((memory.key("hash"), memory.key("other")), (Some(key()), None));
             memory.invalidate(Change::Catalogue);

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::{PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use domain::entitlements::{Count, Entitlement};
@@ -54,13 +54,13 @@ impl EntitlementCache for ProcessCache {
         CacheTicket {
             facts: self.versions.of_facts(user_id),
             counts: self.versions.of_counts(user_id),
-            asked_at: Instant::now(),
+            asked_at: self.versions.elapsed(),
         }
     }
 
     fn remember(&self, meter: &Meter, standing: &EntitlementState, ticket: &CacheTicket) {
         let EntitlementState { entitlement, changes_at } = standing;
-        let asked_at = self.versions.moment(ticket.asked_at);
+        let asked_at = Moment::at(ticket.asked_at);
         let feature_id = self.names.features.shared(&entitlement.feature_id);
         let entry = EntitlementEntry {
             count: Count {
@@ -84,7 +84,7 @@ impl EntitlementCache for ProcessCache {
 
     fn recount(&self, meter: &Meter, period: &Period, count: &Count, ticket: &CacheTicket) {
         let counts = self.versions.of_counts(meter.user_id);
-        let counted_at = self.versions.moment(ticket.asked_at);
+        let counted_at = Moment::at(ticket.asked_at);
         self.standings.get_with(meter, |entry| {
             let is_newer = entry.count_vintage != counts || entry.counted_at < counted_at;
             if ticket.counts == counts && is_newer && entry.is_of(period) {
@@ -147,9 +147,11 @@ mod tests {
     use domain::changes::Change;
     use domain::usage::CounterTally;
     use ports::changes::ChangeListener;
+    use ports::clock::Clock;
     use testkit::entitlements::entitlement;
     use uuid::Uuid;
 
+    use super::super::testing::cache_and_clock;
     use super::*;
 
     const ADA: UserId = UserId(Uuid::from_u128(1));
@@ -181,7 +183,7 @@ mod tests {
 
     #[test]
     fn facts_go_with_the_user_and_the_catalogue_and_not_with_keys() {
-        let memory = ProcessCache::new();
+        let (memory, _) = cache_and_clock();
         for change in [Change::User(ADA), Change::Catalogue, Change::Everything] {
             remember(&memory, None, &memory.ticket(ADA));
             assert_eq!(memory.recall(&meter()), CachedDecision::Whole(facts()));
@@ -198,11 +200,11 @@ mod tests {
 
     #[test]
     fn facts_are_not_given_beyond_the_moment_at_which_they_change_by_themselves() {
-        let memory = ProcessCache::new();
+        let (memory, clock) = cache_and_clock();
         remember(&memory, Some(TimeDelta::milliseconds(80)), &memory.ticket(ADA));
         assert_eq!(memory.recall(&meter()), CachedDecision::Whole(facts()));
-        std::thread::sleep(Duration::from_millis(90));
-        memory.confirm_fresh(Instant::now());
+        clock.advance(TimeDelta::milliseconds(80));
+        memory.confirm_fresh(clock.elapsed());
         assert_eq!(memory.recall(&meter()), CachedDecision::Nothing);
         remember(&memory, Some(TimeDelta::zero()), &memory.ticket(ADA));
         assert_eq!(memory.recall(&meter()), CachedDecision::Nothing);
@@ -210,12 +212,12 @@ mod tests {
 
     #[test]
     fn facts_outlive_a_count_where_somebody_vouches() {
-        let memory = ProcessCache::new();
+        let (memory, clock) = cache_and_clock();
         let ticket = memory.ticket(ADA);
-        std::thread::sleep(Duration::from_millis(1_050));
+        clock.advance(TimeDelta::milliseconds(1_050));
         remember(&memory, None, &ticket);
         assert_eq!(memory.recall(&meter()), CachedDecision::Nothing);
-        memory.confirm_fresh(Instant::now());
+        memory.confirm_fresh(clock.elapsed());
         assert_eq!(memory.recall(&meter()), CachedDecision::Facts(facts()));
         let fresh = used(3, AS_OF + TimeDelta::seconds(1));
         memory.recount(&meter(), &facts().period, &fresh, &memory.ticket(ADA));
@@ -229,7 +231,7 @@ mod tests {
 
     #[test]
     fn what_was_noted_is_newer_than_what_was_asked_for_before() {
-        let memory = ProcessCache::new();
+        let (memory, _) = cache_and_clock();
         remember(&memory, None, &memory.ticket(ADA));
         let asked = memory.ticket(ADA);
         memory.note(&meter(), &facts().period, &used(7, AS_OF));

@@ -8,6 +8,8 @@ mod caches;
 mod callers;
 mod clock_cache;
 mod entitlements;
+#[cfg(test)]
+mod testing;
 mod versions;
 
 pub use caches::ProcessCache;

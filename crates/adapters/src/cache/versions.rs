@@ -9,12 +9,14 @@
 //! change, it stays fresh for a second after the last confirmation. Costs a few atomic loads per look-up, one or two
 //! additions per change, and 1 MiB.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::api_keys::ApiKeyId;
 use domain::changes::Change;
 use domain::users::UserId;
+use ports::clock::Clock;
 use uuid::Uuid;
 
 /// How far cached data may be behind the database.
@@ -29,11 +31,15 @@ const STRIPES: usize = 1 << 14;
 /// Counts change more often than anything else, so fewer share a number.
 const COUNT_STRIPES: usize = 1 << 16;
 
-/// A moment of this process, in microseconds after `Versions` was created.
+/// A moment of this process, in microseconds by `Clock::elapsed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Moment(u64);
 
 impl Moment {
+    pub fn at(elapsed: Duration) -> Self {
+        Self(microseconds(elapsed))
+    }
+
     pub fn plus(self, time: Duration) -> Self {
         Self(self.0.saturating_add(microseconds(time)))
     }
@@ -44,7 +50,7 @@ impl Moment {
 }
 
 pub(super) struct Versions {
-    origin: Instant,
+    clock: Arc<dyn Clock>,
     /// Until when a feed has delivered every change; zero means never.
     vouched: AtomicU64,
     /// Increments with every change, before any other number.
@@ -57,10 +63,10 @@ pub(super) struct Versions {
 }
 
 impl Versions {
-    pub fn new() -> Self {
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
         let stripes = |count| std::iter::repeat_with(AtomicU64::default).take(count).collect();
         Self {
-            origin: Instant::now(),
+            clock,
             vouched: AtomicU64::default(),
             changes: AtomicU64::default(),
             everything: AtomicU64::default(),
@@ -71,12 +77,12 @@ impl Versions {
         }
     }
 
-    pub fn moment(&self, at: Instant) -> Moment {
-        Moment(microseconds(at.saturating_duration_since(self.origin)))
+    pub fn elapsed(&self) -> Duration {
+        self.clock.elapsed()
     }
 
     pub fn now(&self) -> Moment {
-        self.moment(Instant::now())
+        Moment::at(self.elapsed())
     }
 
     /// Whether data requested at `asked_at` is still fresh, if no version changed.
@@ -130,9 +136,9 @@ impl Versions {
         stripe(&self.counts, user_id.0).fetch_add(1, Ordering::SeqCst);
     }
 
-    pub fn confirm_fresh(&self, moment: Instant) {
+    pub fn confirm_fresh(&self, moment: Duration) {
         // At least 1, since zero means never.
-        self.vouched.fetch_max(self.moment(moment).0.max(1), Ordering::SeqCst);
+        self.vouched.fetch_max(microseconds(moment).max(1), Ordering::SeqCst);
     }
 
     pub fn invalidate_all(&self) {
@@ -159,6 +165,7 @@ fn stripe(stripes: &[AtomicU64], id: Uuid) -> &AtomicU64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::an_hour_later;
     use super::*;
 
     fn user(number: u128) -> UserId {
@@ -167,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_change_moves_what_depends_on_it_and_nothing_else() {
-        let versions = Versions::new();
+        let versions = Versions::new(an_hour_later());
         let key = ApiKeyId(Uuid::from_u128(3));
         let all = || {
             [
@@ -196,9 +203,9 @@ mod tests {
 
     #[test]
     fn what_was_read_is_believed_for_a_second_after_the_last_word() {
-        let versions = Versions::new();
-        let at = |milliseconds| versions.origin + Duration::from_millis(milliseconds);
-        let is_fresh = |asked, now| versions.is_fresh(versions.moment(at(asked)), versions.moment(at(now)));
+        let versions = Versions::new(an_hour_later());
+        let at = Duration::from_millis;
+        let is_fresh = |asked, now| versions.is_fresh(Moment::at(at(asked)), Moment::at(at(now)));
         assert!(is_fresh(0, 999) && !is_fresh(0, 1_000));
         versions.confirm_fresh(at(5_000));
         versions.confirm_fresh(at(4_000));
@@ -206,7 +213,7 @@ mod tests {
         versions.invalidate_all();
         assert!(!is_fresh(4_000, 5_500) && is_fresh(5_000, 5_500));
         assert!(!versions.is_fed());
-        versions.confirm_fresh(Instant::now());
+        versions.confirm_fresh(versions.elapsed());
         assert!(versions.is_fed());
     }
 }

@@ -9,10 +9,11 @@
 
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::changes::Change;
 use ports::changes::ChangeListener;
+use ports::clock::Clock;
 use ports::store::StoreError;
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sea_orm::sqlx::{self, ConnectOptions, Executor, PgPool};
@@ -39,14 +40,14 @@ pub struct ChangeFeed(JoinHandle<()>);
 impl ChangeFeed {
     /// Starts to listen at this address and reports to `listener`. The database may be down. Call it within the
     /// runtime.
-    pub fn start(url: &str, listener: Arc<dyn ChangeListener>) -> Result<Self, StoreError> {
+    pub fn start(url: &str, listener: Arc<dyn ChangeListener>, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let options = PgConnectOptions::from_str(url)
             .map_err(|_| StoreError::Unexpected("the direct address of the database is not understood".into()))?
             .application_name("product-base changes")
             .extra_float_digits(None)
             .statement_cache_capacity(0)
             .disable_statement_logging();
-        Ok(Self(tokio::spawn(listen_for_ever(options, listener))))
+        Ok(Self(tokio::spawn(listen_for_ever(options, listener, clock))))
     }
 }
 
@@ -56,14 +57,14 @@ impl Drop for ChangeFeed {
     }
 }
 
-async fn listen_for_ever(options: PgConnectOptions, listener: Arc<dyn ChangeListener>) {
+async fn listen_for_ever(options: PgConnectOptions, listener: Arc<dyn ChangeListener>, clock: Arc<dyn Clock>) {
     let mut pause = PAUSE_MIN;
     loop {
         match connect(&options).await {
             Ok(mut connection) => {
                 pause = PAUSE_MIN;
                 info!("changes are heard");
-                let lost = hear(&mut connection, &*listener).await;
+                let lost = hear(&mut connection, &*listener, &*clock).await;
                 listener.invalidate_all();
                 warn!(%lost, "changes are not heard any more; what is remembered lives a second until they are");
             }
@@ -98,10 +99,10 @@ async fn connect(options: &PgConnectOptions) -> Result<PgListener, sqlx::Error> 
 }
 
 /// Reports changes until the connection is lost; returns the reason.
-async fn hear(connection: &mut PgListener, listener: &dyn ChangeListener) -> sqlx::Error {
+async fn hear(connection: &mut PgListener, listener: &dyn ChangeListener, clock: &dyn Clock) -> sqlx::Error {
     // Changes before the connection listened were not reported: only data read from now on can be confirmed.
     listener.invalidate_all();
-    listener.confirm_fresh(Instant::now());
+    listener.confirm_fresh(clock.elapsed());
     loop {
         // A busy channel is probed too: notifications that arrive do not prove that all arrived.
         let ask_at = tokio::time::Instant::now() + SILENCE_MAX;
@@ -113,7 +114,7 @@ async fn hear(connection: &mut PgListener, listener: &dyn ChangeListener) -> sql
                 Err(_) => break,
             }
         }
-        let asked_at = Instant::now();
+        let asked_at = clock.elapsed();
         match timeout(ANSWER_MAX, connection.execute("SELECT 1")).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return error,
