@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::answers::BreakOff;
 use super::registry::RunningBy;
 use super::service::AiService;
-use crate::usage::commands::HoldAction;
+use crate::usage::call_commands::CallEnd;
 
 /// How many calls one run settles at most.
 const SWEPT_AT_ONCE: u64 = 200;
@@ -56,8 +56,8 @@ impl AiService {
                 messages: Vec::new(),
                 beyond: BeyondHold::default(),
             };
-            match self.change(hold_id, user_id, HoldAction::SettleCall(Box::new(result))).await {
-                Ok(changed) if changed.replayed => self.postponed.done(hold_id),
+            match self.end_once(hold_id, user_id, CallEnd::Settled(Box::new(result))).await {
+                Ok(ended) if ended.replayed => self.postponed.done(hold_id),
                 Ok(_) => {
                     self.postponed.done(hold_id);
                     info!(call = %hold_id.0, phase = call.phase.as_str(), "a call without its process was settled");
