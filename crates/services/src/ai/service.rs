@@ -38,7 +38,7 @@ use super::registry::Registry;
 use crate::ai_usage::AiUsageService;
 use crate::chat::ChatService;
 use crate::entitlements::EntitlementService;
-use crate::postponed::PostponedCalls;
+use crate::postponed::PostponedItems;
 use crate::prices::{OfferedModel, PriceService, PricedModel};
 use crate::tokens::TokenService;
 use crate::usage::UsageService;
@@ -118,7 +118,7 @@ pub struct AiService {
     pub(super) parts: AiParts,
     pub(super) registry: Registry,
     /// Calls that a sweep could not settle.
-    pub(super) postponed: PostponedCalls<HoldId>,
+    pub(super) postponed: PostponedItems<HoldId>,
 }
 
 /// A reserved call, and all that its task needs.
@@ -131,7 +131,7 @@ pub(super) struct ReservedCall {
 
 impl AiService {
     pub fn new(parts: AiParts) -> Self {
-        Self { parts, registry: Registry::default(), postponed: PostponedCalls::default() }
+        Self { parts, registry: Registry::default(), postponed: PostponedItems::default() }
     }
 
     /// About how many model tokens a text has.

@@ -27,7 +27,7 @@ impl AiService {
     /// Settles calls whose process is gone, a bounded number of them; returns how many were due.
     pub async fn sweep_calls(&self) -> Result<usize, StoreError> {
         let mut work = self.parts.store.begin(Scope::SERVICE).await?;
-        let due = work.usage().list_due_calls(&self.postponed.excluded(), SWEPT_AT_ONCE).await?;
+        let due = work.call_log().list_due(&self.postponed.excluded(), SWEPT_AT_ONCE).await?;
         work.commit().await?;
         if due.is_empty() {
             return Ok(0);
@@ -35,7 +35,7 @@ impl AiService {
         let prices = self.parts.prices.current().await?;
         let count = due.len();
         let mut unreadable = Vec::new();
-        for DueCall { hold_id, user_id, call } in due {
+        for DueCall { reservation_id: hold_id, user_id, call } in due {
             let Some(call) = call else {
                 self.postponed.failed(hold_id);
                 unreadable.push(hold_id);

@@ -16,10 +16,12 @@
 
 use std::collections::HashMap;
 
+use domain::entitlements::Count;
+use domain::usage::{ApiKeyUsage, Period};
 use ports::entitlements::{EntitlementCache, Meter};
 use ports::randomness::Randomness;
-use ports::store::{Scope, Store, StoreError, UnitOfWork};
-use ports::usage::{ApiKeyWindow, KeptOutcome, KeyOfUser, KeyState, LockPatience, LockedBatch, MeterState};
+use ports::store::{LockPatience, LockResult, Scope, Store, StoreError, UnitOfWork};
+use ports::usage::{ApiKeyWindow, KeyOfUser, LockedBatch, MeterState, StoredOutcome};
 use uuid::Uuid;
 
 use super::commands::LockMode;
@@ -48,7 +50,7 @@ pub async fn run(
     let patience = if lock_mode == LockMode::SkipLocked { LockPatience::Skip } else { LockPatience::Wait };
     let mut work = store.begin(Scope::Counting).await?;
     if lock_mode != LockMode::SkipLocked {
-        work.usage().wait_for_locks().await?;
+        work.wait_for_locks().await?;
     }
     if let LockMode::WaitAndSpend(user_id) = lock_mode {
         work.users().lock(user_id).await?;
@@ -64,18 +66,36 @@ pub async fn run(
         work.commit().await?;
         return Err(StoreError::Conflict);
     }
-    let DecidedBatch { record, tokens, counts } = decided;
-    if !record.counters.is_empty() || !record.holds.is_empty() {
-        work.usage().record_batch(&record).await?;
-    }
-    for change in &tokens {
-        work.usage().move_tokens(change).await?;
-    }
+    let counts = write(&mut *work, decided).await?;
     work.commit().await?;
     for (meter, period, count) in counts {
         cache.note(&meter, &period, &count);
     }
     Ok(())
+}
+
+/// Writes what was decided, a statement for each kind of rows. Returns the counts after it.
+async fn write(work: &mut dyn UnitOfWork, decided: DecidedBatch) -> Result<Vec<(Meter, Period, Count)>, StoreError> {
+    let DecidedBatch { counters, entries, reservations, key_changes, key_additions, calls, tokens, counts } = decided;
+    if !counters.is_empty() || !entries.is_empty() {
+        work.counters().record(&counters, &entries).await?;
+    }
+    if !reservations.is_empty() {
+        work.reservations().save(&reservations).await?;
+    }
+    if !key_changes.is_empty() {
+        work.api_key_usage().save(&key_changes).await?;
+    }
+    if !key_additions.is_empty() {
+        work.api_key_usage().add(&key_additions).await?;
+    }
+    if !calls.is_empty() {
+        work.call_log().record(&calls).await?;
+    }
+    for change in &tokens {
+        work.tokens().move_tokens(change).await?;
+    }
+    Ok(counts)
 }
 
 /// Locks and reads the rows that the commands need: their reservations, their counters, and the outcomes of known
@@ -85,7 +105,7 @@ async fn prepare(
     commands: &[QueuedCommand],
     patience: LockPatience,
     key_lookup: KeyLookup,
-) -> Result<(LockedRows, HashMap<usize, KeptOutcome>), StoreError> {
+) -> Result<(LockedRows, HashMap<usize, StoredOutcome>), StoreError> {
     let mut rows = LockedRows::default();
     let entries = || commands.iter().map(QueuedCommand::entry);
     let mut meters: Vec<_> = entries().filter_map(|entry| entry.meter()).collect();
@@ -104,7 +124,7 @@ async fn prepare(
         let mut at_once = if is_quick { std::mem::take(&mut meters) } else { Vec::new() };
         at_once.sort_unstable();
         at_once.dedup();
-        let (reservations, states) = work.usage().lock_holds(&ids, &at_once, patience).await?;
+        let (reservations, states) = work.reservations().lock(&ids, &at_once, patience).await?;
         rows.add_reservations(ids, reservations);
         let states = at_once.into_iter().zip(states);
         let (missing, found): (Vec<_>, Vec<_>) =
@@ -119,17 +139,17 @@ async fn prepare(
     if !meters.is_empty() {
         let locked = lock(work, &meters, &keys, patience).await?;
         let at_place = |(key, outcome)| Some((*places.get(key)?, outcome));
-        granted_before = locked.kept.into_iter().filter_map(at_place).collect();
+        granted_before = locked.granted.into_iter().filter_map(at_place).collect();
         rows.add_meters(meters.into_iter().zip(locked.meters));
     }
     let elsewhere = rows.counters_of_other_periods();
     if !elsewhere.is_empty() {
-        let counters = work.usage().lock_counters(&elsewhere, patience).await?;
+        let counters = work.counters().lock(&elsewhere, patience).await?;
         rows.add_counters(elsewhere, counters);
     }
     let sessions = sessions_of(commands);
     if !sessions.is_empty() {
-        let states = work.usage().lock_sessions(&sessions, patience).await?;
+        let states = work.call_log().lock_sessions(&sessions, patience).await?;
         rows.add_sessions(sessions, states);
     }
     let windows = rows.key_windows(commands.iter().filter_map(QueuedCommand::reserved_call));
@@ -153,15 +173,15 @@ async fn lock_keys(
     work: &mut dyn UnitOfWork,
     windows: &[ApiKeyWindow],
     patience: LockPatience,
-) -> Result<Vec<KeyState>, StoreError> {
-    let locked = work.usage().lock_keys(windows, patience).await?;
-    let missing = windows.iter().zip(&locked).filter(|(_, state)| matches!(state, KeyState::Uncounted));
+) -> Result<Vec<LockResult<ApiKeyUsage>>, StoreError> {
+    let locked = work.api_key_usage().lock(windows, patience).await?;
+    let missing = windows.iter().zip(&locked).filter(|(_, state)| matches!(state, LockResult::Missing));
     let missing: Vec<_> = missing.map(|(window, _)| *window).collect();
     if missing.is_empty() {
         return Ok(locked);
     }
-    work.usage().open_keys(&missing).await?;
-    work.usage().lock_keys(windows, patience).await
+    work.api_key_usage().open(&missing).await?;
+    work.api_key_usage().lock(windows, patience).await
 }
 
 /// Whether a command that is not granted has an idempotency key that was granted before: then the first outcome is the
@@ -176,8 +196,8 @@ async fn was_granted_before(
     let (meters, keys): (Vec<Meter>, Vec<KeyOfUser<'_>>) = refused.unzip();
     let Some(first) = meters.first() else { return Ok(false) };
     // Its counter is locked already, or missing, so there is no wait.
-    let looked = work.usage().lock_batch(std::slice::from_ref(first), &keys, patience).await?;
-    Ok(!looked.kept.is_empty())
+    let looked = work.counters().lock_batch(std::slice::from_ref(first), &keys, patience).await?;
+    Ok(!looked.granted.is_empty())
 }
 
 /// Locks the counters; creates the missing ones and locks again.
@@ -187,7 +207,7 @@ async fn lock(
     keys: &[KeyOfUser<'_>],
     patience: LockPatience,
 ) -> Result<LockedBatch, StoreError> {
-    let locked = work.usage().lock_batch(meters, keys, patience).await?;
+    let locked = work.counters().lock_batch(meters, keys, patience).await?;
     let missing: Vec<_> = meters
         .iter()
         .zip(&locked.meters)
@@ -199,6 +219,6 @@ async fn lock(
     if missing.is_empty() {
         return Ok(locked);
     }
-    work.usage().open_counters(&missing).await?;
-    work.usage().lock_batch(meters, keys, patience).await
+    work.counters().open(&missing).await?;
+    work.counters().lock_batch(meters, keys, patience).await
 }

@@ -9,7 +9,7 @@ use domain::usage::{Hold, HoldId, HoldRefusal, HoldStatus};
 use domain::users::UserId;
 use ports::entitlements::Meter;
 use ports::store::StoreError;
-use ports::usage::{KeptHold, KeyOfUser};
+use ports::usage::{GrantedReservation, KeyOfUser};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -97,7 +97,7 @@ pub struct ReserveCommand {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReserveOutcome {
     Reserved {
-        reservation: KeptHold,
+        reservation: GrantedReservation,
         decision: Decision,
         /// Whether this is the first outcome again.
         replayed: bool,

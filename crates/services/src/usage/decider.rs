@@ -23,10 +23,14 @@ use domain::usage::{HoldId, Period};
 use domain::users::UserId;
 use ports::entitlements::Meter;
 use ports::randomness::Randomness;
-use ports::usage::{BatchRecord, CounterChange, HoldChange, KeptOutcome, TokenChange};
+use ports::store::LockResult;
+use ports::tokens::TokenChange;
+use ports::usage::{
+    ApiKeyUsageAddition, ApiKeyUsageChange, CallRecord, CounterChange, ReservationChange, StoredOutcome, UsageEntry,
+};
 
 use super::commands::{CommandResult, LockMode, UndecidedCommand, UnknownMeter, UsageCommand};
-use super::locked_rows::{LockedCounter, LockedRows, MeterLock, ReservationLock};
+use super::locked_rows::{LockedCounter, LockedReservation, LockedRows, MeterLock};
 
 /// A command that a batch can decide.
 pub trait BatchCommand: UsageCommand + Sized {
@@ -34,9 +38,15 @@ pub trait BatchCommand: UsageCommand + Sized {
     fn decide(&self, place: usize, decider: &mut BatchDecider<'_>) -> CommandResult<Self>;
 }
 
-/// The result of a batch.
+/// All that a batch writes, and the counts of the counters in force after it.
+#[derive(Default)]
 pub struct DecidedBatch {
-    pub record: BatchRecord,
+    pub counters: Vec<CounterChange>,
+    pub entries: Vec<UsageEntry>,
+    pub reservations: Vec<ReservationChange>,
+    pub key_changes: Vec<ApiKeyUsageChange>,
+    pub key_additions: Vec<ApiKeyUsageAddition>,
+    pub calls: Vec<CallRecord>,
     pub tokens: Vec<TokenChange>,
     pub counts: Vec<(Meter, Period, Count)>,
 }
@@ -44,46 +54,40 @@ pub struct DecidedBatch {
 pub struct BatchDecider<'a> {
     rows: LockedRows,
     /// What was granted under idempotency keys before this batch, by the place of the command.
-    granted_before: HashMap<usize, KeptOutcome>,
+    granted_before: HashMap<usize, StoredOutcome>,
     /// What this batch granted, by user and idempotency key.
-    granted: HashMap<(UserId, IdempotencyKey), KeptOutcome>,
+    granted: HashMap<(UserId, IdempotencyKey), StoredOutcome>,
     /// What each user has left to spend: one balance for all features.
     tokens: HashMap<UserId, i64>,
-    writes: BatchWrites,
+    /// What is to be written beside the changed rows.
+    decided: DecidedBatch,
     lock_mode: LockMode,
     randomness: &'a dyn Randomness,
 }
 
-/// What is to be written beside the changed rows.
-#[derive(Default)]
-struct BatchWrites {
-    record: BatchRecord,
-    tokens: Vec<TokenChange>,
-}
-
-impl BatchWrites {
-    fn move_tokens(&mut self, meter: &Meter, held: i64, spent: i64, hold_id: Option<HoldId>) {
+impl DecidedBatch {
+    fn move_tokens(&mut self, meter: &Meter, reserved: i64, spent: i64, reservation_id: Option<HoldId>) {
         let Meter { user_id, feature_id } = meter.clone();
-        self.tokens.push(TokenChange { user_id, feature_id, held, spent, hold_id });
+        self.tokens.push(TokenChange { user_id, feature_id, reserved, spent, reservation_id });
     }
 }
 
 impl<'a> BatchDecider<'a> {
     pub fn new(
         rows: LockedRows,
-        granted_before: HashMap<usize, KeptOutcome>,
+        granted_before: HashMap<usize, StoredOutcome>,
         lock_mode: LockMode,
         randomness: &'a dyn Randomness,
     ) -> Self {
         let balance = |counter: &LockedCounter| (counter.key.meter.user_id, counter.entitlement.tokens_available);
         let tokens = rows.counters.iter().map(balance).collect();
-        let writes = BatchWrites::default();
-        Self { rows, granted_before, granted: HashMap::new(), tokens, writes, lock_mode, randomness }
+        let decided = DecidedBatch::default();
+        Self { rows, granted_before, granted: HashMap::new(), tokens, decided, lock_mode, randomness }
     }
 
     /// All that is to be written, and the counts of the counters in force after that.
     pub fn finish(self) -> DecidedBatch {
-        let Self { rows, tokens, writes: BatchWrites { mut record, tokens: moved }, .. } = self;
+        let Self { rows, tokens, mut decided, .. } = self;
         let LockedRows { counters, reservations, key_counters, .. } = rows;
         let counters: Vec<_> = counters.into_iter().filter(|counter| counter.changed).collect();
         let counts = counters.iter().filter(|counter| counter.is_in_force).map(|counter| {
@@ -92,17 +96,18 @@ impl<'a> BatchDecider<'a> {
             let count = Count { tally: entitlement.tally, tokens_available, as_of: entitlement.as_of };
             (key.meter.clone(), entitlement.period, count)
         });
-        let counts = counts.collect();
+        decided.counts = counts.collect();
         let changed = |counter: LockedCounter| CounterChange { key: counter.key, tally: counter.entitlement.tally };
-        record.counters = counters.into_iter().map(changed).collect();
-        record.holds.extend(reservations.into_values().filter_map(|lock| match lock {
-            ReservationLock::Locked(locked) if locked.changed => {
-                Some(HoldChange { hold: locked.reservation, key: None, outcome: locked.outcome })
+        decided.counters = counters.into_iter().map(changed).collect();
+        decided.reservations.extend(reservations.into_values().filter_map(|lock| match lock {
+            LockResult::Locked(locked) if locked.changed => {
+                let LockedReservation { reservation, outcome, .. } = *locked;
+                Some(ReservationChange { reservation, idempotency_key: None, outcome })
             }
             _ => None,
         }));
-        (record.keys, record.key_uses) = key_counters.into_changes();
-        DecidedBatch { record, tokens: moved, counts }
+        (decided.key_changes, decided.key_additions) = key_counters.into_changes();
+        decided
     }
 
     /// The place of the meter's counter in the locked rows.

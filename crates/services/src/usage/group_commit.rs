@@ -4,7 +4,7 @@
 //! in flight, and a user's commands always take the same lane. The queue is bounded; what does not fit is refused. One
 //! command never stops the others: a batch skips locked rows instead of waiting for them, and their commands go on
 //! beside it (`beside`), as do those that move tokens. Any other wait of a batch is bounded by a fifth of a second
-//! (`UsageRepository::wait_for_locks`); then each user's commands go on beside it. A batch that cannot be written is
+//! (`UnitOfWork::wait_for_locks`); then each user's commands go on beside it. A batch that cannot be written is
 //! retried whole, then command by command.
 
 use std::hash::{BuildHasher, RandomState};
@@ -28,7 +28,7 @@ use super::beside::BusyUsers;
 use super::commands::{CommitError, ConsumeCommand, LockMode, UsageCommand};
 use super::decider::BatchCommand;
 use super::queued_commands::{CommandReply, QueueEntry, QueuedCommand};
-use crate::postponed::PostponedCalls;
+use crate::postponed::PostponedItems;
 
 /// How often a batch is tried as a whole.
 const ATTEMPTS: u32 = 3;
@@ -67,7 +67,7 @@ pub(super) struct Shared {
     cache: Arc<dyn EntitlementCache>,
     busy_users: BusyUsers,
     /// Reservations that a sweep could not release.
-    pub postponed: PostponedCalls<HoldId>,
+    pub postponed: PostponedItems<HoldId>,
     pub keep: TimeDelta,
     pub keep_reservations: TimeDelta,
     batches: AtomicU64,
@@ -96,7 +96,7 @@ impl UsageService {
             randomness,
             cache,
             busy_users: BusyUsers::new(),
-            postponed: PostponedCalls::default(),
+            postponed: PostponedItems::default(),
             keep: settings.keep,
             keep_reservations: settings.keep_reservations,
             batches: AtomicU64::new(0),

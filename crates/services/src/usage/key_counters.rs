@@ -9,7 +9,8 @@ use domain::usage::{
     ApiKeyReservation, ApiKeyUsage, ApiKeyWindows, Hold, HoldStatus, KeyLimitReached, WindowKind, admit, admit_more,
 };
 use domain::users::UserId;
-use ports::usage::{ApiKeyWindow, KeyChange, KeyState, KeyUse};
+use ports::store::LockResult;
+use ports::usage::{ApiKeyUsageAddition, ApiKeyUsageChange, ApiKeyWindow};
 
 use super::call_commands::{CallGrowth, KeyRoom, ReserveCallCommand};
 
@@ -37,25 +38,25 @@ pub struct KeyCounters {
     /// `None` is busy.
     locked: HashMap<ApiKeyWindow, Option<LockedKeyCounter>>,
     /// What calls by keys without limits used, by window, in the order in which the rows are written.
-    uses: BTreeMap<ApiKeyWindow, KeyUse>,
+    uses: BTreeMap<ApiKeyWindow, ApiKeyUsageAddition>,
 }
 
 impl KeyCounters {
-    pub fn add(&mut self, windows: Vec<ApiKeyWindow>, states: Vec<KeyState>) {
+    pub fn add(&mut self, windows: Vec<ApiKeyWindow>, states: Vec<LockResult<ApiKeyUsage>>) {
         for (window, state) in windows.into_iter().zip(states) {
             let counter = match state {
-                KeyState::Locked(usage) => Some(LockedKeyCounter { usage, changed: false }),
+                LockResult::Locked(usage) => Some(LockedKeyCounter { usage, changed: false }),
                 // A counter that was just created and cannot be locked is busy.
-                KeyState::Busy | KeyState::Uncounted => None,
+                LockResult::Busy | LockResult::Missing => None,
             };
             self.locked.insert(window, counter);
         }
     }
 
     /// What is to be written.
-    pub fn into_changes(self) -> (Vec<KeyChange>, Vec<KeyUse>) {
+    pub fn into_changes(self) -> (Vec<ApiKeyUsageChange>, Vec<ApiKeyUsageAddition>) {
         let changes = self.locked.into_iter().filter_map(|(window, counter)| {
-            counter.filter(|counter| counter.changed).map(|counter| KeyChange { window, tally: counter.usage })
+            counter.filter(|counter| counter.changed).map(|counter| ApiKeyUsageChange { window, usage: counter.usage })
         });
         (changes.collect(), self.uses.into_values().collect())
     }
@@ -193,7 +194,8 @@ impl KeyCounters {
                 counter.changed = true;
                 continue;
             }
-            let sum = self.uses.entry(window).or_insert(KeyUse { window, requests: 0, tokens: 0, cost: 0 });
+            let sum =
+                self.uses.entry(window).or_insert(ApiKeyUsageAddition { window, requests: 0, tokens: 0, cost: 0 });
             sum.requests += 1;
             sum.tokens = sum.tokens.saturating_add(used.0);
             sum.cost = sum.cost.saturating_add(used.1);

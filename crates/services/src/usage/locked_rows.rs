@@ -8,7 +8,8 @@ use domain::features::FeatureKind;
 use domain::plans::PlanId;
 use domain::usage::{CounterTally, Hold, HoldId, Period, PeriodKind};
 use ports::entitlements::Meter;
-use ports::usage::{ApiKeyWindow, CounterKey, CounterState, HoldState, MeterState, SessionLock};
+use ports::store::LockResult;
+use ports::usage::{ApiKeyWindow, CounterKey, MeterState, StoredReservation};
 use uuid::Uuid;
 
 use super::call_commands::ReserveCallCommand;
@@ -39,26 +40,12 @@ pub struct LockedReservation {
     pub changed: bool,
 }
 
-pub enum ReservationLock {
-    Locked(Box<LockedReservation>),
-    Busy,
-    Unknown,
-}
-
-/// The counter that a reservation counts on.
-#[derive(Clone, Copy)]
-pub enum ReservationCounter {
-    Locked(usize),
-    Busy,
-    Missing,
-}
-
 /// What was locked and read.
 #[derive(Default)]
 pub struct LockedRows {
     pub counters: Vec<LockedCounter>,
     meters: HashMap<Meter, MeterLock>,
-    pub reservations: HashMap<HoldId, ReservationLock>,
+    pub reservations: HashMap<HoldId, LockResult<Box<LockedReservation>>>,
     /// Counters of reservations, where they are not those in force: `None` is busy.
     elsewhere: HashMap<CounterKey, Option<usize>>,
     pub key_counters: KeyCounters,
@@ -72,16 +59,15 @@ pub fn counter_of(reservation: &Hold) -> CounterKey {
 }
 
 impl LockedRows {
-    pub fn add_reservations(&mut self, ids: Vec<HoldId>, states: Vec<HoldState>) {
-        for (id, state) in ids.into_iter().zip(states) {
-            let lock = match state {
-                HoldState::Locked { hold, is_due, outcome } => {
-                    let reservation = (*hold).into_inner();
-                    let locked = LockedReservation { reservation, is_due, outcome, changed: false };
-                    ReservationLock::Locked(Box::new(locked))
+    pub fn add_reservations(&mut self, ids: Vec<HoldId>, results: Vec<LockResult<Box<StoredReservation>>>) {
+        for (id, result) in ids.into_iter().zip(results) {
+            let lock = match result {
+                LockResult::Locked(stored) => {
+                    let StoredReservation { reservation, is_due, outcome } = *stored;
+                    LockResult::Locked(Box::new(LockedReservation { reservation, is_due, outcome, changed: false }))
                 }
-                HoldState::Busy => ReservationLock::Busy,
-                HoldState::Unknown => ReservationLock::Unknown,
+                LockResult::Busy => LockResult::Busy,
+                LockResult::Missing => LockResult::Missing,
             };
             self.reservations.insert(id, lock);
         }
@@ -95,8 +81,8 @@ impl LockedRows {
 
     fn locked_reservations(&self) -> impl Iterator<Item = &Hold> {
         self.reservations.values().filter_map(|lock| match lock {
-            ReservationLock::Locked(locked) => Some(&locked.reservation),
-            ReservationLock::Busy | ReservationLock::Unknown => None,
+            LockResult::Locked(locked) => Some(&locked.reservation),
+            LockResult::Busy | LockResult::Missing => None,
         })
     }
 
@@ -125,14 +111,14 @@ impl LockedRows {
     }
 
     /// The counter of a reservation.
-    pub fn counter_of_reservation(&self, key: &CounterKey) -> ReservationCounter {
+    pub fn counter_of_reservation(&self, key: &CounterKey) -> LockResult<usize> {
         if let Some(place) = self.in_force(key) {
-            return ReservationCounter::Locked(place);
+            return LockResult::Locked(place);
         }
         match (self.meters.get(&key.meter), self.elsewhere.get(key)) {
-            (_, Some(Some(place))) => ReservationCounter::Locked(*place),
-            (Some(MeterLock::Busy), _) | (_, Some(None)) => ReservationCounter::Busy,
-            _ => ReservationCounter::Missing,
+            (_, Some(Some(place))) => LockResult::Locked(*place),
+            (Some(MeterLock::Busy), _) | (_, Some(None)) => LockResult::Busy,
+            _ => LockResult::Missing,
         }
     }
 
@@ -171,8 +157,8 @@ impl LockedRows {
         windows
     }
 
-    pub fn add_sessions(&mut self, ids: Vec<Uuid>, states: Vec<SessionLock>) {
-        let busy = ids.into_iter().zip(states).filter(|(_, state)| *state == SessionLock::Busy);
+    pub fn add_sessions(&mut self, ids: Vec<Uuid>, states: Vec<LockResult<()>>) {
+        let busy = ids.into_iter().zip(states).filter(|(_, state)| *state == LockResult::Busy);
         self.busy_sessions.extend(busy.map(|(id, _)| id));
     }
 
@@ -180,23 +166,23 @@ impl LockedRows {
         self.busy_sessions.contains(&id)
     }
 
-    pub fn add_counters(&mut self, keys: Vec<CounterKey>, states: Vec<CounterState>) {
+    pub fn add_counters(&mut self, keys: Vec<CounterKey>, states: Vec<LockResult<CounterTally>>) {
         for (key, state) in keys.into_iter().zip(states) {
             let place = match state {
-                CounterState::Locked(tally) => {
+                LockResult::Locked(tally) => {
                     let (kind, entitlement) = self.terms(&key.meter);
                     let period = Period {
                         start: key.period_start,
                         ..Period::containing(key.period_kind, key.period_start, key.period_start)
                     };
-                    let entitlement = Entitlement { period, tally: *tally, ..entitlement };
+                    let entitlement = Entitlement { period, tally, ..entitlement };
                     let key = key.clone();
                     self.counters.push(LockedCounter { key, kind, entitlement, is_in_force: false, changed: false });
                     Some(self.counters.len() - 1)
                 }
-                CounterState::Busy => None,
+                LockResult::Busy => None,
                 // An orphan: nothing can be done for it, and the integrity findings list it.
-                CounterState::Missing => continue,
+                LockResult::Missing => continue,
             };
             self.elsewhere.insert(key, place);
         }

@@ -14,7 +14,7 @@ use super::key_counters::UsedByCall;
 use super::locked_rows::LockedReservation;
 
 /// What a command does to a reservation.
-pub trait ReservationChange {
+pub trait ReservationRule {
     /// Whether it is for such a reservation. If not, the reservation is unknown to the caller.
     fn fits(&self, reservation: &Hold) -> bool;
 
@@ -76,7 +76,7 @@ fn total_tokens(usage: &CallUsage) -> i64 {
     i64::try_from(usage.tokens.total()).unwrap_or(i64::MAX)
 }
 
-impl ReservationChange for ReservationAction {
+impl ReservationRule for ReservationAction {
     fn fits(&self, reservation: &Hold) -> bool {
         reservation.call.is_none()
     }
@@ -116,7 +116,7 @@ impl ReservationChange for ReservationAction {
     }
 }
 
-impl ReservationChange for ExpireReservationCommand {
+impl ReservationRule for ExpireReservationCommand {
     fn fits(&self, _: &Hold) -> bool {
         true
     }
@@ -134,7 +134,7 @@ impl ReservationChange for ExpireReservationCommand {
     }
 }
 
-impl ReservationChange for MarkCallCommand {
+impl ReservationRule for MarkCallCommand {
     fn fits(&self, reservation: &Hold) -> bool {
         reservation.call.is_some()
     }
@@ -169,7 +169,7 @@ impl ReservationChange for MarkCallCommand {
     }
 }
 
-impl ReservationChange for EndCallCommand {
+impl ReservationRule for EndCallCommand {
     fn fits(&self, reservation: &Hold) -> bool {
         reservation.call.is_some()
     }

@@ -19,7 +19,7 @@ impl UsageService {
     /// Deletes outcomes that were kept long enough; returns how many.
     pub async fn sweep_outcomes(&self) -> Result<u64, StoreError> {
         let mut work = self.shared.store.begin(Scope::SERVICE).await?;
-        let swept = work.usage().delete_outcomes(self.shared.keep, DELETED_AT_ONCE).await?;
+        let swept = work.counters().delete_outcomes(self.shared.keep, DELETED_AT_ONCE).await?;
         work.commit().await?;
         Ok(swept)
     }
@@ -27,7 +27,7 @@ impl UsageService {
     /// Deletes reservations that ended long enough ago; returns how many.
     pub async fn sweep_reservations(&self) -> Result<u64, StoreError> {
         let mut work = self.shared.store.begin(Scope::SERVICE).await?;
-        let swept = work.usage().delete_ended_reservations(self.shared.keep_reservations, DELETED_AT_ONCE).await?;
+        let swept = work.reservations().delete_ended(self.shared.keep_reservations, DELETED_AT_ONCE).await?;
         work.commit().await?;
         Ok(swept)
     }
@@ -35,7 +35,7 @@ impl UsageService {
     /// Releases the reservations whose time is over; returns how many.
     pub async fn sweep_holds(&self) -> Result<usize, StoreError> {
         let mut work = self.shared.store.begin(Scope::SERVICE).await?;
-        let due = work.usage().list_due_holds(&self.shared.postponed.excluded(), EXPIRED_AT_ONCE).await?;
+        let due = work.reservations().list_due(&self.shared.postponed.excluded(), EXPIRED_AT_ONCE).await?;
         work.commit().await?;
         let expire = |(reservation_id, user_id): (HoldId, UserId)| {
             (reservation_id, self.submit(ExpireReservationCommand { reservation_id, user_id }))

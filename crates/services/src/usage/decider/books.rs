@@ -12,8 +12,8 @@ use domain::usage::{ApiKeyUsage, CounterTally, Hold, HoldId, HoldStatus, Period,
 use domain::users::UserId;
 use ports::entitlements::Meter;
 use ports::randomness::Randomness;
-use ports::store::Locked;
-use ports::usage::{ApiKeyWindow, HoldState, KeptOutcome, KeyState, MeterState};
+use ports::store::{LockResult, Locked};
+use ports::usage::{ApiKeyWindow, MeterState, StoredOutcome, StoredReservation};
 use uuid::Uuid;
 
 use super::super::commands::LockMode;
@@ -58,7 +58,7 @@ pub struct TestBooks {
     /// Reservations that another transaction has locked.
     pub busy: HashSet<HoldId>,
     /// What was granted under idempotency keys.
-    pub granted: HashMap<(UserId, IdempotencyKey), KeptOutcome>,
+    pub granted: HashMap<(UserId, IdempotencyKey), StoredOutcome>,
     /// What events say was used, in all.
     pub used: BTreeMap<Meter, i64>,
     /// The windows of API keys; `None` is locked by another transaction.
@@ -150,10 +150,10 @@ impl TestBooks {
         let ids = self.reservations.keys().copied().collect();
         let state = |(reservation, outcome): &(Hold, Option<Decision>)| {
             if self.busy.contains(&reservation.id) {
-                return HoldState::Busy;
+                return LockResult::Busy;
             }
-            let hold = Box::new(Locked::under_lock(reservation.clone()));
-            HoldState::Locked { hold, is_due: self.are_due, outcome: outcome.clone() }
+            let (reservation, outcome) = (reservation.clone(), outcome.clone());
+            LockResult::Locked(Box::new(StoredReservation { reservation, is_due: self.are_due, outcome }))
         };
         rows.add_reservations(ids, self.reservations.values().map(state).collect());
         rows.add_meters(self.meters.iter().map(|(meter, (kind, terms))| {
@@ -161,37 +161,38 @@ impl TestBooks {
             let entitlement = Locked::under_lock(Entitlement { tokens_available, ..terms.clone() });
             (meter.clone(), MeterState::Locked { kind: *kind, entitlement })
         }));
-        let states = self.windows.values().map(|usage| usage.map_or(KeyState::Busy, KeyState::Locked));
+        let states = self.windows.values().map(|usage| usage.map_or(LockResult::Busy, LockResult::Locked));
         rows.key_counters.add(self.windows.keys().copied().collect(), states.collect());
         rows
     }
 
     fn write(&mut self, decided: DecidedBatch) {
-        let DecidedBatch { record, tokens, counts } = decided;
-        assert_eq!(counts.len(), record.counters.len(), "the cache learns every counter that was written");
-        self.rows_written += record.counters.len() + record.entries.len() + record.holds.len() + record.keys.len();
-        self.rows_written += record.key_uses.len() + record.calls.len() + tokens.len();
-        for counter in record.counters {
+        let DecidedBatch { counters, entries, reservations, key_changes, key_additions, calls, tokens, counts } =
+            decided;
+        assert_eq!(counts.len(), counters.len(), "the cache learns every counter that was written");
+        self.rows_written += counters.len() + entries.len() + reservations.len() + key_changes.len();
+        self.rows_written += key_additions.len() + calls.len() + tokens.len();
+        for counter in counters {
             self.meters.get_mut(&counter.key.meter).unwrap().1.tally = counter.tally;
         }
-        for entry in record.entries {
+        for entry in entries {
             if entry.event_id.is_some() {
                 *self.used.entry(entry.counter.meter.clone()).or_default() += entry.amount;
             }
-            if let Some((key, outcome)) = entry.kept {
+            if let Some((key, outcome)) = entry.stored {
                 let before = self.granted.insert((entry.counter.meter.user_id, key), outcome);
                 assert_eq!(before, None, "an idempotency key was granted twice");
             }
         }
-        for change in record.holds {
-            self.reservations.insert(change.hold.id, (change.hold, change.outcome));
+        for change in reservations {
+            self.reservations.insert(change.reservation.id, (change.reservation, change.outcome));
         }
-        for change in record.keys {
-            self.windows.insert(change.window, Some(change.tally));
+        for change in key_changes {
+            self.windows.insert(change.window, Some(change.usage));
         }
         for change in tokens {
             let tokens = self.tokens.get_mut(&change.user_id).unwrap();
-            tokens.reserved += change.held;
+            tokens.reserved += change.reserved;
             tokens.balance -= change.spent;
         }
         for (meter, _, count) in counts {

@@ -3,7 +3,7 @@
 use domain::entitlements::Decision;
 use domain::features::FeatureKind;
 use domain::usage::{Consumption, Hold, HoldId, HoldOutcome, HoldStatus, consume, hold, needs_tokens};
-use ports::usage::{CounterKey, HoldChange, KeptHold, KeptOutcome, UsageEntry};
+use ports::usage::{CounterKey, GrantedReservation, ReservationChange, StoredOutcome, UsageEntry};
 
 use super::super::commands::{
     CommandResult, ConsumeCommand, ConsumeError, ConsumeOutcome, ReserveCommand, ReserveOutcome, UndecidedCommand,
@@ -17,14 +17,14 @@ struct GrantedRequest {
     decision: Decision,
     /// The part that was used beyond the limit.
     overage: i64,
-    reservation: Option<KeptHold>,
+    reservation: Option<GrantedReservation>,
 }
 
 impl BatchCommand for ConsumeCommand {
     fn decide(&self, place: usize, decider: &mut BatchDecider<'_>) -> CommandResult<Self> {
         let Self(request) = self;
         match decider.first_outcome(place, request) {
-            Some(first) if is_same(first, request) && first.hold.is_none() => {
+            Some(first) if is_same(first, request) && first.reservation.is_none() => {
                 return Ok(ConsumeOutcome { decision: first.decision.clone(), replayed: true });
             }
             Some(_) => return Err(UndecidedCommand::Error(ConsumeError::KeyReused)),
@@ -38,7 +38,7 @@ impl BatchCommand for ConsumeCommand {
             let tokens_available = counter.entitlement.tokens_available;
             decider.tokens.insert(request.user_id, tokens_available);
             if overage > 0 {
-                decider.writes.move_tokens(&key.meter, 0, overage, None);
+                decider.decided.move_tokens(&key.meter, 0, overage, None);
             }
             decider.book(request, key, GrantedRequest { decision: decision.clone(), overage, reservation: None });
         }
@@ -49,7 +49,7 @@ impl BatchCommand for ConsumeCommand {
 impl BatchCommand for ReserveCommand {
     fn decide(&self, place: usize, decider: &mut BatchDecider<'_>) -> CommandResult<Self> {
         let Self { request, ttl } = self;
-        match decider.first_outcome(place, request).map(|first| (first, first.hold)) {
+        match decider.first_outcome(place, request).map(|first| (first, first.reservation)) {
             Some((first, Some(reservation)))
                 if is_same(first, request) && reservation.expires_at - first.decision.as_of == *ttl =>
             {
@@ -69,11 +69,11 @@ impl BatchCommand for ReserveCommand {
         let tokens_available = counter.entitlement.tokens_available;
         decider.tokens.insert(request.user_id, tokens_available);
         let id = HoldId(decider.randomness.new_id());
-        let reservation = KeptHold { id, expires_at: ends_at(decision.as_of, *ttl) };
+        let reservation = GrantedReservation { id, expires_at: ends_at(decision.as_of, *ttl) };
         if tokens > 0 {
-            decider.writes.move_tokens(&key.meter, tokens, 0, Some(id));
+            decider.decided.move_tokens(&key.meter, tokens, 0, Some(id));
         }
-        let hold = Hold {
+        let stored = Hold {
             id,
             user_id: request.user_id,
             feature_id: request.feature_id.clone(),
@@ -89,8 +89,9 @@ impl BatchCommand for ReserveCommand {
             api_key_id: request.api_key_id,
             call: None,
         };
-        let stored_key = Some(request.idempotency_key.clone());
-        decider.writes.record.holds.push(HoldChange { hold, key: stored_key, outcome: None });
+        let idempotency_key = Some(request.idempotency_key.clone());
+        let change = ReservationChange { reservation: stored, idempotency_key, outcome: None };
+        decider.decided.reservations.push(change);
         let granted = GrantedRequest { decision: decision.clone(), overage: 0, reservation: Some(reservation) };
         decider.book(request, key, granted);
         Ok(ReserveOutcome::Reserved { reservation, decision, replayed: false })
@@ -99,7 +100,7 @@ impl BatchCommand for ReserveCommand {
 
 impl BatchDecider<'_> {
     /// What was granted under the request's idempotency key before.
-    fn first_outcome(&self, place: usize, request: &UsageRequest) -> Option<&KeptOutcome> {
+    fn first_outcome(&self, place: usize, request: &UsageRequest) -> Option<&StoredOutcome> {
         let key = || (request.user_id, request.idempotency_key.clone());
         self.granted_before.get(&place).or_else(|| self.granted.get(&key()))
     }
@@ -123,21 +124,21 @@ impl BatchDecider<'_> {
     /// Notes what is to be written for a granted request, and what a repeated one is answered.
     fn book(&mut self, request: &UsageRequest, counter: CounterKey, granted: GrantedRequest) {
         let GrantedRequest { decision, overage, reservation } = granted;
-        let outcome = KeptOutcome { amount: request.amount, decision, hold: reservation };
+        let outcome = StoredOutcome { amount: request.amount, decision, reservation };
         self.granted.insert((request.user_id, request.idempotency_key.clone()), outcome.clone());
-        self.writes.record.entries.push(UsageEntry {
+        self.decided.entries.push(UsageEntry {
             counter,
             amount: request.amount,
             overage,
             api_key_id: request.api_key_id,
-            hold_id: reservation.map(|reservation| reservation.id),
+            reservation_id: reservation.map(|reservation| reservation.id),
             event_id: reservation.is_none().then(|| self.randomness.new_id()),
-            kept: Some((request.idempotency_key.clone(), outcome)),
+            stored: Some((request.idempotency_key.clone(), outcome)),
         });
     }
 }
 
 /// Whether the request is for the same amount of the same feature as the one that was granted first.
-fn is_same(first: &KeptOutcome, request: &UsageRequest) -> bool {
+fn is_same(first: &StoredOutcome, request: &UsageRequest) -> bool {
     first.decision.feature_id == request.feature_id && first.amount == request.amount
 }

@@ -4,6 +4,7 @@
 use domain::entitlements::{Decision, decide};
 use domain::usage::{Hold, HoldId, HoldStatus};
 use ports::randomness::Randomness;
+use ports::store::LockResult;
 use ports::usage::{CallRecord, CallResult, CounterKey, UsageEntry};
 
 use super::super::call_commands::{CallEnded, EndCallCommand, MarkCallCommand, MarkCallOutcome};
@@ -11,9 +12,9 @@ use super::super::commands::{
     ChangeReservationCommand, CommandResult, CommitError, ExpireReservationCommand, ReservationChanged,
     ReservationError, ReservationOwner, UndecidedCommand, UsageCommand,
 };
-use super::super::locked_rows::{LockedRows, ReservationCounter, ReservationLock, counter_of};
-use super::super::reservations::{ReservationChange, ReservationEffect, not_grown, used_by_call};
-use super::{BatchCommand, BatchDecider, BatchWrites};
+use super::super::locked_rows::{LockedRows, counter_of};
+use super::super::reservations::{ReservationEffect, ReservationRule, not_grown, used_by_call};
+use super::{BatchCommand, BatchDecider, DecidedBatch};
 
 type UndecidedChange = UndecidedCommand<ReservationError>;
 
@@ -62,15 +63,15 @@ impl BatchDecider<'_> {
         &mut self,
         id: HoldId,
         owner: ReservationOwner,
-        change: &impl ReservationChange,
+        change: &impl ReservationRule,
     ) -> Result<AppliedChange<'_>, UndecidedChange> {
         let unknown = || UndecidedCommand::Error(ReservationError::Unknown);
         let key = self.counter_of_reservation(id, owner)?;
         let user_id = key.meter.user_id;
         let place = match self.rows.counter_of_reservation(&key) {
-            ReservationCounter::Locked(place) => place,
-            ReservationCounter::Busy => return Err(UndecidedCommand::Busy),
-            ReservationCounter::Missing => {
+            LockResult::Locked(place) => place,
+            LockResult::Busy => return Err(UndecidedCommand::Busy),
+            LockResult::Missing => {
                 let fault = CommitError::Fault(format!("the counter of the reservation {} is missing", id.0));
                 return Err(UndecidedCommand::Error(fault.into()));
             }
@@ -78,7 +79,7 @@ impl BatchDecider<'_> {
         let may_move_tokens = self.may_move_tokens();
         let LockedRows { counters, reservations, key_counters, .. } = &mut self.rows;
         let counter = counters.get_mut(place).ok_or_else(unknown)?;
-        let Some(ReservationLock::Locked(locked)) = reservations.get_mut(&id) else { return Err(unknown()) };
+        let Some(LockResult::Locked(locked)) = reservations.get_mut(&id) else { return Err(unknown()) };
         if !change.fits(&locked.reservation) {
             return Err(unknown());
         }
@@ -116,7 +117,7 @@ impl BatchDecider<'_> {
         }
         let reservation = &locked.reservation;
         key_counters.change(&before, reservation, change.call_result().map(used_by_call));
-        self.writes.book_change(key, reservation, &effect, change.call_result(), self.randomness);
+        self.decided.book_change(key, reservation, &effect, change.call_result(), self.randomness);
         let ReservationEffect { decision, tokens_spent, .. } = effect;
         Ok(AppliedChange { reservation, decision, tokens_spent, replayed: false })
     }
@@ -124,16 +125,16 @@ impl BatchDecider<'_> {
     /// Identifies the counter of a locked reservation of this owner.
     fn counter_of_reservation(&self, id: HoldId, owner: ReservationOwner) -> Result<CounterKey, UndecidedChange> {
         match self.rows.reservations.get(&id) {
-            Some(ReservationLock::Locked(locked)) if owner.is(locked.reservation.user_id) => {
+            Some(LockResult::Locked(locked)) if owner.is(locked.reservation.user_id) => {
                 Ok(counter_of(&locked.reservation))
             }
-            Some(ReservationLock::Busy) => Err(UndecidedCommand::Busy),
+            Some(LockResult::Busy) => Err(UndecidedCommand::Busy),
             _ => Err(UndecidedCommand::Error(ReservationError::Unknown)),
         }
     }
 }
 
-impl BatchWrites {
+impl DecidedBatch {
     /// Notes what is to be written for a changed reservation, beside its row and its counters.
     fn book_change(
         &mut self,
@@ -148,20 +149,20 @@ impl BatchWrites {
             self.move_tokens(&counter.meter, effect.tokens_reserved, effect.tokens_spent, Some(id));
         }
         if effect.used > 0 {
-            self.record.entries.push(UsageEntry {
+            self.entries.push(UsageEntry {
                 counter,
                 amount: effect.used,
                 overage: effect.overage,
                 api_key_id,
-                hold_id: Some(id),
+                reservation_id: Some(id),
                 event_id: Some(randomness.new_id()),
-                kept: None,
+                stored: None,
             });
         }
         if let Some(result) = call_result {
             let unpaid_tokens = effect.tokens_unpaid;
-            self.record.calls.push(CallRecord {
-                hold_id: id,
+            self.calls.push(CallRecord {
+                reservation_id: id,
                 user_id,
                 api_key_id,
                 result: result.clone(),

@@ -3,7 +3,7 @@
 use domain::usage::{
     CallPhase, CallTerms, Hold, HoldId, HoldOutcome, HoldStatus, ReservedCallState, hold_call, needs_tokens,
 };
-use ports::usage::HoldChange;
+use ports::usage::ReservationChange;
 
 use super::super::call_commands::{CallGrant, ReserveCallCommand, ReserveCallOutcome};
 use super::super::commands::{CommandResult, UndecidedCommand, UnknownMeter, ends_at};
@@ -39,7 +39,7 @@ impl BatchCommand for ReserveCallCommand {
         counter.changed = true;
         let id = self.reservation_id.unwrap_or_else(|| HoldId(decider.randomness.new_id()));
         if tokens > 0 {
-            decider.writes.move_tokens(&counter.key.meter, tokens, 0, Some(id));
+            decider.decided.move_tokens(&counter.key.meter, tokens, 0, Some(id));
         }
         let key_lineages: Vec<_> = self.budgets.iter().map(|budget| budget.lineage_id).collect();
         let (key_tokens, key_cost) = match &share {
@@ -51,7 +51,7 @@ impl BatchCommand for ReserveCallCommand {
             None => (None, None),
         };
         let terms = CallTerms { began_at: as_of, on_key: share, key_lineages, ..self.terms.clone() };
-        let hold = Hold {
+        let reservation = Hold {
             id,
             user_id: self.user_id,
             feature_id: counter.key.meter.feature_id.clone(),
@@ -67,7 +67,7 @@ impl BatchCommand for ReserveCallCommand {
             api_key_id: self.api_key_id,
             call: Some(Box::new(ReservedCallState { phase: CallPhase::Reserved, terms })),
         };
-        decider.writes.record.holds.push(HoldChange { hold, key: None, outcome: None });
+        decider.decided.reservations.push(ReservationChange { reservation, idempotency_key: None, outcome: None });
         Ok(ReserveCallOutcome::Reserved(CallGrant {
             reservation_id: id,
             decision,
