@@ -126,8 +126,8 @@ async fn a_call_is_found_by_its_phase_and_recorded_once_it_is_settled() {
     let mut work = service(&*store).await;
     let found = work.reservations().lock(&[id], &[], LockPatience::Skip).await.unwrap().0;
     let LockResult::Locked(stored) = &found[0] else { panic!("{found:?}") };
-    let hold = &stored.reservation;
-    assert_eq!((hold.status, hold.call.as_ref().unwrap().phase), (HoldStatus::Settled, CallPhase::Settled));
+    let found = &stored.reservation;
+    assert_eq!((found.status, found.call.as_ref().unwrap().phase), (HoldStatus::Settled, CallPhase::Settled));
     let log = "SELECT concat_ws(' ', provider, model, tokens_used, cost, input_tokens, output_tokens, cached_tokens, latency_ms, outcome, \
         cost_nano_usd, price_version, source, unpaid_tokens, usage ->> 'cache_read', session_id = reservation_id) FROM ai_usage_logs";
     let logged: String = database.query_scalar(log).await;

@@ -23,7 +23,7 @@ use super::errors::{CallError, KeyLimitReached};
 use super::estimates::{CallEstimate, whole};
 use super::service::{AiService, ReservedCall, models};
 use crate::usage::call_commands::{
-    CallEnd, CallGrant, CallGrowth, KeyRoom, MarkCallCommand, MarkCallOutcome, ReserveCallOutcome,
+    CallGrant, CallGrowth, KeyRoom, MarkCallCommand, MarkCallOutcome, ReserveCallOutcome, ReservedCallEnd,
 };
 
 /// How often a call is lowered at most before it is refused: its room can shrink between two tries.
@@ -138,7 +138,7 @@ impl AiService {
     /// Releases a reservation that is not enough, or that may not be enough since the input is unbounded.
     async fn give_back(&self, call: &Call, grant: &CallGrant) {
         let id = grant.reservation_id;
-        if let Err(error) = self.end_once(id, call.asking.user_id, CallEnd::Released).await {
+        if let Err(error) = self.end_once(id, call.asking.user_id, ReservedCallEnd::Released).await {
             tracing::warn!(%error, call = %id.0, "a hold that was not enough could not be given back; the sweep does");
         }
     }

@@ -17,7 +17,7 @@ use super::attempts::UnansweredAttempts;
 use super::call_task::{CallTask, End};
 use super::estimates::whole;
 use super::service::AiService;
-use crate::usage::call_commands::{CallEnd, CallEnded, EndCallCommand};
+use crate::usage::call_commands::{CallEnded, EndCallCommand, ReservedCallEnd};
 use crate::usage::commands::{CommitError, ReservationError};
 
 /// How often booking the end of a call is tried, and the pause between two tries.
@@ -30,7 +30,7 @@ impl AiService {
         &self,
         reservation_id: HoldId,
         user_id: UserId,
-        end: CallEnd,
+        end: ReservedCallEnd,
     ) -> Result<CallEnded, ReservationError> {
         self.parts.usage.execute(EndCallCommand { reservation_id, user_id, end }).await
     }
@@ -40,7 +40,7 @@ impl AiService {
         &self,
         reservation_id: HoldId,
         user_id: UserId,
-        end: CallEnd,
+        end: ReservedCallEnd,
     ) -> Result<CallEnded, ReservationError> {
         for _ in 1..TRIES {
             match self.end_once(reservation_id, user_id, end.clone()).await {
@@ -58,7 +58,7 @@ impl CallTask {
     /// Releases the whole reservation.
     pub async fn release(&self) {
         let (hold_id, user_id) = (self.hold_id, self.call.asking.user_id);
-        if let Err(error) = self.service.end(hold_id, user_id, CallEnd::Released).await {
+        if let Err(error) = self.service.end(hold_id, user_id, ReservedCallEnd::Released).await {
             warn!(%error, call = %hold_id.0, "the hold of a call that came to nothing could not be given back; the sweep does");
         }
     }
@@ -146,7 +146,7 @@ impl CallTask {
             beyond: self.beyond_hold(&usage, cost.as_ref()),
         };
         let (hold_id, user_id) = (self.hold_id, self.call.asking.user_id);
-        match self.service.end(hold_id, user_id, CallEnd::Settled(Box::new(result))).await {
+        match self.service.end(hold_id, user_id, ReservedCallEnd::Settled(Box::new(result))).await {
             Ok(ended) => Some(self.receipt(usage, cost.map(|cost| cost.amount), ended.tokens_spent)),
             Err(error) => {
                 error!(%error, call = %hold_id.0, "a call could not be settled; the sweep settles it by its last mark");

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::answers::BreakOff;
 use super::registry::RunningBy;
 use super::service::AiService;
-use crate::usage::call_commands::CallEnd;
+use crate::usage::call_commands::ReservedCallEnd;
 
 /// How many calls one run settles at most.
 const SWEPT_AT_ONCE: u64 = 200;
@@ -56,7 +56,7 @@ impl AiService {
                 messages: Vec::new(),
                 beyond: BeyondHold::default(),
             };
-            match self.end_once(hold_id, user_id, CallEnd::Settled(Box::new(result))).await {
+            match self.end_once(hold_id, user_id, ReservedCallEnd::Settled(Box::new(result))).await {
                 Ok(ended) if ended.replayed => self.postponed.done(hold_id),
                 Ok(_) => {
                     self.postponed.done(hold_id);

@@ -27,7 +27,7 @@ use uuid::Uuid;
 use super::commands::LockMode;
 use super::decider::{BatchDecider, DecidedBatch};
 use super::locked_rows::LockedRows;
-use super::queued_commands::QueuedCommand;
+use super::queued_commands::{BatchEntry, QueuedCommand};
 
 /// Whether idempotency keys are looked up before the batch is decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,13 +60,13 @@ pub async fn run(
     for (place, command) in commands.iter_mut().enumerate() {
         command.entry_mut().decide(place, &mut decider);
     }
-    let decided = decider.finish();
+    let to_write = decider.finish();
     if key_lookup == KeyLookup::Optimistic && was_granted_before(&mut *work, commands, patience).await? {
         // Nothing was written. The commit releases the locks before the next try.
         work.commit().await?;
         return Err(StoreError::Conflict);
     }
-    let counts = write(&mut *work, decided).await?;
+    let counts = write(&mut *work, to_write).await?;
     work.commit().await?;
     for (meter, period, count) in counts {
         cache.note(&meter, &period, &count);
@@ -108,12 +108,12 @@ async fn prepare(
 ) -> Result<(LockedRows, HashMap<usize, StoredOutcome>), StoreError> {
     let mut rows = LockedRows::default();
     let entries = || commands.iter().map(QueuedCommand::entry);
-    let mut meters: Vec<_> = entries().filter_map(|entry| entry.meter()).collect();
+    let mut meters: Vec<_> = entries().filter_map(BatchEntry::meter).collect();
     let with_keys = entries().enumerate().filter_map(|(place, entry)| Some((place, entry.idempotency_key()?)));
     let (places, keys): (Vec<_>, Vec<KeyOfUser<'_>>) =
         with_keys.filter(|_| key_lookup == KeyLookup::UnderLocks).unzip();
     // Sorted, so that every batch locks in the same order.
-    let mut ids: Vec<_> = entries().filter_map(|entry| entry.reservation_id()).collect();
+    let mut ids: Vec<_> = entries().filter_map(BatchEntry::reservation_id).collect();
     ids.sort_unstable();
     ids.dedup();
     if !ids.is_empty() {

@@ -119,11 +119,11 @@ pub enum MarkCallOutcome {
 pub struct EndCallCommand {
     pub reservation_id: HoldId,
     pub user_id: UserId,
-    pub end: CallEnd,
+    pub end: ReservedCallEnd,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum CallEnd {
+pub enum ReservedCallEnd {
     Settled(Box<CallResult>),
     /// Nothing was used.
     Released,
@@ -185,8 +185,8 @@ impl UsageCommand for EndCallCommand {
 
     fn session_id(&self) -> Option<Uuid> {
         match &self.end {
-            CallEnd::Settled(result) => result.session_id,
-            CallEnd::Released => None,
+            ReservedCallEnd::Settled(result) => result.session_id,
+            ReservedCallEnd::Released => None,
         }
     }
 }

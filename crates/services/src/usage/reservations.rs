@@ -8,7 +8,7 @@ use domain::usage::{
 };
 use ports::usage::{CallOutcome, CallResult};
 
-use super::call_commands::{CallEnd, CallGrowth, EndCallCommand, MarkCallCommand};
+use super::call_commands::{CallGrowth, EndCallCommand, MarkCallCommand, ReservedCallEnd};
 use super::commands::{ExpireReservationCommand, ReservationAction, ends_at};
 use super::key_counters::UsedByCall;
 use super::locked_rows::LockedReservation;
@@ -179,24 +179,24 @@ impl ReservationRule for EndCallCommand {
         match &self.end {
             // A call is settled once, by its process or by the sweep, whichever is first. The sweep skips a call that
             // was marked since it was listed.
-            CallEnd::Settled(result) => {
+            ReservedCallEnd::Settled(result) => {
                 let goes_on = status == HoldStatus::Pending && !locked.is_due;
                 status == HoldStatus::Settled || (result.outcome == CallOutcome::Swept && goes_on)
             }
-            CallEnd::Released => status == HoldStatus::Released,
+            ReservedCallEnd::Released => status == HoldStatus::Released,
         }
     }
 
     fn moves_tokens(&self, reservation: &Hold, entitlement: &Entitlement) -> bool {
         match self.end {
-            CallEnd::Settled(_) => reservation.moves_tokens(entitlement, 1),
-            CallEnd::Released => reservation.moves_tokens(entitlement, 0),
+            ReservedCallEnd::Settled(_) => reservation.moves_tokens(entitlement, 1),
+            ReservedCallEnd::Released => reservation.moves_tokens(entitlement, 0),
         }
     }
 
     fn apply(&self, reservation: &mut Hold, entitlement: &mut Entitlement) -> Result<ReservationEffect, HoldRefusal> {
         match &self.end {
-            CallEnd::Settled(result) => {
+            ReservedCallEnd::Settled(result) => {
                 let ending = settle_call(reservation, entitlement, total_tokens(&result.usage))?;
                 let CallEnding { decision, overage, tokens_freed, tokens_spent, tokens_unpaid } = ending;
                 Ok(ReservationEffect {
@@ -208,14 +208,14 @@ impl ReservationRule for EndCallCommand {
                     tokens_unpaid,
                 })
             }
-            CallEnd::Released => Ok(release(reservation, entitlement)?.into()),
+            ReservedCallEnd::Released => Ok(release(reservation, entitlement)?.into()),
         }
     }
 
     fn call_result(&self) -> Option<&CallResult> {
         match &self.end {
-            CallEnd::Settled(result) => Some(result),
-            CallEnd::Released => None,
+            ReservedCallEnd::Settled(result) => Some(result),
+            ReservedCallEnd::Released => None,
         }
     }
 }

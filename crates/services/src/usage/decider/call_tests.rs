@@ -13,8 +13,8 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::super::call_commands::{
-    CallEnd, CallEnded, CallGrant, CallGrowth, EndCallCommand, MarkCallCommand, MarkCallOutcome, ReserveCallCommand,
-    ReserveCallOutcome,
+    CallEnded, CallGrant, CallGrowth, EndCallCommand, MarkCallCommand, MarkCallOutcome, ReserveCallCommand,
+    ReserveCallOutcome, ReservedCallEnd,
 };
 use super::super::commands::{
     ChangeReservationCommand, CommandResult, LockMode, ReservationAction, ReservationError, ReservationOwner,
@@ -115,10 +115,10 @@ fn settle(number: u128, tokens: u64, outcome: CallOutcome) -> AnyCommand {
         messages: Vec::new(),
         beyond: BeyondHold::default(),
     };
-    end(number, CallEnd::Settled(Box::new(result)))
+    end(number, ReservedCallEnd::Settled(Box::new(result)))
 }
 
-fn end(number: u128, end: CallEnd) -> AnyCommand {
+fn end(number: u128, end: ReservedCallEnd) -> AnyCommand {
     AnyCommand::End(EndCallCommand { reservation_id: HoldId(Uuid::from_u128(number)), user_id: user(1), end }, None)
 }
 
@@ -197,7 +197,7 @@ fn a_call_that_outgrows_its_reservation_gets_all_of_the_growth_or_nothing() {
     let expected = [MarkCallOutcome::NotGrown, MarkCallOutcome::Marked, MarkCallOutcome::NotGrown];
     assert_eq!(outcomes.collect::<Vec<_>>(), expected);
     assert_eq!(minute(&books, CHILD).tokens_held, 100);
-    books.run(&mut [end(1, CallEnd::Released), end(2, CallEnd::Released)], LockMode::SkipLocked);
+    books.run(&mut [end(1, ReservedCallEnd::Released), end(2, ReservedCallEnd::Released)], LockMode::SkipLocked);
     assert_eq!(minute(&books, CHILD), ApiKeyUsage::default(), "a call that used nothing is not counted");
 }
 
