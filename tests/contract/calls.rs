@@ -10,16 +10,16 @@ use domain::usage::{
 };
 use domain::users::UserId;
 use harness::TestDatabase;
-use ports::store::{Scope, Store};
+use ports::store::{LockPatience, LockResult, Scope, Store};
 use ports::usage::{
-    ApiKeyWindow, BatchRecord, BeyondHold, CallOutcome, CallRecord, CallResult, CounterChange, HoldChange, HoldState,
-    KeyChange, KeyState, KeyUse, LockPatience, SaidMessage,
+    ApiKeyUsageAddition, ApiKeyUsageChange, ApiKeyWindow, BeyondHold, CallOutcome, CallRecord, CallResult,
+    CounterChange, ReservationChange, SaidMessage,
 };
 use uuid::Uuid;
 
 use crate::counting::with_sessions;
 use crate::people::{new_id, service, sign_up};
-use crate::usage::{counted, counter, meter};
+use crate::usage::{BatchRecord, counted, counter, meter, record_batch};
 
 fn terms(began_at: DateTime<Utc>) -> CallTerms {
     CallTerms {
@@ -98,33 +98,36 @@ async fn a_call_is_found_by_its_phase_and_recorded_once_it_is_settled() {
         api_key_id: None,
         call: Some(Box::new(ReservedCallState { phase: CallPhase::Reserved, terms: terms(facts.as_of) })),
     };
-    let change = |hold: &Hold| HoldChange { hold: hold.clone(), key: None, outcome: None };
+    let change = |hold: &Hold| ReservationChange { reservation: hold.clone(), idempotency_key: None, outcome: None };
     let counters = vec![CounterChange { key: counter(&ai, &facts), tally: facts.tally }];
-    let made = BatchRecord { counters, holds: vec![change(&held)], ..BatchRecord::default() };
-    work.usage().record_batch(&made).await.unwrap();
-    assert_eq!(work.usage().list_due_holds(&[], 10).await.unwrap(), [(id, user_id)], "nothing was sent for it");
-    assert_eq!(work.usage().list_due_calls(&[], 10).await.unwrap(), []);
+    let made = BatchRecord { counters, reservations: vec![change(&held)], ..BatchRecord::default() };
+    record_batch(&mut *work, &made).await.unwrap();
+    assert_eq!(work.reservations().list_due(&[], 10).await.unwrap(), [(id, user_id)], "nothing was sent for it");
+    assert_eq!(work.call_log().list_due(&[], 10).await.unwrap(), []);
 
     let call = held.call.as_mut().unwrap();
     call.phase = CallPhase::FirstByte;
     call.terms.delivered_tokens = 7;
-    let dispatched = BatchRecord { holds: vec![change(&held)], ..BatchRecord::default() };
-    work.usage().record_batch(&dispatched).await.unwrap();
-    assert_eq!(work.usage().list_due_holds(&[], 10).await.unwrap(), []);
-    let due = work.usage().list_due_calls(&[], 10).await.unwrap().remove(0);
-    assert_eq!((due.hold_id, due.user_id, due.call.map(Box::new)), (id, user_id, held.call.clone()));
+    let dispatched = BatchRecord { reservations: vec![change(&held)], ..BatchRecord::default() };
+    record_batch(&mut *work, &dispatched).await.unwrap();
+    assert_eq!(work.reservations().list_due(&[], 10).await.unwrap(), []);
+    let due = work.call_log().list_due(&[], 10).await.unwrap().remove(0);
+    assert_eq!((due.reservation_id, due.user_id, due.call.map(Box::new)), (id, user_id, held.call.clone()));
 
     settle_call(&mut held, &mut facts, 33).unwrap();
     let counters = vec![CounterChange { key: counter(&ai, &facts), tally: facts.tally }];
-    let call = CallRecord { hold_id: id, user_id, api_key_id: None, result: result(Some(session)), unpaid_tokens: 4 };
-    let ended = BatchRecord { counters, holds: vec![change(&held)], calls: vec![call], ..BatchRecord::default() };
-    work.usage().record_batch(&ended).await.unwrap();
+    let call =
+        CallRecord { reservation_id: id, user_id, api_key_id: None, result: result(Some(session)), unpaid_tokens: 4 };
+    let ended =
+        BatchRecord { counters, reservations: vec![change(&held)], calls: vec![call], ..BatchRecord::default() };
+    record_batch(&mut *work, &ended).await.unwrap();
     work.commit().await.unwrap();
 
     let mut work = service(&*store).await;
-    let found = work.usage().lock_holds(&[id], &[], LockPatience::Skip).await.unwrap().0;
-    let HoldState::Locked { hold, .. } = &found[0] else { panic!("{found:?}") };
-    assert_eq!((hold.status, hold.call.as_ref().unwrap().phase), (HoldStatus::Settled, CallPhase::Settled));
+    let found = work.reservations().lock(&[id], &[], LockPatience::Skip).await.unwrap().0;
+    let LockResult::Locked(stored) = &found[0] else { panic!("{found:?}") };
+    let found = &stored.reservation;
+    assert_eq!((found.status, found.call.as_ref().unwrap().phase), (HoldStatus::Settled, CallPhase::Settled));
     let log = "SELECT concat_ws(' ', provider, model, tokens_used, cost, input_tokens, output_tokens, cached_tokens, latency_ms, outcome, \
         cost_nano_usd, price_version, source, unpaid_tokens, usage ->> 'cache_read', session_id = reservation_id) FROM ai_usage_logs";
     let logged: String = database.query_scalar(log).await;
@@ -148,13 +151,13 @@ async fn what_people_said_never_stands_in_the_text_of_a_statement() {
     let store = with_sessions(&database);
     let mut work = store.begin(Scope::Counting).await.unwrap();
     let call = CallRecord {
-        hold_id: HoldId(new_id()),
+        reservation_id: HoldId(new_id()),
         user_id,
         api_key_id: None,
         result: result(Some(session)),
         unpaid_tokens: 0,
     };
-    work.usage().record_batch(&BatchRecord { calls: vec![call], ..BatchRecord::default() }).await.unwrap();
+    record_batch(&mut *work, &BatchRecord { calls: vec![call], ..BatchRecord::default() }).await.unwrap();
     let texts: Vec<(String,)> = database
         .query_all("SELECT query FROM pg_stat_activity WHERE datname = current_database() AND usename = 'app_user'")
         .await;
@@ -170,13 +173,13 @@ async fn a_deleted_session_takes_no_message_and_the_cost_stays() {
     let user_id = sign_up(&*database.store(), "asker").await;
     let mut work = service(&*database.store()).await;
     let call = CallRecord {
-        hold_id: HoldId(new_id()),
+        reservation_id: HoldId(new_id()),
         user_id,
         api_key_id: None,
         result: result(Some(new_id())),
         unpaid_tokens: 0,
     };
-    work.usage().record_batch(&BatchRecord { calls: vec![call], ..BatchRecord::default() }).await.unwrap();
+    record_batch(&mut *work, &BatchRecord { calls: vec![call], ..BatchRecord::default() }).await.unwrap();
     work.commit().await.unwrap();
     assert_eq!(database.query_scalar::<i64>("SELECT count(*) FROM ai_usage_logs").await, 1);
     assert_eq!(database.query_scalar::<i64>("SELECT count(*) FROM chat_messages").await, 0);
@@ -192,36 +195,36 @@ async fn a_keys_windows_are_counted_under_their_locks() {
     let windows = ApiKeyWindows::at(now);
     let of = |kind, start| ApiKeyWindow { user_id, api_key_id: ApiKeyId(api_key_id), kind, start };
     let windows = [of(WindowKind::Minute, windows.minute), of(WindowKind::Month, windows.month)];
-    let states = work.usage().lock_keys(&windows, LockPatience::Skip).await.unwrap();
-    assert!(matches!(states[..], [KeyState::Uncounted, KeyState::Uncounted]), "{states:?}");
-    work.usage().open_keys(&windows).await.unwrap();
-    work.usage().open_keys(&windows).await.unwrap();
+    let states = work.api_key_usage().lock(&windows, LockPatience::Skip).await.unwrap();
+    assert!(matches!(states[..], [LockResult::Missing, LockResult::Missing]), "{states:?}");
+    work.api_key_usage().open(&windows).await.unwrap();
+    work.api_key_usage().open(&windows).await.unwrap();
     // Use without limits is added whether the month's row exists or not; that of a deleted key is left out.
-    let used = |window, cost| KeyUse { window, requests: 1, tokens: 9, cost };
+    let used = |window, cost| ApiKeyUsageAddition { window, requests: 1, tokens: 9, cost };
     let gone = ApiKeyWindow { api_key_id: ApiKeyId(new_id()), ..windows[1] };
     let before = of(WindowKind::Month, windows[1].start - TimeDelta::days(1));
-    for key_uses in [vec![used(windows[1], 11_000), used(gone, 7), used(before, 3)], vec![used(windows[1], 50)]] {
-        work.usage().record_batch(&BatchRecord { key_uses, ..BatchRecord::default() }).await.unwrap();
+    for key_additions in [vec![used(windows[1], 11_000), used(gone, 7), used(before, 3)], vec![used(windows[1], 50)]] {
+        record_batch(&mut *work, &BatchRecord { key_additions, ..BatchRecord::default() }).await.unwrap();
     }
     work.commit().await.unwrap();
 
     let mut work = service(&*store).await;
-    let states = work.usage().lock_keys(&windows, LockPatience::Skip).await.unwrap();
-    let [KeyState::Locked(minute), KeyState::Locked(month)] = states[..] else { panic!("{states:?}") };
+    let states = work.api_key_usage().lock(&windows, LockPatience::Skip).await.unwrap();
+    let [LockResult::Locked(minute), LockResult::Locked(month)] = states[..] else { panic!("{states:?}") };
     assert_eq!(minute, ApiKeyUsage::default());
     assert_eq!((month.requests, month.tokens, month.cost), (2, 18, 11_050), "what was spent before the limit");
     assert_eq!(database.query_scalar::<i64>("SELECT count(*) FROM api_key_counters").await, 3);
     let mut other = service(&*store).await;
-    let held = other.usage().lock_keys(&windows, LockPatience::Skip).await.unwrap();
-    assert!(matches!(held[..], [KeyState::Busy, KeyState::Busy]), "{held:?}");
+    let held = other.api_key_usage().lock(&windows, LockPatience::Skip).await.unwrap();
+    assert!(matches!(held[..], [LockResult::Busy, LockResult::Busy]), "{held:?}");
     let tally = ApiKeyUsage { requests: 1, tokens: 2, tokens_held: 3, cost: 4, cost_held: 5 };
-    let keys = vec![KeyChange { window: windows[0], tally }];
-    work.usage().record_batch(&BatchRecord { keys, ..BatchRecord::default() }).await.unwrap();
+    let key_changes = vec![ApiKeyUsageChange { window: windows[0], usage: tally }];
+    record_batch(&mut *work, &BatchRecord { key_changes, ..BatchRecord::default() }).await.unwrap();
     work.commit().await.unwrap();
-    let states = other.usage().lock_keys(&windows, LockPatience::Wait).await.unwrap();
-    let [KeyState::Locked(minute), KeyState::Locked(_)] = states[..] else { panic!("{states:?}") };
+    let states = other.api_key_usage().lock(&windows, LockPatience::Wait).await.unwrap();
+    let [LockResult::Locked(minute), LockResult::Locked(_)] = states[..] else { panic!("{states:?}") };
     assert_eq!(minute, tally);
     let later = of(WindowKind::Minute, windows[0].start + TimeDelta::minutes(1));
-    let states = other.usage().lock_keys(&[later], LockPatience::Skip).await.unwrap();
-    assert!(matches!(states[..], [KeyState::Uncounted]), "{states:?}");
+    let states = other.api_key_usage().lock(&[later], LockPatience::Skip).await.unwrap();
+    assert!(matches!(states[..], [LockResult::Missing]), "{states:?}");
 }

@@ -6,13 +6,12 @@ use domain::usage::{HoldId, consume};
 use domain::users::UserId;
 use harness::TestDatabase;
 use ports::entitlements::Meter;
-use ports::store::{Scope, Store, StoreError, UnitOfWork};
-use ports::usage::{
-    BatchRecord, CounterChange, CounterKey, HoldState, KeptOutcome, KeyOfUser, LockPatience, MeterState, UsageEntry,
-};
+use ports::store::{LockPatience, LockResult, Scope, Store, StoreError, UnitOfWork};
+use ports::usage::{CounterChange, CounterKey, KeyOfUser, MeterState, StoredOutcome, UsageEntry};
 
 use crate::people::{constraint, feature_id, new_id, sign_up};
 use crate::units_of_work::{give_up_after, left_open};
+use crate::usage::{BatchRecord, record_batch};
 
 /// A store with enough connections that some are pinned for counting.
 pub fn with_sessions(database: &TestDatabase) -> PgStore {
@@ -27,11 +26,11 @@ async fn counting(store: &dyn Store) -> Box<dyn UnitOfWork> {
 pub async fn used(work: &mut dyn UnitOfWork, meter: &Meter, keys: &[IdempotencyKey]) -> BatchRecord {
     let meters = [meter.clone()];
     let locked = async |work: &mut dyn UnitOfWork| {
-        work.usage().lock_batch(&meters, &[], LockPatience::Wait).await.unwrap().meters.remove(0)
+        work.counters().lock_batch(&meters, &[], LockPatience::Wait).await.unwrap().meters.remove(0)
     };
     let mut state = locked(work).await;
     if let MeterState::Uncounted(period) = state {
-        work.usage().open_counters(&[(meter.clone(), period)]).await.unwrap();
+        work.counters().open(&[(meter.clone(), period)]).await.unwrap();
         state = locked(work).await;
     }
     let MeterState::Locked { entitlement, .. } = state else { panic!("not locked: {state:?}") };
@@ -43,11 +42,11 @@ pub async fn used(work: &mut dyn UnitOfWork, meter: &Meter, keys: &[IdempotencyK
         amount: 1,
         overage: 0,
         api_key_id: None,
-        hold_id: None,
+        reservation_id: None,
         event_id: Some(new_id()),
-        kept: Some((
+        stored: Some((
             key.clone(),
-            KeptOutcome { amount: 1, decision: consume(&mut entitlement, 1).decision, hold: None },
+            StoredOutcome { amount: 1, decision: consume(&mut entitlement, 1).decision, reservation: None },
         )),
     };
     let entries = keys.iter().map(grant).collect();
@@ -75,13 +74,13 @@ async fn a_key_may_be_any_text() {
     let keys = texts.map(|text| IdempotencyKey::parse(text).unwrap());
     let mut work = counting(&store).await;
     let record = used(&mut *work, &meter, &keys).await;
-    work.usage().record_batch(&record).await.unwrap();
+    record_batch(&mut *work, &record).await.unwrap();
     work.commit().await.unwrap();
 
     let mut work = counting(&store).await;
     let asked: Vec<_> = keys.iter().map(|key| KeyOfUser { user_id: meter.user_id, key }).collect();
-    let found = work.usage().lock_batch(std::slice::from_ref(&meter), &asked, LockPatience::Skip).await.unwrap();
-    let mut places: Vec<_> = found.kept.iter().map(|(place, kept)| (*place, kept.decision.current)).collect();
+    let found = work.counters().lock_batch(std::slice::from_ref(&meter), &asked, LockPatience::Skip).await.unwrap();
+    let mut places: Vec<_> = found.granted.iter().map(|(place, kept)| (*place, kept.decision.current)).collect();
     places.sort_unstable();
     assert_eq!(places, (0..keys.len()).zip(1_i64..).collect::<Vec<_>>());
     let stored: i64 = database.query_scalar("SELECT count(DISTINCT key) FROM idempotency_keys").await;
@@ -97,7 +96,7 @@ async fn a_commit_that_is_refused_keeps_nothing_and_lets_go_of_the_locks() {
     for round in 0..4 {
         let mut work = counting(&store).await;
         let record = used(&mut *work, &meter, &key).await;
-        let recorded = work.usage().record_batch(&record).await;
+        let recorded = record_batch(&mut *work, &record).await;
         let outcome = if recorded.is_ok() { work.commit().await } else { recorded };
         if round == 0 {
             outcome.unwrap();
@@ -106,7 +105,7 @@ async fn a_commit_that_is_refused_keeps_nothing_and_lets_go_of_the_locks() {
         }
         // On another connection, which would not wait.
         let mut other = store.begin(Scope::SERVICE).await.unwrap();
-        let state = other.usage().lock_batch(std::slice::from_ref(&meter), &[], LockPatience::Skip).await.unwrap();
+        let state = other.counters().lock_batch(std::slice::from_ref(&meter), &[], LockPatience::Skip).await.unwrap();
         assert!(matches!(state.meters[0], MeterState::Locked { .. }), "{state:?}");
     }
     assert_eq!(total(&database).await, 1);
@@ -122,7 +121,7 @@ async fn what_is_given_up_at_any_moment_is_not_kept() {
         give_up_after(polls, async {
             let mut work = counting(&store).await;
             let record = used(&mut *work, &meter, &[IdempotencyKey::of_id(new_id())]).await;
-            work.usage().record_batch(&record).await.unwrap();
+            record_batch(&mut *work, &record).await.unwrap();
             // Never committed: dropped here at the latest.
         })
         .await;
@@ -130,7 +129,7 @@ async fn what_is_given_up_at_any_moment_is_not_kept() {
             assert_eq!(left_open(&database).await, 0, "after {polls} polls");
             let mut work = counting(&store).await;
             let record = used(&mut *work, &meter, &[IdempotencyKey::of_id(new_id())]).await;
-            work.usage().record_batch(&record).await.unwrap();
+            record_batch(&mut *work, &record).await.unwrap();
             work.commit().await.unwrap();
             kept += 1;
         }
@@ -154,16 +153,16 @@ async fn holds_and_counters_are_locked_together() {
     for round in 0..3 {
         let mut work = counting(&store).await;
         let asked = [meter.clone(), stranger.clone()];
-        let locked = work.usage().lock_holds(&[hold, HoldId(new_id())], &asked, LockPatience::Skip).await.unwrap();
-        let ([HoldState::Locked { hold: found, .. }, HoldState::Unknown], [known, MeterState::UnknownUser]) =
+        let locked = work.reservations().lock(&[hold, HoldId(new_id())], &asked, LockPatience::Skip).await.unwrap();
+        let ([LockResult::Locked(found), LockResult::Missing], [known, MeterState::UnknownUser]) =
             (&*locked.0, &*locked.1)
         else {
             panic!("{locked:?}")
         };
-        assert_eq!((found.id, found.amount), (hold, 3));
+        assert_eq!((found.reservation.id, found.reservation.amount), (hold, 3));
         assert_eq!(matches!(known, MeterState::Locked { .. }), round > 0, "{known:?}");
         let record = used(&mut *work, &meter, &[IdempotencyKey::of_id(new_id())]).await;
-        work.usage().record_batch(&record).await.unwrap();
+        record_batch(&mut *work, &record).await.unwrap();
         work.commit().await.unwrap();
     }
     assert_eq!(total(&database).await, 3);
@@ -197,7 +196,7 @@ async fn a_connection_that_died_at_work_is_an_error() {
     let end = "SELECT count(pg_terminate_backend(pid, 1000)) FROM pg_stat_activity \
         WHERE usename = 'app_user' AND datname = current_database()";
     assert!(database.query_scalar::<i64>(end).await > 0);
-    work.usage().record_batch(&record).await.unwrap();
+    record_batch(&mut *work, &record).await.unwrap();
     let outcome = work.commit().await;
     assert!(matches!(outcome, Err(StoreError::InDoubt(_))), "{outcome:?}");
     assert_eq!(total(&database).await, 0);

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use domain::idempotency::IdempotencyKey;
 use harness::TestDatabase;
-use ports::store::{Scope, Store, StoreError};
-use ports::usage::{LockPatience, SessionLock};
+use ports::store::{LockPatience, LockResult, Scope, Store, StoreError};
 
 use crate::counting::{prepared, used, with_sessions};
 use crate::people::{new_id, service};
+use crate::usage::record_batch;
 
 #[tokio::test]
 async fn conversations_are_locked_in_order_and_those_of_others_are_busy() {
@@ -19,12 +19,12 @@ async fn conversations_are_locked_in_order_and_those_of_others_are_busy() {
     database.sql(&insert).await;
     let store = database.store();
     let mut first = service(&*store).await;
-    let states = first.usage().lock_sessions(&[one, missing], LockPatience::Skip).await.unwrap();
-    assert_eq!(states, [SessionLock::Locked, SessionLock::Missing]);
+    let states = first.call_log().lock_sessions(&[one, missing], LockPatience::Skip).await.unwrap();
+    assert_eq!(states, [LockResult::Locked(()), LockResult::Missing]);
     let mut second = service(&*store).await;
-    assert_eq!(second.usage().lock_sessions(&[one], LockPatience::Skip).await.unwrap(), [SessionLock::Busy]);
+    assert_eq!(second.call_log().lock_sessions(&[one], LockPatience::Skip).await.unwrap(), [LockResult::Busy]);
     first.commit().await.unwrap();
-    assert_eq!(second.usage().lock_sessions(&[one], LockPatience::Wait).await.unwrap(), [SessionLock::Locked]);
+    assert_eq!(second.call_log().lock_sessions(&[one], LockPatience::Wait).await.unwrap(), [LockResult::Locked(())]);
 }
 
 /// On the pinned connections for counting and on those of the pool.
@@ -43,11 +43,11 @@ async fn a_batch_waits_a_fifth_of_a_second_unless_it_is_told_to_wait() {
     for (store, waits) in [(&kept as &dyn Store, false), (&kept, true), (&*pooled, false), (&*pooled, true)] {
         let mut work = store.begin(Scope::Counting).await.unwrap();
         if waits {
-            work.usage().wait_for_locks().await.unwrap();
+            work.wait_for_locks().await.unwrap();
         }
         let record = used(&mut *work, &meter, std::slice::from_ref(&key)).await;
         let since = Instant::now();
-        let written = match work.usage().record_batch(&record).await {
+        let written = match record_batch(&mut *work, &record).await {
             Ok(()) => work.commit().await,
             refused => refused,
         };

@@ -4,7 +4,7 @@ use domain::tokens::{TokenBalance, TokenCredit, TokenTransaction, TokensSpent, T
 use domain::users::UserId;
 use harness::TestDatabase;
 use ports::store::{Page, Scope, UnitOfWork};
-use ports::usage::TokenChange;
+use ports::tokens::TokenChange;
 
 use crate::people::{constraint, feature_id, new_id, service, sign_up};
 
@@ -34,8 +34,8 @@ async fn all(work: &mut dyn UnitOfWork, user_id: UserId) -> Vec<TokenTransaction
 async fn spend(work: &mut dyn UnitOfWork, user_id: UserId, amount: i64) -> TokenTransaction {
     let feature: FeatureId = feature_id("ai_requests");
     work.users().lock(user_id).await.unwrap();
-    let spent = TokenChange { user_id, feature_id: feature, held: 0, spent: amount, hold_id: None };
-    work.usage().move_tokens(&spent).await.unwrap();
+    let spent = TokenChange { user_id, feature_id: feature, reserved: 0, spent: amount, reservation_id: None };
+    work.tokens().move_tokens(&spent).await.unwrap();
     all(work, user_id).await.remove(0)
 }
 

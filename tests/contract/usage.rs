@@ -5,13 +5,42 @@ use domain::usage::{Hold, HoldId, HoldStatus, consume, hold, needs_tokens, settl
 use domain::users::UserId;
 use harness::TestDatabase;
 use ports::entitlements::Meter;
-use ports::store::UnitOfWork;
+use ports::store::{LockPatience, LockResult, StoreError, UnitOfWork};
+use ports::tokens::TokenChange;
 use ports::usage::{
-    BatchRecord, CounterChange, CounterKey, CounterState, HoldChange, HoldState, KeptHold, KeptOutcome, KeyOfUser,
-    LockPatience, LockedBatch, MeterState, TokenChange, UsageEntry,
+    ApiKeyUsageAddition, ApiKeyUsageChange, CallRecord, CounterChange, CounterKey, GrantedReservation, KeyOfUser,
+    LockedBatch, MeterState, ReservationChange, StoredOutcome, UsageEntry,
 };
 
 use crate::people::{constraint, feature_id, new_id, service, sign_up};
+
+/// What a batch writes.
+#[derive(Default)]
+pub struct BatchRecord {
+    pub counters: Vec<CounterChange>,
+    pub entries: Vec<UsageEntry>,
+    pub reservations: Vec<ReservationChange>,
+    pub key_changes: Vec<ApiKeyUsageChange>,
+    pub key_additions: Vec<ApiKeyUsageAddition>,
+    pub calls: Vec<CallRecord>,
+}
+
+/// Writes in the order of the group commit.
+pub async fn record_batch(work: &mut dyn UnitOfWork, record: &BatchRecord) -> Result<(), StoreError> {
+    if !record.counters.is_empty() || !record.entries.is_empty() {
+        work.counters().record(&record.counters, &record.entries).await?;
+    }
+    if !record.reservations.is_empty() {
+        work.reservations().save(&record.reservations).await?;
+    }
+    if !record.key_changes.is_empty() {
+        work.api_key_usage().save(&record.key_changes).await?;
+    }
+    if !record.key_additions.is_empty() {
+        work.api_key_usage().add(&record.key_additions).await?;
+    }
+    if record.calls.is_empty() { Ok(()) } else { work.call_log().record(&record.calls).await }
+}
 
 pub fn meter(user_id: UserId, feature: &str) -> Meter {
     Meter { user_id, feature_id: feature_id(feature) }
@@ -23,14 +52,14 @@ fn key(text: &str) -> IdempotencyKey {
 
 async fn locked(work: &mut dyn UnitOfWork, meters: &[Meter], keys: &[&IdempotencyKey]) -> LockedBatch {
     let keys: Vec<_> = keys.iter().map(|key| KeyOfUser { user_id: meters[0].user_id, key }).collect();
-    work.usage().lock_batch(meters, &keys, LockPatience::Skip).await.unwrap()
+    work.counters().lock_batch(meters, &keys, LockPatience::Skip).await.unwrap()
 }
 
 /// The facts of the first meter; creates its counter if necessary.
 pub async fn counted(work: &mut dyn UnitOfWork, meter: &Meter) -> Entitlement {
     let meters = [meter.clone()];
     if let MeterState::Uncounted(period) = locked(work, &meters, &[]).await.meters.remove(0) {
-        work.usage().open_counters(&[(meter.clone(), period)]).await.unwrap();
+        work.counters().open(&[(meter.clone(), period)]).await.unwrap();
     }
     match locked(work, &meters, &[]).await.meters.remove(0) {
         MeterState::Locked { entitlement, .. } => entitlement.into_inner(),
@@ -51,9 +80,9 @@ fn grant(meter: &Meter, entitlement: &mut Entitlement, amount: i64, text: &str) 
         amount,
         overage: came.overage,
         api_key_id: None,
-        hold_id: None,
+        reservation_id: None,
         event_id: Some(new_id()),
-        kept: Some((key(text), KeptOutcome { amount, decision: came.decision, hold: None })),
+        stored: Some((key(text), StoredOutcome { amount, decision: came.decision, reservation: None })),
     }
 }
 
@@ -110,7 +139,7 @@ async fn a_counter_that_another_holds_is_skipped_and_the_rest_is_not() {
     assert!(matches!(found[0], MeterState::Busy), "{found:?}");
     assert!(matches!(found[1], MeterState::Locked { .. }), "{found:?}");
     holder.commit().await.unwrap();
-    let waited = other.usage().lock_batch(&meters[..1], &[], LockPatience::Wait).await.unwrap();
+    let waited = other.counters().lock_batch(&meters[..1], &[], LockPatience::Wait).await.unwrap();
     assert!(matches!(waited.meters[0], MeterState::Locked { .. }), "{waited:?}");
 }
 
@@ -123,24 +152,24 @@ async fn what_is_recorded_is_found_again_under_its_key_and_counted() {
     let mut work = service(&*store).await;
     let mut facts = counted(&mut *work, &ai).await;
     let grants = [grant(&ai, &mut facts, 3, "one"), grant(&ai, &mut facts, 4, "two")];
-    work.usage().record_batch(&record(&ai, &facts, &grants)).await.unwrap();
+    record_batch(&mut *work, &record(&ai, &facts, &grants)).await.unwrap();
     work.commit().await.unwrap();
 
     let mut work = service(&*store).await;
     let (one, two, three) = (key("one"), key("two"), key("three"));
     let again = locked(&mut *work, std::slice::from_ref(&ai), &[&three, &two, &one]).await;
     let mut kept: Vec<_> =
-        again.kept.iter().map(|(place, kept)| (*place, kept.amount, kept.decision.current)).collect();
+        again.granted.iter().map(|(place, kept)| (*place, kept.amount, kept.decision.current)).collect();
     kept.sort_unstable();
     assert_eq!(kept, [(1, 4, 7), (2, 3, 3)]);
-    let first = &again.kept.iter().find(|(place, _)| *place == 2).unwrap().1.decision;
-    let given = &grants[0].kept.as_ref().unwrap().1.decision;
+    let first = &again.granted.iter().find(|(place, _)| *place == 2).unwrap().1.decision;
+    let given = &grants[0].stored.as_ref().unwrap().1.decision;
     assert_eq!((first.limit, first.remaining, first.resets_at), (given.limit, given.remaining, given.resets_at));
     assert_eq!((&first.plan_id, first.source, first.as_of), (&given.plan_id, given.source, given.as_of));
     let mut facts = counted(&mut *work, &ai).await;
     assert_eq!(facts.tally.used, 7);
     let again = grant(&ai, &mut facts, 1, "one");
-    let twice = work.usage().record_batch(&record(&ai, &facts, &[again])).await;
+    let twice = record_batch(&mut *work, &record(&ai, &facts, &[again])).await;
     assert!(constraint(twice).starts_with("idempotency_keys"), "the key tells that it was used");
 }
 
@@ -156,18 +185,24 @@ async fn tokens_are_spent_with_their_ledger_row() {
     assert!(needs_tokens(&facts, 25));
     let beyond = grant(&ai, &mut facts, 25, "beyond");
     assert_eq!(beyond.overage, 15);
-    work.usage().record_batch(&record(&ai, &facts, &[beyond])).await.unwrap();
-    let spend = |held, spent| TokenChange { user_id, feature_id: ai.feature_id.clone(), held, spent, hold_id: None };
-    work.usage().move_tokens(&spend(0, 15)).await.unwrap();
+    record_batch(&mut *work, &record(&ai, &facts, &[beyond])).await.unwrap();
+    let spend = |reserved, spent| TokenChange {
+        user_id,
+        feature_id: ai.feature_id.clone(),
+        reserved,
+        spent,
+        reservation_id: None,
+    };
+    work.tokens().move_tokens(&spend(0, 15)).await.unwrap();
     work.commit().await.unwrap();
     let mut work = service(&*store).await;
     assert_eq!(counted(&mut *work, &ai).await.tokens_available, 85);
     assert_eq!(work.maintenance().list_findings(10).await.unwrap(), []);
-    work.usage().move_tokens(&spend(85, 0)).await.unwrap();
+    work.tokens().move_tokens(&spend(85, 0)).await.unwrap();
     assert_eq!(counted(&mut *work, &ai).await.tokens_available, 0, "what is held cannot be spent twice");
-    work.usage().move_tokens(&spend(-85, 5)).await.unwrap();
+    work.tokens().move_tokens(&spend(-85, 5)).await.unwrap();
     assert_eq!(counted(&mut *work, &ai).await.tokens_available, 80);
-    let too_much = work.usage().move_tokens(&spend(0, 86)).await;
+    let too_much = work.tokens().move_tokens(&spend(0, 86)).await;
     assert_eq!(constraint(too_much), "check_token_balance", "a balance never goes below zero");
 }
 
@@ -180,13 +215,13 @@ async fn outcomes_are_forgotten_by_age_a_bounded_number_at_once() {
     let ai = meter(user_id, "ai_requests");
     let mut facts = counted(&mut *work, &ai).await;
     let grants = ["a", "b", "c"].map(|text| grant(&ai, &mut facts, 1, text));
-    work.usage().record_batch(&record(&ai, &facts, &grants)).await.unwrap();
+    record_batch(&mut *work, &record(&ai, &facts, &grants)).await.unwrap();
     work.commit().await.unwrap();
     database.sql("UPDATE idempotency_keys SET created_at = now() - interval '3 days' WHERE key <> 'c'").await;
     let mut work = service(&*store).await;
-    assert_eq!(work.usage().delete_outcomes(TimeDelta::days(4), 10).await.unwrap(), 0);
-    assert_eq!(work.usage().delete_outcomes(TimeDelta::days(2), 1).await.unwrap(), 1);
-    assert_eq!(work.usage().delete_outcomes(TimeDelta::days(2), 10).await.unwrap(), 1);
+    assert_eq!(work.counters().delete_outcomes(TimeDelta::days(4), 10).await.unwrap(), 0);
+    assert_eq!(work.counters().delete_outcomes(TimeDelta::days(2), 1).await.unwrap(), 1);
+    assert_eq!(work.counters().delete_outcomes(TimeDelta::days(2), 10).await.unwrap(), 1);
 }
 
 #[tokio::test]
@@ -204,9 +239,9 @@ async fn reservations_that_ended_long_ago_go_a_bounded_number_at_once_and_pendin
         ))
         .await;
     let mut work = service(&*store).await;
-    assert_eq!(work.usage().delete_ended_reservations(TimeDelta::days(41), 10).await.unwrap(), 0);
-    assert_eq!(work.usage().delete_ended_reservations(TimeDelta::days(35), 2).await.unwrap(), 2);
-    assert_eq!(work.usage().delete_ended_reservations(TimeDelta::days(35), 2).await.unwrap(), 1);
+    assert_eq!(work.reservations().delete_ended(TimeDelta::days(41), 10).await.unwrap(), 0);
+    assert_eq!(work.reservations().delete_ended(TimeDelta::days(35), 2).await.unwrap(), 2);
+    assert_eq!(work.reservations().delete_ended(TimeDelta::days(35), 2).await.unwrap(), 1);
     work.commit().await.unwrap();
     let left: String =
         database.query_scalar("SELECT string_agg(status, ' ' ORDER BY status) FROM usage_reservations").await;
@@ -222,7 +257,7 @@ async fn a_hold_is_found_under_its_lock_as_it_was_left() {
     let mut work = service(&*store).await;
     let mut facts = counted(&mut *work, &ai).await;
     let holding = hold(&mut facts, 6);
-    let kept = KeptHold { id: HoldId(new_id()), expires_at: facts.as_of };
+    let kept = GrantedReservation { id: HoldId(new_id()), expires_at: facts.as_of };
     let mut held = Hold {
         id: kept.id,
         user_id,
@@ -239,48 +274,51 @@ async fn a_hold_is_found_under_its_lock_as_it_was_left() {
         api_key_id: None,
         call: None,
     };
-    let outcome = KeptOutcome { amount: 6, decision: holding.decision, hold: Some(kept) };
+    let outcome = StoredOutcome { amount: 6, decision: holding.decision, reservation: Some(kept) };
     let entry = UsageEntry {
         counter: counter(&ai, &facts),
         amount: 6,
         overage: 0,
         api_key_id: None,
-        hold_id: Some(kept.id),
+        reservation_id: Some(kept.id),
         event_id: None,
-        kept: Some((key("held"), outcome.clone())),
+        stored: Some((key("held"), outcome.clone())),
     };
-    let made = HoldChange { hold: held.clone(), key: Some(key("held")), outcome: None };
-    let record = BatchRecord { holds: vec![made], ..record(&ai, &facts, &[entry]) };
-    work.usage().record_batch(&record).await.unwrap();
+    let made = ReservationChange { reservation: held.clone(), idempotency_key: Some(key("held")), outcome: None };
+    let record = BatchRecord { reservations: vec![made], ..record(&ai, &facts, &[entry]) };
+    record_batch(&mut *work, &record).await.unwrap();
     work.commit().await.unwrap();
 
     let mut work = service(&*store).await;
-    assert_eq!(work.usage().list_due_holds(&[], 10).await.unwrap(), [(kept.id, user_id)]);
+    assert_eq!(work.reservations().list_due(&[], 10).await.unwrap(), [(kept.id, user_id)]);
     let again = locked(&mut *work, std::slice::from_ref(&ai), &[&key("held")]).await;
-    assert_eq!(again.kept[0].1, outcome);
-    let found = work.usage().lock_holds(&[kept.id, HoldId(new_id())], &[], LockPatience::Skip).await.unwrap().0;
-    let HoldState::Locked { hold: found_hold, is_due: true, outcome: None } = &found[0] else { panic!("{found:?}") };
-    assert_eq!(***found_hold, held);
-    assert!(matches!(found[1], HoldState::Unknown), "{found:?}");
+    assert_eq!(again.granted[0].1, outcome);
+    let found = work.reservations().lock(&[kept.id, HoldId(new_id())], &[], LockPatience::Skip).await.unwrap().0;
+    let LockResult::Locked(stored) = &found[0] else { panic!("{found:?}") };
+    assert_eq!((&stored.reservation, stored.is_due, &stored.outcome), (&held, true, &None));
+    assert!(matches!(found[1], LockResult::Missing), "{found:?}");
     let mut other = service(&*store).await;
-    let skipped = other.usage().lock_holds(&[kept.id], &[], LockPatience::Skip).await.unwrap().0;
-    assert!(matches!(skipped[0], HoldState::Busy), "{skipped:?}");
-    let skipped = other.usage().lock_counters(&[counter(&ai, &facts)], LockPatience::Skip).await.unwrap();
-    assert!(matches!(skipped[0], CounterState::Busy), "{skipped:?}");
+    let skipped = other.reservations().lock(&[kept.id], &[], LockPatience::Skip).await.unwrap().0;
+    assert!(matches!(skipped[0], LockResult::Busy), "{skipped:?}");
+    let skipped = other.counters().lock(&[counter(&ai, &facts)], LockPatience::Skip).await.unwrap();
+    assert!(matches!(skipped[0], LockResult::Busy), "{skipped:?}");
     drop(other);
     let ending = settle(&mut held, &mut facts, 4).unwrap();
-    let change = HoldChange { hold: held.clone(), key: None, outcome: Some(ending.decision.clone()) };
+    let change =
+        ReservationChange { reservation: held.clone(), idempotency_key: None, outcome: Some(ending.decision.clone()) };
     let counters = vec![CounterChange { key: counter(&ai, &facts), tally: facts.tally }];
-    work.usage().record_batch(&BatchRecord { counters, holds: vec![change], ..BatchRecord::default() }).await.unwrap();
+    record_batch(&mut *work, &BatchRecord { counters, reservations: vec![change], ..BatchRecord::default() })
+        .await
+        .unwrap();
     work.commit().await.unwrap();
 
     let mut work = service(&*store).await;
-    let found = work.usage().lock_holds(&[kept.id], &[], LockPatience::Wait).await.unwrap().0;
-    let HoldState::Locked { hold: found_hold, outcome: Some(answered), .. } = &found[0] else { panic!("{found:?}") };
-    assert_eq!((&***found_hold, answered), (&held, &ending.decision));
-    assert_eq!(work.usage().list_due_holds(&[], 10).await.unwrap(), []);
-    let counters = work.usage().lock_counters(&[counter(&ai, &facts)], LockPatience::Skip).await.unwrap();
-    let CounterState::Locked(tally) = &counters[0] else { panic!("{counters:?}") };
+    let found = work.reservations().lock(&[kept.id], &[], LockPatience::Wait).await.unwrap().0;
+    let LockResult::Locked(stored) = &found[0] else { panic!("{found:?}") };
+    assert_eq!((&stored.reservation, stored.outcome.as_ref()), (&held, Some(&ending.decision)));
+    assert_eq!(work.reservations().list_due(&[], 10).await.unwrap(), []);
+    let counters = work.counters().lock(&[counter(&ai, &facts)], LockPatience::Skip).await.unwrap();
+    let LockResult::Locked(tally) = &counters[0] else { panic!("{counters:?}") };
     assert_eq!((tally.used, tally.reserved, tally.overage), (4, 0, 0));
 }
 

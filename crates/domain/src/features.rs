@@ -1,7 +1,7 @@
 //! Features: what a plan can grant. Boolean ones are granted or not; metered ones are counted.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,8 @@ pub struct FeatureId(Arc<str>);
 impl FeatureId {
     /// The feature that counts model calls.
     pub fn ai_requests() -> Self {
-        Self("ai_requests".into())
+        static AI_REQUESTS: LazyLock<FeatureId> = LazyLock::new(|| FeatureId("ai_requests".into()));
+        AI_REQUESTS.clone()
     }
 
     pub fn parse(text: &str) -> Result<Self, IdRefused> {

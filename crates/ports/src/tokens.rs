@@ -1,11 +1,25 @@
 //! Tokens: the balance and its ledger, which change together.
 
 use async_trait::async_trait;
+use domain::features::FeatureId;
 use domain::idempotency::IdempotencyKey;
 use domain::tokens::{TokenBalance, TokenCredit, TokenTransaction, TokensSpent, TransactionId};
+use domain::usage::HoldId;
 use domain::users::{User, UserId};
 
 use crate::store::{Locked, Page, StoreError};
+
+/// Tokens that are reserved, freed or spent for use beyond a limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenChange {
+    pub user_id: UserId,
+    pub feature_id: FeatureId,
+    /// What is added to the reserved tokens; negative where they are freed.
+    pub reserved: i64,
+    /// What is taken from the balance, with a row of the ledger.
+    pub spent: i64,
+    pub reservation_id: Option<HoldId>,
+}
 
 #[async_trait]
 pub trait TokenRepository: Send {
@@ -36,4 +50,6 @@ pub trait TokenRepository: Send {
         credit: &TokenCredit,
         key: Option<&IdempotencyKey>,
     ) -> Result<TokenTransaction, StoreError>;
+    /// Reserves, releases and spends tokens, under the lock of the user's row.
+    async fn move_tokens(&mut self, change: &TokenChange) -> Result<(), StoreError>;
 }

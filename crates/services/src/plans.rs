@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use crate::conflicts::{may_conflict, retry_conflicts};
 use crate::idempotency::{IdempotencyService, IdempotentAnswer, KeyConflict};
-use crate::postponed::PostponedCalls;
+use crate::postponed::PostponedItems;
 use crate::snapshots::Snapshot;
 
 #[derive(Debug, Error)]
@@ -58,13 +58,13 @@ pub struct PlanService {
     pub(crate) billing_mode: BillingMode,
     pub(crate) changes: Arc<dyn ChangeListener>,
     /// Users whose due plan change could not be applied.
-    pub(crate) postponed: PostponedCalls<UserId>,
+    pub(crate) postponed: PostponedItems<UserId>,
     catalogue: Snapshot<Vec<Plan>>,
 }
 
 impl PlanService {
     pub fn new(store: Arc<dyn Store>, billing_mode: BillingMode, changes: Arc<dyn ChangeListener>) -> Self {
-        Self { store, billing_mode, changes, postponed: PostponedCalls::default(), catalogue: Snapshot::default() }
+        Self { store, billing_mode, changes, postponed: PostponedItems::default(), catalogue: Snapshot::default() }
     }
 
     /// A change that was made here is visible here at once.

@@ -23,7 +23,7 @@ use ports::replays::ReplayRepository;
 use ports::store::{Scope, Store, StoreError, UnitOfWork};
 use ports::subscriptions::SubscriptionRepository;
 use ports::tokens::TokenRepository;
-use ports::usage::UsageRepository;
+use ports::usage::{ApiKeyUsageRepository, CallLogRepository, CounterRepository, ReservationRepository};
 use ports::usage_history::UsageHistoryRepository;
 use ports::users::UserRepository;
 use sea_orm::sqlx::PgPool;
@@ -149,7 +149,19 @@ impl UnitOfWork for PgUnitOfWork {
         self
     }
 
-    fn usage(&mut self) -> &mut dyn UsageRepository {
+    fn counters(&mut self) -> &mut dyn CounterRepository {
+        self
+    }
+
+    fn reservations(&mut self) -> &mut dyn ReservationRepository {
+        self
+    }
+
+    fn api_key_usage(&mut self) -> &mut dyn ApiKeyUsageRepository {
+        self
+    }
+
+    fn call_log(&mut self) -> &mut dyn CallLogRepository {
         self
     }
 
@@ -191,6 +203,11 @@ impl UnitOfWork for PgUnitOfWork {
 
     fn ai_usage(&mut self) -> &mut dyn AiUsageRepository {
         self
+    }
+
+    async fn wait_for_locks(&mut self) -> Result<(), StoreError> {
+        let sql = "SELECT set_config('lock_timeout', $1, true)";
+        self.run_last(sql, [self.transaction.lock_ms().to_string().into()]).await
     }
 
     async fn commit(self: Box<Self>) -> Result<(), StoreError> {

@@ -1,7 +1,8 @@
 //! The token ledger on Postgres. The trigger sets sequence and hash, whatever is sent.
 //!
 //! Costs: one round trip per call, each by a key: `list` is bounded by the page, `find_spent` reads the refunds of one
-//! use. Locks: `record` requires that the user's row is locked, and writes the balance and its row in one statement.
+//! use. Locks: `record` and `move_tokens` require that the user's row is locked, and write the balance and its row in one
+//! statement.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -9,8 +10,8 @@ use domain::idempotency::IdempotencyKey;
 use domain::tokens::{TokenBalance, TokenCredit, TokenTransaction, TokensSpent, TransactionId};
 use domain::users::{User, UserId};
 use ports::store::{Locked, Page, StoreError};
-use ports::tokens::TokenRepository;
-use sea_orm::FromQueryResult;
+use ports::tokens::{TokenChange, TokenRepository};
+use sea_orm::{FromQueryResult, Value};
 use uuid::Uuid;
 
 use super::rows::{inconsistent, limit};
@@ -120,6 +121,25 @@ impl TokenRepository for PgUnitOfWork {
         ];
         let row = self.read_one(&sql, values).await?;
         row.map(transaction).transpose()?.ok_or_else(|| inconsistent("users", user.id))
+    }
+
+    async fn move_tokens(&mut self, change: &TokenChange) -> Result<(), StoreError> {
+        let sql = "WITH moved AS ( \
+                UPDATE users SET token_reserved = token_reserved + $2, token_balance = token_balance - $3 WHERE id = $1 \
+                RETURNING id, token_balance \
+            ) \
+            INSERT INTO token_transactions (user_id, amount, type, description, reference_id, balance_after) \
+            SELECT id, -$3, 'usage', $4, $5, token_balance FROM moved WHERE $3 > 0";
+        let description = format!("{} beyond the limit", change.feature_id);
+        let reference_id = change.reservation_id.map(|id| id.0);
+        let values: [Value; 5] = [
+            change.user_id.0.into(),
+            change.reserved.into(),
+            change.spent.into(),
+            description.into(),
+            reference_id.into(),
+        ];
+        self.run(sql, values).await.map(drop)
     }
 }
 

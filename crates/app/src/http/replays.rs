@@ -32,7 +32,7 @@ use services::idempotency::KeyConflict;
 use services::replays::{
     AnswerHeading, AnswerListener, CallClaim, ClaimState, ReplayError, ReplayRequest, ReplayService, RetryPlace,
 };
-use services::usage::commands::UsageError;
+use services::usage::commands::UnknownMeter;
 use tokio::time::timeout;
 
 use self::delivered::watched;
@@ -267,7 +267,7 @@ impl From<ReplayError> for Problem {
                 no_retry(Self::new(StatusCode::CONFLICT, "answer_too_long", told))
             }
             ReplayError::Busy => Self::unavailable("busy", format!("{told} Nothing was done; send it again.")),
-            ReplayError::UnknownUser => UsageError::UnknownUser.into(),
+            ReplayError::UnknownUser => UnknownMeter::User.into(),
             ReplayError::Store(error) => error.into(),
         }
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::holds::{free, standing};
+use super::holds::{current_decision, free};
 use super::{ApiKeyReservation, Hold, HoldOutcome, HoldRefusal, HoldStatus};
 use crate::ai::{ModelId, Provider};
 use crate::api_keys::ApiKeyId;
@@ -168,7 +168,7 @@ pub fn settle_call(held: &mut Hold, entitlement: &mut Entitlement, tokens: i64) 
     held.status = HoldStatus::Settled;
     held.settled = Some(1);
     held.overage = i64::from(is_beyond);
-    let decision = standing(entitlement);
+    let decision = current_decision(entitlement);
     Ok(CallEnding { decision, overage: i64::from(is_beyond), tokens_freed, tokens_spent, tokens_unpaid })
 }
 

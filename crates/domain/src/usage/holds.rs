@@ -161,7 +161,7 @@ pub fn extend(held: &mut Hold, entitlement: &mut Entitlement, amount: i64) -> Re
     }
     let more = amount.saturating_sub(held.amount);
     if more <= 0 {
-        return Ok(HoldOutcome { decision: standing(entitlement), beyond: 0, tokens: 0 });
+        return Ok(HoldOutcome { decision: current_decision(entitlement), beyond: 0, tokens: 0 });
     }
     let holding = hold(entitlement, more);
     if holding.decision.allowed {
@@ -209,7 +209,7 @@ pub fn settle(held: &mut Hold, entitlement: &mut Entitlement, used: i64) -> Resu
     held.status = HoldStatus::Settled;
     held.settled = Some(used);
     held.overage = overage;
-    Ok(HoldEnding { decision: standing(entitlement), used, overage, tokens_freed, tokens_spent })
+    Ok(HoldEnding { decision: current_decision(entitlement), used, overage, tokens_freed, tokens_spent })
 }
 
 /// Returns everything: nothing was used. After the reservation expired there is nothing to return.
@@ -220,7 +220,7 @@ pub fn release(held: &mut Hold, entitlement: &mut Entitlement) -> Result<HoldEnd
         ended => return Err(HoldRefusal::Ended(ended)),
     };
     held.status = HoldStatus::Released;
-    Ok(HoldEnding { decision: standing(entitlement), used: 0, overage: 0, tokens_freed, tokens_spent: 0 })
+    Ok(HoldEnding { decision: current_decision(entitlement), used: 0, overage: 0, tokens_freed, tokens_spent: 0 })
 }
 
 /// Returns what was not settled in time.
@@ -230,7 +230,7 @@ pub fn expire(held: &mut Hold, entitlement: &mut Entitlement) -> Result<HoldEndi
     }
     let tokens_freed = free(held, entitlement);
     held.status = HoldStatus::Expired;
-    Ok(HoldEnding { decision: standing(entitlement), used: 0, overage: 0, tokens_freed, tokens_spent: 0 })
+    Ok(HoldEnding { decision: current_decision(entitlement), used: 0, overage: 0, tokens_freed, tokens_spent: 0 })
 }
 
 /// Takes the reservation off the counter and the token balance; returns the number of tokens.
@@ -241,7 +241,7 @@ pub(super) fn free(held: &Hold, entitlement: &mut Entitlement) -> i64 {
 }
 
 /// The current numbers. Nothing is requested (the amount was settled or returned), so the decision is "allowed".
-pub(super) fn standing(entitlement: &Entitlement) -> Decision {
+pub(super) fn current_decision(entitlement: &Entitlement) -> Decision {
     Decision { allowed: true, reason: Reason::Ok, ..decide(entitlement, 1) }
 }
 

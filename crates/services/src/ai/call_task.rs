@@ -24,8 +24,8 @@ use super::calls::{Call, CallerContext};
 use super::errors::CallError;
 use super::estimates::CallEstimate;
 use super::registry::RunningBy;
-use super::service::{AiService, ReservedCall, hold_of};
-use crate::usage::commands::{HoldAction, UsageError};
+use super::service::{AiService, ReservedCall};
+use crate::usage::call_commands::MarkCallCommand;
 
 /// How long a call lasts before its reservation is marked with its progress.
 const MARK_AFTER: Duration = Duration::from_millis(20);
@@ -92,19 +92,14 @@ impl Drop for Running {
 }
 
 impl CallTask {
-    pub fn new(
-        service: Arc<AiService>,
-        call: Call,
-        granted: ReservedCall,
-        began: Instant,
-    ) -> Result<(Self, CallReservation), CallError> {
-        let ReservedCall { bounds, demanded, calls, prices } = granted;
-        let hold = hold_of(&demanded).ok_or_else(|| UsageError::Fault("a hold was granted and is none".to_owned()))?;
+    pub fn new(service: Arc<AiService>, call: Call, granted: ReservedCall, began: Instant) -> (Self, CallReservation) {
+        let ReservedCall { bounds, grant, calls, prices } = granted;
+        let hold = CallReservation::granted(grant.reservation_id);
         let ending = service.registry.enter(hold.id(), RunningBy::of(&call.asking));
         let task = Self {
             hold_id: hold.id(),
-            lies_on_tokens: demanded.tokens.held > 0,
-            began_at: demanded.decision.as_of,
+            lies_on_tokens: grant.tokens_reserved > 0,
+            began_at: grant.decision.as_of,
             first_piece: None,
             request_id: None,
             provider: call.target.provider,
@@ -124,7 +119,7 @@ impl CallTask {
             calls,
             ending,
         };
-        Ok((task, hold))
+        (task, hold)
     }
 
     pub async fn run(mut self, hold: CallReservation, asker: Asker) {
@@ -339,10 +334,10 @@ impl CallTask {
     fn mark(&mut self, phase: CallPhase) {
         let ttl = self.service.parts.settings.hold_ttl;
         self.next_mark = Instant::now() + (ttl / 3).to_std().unwrap_or(MARK_AFTER);
-        let action = self.marked(phase);
-        let (service, hold_id, user_id) = (Arc::clone(&self.service), self.hold_id, self.call.asking.user_id);
+        let command = self.progress(phase);
+        let (service, hold_id) = (Arc::clone(&self.service), self.hold_id);
         tokio::spawn(async move {
-            if let Err(error) = service.change(hold_id, user_id, action).await {
+            if let Err(error) = service.parts.usage.execute(command).await {
                 tracing::debug!(%error, call = %hold_id.0, "a call could not mark its hold; the next mark says the same");
             }
         });
@@ -362,8 +357,10 @@ impl CallTask {
         delivery.output_so_far()
     }
 
-    fn marked(&self, phase: CallPhase) -> HoldAction {
-        HoldAction::Mark {
+    fn progress(&self, phase: CallPhase) -> MarkCallCommand {
+        MarkCallCommand {
+            reservation_id: self.hold_id,
+            user_id: self.call.asking.user_id,
             phase,
             provider: self.provider,
             model: self.model.clone(),

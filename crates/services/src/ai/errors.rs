@@ -13,7 +13,8 @@ use thiserror::Error;
 use super::answers::BreakOff;
 use crate::entitlements::EntitlementError;
 use crate::tokens::TokenError;
-use crate::usage::commands::UsageError;
+use crate::usage::call_commands::ReserveCallError;
+use crate::usage::commands::{CommitError, UnknownMeter};
 
 #[derive(Clone, Debug, Error)]
 pub enum CallError {
@@ -57,7 +58,7 @@ pub enum CallError {
     #[error("the session has ended and takes no more messages")]
     SessionEnded,
     #[error(transparent)]
-    Usage(UsageError),
+    Usage(#[from] ReserveCallError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -65,7 +66,7 @@ pub enum CallError {
 impl CallError {
     /// For a call whose task ended without a result.
     pub fn lost() -> Self {
-        Self::Usage(UsageError::Fault("a call ended without a word".to_owned()))
+        Self::Usage(CommitError::Fault("a call ended without a result".to_owned()).into())
     }
 
     /// Its name in metrics.
@@ -95,9 +96,9 @@ impl CallError {
 impl From<EntitlementError> for CallError {
     fn from(error: EntitlementError) -> Self {
         match error {
-            EntitlementError::UnknownUser => Self::Usage(UsageError::UnknownUser),
+            EntitlementError::UnknownUser => Self::Usage(UnknownMeter::User.into()),
             EntitlementError::UnknownFeature(feature) | EntitlementError::NoOverride(feature) => {
-                Self::Usage(UsageError::UnknownFeature(feature))
+                Self::Usage(UnknownMeter::Feature(feature).into())
             }
             EntitlementError::Store(error) => Self::Store(error),
         }
@@ -109,17 +110,8 @@ impl From<TokenError> for CallError {
         match error {
             TokenError::Store(error) => Self::Store(error),
             TokenError::UnknownUser | TokenError::Refused(_) | TokenError::KeyReused => {
-                Self::Usage(UsageError::UnknownUser)
+                Self::Usage(UnknownMeter::User.into())
             }
-        }
-    }
-}
-
-impl From<UsageError> for CallError {
-    fn from(error: UsageError) -> Self {
-        match error {
-            UsageError::KeyLimit { reached, resets_at, as_of } => Self::KeyLimit { reached, resets_at, as_of },
-            other => Self::Usage(other),
         }
     }
 }

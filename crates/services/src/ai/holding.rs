@@ -13,7 +13,7 @@
 //! Costs: one command of the group commit, one more for each time that the call is lowered, and one more for a stream
 //! whose bound is beyond the first part.
 
-use domain::entitlements::Reason;
+use domain::entitlements::{Decision, Reason};
 use domain::prices::{NanoUsd, PriceList};
 use domain::usage::{ApiKeyWindows, CallPhase};
 use ports::ai::ProviderCall;
@@ -22,7 +22,9 @@ use super::calls::Call;
 use super::errors::{CallError, KeyLimitReached};
 use super::estimates::{CallEstimate, whole};
 use super::service::{AiService, ReservedCall, models};
-use crate::usage::commands::{ConsumeOutcome, HoldAction, HoldGrowth, KeyRoom, UsageError};
+use crate::usage::call_commands::{
+    CallGrant, CallGrowth, KeyRoom, MarkCallCommand, MarkCallOutcome, ReserveCallOutcome, ReservedCallEnd,
+};
 
 /// How often a call is lowered at most before it is refused: its room can shrink between two tries.
 const LOWERINGS: usize = 3;
@@ -40,31 +42,34 @@ impl AiService {
         }
         let mut lowerings = if may_lower { LOWERINGS } else { 0 };
         loop {
-            let demand_cost = self.max_cost(call, &bounds, &calls, &prices, now).await?;
-            let (error, room) = match self.parts.usage.demand(self.demand(call, &bounds, demand_cost, now)).await {
-                Ok(demanded) if is_unbounded && demanded.tokens.held > 0 => {
-                    self.give_back(call, &demanded).await;
+            let reserved_cost = self.max_cost(call, &bounds, &calls, &prices, now).await?;
+            let command = self.reserve_command(call, &bounds, reserved_cost, now);
+            let (error, room) = match self.parts.usage.execute(command).await? {
+                ReserveCallOutcome::Reserved(grant) if is_unbounded && grant.tokens_reserved > 0 => {
+                    self.give_back(call, &grant).await;
                     return Err(CallError::Unbounded(call.target.model.to_string()));
                 }
-                Ok(demanded) if demanded.hold.is_some() => {
+                ReserveCallOutcome::Reserved(grant) => {
                     let of_use = bounds.of_use().min(bounds.output_most);
-                    let wanted = output_of_room(call, &bounds, &demanded, &calls, &prices);
+                    let wanted = output_of_room(call, &bounds, &grant, &calls, &prices);
                     if wanted < of_use {
-                        self.give_back(call, &demanded).await;
+                        self.give_back(call, &grant).await;
                         let needed = bounds.grown_to(of_use);
                         let cost = self.max_cost(call, &needed, &calls, &prices, now).await?;
-                        return Err(too_little_room(&demanded, cost.zip(demand_cost), &bounds, &needed));
+                        return Err(too_little_room(grant, cost.zip(reserved_cost), &bounds, &needed));
                     }
                     let wanted = bounds.grown_to(wanted);
                     let cost = self.max_cost(call, &wanted, &calls, &prices, now).await?;
-                    let bounds = self.hold_more(call, &demanded, bounds, wanted, cost).await;
+                    let bounds = self.hold_more(call, &grant, bounds, wanted, cost).await;
                     for call in &mut calls {
                         call.max_output_tokens = bounds.told();
                     }
-                    return Ok(ReservedCall { bounds, demanded, calls, prices });
+                    return Ok(ReservedCall { bounds, grant, calls, prices });
                 }
-                Ok(demanded) => refused(&demanded, &bounds),
-                Err(UsageError::KeyLimit { reached, resets_at, as_of }) => {
+                ReserveCallOutcome::Refused { decision, tokens_available } => {
+                    refused(decision, tokens_available, &bounds)
+                }
+                ReserveCallOutcome::KeyLimit { reached, resets_at, as_of } => {
                     let room = match reached {
                         KeyLimitReached::Requests { .. } => None,
                         KeyLimitReached::Tokens { limit, used, .. } => left(limit - used, &bounds),
@@ -76,7 +81,6 @@ impl AiService {
                     };
                     (CallError::KeyLimit { reached, resets_at, as_of }, room)
                 }
-                Err(error) => return Err(error.into()),
             };
             let Some(lowered) = room.filter(|_| lowerings > 0).and_then(|room| bounds.lowered(room)) else {
                 return Err(error);
@@ -90,22 +94,24 @@ impl AiService {
     async fn hold_more(
         &self,
         call: &Call,
-        demanded: &ConsumeOutcome,
+        grant: &CallGrant,
         bounds: CallEstimate,
         wanted: CallEstimate,
         cost: Option<NanoUsd>,
     ) -> CallEstimate {
-        let is_limited = demanded.tokens.held > 0 || call.asking.budgets.limit_growth();
+        let is_limited = grant.tokens_reserved > 0 || call.asking.budgets.limit_growth();
         if !is_limited || wanted.output <= bounds.output {
             let held = bounds.output;
             return if is_limited { bounds.capped(held) } else { bounds };
         }
-        let growth = HoldGrowth {
+        let growth = CallGrowth {
             tokens: wanted.tokens(),
             cost: cost.map_or(0, |cost| cost.0),
             budgets: call.asking.budgets.clone(),
         };
-        let action = HoldAction::Mark {
+        let command = MarkCallCommand {
+            reservation_id: grant.reservation_id,
+            user_id: call.asking.user_id,
             phase: CallPhase::Reserved,
             provider: call.target.provider,
             model: call.target.model.clone(),
@@ -113,11 +119,8 @@ impl AiService {
             growth: Some(growth),
             ttl: self.parts.settings.hold_ttl,
         };
-        let changed = match demanded.hold {
-            Some(hold) => self.change(hold.id, call.asking.user_id, action).await,
-            None => return bounds,
-        };
-        let held = if changed.is_ok_and(|changed| changed.decision.allowed) { wanted } else { bounds };
+        let has_grown = self.parts.usage.execute(command).await == Ok(MarkCallOutcome::Marked);
+        let held = if has_grown { wanted } else { bounds };
         let output = held.output;
         held.capped(output)
     }
@@ -133,11 +136,10 @@ impl AiService {
     }
 
     /// Releases a reservation that is not enough, or that may not be enough since the input is unbounded.
-    async fn give_back(&self, call: &Call, demanded: &ConsumeOutcome) {
-        if let Some(hold) = demanded.hold
-            && let Err(error) = self.change(hold.id, call.asking.user_id, HoldAction::ReleaseCall).await
-        {
-            tracing::warn!(%error, call = %hold.id.0, "a hold that was not enough could not be given back; the sweep does");
+    async fn give_back(&self, call: &Call, grant: &CallGrant) {
+        let id = grant.reservation_id;
+        if let Err(error) = self.end_once(id, call.asking.user_id, ReservedCallEnd::Released).await {
+            tracing::warn!(%error, call = %id.0, "a hold that was not enough could not be given back; the sweep does");
         }
     }
 }
@@ -147,19 +149,18 @@ impl AiService {
 fn output_of_room(
     call: &Call,
     bounds: &CallEstimate,
-    demanded: &ConsumeOutcome,
+    grant: &CallGrant,
     calls: &[ProviderCall],
     prices: &PriceList,
 ) -> u64 {
-    let at_hand = &demanded.tokens;
-    let balance = (at_hand.held > 0).then_some(at_hand.available);
-    let tokens = at_hand.key_tokens.map(|room| room.left).into_iter().chain(balance).min();
+    let balance = (grant.tokens_reserved > 0).then_some(grant.tokens_available);
+    let tokens = grant.key_tokens.map(|room| room.left).into_iter().chain(balance).min();
     let with_part = |divisor: i64| {
         let by_tokens = tokens
             .map_or(u64::MAX, |left| bounds.output.saturating_add(u64::try_from(left / divisor).unwrap_or_default()));
-        let by_cost = at_hand.key_cost.map_or(u64::MAX, |KeyRoom { left, .. }| {
+        let by_cost = grant.key_cost.map_or(u64::MAX, |KeyRoom { left, .. }| {
             let models: Vec<_> = models(calls).collect();
-            let at = demanded.decision.as_of;
+            let at = grant.decision.as_of;
             let held = bounds.cost(call, models.iter().copied(), prices, at).map_or(0, |cost| cost.0);
             let room = NanoUsd(held.saturating_add(left / divisor));
             bounds.grown_to(bounds.output_most).output_for(call, &models, room, prices, at)
@@ -172,43 +173,40 @@ fn output_of_room(
 /// The limit that leaves a reserved call less than would be of use to it; `costs` are the cost of what it needs and the
 /// cost of what was reserved.
 fn too_little_room(
-    demanded: &ConsumeOutcome,
+    grant: CallGrant,
     costs: Option<(NanoUsd, NanoUsd)>,
     held: &CallEstimate,
     needed: &CallEstimate,
 ) -> CallError {
-    let at_hand = &demanded.tokens;
-    let decision = demanded.decision.clone();
-    let as_of = decision.as_of;
+    let as_of = grant.decision.as_of;
     let needed = needed.tokens();
     let of_key = |reached: KeyLimitReached| {
         let resets_at = reached.resets_at(&ApiKeyWindows::at(as_of));
         CallError::KeyLimit { reached, resets_at, as_of }
     };
-    if let Some(KeyRoom { limit, left }) = at_hand.key_tokens
+    if let Some(KeyRoom { limit, left }) = grant.key_tokens
         && needed > left.saturating_add(held.tokens())
     {
         let used = limit.saturating_sub(left).saturating_sub(held.tokens());
         return of_key(KeyLimitReached::Tokens { limit, used, needed });
     }
-    if let (Some(KeyRoom { limit, left }), Some((cost, held))) = (at_hand.key_cost, costs)
+    if let (Some(KeyRoom { limit, left }), Some((cost, held))) = (grant.key_cost, costs)
         && cost.0 > left.saturating_add(held.0)
     {
         let limit = NanoUsd(limit);
         let used = NanoUsd(limit.0.saturating_sub(left).saturating_sub(held.0));
         return of_key(KeyLimitReached::Cost { limit, used, needed: cost });
     }
-    let available = at_hand.available.saturating_add(at_hand.held);
-    CallError::Unaffordable { needed, available, decision: Box::new(decision) }
+    let available = grant.tokens_available.saturating_add(grant.tokens_reserved);
+    CallError::Unaffordable { needed, available, decision: Box::new(grant.decision) }
 }
 
 /// Why the reservation was refused, and how much output there would be room for.
-fn refused(demanded: &ConsumeOutcome, bounds: &CallEstimate) -> (CallError, Option<u64>) {
-    let decision = Box::new(demanded.decision.clone());
+fn refused(decision: Decision, available: i64, bounds: &CallEstimate) -> (CallError, Option<u64>) {
+    let decision = Box::new(decision);
     if decision.reason != Reason::InsufficientTokens {
         return (CallError::NotAllowed(decision), None);
     }
-    let available = demanded.tokens.available;
     (CallError::Unaffordable { needed: bounds.tokens(), available, decision }, left(available, bounds))
 }
 

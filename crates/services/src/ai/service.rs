@@ -20,7 +20,7 @@ use domain::features::FeatureId;
 use domain::identity::UsageSubject;
 use domain::prices::{ModelPurpose, NanoUsd, PriceList};
 use domain::usage::{CallTerms, HoldId};
-use ports::ai::{CallObserver, CallReservation, ProviderCall, TokenCounter};
+use ports::ai::{CallObserver, ProviderCall, TokenCounter};
 use ports::clock::Clock;
 use ports::store::Store;
 use tokio::sync::{mpsc, oneshot};
@@ -38,11 +38,11 @@ use super::registry::Registry;
 use crate::ai_usage::AiUsageService;
 use crate::chat::ChatService;
 use crate::entitlements::EntitlementService;
-use crate::postponed::PostponedCalls;
+use crate::postponed::PostponedItems;
 use crate::prices::{OfferedModel, PriceService, PricedModel};
 use crate::tokens::TokenService;
 use crate::usage::UsageService;
-use crate::usage::commands::{ConsumeCommand, ConsumeOutcome, ModelCallTerms};
+use crate::usage::call_commands::{CallGrant, ReserveCallCommand};
 
 /// How many similar names the error for an unknown model lists.
 const NEAR_NAMES: usize = 3;
@@ -118,20 +118,20 @@ pub struct AiService {
     pub(super) parts: AiParts,
     pub(super) registry: Registry,
     /// Calls that a sweep could not settle.
-    pub(super) postponed: PostponedCalls<HoldId>,
+    pub(super) postponed: PostponedItems<HoldId>,
 }
 
 /// A reserved call, and all that its task needs.
 pub(super) struct ReservedCall {
     pub bounds: CallEstimate,
-    pub demanded: ConsumeOutcome,
+    pub grant: CallGrant,
     pub calls: Vec<ProviderCall>,
     pub prices: Arc<PriceList>,
 }
 
 impl AiService {
     pub fn new(parts: AiParts) -> Self {
-        Self { parts, registry: Registry::default(), postponed: PostponedCalls::default() }
+        Self { parts, registry: Registry::default(), postponed: PostponedItems::default() }
     }
 
     /// About how many model tokens a text has.
@@ -191,7 +191,7 @@ impl AiService {
         let (pieces, read) = mpsc::channel(PIECES_AHEAD);
         let (head, answering) = oneshot::channel();
         let (passed, comments) = mpsc::channel(COMMENTS_AHEAD);
-        let (task, hold) = CallTask::new(Arc::clone(self), call, granted, began)?;
+        let (task, hold) = CallTask::new(Arc::clone(self), call, granted, began);
         let expected = task.expected_head();
         tokio::spawn(task.run(hold, Asker { head, comments: Arc::new(PassedComments(passed)), pieces }));
         Ok(StartedCall { expected, head: answering, comments, pieces: read })
@@ -268,13 +268,14 @@ impl AiService {
         Ok(None)
     }
 
-    pub(super) fn demand(
+    /// The command that reserves what the call can use.
+    pub(super) fn reserve_command(
         &self,
         call: &Call,
         bounds: &CallEstimate,
         cost: Option<NanoUsd>,
         now: DateTime<Utc>,
-    ) -> ConsumeCommand {
+    ) -> ReserveCallCommand {
         let terms = CallTerms {
             provider: call.target.provider,
             model: call.target.model.clone(),
@@ -288,20 +289,14 @@ impl AiService {
             on_key: None,
             key_lineages: Vec::new(),
         };
-        let tokens = bounds.tokens();
-        ConsumeCommand {
+        ReserveCallCommand {
             user_id: call.asking.user_id,
-            feature_id: FeatureId::ai_requests(),
-            amount: 1,
-            key: self.parts.usage.new_key(),
             api_key_id: call.asking.api_key_id.map(|key| key.0),
-            hold_for: Some(self.parts.settings.hold_ttl),
-            call: Some(Box::new(ModelCallTerms {
-                hold_id: call.hold_id,
-                terms,
-                tokens,
-                budgets: call.asking.budgets.clone(),
-            })),
+            reservation_id: call.hold_id,
+            ttl: self.parts.settings.hold_ttl,
+            terms,
+            tokens: bounds.tokens(),
+            budgets: call.asking.budgets.clone(),
         }
     }
 
@@ -325,10 +320,6 @@ impl AiService {
         };
         tokio::time::timeout(time, ended).await.is_ok()
     }
-}
-
-pub(super) fn hold_of(demanded: &ConsumeOutcome) -> Option<CallReservation> {
-    demanded.hold.map(|hold| CallReservation::granted(hold.id))
 }
 
 pub(super) fn models(calls: &[ProviderCall]) -> impl Iterator<Item = (Provider, &ModelId)> {

@@ -17,38 +17,40 @@ use super::attempts::UnansweredAttempts;
 use super::call_task::{CallTask, End};
 use super::estimates::whole;
 use super::service::AiService;
-use crate::usage::commands::{HoldAction, HoldChanged, HoldCommand, HoldOwner, UsageError};
+use crate::usage::call_commands::{CallEnded, EndCallCommand, ReservedCallEnd};
+use crate::usage::commands::{CommitError, ReservationError};
 
 /// How often booking the end of a call is tried, and the pause between two tries.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(500);
 
 impl AiService {
-    pub(super) async fn change(
+    /// Tries once to end a call.
+    pub(super) async fn end_once(
         &self,
-        hold_id: HoldId,
+        reservation_id: HoldId,
         user_id: UserId,
-        action: HoldAction,
-    ) -> Result<HoldChanged, UsageError> {
-        self.parts.usage.change_hold(HoldCommand { hold_id, whose: HoldOwner::User(user_id), action }).await
+        end: ReservedCallEnd,
+    ) -> Result<CallEnded, ReservationError> {
+        self.parts.usage.execute(EndCallCommand { reservation_id, user_id, end }).await
     }
 
-    /// Like `change`, retried until it succeeds: a repeated end is booked once.
+    /// Ends a call, retried until it succeeds: a repeated end is booked once.
     pub(super) async fn end(
         &self,
-        hold_id: HoldId,
+        reservation_id: HoldId,
         user_id: UserId,
-        action: HoldAction,
-    ) -> Result<HoldChanged, UsageError> {
+        end: ReservedCallEnd,
+    ) -> Result<CallEnded, ReservationError> {
         for _ in 1..TRIES {
-            match self.change(hold_id, user_id, action.clone()).await {
-                Err(UsageError::QueueFull | UsageError::Contended | UsageError::Away(_) | UsageError::InDoubt(_)) => {
-                    tokio::time::sleep(PAUSE).await;
-                }
+            match self.end_once(reservation_id, user_id, end.clone()).await {
+                Err(ReservationError::Commit(
+                    CommitError::QueueFull | CommitError::Contended | CommitError::Away(_) | CommitError::InDoubt(_),
+                )) => tokio::time::sleep(PAUSE).await,
                 ended => return ended,
             }
         }
-        self.change(hold_id, user_id, action).await
+        self.end_once(reservation_id, user_id, end).await
     }
 }
 
@@ -56,7 +58,7 @@ impl CallTask {
     /// Releases the whole reservation.
     pub async fn release(&self) {
         let (hold_id, user_id) = (self.hold_id, self.call.asking.user_id);
-        if let Err(error) = self.service.end(hold_id, user_id, HoldAction::ReleaseCall).await {
+        if let Err(error) = self.service.end(hold_id, user_id, ReservedCallEnd::Released).await {
             warn!(%error, call = %hold_id.0, "the hold of a call that came to nothing could not be given back; the sweep does");
         }
     }
@@ -144,8 +146,8 @@ impl CallTask {
             beyond: self.beyond_hold(&usage, cost.as_ref()),
         };
         let (hold_id, user_id) = (self.hold_id, self.call.asking.user_id);
-        match self.service.end(hold_id, user_id, HoldAction::SettleCall(Box::new(result))).await {
-            Ok(changed) => Some(self.receipt(usage, cost.map(|cost| cost.amount), changed.tokens_spent)),
+        match self.service.end(hold_id, user_id, ReservedCallEnd::Settled(Box::new(result))).await {
+            Ok(ended) => Some(self.receipt(usage, cost.map(|cost| cost.amount), ended.tokens_spent)),
             Err(error) => {
                 error!(%error, call = %hold_id.0, "a call could not be settled; the sweep settles it by its last mark");
                 None

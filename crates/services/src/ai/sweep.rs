@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::answers::BreakOff;
 use super::registry::RunningBy;
 use super::service::AiService;
-use crate::usage::commands::HoldAction;
+use crate::usage::call_commands::ReservedCallEnd;
 
 /// How many calls one run settles at most.
 const SWEPT_AT_ONCE: u64 = 200;
@@ -27,7 +27,7 @@ impl AiService {
     /// Settles calls whose process is gone, a bounded number of them; returns how many were due.
     pub async fn sweep_calls(&self) -> Result<usize, StoreError> {
         let mut work = self.parts.store.begin(Scope::SERVICE).await?;
-        let due = work.usage().list_due_calls(&self.postponed.excluded(), SWEPT_AT_ONCE).await?;
+        let due = work.call_log().list_due(&self.postponed.excluded(), SWEPT_AT_ONCE).await?;
         work.commit().await?;
         if due.is_empty() {
             return Ok(0);
@@ -35,7 +35,7 @@ impl AiService {
         let prices = self.parts.prices.current().await?;
         let count = due.len();
         let mut unreadable = Vec::new();
-        for DueCall { hold_id, user_id, call } in due {
+        for DueCall { reservation_id: hold_id, user_id, call } in due {
             let Some(call) = call else {
                 self.postponed.failed(hold_id);
                 unreadable.push(hold_id);
@@ -56,8 +56,8 @@ impl AiService {
                 messages: Vec::new(),
                 beyond: BeyondHold::default(),
             };
-            match self.change(hold_id, user_id, HoldAction::SettleCall(Box::new(result))).await {
-                Ok(changed) if changed.replayed => self.postponed.done(hold_id),
+            match self.end_once(hold_id, user_id, ReservedCallEnd::Settled(Box::new(result))).await {
+                Ok(ended) if ended.replayed => self.postponed.done(hold_id),
                 Ok(_) => {
                     self.postponed.done(hold_id);
                     info!(call = %hold_id.0, phase = call.phase.as_str(), "a call without its process was settled");

@@ -3,15 +3,16 @@
 //! Promises: a row that stays locked delays only the commands of its own user. One user's commands run one at a time
 //! here, so a user takes one place, however many commands there are. A user whose row was found locked is kept out of
 //! the batches for a pause that doubles, and takes a place that is kept for such users. Costs: a connection a place,
-//! for as long as a lock may be waited for. Bounds: `PLACES` and one more at once; `USERS_MAX` busy users are stored.
+//! for as long as a lock may be waited for. Bounds: `PLACES` and one more at once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Mutex as Turn, OwnedMutexGuard, Semaphore, SemaphorePermit};
-use tokio::time::Instant;
 use uuid::Uuid;
+
+use crate::postponed::PostponedItems;
 
 /// How many users are served at once. Each takes a connection.
 const PLACES: usize = 4;
@@ -20,21 +21,13 @@ const PLACES: usize = 4;
 const KEPT_OUT_MIN: Duration = Duration::from_secs(2);
 const KEPT_OUT_MAX: Duration = Duration::from_mins(1);
 
-/// How many users with locked rows are stored at most.
-const USERS_MAX: usize = 10_000;
-
 pub struct BusyUsers {
     places: Semaphore,
     /// For users whose rows were found locked.
     place_of_busy: Semaphore,
     turns: Mutex<HashMap<Uuid, Arc<Turn<()>>>>,
-    busy: Mutex<HashMap<Uuid, KeptOut>>,
-}
-
-#[derive(Clone, Copy)]
-struct KeptOut {
-    until: Instant,
-    length: Duration,
+    /// Users whose rows were found locked.
+    busy: PostponedItems<Uuid>,
 }
 
 /// The right to run one user's commands.
@@ -62,7 +55,7 @@ impl BusyUsers {
             places: Semaphore::new(PLACES),
             place_of_busy: Semaphore::new(1),
             turns: Mutex::new(HashMap::new()),
-            busy: Mutex::new(HashMap::new()),
+            busy: PostponedItems::new(KEPT_OUT_MIN, KEPT_OUT_MAX),
         }
     }
 
@@ -78,29 +71,22 @@ impl BusyUsers {
 
     /// Whether a row of this user was found locked recently: a batch leaves the user's commands out.
     pub fn is_busy(&self, user: Uuid) -> bool {
-        let busy = guard(&self.busy);
-        !busy.is_empty() && busy.get(&user).is_some_and(|kept_out| kept_out.until > Instant::now())
+        self.busy.excludes(user)
     }
 
     /// Notes that a row of this user stayed locked for as long as could be waited.
     pub fn found_locked(&self, user: Uuid) {
-        let mut busy = guard(&self.busy);
-        let length = busy.get(&user).map_or(KEPT_OUT_MIN, |kept_out| (kept_out.length * 2).min(KEPT_OUT_MAX));
-        busy.insert(user, KeptOut { until: Instant::now() + length, length });
-        if busy.len() > USERS_MAX {
-            let first = busy.iter().min_by_key(|(_, kept_out)| kept_out.until).map(|(user, _)| *user);
-            first.map(|user| busy.remove(&user));
-        }
+        self.busy.failed(user);
     }
 
     /// Notes that a command of this user was done.
     pub fn found_free(&self, user: Uuid) {
-        guard(&self.busy).remove(&user);
+        self.busy.done(user);
     }
 }
 
 fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No step under these locks can leave a map half changed.
+    // No step under the lock can leave the map half changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

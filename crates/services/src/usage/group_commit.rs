@@ -4,7 +4,7 @@
 //! in flight, and a user's commands always take the same lane. The queue is bounded; what does not fit is refused. One
 //! command never stops the others: a batch skips locked rows instead of waiting for them, and their commands go on
 //! beside it (`beside`), as do those that move tokens. Any other wait of a batch is bounded by a fifth of a second
-//! (`UsageRepository::wait_for_locks`); then each user's commands go on beside it. A batch that cannot be written is
+//! (`UnitOfWork::wait_for_locks`); then each user's commands go on beside it. A batch that cannot be written is
 //! retried whole, then command by command.
 
 use std::hash::{BuildHasher, RandomState};
@@ -17,7 +17,7 @@ use domain::idempotency::IdempotencyKey;
 use domain::usage::HoldId;
 use ports::entitlements::EntitlementCache;
 use ports::randomness::Randomness;
-use ports::store::{Scope, Store, StoreError};
+use ports::store::{Store, StoreError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::warn;
@@ -25,26 +25,19 @@ use uuid::Uuid;
 
 use super::batch::{self, KeyLookup};
 use super::beside::BusyUsers;
-use super::commands::{
-    CommandOutcome, CommandResult, ConsumeCommand, ConsumeOutcome, HoldAction, HoldChanged, HoldCommand, HoldOwner,
-    LockMode, UsageCommand, UsageError,
-};
-use crate::postponed::PostponedCalls;
+use super::commands::{CommitError, ConsumeCommand, LockMode, UsageCommand};
+use super::decider::BatchCommand;
+use super::queued_commands::{CommandReply, QueueEntry, QueuedCommand};
+use crate::postponed::PostponedItems;
 
 /// How often a batch is tried as a whole.
 const ATTEMPTS: u32 = 3;
 
 /// Every caller has an answer within this time, whatever the database does.
-const PATIENCE: Duration = Duration::from_millis(2_500);
+pub(super) const PATIENCE: Duration = Duration::from_millis(2_500);
 
 /// For how many batches idempotency keys are looked up after one was found to be old.
 const LOOKUP_BATCHES: u32 = 64;
-
-/// How many reservations one sweep releases at most: they take the places of waiting commands.
-const HOLDS_SWEPT_AT_ONCE: u64 = 500;
-
-/// How many stored outcomes (of each partition of their table) or ended reservations one sweep deletes at most.
-const SWEPT_AT_ONCE: u64 = 5_000;
 
 #[derive(Clone, Copy, Debug)]
 pub struct GroupCommitSettings {
@@ -68,21 +61,15 @@ pub struct GroupCommitStatistics {
     pub waiting: usize,
 }
 
-type Answer = Result<CommandOutcome, UsageError>;
-
-struct Waiting {
-    command: UsageCommand,
-    answer: oneshot::Sender<Answer>,
-}
-
-struct Shared {
-    store: Arc<dyn Store>,
+pub(super) struct Shared {
+    pub store: Arc<dyn Store>,
     randomness: Arc<dyn Randomness>,
-    memory: Arc<dyn EntitlementCache>,
-    beside: BusyUsers,
-    postponed: PostponedCalls<HoldId>,
-    keep: TimeDelta,
-    keep_reservations: TimeDelta,
+    cache: Arc<dyn EntitlementCache>,
+    busy_users: BusyUsers,
+    /// Reservations that a sweep could not release.
+    pub postponed: PostponedItems<HoldId>,
+    pub keep: TimeDelta,
+    pub keep_reservations: TimeDelta,
     batches: AtomicU64,
     commands: AtomicU64,
     unanswered: AtomicUsize,
@@ -91,9 +78,9 @@ struct Shared {
 }
 
 pub struct UsageService {
-    lanes: Vec<mpsc::Sender<Waiting>>,
+    lanes: Vec<mpsc::Sender<QueuedCommand>>,
     by_user: RandomState,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl UsageService {
@@ -101,15 +88,15 @@ impl UsageService {
     pub fn start(
         store: Arc<dyn Store>,
         randomness: Arc<dyn Randomness>,
-        memory: Arc<dyn EntitlementCache>,
+        cache: Arc<dyn EntitlementCache>,
         settings: GroupCommitSettings,
     ) -> Self {
         let shared = Arc::new(Shared {
             store,
             randomness,
-            memory,
-            beside: BusyUsers::new(),
-            postponed: PostponedCalls::default(),
+            cache,
+            busy_users: BusyUsers::new(),
+            postponed: PostponedItems::default(),
             keep: settings.keep,
             keep_reservations: settings.keep_reservations,
             batches: AtomicU64::new(0),
@@ -126,39 +113,39 @@ impl UsageService {
         Self { lanes, by_user: RandomState::new(), shared }
     }
 
-    /// Uses or reserves, durably: the answer is given after the commit. The lane does the work, so a caller that stops
-    /// waiting interrupts nothing: a command that was begun is completed, and one that was not never is.
-    pub async fn demand(&self, demand: ConsumeCommand) -> Result<ConsumeOutcome, UsageError> {
-        demanded(answer(self.submit(UsageCommand::Consume(demand)), Instant::now() + PATIENCE).await)
+    /// Executes a command, durably: the answer is given after the commit. The lane does the work, so a caller that
+    /// stops waiting interrupts nothing: a command that was begun is completed, and one that was not never is.
+    pub async fn execute<C>(&self, command: C) -> CommandReply<C>
+    where
+        C: BatchCommand,
+        QueuedCommand: From<QueueEntry<C>>,
+    {
+        answer::<C>(self.submit(command), Instant::now() + PATIENCE).await
     }
 
-    /// Many at once; the answers are in the order of `demands`.
-    pub async fn demand_all(&self, demands: Vec<ConsumeCommand>) -> Vec<Result<ConsumeOutcome, UsageError>> {
-        let submitted: Vec<_> = demands.into_iter().map(|demand| self.submit(UsageCommand::Consume(demand))).collect();
+    /// Many at once; the answers are in the order of `commands`.
+    pub async fn consume_all(&self, commands: Vec<ConsumeCommand>) -> Vec<CommandReply<ConsumeCommand>> {
+        let submitted: Vec<_> = commands.into_iter().map(|command| self.submit(command)).collect();
         let deadline = Instant::now() + PATIENCE;
         let mut answers = Vec::with_capacity(submitted.len());
         for waiting in submitted {
-            answers.push(demanded(answer(waiting, deadline).await));
+            answers.push(answer::<ConsumeCommand>(waiting, deadline).await);
         }
         answers
     }
 
-    /// Settles, releases or extends a reservation.
-    pub async fn change_hold(&self, command: HoldCommand) -> Result<HoldChanged, UsageError> {
-        match answer(self.submit(UsageCommand::Hold(command)), Instant::now() + PATIENCE).await? {
-            CommandOutcome::Changed(changed) => Ok(changed),
-            CommandOutcome::Consumed(_) => Err(UsageError::Fault("a hold was answered as a demand".to_owned())),
-        }
-    }
-
-    fn submit(&self, command: UsageCommand) -> Result<oneshot::Receiver<Answer>, UsageError> {
-        let (answer, receiver) = oneshot::channel();
+    pub(super) fn submit<C>(&self, command: C) -> Result<oneshot::Receiver<CommandReply<C>>, CommitError>
+    where
+        C: BatchCommand,
+        QueuedCommand: From<QueueEntry<C>>,
+    {
         let lane = usize::try_from(self.by_user.hash_one(command.lane_key())).unwrap_or(usize::MAX) % self.lanes.len();
-        let lane = self.lanes.get(lane).ok_or(UsageError::QueueFull)?;
+        let lane = self.lanes.get(lane).ok_or(CommitError::QueueFull)?;
+        let (entry, receiver) = QueueEntry::new(command);
         self.shared.unanswered.fetch_add(1, Ordering::Relaxed);
-        lane.try_send(Waiting { command, answer }).map_err(|_| {
+        lane.try_send(entry.into()).map_err(|_| {
             self.shared.unanswered.fetch_sub(1, Ordering::Relaxed);
-            UsageError::QueueFull
+            CommitError::QueueFull
         })?;
         Ok(receiver)
     }
@@ -166,49 +153,6 @@ impl UsageService {
     /// An idempotency key for a caller that sent none.
     pub fn new_key(&self) -> IdempotencyKey {
         IdempotencyKey::of_id(self.shared.randomness.new_id())
-    }
-
-    /// Deletes outcomes that were kept long enough, a bounded number of them; returns how many.
-    pub async fn sweep_outcomes(&self) -> Result<u64, StoreError> {
-        let mut work = self.shared.store.begin(Scope::SERVICE).await?;
-        let swept = work.usage().delete_outcomes(self.shared.keep, SWEPT_AT_ONCE).await?;
-        work.commit().await?;
-        Ok(swept)
-    }
-
-    /// Deletes reservations that ended long enough ago, a bounded number of them; returns how many.
-    pub async fn sweep_reservations(&self) -> Result<u64, StoreError> {
-        let mut work = self.shared.store.begin(Scope::SERVICE).await?;
-        let swept = work.usage().delete_ended_reservations(self.shared.keep_reservations, SWEPT_AT_ONCE).await?;
-        work.commit().await?;
-        Ok(swept)
-    }
-
-    /// Releases the reservations whose time is over, a bounded number of them; returns how many.
-    pub async fn sweep_holds(&self) -> Result<usize, StoreError> {
-        let mut work = self.shared.store.begin(Scope::SERVICE).await?;
-        let due = work.usage().list_due_holds(&self.shared.postponed.excluded(), HOLDS_SWEPT_AT_ONCE).await?;
-        work.commit().await?;
-        let expire = |(hold_id, user_id)| {
-            let whose = HoldOwner::User(user_id);
-            (hold_id, self.submit(UsageCommand::Hold(HoldCommand { hold_id, whose, action: HoldAction::Expire })))
-        };
-        let submitted: Vec<_> = due.into_iter().map(expire).collect();
-        let deadline = Instant::now() + PATIENCE;
-        let mut swept = 0;
-        for (hold_id, waiting) in submitted {
-            match answer(waiting, deadline).await {
-                Ok(_) => {
-                    self.shared.postponed.done(hold_id);
-                    swept += 1;
-                }
-                Err(error) => {
-                    let pause = self.shared.postponed.failed(hold_id);
-                    warn!(%error, hold = %hold_id.0, ?pause, "a hold whose time is over could not be given back");
-                }
-            }
-        }
-        Ok(swept)
     }
 
     pub fn statistics(&self) -> GroupCommitStatistics {
@@ -233,100 +177,97 @@ impl UsageService {
 }
 
 impl Shared {
-    async fn serve(self: Arc<Self>, mut queue: mpsc::Receiver<Waiting>, batch_at_most: usize) {
-        let mut gathered = Vec::with_capacity(batch_at_most);
-        while queue.recv_many(&mut gathered, batch_at_most).await > 0 {
-            let mut batch = std::mem::replace(&mut gathered, Vec::with_capacity(batch_at_most));
-            self.drop_the_left(&mut batch);
-            let is_busy = |waiting: &mut Waiting| self.beside.is_busy(waiting.command.lane_key());
-            for waiting in batch.extract_if(.., is_busy).collect::<Vec<_>>() {
-                let user = waiting.command.lane_key();
-                tokio::spawn(Arc::clone(&self).settle_beside(user, vec![waiting], LockMode::Wait));
+    async fn serve(self: Arc<Self>, mut queue: mpsc::Receiver<QueuedCommand>, batch_max: usize) {
+        let mut received = Vec::with_capacity(batch_max);
+        while queue.recv_many(&mut received, batch_max).await > 0 {
+            let mut batch = std::mem::replace(&mut received, Vec::with_capacity(batch_max));
+            self.drop_abandoned(&mut batch);
+            let is_busy = |command: &mut QueuedCommand| self.busy_users.is_busy(command.lane_key());
+            for command in batch.extract_if(.., is_busy).collect::<Vec<_>>() {
+                let user = command.lane_key();
+                tokio::spawn(Arc::clone(&self).run_beside(user, vec![command], LockMode::Wait));
             }
             if batch.is_empty() {
                 continue;
             }
-            if let Err(away) = Arc::clone(&self).settle(batch, LockMode::SkipLocked).await {
+            if let Err(away) = Arc::clone(&self).run(batch, LockMode::SkipLocked).await {
                 // The queued commands have waited as long as this batch; another try would take as long again.
-                while let Ok(waiting) = queue.try_recv() {
-                    self.reply(waiting.answer, Err(away.clone()));
+                while let Ok(command) = queue.try_recv() {
+                    self.fail(command, away.clone());
                 }
             }
         }
     }
 
     /// Runs a batch until each of its commands is answered or goes on beside it. `Err` means that the database is away.
-    async fn settle(self: Arc<Self>, mut batch: Vec<Waiting>, lock_mode: LockMode) -> Result<(), UsageError> {
+    async fn run(self: Arc<Self>, mut batch: Vec<QueuedCommand>, lock_mode: LockMode) -> Result<(), CommitError> {
         self.batches.fetch_add(1, Ordering::Relaxed);
         self.commands.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        let commands: Vec<_> = batch.iter().map(|waiting| &waiting.command).collect();
-        let error = match self.attempt(&commands, lock_mode).await {
-            Ok(results) => {
-                if lock_mode != LockMode::SkipLocked
-                    && let Some(waiting) = batch.first()
-                {
-                    self.beside.found_free(waiting.command.lane_key());
-                }
-                self.answer(batch, results);
-                return Ok(());
+        let Err(error) = self.attempt(&mut batch, lock_mode).await else {
+            if lock_mode != LockMode::SkipLocked
+                && let Some(command) = batch.first()
+            {
+                self.busy_users.found_free(command.lane_key());
             }
-            Err(error) => error,
+            self.answer(batch);
+            return Ok(());
         };
         let away = match &error {
-            StoreError::Unavailable(why) | StoreError::InDoubt(why) => Some(UsageError::Away(why.clone())),
+            StoreError::Unavailable(why) | StoreError::InDoubt(why) => Some(CommitError::Away(why.clone())),
             _ => None,
         };
         let is_busy = matches!(error, StoreError::Busy);
         if is_busy && lock_mode == LockMode::SkipLocked {
             // Postgres does not say whose row is locked, so each user's commands wait in a batch of their own.
-            let beside = batch.into_iter().map(|waiting| (waiting.command.lane_key(), LockMode::Wait, waiting));
-            self.part(beside.collect());
+            let beside = batch.into_iter().map(|command| (command.lane_key(), LockMode::Wait, command));
+            self.split_by_user(beside.collect());
             return Ok(());
         }
         if batch.len() == 1 || away.is_some() || is_busy {
-            if is_busy && let Some(waiting) = batch.first() {
-                self.beside.found_locked(waiting.command.lane_key());
+            if is_busy && let Some(command) = batch.first() {
+                self.busy_users.found_locked(command.lane_key());
             }
-            let error = UsageError::from(error);
-            for waiting in batch {
-                self.reply(waiting.answer, Err(error.clone()));
+            let error = CommitError::from(error);
+            for command in batch {
+                self.fail(command, error.clone());
             }
             return away.map_or(Ok(()), Err);
         }
         // One command makes the others fail: each is run alone, so that only that one fails.
         warn!(%error, commands = batch.len(), "a batch of commands is split");
-        self.drop_the_left(&mut batch);
+        self.drop_abandoned(&mut batch);
         let mut ended = Ok(());
-        for waiting in batch {
+        for command in batch {
             match &ended {
-                Ok(()) => ended = Box::pin(Arc::clone(&self).settle(vec![waiting], lock_mode)).await,
-                Err(away) => self.reply(waiting.answer, Err(away.clone())),
+                Ok(()) => ended = Box::pin(Arc::clone(&self).run(vec![command], lock_mode)).await,
+                Err(away) => self.fail(command, away.clone()),
             }
         }
         ended
     }
 
     /// Tries the whole batch, again after a conflict or where an idempotency key was stored meanwhile.
-    async fn attempt(&self, commands: &[&UsageCommand], lock_mode: LockMode) -> Result<Vec<CommandResult>, StoreError> {
+    async fn attempt(&self, batch: &mut [QueuedCommand], lock_mode: LockMode) -> Result<(), StoreError> {
         let begun = Instant::now();
-        let mut keys = if lock_mode == LockMode::SkipLocked { self.trust() } else { KeyLookup::UnderLocks };
+        let mut key_lookup =
+            if lock_mode == LockMode::SkipLocked { self.next_key_lookup() } else { KeyLookup::UnderLocks };
         for _ in 1..ATTEMPTS {
-            match batch::run(&*self.store, &*self.randomness, &*self.memory, commands, lock_mode, keys).await {
+            match batch::run(&*self.store, &*self.randomness, &*self.cache, batch, lock_mode, key_lookup).await {
                 Err(StoreError::Conflict | StoreError::Constraint { .. }) if begun.elapsed() < PATIENCE => {
-                    if keys == KeyLookup::Optimistic {
+                    if key_lookup == KeyLookup::Optimistic {
                         self.lookup_batches_left.store(LOOKUP_BATCHES, Ordering::Relaxed);
                     }
-                    keys = KeyLookup::UnderLocks;
+                    key_lookup = KeyLookup::UnderLocks;
                 }
-                settled => return settled,
+                ended => return ended,
             }
         }
-        batch::run(&*self.store, &*self.randomness, &*self.memory, commands, lock_mode, keys).await
+        batch::run(&*self.store, &*self.randomness, &*self.cache, batch, lock_mode, key_lookup).await
     }
 
     /// Idempotency keys are assumed to be new, except for some batches after one in which a key was not: so repeated
     /// requests cause few batches to be decided twice.
-    fn trust(&self) -> KeyLookup {
+    fn next_key_lookup(&self) -> KeyLookup {
         let lookup_batches_left = self.lookup_batches_left.load(Ordering::Relaxed);
         if lookup_batches_left == 0 {
             return KeyLookup::Optimistic;
@@ -336,63 +277,64 @@ impl Shared {
         KeyLookup::UnderLocks
     }
 
-    fn answer(self: Arc<Self>, batch: Vec<Waiting>, results: Vec<CommandResult>) {
+    /// Answers the callers of a committed batch. Commands without an outcome go on beside the batches.
+    fn answer(self: Arc<Self>, batch: Vec<QueuedCommand>) {
         let mut beside = Vec::new();
-        for (waiting, result) in batch.into_iter().zip(results) {
-            match result {
-                CommandResult::Settled(answer) => self.reply(waiting.answer, answer),
-                CommandResult::Busy => beside.push((waiting.command.lane_key(), LockMode::Wait, waiting)),
-                CommandResult::NeedsTokens(user) => beside.push((user.0, LockMode::WaitAndSpend(user), waiting)),
+        for mut command in batch {
+            match command.entry_mut().answer() {
+                Some((user, lock_mode)) => beside.push((user, lock_mode, command)),
+                None => self.count_answered(1),
             }
         }
-        self.part(beside);
+        self.split_by_user(beside);
     }
 
     /// Runs each user's commands apart: rows of several users are locked in no order, and a locked one delays its own
     /// user alone.
-    fn part(self: Arc<Self>, mut beside: Vec<(Uuid, LockMode, Waiting)>) {
+    fn split_by_user(self: Arc<Self>, mut beside: Vec<(Uuid, LockMode, QueuedCommand)>) {
         while let Some((user, lock_mode, _)) = beside.first() {
             let (user, lock_mode) = (*user, *lock_mode);
             let of_user = beside.extract_if(.., |(other, its, _)| *other == user && *its == lock_mode);
-            let of_user = of_user.map(|(_, _, waiting)| waiting).collect();
-            tokio::spawn(Arc::clone(&self).settle_beside(user, of_user, lock_mode));
+            let of_user = of_user.map(|(_, _, command)| command).collect();
+            tokio::spawn(Arc::clone(&self).run_beside(user, of_user, lock_mode));
         }
     }
 
-    async fn settle_beside(self: Arc<Self>, user: Uuid, mut batch: Vec<Waiting>, lock_mode: LockMode) {
-        let _place = self.beside.enter(user).await;
-        self.drop_the_left(&mut batch);
+    async fn run_beside(self: Arc<Self>, user: Uuid, mut batch: Vec<QueuedCommand>, lock_mode: LockMode) {
+        let _turn = self.busy_users.enter(user).await;
+        self.drop_abandoned(&mut batch);
         if !batch.is_empty() {
             // Each of them is answered; no queue waits behind it.
-            Arc::clone(&self).settle(batch, lock_mode).await.ok();
+            Arc::clone(&self).run(batch, lock_mode).await.ok();
         }
     }
 
     /// Drops the commands whose callers no longer wait: they got the error that their outcome is unknown.
-    fn drop_the_left(&self, batch: &mut Vec<Waiting>) {
+    fn drop_abandoned(&self, batch: &mut Vec<QueuedCommand>) {
         let before = batch.len();
-        batch.retain(|waiting| !waiting.answer.is_closed());
-        self.unanswered.fetch_sub(before - batch.len(), Ordering::Relaxed);
+        batch.retain(|command| !command.entry().is_abandoned());
+        self.count_answered(before - batch.len());
     }
 
-    fn reply(&self, waiting: oneshot::Sender<Answer>, answer: Answer) {
-        self.unanswered.fetch_sub(1, Ordering::Relaxed);
-        // The caller may be gone; what was consumed is consumed.
-        waiting.send(answer).ok();
+    fn fail(&self, mut command: QueuedCommand, error: CommitError) {
+        self.count_answered(1);
+        command.entry_mut().fail(error);
+    }
+
+    fn count_answered(&self, commands: usize) {
+        self.unanswered.fetch_sub(commands, Ordering::Relaxed);
     }
 }
 
 /// Waits until `deadline`. A command that was not begun by then never is, since its caller is gone.
-async fn answer(submitted: Result<oneshot::Receiver<Answer>, UsageError>, deadline: Instant) -> Answer {
-    match tokio::time::timeout_at(deadline, submitted?).await {
-        Ok(answer) => answer.unwrap_or_else(|_| Err(UsageError::Fault("a lane ended".to_owned()))),
-        Err(_) => Err(UsageError::InDoubt("the counters did not answer in time".to_owned())),
-    }
-}
-
-fn demanded(answer: Answer) -> Result<ConsumeOutcome, UsageError> {
-    match answer? {
-        CommandOutcome::Consumed(demanded) => Ok(demanded),
-        CommandOutcome::Changed(_) => Err(UsageError::Fault("a demand was answered as a hold".to_owned())),
-    }
+pub(super) async fn answer<C: UsageCommand>(
+    submitted: Result<oneshot::Receiver<CommandReply<C>>, CommitError>,
+    deadline: Instant,
+) -> CommandReply<C> {
+    let error = match tokio::time::timeout_at(deadline, submitted?).await {
+        Ok(Ok(answer)) => return answer,
+        Ok(Err(_)) => CommitError::Fault("a lane ended".to_owned()),
+        Err(_) => CommitError::InDoubt("the counters did not answer in time".to_owned()),
+    };
+    Err(error.into())
 }

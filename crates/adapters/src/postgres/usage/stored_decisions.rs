@@ -7,7 +7,7 @@ use domain::plans::PlanId;
 use domain::usage::HoldId;
 use domain::users::UserId;
 use ports::store::StoreError;
-use ports::usage::{KeptHold, KeptOutcome};
+use ports::usage::{GrantedReservation, StoredOutcome};
 use sea_orm::prelude::Json;
 use serde::{Deserialize, Serialize};
 
@@ -81,22 +81,25 @@ pub(super) fn written(decision: Option<&Decision>) -> String {
     numbers.and_then(|numbers| serde_json::to_string(&numbers).ok()).unwrap_or_default()
 }
 
-pub(super) fn read(outcome: Json, hold: HoldId) -> Result<Decision, StoreError> {
+pub(super) fn read(outcome: Json, id: HoldId) -> Result<Decision, StoreError> {
     let numbers: Result<Numbers, _> = serde_json::from_value(outcome);
-    numbers.map(Decision::from).map_err(|_| inconsistent("usage_reservations", hold.0))
+    numbers.map(Decision::from).map_err(|_| inconsistent("usage_reservations", id.0))
 }
 
 /// The stored decisions by their places, which are counted from 1 in SQL.
-pub(super) fn read_kept(outcomes: Json, user_id: UserId) -> Result<Vec<(usize, KeptOutcome)>, StoreError> {
+pub(super) fn read_granted(outcomes: Json, user_id: UserId) -> Result<Vec<(usize, StoredOutcome)>, StoreError> {
     let unfit = || inconsistent("idempotency_keys", user_id);
     let rows: Vec<KeyRow> = serde_json::from_value(outcomes).map_err(|_| unfit())?;
-    let kept = rows.into_iter().map(|row| {
-        let hold = match (row.digest.as_str(), row.hold_id, row.hold_expires_at) {
+    let outcomes = rows.into_iter().map(|row| {
+        let reservation = match (row.digest.as_str(), row.hold_id, row.hold_expires_at) {
             (CONSUME, _, _) => None,
-            (RESERVE, Some(id), Some(expires_at)) => Some(KeptHold { id, expires_at }),
+            (RESERVE, Some(id), Some(expires_at)) => Some(GrantedReservation { id, expires_at }),
             _ => return Err(unfit()),
         };
-        Ok((row.place.saturating_sub(1), KeptOutcome { amount: row.amount, decision: row.numbers.into(), hold }))
+        Ok((
+            row.place.saturating_sub(1),
+            StoredOutcome { amount: row.amount, decision: row.numbers.into(), reservation },
+        ))
     });
-    kept.collect()
+    outcomes.collect()
 }

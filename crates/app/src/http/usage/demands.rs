@@ -3,7 +3,6 @@
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::web::{Data, Json};
-use chrono::TimeDelta;
 use domain::features::FeatureId;
 use domain::idempotency::IdempotencyKey;
 use domain::identity::{Caller, Credential, Permission};
@@ -13,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use services::identity::callers::CallerService;
 use services::usage::UsageService;
-use services::usage::commands::{ConsumeCommand, ConsumeOutcome};
+use services::usage::commands::{ConsumeCommand, ConsumeOutcome, UsageRequest};
 use utoipa::ToSchema;
 use uuid::Uuid;
 use validator::Validate;
@@ -106,10 +105,10 @@ pub async fn consume(
     callers: Data<CallerService>,
     input: ValidBody<ConsumeIn>,
 ) -> Result<HttpResponse, Problem> {
-    let command = demand(&asking.caller, &input.body, key.into_key(), &usage, None)?;
-    admit(&callers, &asking.caller, command.user_id).await?;
-    let key = command.key.as_str().to_owned();
-    let consumed = usage.demand(command).await?;
+    let request = usage_request(&asking.caller, &input.body, key.into_key(), &usage)?;
+    admit(&callers, &asking.caller, request.user_id).await?;
+    let key = request.idempotency_key.as_str().to_owned();
+    let consumed = usage.execute(ConsumeCommand(request)).await?;
     let replayed = consumed.replayed;
     let view = granted(consumed, key)?;
     Ok(now_or_again(StatusCode::OK, replayed).json(view))
@@ -131,24 +130,24 @@ pub async fn consume_batch(
     let mut refused = Vec::new();
     let mut commands = Vec::new();
     let caller = &asking.caller;
-    let demands: Vec<_> = input.body.items.iter().map(|item| demand(caller, item, None, &usage, None)).collect();
+    let requests: Vec<_> = input.body.items.iter().map(|item| usage_request(caller, item, None, &usage)).collect();
     // Together, so that users who are not cached are read at once.
-    let admitted = join_all(demands.into_iter().map(async |demand| {
-        let command = demand?;
-        admit(&callers, caller, command.user_id).await?;
-        Ok(command)
+    let admitted = join_all(requests.into_iter().map(async |request| {
+        let request = request?;
+        admit(&callers, caller, request.user_id).await?;
+        Ok(request)
     }));
-    for command in admitted.await {
-        match command {
-            Ok(command) => {
+    for request in admitted.await {
+        match request {
+            Ok(request) => {
                 refused.push(None);
-                commands.push(command);
+                commands.push(ConsumeCommand(request));
             }
             Err(problem) => refused.push(Some(problem)),
         }
     }
-    let keys: Vec<_> = commands.iter().map(|command| command.key.as_str().to_owned()).collect();
-    let answers = usage.demand_all(commands).await;
+    let keys: Vec<_> = commands.iter().map(|command| command.0.idempotency_key.as_str().to_owned()).collect();
+    let answers = usage.consume_all(commands).await;
     let mut answers = answers.into_iter().zip(keys);
     let data = refused
         .into_iter()
@@ -188,21 +187,20 @@ pub async fn admit(callers: &CallerService, caller: &Caller, subject: UserId) ->
     if subject == caller.user_id { Ok(()) } else { callers.admit_subject(subject).await.map_err(not_served) }
 }
 
-/// What is asked for, and for whom. `hold_for` reserves it instead of consuming it.
-pub fn demand(
+/// What is requested, and for whom.
+pub fn usage_request(
     caller: &Caller,
     input: &ConsumeIn,
     header: Option<IdempotencyKey>,
     usage: &UsageService,
-    hold_for: Option<TimeDelta>,
-) -> Result<ConsumeCommand, Problem> {
+) -> Result<UsageRequest, Problem> {
     let subject = caller.acting_for(input.user_id.map(UserId), Permission::UsageWrite)?;
     let feature_id: FeatureId = feature_id(&input.feature_id)?;
-    let key = one_key(header, input.idempotency_key.as_deref())?.unwrap_or_else(|| usage.new_key());
+    let idempotency_key = one_key(header, input.idempotency_key.as_deref())?.unwrap_or_else(|| usage.new_key());
     let api_key_id = match &caller.credential {
         Credential::Token => None,
         Credential::Key { id, .. } => Some(*id),
     };
     let amount = input.amount.unwrap_or(1);
-    Ok(ConsumeCommand { user_id: subject.user_id(), feature_id, amount, key, api_key_id, hold_for, call: None })
+    Ok(UsageRequest { user_id: subject.user_id(), feature_id, amount, idempotency_key, api_key_id })
 }

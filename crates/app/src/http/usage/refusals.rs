@@ -1,21 +1,61 @@
 //! Refusals: usage that was not counted, as problems with every figure that they depend on.
 
 use actix_web::http::StatusCode;
-use chrono::{DateTime, Utc};
 use domain::entitlements::{Decision, Reason};
-use domain::usage::{HoldStatus, KeyLimitReached};
+use domain::usage::HoldStatus;
+use ports::store::StoreError;
 use serde_json::{Map, Value};
-use services::usage::commands::UsageError;
+use services::usage::call_commands::ReserveCallError;
+use services::usage::commands::{CommitError, ConsumeError, ReservationError, UnknownMeter};
 
 use super::super::entitlements::DecisionView;
 use super::super::problem::{Problem, sentence};
 
-impl From<UsageError> for Problem {
-    fn from(error: UsageError) -> Self {
-        match &error {
-            UsageError::UnknownUser | UsageError::UnknownFeature(_) => Self::not_found(sentence(&error.to_string())),
-            UsageError::UnknownHold => Self::not_found("There is no such reservation."),
-            UsageError::HoldEnded(status, settled) => {
+impl From<CommitError> for Problem {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::QueueFull | CommitError::Contended => {
+                let detail = format!("{} Nothing was counted; send it again.", sentence(&error.to_string()));
+                Self::unavailable("busy", detail)
+            }
+            CommitError::Away(why) => StoreError::Unavailable(why).into(),
+            CommitError::InDoubt(why) => StoreError::InDoubt(why).into(),
+            CommitError::Fault(why) => Self::internal(&why),
+        }
+    }
+}
+
+impl From<UnknownMeter> for Problem {
+    fn from(error: UnknownMeter) -> Self {
+        Self::not_found(sentence(&error.to_string()))
+    }
+}
+
+impl From<ConsumeError> for Problem {
+    fn from(error: ConsumeError) -> Self {
+        match error {
+            ConsumeError::Unknown(unknown) => unknown.into(),
+            ConsumeError::NotMetered(_) => Self::invalid_field("amount", "is 1 for a feature that is had or not"),
+            ConsumeError::KeyReused => Self::unprocessable("idempotency_key_reused", &error),
+            ConsumeError::Commit(error) => error.into(),
+        }
+    }
+}
+
+impl From<ReserveCallError> for Problem {
+    fn from(error: ReserveCallError) -> Self {
+        match error {
+            ReserveCallError::Unknown(unknown) => unknown.into(),
+            ReserveCallError::Commit(error) => error.into(),
+        }
+    }
+}
+
+impl From<ReservationError> for Problem {
+    fn from(error: ReservationError) -> Self {
+        match error {
+            ReservationError::Unknown => Self::not_found("There is no such reservation."),
+            ReservationError::Ended(status, settled) => {
                 let code = match status {
                     HoldStatus::Settled => "reservation_settled",
                     HoldStatus::Released => "reservation_released",
@@ -24,30 +64,12 @@ impl From<UsageError> for Problem {
                 let settled_as = settled.map_or_else(String::new, |amount| format!(", with {amount}"));
                 let problem =
                     Self::conflict(code, &format!("The reservation is {} already{settled_as}.", status.as_str()));
-                problem.with_field("reservation_status", status.as_str().into()).with_field("amount", (*settled).into())
+                problem.with_field("reservation_status", status.as_str().into()).with_field("amount", settled.into())
             }
-            UsageError::CounterFull => Self::invalid_field("amount", sentence(&error.to_string())),
-            UsageError::NotMetered(_) => Self::invalid_field("amount", "is 1 for a feature that is had or not"),
-            UsageError::KeyReused => Self::unprocessable("idempotency_key_reused", &error),
-            UsageError::KeyLimit { reached, resets_at, as_of } => key_limit(reached, *resets_at, *as_of),
-            UsageError::QueueFull | UsageError::Contended => {
-                let detail = format!("{} Nothing was counted; send it again.", sentence(&error.to_string()));
-                Self::unavailable("busy", detail)
-            }
-            UsageError::Away(why) => ports::store::StoreError::Unavailable(why.clone()).into(),
-            UsageError::InDoubt(why) => ports::store::StoreError::InDoubt(why.clone()).into(),
-            UsageError::Fault(why) => Self::internal(why),
+            ReservationError::CounterFull => Self::invalid_field("amount", sentence(&error.to_string())),
+            ReservationError::Commit(error) => error.into(),
         }
     }
-}
-
-/// A limit of the API key as a problem, with the time at which its window ends.
-pub fn key_limit(reached: &KeyLimitReached, resets_at: DateTime<Utc>, as_of: DateTime<Utc>) -> Problem {
-    let detail = format!("{} It starts again at {}.", sentence(&reached.to_string()), resets_at.to_rfc3339());
-    let seconds = (resets_at - as_of).num_seconds().max(1).cast_unsigned();
-    Problem::new(StatusCode::TOO_MANY_REQUESTS, "key_limit_reached", detail)
-        .with_retry_after(seconds)
-        .with_field("resets_at", resets_at.to_rfc3339().into())
 }
 
 /// A refusal as a problem, with every figure that it depends on.

@@ -11,7 +11,9 @@ use domain::usage::{Hold, HoldId, HoldStatus};
 use serde::{Deserialize, Serialize};
 use services::identity::callers::CallerService;
 use services::usage::UsageService;
-use services::usage::commands::{HoldAction, HoldChanged, HoldCommand, HoldOwner};
+use services::usage::commands::{
+    ChangeReservationCommand, ReservationAction, ReservationChanged, ReservationOwner, ReserveCommand, ReserveOutcome,
+};
 use utoipa::ToSchema;
 use uuid::Uuid;
 use validator::Validate;
@@ -21,7 +23,7 @@ use super::super::entitlements::DecisionView;
 use super::super::idempotent::{RequestKey, now_or_again};
 use super::super::problem::{Problem, ProblemView};
 use super::super::validation::ValidBody;
-use super::demands::{ConsumeIn, admit, demand};
+use super::demands::{ConsumeIn, admit, usage_request};
 use super::refusals::refusal;
 
 /// How long a reservation lasts by default, in seconds.
@@ -140,19 +142,21 @@ pub async fn reserve(
 ) -> Result<HttpResponse, Problem> {
     let ReserveIn { user_id, feature_id, amount, ttl_seconds, idempotency_key } = input.body;
     let input = ConsumeIn { user_id, feature_id, amount, idempotency_key };
-    let demand = demand(&asking.caller, &input, key.into_key(), &usage, Some(ttl(ttl_seconds)))?;
-    admit(&callers, &asking.caller, demand.user_id).await?;
-    let (amount, key) = (demand.amount, demand.key.as_str().to_owned());
-    let demanded = usage.demand(demand).await?;
-    let Some(hold) = demanded.hold else { return Err(refusal(demanded.decision)) };
-    Ok(now_or_again(StatusCode::CREATED, demanded.replayed).json(ReservationView {
-        id: hold.id.0,
-        amount,
-        status: HoldStatus::Pending,
-        expires_at: hold.expires_at,
-        decision: demanded.decision.into(),
-        idempotency_key: key,
-    }))
+    let request = usage_request(&asking.caller, &input, key.into_key(), &usage)?;
+    admit(&callers, &asking.caller, request.user_id).await?;
+    let (amount, idempotency_key) = (request.amount, request.idempotency_key.as_str().to_owned());
+    match usage.execute(ReserveCommand { request, ttl: ttl(ttl_seconds) }).await? {
+        ReserveOutcome::Reserved { reservation, decision, replayed } => Ok(now_or_again(StatusCode::CREATED, replayed)
+            .json(ReservationView {
+                id: reservation.id.0,
+                amount,
+                status: HoldStatus::Pending,
+                expires_at: reservation.expires_at,
+                decision: decision.into(),
+                idempotency_key,
+            })),
+        ReserveOutcome::Refused(decision) => Err(refusal(decision)),
+    }
 }
 
 /// Settles a reservation with the amount really used, and ends it. It is counted in the period in which it was
@@ -169,7 +173,7 @@ pub async fn settle(
     usage: Data<UsageService>,
     input: ValidBody<SettleIn>,
 ) -> Result<HttpResponse, Problem> {
-    let action = HoldAction::Settle(input.body.amount.unwrap_or_default());
+    let action = ReservationAction::Settle(input.body.amount.unwrap_or_default());
     change(&asking.caller, &id, action, usage).await
 }
 
@@ -185,7 +189,7 @@ pub async fn release(
     id: Path<String>,
     usage: Data<UsageService>,
 ) -> Result<HttpResponse, Problem> {
-    change(&asking.caller, &id, HoldAction::Release, usage).await
+    change(&asking.caller, &id, ReservationAction::Release, usage).await
 }
 
 /// Extends a reservation in time or in amount. If the amount is refused, the reservation stays as it is.
@@ -204,7 +208,7 @@ pub async fn extend(
     input: ValidBody<ExtendIn>,
 ) -> Result<HttpResponse, Problem> {
     let ExtendIn { amount, ttl_seconds } = input.body;
-    change(&asking.caller, &id, HoldAction::Extend { amount, ttl: ttl(ttl_seconds) }, usage).await
+    change(&asking.caller, &id, ReservationAction::Extend { amount, ttl: ttl(ttl_seconds) }, usage).await
 }
 
 fn ttl(seconds: Option<i64>) -> TimeDelta {
@@ -214,18 +218,19 @@ fn ttl(seconds: Option<i64>) -> TimeDelta {
 async fn change(
     caller: &Caller,
     id: &str,
-    action: HoldAction,
+    action: ReservationAction,
     usage: Data<UsageService>,
 ) -> Result<HttpResponse, Problem> {
-    let hold_id = Uuid::try_parse(id).map(HoldId).map_err(|_| Problem::not_found("There is no such reservation."))?;
-    let anybodys = caller.may_act_for_others(Permission::UsageWrite);
-    let whose = if anybodys { HoldOwner::Any } else { HoldOwner::User(caller.user_id) };
-    let command = HoldCommand { hold_id, whose, action };
-    let HoldChanged { hold, decision, replayed, .. } = usage.change_hold(command).await?;
+    let reservation_id =
+        Uuid::try_parse(id).map(HoldId).map_err(|_| Problem::not_found("There is no such reservation."))?;
+    let may_change_any = caller.may_act_for_others(Permission::UsageWrite);
+    let owner = if may_change_any { ReservationOwner::Any } else { ReservationOwner::User(caller.user_id) };
+    let command = ChangeReservationCommand { reservation_id, owner, action };
+    let ReservationChanged { reservation, decision, replayed } = usage.execute(command).await?;
     if !decision.allowed {
         return Err(refusal(decision));
     }
-    let Hold { id, amount: held, settled, overage, status, expires_at, .. } = hold;
+    let Hold { id, amount: held, settled, overage, status, expires_at, .. } = reservation;
     let amount = settled.unwrap_or(held);
     Ok(now_or_again(StatusCode::OK, replayed).json(ReservationChangeView {
         id: id.0,
