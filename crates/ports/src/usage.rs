@@ -6,7 +6,7 @@
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::ai::{CallUsage, Provider, ReportedUsage, Speaker};
+use domain::ai::{CallUsage, ProviderId, ReportedUsage, Speaker};
 use domain::api_keys::ApiKeyId;
 use domain::entitlements::{Decision, Entitlement};
 use domain::features::{FeatureId, FeatureKind};
@@ -226,7 +226,7 @@ impl CallOutcome {
 /// What a call of a model used and cost.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CallResult {
-    pub provider: Provider,
+    pub provider: ProviderId,
     pub model: String,
     pub usage: CallUsage,
     /// The usage as the provider reported it.

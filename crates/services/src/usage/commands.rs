@@ -1,7 +1,7 @@
 //! Commands: what is requested of the counters, and the outcomes.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::ai::{ModelId, Provider};
+use domain::ai::{ModelId, ProviderId};
 use domain::api_keys::KeyBudgets;
 use domain::entitlements::Decision;
 use domain::features::FeatureId;
@@ -80,7 +80,7 @@ pub enum HoldAction {
     /// `ttl` from now. With `growth`, more is reserved, all of it or nothing.
     Mark {
         phase: CallPhase,
-        provider: Provider,
+        provider: ProviderId,
         model: ModelId,
         delivered_tokens: u64,
         growth: Option<HoldGrowth>,

@@ -256,7 +256,7 @@ pub fn used_of(action: &HoldAction) -> Option<(i64, i64)> {
 
 #[cfg(test)]
 mod tests {
-    use domain::ai::{CallUsage, ModelId, Provider, TokenUsage};
+    use domain::ai::{CallUsage, ModelId, ProviderId, TokenUsage};
     use domain::entitlements::{Access, Allowance, Overage, Source};
     use domain::features::FeatureId;
     use domain::plans::PlanId;
@@ -285,7 +285,7 @@ mod tests {
 
     fn held(is_due: bool) -> LockedHold {
         let terms = CallTerms {
-            provider: Provider::OpenAi,
+            provider: ProviderId::OPENAI,
             model: ModelId::parse("asked").unwrap(),
             is_sandbox: false,
             input_tokens: 1,
@@ -318,7 +318,7 @@ mod tests {
 
     fn settled(outcome: CallOutcome) -> HoldAction {
         HoldAction::SettleCall(Box::new(CallResult {
-            provider: Provider::OpenAi,
+            provider: ProviderId::OPENAI,
             model: "asked".to_owned(),
             usage: CallUsage::standard(TokenUsage::default()),
             reported: None,
@@ -343,7 +343,7 @@ mod tests {
     fn a_mark_says_who_answers_and_never_less_than_the_one_before() {
         let mark = |phase, model: &str, delivered_tokens| HoldAction::Mark {
             phase,
-            provider: Provider::Claude,
+            provider: ProviderId::CLAUDE,
             model: ModelId::parse(model).unwrap(),
             delivered_tokens,
             growth: None,
@@ -355,6 +355,6 @@ mod tests {
         }
         let ReservedCallState { phase, terms } = *locked.hold.call.unwrap();
         assert_eq!((phase, terms.model.as_str(), terms.delivered_tokens), (CallPhase::FirstByte, "fallback", 7));
-        assert_eq!(terms.provider, Provider::Claude);
+        assert_eq!(terms.provider, ProviderId::CLAUDE);
     }
 }
