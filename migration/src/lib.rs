@@ -42,6 +42,7 @@ mod m20261201_000024_organizations_outlive_owners;
 mod m20261201_000026_books_outlive_the_person;
 mod m20261201_000027_heads_of_ledgers;
 mod m20261201_000029_answers_left_behind;
+mod m20261201_000030_configured_providers;
 mod objects;
 mod record;
 mod reference;

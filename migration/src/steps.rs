@@ -19,9 +19,10 @@ use crate::{
     m20261201_000020_fence_of_sums, m20261201_000021_subscriptions_and_defaults, m20261201_000022_totals_and_proofs,
     m20261201_000023_indexes_of_lists, m20261201_000024_organizations_outlive_owners,
     m20261201_000026_books_outlive_the_person, m20261201_000027_heads_of_ledgers, m20261201_000029_answers_left_behind,
+    m20261201_000030_configured_providers,
 };
 
-pub const STEPS: [MigrationStep; 26] = [
+pub const STEPS: [MigrationStep; 27] = [
     m20261120_000001_create_identity_and_catalogue::STEP,
     m20261120_000002_create_subscriptions_and_money::STEP,
     m20261120_000003_create_usage::STEP,
@@ -48,4 +49,5 @@ pub const STEPS: [MigrationStep; 26] = [
     m20261201_000026_books_outlive_the_person::STEP,
     m20261201_000027_heads_of_ledgers::STEP,
     m20261201_000029_answers_left_behind::STEP,
+    m20261201_000030_configured_providers::STEP,
 ];

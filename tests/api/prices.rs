@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use app::settings::models::parse;
+use domain::ai::ProviderProfiles;
 use harness::{Answer, TestApp, TestDatabase, TestUser};
 use serde_json::{Value, json};
 
@@ -26,7 +27,10 @@ fn file(version: &str, input: &str) -> String {
 
 /// The service with a catalogue of one model.
 async fn one_model() -> TestApp {
-    TestApp::with(|settings| settings.ai.models = parse(&file("2026-11-12", "4")).unwrap()).await
+    TestApp::with(|settings| {
+        settings.ai.models = parse(&file("2026-11-12", "4"), &ProviderProfiles::default()).unwrap()
+    })
+    .await
 }
 
 fn draft() -> Value {
@@ -273,7 +277,7 @@ async fn two_administrators_at_once_leave_one_price_in_force() {
 async fn a_new_edition_ends_what_it_changes_and_leaves_the_operators_alone() {
     let database = Arc::new(TestDatabase::new().await);
     let start = async |version: &str, input: &str| {
-        let catalogue = parse(&file(version, input)).unwrap();
+        let catalogue = parse(&file(version, input), &ProviderProfiles::default()).unwrap();
         TestApp::over(Arc::clone(&database), |settings| settings.ai.models = catalogue).await
     };
     let app = start("2026-11-12", "4").await;

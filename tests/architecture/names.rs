@@ -51,7 +51,6 @@ const BARE_WORDS: &[&str] = &[
     "Plan",
     "Price",
     "Problem",
-    "Provider",
     "Randomness",
     "Readiness",
     "Reason",

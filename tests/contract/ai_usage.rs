@@ -1,5 +1,5 @@
 use chrono::{DateTime, NaiveDate, Utc};
-use domain::ai::Provider;
+use domain::ai::ProviderId;
 use domain::ai_usage::{AiTotals, AiUsageRange, AiUsageSums, MODELS_SHOWN};
 use domain::chat::ChatSessionId;
 use domain::prices::NanoUsd;
@@ -59,17 +59,17 @@ async fn calls_are_summed_in_all_and_divided_in_four_ways() {
     let providers: Vec<_> = sums.by_provider.iter().map(|usage| (usage.of, told(&usage.totals))).collect();
     assert_eq!(
         providers,
-        [(Provider::Claude, (2, [30, 15, 4, 45], 3_000)), (Provider::OpenAi, (2, [105, 3, 0, 108], 2_500))]
+        [(ProviderId::CLAUDE, (2, [30, 15, 4, 45], 3_000)), (ProviderId::OPENAI, (2, [105, 3, 0, 108], 2_500))]
     );
     let models: Vec<_> =
         sums.by_model.iter().map(|usage| (usage.of.provider, usage.of.model.as_deref(), usage.totals.cost.0)).collect();
     assert_eq!(
         models,
         [
-            (Provider::OpenAi, Some("a"), 2_500),
-            (Provider::Claude, Some("b"), 2_000),
-            (Provider::Claude, Some("a"), 1_000),
-            (Provider::OpenAi, None, 0),
+            (ProviderId::OPENAI, Some("a"), 2_500),
+            (ProviderId::CLAUDE, Some("b"), 2_000),
+            (ProviderId::CLAUDE, Some("a"), 1_000),
+            (ProviderId::OPENAI, None, 0),
         ]
     );
     assert_eq!(sums.other_models, None);
@@ -88,7 +88,7 @@ async fn only_the_calls_that_are_asked_for_are_summed() {
     for (filter, cost, requests) in [
         (of(bob), 9_000, 1),
         (AiUsageFilter::default(), 14_500, 5),
-        (AiUsageFilter { provider: Some(Provider::OpenAi), ..of(ann) }, 2_500, 2),
+        (AiUsageFilter { provider: Some(ProviderId::OPENAI), ..of(ann) }, 2_500, 2),
         (AiUsageFilter { model: Some("a".into()), ..of(ann) }, 3_500, 2),
         (AiUsageFilter { model: Some("none".into()), ..of(ann) }, 0, 0),
         (AiUsageFilter { session_id: Some(ChatSessionId(SESSION)), ..of(ann) }, 1_000, 2),

@@ -1,7 +1,7 @@
 //! Model calls in the counting port: their reservations, their API keys' windows, and the call log.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::ai::{CallUsage, ModelId, Provider, Speaker, TokenUsage};
+use domain::ai::{CallUsage, ModelId, ProviderId, Speaker, TokenUsage};
 use domain::api_keys::ApiKeyId;
 use domain::prices::{Cost, NanoUsd};
 use domain::usage::{
@@ -23,7 +23,7 @@ use crate::usage::{BatchRecord, counted, counter, meter, record_batch};
 
 fn terms(began_at: DateTime<Utc>) -> CallTerms {
     CallTerms {
-        provider: Provider::Claude,
+        provider: ProviderId::CLAUDE,
         model: ModelId::parse("claude-haiku-5-5").unwrap(),
         is_sandbox: false,
         input_tokens: 12,
@@ -46,7 +46,7 @@ fn result(session_id: Option<Uuid>) -> CallResult {
         cost: NanoUsd(cost),
     };
     CallResult {
-        provider: Provider::Claude,
+        provider: ProviderId::CLAUDE,
         model: "claude-haiku-5-5".to_owned(),
         usage: CallUsage::standard(tokens),
         reported: None,

@@ -1,5 +1,5 @@
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::ai::{Geo, ModelId, Provider, Tier};
+use domain::ai::{Geo, ModelId, ProviderId, Tier};
 use domain::prices::{ModelPrice, PriceId, PriceKey, PriceKind, PriceSource, UnitPrice};
 use harness::TestDatabase;
 use ports::prices::PriceFilter;
@@ -17,7 +17,7 @@ fn price(name: &str, per_million: Decimal, valid_from: DateTime<Utc>) -> ModelPr
     ModelPrice {
         id: PriceId(new_id()),
         key: PriceKey {
-            provider: Provider::Claude,
+            provider: ProviderId::CLAUDE,
             model: model(name),
             kind: PriceKind::Input,
             tier: Tier::Standard,
@@ -49,7 +49,7 @@ async fn a_price_comes_back_as_it_was_written() {
     let now = work.prices().lock().await.unwrap();
     let plain = price("claude-a", dec!(0.000001), DateTime::UNIX_EPOCH);
     let mut full = price("ft:gpt/b::1", dec!(999999999999.999999), at(0));
-    full.key.provider = Provider::OpenAi;
+    full.key.provider = ProviderId::OPENAI;
     full.key.kind = PriceKind::CacheWriteLong;
     full.key.tier = Tier::Priority;
     full.key.geo = Geo::parse("us").unwrap();
@@ -90,7 +90,7 @@ async fn the_list_is_filtered_and_read_page_by_page() {
     let mut work = service(&*store).await;
     let now = work.prices().lock().await.unwrap();
     let mut rows: Vec<ModelPrice> = (1..=5).map(|n| price(&format!("m{n}"), dec!(1), at(n / 2))).collect();
-    rows[0].key.provider = Provider::Gemini;
+    rows[0].key.provider = ProviderId::GEMINI;
     rows[1].valid_to = Some(at(60));
     rows[2].valid_from = now + TimeDelta::days(1);
     work.prices().insert(&rows).await.unwrap();
@@ -99,9 +99,9 @@ async fn the_list_is_filtered_and_read_page_by_page() {
     let of = |keep: &dyn Fn(&ModelPrice) -> bool| rows.iter().filter(|row| keep(row)).cloned().collect::<Vec<_>>();
     let by = |provider, name: Option<&str>, in_force| PriceFilter { provider, model: name.map(model), in_force };
     for (filter, expected) in [
-        (by(Some(Provider::Gemini), None, None), of(&|row| row.key.provider == Provider::Gemini)),
+        (by(Some(ProviderId::GEMINI), None, None), of(&|row| row.key.provider == ProviderId::GEMINI)),
         (by(None, Some("m4"), None), of(&|row| row.key.model == model("m4"))),
-        (by(Some(Provider::Gemini), Some("m4"), None), vec![]),
+        (by(Some(ProviderId::GEMINI), Some("m4"), None), vec![]),
         (by(None, None, Some(true)), of(&|row| row.is_in_force(now))),
         (by(None, None, Some(false)), of(&|row| !row.is_in_force(now))),
     ] {

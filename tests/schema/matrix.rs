@@ -20,7 +20,7 @@ pub struct Role {
 }
 
 /// Anonymous, Ann, a token without a user, the service, reports, the login before it takes a role, Supabase's own role.
-pub const MATRIX: [(&str, [&str; 7]); 55] = [
+pub const MATRIX: [(&str, [&str; 7]); 56] = [
     // The public catalogue.
     ("plans", ["S---", "S---", "S---", "SIUD", "S---", "0---", "----"]),
     ("features", ["S---", "S---", "S---", "SIUD", "S---", "0---", "----"]),
@@ -71,6 +71,7 @@ pub const MATRIX: [(&str, [&str; 7]); 55] = [
     ("sealed_usage", ["----", "----", "----", "SIUD", "----", "----", "----"]),
     ("integrity_pieces", ["----", "----", "----", "SIUD", "----", "----", "----"]),
     ("api_key_counters", ["----", "----", "----", "SIUD", "----", "----", "----"]),
+    ("ai_providers", ["----", "----", "----", "SI--", "----", "----", "----"]),
     ("model_prices", ["----", "----", "----", "SIUD", "----", "----", "----"]),
     ("runtime_settings", ["----", "S---", "S---", "SIUD", "S---", "----", "----"]),
     ("replaceable_checksums", ["----", "----", "----", "S---", "----", "----", "----"]),

@@ -125,7 +125,10 @@ const TRIGGERS: [(&str, &str, &str); 7] = [
 ];
 
 /// Statements that a constraint refuses, as the owner.
-const REFUSED: [&str; 33] = [
+const REFUSED: [&str; 36] = [
+    "INSERT INTO ai_usage_logs (user_id, provider) VALUES (gen_random_uuid(), 'mistral')",
+    "INSERT INTO model_prices (provider, model, kind, usd_per_million, version) VALUES ('mistral', 'm', 'input', 3, 'v')",
+    "INSERT INTO ai_providers (id) VALUES ('No Name')",
     "UPDATE users SET role = 'owner'",
     "UPDATE users SET token_balance = -1",
     "UPDATE users SET token_reserved = -1",

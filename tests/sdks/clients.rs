@@ -169,7 +169,7 @@ impl Gateway {
         let upstream = Upstream::start();
         let serve = |settings: &mut Settings| {
             let ai = &mut settings.ai;
-            ai.models = parse(MODELS).expect("a catalogue");
+            ai.models = parse(MODELS, &domain::ai::ProviderProfiles::default()).expect("a catalogue");
             let providers = [
                 (&mut ai.openai, upstream.openai_url()),
                 (&mut ai.claude, upstream.anthropic_url()),

@@ -43,6 +43,7 @@ use services::users::{IdentityProvider, UserService};
 use crate::http::server::Services;
 use crate::preparation::admin_email;
 use crate::providers::ProviderSet;
+use crate::settings::providers::{configured, profiles};
 use crate::settings::shape::{Settings, given};
 use crate::telemetry::calls::CallMetrics;
 use crate::telemetry::export::CallExport;
@@ -73,7 +74,13 @@ pub fn rooms(
     let mint: Arc<dyn KeyMint> = Arc::new(ApiKeys::new(settings.api_keys.prefix.clone())?);
     let randomness: Arc<dyn Randomness> = Arc::new(SystemRandomness);
     let Identities { verifier, accounts } = identities(settings, &store, clock, &randomness, &cache, signing_key)?;
-    let prices = Arc::new(PriceService::new(&store, clock, &randomness, settings.ai.models.clone()));
+    let prices = Arc::new(PriceService::new(
+        &store,
+        clock,
+        &randomness,
+        settings.ai.models.clone(),
+        profiles(&configured(&settings.ai)?),
+    ));
     let admin_email = admin_email(settings)?.filter(|_| provider == IdentityProvider::Supabase);
     let remembered = || Arc::<ProcessCache>::clone(&memory) as Arc<dyn EntitlementCache>;
     let (listener, loader) = (Arc::clone(&changes), Arc::clone(&cache_loader));
@@ -120,7 +127,7 @@ pub fn rooms(
         tokens,
         usage_history: Arc::new(UsageHistoryService { store: Arc::clone(&store) }),
         chat,
-        replays: Arc::new(ReplayService::new(Arc::clone(&store), Arc::clone(&randomness), replay_settings(settings))),
+        replays: Arc::new(ReplayService::new(Arc::clone(&store), Arc::clone(&randomness), replay_settings(settings)?)),
         api_keys: Arc::new(ApiKeyService { store: Arc::clone(&store), clock: Arc::clone(clock), mint, cache }),
         audit: Arc::new(AuditService { store: Arc::clone(&store) }),
         maintenance: Arc::new(MaintenanceService { store }),
@@ -188,18 +195,17 @@ fn ai_settings(settings: &Settings) -> AiCallSettings {
 
 /// A call takes the time of its attempts, and the last of them that of its answer. A stream has no limit; a repeat of
 /// one that lasts longer gets the error that it is under way.
-fn replay_settings(settings: &Settings) -> ReplaySettings {
+fn replay_settings(settings: &Settings) -> anyhow::Result<ReplaySettings> {
     let ai = &settings.ai;
-    let longest = [&ai.openai, &ai.claude, &ai.gemini]
-        .map(|provider| provider.total_timeout_ms.max(provider.first_byte_timeout_ms))
-        .into_iter()
-        .max();
-    ReplaySettings {
+    let providers = configured(ai)?;
+    let of_providers = providers.iter().map(|provider| &provider.settings);
+    let longest = of_providers.map(|one| one.total_timeout_ms.max(one.first_byte_timeout_ms)).max();
+    Ok(ReplaySettings {
         keep: TimeDelta::hours(settings.idempotency.keep_hours.into()),
         call_time: Duration::from_millis(ai.retry_budget_ms.saturating_add(longest.unwrap_or_default())),
         running: REPLAYS_RUNNING,
         bytes: REPLAYS_BYTES,
-    }
+    })
 }
 
 fn group_commit_settings(settings: &Settings) -> GroupCommitSettings {

@@ -71,6 +71,7 @@ impl StartPreparation {
 
     async fn attempt(&self) -> anyhow::Result<FirstAdmin> {
         self.plans.keep_grace_days(self.past_due_grace_days).await?;
+        self.prices.register_providers().await?;
         self.prices.keep_catalogue().await?;
         let Some(accounts) = &self.accounts else {
             if let NamedAdmin::NotPromoted(user_id) = self.users.promote_named_admin().await? {

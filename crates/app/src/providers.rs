@@ -1,4 +1,4 @@
-//! Providers of models, made from the settings: who answers for each of the three, and how often it is tried.
+//! Providers of models, made from the settings: who answers for each of them, and how often it is tried.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,14 +8,15 @@ use adapters::ai::sandbox::SandboxProvider;
 use adapters::ai::token_counter::O200kCounter;
 use adapters::ai::{HttpProvider, KeylessProvider, ProviderAccess, ProviderTimeouts};
 use anyhow::Context;
-use domain::ai::{BreakerRules, Provider};
+use domain::ai::BreakerRules;
 use ports::ai::{AiProvider, TokenCounter};
 use ports::clock::Clock;
 use ports::randomness::Randomness;
 use services::ai::attempts::{AttemptRules, CallAttempts, TriedProvider};
 use tracing::info;
 
-use crate::settings::shape::{AiProviderSettings as ProviderSettings, Environment, SandboxMode, Settings};
+use crate::settings::providers::{ConfiguredProvider, configured};
+use crate::settings::shape::{Environment, SandboxMode, Settings};
 
 /// The longest pause before a second attempt; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -37,13 +38,10 @@ impl ProviderSet {
             sandbox
         });
         let mut tried = HashMap::new();
-        for (provider, of_provider) in [
-            (Provider::OpenAi, &settings.ai.openai),
-            (Provider::Claude, &settings.ai.claude),
-            (Provider::Gemini, &settings.ai.gemini),
-        ] {
-            let answering = answering(provider, of_provider, sandbox.as_ref(), clock)?;
-            tried.insert(provider, TriedProvider { provider: answering, max_attempts: of_provider.max_attempts });
+        for of_settings in &configured(&settings.ai)? {
+            let provider = answering(of_settings, sandbox.as_ref(), clock)?;
+            let max_attempts = of_settings.settings.max_attempts;
+            tried.insert(of_settings.profile.id, TriedProvider { provider, max_attempts });
         }
         let attempts = Arc::new(CallAttempts::new(tried, rules(settings), randomness));
         Ok(Self { attempts, counter })
@@ -59,18 +57,18 @@ fn sandbox_answers(settings: &Settings) -> bool {
 }
 
 fn answering(
-    provider: Provider,
-    settings: &ProviderSettings,
+    provider: &ConfiguredProvider,
     sandbox: Option<&Arc<dyn AiProvider>>,
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<Arc<dyn AiProvider>> {
+    let (id, settings) = (provider.profile.id, &provider.settings);
     let Some(api_key) = settings.api_key.expose() else {
         return Ok(match sandbox {
             Some(sandbox) => {
-                info!(%provider, "no key is set: the sandbox answers for this provider");
+                info!(provider = %id, "no key is set: the sandbox answers for this provider");
                 Arc::clone(sandbox)
             }
-            None => Arc::new(KeylessProvider::new(provider)),
+            None => Arc::new(KeylessProvider::new(provider.key_variable())),
         });
     };
     let base_url = settings.base_url.trim();
@@ -80,9 +78,15 @@ fn answering(
         idle: Duration::from_millis(settings.idle_timeout_ms),
         total: Duration::from_millis(settings.total_timeout_ms),
     };
-    let access = ProviderAccess { base_url, api_key: api_key.trim() };
-    let made = HttpProvider::new(provider, access, timeouts, Arc::clone(clock))
-        .with_context(|| format!("the settings ai.{provider} cannot be used"))?;
+    let access = ProviderAccess {
+        base_url,
+        api_key: api_key.trim(),
+        auth: provider.auth.as_ref(),
+        headers: &provider.headers,
+        query: &provider.query,
+    };
+    let made = HttpProvider::new(provider.profile, access, timeouts, Arc::clone(clock))
+        .with_context(|| format!("the settings {} cannot be used", provider.section))?;
     Ok(Arc::new(made))
 }
 
@@ -106,7 +110,7 @@ mod tests {
 
     use adapters::clock::SystemClock;
     use adapters::randomness::SystemRandomness;
-    use domain::ai::{Conversation, ConversationTurn, ModelId, Speaker};
+    use domain::ai::{Conversation, ConversationTurn, ModelId, ProviderId, ProviderProfile, Speaker};
     use domain::usage::HoldId;
     use domain::users::UserId;
     use ports::ai::{CallContent, CallReservation, CommentSink, ProviderCall, ProviderFault};
@@ -125,7 +129,7 @@ mod tests {
 
     fn are_sandboxes(variables: &[(&str, &str)]) -> [bool; 3] {
         let made = made(variables).unwrap();
-        Provider::ALL.map(|provider| made.attempts.is_sandbox(provider))
+        ProviderId::BUILT_IN.map(|provider| made.attempts.is_sandbox(provider))
     }
 
     const PRODUCTION: [(&str, &str); 2] =
@@ -159,7 +163,7 @@ mod tests {
     #[tokio::test]
     async fn a_call_is_answered_by_whoever_stands_there() {
         let call = ProviderCall {
-            provider: Provider::Claude,
+            provider: ProviderProfile::CLAUDE,
             model: ModelId::parse("claude-sonnet-5").unwrap(),
             content: CallContent::Conversation(Conversation {
                 turns: vec![ConversationTurn::text(Speaker::User, "hello")],
@@ -175,7 +179,7 @@ mod tests {
         assert!(matches!(answered, Ok(SentCall { place: 0, .. })));
         let off = made(&[("PB__AI__SANDBOX", "off")]).unwrap();
         let Err(UnsentCall { failure, .. }) = off.attempts.call(hold(), &[call], &terms).await else { panic!() };
-        let fault = ProviderFault::NoKey { setting: "PB__AI__CLAUDE__API_KEY" };
-        assert_eq!(failure, CallFailure::Provider { provider: Provider::Claude, fault });
+        let fault = ProviderFault::NoKey { setting: "PB__AI__CLAUDE__API_KEY".to_owned() };
+        assert_eq!(failure, CallFailure::Provider { provider: ProviderId::CLAUDE, fault });
     }
 }

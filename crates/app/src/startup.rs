@@ -135,6 +135,7 @@ pub async fn start(settings: Settings, clock: Arc<dyn Clock>) -> anyhow::Result<
     let delay = Duration::from_secs(settings.server.shutdown_delay_seconds);
     let metrics = telemetry::install_metrics()?;
     telemetry::start_at_zero::register_models(&settings.ai.models);
+    telemetry::calls::register_providers(rooms.prices.providers().ids());
     let jobs = RunningJobs::start(JobsContext {
         callers: Arc::clone(&rooms.callers),
         accounts: rooms.accounts.clone(),

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
 use thiserror::Error;
 
-use crate::ai::Provider;
+use crate::ai::ProviderId;
 use crate::prices::NanoUsd;
 use crate::usage_history::UsageBucket;
 
@@ -73,7 +73,7 @@ pub struct AiUsageOf<K> {
 /// A model as recorded with its calls; the name may be missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordedModel {
-    pub provider: Provider,
+    pub provider: ProviderId,
     pub model: Option<String>,
 }
 
@@ -82,7 +82,7 @@ pub struct RecordedModel {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AiUsageSums {
     pub all: AiTotals,
-    pub by_provider: Vec<AiUsageOf<Provider>>,
+    pub by_provider: Vec<AiUsageOf<ProviderId>>,
     /// At most [`MODELS_SHOWN`].
     pub by_model: Vec<AiUsageOf<RecordedModel>>,
     /// The sum of all further models, if there are any.

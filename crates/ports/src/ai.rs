@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use domain::ai::{AnswerDelta, CallUsage, Conversation, FinishReason, ModelId, Provider, ReportedUsage};
+use domain::ai::{
+    AnswerDelta, CallUsage, Conversation, FinishReason, ModelId, ProviderId, ProviderProfile, ReportedUsage,
+};
 use domain::prices::{NanoUsd, PriceKind};
 use domain::usage::HoldId;
 use futures_core::Stream;
@@ -67,7 +69,7 @@ pub enum CallContent {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProviderCall {
-    pub provider: Provider,
+    pub provider: ProviderProfile,
     pub model: ModelId,
     pub content: CallContent,
     pub streamed: bool,
@@ -146,7 +148,7 @@ impl ProviderWait {
 pub enum ProviderFault {
     /// The operator set no key: this setting is missing.
     #[error("no key is set for this provider: {setting}")]
-    NoKey { setting: &'static str },
+    NoKey { setting: String },
     /// The provider rejects the request: the caller gets the error, and nothing is retried.
     #[error("the provider refused the call with {}: {}", .0.status, .0.message)]
     Refused(ProviderRefusal),
@@ -295,7 +297,7 @@ pub trait TokenCounter: Send + Sync {
 /// The report of a call that was made, for metrics and traces. It contains no content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallReport {
-    pub provider: Provider,
+    pub provider: ProviderId,
     /// The requested model.
     pub model: ModelId,
     pub operation: AiOperation,
@@ -319,9 +321,9 @@ pub struct CallReport {
 pub trait CallObserver: Send + Sync {
     fn ended(&self, report: &CallReport);
     /// `why` is the name of the error: `limit_reached`, `insufficient_tokens`, `key_limit_reached`, ..
-    fn refused(&self, provider: Provider, model: &ModelId, why: &'static str);
+    fn refused(&self, provider: ProviderId, model: &ModelId, why: &'static str);
     /// Kinds of tokens that a call used and that have no price, so that another kind's price was taken.
-    fn assumed_prices(&self, provider: Provider, kinds: &[PriceKind]);
+    fn assumed_prices(&self, provider: ProviderId, kinds: &[PriceKind]);
     /// A call used more than was reserved for it.
-    fn beyond_hold(&self, provider: Provider);
+    fn beyond_hold(&self, provider: ProviderId);
 }

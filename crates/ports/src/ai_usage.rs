@@ -1,7 +1,7 @@
 //! AI usage: the sums over the usage log of calls.
 
 use async_trait::async_trait;
-use domain::ai::Provider;
+use domain::ai::ProviderId;
 use domain::ai_usage::{AiUsageRange, AiUsageSums};
 use domain::chat::ChatSessionId;
 use domain::users::UserId;
@@ -13,7 +13,7 @@ use crate::store::StoreError;
 pub struct AiUsageFilter {
     /// `None` is all users.
     pub user_id: Option<UserId>,
-    pub provider: Option<Provider>,
+    pub provider: Option<ProviderId>,
     pub model: Option<String>,
     pub session_id: Option<ChatSessionId>,
 }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use domain::ai::{ModelId, Provider};
+use domain::ai::{ModelId, ProviderId};
 use domain::prices::{ModelPrice, PriceId};
 
 use crate::store::{Page, StoreError};
@@ -13,7 +13,7 @@ pub const PRICES_MAX: u64 = 50_000;
 /// The requested prices; `None` is all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PriceFilter {
-    pub provider: Option<Provider>,
+    pub provider: Option<ProviderId>,
     pub model: Option<ModelId>,
     /// Those in force now only, or only the others: planned or ended.
     pub in_force: Option<bool>,
@@ -40,6 +40,8 @@ pub trait PriceRepository: Send {
     ) -> Result<Vec<ModelPrice>, StoreError>;
     /// `Constraint { model_prices_no_overlap }` where another price applies to the same at the same time.
     async fn insert(&mut self, prices: &[ModelPrice]) -> Result<(), StoreError>;
+    /// Adds names that the tables refuse otherwise; a name that is there already stays.
+    async fn register_providers(&mut self, providers: &[ProviderId]) -> Result<(), StoreError>;
     /// Ends prices at this time; returns how many were ended.
     async fn close(&mut self, prices: &[PriceId], at: DateTime<Utc>) -> Result<u64, StoreError>;
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use domain::ai::Provider;
+use domain::ai::ProviderId;
 use domain::ai_usage::{AiRangeRefused, AiUsageRange, AiUsageSums, range};
 use domain::chat::ChatSessionId;
 use domain::entitlements::Decision;
@@ -28,7 +28,7 @@ pub enum AiUsageError {
 /// The requested calls and time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AiUsageQuestion {
-    pub provider: Option<Provider>,
+    pub provider: Option<ProviderId>,
     pub model: Option<String>,
     pub session_id: Option<ChatSessionId>,
     pub from: Option<DateTime<Utc>>,

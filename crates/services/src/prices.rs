@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use domain::ai::{ModelId, Provider};
+use domain::ai::{ModelId, ProviderId, ProviderProfile, ProviderProfiles};
 use domain::prices::{
     CatalogueChange, CatalogueModel, ModelCatalogue, ModelPrice, ModelPurpose, PriceDraft, PriceId, PriceList,
     PriceRefused, place, refresh,
@@ -67,13 +67,15 @@ pub enum CatalogueLoad {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PricedModel {
     pub model: CatalogueModel,
+    /// The name to call it by: its id, with its provider's name before it where the id alone means another's model.
+    pub name: String,
     pub prices: Vec<ModelPrice>,
 }
 
 /// What a call needs to know of its model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OfferedModel {
-    pub provider: Provider,
+    pub provider: ProviderProfile,
     pub purpose: ModelPurpose,
     pub max_input_tokens: Option<u64>,
     pub max_output_tokens: Option<u64>,
@@ -84,6 +86,7 @@ pub struct PriceService {
     clock: Arc<dyn Clock>,
     randomness: Arc<dyn Randomness>,
     catalogue: ModelCatalogue,
+    providers: ProviderProfiles,
     list: Snapshot<PriceList>,
 }
 
@@ -93,14 +96,20 @@ impl PriceService {
         clock: &Arc<dyn Clock>,
         randomness: &Arc<dyn Randomness>,
         catalogue: ModelCatalogue,
+        providers: ProviderProfiles,
     ) -> Self {
         let (store, clock, randomness) = (Arc::clone(store), Arc::clone(clock), Arc::clone(randomness));
-        Self { store, clock, randomness, catalogue, list: Snapshot::lasting(LIST_MAX_AGE) }
+        Self { store, clock, randomness, catalogue, providers, list: Snapshot::lasting(LIST_MAX_AGE) }
     }
 
     /// The models of the settings, priced or not.
     pub const fn catalogue(&self) -> &ModelCatalogue {
         &self.catalogue
+    }
+
+    /// The configured providers. Models of others are not on offer, even if they have prices.
+    pub const fn providers(&self) -> &ProviderProfiles {
+        &self.providers
     }
 
     /// The prices of all models with their validity.
@@ -117,11 +126,14 @@ impl PriceService {
 
     /// The models that have prices now, in the order of provider and name. Of one that an administrator priced and the
     /// settings do not list, nothing else is known.
-    pub async fn models(&self, provider: Option<Provider>) -> Result<Vec<PricedModel>, StoreError> {
+    pub async fn models(&self, provider: Option<ProviderId>) -> Result<Vec<PricedModel>, StoreError> {
         let (list, now) = (self.current().await?, self.clock.now());
         let mut models = Vec::new();
-        for (of, id) in list.priced_models(now).into_iter().filter(|(of, _)| provider.is_none_or(|only| only == *of)) {
+        let is_offered = |of: ProviderId| provider.is_none_or(|only| only == of) && self.providers.get(of).is_some();
+        for (of, id) in list.priced_models(now).into_iter().filter(|(of, _)| is_offered(*of)) {
             let known = self.catalogue.models().iter().find(|model| model.provider == of && model.id == id);
+            let is_first = self.offered(None, &id, &list, now).is_some_and(|offered| offered.provider.id == of);
+            let name = if is_first { id.to_string() } else { format!("{of}/{id}") };
             let prices = list.rates(of, &id, now).rows().cloned().collect();
             let unknown = || CatalogueModel {
                 provider: of,
@@ -133,27 +145,45 @@ impl PriceService {
                 until: None,
                 prices: Vec::new(),
             };
-            models.push(PricedModel { model: known.cloned().unwrap_or_else(unknown), prices });
+            models.push(PricedModel { model: known.cloned().unwrap_or_else(unknown), name, prices });
         }
         Ok(models)
     }
 
-    /// The model of this name: one of the catalogue, or another that has a price now. Every call needs it, so only the
-    /// needed fields are copied.
-    pub async fn find(&self, provider: Option<Provider>, name: &ModelId) -> Result<Option<OfferedModel>, StoreError> {
-        let is_meant = |of: Provider| provider.is_none_or(|only| only == of);
-        if let Some(known) = self.catalogue.find(name).filter(|known| is_meant(known.provider)) {
-            let CatalogueModel { provider, purpose, max_input_tokens, max_output_tokens, .. } = *known;
-            return Ok(Some(OfferedModel { provider, purpose, max_input_tokens, max_output_tokens }));
+    /// The model of this name: one of the catalogue, or another that has a price now. Of several providers, the first
+    /// of the list has it. Every call needs it, so only the needed fields are copied.
+    pub async fn find(&self, provider: Option<ProviderId>, name: &ModelId) -> Result<Option<OfferedModel>, StoreError> {
+        if let Some(known) = self.of_catalogue(provider, name) {
+            return Ok(Some(known));
         }
-        let (list, now) = (self.current().await?, self.clock.now());
-        let priced = Provider::ALL.into_iter().find(|of| is_meant(*of) && list.is_priced(*of, name, now));
-        Ok(priced.map(|provider| OfferedModel {
-            provider,
-            purpose: ModelPurpose::Chat,
-            max_input_tokens: None,
-            max_output_tokens: None,
-        }))
+        Ok(self.offered(provider, name, &*self.current().await?, self.clock.now()))
+    }
+
+    fn offered(
+        &self,
+        provider: Option<ProviderId>,
+        name: &ModelId,
+        list: &PriceList,
+        now: DateTime<Utc>,
+    ) -> Option<OfferedModel> {
+        self.of_catalogue(provider, name).or_else(|| {
+            let provider = self.meant(provider).find(|of| list.is_priced(of.id, name, now))?;
+            let purpose = ModelPurpose::Chat;
+            Some(OfferedModel { provider, purpose, max_input_tokens: None, max_output_tokens: None })
+        })
+    }
+
+    fn of_catalogue(&self, provider: Option<ProviderId>, name: &ModelId) -> Option<OfferedModel> {
+        self.meant(provider).find_map(|provider| {
+            let CatalogueModel { purpose, max_input_tokens, max_output_tokens, .. } =
+                *self.catalogue.find(provider.id, name)?;
+            Some(OfferedModel { provider, purpose, max_input_tokens, max_output_tokens })
+        })
+    }
+
+    /// The named provider, or all of them.
+    fn meant(&self, provider: Option<ProviderId>) -> impl Iterator<Item = ProviderProfile> + '_ {
+        self.providers.iter().filter(move |of| provider.is_none_or(|only| only == of.id))
     }
 
     /// For administrators: every price, planned and past ones too.
@@ -203,6 +233,15 @@ impl PriceService {
         .await?;
         self.list.forget().await;
         Ok(performed)
+    }
+
+    /// Makes the names of the configured providers known to the tables, which refuse others.
+    pub async fn register_providers(&self) -> Result<(), StoreError> {
+        let providers: Vec<ProviderId> = self.providers.ids().collect();
+        let reason = Some("the providers of the settings".to_owned());
+        let mut work = self.store.begin(Scope::Service { actor: None, reason }).await?;
+        work.prices().register_providers(&providers).await?;
+        work.commit().await
     }
 
     /// Applies the catalogue to the rows: prices that differ are ended and added, an operator's stay. Repeating it

@@ -239,6 +239,10 @@ REVOKE INSERT, UPDATE, DELETE ON public.usage_rollups FROM service_role;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.rollup_watermarks TO app_service;
 REVOKE INSERT, UPDATE, DELETE ON public.rollup_watermarks FROM service_role;
 
+-- @ ai_providers
+GRANT SELECT, INSERT ON public.ai_providers TO app_service;
+REVOKE INSERT, UPDATE, DELETE ON public.ai_providers FROM service_role;
+
 -- @ model_prices
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.model_prices TO app_service;
 REVOKE INSERT, UPDATE, DELETE ON public.model_prices FROM service_role;

@@ -199,6 +199,10 @@ CREATE POLICY usage_rollups_readonly ON public.usage_rollups FOR SELECT TO reado
 -- @ rollup_watermarks
 CREATE POLICY rollup_watermarks_service ON public.rollup_watermarks TO app_service USING (true) WITH CHECK (true);
 
+-- @ ai_providers
+CREATE POLICY ai_providers_service_select ON public.ai_providers FOR SELECT TO app_service USING (true);
+CREATE POLICY ai_providers_service_insert ON public.ai_providers FOR INSERT TO app_service WITH CHECK (true);
+
 -- @ model_prices
 CREATE POLICY model_prices_service ON public.model_prices TO app_service USING (true) WITH CHECK (true);
 

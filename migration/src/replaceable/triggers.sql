@@ -134,6 +134,10 @@ CREATE OR REPLACE TRIGGER update_generated_apis_updated_at BEFORE UPDATE ON publ
 CREATE OR REPLACE TRIGGER update_chat_sessions_updated_at BEFORE UPDATE ON public.chat_sessions
     FOR EACH ROW EXECUTE FUNCTION public.update_updated_at_column();
 
+-- @ ai_usage_logs
+CREATE OR REPLACE TRIGGER check_ai_usage_logs_provider BEFORE INSERT OR UPDATE OF provider ON public.ai_usage_logs
+    FOR EACH ROW EXECUTE FUNCTION public.check_ai_provider();
+
 -- @ model_prices
 -- The rows that a release's catalogue adds (some hundred) are in the release and are not audited; prices that end, and
 -- all prices of other sources, are.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use app::settings::models::parse;
 use app::settings::shape::Settings;
+use domain::ai::ProviderProfiles;
 use futures_util::future::join_all;
 use reqwest::Response;
 use serde_json::{Value, json};
@@ -20,7 +21,7 @@ async fn stage(change: impl FnOnce(&mut Settings)) -> Stage {
         let catalogue = super::stage::catalogue();
         let catalogue =
             catalogue.replace("tokens = 2000\n", "tokens = 1000000\n").replace("tokens = 1000\n", "tokens = 128000\n");
-        settings.ai.models = parse(&catalogue).unwrap();
+        settings.ai.models = parse(&catalogue, &ProviderProfiles::default()).unwrap();
         change(settings);
     })
     .await

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use app::settings::models::parse;
+use domain::ai::ProviderProfiles;
 use futures_util::future::join_all;
 use harness::{Answer, eventually};
 use serde_json::{Value, json};
@@ -57,7 +58,10 @@ async fn a_plan_without_the_feature_and_a_limit_that_is_reached() {
 async fn a_model_without_a_price_is_for_those_who_have_no_limit() {
     let priceless = "[[models]]\nid = \"free-one\"\nprovider = \"openai\"\nuntil = \"2020-01-01\"\n\
                      prices = { input = \"1\", output = \"1\" }\n";
-    let stage = Stage::with(|settings| settings.ai.models = parse(&(catalogue() + priceless)).unwrap()).await;
+    let stage = Stage::with(|settings| {
+        settings.ai.models = parse(&(catalogue() + priceless), &ProviderProfiles::default()).unwrap()
+    })
+    .await;
     let quote = stage.quote(hello("free-one")).await.expect_status(200);
     assert_eq!((quote.at("/max_cost_usd"), quote.at("/affordable")), (&Value::Null, &json!(true)));
     let answer = stage.chat(hello("free-one")).await.expect_status(200);

@@ -1,5 +1,6 @@
 //! Model calls through our own route, against a stub of the providers that keeps its own bill.
 
+mod another_provider;
 mod answers;
 mod growing;
 mod input;

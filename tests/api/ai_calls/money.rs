@@ -2,6 +2,7 @@
 //! provider reports counts.
 
 use app::settings::models::parse;
+use domain::ai::ProviderProfiles;
 use futures_util::future::join_all;
 use harness::{Answer, Bearer};
 use serde_json::{Value, json};
@@ -18,7 +19,7 @@ const GEMINI: &str = "/v1beta/models/gemini-one:generateContent";
 async fn stage() -> Stage {
     let wide = |settings: &mut app::settings::shape::Settings| {
         let catalogue = super::stage::catalogue().replace("max_input_tokens = 2000", "max_input_tokens = 1000000");
-        settings.ai.models = parse(&catalogue).unwrap();
+        settings.ai.models = parse(&catalogue, &ProviderProfiles::default()).unwrap();
     };
     Stage::with(wide).await
 }

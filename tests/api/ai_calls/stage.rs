@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use app::settings::models::parse;
 use app::settings::shape::{SecretText, Settings};
+use domain::ai::ProviderProfiles;
 use harness::{Answer, Bearer, TestApp, TestUser};
 use reqwest::Response;
 use serde_json::{Value, json};
@@ -75,7 +76,7 @@ impl Stage {
                 provider.api_key = SecretText::new("the-key-of-the-stub");
                 provider.max_attempts = 2;
             }
-            ai.models = parse(&catalogue()).unwrap();
+            ai.models = parse(&catalogue(), &ProviderProfiles::default()).unwrap();
             "gpt-one".clone_into(&mut ai.calls.default_model);
             change(settings);
         };

@@ -127,16 +127,13 @@ pub(super) fn parse(parser: &mut dyn ResponseParser, data: &[u8], is_native: boo
     Ok(parsed)
 }
 
-pub(super) trait Dialect: Send + Sync {
+pub(super) trait DialectFormat: Send + Sync {
     fn outgoing(&self, call: &ProviderCall) -> Result<Outgoing, ProviderFault>;
 
     fn parser(&self, call: &ProviderCall) -> Box<dyn ResponseParser>;
 
     /// Interprets the body of an error response with this status.
     fn error_details(&self, status: u16, body: &[u8]) -> ErrorDetails;
-
-    /// The header for the API key, and the prefix before the key in its value.
-    fn credential(&self) -> (&'static str, &'static str);
 
     /// The header with the provider's request id. Gemini sends its id in the body.
     fn request_id_header(&self) -> Option<&'static str>;

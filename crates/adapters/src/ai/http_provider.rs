@@ -1,12 +1,12 @@
 //! One attempt at a provider over HTTP: sends the dialect's request and returns the reply from its first piece on.
 //!
-//! A call costs one request. The API key is in a header marked as sensitive and appears in no error. Dropping the reply
+//! A call costs one request. The API key appears in no error, and in a header it is marked as sensitive. Dropping the reply
 //! or the attempt closes the connection, and the provider stops generating.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use domain::ai::Provider;
+use domain::ai::{Dialect, ProviderProfile};
 use futures_util::StreamExt;
 use futures_util::stream::iter;
 use ports::ai::{
@@ -14,13 +14,11 @@ use ports::ai::{
     ReplyPiece, ReplyPieces, StreamFraming,
 };
 use ports::clock::Clock;
-use reqwest::Url;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use thiserror::Error;
-use tracing::warn;
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
 
+use super::access::{AccessRefused, ProviderAccess, RequestBase};
 use super::anthropic::Anthropic;
-use super::dialect::{Awaited, Dialect, ParseError, Parsed, ReportedError, parse};
+use super::dialect::{Awaited, DialectFormat, ParseError, Parsed, ReportedError, parse};
 use super::errors;
 use super::gemini::Gemini;
 use super::openai::OpenAi;
@@ -28,30 +26,12 @@ use super::redaction::Redactor;
 use super::reply_headers;
 use super::streaming::{Comments, Streaming, reported_error};
 use super::wire::{Answered, Looks, ProviderTimeouts, Wire};
-use crate::addresses::leaves_unsealed;
 
 /// The content type of a stream of events.
 const EVENTS: &str = "text/event-stream";
 
-/// A provider's address and our API key for it.
-#[derive(Clone, Copy)]
-pub struct ProviderAccess<'a> {
-    pub base_url: &'a str,
-    pub api_key: &'a str,
-}
-
-#[derive(Debug, Error)]
-pub enum AccessRefused {
-    #[error("the base URL of {0} is no http or https address")]
-    Url(Provider),
-    #[error("the key of {0} has characters that no header can carry")]
-    Key(Provider),
-    #[error("no client for {0}: {1}")]
-    Client(Provider, String),
-}
-
 pub struct HttpProvider {
-    dialect: Box<dyn Dialect>,
+    dialect: Box<dyn DialectFormat>,
     wire: Wire,
     clock: Arc<dyn Clock>,
     redactor: Arc<Redactor>,
@@ -68,29 +48,18 @@ struct Begun {
 
 impl HttpProvider {
     pub fn new(
-        provider: Provider,
+        profile: ProviderProfile,
         access: ProviderAccess<'_>,
         timeouts: ProviderTimeouts,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, AccessRefused> {
-        let dialect: Box<dyn Dialect> = match provider {
-            Provider::OpenAi => Box::new(OpenAi),
-            Provider::Claude => Box::new(Anthropic),
-            Provider::Gemini => Box::new(Gemini),
+        let dialect: Box<dyn DialectFormat> = match profile.dialect {
+            Dialect::OpenAiChat => Box::new(OpenAi),
+            Dialect::Anthropic => Box::new(Anthropic),
+            Dialect::Gemini => Box::new(Gemini),
         };
-        let base = Url::parse(access.base_url).map_err(|_| AccessRefused::Url(provider))?;
-        if !matches!(base.scheme(), "http" | "https") {
-            return Err(AccessRefused::Url(provider));
-        }
-        if leaves_unsealed(&base) {
-            warn!(%provider, "the key of this provider goes over an address without TLS");
-        }
-        let (name, before) = dialect.credential();
-        let mut key =
-            HeaderValue::try_from(format!("{before}{}", access.api_key)).map_err(|_| AccessRefused::Key(provider))?;
-        key.set_sensitive(true);
-        let wire = Wire::new(base, (HeaderName::from_static(name), key), timeouts)
-            .map_err(|error| AccessRefused::Client(provider, error.to_string()))?;
+        let base = RequestBase::new(profile, access)?;
+        let wire = Wire::new(base, timeouts).map_err(|error| AccessRefused::Client(profile.id, error.to_string()))?;
         let redactor = Arc::new(Redactor::new(access.api_key));
         Ok(Self { dialect, wire, clock, redactor })
     }

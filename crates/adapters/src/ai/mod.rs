@@ -1,8 +1,9 @@
-//! Model providers: OpenAI, Claude and Gemini over HTTP, and the sandbox that answers where no API key is set.
+//! Model providers over HTTP, in the dialects of OpenAI, Anthropic and Gemini, and the sandbox that answers where no API key is set.
 //!
 //! `http_provider` makes one attempt: a `dialect` writes the request and parses the reply, `wire` carries both.
 //! `frames` and `json_patch` keep the provider's and the caller's bytes as they came. Nothing here retries or bills.
 
+mod access;
 mod anthropic;
 mod dialect;
 mod errors;
@@ -20,6 +21,7 @@ mod streaming;
 pub mod token_counter;
 mod wire;
 
-pub use http_provider::{AccessRefused, HttpProvider, ProviderAccess};
+pub use access::{AccessRefused, AuthRefused, ProviderAccess, ProviderAuth};
+pub use http_provider::HttpProvider;
 pub use not_configured::KeylessProvider;
 pub use wire::ProviderTimeouts;

@@ -8,10 +8,11 @@ use std::error::Error;
 use std::time::Duration;
 
 use ports::ai::{ProviderFault, ProviderWait};
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Response, Url};
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::{Client, Response};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::access::RequestBase;
 use super::dialect::{Awaited, Outgoing, malformed};
 use crate::addresses::is_loopback;
 
@@ -45,8 +46,7 @@ pub struct ProviderTimeouts {
 
 pub(super) struct Wire {
     client: Client,
-    base: Url,
-    credential: (HeaderName, HeaderValue),
+    base: RequestBase,
     timeouts: ProviderTimeouts,
 }
 
@@ -78,11 +78,7 @@ pub(super) enum Looks {
 }
 
 impl Wire {
-    pub(super) fn new(
-        base: Url,
-        credential: (HeaderName, HeaderValue),
-        timeouts: ProviderTimeouts,
-    ) -> Result<Self, reqwest::Error> {
+    pub(super) fn new(base: RequestBase, timeouts: ProviderTimeouts) -> Result<Self, reqwest::Error> {
         // Building a client panics if no cryptography provider is installed. A second installation changes nothing.
         rustls::crypto::ring::default_provider().install_default().ok();
         let builder = Client::builder()
@@ -94,17 +90,20 @@ impl Wire {
             .http2_adaptive_window(true)
             .http2_keep_alive_interval(ALIVE_EVERY)
             .user_agent(concat!("product-base/", env!("CARGO_PKG_VERSION")));
-        let builder = if is_loopback(&base) { builder.no_proxy() } else { builder };
-        Ok(Self { client: builder.build()?, base, credential, timeouts })
+        let builder = if is_loopback(&base.url) { builder.no_proxy() } else { builder };
+        Ok(Self { client: builder.build()?, base, timeouts })
     }
 
     pub(super) async fn send(&self, outgoing: Outgoing) -> Result<Answered, ProviderFault> {
-        let mut url = self.base.clone();
-        // A base URL that cannot have a path was refused by `HttpProvider::new`.
+        let mut url = self.base.url.clone();
+        // A base URL that cannot have a path was refused by `RequestBase::new`.
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(outgoing.path);
         }
         url.set_query(outgoing.query);
+        if !self.base.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(&self.base.query);
+        }
         let now = Instant::now();
         let (begins_by, ends_by) = match outgoing.awaited {
             Awaited::Whole => (now + self.timeouts.total, Some(now + self.timeouts.total)),
@@ -114,8 +113,8 @@ impl Wire {
         for (name, value) in outgoing.headers {
             request = request.header(name, value);
         }
-        let (name, key) = self.credential.clone();
-        let sending = request.header(name, key).send();
+        // Those of the settings replace the caller's.
+        let sending = request.headers(self.base.headers.clone()).send();
         let response =
             timeout_at(begins_by, sending).await.map_err(|_| ProviderFault::TimedOut(ProviderWait::FirstByte))?;
         let response = response.map_err(|error| unsent(&error))?;

@@ -6,7 +6,7 @@
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use domain::ai::{Geo, ModelId, Tier};
+use domain::ai::{Geo, ModelId, ProviderId, Tier};
 use domain::prices::{ModelPrice, PriceId, PriceKey, PriceKind, PriceSource, UnitPrice};
 use ports::prices::{PRICES_MAX, PriceFilter, PriceRepository};
 use ports::store::{Page, StoreError};
@@ -114,6 +114,12 @@ impl PriceRepository for PgUnitOfWork {
             prices.iter().map(|price| price.valid_to.unwrap_or(NO_END)).collect::<Vec<_>>().into(),
         ];
         self.run(include_str!("sql/insert_prices.sql"), values).await.map(drop)
+    }
+
+    async fn register_providers(&mut self, providers: &[ProviderId]) -> Result<(), StoreError> {
+        let names: Vec<String> = providers.iter().map(|provider| provider.as_str().to_owned()).collect();
+        let sql = "INSERT INTO ai_providers (id) SELECT unnest($1::text[]) ON CONFLICT (id) DO NOTHING";
+        self.run(sql, [names.into()]).await.map(drop)
     }
 
     async fn close(&mut self, prices: &[PriceId], at: DateTime<Utc>) -> Result<u64, StoreError> {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::ai::{AnswerDelta, Conversation, ConversationTurn, ModelId, Provider, ReportedUsage, Speaker};
+use domain::ai::{
+    AnswerDelta, Conversation, ConversationTurn, Dialect, ModelId, ProviderProfile, ReportedUsage, Speaker,
+};
 use domain::usage::HoldId;
 use futures_util::StreamExt;
 use ports::ai::{
@@ -22,18 +24,23 @@ pub const TIMEOUTS: ProviderTimeouts = ProviderTimeouts {
     total: Duration::from_secs(30),
 };
 
-pub fn provider(stub: &Upstream, provider: Provider) -> HttpProvider {
+pub fn provider(stub: &Upstream, provider: Dialect) -> HttpProvider {
     with_timeouts(stub, provider, TIMEOUTS)
 }
 
-pub fn with_timeouts(stub: &Upstream, provider: Provider, timeouts: ProviderTimeouts) -> HttpProvider {
+pub fn with_timeouts(stub: &Upstream, provider: Dialect, timeouts: ProviderTimeouts) -> HttpProvider {
     let base_url = match provider {
-        Provider::OpenAi => stub.openai_url(),
-        Provider::Claude => stub.anthropic_url(),
-        Provider::Gemini => stub.gemini_url(),
+        Dialect::OpenAiChat => stub.openai_url(),
+        Dialect::Anthropic => stub.anthropic_url(),
+        Dialect::Gemini => stub.gemini_url(),
     };
-    let access = ProviderAccess { base_url: &base_url, api_key: "the-key" };
-    HttpProvider::new(provider, access, timeouts, Arc::new(SystemClock)).unwrap()
+    let access = ProviderAccess::of(&base_url, "the-key");
+    HttpProvider::new(profile_of(provider), access, timeouts, Arc::new(SystemClock)).unwrap()
+}
+
+/// The built-in provider of a dialect.
+pub fn profile_of(dialect: Dialect) -> ProviderProfile {
+    ProviderProfile::BUILT_IN.into_iter().find(|profile| profile.dialect == dialect).unwrap()
 }
 
 pub fn hold() -> CallReservation {
@@ -41,15 +48,17 @@ pub fn hold() -> CallReservation {
 }
 
 /// The body of a small request in the provider's format.
-pub fn body_of(provider: Provider) -> &'static str {
+pub fn body_of(provider: Dialect) -> &'static str {
     match provider {
-        Provider::OpenAi => r#"{"model":"m","messages":[{"role":"user","content":"one two three"}]}"#,
-        Provider::Claude => r#"{"model":"m","max_tokens":1000,"messages":[{"role":"user","content":"one two three"}]}"#,
-        Provider::Gemini => r#"{"contents":[{"role":"user","parts":[{"text":"one two three"}]}]}"#,
+        Dialect::OpenAiChat => r#"{"model":"m","messages":[{"role":"user","content":"one two three"}]}"#,
+        Dialect::Anthropic => {
+            r#"{"model":"m","max_tokens":1000,"messages":[{"role":"user","content":"one two three"}]}"#
+        }
+        Dialect::Gemini => r#"{"contents":[{"role":"user","parts":[{"text":"one two three"}]}]}"#,
     }
 }
 
-pub fn native(provider: Provider, body: &str, streamed: bool) -> ProviderCall {
+pub fn native(provider: Dialect, body: &str, streamed: bool) -> ProviderCall {
     let native = NativeCall {
         operation: AiOperation::Chat,
         body: body.to_owned(),
@@ -61,20 +70,20 @@ pub fn native(provider: Provider, body: &str, streamed: bool) -> ProviderCall {
 
 /// A call with Gemini's array stream.
 pub fn in_array(body: &str) -> ProviderCall {
-    let mut call = native(Provider::Gemini, body, true);
+    let mut call = native(Dialect::Gemini, body, true);
     let CallContent::Native(native) = &mut call.content else { unreachable!() };
     native.framing = StreamFraming::JsonArray;
     call
 }
 
-pub fn of_operation(provider: Provider, operation: AiOperation, body: &str) -> ProviderCall {
+pub fn of_operation(provider: Dialect, operation: AiOperation, body: &str) -> ProviderCall {
     let mut call = native(provider, body, false);
     let CallContent::Native(native) = &mut call.content else { unreachable!() };
     native.operation = operation;
     call
 }
 
-pub fn conversing(provider: Provider, conversation: Conversation, streamed: bool) -> ProviderCall {
+pub fn conversing(provider: Dialect, conversation: Conversation, streamed: bool) -> ProviderCall {
     call(provider, CallContent::Conversation(conversation), streamed)
 }
 
@@ -82,8 +91,14 @@ pub fn saying(text: &str) -> Conversation {
     Conversation { turns: vec![ConversationTurn::text(Speaker::User, text)], ..Conversation::default() }
 }
 
-fn call(provider: Provider, content: CallContent, streamed: bool) -> ProviderCall {
-    ProviderCall { provider, model: ModelId::parse("m").unwrap(), content, streamed, max_output_tokens: None }
+fn call(provider: Dialect, content: CallContent, streamed: bool) -> ProviderCall {
+    ProviderCall {
+        provider: profile_of(provider),
+        model: ModelId::parse("m").unwrap(),
+        content,
+        streamed,
+        max_output_tokens: None,
+    }
 }
 
 /// The whole result of a call.

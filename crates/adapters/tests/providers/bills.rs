@@ -1,6 +1,6 @@
 //! Compares our usage with the stub's own bill, part by part.
 
-use domain::ai::{Provider, Tier};
+use domain::ai::{Dialect, Tier};
 use testkit::upstream::{Script, Upstream, UsageParts, UsageTold};
 
 use crate::asking::{Got, ask, body_of, conversing, in_array, native, provider, saying};
@@ -23,11 +23,11 @@ fn script() -> Script {
 }
 
 #[track_caller]
-fn equals_the_bill(got: &Got, billed: UsageParts, of: Provider) {
+fn equals_the_bill(got: &Got, billed: UsageParts, of: Dialect) {
     let usage = got.usage().expect("the provider told its usage").read().usage;
     let tokens = usage.tokens;
     // Claude does not report thinking separately, and OpenAI counts rejected predictions as output.
-    let thoughts_apart = if of == Provider::Claude { 0 } else { billed.out_reasoning };
+    let thoughts_apart = if of == Dialect::Anthropic { 0 } else { billed.out_reasoning };
     let expected = [
         billed.uncached_in + billed.tool_prompt,
         billed.cache_read,
@@ -54,7 +54,7 @@ fn equals_the_bill(got: &Got, billed: UsageParts, of: Provider) {
         tokens.image_output,
         tokens.tool_calls.web_search,
     ];
-    if of == Provider::OpenAi {
+    if of == Dialect::OpenAiChat {
         // Rejected predictions are in the completion count but not in its visible part, so the sum is compared.
         assert_eq!(tokens.output(), billed.output());
     }
@@ -66,7 +66,7 @@ async fn what_we_hear_is_what_the_provider_bills() {
     let stub = Upstream::start();
     stub.script("m", script());
     let mut asked = 0;
-    for of in Provider::ALL {
+    for of in Dialect::ALL {
         let provider = provider(&stub, of);
         let mut calls = vec![
             native(of, body_of(of), false),
@@ -74,7 +74,7 @@ async fn what_we_hear_is_what_the_provider_bills() {
             conversing(of, saying("one two three four"), false),
             conversing(of, saying("one two three four"), true),
         ];
-        if of == Provider::Gemini {
+        if of == Dialect::Gemini {
             calls.push(in_array(body_of(of)));
         }
         for call in calls {
@@ -91,9 +91,9 @@ async fn what_we_hear_is_what_the_provider_bills() {
 async fn the_tier_is_heard() {
     let stub = Upstream::start();
     for (of, said, tier) in [
-        (Provider::OpenAi, "flex", Tier::Flex),
-        (Provider::Claude, "fast", Tier::Fast),
-        (Provider::Gemini, "ON_DEMAND_PRIORITY", Tier::Priority),
+        (Dialect::OpenAiChat, "flex", Tier::Flex),
+        (Dialect::Anthropic, "fast", Tier::Fast),
+        (Dialect::Gemini, "ON_DEMAND_PRIORITY", Tier::Priority),
     ] {
         stub.script("m", Script::default().tier(said));
         for streamed in [false, true] {
@@ -106,7 +106,7 @@ async fn the_tier_is_heard() {
 #[tokio::test]
 async fn a_usage_that_is_absent_is_none_and_a_late_one_is_heard() {
     let stub = Upstream::start();
-    for of in Provider::ALL {
+    for of in Dialect::ALL {
         for streamed in [false, true] {
             stub.script("m", Script::default().telling(UsageTold::Absent));
             let got = ask(&provider(&stub, of), &native(of, body_of(of), streamed)).await;

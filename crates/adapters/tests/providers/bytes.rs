@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use domain::ai::Provider;
+use domain::ai::{Dialect, ProviderProfile};
 use ports::ai::{AiOperation, CallContent};
 use product_base_adapters::ai::{HttpProvider, ProviderAccess};
 use product_base_adapters::clock::SystemClock;
@@ -38,10 +38,10 @@ fn script() -> Script {
     Script::says("Grüße aus 東京 🦀 \"so\"").thinking("first é").calling("look_up", r#"{"city": "Zürich"}"#)
 }
 
-const PATHS: [(Provider, &str, &str); 3] = [
-    (Provider::OpenAi, "/v1/chat/completions", "/v1/chat/completions"),
-    (Provider::Claude, "/v1/messages", "/v1/messages"),
-    (Provider::Gemini, "/v1beta/models/m:generateContent", "/v1beta/models/m:streamGenerateContent?alt=sse"),
+const PATHS: [(Dialect, &str, &str); 3] = [
+    (Dialect::OpenAiChat, "/v1/chat/completions", "/v1/chat/completions"),
+    (Dialect::Anthropic, "/v1/messages", "/v1/messages"),
+    (Dialect::Gemini, "/v1beta/models/m:generateContent", "/v1beta/models/m:streamGenerateContent?alt=sse"),
 ];
 
 #[tokio::test]
@@ -67,11 +67,11 @@ async fn a_reply_is_passed_on_as_it_came() {
 
             // OpenAI's usage is requested by the gateway; a caller that requested it too receives everything.
             let body = match of {
-                Provider::OpenAi => {
+                Dialect::OpenAiChat => {
                     body_of(of).replace("}]}", r#"}], "stream" : true,"stream_options":{"include_usage":true}}"#)
                 }
-                Provider::Claude => body_of(of).replace("}]}", r#"}], "stream" : true}"#),
-                Provider::Gemini => body_of(of).to_owned(),
+                Dialect::Anthropic => body_of(of).replace("}]}", r#"}], "stream" : true}"#),
+                Dialect::Gemini => body_of(of).to_owned(),
             };
             let got = ask(&provider, &native(of, &body, true)).await;
             got.is_whole();
@@ -86,8 +86,8 @@ async fn a_reply_is_passed_on_as_it_came() {
 async fn elements_of_an_array_are_passed_on_as_they_came() {
     rustls::crypto::ring::default_provider().install_default().ok();
     let stub = Upstream::start();
-    let provider = provider(&stub, Provider::Gemini);
-    let body = body_of(Provider::Gemini);
+    let provider = provider(&stub, Dialect::Gemini);
+    let body = body_of(Dialect::Gemini);
     for split in [
         PieceSplit::Events,
         PieceSplit::Joined,
@@ -112,12 +112,12 @@ async fn elements_of_an_array_are_passed_on_as_they_came() {
 async fn a_usage_that_nobody_asked_for_is_heard_and_not_shown() {
     rustls::crypto::ring::default_provider().install_default().ok();
     let stub = Upstream::start();
-    let provider = provider(&stub, Provider::OpenAi);
+    let provider = provider(&stub, Dialect::OpenAiChat);
     stub.script("m", script().split(PieceSplit::Every(5)));
     for options in ["", r#","stream_options":{"include_obfuscation":true}"#] {
         let tail = format!(r#"}}],"stream":true{options}}}"#);
-        let body = body_of(Provider::OpenAi).replace("}]}", &tail);
-        let got = ask(&provider, &native(Provider::OpenAi, &body, true)).await;
+        let body = body_of(Dialect::OpenAiChat).replace("}]}", &tail);
+        let got = ask(&provider, &native(Dialect::OpenAiChat, &body, true)).await;
         got.is_whole();
         let sent: Value = serde_json::from_slice(&last_request(&stub).body).unwrap();
         assert_eq!(sent["stream_options"]["include_usage"], true);
@@ -144,9 +144,9 @@ async fn the_model_and_the_bound_of_the_call_hold() {
 async fn headers_of_the_provider_go_along_and_no_others() {
     let stub = Upstream::start();
     for (of, own, foreign) in [
-        (Provider::OpenAi, "openai-beta", "openai-organization"),
-        (Provider::Claude, "anthropic-beta", "x-api-key"),
-        (Provider::Gemini, "x-goog-request-params", "x-goog-user-project"),
+        (Dialect::OpenAiChat, "openai-beta", "openai-organization"),
+        (Dialect::Anthropic, "anthropic-beta", "x-api-key"),
+        (Dialect::Gemini, "x-goog-request-params", "x-goog-user-project"),
     ] {
         let mut call = native(of, body_of(of), false);
         let CallContent::Native(content) = &mut call.content else { unreachable!() };
@@ -163,20 +163,20 @@ async fn headers_of_the_provider_go_along_and_no_others() {
             .collect();
         assert_eq!(passed, [own], "{of}");
         let key = match of {
-            Provider::OpenAi => request.header("authorization").unwrap().trim_start_matches("Bearer "),
-            Provider::Claude => request.header("x-api-key").unwrap(),
-            Provider::Gemini => request.header("x-goog-api-key").unwrap(),
+            Dialect::OpenAiChat => request.header("authorization").unwrap().trim_start_matches("Bearer "),
+            Dialect::Anthropic => request.header("x-api-key").unwrap(),
+            Dialect::Gemini => request.header("x-goog-api-key").unwrap(),
         };
         assert_eq!(key, "the-key");
         assert_eq!(request.header("content-type"), Some("application/json"));
         assert_eq!((request.header("accept-encoding"), request.header("cookie")), (None, None));
     }
-    let mut call = native(Provider::Claude, body_of(Provider::Claude), false);
-    ask(&provider(&stub, Provider::Claude), &call).await.is_whole();
+    let mut call = native(Dialect::Anthropic, body_of(Dialect::Anthropic), false);
+    ask(&provider(&stub, Dialect::Anthropic), &call).await.is_whole();
     assert_eq!(last_request(&stub).header("anthropic-version"), Some("2023-06-01"));
     let CallContent::Native(content) = &mut call.content else { unreachable!() };
     content.headers.push(("anthropic-version".to_owned(), "2026-10-21".to_owned()));
-    ask(&provider(&stub, Provider::Claude), &call).await.is_whole();
+    ask(&provider(&stub, Dialect::Anthropic), &call).await.is_whole();
     assert_eq!(last_request(&stub).header("anthropic-version"), Some("2026-10-21"));
 }
 
@@ -187,29 +187,29 @@ async fn embeddings_and_counts_are_passed_on_too() {
     let batch = format!(r#"{{"requests":[{{"model":"models/m","content":{content}}}]}}"#);
     for (of, operation, body, path, input) in [
         (
-            Provider::OpenAi,
+            Dialect::OpenAiChat,
             AiOperation::Embeddings,
             r#"{ "model":"m","input":["one two","three"]}"#.to_owned(),
             "/v1/embeddings",
             Some(3),
         ),
         (
-            Provider::Gemini,
+            Dialect::Gemini,
             AiOperation::Embeddings,
             format!(r#"{{ "content":{content}}}"#),
             "/v1beta/models/m:embedContent",
             Some(2),
         ),
-        (Provider::Gemini, AiOperation::Embeddings, batch, "/v1beta/models/m:batchEmbedContents", Some(2)),
+        (Dialect::Gemini, AiOperation::Embeddings, batch, "/v1beta/models/m:batchEmbedContents", Some(2)),
         (
-            Provider::Claude,
+            Dialect::Anthropic,
             AiOperation::CountTokens,
             r#"{ "model":"m","messages":[{"role":"user","content":"one two"}]}"#.to_owned(),
             "/v1/messages/count_tokens",
             None,
         ),
         (
-            Provider::Gemini,
+            Dialect::Gemini,
             AiOperation::CountTokens,
             format!(r#"{{ "contents":[{content}]}}"#),
             "/v1beta/models/m:countTokens",
@@ -236,7 +236,7 @@ async fn the_request_and_the_model_have_names() {
         for streamed in [false, true] {
             let got = ask(&provider(&stub, of), &native(of, body_of(of), streamed)).await;
             let number = last_request(&stub).number;
-            let expected = if of == Provider::Gemini { format!("stub{number}") } else { format!("req_stub{number}") };
+            let expected = if of == Dialect::Gemini { format!("stub{number}") } else { format!("req_stub{number}") };
             assert_eq!((got.request_id, got.model.as_deref()), (Some(expected), Some("m")), "{of} {streamed}");
         }
     }
@@ -277,10 +277,10 @@ async fn a_connection_serves_stream_after_stream() {
     const CALLS: usize = 8;
     let stub = Upstream::start();
     let (base_url, connections) = counting(&stub).await;
-    let access = ProviderAccess { base_url: &base_url, api_key: "the-key" };
-    let provider = HttpProvider::new(Provider::Claude, access, TIMEOUTS, Arc::new(SystemClock)).unwrap();
+    let access = ProviderAccess::of(&base_url, "the-key");
+    let provider = HttpProvider::new(ProviderProfile::CLAUDE, access, TIMEOUTS, Arc::new(SystemClock)).unwrap();
     for _ in 0..CALLS {
-        ask(&provider, &native(Provider::Claude, body_of(Provider::Claude), true)).await.is_whole();
+        ask(&provider, &native(Dialect::Anthropic, body_of(Dialect::Anthropic), true)).await.is_whole();
         // The end of the body is read after the last piece.
         tokio::time::sleep(Duration::from_millis(150)).await;
     }

@@ -1,7 +1,7 @@
 //! Writes a conversation for each provider and parses its reply: compared with texts written by hand.
 
 use domain::ai::{
-    AnswerDelta, Conversation, ConversationTurn, FinishReason, MessagePart, ModelId, Provider, Speaker, ToolAnswer,
+    AnswerDelta, Conversation, ConversationTurn, Dialect, FinishReason, MessagePart, ModelId, Speaker, ToolAnswer,
     ToolCall, ToolChoice, ToolDefinition,
 };
 use ports::ai::ProviderCall;
@@ -60,7 +60,7 @@ fn everything() -> Conversation {
 }
 
 async fn written(stub: &Upstream, call: &ProviderCall) -> String {
-    ask(&provider(stub, call.provider), call).await;
+    ask(&provider(stub, call.provider.dialect), call).await;
     String::from_utf8(stub.requests().pop().unwrap().body).unwrap()
 }
 
@@ -71,12 +71,12 @@ async fn everything_is_said_to_openai() {
     let expected = format!(
         r#"{{"model":"m","messages":{messages},"tools":[{{"type":"function","function":{{"name":"weather","description":"The weather.","parameters":{SCHEMA}}}}},{{"type":"function","function":{{"name":"time"}}}}],"tool_choice":{{"type":"function","function":{{"name":"weather"}}}},"parallel_tool_calls":false,"max_completion_tokens":500,"temperature":1.5,"top_p":0.5,"stop":["END"]}}"#
     );
-    assert_eq!(written(&stub, &conversing(Provider::OpenAi, everything(), false)).await, expected);
+    assert_eq!(written(&stub, &conversing(Dialect::OpenAiChat, everything(), false)).await, expected);
     let streamed =
         expected.trim_end_matches('}').to_owned() + r#","stream":true,"stream_options":{"include_usage":true}}"#;
-    assert_eq!(written(&stub, &conversing(Provider::OpenAi, everything(), true)).await, streamed);
+    assert_eq!(written(&stub, &conversing(Dialect::OpenAiChat, everything(), true)).await, streamed);
     let small = r#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#;
-    assert_eq!(written(&stub, &conversing(Provider::OpenAi, saying("hi"), false)).await, small);
+    assert_eq!(written(&stub, &conversing(Dialect::OpenAiChat, saying("hi"), false)).await, small);
 }
 
 #[tokio::test]
@@ -86,12 +86,12 @@ async fn everything_is_said_to_claude() {
     let expected = format!(
         r#"{{"model":"m","max_tokens":500,"system":"be \"kind\"","messages":{messages},"tools":[{{"name":"weather","description":"The weather.","input_schema":{SCHEMA}}},{{"name":"time","input_schema":{{"type":"object"}}}}],"tool_choice":{{"type":"tool","name":"weather","disable_parallel_tool_use":true}},"temperature":1.0,"stop_sequences":["END"]}}"#
     );
-    assert_eq!(written(&stub, &conversing(Provider::Claude, everything(), false)).await, expected);
+    assert_eq!(written(&stub, &conversing(Dialect::Anthropic, everything(), false)).await, expected);
     let streamed = expected.trim_end_matches('}').to_owned() + r#","stream":true}"#;
-    assert_eq!(written(&stub, &conversing(Provider::Claude, everything(), true)).await, streamed);
+    assert_eq!(written(&stub, &conversing(Dialect::Anthropic, everything(), true)).await, streamed);
     let small =
         r#"{"model":"m","max_tokens":4096,"messages":[{"role":"user","content":[{"type":"text","text":"hi"}]}]}"#;
-    assert_eq!(written(&stub, &conversing(Provider::Claude, saying("hi"), false)).await, small);
+    assert_eq!(written(&stub, &conversing(Dialect::Anthropic, saying("hi"), false)).await, small);
 }
 
 #[tokio::test]
@@ -102,14 +102,14 @@ async fn everything_is_said_to_gemini() {
         r#"{{"systemInstruction":{{"parts":[{{"text":"be \"kind\""}}]}},"contents":{contents},"tools":[{{"functionDeclarations":[{{"name":"weather","description":"The weather.","parametersJsonSchema":{SCHEMA}}},{{"name":"time","description":"time"}}]}}],"toolConfig":{{"functionCallingConfig":{{"mode":"ANY","allowedFunctionNames":["weather"]}}}},"generationConfig":{{"maxOutputTokens":500,"temperature":1.5,"topP":0.5,"stopSequences":["END"]}}}}"#
     );
     for streamed in [false, true] {
-        assert_eq!(written(&stub, &conversing(Provider::Gemini, everything(), streamed)).await, expected);
+        assert_eq!(written(&stub, &conversing(Dialect::Gemini, everything(), streamed)).await, expected);
         let target = stub.requests().pop().unwrap().target;
         let verb = if streamed { "streamGenerateContent?alt=sse" } else { "generateContent" };
         assert_eq!(target, format!("/v1beta/models/m:{verb}"));
     }
     let small = r#"{"contents":[{"role":"user","parts":[{"text":"hi"}]}]}"#;
-    assert_eq!(written(&stub, &conversing(Provider::Gemini, saying("hi"), false)).await, small);
-    let mut newer = conversing(Provider::Gemini, everything(), false);
+    assert_eq!(written(&stub, &conversing(Dialect::Gemini, saying("hi"), false)).await, small);
+    let mut newer = conversing(Dialect::Gemini, everything(), false);
     newer.model = ModelId::parse("gemini-3.1-pro-preview").unwrap();
     let signed = expected
         .replace(
@@ -138,7 +138,7 @@ async fn the_choice_of_a_tool_has_each_providers_word() {
             Some(r#"{"mode":"ANY"}"#),
         ),
     ] {
-        for (of, expected) in [(Provider::OpenAi, openai), (Provider::Claude, claude), (Provider::Gemini, gemini)] {
+        for (of, expected) in [(Dialect::OpenAiChat, openai), (Dialect::Anthropic, claude), (Dialect::Gemini, gemini)] {
             let conversation = Conversation { tool_choice: choice.clone(), parallel_tools: None, ..everything() };
             let body = written(&stub, &conversing(of, conversation.clone(), false)).await;
             match expected {
@@ -156,9 +156,9 @@ async fn the_choice_of_a_tool_has_each_providers_word() {
 async fn the_bound_of_the_call_goes_before_that_of_the_conversation() {
     let stub = Upstream::start();
     for (of, name) in [
-        (Provider::OpenAi, "max_completion_tokens"),
-        (Provider::Claude, "max_tokens"),
-        (Provider::Gemini, "maxOutputTokens"),
+        (Dialect::OpenAiChat, "max_completion_tokens"),
+        (Dialect::Anthropic, "max_tokens"),
+        (Dialect::Gemini, "maxOutputTokens"),
     ] {
         let call = ProviderCall { max_output_tokens: Some(7), ..conversing(of, everything(), false) };
         let body = written(&stub, &call).await;
@@ -173,7 +173,7 @@ async fn a_reply_is_read_whole_and_streamed() {
         .thinking("so so")
         .calling("weather", r#"{"city": "Zürich"}"#)
         .calling("time", "{}");
-    for of in Provider::ALL {
+    for of in Dialect::ALL {
         for (streamed, split) in [
             (false, PieceSplit::Events),
             (true, PieceSplit::Events),
@@ -186,9 +186,9 @@ async fn a_reply_is_read_whole_and_streamed() {
             assert_eq!(got.frames(), "", "what nobody is shown is not kept");
             let number = stub.requests().pop().unwrap().number;
             let id = |index: u32| match of {
-                Provider::OpenAi => format!("call_stub{number}_0_{index}"),
-                Provider::Claude => format!("toolu_stub{number}_{index}"),
-                Provider::Gemini => format!("call_stub{number}_{index}"),
+                Dialect::OpenAiChat => format!("call_stub{number}_0_{index}"),
+                Dialect::Anthropic => format!("toolu_stub{number}_{index}"),
+                Dialect::Gemini => format!("call_stub{number}_{index}"),
             };
             let mut expected = vec![
                 AnswerDelta::Text("Ich sehe nach 🦀.".into()),
@@ -199,7 +199,7 @@ async fn a_reply_is_read_whole_and_streamed() {
                 AnswerDelta::Finished(FinishReason::ToolCalls),
             ];
             // OpenAI counts its thinking and does not show it.
-            if of != Provider::OpenAi {
+            if of != Dialect::OpenAiChat {
                 expected.insert(0, AnswerDelta::Thinking("so so".into()));
             }
             assert_eq!(got.deltas(), expected, "{of} {streamed} {split:?}");
@@ -211,7 +211,7 @@ async fn a_reply_is_read_whole_and_streamed() {
 async fn a_call_without_arguments_has_an_empty_object_of_them() {
     let stub = Upstream::start();
     stub.script("m", Script::says("").calling("now", ""));
-    for of in Provider::ALL {
+    for of in Dialect::ALL {
         let got = ask(&provider(&stub, of), &conversing(of, saying("hi"), true)).await;
         got.is_whole();
         let arguments: Vec<AnswerDelta> =
@@ -224,7 +224,7 @@ async fn a_call_without_arguments_has_an_empty_object_of_them() {
 async fn a_schema_that_is_no_json_never_leaves() {
     let stub = Upstream::start();
     let tool = ToolDefinition { name: "t".into(), description: None, parameters: Some("{oops".into()) };
-    for of in Provider::ALL {
+    for of in Dialect::ALL {
         let conversation = Conversation { tools: vec![tool.clone()], ..saying("hi") };
         let got = ask(&provider(&stub, of), &conversing(of, conversation, false)).await;
         let told = got.fault.unwrap().to_string();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use domain::ai::{AnswerDelta, FinishReason, Provider};
+use domain::ai::{AnswerDelta, Dialect, FinishReason};
 use ports::ai::{ProviderCall, ProviderFault};
 use testkit::upstream::{Fault, FinishTold, Refusal, RetryAfter, Script, Upstream, Why};
 
@@ -35,25 +35,25 @@ fn refusal_of(fault: &ProviderFault) -> &ports::ai::ProviderRefusal {
     }
 }
 
-async fn faulty(stub: &Upstream, of: Provider, streamed: bool, script: Script) -> Got {
+async fn faulty(stub: &Upstream, of: Dialect, streamed: bool, script: Script) -> Got {
     stub.script("m", script);
     ask(&provider(stub, of), &native(of, body_of(of), streamed)).await
 }
 
-fn streams() -> Vec<(Provider, ProviderCall)> {
-    let mut streams: Vec<(Provider, ProviderCall)> =
-        Provider::ALL.into_iter().map(|of| (of, native(of, body_of(of), true))).collect();
-    streams.push((Provider::Gemini, in_array(body_of(Provider::Gemini))));
+fn streams() -> Vec<(Dialect, ProviderCall)> {
+    let mut streams: Vec<(Dialect, ProviderCall)> =
+        Dialect::ALL.into_iter().map(|of| (of, native(of, body_of(of), true))).collect();
+    streams.push((Dialect::Gemini, in_array(body_of(Dialect::Gemini))));
     streams
 }
 
 #[tokio::test]
 async fn a_refusal_says_what_can_be_done() {
     let stub = Upstream::start();
-    for of in Provider::ALL {
+    for of in Dialect::ALL {
         for (why, expected, status) in [
             (Why::Invalid("this is wrong".to_owned()), "refused", 400),
-            (Why::Unauthenticated, "key refused", if of == Provider::Gemini { 403 } else { 401 }),
+            (Why::Unauthenticated, "key refused", if of == Dialect::Gemini { 403 } else { 401 }),
             (Why::Unpaid, "spend limit", 402),
             (Why::Forbidden, "key refused", 403),
             (Why::NotFound("no such model".to_owned()), "refused", 404),
@@ -93,12 +93,12 @@ async fn a_pause_is_heard() {
     let stub = Upstream::start();
     let seconds = |seconds| Some(Duration::from_secs(seconds));
     for (of, after, expected) in [
-        (Provider::OpenAi, RetryAfter::Seconds(7), seconds(7)),
-        (Provider::OpenAi, RetryAfter::Milliseconds(1_500), Some(Duration::from_millis(1_500))),
-        (Provider::OpenAi, RetryAfter::Date("Wed, 21 Oct 2015 07:28:00 GMT".to_owned()), seconds(0)),
-        (Provider::Claude, RetryAfter::Seconds(7), seconds(7)),
-        (Provider::Claude, RetryAfter::Milliseconds(1_500), seconds(2)),
-        (Provider::Gemini, RetryAfter::Seconds(7), seconds(7)),
+        (Dialect::OpenAiChat, RetryAfter::Seconds(7), seconds(7)),
+        (Dialect::OpenAiChat, RetryAfter::Milliseconds(1_500), Some(Duration::from_millis(1_500))),
+        (Dialect::OpenAiChat, RetryAfter::Date("Wed, 21 Oct 2015 07:28:00 GMT".to_owned()), seconds(0)),
+        (Dialect::Anthropic, RetryAfter::Seconds(7), seconds(7)),
+        (Dialect::Anthropic, RetryAfter::Milliseconds(1_500), seconds(2)),
+        (Dialect::Gemini, RetryAfter::Seconds(7), seconds(7)),
     ] {
         for why in [Why::TooFast, Why::Unavailable] {
             let refusal = Refusal { retry_after: Some(after.clone()), ..Refusal::of(why) };
@@ -117,7 +117,7 @@ async fn a_pause_is_heard() {
 async fn what_is_no_answer_is_told_before_the_first_piece() {
     let stub = Upstream::start();
     let error = || Refusal::of(Why::Overloaded);
-    for of in Provider::ALL {
+    for of in Dialect::ALL {
         for streamed in BOTH {
             for (fault, expected) in [
                 (Fault::ErrorWith200(error()), "failed"),
@@ -140,7 +140,7 @@ async fn what_is_no_answer_is_told_before_the_first_piece() {
         let got = faulty(&stub, of, true, Script::fails(Fault::EndAfter { events: 0 })).await;
         assert_eq!(got.fault.as_ref().map(kind), Some("broken"), "{of}");
     }
-    let call = in_array(body_of(Provider::Gemini));
+    let call = in_array(body_of(Dialect::Gemini));
     for (fault, expected) in [
         (Fault::ErrorAfter { events: 0, refusal: error() }, "failed"),
         (Fault::ErrorWith200(error().in_array()), "failed"),
@@ -149,7 +149,7 @@ async fn what_is_no_answer_is_told_before_the_first_piece() {
         (Fault::EndAfter { events: 0 }, "broken"),
     ] {
         stub.script("m", Script::fails(fault.clone()));
-        let got = ask(&provider(&stub, Provider::Gemini), &call).await;
+        let got = ask(&provider(&stub, Dialect::Gemini), &call).await;
         assert_eq!(got.fault.as_ref().map(kind), Some(expected), "{fault:?}");
     }
 }
@@ -161,9 +161,9 @@ async fn what_goes_wrong_in_mid_stream_comes_after_what_was_said() {
     for (of, call) in streams() {
         // Anthropic sends a message start, a block start and a ping before the first word.
         let before = match of {
-            Provider::OpenAi => 1,
-            Provider::Claude => 3,
-            Provider::Gemini => 0,
+            Dialect::OpenAiChat => 1,
+            Dialect::Anthropic => 3,
+            Dialect::Gemini => 0,
         };
         let events = before + 3;
         for (fault, expected) in [(Fault::ErrorAfter { events, refusal: error.clone() }, "failed")] {
@@ -174,7 +174,7 @@ async fn what_goes_wrong_in_mid_stream_comes_after_what_was_said() {
             assert_eq!(kind(&told), expected, "{of} {fault:?}: {told:?}");
             if expected == "failed" {
                 let refusal = refusal_of(&told);
-                let status = if of == Provider::OpenAi { 500 } else { 529 };
+                let status = if of == Dialect::OpenAiChat { 500 } else { 529 };
                 assert_eq!((refusal.status, refusal.message.as_str()), (status, "Overloaded"));
                 assert!(!got.pieces.iter().any(|piece| piece.is_last));
             }
@@ -193,17 +193,17 @@ async fn what_goes_wrong_in_mid_stream_comes_after_what_was_said() {
 #[tokio::test]
 async fn a_stream_without_its_own_end_is_whole_to_a_native_caller_alone() {
     let stub = Upstream::start();
-    for of in Provider::ALL {
+    for of in Dialect::ALL {
         let script = || Script::says("one two three four").with_fault(Fault::EndAfter { events: 4 });
         let got = faulty(&stub, of, true, script()).await;
         assert_eq!(got.fault, None, "{of}");
-        assert!(!got.frames().is_empty() && got.usage().is_none_or(|_| of != Provider::OpenAi), "{of}");
+        assert!(!got.frames().is_empty() && got.usage().is_none_or(|_| of != Dialect::OpenAiChat), "{of}");
         stub.script("m", script());
         let got = ask(&provider(&stub, of), &conversing(of, saying("x"), true)).await;
         assert_eq!(got.fault.as_ref().map(kind), Some("broken"), "{of}");
     }
     // After the finish reason nothing is missing for either kind of caller.
-    for (of, events) in [(Provider::OpenAi, 4), (Provider::Claude, 7)] {
+    for (of, events) in [(Dialect::OpenAiChat, 4), (Dialect::Anthropic, 7)] {
         let script = || Script::says("one two").with_fault(Fault::EndAfter { events });
         stub.script("m", script());
         let got = ask(&provider(&stub, of), &conversing(of, saying("x"), true)).await;
@@ -218,7 +218,7 @@ async fn a_stream_without_its_own_end_is_whole_to_a_native_caller_alone() {
 #[tokio::test]
 async fn what_means_nothing_goes_on_to_a_native_caller_alone() {
     let stub = Upstream::start();
-    for of in Provider::ALL {
+    for of in Dialect::ALL {
         for streamed in BOTH {
             for after_events in [0, 3] {
                 let script = || Script::says("one two three four").with_fault(Fault::Garbage { after_events });
@@ -237,7 +237,7 @@ async fn what_means_nothing_goes_on_to_a_native_caller_alone() {
 #[tokio::test]
 async fn the_ways_to_finish_are_told_apart() {
     let stub = Upstream::start();
-    for of in Provider::ALL {
+    for of in Dialect::ALL {
         for streamed in BOTH {
             for (finish, expected) in [
                 (FinishTold::Stop, FinishReason::Stop),
@@ -258,7 +258,7 @@ async fn the_ways_to_finish_are_told_apart() {
 #[tokio::test]
 async fn what_the_caller_sends_wrong_never_leaves() {
     let stub = Upstream::start();
-    for of in Provider::ALL {
+    for of in Dialect::ALL {
         for body in ["", "[]", "{\"model\":", "null"] {
             let got = ask(&provider(&stub, of), &native(of, body, false)).await;
             assert_eq!(got.fault.as_ref().map(kind), Some("refused"), "{of} {body}");

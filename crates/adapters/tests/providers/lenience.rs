@@ -2,24 +2,24 @@
 
 use std::sync::Arc;
 
-use domain::ai::{AnswerDelta, FinishReason, Provider};
+use domain::ai::{AnswerDelta, Dialect, FinishReason};
 use ports::ai::AiOperation;
 use product_base_adapters::ai::{HttpProvider, ProviderAccess};
 use product_base_adapters::clock::SystemClock;
 use testkit::raw::{RawReply, RawUpstream};
 
-use crate::asking::{Got, TIMEOUTS, ask, body_of, conversing, in_array, native, of_operation, saying};
+use crate::asking::{Got, TIMEOUTS, ask, body_of, conversing, in_array, native, of_operation, profile_of, saying};
 
-pub fn raw(upstream: &RawUpstream, of: Provider) -> HttpProvider {
-    let base_url = if of == Provider::OpenAi { format!("{}/v1", upstream.url()) } else { upstream.url() };
-    let access = ProviderAccess { base_url: &base_url, api_key: "the-key-of-the-operator" };
-    HttpProvider::new(of, access, TIMEOUTS, Arc::new(SystemClock)).unwrap()
+pub fn raw(upstream: &RawUpstream, of: Dialect) -> HttpProvider {
+    let base_url = if of == Dialect::OpenAiChat { format!("{}/v1", upstream.url()) } else { upstream.url() };
+    let access = ProviderAccess::of(&base_url, "the-key-of-the-operator");
+    HttpProvider::new(profile_of(of), access, TIMEOUTS, Arc::new(SystemClock)).unwrap()
 }
 
-async fn streamed(of: Provider, reply: &RawReply) -> Got {
+async fn streamed(of: Dialect, reply: &RawReply) -> Got {
     let upstream = RawUpstream::start(reply.clone());
     let mut body = body_of(of).to_owned();
-    if of == Provider::OpenAi {
+    if of == Dialect::OpenAiChat {
         // A caller that requests the usage receives everything.
         body = body.replace("}]}", r#"}],"stream":true,"stream_options":{"include_usage":true}}"#);
     }
@@ -140,7 +140,7 @@ const ODD_CHUNKS: &[Odd] = &[
 async fn odd_chunks_of_openai_pass_and_end_well() {
     for (name, frames, text, is_unread) in ODD_CHUNKS {
         let reply = RawReply::events(frames);
-        let got = streamed(Provider::OpenAi, &reply).await;
+        let got = streamed(Dialect::OpenAiChat, &reply).await;
         assert_eq!(got.fault, None, "{name}");
         assert_eq!(String::from_utf8_lossy(&bytes(&got)), String::from_utf8_lossy(&reply.body()), "{name}");
         assert_eq!((said(&got).as_str(), unread(&got) > 0), (*text, *is_unread), "{name}");
@@ -151,12 +151,14 @@ async fn odd_chunks_of_openai_pass_and_end_well() {
 async fn bytes_that_are_no_text_pass() {
     let odd = b"data: {\"choices\":[{\"delta\":{\"content\":\"x\xff\"}}]}\n\n".as_slice();
     let reply = RawReply::of("text/event-stream", &[odd, DONE.as_bytes()]);
-    let got = streamed(Provider::OpenAi, &reply).await;
+    let got = streamed(Dialect::OpenAiChat, &reply).await;
     assert_eq!((got.fault.clone(), said(&got).as_str()), (None, "x\u{fffd}"));
     assert_eq!(bytes(&got), reply.body());
     // So does a chunk whose usage should be hidden and cannot be removed.
     let upstream = RawUpstream::start(reply.clone());
-    let got = ask(&raw(&upstream, Provider::OpenAi), &native(Provider::OpenAi, body_of(Provider::OpenAi), true)).await;
+    let got =
+        ask(&raw(&upstream, Dialect::OpenAiChat), &native(Dialect::OpenAiChat, body_of(Dialect::OpenAiChat), true))
+            .await;
     assert_eq!((got.fault.clone(), bytes(&got)), (None, reply.body()));
 }
 
@@ -167,7 +169,7 @@ async fn a_usage_in_odd_numbers_is_read() {
         r#"{"prompt_tokens":7,"completion_tokens":2,"prompt_tokens_details":"none"}"#,
     ] {
         let tells = format!("data: {{\"choices\":[],\"usage\":{usage}}}\n\n");
-        let got = streamed(Provider::OpenAi, &RawReply::events(&[SAYS, FINISHES, &tells, DONE])).await;
+        let got = streamed(Dialect::OpenAiChat, &RawReply::events(&[SAYS, FINISHES, &tells, DONE])).await;
         let tokens = got.usage().unwrap().read().usage.tokens;
         assert_eq!((got.fault, tokens.input(), tokens.output()), (None, 7, 2), "{usage}");
     }
@@ -177,19 +179,19 @@ async fn a_usage_in_odd_numbers_is_read() {
 async fn a_stream_is_told_by_how_it_begins() {
     for content_type in ["text/plain", "application/octet-stream", "application/json", ""] {
         let reply = RawReply::events(&[SAYS, FINISHES, DONE]).with_header("content-type", content_type);
-        let got = streamed(Provider::OpenAi, &reply).await;
+        let got = streamed(Dialect::OpenAiChat, &reply).await;
         assert_eq!((got.fault.clone(), said(&got).as_str()), (None, "one"), "{content_type}");
         assert_eq!(bytes(&got), reply.body());
         let upstream = RawUpstream::start(reply);
-        let got = ask(&raw(&upstream, Provider::OpenAi), &conversing(Provider::OpenAi, saying("x"), true)).await;
+        let got = ask(&raw(&upstream, Dialect::OpenAiChat), &conversing(Dialect::OpenAiChat, saying("x"), true)).await;
         assert_eq!((got.fault.clone(), said(&got).as_str()), (None, "one"), "{content_type}, translated");
     }
     // One whole reply in place of a stream, and an HTML page in place of either.
     let whole = RawReply::json(200, r#"{"choices":[{"message":{"content":"one"},"finish_reason":"stop"}]}"#);
-    let got = streamed(Provider::OpenAi, &whole).await;
+    let got = streamed(Dialect::OpenAiChat, &whole).await;
     assert_eq!((got.fault.clone(), bytes(&got)), (None, whole.body()));
     for page in [RawReply::of("text/html", &[b"<html>"]), RawReply::of("text/plain", &[b"no upstream"])] {
-        assert!(streamed(Provider::OpenAi, &page).await.fault.is_some());
+        assert!(streamed(Dialect::OpenAiChat, &page).await.fault.is_some());
     }
 }
 
@@ -233,7 +235,7 @@ async fn odd_events_of_claude_pass_and_end_well() {
         ),
     ] {
         let reply = RawReply::events(&frames);
-        let got = streamed(Provider::Claude, &reply).await;
+        let got = streamed(Dialect::Anthropic, &reply).await;
         assert_eq!(got.fault, None, "{name}");
         assert_eq!(String::from_utf8_lossy(&bytes(&got)), String::from_utf8_lossy(&reply.body()), "{name}");
         assert_eq!((said(&got).as_str(), unread(&got) > 0), ("one", is_unread), "{name}");
@@ -257,18 +259,18 @@ async fn odd_chunks_of_gemini_pass_and_end_well() {
     ] {
         let frames: Vec<String> = chunks.iter().map(|chunk| format!("data: {chunk}\r\n\r\n")).collect();
         let reply = RawReply::events(&frames.iter().map(String::as_str).collect::<Vec<_>>());
-        let got = streamed(Provider::Gemini, &reply).await;
+        let got = streamed(Dialect::Gemini, &reply).await;
         assert_eq!((got.fault.clone(), said(&got).as_str(), unread(&got) > 0), (None, "one", is_unread), "{name}");
         assert_eq!(bytes(&got), reply.body(), "{name}");
         let upstream = RawUpstream::start(RawReply::json(200, &format!("[{}]", chunks.join(","))));
-        let got = ask(&raw(&upstream, Provider::Gemini), &in_array(body_of(Provider::Gemini))).await;
+        let got = ask(&raw(&upstream, Dialect::Gemini), &in_array(body_of(Dialect::Gemini))).await;
         assert_eq!((got.fault.clone(), said(&got).as_str(), got.pieces.len()), (None, "one", chunks.len()), "{name}");
     }
 }
 
 #[tokio::test]
 async fn a_whole_answer_that_nobody_understands_passes_and_is_weighed() {
-    for of in Provider::ALL {
+    for of in Dialect::ALL {
         for body in ["no JSON at all", r#"{"answer":"forty two"}"#, "[1]", "{\"choices\":"] {
             let upstream = RawUpstream::start(RawReply::json(200, body));
             let got = ask(&raw(&upstream, of), &native(of, body_of(of), false)).await;
@@ -287,15 +289,15 @@ async fn a_whole_answer_that_nobody_understands_passes_and_is_weighed() {
     }
     let odd = r#"{"data":"odd"}"#;
     let upstream = RawUpstream::start(RawReply::json(200, odd));
-    let call = of_operation(Provider::OpenAi, AiOperation::Embeddings, r#"{"model":"m","input":"x"}"#);
-    assert_eq!(bytes(&ask(&raw(&upstream, Provider::OpenAi), &call).await), odd.as_bytes());
+    let call = of_operation(Dialect::OpenAiChat, AiOperation::Embeddings, r#"{"model":"m","input":"x"}"#);
+    assert_eq!(bytes(&ask(&raw(&upstream, Dialect::OpenAiChat), &call).await), odd.as_bytes());
 }
 
 #[tokio::test]
 async fn a_frame_that_is_too_long_passes() {
     let long = format!("data: {{\"picture\":\"{}\"}}\n\n", "A".repeat(9 * 1024 * 1024));
     let reply = RawReply::events(&[SAYS, &long, FINISHES, DONE]);
-    let got = streamed(Provider::OpenAi, &reply).await;
+    let got = streamed(Dialect::OpenAiChat, &reply).await;
     assert_eq!((got.fault.clone(), said(&got).as_str(), unread(&got) > 0), (None, "one", true));
     assert!(bytes(&got) == reply.body(), "every byte passes");
 }
@@ -303,8 +305,8 @@ async fn a_frame_that_is_too_long_passes() {
 #[tokio::test]
 async fn a_transport_that_breaks_is_an_error_whatever_was_said() {
     for frames in [vec![SAYS], vec![SAYS, FINISHES], vec!["data: {}\n\n"]] {
-        let got = streamed(Provider::OpenAi, &RawReply::events(&frames).cut_off()).await;
+        let got = streamed(Dialect::OpenAiChat, &RawReply::events(&frames).cut_off()).await;
         assert!(got.fault.is_some(), "{frames:?}");
     }
-    assert!(streamed(Provider::OpenAi, &RawReply::events(&[])).await.fault.is_some(), "nothing came");
+    assert!(streamed(Dialect::OpenAiChat, &RawReply::events(&[])).await.fault.is_some(), "nothing came");
 }

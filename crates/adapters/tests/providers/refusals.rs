@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use domain::ai::Provider;
+use domain::ai::Dialect;
 use ports::ai::{ProviderFault, ProviderRefusal};
 use testkit::raw::{RawReply, RawUpstream};
 
@@ -11,14 +11,14 @@ use crate::lenience::raw;
 
 const KEY: &str = "the-key-of-the-operator";
 
-async fn fault(of: Provider, reply: RawReply) -> ProviderFault {
+async fn fault(of: Dialect, reply: RawReply) -> ProviderFault {
     let upstream = RawUpstream::start(reply);
     ask(&raw(&upstream, of), &native(of, body_of(of), false)).await.fault.unwrap()
 }
 
 #[tokio::test]
 async fn what_the_caller_did_is_refused_with_its_own_status() {
-    for of in Provider::ALL {
+    for of in Dialect::ALL {
         for status in [400, 403, 404, 409, 413, 415, 422] {
             let body = format!(r#"{{"error":{{"message":"not so","type":"x","code":{status}}}}}"#);
             let ProviderFault::Refused(refusal) = fault(of, RawReply::json(status, &body)).await else {
@@ -53,7 +53,7 @@ async fn an_error_within_an_answer_has_the_status_that_it_names() {
         let text = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Well\"}}]}\n\n";
         for events in [&[within.as_str()][..], &[text, &within]] {
             let upstream = RawUpstream::start(RawReply::events(events));
-            let of = Provider::OpenAi;
+            let of = Dialect::OpenAiChat;
             let got = ask(&raw(&upstream, of), &native(of, body_of(of), true)).await;
             let status = got.fault.as_ref().and_then(ProviderFault::refusal).map(|refusal| refusal.status);
             assert_eq!(status, expected, "{code}: {:?}", got.fault);
@@ -72,9 +72,10 @@ async fn the_headers_of_rates_and_names_go_along() {
             .with_header("openai-organization", "acme")
             .with_header("set-cookie", "a=b")
     };
-    let refused = fault(Provider::Claude, with_headers(RawReply::json(400, "{}"))).await;
+    let refused = fault(Dialect::Anthropic, with_headers(RawReply::json(400, "{}"))).await;
     let answered = RawUpstream::start(with_headers(RawReply::json(200, r#"{"type":"message","content":[]}"#)));
-    let got = ask(&raw(&answered, Provider::Claude), &native(Provider::Claude, body_of(Provider::Claude), false)).await;
+    let got =
+        ask(&raw(&answered, Dialect::Anthropic), &native(Dialect::Anthropic, body_of(Dialect::Anthropic), false)).await;
     for headers in [refused.refusal().unwrap().headers.clone(), got.headers] {
         let mut names: Vec<&str> = headers.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
@@ -95,7 +96,7 @@ async fn a_provider_that_echoes_the_key_hands_it_to_nobody() {
         KEY.replace('-', "\\u002d"),
         KEY[..14].to_owned(),
     ];
-    for of in Provider::ALL {
+    for of in Dialect::ALL {
         for spelling in &spelled {
             let body = format!(r#"{{"error":{{"message":"got authorization: {spelling}","code":"{spelling}"}}}}"#);
             for status in [400, 404, 429, 500, 529] {

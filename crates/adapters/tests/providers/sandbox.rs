@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use domain::ai::{AnswerDelta, Conversation, FinishReason, Provider, ToolDefinition};
+use domain::ai::{AnswerDelta, Conversation, Dialect, FinishReason, ToolDefinition};
 use ports::ai::{AiOperation, AiProvider, ProviderFault, TokenCounter};
 use product_base_adapters::ai::KeylessProvider;
 use product_base_adapters::ai::sandbox::SandboxProvider;
@@ -23,7 +23,7 @@ fn text(deltas: &[AnswerDelta]) -> String {
 async fn it_says_the_same_whole_and_streamed_and_counts_what_it_says() {
     let sandbox = sandbox();
     assert!(sandbox.is_sandbox());
-    for of in Provider::ALL {
+    for of in Dialect::ALL {
         let whole = ask(&sandbox, &conversing(of, saying("Guten Tag, 東京"), false)).await;
         let streamed = ask(&sandbox, &conversing(of, saying("Guten Tag, 東京"), true)).await;
         whole.is_whole();
@@ -44,7 +44,7 @@ async fn it_says_the_same_whole_and_streamed_and_counts_what_it_says() {
 #[tokio::test]
 async fn it_stops_at_its_bound() {
     for bound in [0, 1, 5, 12] {
-        let mut call = conversing(Provider::Claude, saying("hello"), true);
+        let mut call = conversing(Dialect::Anthropic, saying("hello"), true);
         call.max_output_tokens = Some(bound);
         let got = ask(&sandbox(), &call).await;
         got.is_whole();
@@ -58,7 +58,7 @@ async fn it_stops_at_its_bound() {
 async fn it_calls_a_tool_that_is_named() {
     let tool = ToolDefinition { name: "get_time".into(), description: None, parameters: None };
     let conversation = Conversation { tools: vec![tool], ..saying("please get_time") };
-    let got = ask(&sandbox(), &conversing(Provider::OpenAi, conversation.clone(), false)).await;
+    let got = ask(&sandbox(), &conversing(Dialect::OpenAiChat, conversation.clone(), false)).await;
     assert_eq!(
         got.deltas(),
         [
@@ -67,7 +67,7 @@ async fn it_calls_a_tool_that_is_named() {
             AnswerDelta::Finished(FinishReason::ToolCalls),
         ]
     );
-    let mut call = conversing(Provider::OpenAi, conversation, false);
+    let mut call = conversing(Dialect::OpenAiChat, conversation, false);
     call.max_output_tokens = Some(1);
     let got = ask(&sandbox(), &call).await;
     assert_eq!(got.deltas(), [AnswerDelta::Finished(FinishReason::Length)]);
@@ -75,16 +75,16 @@ async fn it_calls_a_tool_that_is_named() {
 
 #[tokio::test]
 async fn it_embeds_and_counts_and_takes_no_foreign_chat() {
-    let call = of_operation(Provider::OpenAi, AiOperation::Embeddings, r#"{"input":"one two"}"#);
+    let call = of_operation(Dialect::OpenAiChat, AiOperation::Embeddings, r#"{"input":"one two"}"#);
     let got = ask(&sandbox(), &call).await;
     got.is_whole();
     let body: Value = serde_json::from_str(&got.frames()).unwrap();
     assert_eq!((body["model"].as_str(), body["data"][0]["embedding"].as_array().unwrap().len()), (Some("m"), 1_536));
     assert_eq!(got.usage().unwrap().read().usage.tokens.uncached_input, 2);
     let call =
-        of_operation(Provider::Gemini, AiOperation::CountTokens, r#"{"contents":[{"parts":[{"text":"one two"}]}]}"#);
+        of_operation(Dialect::Gemini, AiOperation::CountTokens, r#"{"contents":[{"parts":[{"text":"one two"}]}]}"#);
     assert_eq!(ask(&sandbox(), &call).await.frames(), r#"{"totalTokens":2}"#);
-    for of in Provider::ALL {
+    for of in Dialect::ALL {
         let got = ask(&sandbox(), &native(of, body_of(of), false)).await;
         assert!(matches!(got.fault, Some(ProviderFault::Refused(_))), "{of}");
     }
@@ -93,13 +93,13 @@ async fn it_embeds_and_counts_and_takes_no_foreign_chat() {
 #[tokio::test]
 async fn a_provider_without_a_key_names_the_setting() {
     for (of, setting) in [
-        (Provider::OpenAi, "PB__AI__OPENAI__API_KEY"),
-        (Provider::Claude, "PB__AI__CLAUDE__API_KEY"),
-        (Provider::Gemini, "PB__AI__GEMINI__API_KEY"),
+        (Dialect::OpenAiChat, "PB__AI__OPENAI__API_KEY"),
+        (Dialect::Anthropic, "PB__AI__CLAUDE__API_KEY"),
+        (Dialect::Gemini, "PB__AI__GEMINI__API_KEY"),
     ] {
-        let keyless = KeylessProvider::new(of);
+        let keyless = KeylessProvider::new(setting.to_owned());
         assert!(!keyless.is_sandbox());
         let got = ask(&keyless, &conversing(of, saying("hi"), false)).await;
-        assert_eq!(got.fault, Some(ProviderFault::NoKey { setting }));
+        assert_eq!(got.fault, Some(ProviderFault::NoKey { setting: setting.to_owned() }));
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use domain::ai::Provider;
+use domain::ai::{Dialect, ProviderId, ProviderProfile};
 use futures_util::StreamExt;
 use ports::ai::{AiProvider, CommentSink, ProviderFault, ProviderWait};
 use product_base_adapters::ai::{AccessRefused, HttpProvider, ProviderAccess, ProviderTimeouts};
@@ -22,7 +22,7 @@ async fn each_wait_has_an_end() {
     let first = ProviderTimeouts { first_byte: SHORT, ..TIMEOUTS };
     let idle = ProviderTimeouts { idle: SHORT, ..TIMEOUTS };
     let total = ProviderTimeouts { total: SHORT, ..TIMEOUTS };
-    for of in Provider::ALL {
+    for of in Dialect::ALL {
         for (timeouts, streamed, script, expected) in [
             (first, true, Script::fails(Fault::HangBeforeHead), ProviderWait::FirstByte),
             (first, true, Script::fails(Fault::HangAfter { bytes: 0 }), ProviderWait::FirstByte),
@@ -47,7 +47,7 @@ async fn a_stream_that_flows_has_no_total_bound() {
     let pace = AnswerPace { between: Duration::from_millis(15), ..AnswerPace::default() };
     stub.script("m", Script::words(20).paced(pace));
     let hurried = ProviderTimeouts { total: SHORT, ..TIMEOUTS };
-    for of in Provider::ALL {
+    for of in Dialect::ALL {
         let started = Instant::now();
         ask(&with_timeouts(&stub, of, hurried), &native(of, body_of(of), true)).await.is_whole();
         assert!(started.elapsed() > SHORT, "{of}");
@@ -80,10 +80,10 @@ async fn comments_are_heard_before_the_answer_and_none_is_lost() {
             \"choices\":[{\"index\":0,\"delta\":{\"content\":\"hi\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
         connection.write_all(answer).await.unwrap();
     });
-    let access = ProviderAccess { base_url: &base_url, api_key: "the-key" };
-    let provider = HttpProvider::new(Provider::OpenAi, access, TIMEOUTS, Arc::new(SystemClock)).unwrap();
+    let access = ProviderAccess::of(&base_url, "the-key");
+    let provider = HttpProvider::new(ProviderProfile::OPENAI, access, TIMEOUTS, Arc::new(SystemClock)).unwrap();
     let (sender, mut comments) = tokio::sync::mpsc::unbounded_channel();
-    let call = native(Provider::OpenAi, body_of(Provider::OpenAi), true);
+    let call = native(Dialect::OpenAiChat, body_of(Dialect::OpenAiChat), true);
     let sending =
         tokio::spawn(async move { provider.send_with_comments(hold(), &call, Arc::new(Heard(sender))).await });
     assert_eq!(comments.recv().await.unwrap(), b": AT WORK\n\n");
@@ -106,7 +106,7 @@ async fn what_is_slow_but_comes_is_no_fault() {
     };
     stub.script("m", Script::words(5).paced(pace));
     let patient = ProviderTimeouts { idle: SHORT, ..TIMEOUTS };
-    for of in Provider::ALL {
+    for of in Dialect::ALL {
         for streamed in [false, true] {
             ask(&with_timeouts(&stub, of, patient), &native(of, body_of(of), streamed)).await.is_whole();
         }
@@ -118,9 +118,9 @@ async fn nobody_there_is_unreachable() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let base_url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let access = ProviderAccess { base_url: &base_url, api_key: "the-key" };
-    let provider = HttpProvider::new(Provider::Claude, access, TIMEOUTS, Arc::new(SystemClock)).unwrap();
-    let got = ask(&provider, &native(Provider::Claude, body_of(Provider::Claude), true)).await;
+    let access = ProviderAccess::of(&base_url, "the-key");
+    let provider = HttpProvider::new(ProviderProfile::CLAUDE, access, TIMEOUTS, Arc::new(SystemClock)).unwrap();
+    let got = ask(&provider, &native(Dialect::Anthropic, body_of(Dialect::Anthropic), true)).await;
     let Some(ProviderFault::Unreachable(why)) = got.fault else { panic!("{:?}", got.fault) };
     assert!(!why.contains("the-key") && !why.contains("127.0.0.1"), "{why}");
 }
@@ -128,11 +128,11 @@ async fn nobody_there_is_unreachable() {
 #[tokio::test]
 async fn a_network_that_swallows_is_given_up() {
     // The address is reserved (RFC 5737). A machine without a route to it fails at once, which is fine too.
-    let access = ProviderAccess { base_url: "http://192.0.2.1:9", api_key: "the-key" };
+    let access = ProviderAccess::of("http://192.0.2.1:9", "the-key");
     let timeouts = ProviderTimeouts { connect: SHORT, ..TIMEOUTS };
-    let provider = HttpProvider::new(Provider::OpenAi, access, timeouts, Arc::new(SystemClock)).unwrap();
+    let provider = HttpProvider::new(ProviderProfile::OPENAI, access, timeouts, Arc::new(SystemClock)).unwrap();
     let started = Instant::now();
-    let got = ask(&provider, &native(Provider::OpenAi, body_of(Provider::OpenAi), false)).await;
+    let got = ask(&provider, &native(Dialect::OpenAiChat, body_of(Dialect::OpenAiChat), false)).await;
     let is_given_up = matches!(
         got.fault,
         Some(
@@ -148,7 +148,7 @@ async fn a_network_that_swallows_is_given_up() {
 #[tokio::test]
 async fn who_drops_the_pieces_cancels_the_call() {
     let stub = Upstream::start();
-    for of in Provider::ALL {
+    for of in Dialect::ALL {
         stub.clear();
         stub.script("m", Script::words(50).with_fault(Fault::HoldAfter { events: 6 }));
         let reply = provider(&stub, of).send(hold(), &native(of, body_of(of), true)).await;
@@ -163,11 +163,17 @@ async fn who_drops_the_pieces_cancels_the_call() {
 #[test]
 fn an_access_that_cannot_work_is_refused() {
     let new = |base_url, api_key| {
-        HttpProvider::new(Provider::OpenAi, ProviderAccess { base_url, api_key }, TIMEOUTS, Arc::new(SystemClock)).err()
+        HttpProvider::new(
+            ProviderProfile::OPENAI,
+            ProviderAccess::of(base_url, api_key),
+            TIMEOUTS,
+            Arc::new(SystemClock),
+        )
+        .err()
     };
     for url in ["", "api.openai.com", "ftp://x", "mailto:a@b"] {
-        assert!(matches!(new(url, "k"), Some(AccessRefused::Url(Provider::OpenAi))), "{url}");
+        assert!(matches!(new(url, "k"), Some(AccessRefused::Url(ProviderId::OPENAI))), "{url}");
     }
-    assert!(matches!(new("https://x/v1/", "a\nb"), Some(AccessRefused::Key(Provider::OpenAi))));
+    assert!(matches!(new("https://x/v1/", "a\nb"), Some(AccessRefused::Key(ProviderId::OPENAI))));
     assert!(new("https://x/v1/", "k").is_none());
 }

@@ -1,7 +1,7 @@
 //! What a provider bills without a plain report of it: output in members that are not known, a usage that comes twice,
 //! a usage beside an error, and an answer that is lost.
 
-use domain::ai::Provider;
+use domain::ai::Dialect;
 use ports::ai::ProviderFault;
 use serde_json::{Value, json};
 use testkit::raw::{RawReply, RawUpstream};
@@ -9,7 +9,7 @@ use testkit::raw::{RawReply, RawUpstream};
 use crate::asking::{Got, ask, body_of, conversing, native, saying};
 use crate::lenience::raw;
 
-async fn asked(of: Provider, reply: RawReply, is_native: bool, streamed: bool) -> Got {
+async fn asked(of: Dialect, reply: RawReply, is_native: bool, streamed: bool) -> Got {
     let upstream = RawUpstream::start(reply);
     let call = if is_native { native(of, body_of(of), streamed) } else { conversing(of, saying("x"), streamed) };
     ask(&raw(&upstream, of), &call).await
@@ -38,21 +38,21 @@ async fn output_in_unknown_members_counts_in_whole_answers_and_in_streams() {
         message.insert(member.to_owned(), value);
         let whole = json!({ "id": "c", "choices": [{ "index": 0, "message": message, "logprobs": { "content": ["one"] },
             "finish_reason": "stop" }] });
-        let got = asked(Provider::OpenAi, RawReply::json(200, &whole.to_string()), true, false).await;
+        let got = asked(Dialect::OpenAiChat, RawReply::json(200, &whole.to_string()), true, false).await;
         got.is_whole();
         assert_eq!((text(&got), hidden(&got)), (format!("one{expected}"), tokens), "{member}, whole");
-        let translated = asked(Provider::OpenAi, RawReply::json(200, &whole.to_string()), false, false).await;
+        let translated = asked(Dialect::OpenAiChat, RawReply::json(200, &whole.to_string()), false, false).await;
         assert_eq!((translated.fault.clone(), text(&translated).as_str()), (None, "one"), "{member}, translated");
         let chunk = json!({ "choices": [{ "index": 0, "delta": message }] });
         let frames = [format!("data: {chunk}\n\n"), "data: [DONE]\n\n".to_owned()];
         let frames: Vec<&str> = frames.iter().map(String::as_str).collect();
-        let got = asked(Provider::OpenAi, RawReply::events(&frames), true, true).await;
+        let got = asked(Dialect::OpenAiChat, RawReply::events(&frames), true, true).await;
         assert_eq!((text(&got), hidden(&got)), (format!("one{expected}"), tokens), "{member}, streamed");
     }
     // Details that repeat the thoughts beside them count once.
     let both = json!({ "choices": [{ "message": { "content": "one", "reasoning": "so",
         "reasoning_details": [{ "text": "so" }] }, "finish_reason": "stop" }] });
-    let got = asked(Provider::OpenAi, RawReply::json(200, &both.to_string()), true, false).await;
+    let got = asked(Dialect::OpenAiChat, RawReply::json(200, &both.to_string()), true, false).await;
     assert_eq!(text(&got), "soone");
 }
 
@@ -68,7 +68,7 @@ async fn encrypted_thinking_and_pictures_count_by_their_size() {
         { "inlineData": { "mimeType": "image/png", "data": picture } }, { "thoughtSignature": encrypted },
         { "text": "one", "thoughtSignature": encrypted }] } }] });
     for (of, body, expected, tokens) in
-        [(Provider::Claude, &claude, "seenoneroses", 200), (Provider::Gemini, &gemini, "one", 110)]
+        [(Dialect::Anthropic, &claude, "seenoneroses", 200), (Dialect::Gemini, &gemini, "one", 110)]
     {
         for is_native in [true, false] {
             let got = asked(of, RawReply::json(200, &body.to_string()), is_native, false).await;
@@ -90,18 +90,20 @@ async fn encrypted_thinking_and_pictures_count_by_their_size() {
         event(json!({ "type": "message_stop" })),
     ];
     let frames: Vec<&str> = frames.iter().map(String::as_str).collect();
-    let got = asked(Provider::Claude, RawReply::events(&frames), true, true).await;
+    let got = asked(Dialect::Anthropic, RawReply::events(&frames), true, true).await;
     assert_eq!((text(&got).as_str(), hidden(&got)), ("seen", 200));
 }
 
 /// A body of an answer whose members `usage` (or the provider's name for it) are these.
-fn with_usage(of: Provider, usages: &[&str]) -> String {
+fn with_usage(of: Dialect, usages: &[&str]) -> String {
     let (name, answer) = match of {
-        Provider::OpenAi => ("usage", r#""choices":[{"index":0,"message":{"content":"one"},"finish_reason":"stop"}]"#),
-        Provider::Claude => {
+        Dialect::OpenAiChat => {
+            ("usage", r#""choices":[{"index":0,"message":{"content":"one"},"finish_reason":"stop"}]"#)
+        }
+        Dialect::Anthropic => {
             ("usage", r#""type":"message","content":[{"type":"text","text":"one"}],"stop_reason":"end_turn""#)
         }
-        Provider::Gemini => {
+        Dialect::Gemini => {
             ("usageMetadata", r#""candidates":[{"content":{"parts":[{"text":"one"}]},"finishReason":"STOP"}]"#)
         }
     };
@@ -109,11 +111,11 @@ fn with_usage(of: Provider, usages: &[&str]) -> String {
     format!("{{{answer}{usages}}}")
 }
 
-fn usage_of(of: Provider, input: u64, output: u64) -> String {
+fn usage_of(of: Dialect, input: u64, output: u64) -> String {
     match of {
-        Provider::OpenAi => json!({ "prompt_tokens": input, "completion_tokens": output }),
-        Provider::Claude => json!({ "input_tokens": input, "output_tokens": output }),
-        Provider::Gemini => json!({ "promptTokenCount": input, "candidatesTokenCount": output }),
+        Dialect::OpenAiChat => json!({ "prompt_tokens": input, "completion_tokens": output }),
+        Dialect::Anthropic => json!({ "input_tokens": input, "output_tokens": output }),
+        Dialect::Gemini => json!({ "promptTokenCount": input, "candidatesTokenCount": output }),
     }
     .to_string()
 }
@@ -124,7 +126,7 @@ fn tokens(got: &Got) -> Option<(u64, u64)> {
 
 #[tokio::test]
 async fn a_usage_that_comes_twice_is_read_as_the_larger() {
-    for of in Provider::ALL {
+    for of in Dialect::ALL {
         let (large, small) = (usage_of(of, 700, 300), usage_of(of, 1, 2));
         for usages in [[large.as_str(), small.as_str()], [&small, &large], [&large, "null"], ["null", &large]] {
             let got = asked(of, RawReply::json(200, &with_usage(of, &usages)), true, false).await;
@@ -134,19 +136,19 @@ async fn a_usage_that_comes_twice_is_read_as_the_larger() {
     let twice = r#"{"type":"message_start","message":{"usage":{"input_tokens":700},"usage":{"input_tokens":1}}}"#;
     let frames = [format!("data: {twice}\n\n"), "data: {\"type\":\"message_stop\"}\n\n".to_owned()];
     let frames: Vec<&str> = frames.iter().map(String::as_str).collect();
-    let got = asked(Provider::Claude, RawReply::events(&frames), true, true).await;
+    let got = asked(Dialect::Anthropic, RawReply::events(&frames), true, true).await;
     assert_eq!(tokens(&got), Some((700, 0)), "in a message of a stream");
 }
 
 #[tokio::test]
 async fn a_usage_beside_an_error_is_reported_and_the_error_too() {
     let error = r#""error":{"code":503,"status":"UNAVAILABLE","type":"overloaded_error","message":"m"}"#;
-    for of in Provider::ALL {
+    for of in Dialect::ALL {
         for is_native in [true, false] {
             for streamed in [true, false] {
                 for (usage, expected) in [(usage_of(of, 700, 300), Some((700, 300))), (usage_of(of, 0, 0), None)] {
                     let body = with_usage(of, &[&usage]).replacen('{', &format!("{{{error},"), 1);
-                    let reply = if streamed && of != Provider::Gemini {
+                    let reply = if streamed && of != Dialect::Gemini {
                         RawReply::events(&[&format!("data: {body}\n\n")])
                     } else {
                         RawReply::json(200, &body)
@@ -163,15 +165,15 @@ async fn a_usage_beside_an_error_is_reported_and_the_error_too() {
 
 #[tokio::test]
 async fn an_answer_that_cannot_be_translated_reports_its_usage() {
-    let unknown = format!(r#"{{"choices":[{{"verse":"roses"}}],"usage":{}}}"#, usage_of(Provider::OpenAi, 700, 300));
-    let got = asked(Provider::OpenAi, RawReply::json(200, &unknown), false, false).await;
+    let unknown = format!(r#"{{"choices":[{{"verse":"roses"}}],"usage":{}}}"#, usage_of(Dialect::OpenAiChat, 700, 300));
+    let got = asked(Dialect::OpenAiChat, RawReply::json(200, &unknown), false, false).await;
     assert_eq!(tokens(&got), Some((700, 300)));
     assert!(matches!(got.fault, Some(ProviderFault::NotUnderstood(_))), "{:?}", got.fault);
 }
 
 #[tokio::test]
 async fn an_answer_whose_body_breaks_is_lost_and_not_merely_broken() {
-    for of in Provider::ALL {
+    for of in Dialect::ALL {
         let whole = with_usage(of, &[]);
         for (begins, is_lost) in [(&whole[..20], true), ("", false)] {
             for is_native in [true, false] {
@@ -189,7 +191,7 @@ async fn an_answer_whose_body_breaks_is_lost_and_not_merely_broken() {
 
 #[tokio::test]
 async fn a_whole_answer_in_place_of_a_stream_keeps_its_usage() {
-    let body = with_usage(Provider::OpenAi, &[&usage_of(Provider::OpenAi, 7, 3)]);
-    let got = asked(Provider::OpenAi, RawReply::json(200, &body), true, true).await;
+    let body = with_usage(Dialect::OpenAiChat, &[&usage_of(Dialect::OpenAiChat, 7, 3)]);
+    let got = asked(Dialect::OpenAiChat, RawReply::json(200, &body), true, true).await;
     assert_eq!((got.frames(), tokens(&got)), (body, Some((7, 3))));
 }

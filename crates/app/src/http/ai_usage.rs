@@ -2,19 +2,20 @@
 
 use actix_web::web::{Data, Json};
 use chrono::{DateTime, NaiveDate, Utc};
-use domain::ai::Provider;
+use domain::ai::ProviderId;
 use domain::ai_usage::{AiTotals, AiUsageOf, RecordedModel};
 use domain::chat::ChatSessionId;
 use domain::identity::UsageSubject;
 use domain::users::UserId;
 use serde::{Deserialize, Serialize};
 use services::ai_usage::{AiUsage, AiUsageError, AiUsageQuestion, AiUsageService, CallsLeft};
+use services::prices::PriceService;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 use validator::Validate;
 
 use super::caller::{CheckUsage, PermittedCaller, ReadAnyUsage};
-use super::prices::ProviderName;
+use super::prices::{ProviderName, known_provider};
 use super::problem::{Problem, ProblemView, sentence};
 use super::spawn::detached;
 use super::validation::{ValidQuery, in_calendar};
@@ -34,7 +35,7 @@ pub struct AiUsageQuery {
     to: Option<DateTime<Utc>>,
     /// Only calls to this provider.
     #[param(value_type = Option<ProviderName>, inline)]
-    provider: Option<Provider>,
+    provider: Option<ProviderId>,
     /// Only calls to this model.
     #[validate(length(min = 1, max = 200))]
     #[param(min_length = 1, max_length = 200)]
@@ -57,7 +58,7 @@ pub struct AnyAiUsageQuery {
     to: Option<DateTime<Utc>>,
     /// Only calls to this provider.
     #[param(value_type = Option<ProviderName>, inline)]
-    provider: Option<Provider>,
+    provider: Option<ProviderId>,
     /// Only calls to this model.
     #[validate(length(min = 1, max = 200))]
     #[param(min_length = 1, max_length = 200)]
@@ -90,7 +91,7 @@ pub struct AiTotalsView {
 #[derive(Serialize, ToSchema)]
 pub struct ProviderUsageView {
     #[schema(value_type = ProviderName)]
-    pub provider: Provider,
+    pub provider: ProviderId,
     #[serde(flatten)]
     pub totals: AiTotalsView,
 }
@@ -99,7 +100,7 @@ pub struct ProviderUsageView {
 pub struct ModelUsageView {
     /// Null in the row that sums up the remaining models.
     #[schema(value_type = Option<ProviderName>, required = true)]
-    pub provider: Option<Provider>,
+    pub provider: Option<ProviderId>,
     /// Null if the record names none; `other` without a provider is all models beyond the hundred most expensive ones.
     #[schema(required = true)]
     pub model: Option<String>,
@@ -222,8 +223,10 @@ pub async fn read_usage(
     me: PermittedCaller<CheckUsage>,
     query: ValidQuery<AiUsageQuery>,
     usage: Data<AiUsageService>,
+    prices: Data<PriceService>,
 ) -> Result<Json<AiUsageView>, Problem> {
     let AiUsageQuery { from, to, provider, model, session_id } = query.0;
+    let provider = known_provider(provider, prices.providers())?;
     let question = AiUsageQuestion { provider, model, session_id: session_id.map(ChatSessionId), from, to };
     let (subject, usage) = (UsageSubject::Oneself(me.caller.user_id), usage.into_inner());
     Ok(Json(detached(async move { usage.sum(subject, &question).await }).await?.into()))
@@ -239,8 +242,10 @@ pub async fn read_any_usage(
     _admin: PermittedCaller<ReadAnyUsage>,
     query: ValidQuery<AnyAiUsageQuery>,
     usage: Data<AiUsageService>,
+    prices: Data<PriceService>,
 ) -> Result<Json<AiUsageView>, Problem> {
     let AnyAiUsageQuery { user_id, from, to, provider, model, session_id } = query.0;
+    let provider = known_provider(provider, prices.providers())?;
     let question = AiUsageQuestion { provider, model, session_id: session_id.map(ChatSessionId), from, to };
     let usage = usage.into_inner();
     let summed = detached(async move {

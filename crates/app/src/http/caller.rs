@@ -19,7 +19,7 @@ use domain::users::UserId;
 use services::identity::callers::{AtOnce, CallerService, IdentifiedCaller, NotIdentified, PresentedCredential};
 use tracing::debug;
 
-use super::dialects::dialect::{Dialect, GOOGLE_KEY};
+use super::dialects::dialect::{GOOGLE_KEY, dialect_of};
 use super::middleware::RequestActor;
 use super::problem::Problem;
 use super::rate_limits::RateLimits;
@@ -138,7 +138,7 @@ pub fn not_served(error: NotIdentified) -> Problem {
 
 /// The API key that Gemini's clients may send in the query. Our own routes accept none there.
 fn key_in_query(request: &HttpRequest) -> Option<String> {
-    Dialect::of(request.path(), request.headers())?;
+    dialect_of(request.path(), request.headers())?;
     let mut pairs = form_urlencoded::parse(request.query_string().as_bytes());
     pairs.find(|(name, _)| name == "key").map(|(_, key)| key.into_owned())
 }
@@ -154,7 +154,7 @@ fn presented<'a>(
     let either = |shown: &'a str| {
         if shown.starts_with(key_prefix) { PresentedCredential::Key(shown) } else { PresentedCredential::Token(shown) }
     };
-    let is_dialect = Dialect::of(request.path(), request.headers()).is_some();
+    let is_dialect = dialect_of(request.path(), request.headers()).is_some();
     if let Some(key) = header(API_KEY_HEADER) {
         return Some(if is_dialect { either(key) } else { PresentedCredential::Key(key) });
     }

@@ -181,7 +181,7 @@ fn attempt_lines(statistics: &AttemptStatistics) -> String {
     let mut family = |name: &str, kind: &str, help: &str, value: &dyn Fn(&ProviderStatistics) -> u64| {
         describe(&mut lines, name, kind, help);
         for of_provider in &statistics.providers {
-            let provider = provider_name(of_provider.provider);
+            let provider = provider_name(&of_provider.provider);
             // Writing to a String cannot fail.
             let _ = writeln!(lines, "{name}{{gen_ai_provider_name=\"{provider}\"}} {}", value(of_provider));
         }

@@ -24,6 +24,7 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{Error, HttpMessage, ResponseError};
+use domain::ai::Dialect;
 use futures_util::FutureExt;
 use metrics::{counter, histogram};
 use ports::randomness::Randomness;
@@ -31,7 +32,7 @@ use tracing::{Instrument, Span, error, error_span, info};
 
 use super::connections::RequestInProgress;
 use super::cors::Cors;
-use super::dialects::dialect::Dialect;
+use super::dialects::dialect::dialect_of;
 use super::dialects::problems;
 use super::host;
 use super::problem::{self, Problem};
@@ -268,7 +269,7 @@ impl Asked {
     fn read(request: &ServiceRequest, randomness: &dyn Randomness) -> Self {
         let headers = request.headers();
         let sent_id = headers.get(&REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|id| is_request_id(id));
-        let dialect = Dialect::of(request.path(), headers);
+        let dialect = dialect_of(request.path(), headers);
         Self {
             method: request.method().clone(),
             path: request.path().to_owned(),

@@ -4,7 +4,7 @@ use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::web::{Data, Json};
 use chrono::{DateTime, Utc};
-use domain::ai::{Geo, ModelId, Provider, Tier};
+use domain::ai::{Geo, ModelId, ProviderId, ProviderProfiles, Tier};
 use domain::prices::{
     ModelPrice, ModelPurpose, PriceDraft, PriceId, PriceKey, PriceKind, PriceRefused, PriceSource, UnitPrice,
 };
@@ -28,7 +28,7 @@ use super::validation::{ValidBody, ValidQuery, in_calendar, one_line};
 #[serde(deny_unknown_fields)]
 pub struct PriceIn {
     #[schema(value_type = ProviderName)]
-    provider: Provider,
+    provider: ProviderId,
     /// The model's name at its provider: 1 to 200 visible ASCII characters.
     #[validate(length(min = 1, max = 200))]
     #[schema(pattern = "^[!-~]{1,200}$", min_length = 1, max_length = 200)]
@@ -72,7 +72,7 @@ pub struct PriceIn {
 pub struct PriceQuery {
     /// Only prices of this provider.
     #[param(value_type = Option<ProviderName>, inline)]
-    provider: Option<Provider>,
+    provider: Option<ProviderId>,
     /// Only prices of this model.
     #[validate(length(min = 1, max = 200))]
     #[param(min_length = 1, max_length = 200, pattern = "^[!-~]{1,200}$")]
@@ -95,16 +95,13 @@ pub struct PriceQuery {
 pub struct ModelQuery {
     /// Only models of this provider.
     #[param(value_type = Option<ProviderName>, inline)]
-    provider: Option<Provider>,
+    provider: Option<ProviderId>,
 }
 
+/// The name of a provider of the settings: `openai`, `claude`, `gemini`, or one that the operator added.
 #[derive(ToSchema)]
-#[schema(rename_all = "lowercase")]
-pub enum ProviderName {
-    OpenAi,
-    Claude,
-    Gemini,
-}
+#[schema(value_type = String, pattern = "^[a-z][a-z0-9_-]{0,19}$", min_length = 1, max_length = 20, example = "openai")]
+pub struct ProviderName(pub String);
 
 /// How fast and how reliably a call is served.
 #[derive(ToSchema)]
@@ -154,7 +151,7 @@ pub enum PriceSourceName {
 pub struct PriceView {
     pub id: Uuid,
     #[schema(value_type = ProviderName)]
-    pub provider: Provider,
+    pub provider: ProviderId,
     #[schema(example = "gpt-6-sol")]
     pub model: String,
     #[serde(flatten)]
@@ -192,7 +189,7 @@ pub struct ModelView {
     #[schema(example = "gpt-6-sol")]
     pub id: String,
     #[schema(value_type = ProviderName)]
-    pub provider: Provider,
+    pub provider: ProviderId,
     #[schema(value_type = PurposeName)]
     pub purpose: ModelPurpose,
     /// Other names of the same model.
@@ -276,7 +273,8 @@ pub async fn list_models(
     query: ValidQuery<ModelQuery>,
     prices: Data<PriceService>,
 ) -> Result<Json<ListView<ModelView>>, Problem> {
-    let (provider, prices) = (query.0.provider, prices.into_inner());
+    let prices = prices.into_inner();
+    let provider = known_provider(query.0.provider, prices.providers())?;
     let models = detached(async move { prices.models(provider).await }).await?;
     Ok(Json(ListView::whole(models.iter().map(ModelView::from).collect())))
 }
@@ -291,6 +289,7 @@ pub async fn list_prices(
     prices: Data<PriceService>,
 ) -> Result<Json<PageView<PriceView>>, Problem> {
     let PriceQuery { provider, model, in_force, limit, cursor } = query.0;
+    let provider = known_provider(provider, prices.providers())?;
     let model = model.as_deref().map(model_id).transpose()?;
     let page = PageQuery { limit, cursor };
     let after = page.after()?.map(|(valid_from, id)| (valid_from, PriceId(id)));
@@ -315,6 +314,7 @@ pub async fn add_price(
 ) -> Result<HttpResponse, Problem> {
     let actor = admin.caller.user_id;
     let once = key.once(&admin.caller, &input.bytes, StatusCode::CREATED, |price: &ModelPrice| PriceView::from(price));
+    known_provider(Some(input.body.provider), prices.providers())?;
     let draft = draft(input.body)?;
     let prices = prices.into_inner();
     Ok(answer(detached(async move { prices.add(actor, &draft, once).await }).await?))
@@ -333,6 +333,12 @@ fn draft(input: PriceIn) -> Result<PriceDraft, Problem> {
     let price = UnitPrice::per_million(input.usd_per_million)
         .map_err(|why| Problem::invalid_field("usd_per_million", format!("was refused: {why}")))?;
     Ok(PriceDraft { key, price, version: input.version, valid_from: input.valid_from })
+}
+
+/// The same name, if it is of a configured provider.
+pub fn known_provider(name: Option<ProviderId>, providers: &ProviderProfiles) -> Result<Option<ProviderId>, Problem> {
+    let is_unknown = name.is_some_and(|name| providers.get(name).is_none());
+    if is_unknown { Err(Problem::invalid_field("provider", "is the name of no configured provider")) } else { Ok(name) }
 }
 
 fn model_id(text: &str) -> Result<ModelId, Problem> {

@@ -13,7 +13,8 @@ use domain::ai::ModelId;
 
 use super::models;
 use super::production;
-use super::shape::{AiProviderSettings, AiSettings, Environment, Settings};
+use super::providers::{configured, profiles};
+use super::shape::{AiSettings, Environment, Settings};
 
 const BASE: &str = include_str!("../../../../config/base.toml");
 const LOCAL: &str = include_str!("../../../../config/local.toml");
@@ -23,8 +24,7 @@ const TEST: &str = include_str!("../../../../config/test.toml");
 /// Keys whose text is a list; every other text stays text.
 const LISTS: [&str; 2] = ["server.trusted_proxies", "server.cors_origins"];
 
-/// The most attempts of a call at one provider, and the most fallbacks for one call: further ones only cost time.
-const ATTEMPTS_MAX: u32 = 10;
+/// The most fallbacks for one call: further ones only cost time.
 const FALLBACKS_MAX: usize = 5;
 
 /// A load balancer may cut a connection that is silent for a minute.
@@ -60,8 +60,9 @@ pub fn load(variables: &HashMap<String, String>, folder: &Path) -> anyhow::Resul
         .try_parsing(true)
         .list_separator(",")
         .source(Some(own));
-    for list in LISTS {
-        from_environment = from_environment.with_list_parse_key(list);
+    let of_providers = variables.keys().filter_map(|name| missing_list(name));
+    for list in LISTS.into_iter().map(str::to_owned).chain(of_providers) {
+        from_environment = from_environment.with_list_parse_key(&list);
     }
     let settings: Settings = builder
         .add_source(from_environment)
@@ -69,9 +70,16 @@ pub fn load(variables: &HashMap<String, String>, folder: &Path) -> anyhow::Resul
         .try_deserialize()
         .context("a setting is unknown or has a wrong value (every key stands in config/base.toml)")?;
     let mut settings = with_fallbacks(settings, variables);
+    let providers = configured(&settings.ai)?;
     check(&settings)?;
-    settings.ai.models = models::load(folder)?;
+    settings.ai.models = models::load(folder, &profiles(&providers))?;
     Ok(settings)
+}
+
+/// The key of a provider's list of missing features, if it is what this variable sets.
+fn missing_list(variable: &str) -> Option<String> {
+    let name = variable.strip_prefix("PB__AI__PROVIDERS__")?.strip_suffix("__MISSING")?.to_lowercase();
+    Some(format!("ai.providers.{name}.missing"))
 }
 
 /// The variables in which a Supabase project or a host gives the database's address.
@@ -127,16 +135,6 @@ fn check(settings: &Settings) -> anyhow::Result<()> {
 }
 
 fn check_ai(ai: &AiSettings) -> anyhow::Result<()> {
-    for (name, provider) in [("openai", &ai.openai), ("claude", &ai.claude), ("gemini", &ai.gemini)] {
-        let AiProviderSettings { connect_timeout_ms, first_byte_timeout_ms, idle_timeout_ms, total_timeout_ms, .. } =
-            provider;
-        if [connect_timeout_ms, first_byte_timeout_ms, idle_timeout_ms, total_timeout_ms].contains(&&0) {
-            bail!("ai.{name} has a timeout of 0; each is at least 1 ms");
-        }
-        if !(1..=ATTEMPTS_MAX).contains(&provider.max_attempts) {
-            bail!("ai.{name}.max_attempts is {}; it is 1 to {ATTEMPTS_MAX}", provider.max_attempts);
-        }
-    }
     if [u64::from(ai.breaker_failures), u64::from(ai.breaker_callers), ai.breaker_open_seconds].contains(&0) {
         bail!("ai.breaker_failures, ai.breaker_callers and ai.breaker_open_seconds are at least 1");
     }

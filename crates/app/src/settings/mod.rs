@@ -4,4 +4,5 @@
 pub mod load;
 pub mod models;
 mod production;
+pub mod providers;
 pub mod shape;

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, anyhow, bail};
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use config::{Config, File, FileFormat};
-use domain::ai::{Geo, ModelId, Provider, Tier};
+use domain::ai::{Geo, ModelId, ProviderId, ProviderProfiles, Tier};
 use domain::prices::{
     CatalogueModel, CataloguePrice, CatalogueVersion, ModelCatalogue, ModelPurpose, PriceFactors, PriceKey, PriceKind,
     UnitPrice, expand,
@@ -66,35 +66,38 @@ struct LongEntry {
 }
 
 /// The catalogue of `folder`, otherwise the built-in one.
-pub fn load(folder: &Path) -> anyhow::Result<ModelCatalogue> {
+pub fn load(folder: &Path, providers: &ProviderProfiles) -> anyhow::Result<ModelCatalogue> {
     let own_file = folder.join(FILE);
     if own_file.is_file() {
         let text =
             std::fs::read_to_string(&own_file).with_context(|| format!("{} cannot be read", own_file.display()))?;
-        return parse(&text).with_context(|| format!("{} is not right", own_file.display()));
+        return parse(&text, providers).with_context(|| format!("{} is not right", own_file.display()));
     }
-    parse(MODELS).context("the models.toml of the binary is not right")
+    parse(MODELS, providers).context("the models.toml of the binary is not right")
 }
 
-pub fn parse(text: &str) -> anyhow::Result<ModelCatalogue> {
+pub fn parse(text: &str, providers: &ProviderProfiles) -> anyhow::Result<ModelCatalogue> {
     let builder = Config::builder().add_source(File::from_str(text, FileFormat::Toml));
     let file: ModelsFile = builder.build()?.try_deserialize()?;
     let version = CatalogueVersion::parse(&file.version).context("`version`")?;
     let mut shared = BTreeMap::new();
     for (name, entry) in &file.providers {
-        let provider: Provider = name.parse().with_context(|| format!("`providers.{name}`"))?;
+        let provider = provider(name, providers).with_context(|| format!("`providers.{name}`"))?;
         let factors = factors(&entry.tiers, &entry.geos).with_context(|| format!("`providers.{name}`"))?;
         shared.insert(provider, factors);
     }
-    let models = file
-        .models
-        .iter()
-        .map(|entry| model(entry, &shared).with_context(|| format!("the model `{}`", entry.id.escape_default())));
+    let models = file.models.iter().map(|entry| {
+        model(entry, &shared, providers).with_context(|| format!("the model `{}`", entry.id.escape_default()))
+    });
     Ok(ModelCatalogue::try_new(version, models.collect::<anyhow::Result<_>>()?)?)
 }
 
-fn model(entry: &ModelEntry, shared: &BTreeMap<Provider, PriceFactors>) -> anyhow::Result<CatalogueModel> {
-    let provider: Provider = entry.provider.parse().context("`provider`")?;
+fn model(
+    entry: &ModelEntry,
+    shared: &BTreeMap<ProviderId, PriceFactors>,
+    providers: &ProviderProfiles,
+) -> anyhow::Result<CatalogueModel> {
+    let provider = provider(&entry.provider, providers).context("`provider`")?;
     let id = ModelId::parse(&entry.id).context("`id`")?;
     let aliases = entry.aliases.iter().map(|alias| ModelId::parse(alias).context("`aliases`"));
     let until = entry.until.as_deref().map(|day| midnight(day).context("`until`")).transpose()?;
@@ -145,6 +148,13 @@ fn model(entry: &ModelEntry, shared: &BTreeMap<Provider, PriceFactors>) -> anyho
         until,
         prices,
     })
+}
+
+/// A provider of the settings.
+fn provider(name: &str, providers: &ProviderProfiles) -> anyhow::Result<ProviderId> {
+    let known = name.parse().ok().and_then(|id| providers.get(id));
+    let names = || providers.ids().map(String::from).collect::<Vec<_>>().join(", ");
+    known.map(|profile| profile.id).with_context(|| format!("a provider is one of the settings: {}", names()))
 }
 
 fn factors(tiers: &Texts, geos: &Texts) -> anyhow::Result<PriceFactors> {
@@ -221,7 +231,7 @@ mod tests {
         gemini-embedding-2 | 0.2 | | | | |";
 
     fn built_in() -> ModelCatalogue {
-        load(Path::new("/nonexistent")).unwrap()
+        load(Path::new("/nonexistent"), &ProviderProfiles::default()).unwrap()
     }
 
     /// The standard prices of a model: kind, threshold, price.
@@ -267,17 +277,19 @@ mod tests {
         assert_eq!((catalogue.models().len(), lines.len()), (36, 36));
         for line in lines {
             let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-            let model = catalogue.find(&ModelId::parse(cells[0]).unwrap()).unwrap_or_else(|| panic!("{line}"));
+            let name = ModelId::parse(cells[0]).unwrap();
+            let found = ProviderId::BUILT_IN.into_iter().find_map(|provider| catalogue.find(provider, &name));
+            let model = found.unwrap_or_else(|| panic!("{line}"));
             assert_eq!(standard(model), expected(&cells), "{line}");
             let (input, output) = cells[6].split_once(" / ").unwrap_or_default();
             assert!(fits(model.max_input_tokens, input) && fits(model.max_output_tokens, output), "{line}");
             let is_embedding = model.purpose == ModelPurpose::Embedding;
             assert_eq!(is_embedding, cells[0].contains("embedding"));
             assert!(model.id.as_str().starts_with(match model.provider {
-                Provider::OpenAi if is_embedding => "text-embedding-",
-                Provider::OpenAi => "gpt-",
-                Provider::Claude => "claude-",
-                Provider::Gemini => "gemini-",
+                ProviderId::OPENAI if is_embedding => "text-embedding-",
+                ProviderId::OPENAI => "gpt-",
+                ProviderId::CLAUDE => "claude-",
+                _ => "gemini-",
             }));
         }
         let aliases: Vec<_> = catalogue.aliases().map(|(_, alias, of)| (alias.to_string(), of.to_string())).collect();
@@ -302,15 +314,15 @@ mod tests {
         let tokens = TokenUsage { uncached_input: 10, visible_output: 90, ..TokenUsage::default() };
         for (provider, model, tier, geo, expected) in [
             // 10 x 4,000 + 90 x 20,000, at the double, times 1.1
-            (Provider::Claude, "claude-opus-5-5", Tier::Fast, "us", 4_048_000),
+            (ProviderId::CLAUDE, "claude-opus-5-5", Tier::Fast, "us", 4_048_000),
             // 10 x 5,000 + 90 x 25,000
-            (Provider::Claude, "claude-opus-4-8", Tier::Standard, "", 2_300_000),
+            (ProviderId::CLAUDE, "claude-opus-4-8", Tier::Standard, "", 2_300_000),
             // 10 x 10,000 + 90 x 50,000, the half
-            (Provider::OpenAi, "gpt-6-astra", Tier::Flex, "", 2_300_000),
+            (ProviderId::OPENAI, "gpt-6-astra", Tier::Flex, "", 2_300_000),
             // 10 x 2,000 + 90 x 8,000, the double
-            (Provider::OpenAi, "gpt-4.1", Tier::Priority, "", 1_480_000),
+            (ProviderId::OPENAI, "gpt-4.1", Tier::Priority, "", 1_480_000),
             // 10 x 750 + 90 x 3,750, the half
-            (Provider::Gemini, "gemini-3.6-flash", Tier::Batch, "", 172_500),
+            (ProviderId::GEMINI, "gemini-3.6-flash", Tier::Batch, "", 172_500),
         ] {
             let usage = CallUsage { tier, geo: Geo::parse(geo).unwrap(), ..CallUsage::standard(tokens) };
             let cost = list.cost(provider, &ModelId::parse(model).unwrap(), &usage, DateTime::UNIX_EPOCH).unwrap();
@@ -332,7 +344,7 @@ mod tests {
             prices = { input = "2", output = "3" }
             long = { above = 9, prices = { input = "4" } }
         "#;
-        assert_eq!(parse(good).unwrap().models().len(), 1);
+        assert_eq!(parse(good, &ProviderProfiles::default()).unwrap().models().len(), 1);
         for (from, to, said) in [
             ("2026-11-12", "soon", "`version`: the version is a date"),
             ("providers.openai", "providers.acme", "`providers.acme`: a provider is"),
@@ -355,7 +367,7 @@ mod tests {
             ("max_input_tokens = 5", "aliases = [\"m\"]", "the name `m` stands for two models"),
         ] {
             assert!(good.contains(from), "{from}");
-            let told = format!("{:#}", parse(&good.replacen(from, to, 1)).unwrap_err());
+            let told = format!("{:#}", parse(&good.replacen(from, to, 1), &ProviderProfiles::default()).unwrap_err());
             assert!(told.contains(said), "{to}: {told}");
         }
     }
@@ -365,10 +377,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let own = "version = \"2027-01-01\"\nmodels = []\n[providers]\n";
         std::fs::write(folder.path().join(FILE), own).unwrap();
-        let catalogue = load(folder.path()).unwrap();
+        let catalogue = load(folder.path(), &ProviderProfiles::default()).unwrap();
         assert_eq!((catalogue.version.as_str(), catalogue.models().len()), ("2027-01-01", 0));
         std::fs::write(folder.path().join(FILE), "version = 7").unwrap();
-        let told = format!("{:#}", load(folder.path()).unwrap_err());
+        let told = format!("{:#}", load(folder.path(), &ProviderProfiles::default()).unwrap_err());
         assert!(told.contains("models.toml is not right"), "{told}");
     }
 }

@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use anyhow::bail;
 use ipnet::IpNet;
 
-use super::shape::{AiProviderSettings, AiSettings, SecretText, Settings};
+use super::providers::configured;
+use super::shape::{AiSettings, SecretText, Settings};
 
 /// Secrets from tutorials. No production may use one.
 const WELL_KNOWN: [&str; 4] =
@@ -152,13 +153,12 @@ fn check_proxies(proxies: &[String]) -> anyhow::Result<()> {
 }
 
 fn check_providers(ai: &AiSettings) -> anyhow::Result<()> {
-    for (name, AiProviderSettings { base_url, .. }) in
-        [("openai", &ai.openai), ("claude", &ai.claude), ("gemini", &ai.gemini)]
-    {
-        if !ai.allow_plain_http && goes_in_clear(base_url) {
+    for provider in &configured(ai)? {
+        if !ai.allow_plain_http && goes_in_clear(&provider.settings.base_url) {
             bail!(
-                "ai.{name}.base_url begins with http://, so the provider's key would go in clear. Use https://, or set \
-                 ai.allow_plain_http where the network is your own"
+                "{}.base_url begins with http://, so the provider's key would go in clear. Use https://, or set \
+                 ai.allow_plain_http where the network is your own",
+                provider.section
             );
         }
     }

@@ -46,7 +46,8 @@ impl Settings {
             &stripe.secret_key,
             &stripe.webhook_secret,
         ];
-        all.into_iter().filter_map(SecretText::expose)
+        let of_rows = ai.providers.values().filter_map(|row| row.api_key.as_ref());
+        all.into_iter().chain(of_rows).filter_map(SecretText::expose)
     }
 }
 
@@ -232,6 +233,8 @@ pub struct AiSettings {
     pub openai: AiProviderSettings,
     pub claude: AiProviderSettings,
     pub gemini: AiProviderSettings,
+    /// Further providers, by name. A row for a built-in one changes its settings.
+    pub providers: BTreeMap<String, AiProviderRow>,
     pub calls: AiCalls,
     pub body_limits: AiBodyLimits,
     /// Whether a provider's URL may be plain HTTP in production.
@@ -285,6 +288,25 @@ pub struct AiProviderSettings {
     pub idle_timeout_ms: u64,
     pub total_timeout_ms: u64,
     pub max_attempts: u32,
+}
+
+/// A row of `ai.providers`, as it is written. What it leaves out is the default of its dialect.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AiProviderRow {
+    pub dialect: Option<String>,
+    pub base_url: Option<String>,
+    pub api_key: Option<SecretText>,
+    pub auth: Option<String>,
+    pub headers: BTreeMap<String, String>,
+    pub query: BTreeMap<String, String>,
+    pub missing: Vec<String>,
+    pub known_tokens: Option<bool>,
+    pub connect_timeout_ms: Option<u64>,
+    pub first_byte_timeout_ms: Option<u64>,
+    pub idle_timeout_ms: Option<u64>,
+    pub total_timeout_ms: Option<u64>,
+    pub max_attempts: Option<u32>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::ai::{ModelId, Provider};
+use domain::ai::{ModelId, ProviderId};
 use domain::prices::PriceKind;
 use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 use ports::ai::{AiOperation, CallObserver, CallReport};
@@ -60,21 +60,24 @@ pub fn describe() {
     describe_counter!(COST, "What calls of models cost, in billionths of a dollar.");
     describe_counter!(SDK_RETRIES, "Requests that an SDK sent once more by itself, as it says.");
     describe_counter!(UNREAD, "Events of providers that were not understood, by provider.");
-    for provider in Provider::ALL {
-        counter!(UNREAD, "gen_ai_provider_name" => provider_name(provider)).increment(0);
-    }
     describe_counter!(
         ASSUMED_PRICES,
         "Calls with a kind of tokens that has no price and was billed as another, by kind."
     );
-    for (provider, kind) in Provider::ALL.into_iter().flat_map(|of| PriceKind::ALL.map(|kind| (of, kind))) {
-        assumed_prices(provider, kind, 0);
-    }
     describe_counter!(BEYOND_HOLD, "Calls that used more tokens, or cost more, than was held for them.");
-    for provider in Provider::ALL {
-        counter!(BEYOND_HOLD, "gen_ai_provider_name" => provider_name(provider)).increment(0);
-    }
     describe_counter!(REFUSALS, "Calls of models that were refused before they were made, by reason.");
+}
+
+/// Registers the counters of the providers at zero.
+pub fn register_providers(providers: impl IntoIterator<Item = ProviderId>) {
+    for provider in providers {
+        for name in [UNREAD, BEYOND_HOLD] {
+            counter!(name, "gen_ai_provider_name" => provider_name(&provider).to_owned()).increment(0);
+        }
+        for kind in PriceKind::ALL {
+            assumed_prices(provider, kind, 0);
+        }
+    }
 }
 
 /// Records metrics of calls, logs a line for each, and sends them to a collector if one is set.
@@ -90,7 +93,7 @@ impl CallObserver for CallMetrics {
         }
         let labels = [
             ("gen_ai_operation_name", operation_name(report.operation).to_owned()),
-            ("gen_ai_provider_name", provider_name(report.provider).to_owned()),
+            ("gen_ai_provider_name", provider_name(&report.provider).to_owned()),
             ("gen_ai_request_model", report.model.to_string()),
         ];
         let error = [("error_type", report.error.unwrap_or_default().to_owned())];
@@ -109,11 +112,12 @@ impl CallObserver for CallMetrics {
             counter!(COST, &labels).increment(u64::try_from(cost.0).unwrap_or_default());
         }
         if report.unread > 0 {
-            counter!(UNREAD, "gen_ai_provider_name" => provider_name(report.provider)).increment(report.unread);
+            counter!(UNREAD, "gen_ai_provider_name" => provider_name(&report.provider).to_owned())
+                .increment(report.unread);
         }
         tracing::info!(
             operation = operation_name(report.operation),
-            provider = provider_name(report.provider),
+            provider = provider_name(&report.provider),
             model = %report.model,
             provider_request = report.request_id.as_deref(),
             finish = report.finish.map(domain::ai::FinishReason::as_str),
@@ -130,28 +134,28 @@ impl CallObserver for CallMetrics {
         );
     }
 
-    fn refused(&self, provider: Provider, model: &ModelId, why: &'static str) {
+    fn refused(&self, provider: ProviderId, model: &ModelId, why: &'static str) {
         let labels = [
-            ("gen_ai_provider_name", provider_name(provider).to_owned()),
+            ("gen_ai_provider_name", provider_name(&provider).to_owned()),
             ("gen_ai_request_model", model.to_string()),
             ("reason", why.to_owned()),
         ];
         counter!(REFUSALS, &labels).increment(1);
     }
 
-    fn assumed_prices(&self, provider: Provider, kinds: &[PriceKind]) {
+    fn assumed_prices(&self, provider: ProviderId, kinds: &[PriceKind]) {
         for kind in kinds {
             assumed_prices(provider, *kind, 1);
         }
     }
 
-    fn beyond_hold(&self, provider: Provider) {
-        counter!(BEYOND_HOLD, "gen_ai_provider_name" => provider_name(provider)).increment(1);
+    fn beyond_hold(&self, provider: ProviderId) {
+        counter!(BEYOND_HOLD, "gen_ai_provider_name" => provider_name(&provider).to_owned()).increment(1);
     }
 }
 
-fn assumed_prices(provider: Provider, kind: PriceKind, more: u64) {
-    let labels = [("gen_ai_provider_name", provider_name(provider)), ("kind", kind.as_str())];
+fn assumed_prices(provider: ProviderId, kind: PriceKind, more: u64) {
+    let labels = [("gen_ai_provider_name", provider_name(&provider).to_owned()), ("kind", kind.as_str().to_owned())];
     counter!(ASSUMED_PRICES, &labels).increment(more);
 }
 
@@ -163,12 +167,13 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The names of the providers in the conventions.
-pub const fn provider_name(provider: Provider) -> &'static str {
-    match provider {
-        Provider::OpenAi => "openai",
-        Provider::Claude => "anthropic",
-        Provider::Gemini => "gcp.gemini",
+/// The name of a provider in the conventions; of one that they do not know, its own.
+pub fn provider_name(provider: &ProviderId) -> &str {
+    match *provider {
+        ProviderId::OPENAI => "openai",
+        ProviderId::CLAUDE => "anthropic",
+        ProviderId::GEMINI => "gcp.gemini",
+        _ => provider.as_str(),
     }
 }
 
@@ -197,7 +202,7 @@ mod tests {
         let tokens = TokenUsage { uncached_input: 10, cache_read: 5, visible_output: 3, ..TokenUsage::default() };
         let observer = CallMetrics { clock: Arc::new(SystemClock), export: None };
         observer.ended(&CallReport {
-            provider: Provider::Claude,
+            provider: ProviderId::CLAUDE,
             model: model.clone(),
             operation: AiOperation::Chat,
             streamed: true,
@@ -211,8 +216,8 @@ mod tests {
             error: None,
             unread: 3,
         });
-        observer.refused(Provider::Claude, &model, "limit_reached");
-        observer.assumed_prices(Provider::Claude, &[PriceKind::CacheWriteShort]);
+        observer.refused(ProviderId::CLAUDE, &model, "limit_reached");
+        observer.assumed_prices(ProviderId::CLAUDE, &[PriceKind::CacheWriteShort]);
         let text = handle.render();
         let of = |name: &str, rest: &str| {
             let labels = "gen_ai_operation_name=\"chat\",gen_ai_provider_name=\"anthropic\",gen_ai_request_model=\"observed-model\"";

@@ -87,7 +87,7 @@ impl CallExport {
     pub fn ended(&self, report: &CallReport, now: SystemTime) {
         let labels = vec![
             KeyValue::new("gen_ai.operation.name", operation_name(report.operation)),
-            KeyValue::new("gen_ai.provider.name", provider_name(report.provider)),
+            KeyValue::new("gen_ai.provider.name", provider_name(&report.provider).to_owned()),
             KeyValue::new("gen_ai.request.model", report.model.to_string()),
         ];
         self.count(report, &labels);
@@ -169,7 +169,7 @@ mod tests {
     use std::net::TcpListener;
     use std::sync::mpsc;
 
-    use domain::ai::{CallUsage, ModelId, Provider, TokenUsage};
+    use domain::ai::{CallUsage, ModelId, ProviderId, TokenUsage};
     use domain::prices::NanoUsd;
     use ports::ai::AiOperation;
 
@@ -212,7 +212,7 @@ mod tests {
         let tokens = TokenUsage { uncached_input: 10, cache_read: 5, visible_output: 3, ..TokenUsage::default() };
         export.ended(
             &CallReport {
-                provider: Provider::Gemini,
+                provider: ProviderId::GEMINI,
                 model: ModelId::parse("exported-model").unwrap(),
                 operation: AiOperation::Chat,
                 streamed: true,

@@ -56,7 +56,7 @@ pub fn register_models(models: &ModelCatalogue) {
     for model in models.models() {
         for reason in REASONS {
             let labels = [
-                ("gen_ai_provider_name", provider_name(model.provider).to_owned()),
+                ("gen_ai_provider_name", provider_name(&model.provider).to_owned()),
                 ("gen_ai_request_model", model.id.to_string()),
                 ("reason", reason.to_owned()),
             ];

@@ -11,6 +11,7 @@ mod gemini;
 mod input;
 mod models;
 mod openai;
+mod providers;
 mod reports;
 mod told;
 mod usage;
@@ -24,8 +25,12 @@ pub use conversation::{
 pub use delivery::{Delivery, unseen_output};
 pub use gemini::GeminiUsage;
 pub use input::{BYTES_A_TOKEN, BYTES_A_TOKEN_HELD, InputSize};
-pub use models::{CLAUDE_OUTPUT_UNASKED, ModelId, ModelRefused, Provider, UnknownProvider};
+pub use models::{CLAUDE_OUTPUT_UNASKED, ModelId, ModelRefused};
 pub use openai::OpenAiUsage;
+pub use providers::{
+    Dialect, MissingFeatures, ProviderId, ProviderProfile, ProviderProfiles, ProviderRefused, UnknownDialect,
+    UnknownFeature,
+};
 pub use reports::{ReportedUsage, UsageReading};
 pub use usage::{
     CallUsage, Geo, GeoRefused, TOKENS_MAX, Tier, TokenUsage, ToolCalls, UnknownSource, UnknownTier, UsageSource,

@@ -1,54 +1,14 @@
-//! Providers, and the names of their models.
+//! The names of models at their providers.
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 const MODEL_MAX_LENGTH: usize = 200;
 
-/// A provider of models, with the names used in the tables and the settings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Provider {
-    OpenAi,
-    Claude,
-    Gemini,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("a provider is openai, claude or gemini")]
-pub struct UnknownProvider;
-
 /// Claude requires an output limit. A request without one gets this one, which all of its models accept.
 pub const CLAUDE_OUTPUT_UNASKED: u64 = 4_096;
-
-impl Provider {
-    pub const ALL: [Self; 3] = [Self::OpenAi, Self::Claude, Self::Gemini];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::OpenAi => "openai",
-            Self::Claude => "claude",
-            Self::Gemini => "gemini",
-        }
-    }
-}
-
-impl FromStr for Provider {
-    type Err = UnknownProvider;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|provider| provider.as_str() == text).ok_or(UnknownProvider)
-    }
-}
-
-impl fmt::Display for Provider {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
-    }
-}
 
 /// The name of a model at its provider: 1 to 200 visible ASCII characters. Names of tuned models are long and contain
 /// colons and slashes.
@@ -94,15 +54,6 @@ impl fmt::Display for ModelId {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_provider_is_read_as_it_is_written() {
-        for provider in Provider::ALL {
-            assert_eq!(provider.as_str().parse(), Ok(provider));
-            assert_eq!(serde_json::to_string(&provider).unwrap(), format!("\"{provider}\""));
-        }
-        assert_eq!("anthropic".parse::<Provider>(), Err(UnknownProvider));
-    }
 
     #[test]
     fn the_name_of_a_model_is_one_visible_word() {

@@ -13,7 +13,7 @@ use thiserror::Error;
 use super::kinds::PriceKind;
 use super::list::PriceKey;
 use super::money::{UnitPrice, UnitPriceRefused};
-use crate::ai::{Geo, ModelId, Provider, Tier};
+use crate::ai::{Geo, ModelId, ProviderId, Tier};
 
 /// The catalogue's edition: a date, and `.1` to `.9` for several editions of a day. Later ones sort later.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,7 +61,7 @@ pub struct CataloguePrice {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CatalogueModel {
-    pub provider: Provider,
+    pub provider: ProviderId,
     pub id: ModelId,
     /// Other names of the same model, at the same price.
     pub aliases: Vec<ModelId>,
@@ -76,13 +76,13 @@ pub struct CatalogueModel {
 pub enum CatalogueRefused {
     #[error("the version is a date such as 2026-11-12, or 2026-11-12.2 for the second of that day")]
     Version,
-    #[error("the name `{0}` stands for two models")]
+    #[error("the name `{0}` stands for two models of one provider")]
     NameTwice(ModelId),
     #[error("the model `{model}` has two prices for `{kind}` from {threshold_tokens} tokens on")]
     PriceTwice { model: ModelId, kind: PriceKind, threshold_tokens: u64 },
 }
 
-/// An edition's models. A name belongs to one model across providers. The default is empty and older than all editions.
+/// An edition's models. A name belongs to one model of a provider. The default is empty and older than all editions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModelCatalogue {
     pub version: CatalogueVersion,
@@ -94,7 +94,7 @@ impl ModelCatalogue {
         let (mut names, mut keys) = (HashSet::new(), HashSet::new());
         for model in &models {
             for name in model.aliases.iter().chain([&model.id]) {
-                if !names.insert(name.clone()) {
+                if !names.insert((model.provider, name.clone())) {
                     return Err(CatalogueRefused::NameTwice(name.clone()));
                 }
             }
@@ -112,9 +112,10 @@ impl ModelCatalogue {
         &self.models
     }
 
-    /// The model with this name, whether it is its id or an alias.
-    pub fn find(&self, name: &ModelId) -> Option<&CatalogueModel> {
-        self.models.iter().find(|model| model.id == *name || model.aliases.contains(name))
+    /// The model of this provider with this name, whether it is its id or an alias.
+    pub fn find(&self, provider: ProviderId, name: &ModelId) -> Option<&CatalogueModel> {
+        let is_meant = |model: &&CatalogueModel| model.id == *name || model.aliases.contains(name);
+        self.models.iter().filter(|model| model.provider == provider).find(is_meant)
     }
 
     pub fn prices(&self) -> impl Iterator<Item = &CataloguePrice> {
@@ -122,7 +123,7 @@ impl ModelCatalogue {
     }
 
     /// Every alias as `(provider, alias, id)`; prices are stored under the id.
-    pub fn aliases(&self) -> impl Iterator<Item = (Provider, ModelId, ModelId)> + '_ {
+    pub fn aliases(&self) -> impl Iterator<Item = (ProviderId, ModelId, ModelId)> + '_ {
         self.models
             .iter()
             .flat_map(|model| model.aliases.iter().map(|alias| (model.provider, alias.clone(), model.id.clone())))
@@ -164,7 +165,7 @@ mod tests {
             until: None,
         };
         CatalogueModel {
-            provider: Provider::Claude,
+            provider: ProviderId::CLAUDE,
             id: model(name),
             aliases: aliases.iter().map(|alias| model(alias)).collect(),
             purpose: ModelPurpose::Chat,
@@ -192,10 +193,13 @@ mod tests {
     #[test]
     fn a_name_stands_for_one_model_and_a_price_once() {
         let catalogue = ModelCatalogue::try_new(version(), vec![of("a", &["b", "c"], &[]), of("d", &[], &[])]).unwrap();
-        assert_eq!(catalogue.find(&model("c")).unwrap().id, model("a"));
-        assert_eq!(catalogue.find(&model("e")), None);
+        assert_eq!(catalogue.find(ProviderId::CLAUDE, &model("c")).unwrap().id, model("a"));
+        assert_eq!(catalogue.find(ProviderId::CLAUDE, &model("e")), None);
+        assert_eq!(catalogue.find(ProviderId::OPENAI, &model("c")), None);
+        let elsewhere = CatalogueModel { provider: ProviderId::OPENAI, ..of("a", &[], &[]) };
+        assert!(ModelCatalogue::try_new(version(), vec![of("a", &[], &[]), elsewhere]).is_ok());
         let aliases: Vec<_> = catalogue.aliases().collect();
-        assert_eq!(aliases[1], (Provider::Claude, model("c"), model("a")));
+        assert_eq!(aliases[1], (ProviderId::CLAUDE, model("c"), model("a")));
         let twice = ModelCatalogue::try_new(version(), vec![of("a", &["d"], &[]), of("d", &[], &[])]);
         assert_eq!(twice, Err(CatalogueRefused::NameTwice(model("d"))));
         let twice = ModelCatalogue::try_new(version(), vec![of("a", &[], &[PriceKind::Input, PriceKind::Input])]);

@@ -131,7 +131,7 @@ mod tests {
     use super::super::catalogue::{CatalogueModel, CataloguePrice, CatalogueVersion, ModelPurpose};
     use super::super::testing::{at, key, model, row, usd};
     use super::*;
-    use crate::ai::Provider;
+    use crate::ai::ProviderId;
 
     fn draft(from: Option<DateTime<Utc>>) -> PriceDraft {
         PriceDraft { key: key("m"), price: usd(dec!(9)), version: "own".into(), valid_from: from }
@@ -181,7 +181,7 @@ mod tests {
     fn catalogue(version: &str, price: Decimal, until: Option<DateTime<Utc>>) -> ModelCatalogue {
         let price = CataloguePrice { key: key("m"), price: usd(price), until };
         let of = CatalogueModel {
-            provider: Provider::Claude,
+            provider: ProviderId::CLAUDE,
             id: model("m"),
             aliases: Vec::new(),
             purpose: ModelPurpose::Chat,

@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::kinds::PriceKind;
 use super::list::{ModelPrice, ModelRates, PriceList};
 use super::money::NanoUsd;
-use crate::ai::{CallUsage, Geo, ModelId, Provider, Tier, ToolCalls};
+use crate::ai::{CallUsage, Geo, ModelId, ProviderId, Tier, ToolCalls};
 
 /// The cost of a call, and the prices that it is based on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,9 +25,9 @@ pub struct Cost {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum CostError {
     #[error("the model `{model}` of {provider} has no price")]
-    UnpricedModel { provider: Provider, model: ModelId },
+    UnpricedModel { provider: ProviderId, model: ModelId },
     #[error("the model `{model}` of {provider} has no price for `{kind}`")]
-    UnpricedKind { provider: Provider, model: ModelId, kind: PriceKind },
+    UnpricedKind { provider: ProviderId, model: ModelId, kind: PriceKind },
     #[error("the call would cost more than can be counted")]
     TooLarge,
 }
@@ -93,7 +93,7 @@ impl PriceList {
     /// The cost of a call at the prices of `at`, the time at which it began.
     pub fn cost(
         &self,
-        provider: Provider,
+        provider: ProviderId,
         model: &ModelId,
         usage: &CallUsage,
         at: DateTime<Utc>,
@@ -116,7 +116,7 @@ impl PriceList {
     /// much shorter it is than the estimate. No usage within the estimate costs more.
     pub fn most(
         &self,
-        provider: Provider,
+        provider: ProviderId,
         model: &ModelId,
         call: &UsageEstimate,
         at: DateTime<Utc>,
@@ -143,7 +143,7 @@ impl PriceList {
 
     fn open_bill<'a>(
         &'a self,
-        provider: Provider,
+        provider: ProviderId,
         model: &'a ModelId,
         at: DateTime<Utc>,
     ) -> Result<Bill<'a>, CostError> {
@@ -163,7 +163,7 @@ fn stamp(row: &ModelPrice) -> (DateTime<Utc>, &str) {
 
 /// A cost that is being added up.
 struct Bill<'a> {
-    provider: Provider,
+    provider: ProviderId,
     model: &'a ModelId,
     rates: ModelRates<'a>,
     pico: u128,

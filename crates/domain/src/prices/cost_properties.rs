@@ -9,7 +9,7 @@ use super::kinds::PriceKind;
 use super::list::PriceList;
 use super::money::NanoUsd;
 use super::testing::{at, model, with_part};
-use crate::ai::{CallUsage, Provider, Tier, TokenUsage, ToolCalls};
+use crate::ai::{CallUsage, ProviderId, Tier, TokenUsage, ToolCalls};
 
 prop_compose! {
     fn any_tokens()(parts in prop::array::uniform10(0_u64..400_000), calls in prop::array::uniform3(0_u64..9)) -> TokenUsage {
@@ -35,7 +35,7 @@ fn any_prices() -> impl Strategy<Value = PriceList> {
                 [(kind, Tier::Standard, ANY, 0, usd(base))].into_iter().chain(long)
             })
             .collect();
-        list(Provider::Claude, "m", &rows)
+        list(ProviderId::CLAUDE, "m", &rows)
     })
 }
 
@@ -56,7 +56,7 @@ fn some_prices() -> impl Strategy<Value = PriceList> {
                 rows.push(row);
             }
         }
-        list(Provider::Claude, "m", &rows)
+        list(ProviderId::CLAUDE, "m", &rows)
     })
 }
 
@@ -67,10 +67,10 @@ proptest! {
         list in some_prices(), tokens in any_tokens(), tier in 0_usize..5,
     ) {
         let tier = Tier::ALL[tier];
-        let rates = list.rates(Provider::Claude, &model("m"), at(0));
+        let rates = list.rates(ProviderId::CLAUDE, &model("m"), at(0));
         let bill = |tokens: TokenUsage| {
             let usage = CallUsage { tier, ..CallUsage::standard(tokens) };
-            list.cost(Provider::Claude, &model("m"), &usage, at(0)).unwrap()
+            list.cost(ProviderId::CLAUDE, &model("m"), &usage, at(0)).unwrap()
         };
         let is_token = |kind: &PriceKind| !kind.substitutes().is_empty();
         let is_unpriced = |kind: &PriceKind| rates.rows().all(|row| row.key.kind != *kind);
@@ -100,11 +100,11 @@ proptest! {
         rows.extend((kind != plain).then_some((kind, Tier::Standard, ANY, 0, own)));
         let text = if is_output { PriceKind::Input } else { PriceKind::Output };
         rows.push((text, Tier::Standard, ANY, 0, other));
-        let list = list(Provider::Claude, "m", &rows);
+        let list = list(ProviderId::CLAUDE, "m", &rows);
         let bill = |kind| {
             let tokens = with_part(TokenUsage::default(), kind, count);
             let usage = CallUsage { tier, ..CallUsage::standard(tokens) };
-            list.cost(Provider::Claude, &model("m"), &usage, at(0)).unwrap().amount
+            list.cost(ProviderId::CLAUDE, &model("m"), &usage, at(0)).unwrap().amount
         };
         let is_cheaper_by_right = kind == PriceKind::CacheRead && tier == Tier::Standard;
         let is_as_exact = tier == Tier::Standard && (is_output || count <= 100_000);
@@ -117,7 +117,7 @@ proptest! {
             audio_input: true, audio_output: true, image_output: true, tool_calls: tokens.tool_calls,
             ..UsageEstimate::text(tokens.input() + spare, tokens.output())
         };
-        let most = list.most(Provider::Claude, &model("m"), &call, at(0)).unwrap();
+        let most = list.most(ProviderId::CLAUDE, &model("m"), &call, at(0)).unwrap();
         prop_assert!(NanoUsd(standard(&list, tokens)) <= most.amount);
     }
 
@@ -132,7 +132,7 @@ proptest! {
     fn the_parts_priced_alone_differ_by_their_rounding(tokens in any_tokens(), prices in prop::array::uniform13(0_i64..50_000_000)) {
         let rows: Vec<Row> = PriceKind::ALL.into_iter().zip(prices)
             .map(|(kind, micro)| (kind, Tier::Standard, ANY, 0, Decimal::new(micro, 6))).collect();
-        let list = list(Provider::Claude, "m", &rows);
+        let list = list(ProviderId::CLAUDE, "m", &rows);
         let alone: i64 = PriceKind::ALL.into_iter()
             .map(|kind| standard(&list, with_part(TokenUsage::default(), kind, kind.count_in(&tokens)))).sum();
         // Thirteen roundings plus one, each at most half a nano-dollar.
@@ -146,7 +146,7 @@ proptest! {
             audio_input: true, audio_output: true, image_output: true, tool_calls: tokens.tool_calls,
             ..UsageEstimate::text(tokens.input() + spare, tokens.output())
         };
-        let most = list.most(Provider::Claude, &model("m"), &call, at(0)).unwrap();
+        let most = list.most(ProviderId::CLAUDE, &model("m"), &call, at(0)).unwrap();
         prop_assert!(NanoUsd(standard(&list, tokens)) <= most.amount);
     }
 
@@ -155,8 +155,8 @@ proptest! {
         let tokens = PriceKind::ALL.into_iter().zip(parts)
             .fold(TokenUsage::default(), |tokens, (kind, count)| with_part(tokens, kind, count));
         let rows = PriceKind::ALL.map(|kind| (kind, Tier::Standard, ANY, 0, Decimal::new(micro % 1_000_000_000_000_000_000, 6)));
-        let list = list(Provider::Claude, "m", &rows);
-        match list.cost(Provider::Claude, &model("m"), &CallUsage::standard(tokens), at(0)) {
+        let list = list(ProviderId::CLAUDE, "m", &rows);
+        match list.cost(ProviderId::CLAUDE, &model("m"), &CallUsage::standard(tokens), at(0)) {
             Ok(Cost { amount, .. }) => prop_assert!(amount >= NanoUsd(0)),
             Err(error) => prop_assert_eq!(error, CostError::TooLarge),
         }

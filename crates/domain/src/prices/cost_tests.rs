@@ -8,14 +8,14 @@ use super::cost::{CostError, UsageEstimate};
 use super::kinds::PriceKind;
 use super::list::{ModelPrice, PriceKey, PriceList};
 use super::testing::{at, key, model, row, with_part};
-use crate::ai::{CallUsage, Geo, Provider, Tier, TokenUsage, ToolCalls};
+use crate::ai::{CallUsage, Geo, ProviderId, Tier, TokenUsage, ToolCalls};
 
 /// Kind, tier, region, threshold, dollars per million.
 pub(super) type Row = (PriceKind, Tier, &'static str, u64, Decimal);
 
 pub(super) const ANY: &str = "";
 
-pub(super) fn list(provider: Provider, name: &str, rows: &[Row]) -> PriceList {
+pub(super) fn list(provider: ProviderId, name: &str, rows: &[Row]) -> PriceList {
     let price = |(kind, tier, geo, threshold_tokens, per_million): &Row| {
         let (geo, threshold_tokens) = (Geo::parse(geo).unwrap(), *threshold_tokens);
         let key = PriceKey { provider, kind: *kind, tier: *tier, geo, threshold_tokens, ..key(name) };
@@ -38,7 +38,7 @@ fn sol() -> PriceList {
         (Input, Tier::Priority, ANY, 0, dec!(4)),
         (Output, Tier::Priority, ANY, 0, dec!(20)),
     ];
-    list(Provider::OpenAi, "m", &rows)
+    list(ProviderId::OPENAI, "m", &rows)
 }
 
 fn mini() -> PriceList {
@@ -46,7 +46,7 @@ fn mini() -> PriceList {
         (PriceKind::Input, Tier::Standard, ANY, 0, dec!(0.75)),
         (PriceKind::CacheRead, Tier::Batch, ANY, 0, dec!(0.0375)),
     ];
-    list(Provider::OpenAi, "m", &rows)
+    list(ProviderId::OPENAI, "m", &rows)
 }
 
 fn opus() -> PriceList {
@@ -65,7 +65,7 @@ fn opus() -> PriceList {
         (Output, Tier::Fast, "us", 0, dec!(44)),
         (SearchCall, Tier::Standard, ANY, 0, dec!(10000)),
     ];
-    list(Provider::Claude, "m", &rows)
+    list(ProviderId::CLAUDE, "m", &rows)
 }
 
 fn haiku() -> PriceList {
@@ -78,7 +78,7 @@ fn haiku() -> PriceList {
         (Output, Tier::Standard, ANY, 100_000, dec!(2.5)),
         (CacheRead, Tier::Standard, ANY, 100_000, dec!(0.05)),
     ];
-    list(Provider::Claude, "m", &rows)
+    list(ProviderId::CLAUDE, "m", &rows)
 }
 
 fn pro() -> PriceList {
@@ -90,7 +90,7 @@ fn pro() -> PriceList {
         (Input, Tier::Standard, ANY, 200_000, dec!(4)),
         (Output, Tier::Standard, ANY, 200_000, dec!(18)),
     ];
-    list(Provider::Gemini, "m", &rows)
+    list(ProviderId::GEMINI, "m", &rows)
 }
 
 fn flash() -> PriceList {
@@ -103,7 +103,7 @@ fn flash() -> PriceList {
         (CacheRead, Tier::Batch, ANY, 0, dec!(0.015)),
         (CacheRead, Tier::Flex, ANY, 0, dec!(0.0375)),
     ];
-    list(Provider::Gemini, "m", &rows)
+    list(ProviderId::GEMINI, "m", &rows)
 }
 
 fn nano(list: &PriceList, usage: &CallUsage) -> Result<i64, CostError> {
@@ -232,19 +232,19 @@ fn what_has_no_price_costs_what_a_plain_token_costs_and_is_named() {
         (PriceKind::Input, Tier::Standard, ANY, 0, dec!(2)),
         (PriceKind::CacheWriteShort, Tier::Standard, ANY, 0, dec!(2.5)),
     ];
-    assert_eq!(assumed(&list(Provider::Claude, "m", &rows), long), (2_500, vec![PriceKind::CacheWriteLong]));
-    assert_eq!(assumed(&list(Provider::Claude, "m", &rows), text(0, 3)), (6_000, vec![PriceKind::Output]));
+    assert_eq!(assumed(&list(ProviderId::CLAUDE, "m", &rows), long), (2_500, vec![PriceKind::CacheWriteLong]));
+    assert_eq!(assumed(&list(ProviderId::CLAUDE, "m", &rows), text(0, 3)), (6_000, vec![PriceKind::Output]));
     for kind in [PriceKind::Input, PriceKind::Output] {
-        let alone = list(Provider::Claude, "m", &[(kind, Tier::Standard, ANY, 0, dec!(2))]);
+        let alone = list(ProviderId::CLAUDE, "m", &[(kind, Tier::Standard, ANY, 0, dec!(2))]);
         for of in PriceKind::ALL.into_iter().filter(|of| of.assumed_usd().is_none()) {
             let (cost, _) = assumed(&alone, with_part(TokenUsage::default(), of, 3));
             assert_eq!(cost, 6_000, "{of} where {kind} alone has a price");
         }
     }
-    let other = flash().cost(Provider::Gemini, &model("n"), &CallUsage::standard(text(0, 0)), at(0));
-    assert_eq!(other, Err(CostError::UnpricedModel { provider: Provider::Gemini, model: model("n") }));
-    let elsewhere = flash().cost(Provider::Claude, &model("m"), &CallUsage::standard(text(1, 0)), at(0));
-    assert_eq!(elsewhere, Err(CostError::UnpricedModel { provider: Provider::Claude, model: model("m") }));
+    let other = flash().cost(ProviderId::GEMINI, &model("n"), &CallUsage::standard(text(0, 0)), at(0));
+    assert_eq!(other, Err(CostError::UnpricedModel { provider: ProviderId::GEMINI, model: model("n") }));
+    let elsewhere = flash().cost(ProviderId::CLAUDE, &model("m"), &CallUsage::standard(text(1, 0)), at(0));
+    assert_eq!(elsewhere, Err(CostError::UnpricedModel { provider: ProviderId::CLAUDE, model: model("m") }));
     assert_eq!(standard(&flash(), text(0, 0)), 0, "a priced model that used nothing costs nothing");
 }
 
@@ -252,13 +252,13 @@ fn what_has_no_price_costs_what_a_plain_token_costs_and_is_named() {
 fn what_is_held_needs_a_price_for_text_alone() {
     let audio = UsageEstimate { audio_input: true, audio_output: true, ..UsageEstimate::text(2, 3) };
     let most = |list: &PriceList, call: &UsageEstimate| {
-        list.most(Provider::Gemini, &model("m"), call, at(0)).map(|cost| cost.amount.0)
+        list.most(ProviderId::GEMINI, &model("m"), call, at(0)).map(|cost| cost.amount.0)
     };
     assert_eq!(most(&flash(), &audio), Ok(600 + 7_500));
     let searching = UsageEstimate { tool_calls: ToolCalls { web_search: 2, ..ToolCalls::default() }, ..audio.clone() };
     assert_eq!(most(&flash(), &searching), Ok(600 + 7_500 + 70_000_000));
-    let input = list(Provider::Gemini, "m", &[(PriceKind::Input, Tier::Standard, ANY, 0, dec!(2))]);
-    let lacks = CostError::UnpricedKind { provider: Provider::Gemini, model: model("m"), kind: PriceKind::Output };
+    let input = list(ProviderId::GEMINI, "m", &[(PriceKind::Input, Tier::Standard, ANY, 0, dec!(2))]);
+    let lacks = CostError::UnpricedKind { provider: ProviderId::GEMINI, model: model("m"), kind: PriceKind::Output };
     assert_eq!(most(&input, &UsageEstimate::text(2, 3)), Err(lacks));
     assert_eq!(most(&input, &UsageEstimate::text(2, 0)), Ok(4_000));
 }
@@ -280,10 +280,10 @@ fn a_price_of_its_own_goes_before_the_aliases_and_time_decides() {
     let own = ModelPrice { valid_from: at(20), version: "own".into(), ..row("name", dec!(1)) };
     let output = PriceKey { kind: PriceKind::Output, ..key("old") };
     let output = ModelPrice { key: output, ..row("old", dec!(50)) };
-    let aliases = [(Provider::Claude, model("name"), model("old"))];
+    let aliases = [(ProviderId::CLAUDE, model("name"), model("old"))];
     let list = PriceList::new([planned, before, own, output], aliases);
     let cost = |name: &str, second| {
-        let cost = list.cost(Provider::Claude, &model(name), &CallUsage::standard(text(1, 1)), at(second)).unwrap();
+        let cost = list.cost(ProviderId::CLAUDE, &model(name), &CallUsage::standard(text(1, 1)), at(second)).unwrap();
         (cost.amount.0, cost.version)
     };
     assert_eq!(cost("old", 9), (55_000, "v1".into()));
@@ -315,7 +315,7 @@ fn the_most_takes_the_dearest_of_what_may_come() {
 #[test]
 fn what_cannot_be_counted_is_refused() {
     let rows = PriceKind::ALL.map(|kind| (kind, Tier::Standard, ANY, 0, dec!(999999999999.999999)));
-    let dear = list(Provider::Claude, "m", &rows);
+    let dear = list(ProviderId::CLAUDE, "m", &rows);
     let all = TokenUsage {
         uncached_input: u64::MAX,
         cache_read: u64::MAX,

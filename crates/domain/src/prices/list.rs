@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::kinds::PriceKind;
 use super::money::UnitPrice;
-use crate::ai::{Geo, ModelId, Provider, Tier};
+use crate::ai::{Geo, ModelId, ProviderId, Tier};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PriceId(pub Uuid);
@@ -29,7 +29,7 @@ pub struct PriceId(pub Uuid);
 /// What a price is for. At any time there is at most one price per key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PriceKey {
-    pub provider: Provider,
+    pub provider: ProviderId,
     pub model: ModelId,
     pub kind: PriceKind,
     pub tier: Tier,
@@ -94,15 +94,15 @@ impl ModelPrice {
 /// The prices of every model with their validity; look-ups take a time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PriceList {
-    rows: HashMap<(Provider, ModelId), Vec<ModelPrice>>,
+    rows: HashMap<(ProviderId, ModelId), Vec<ModelPrice>>,
     /// Other names of models, and the models that they are priced as.
-    aliases: HashMap<(Provider, ModelId), ModelId>,
+    aliases: HashMap<(ProviderId, ModelId), ModelId>,
 }
 
 impl PriceList {
     pub fn new(
         prices: impl IntoIterator<Item = ModelPrice>,
-        aliases: impl IntoIterator<Item = (Provider, ModelId, ModelId)>,
+        aliases: impl IntoIterator<Item = (ProviderId, ModelId, ModelId)>,
     ) -> Self {
         let mut rows: HashMap<_, Vec<_>> = HashMap::new();
         for price in prices {
@@ -117,7 +117,7 @@ impl PriceList {
     }
 
     /// The models that have a price of their own at this time.
-    pub fn priced_models(&self, at: DateTime<Utc>) -> Vec<(Provider, ModelId)> {
+    pub fn priced_models(&self, at: DateTime<Utc>) -> Vec<(ProviderId, ModelId)> {
         let priced = self.rows.iter().filter(|(_, rows)| rows.iter().any(|row| row.is_in_force(at)));
         let mut models: Vec<_> = priced.map(|(model, _)| model.clone()).collect();
         models.sort();
@@ -125,15 +125,15 @@ impl PriceList {
     }
 
     /// Whether a model has a price of its own at this time.
-    pub fn is_priced(&self, provider: Provider, model: &ModelId, at: DateTime<Utc>) -> bool {
+    pub fn is_priced(&self, provider: ProviderId, model: &ModelId, at: DateTime<Utc>) -> bool {
         let rows = self.rows.get(&(provider, model.clone()));
         rows.is_some_and(|rows| rows.iter().any(|row| row.is_in_force(at)))
     }
 
     /// The prices in force for a model, and for the model that its name is an alias of.
-    pub fn rates(&self, provider: Provider, model: &ModelId, at: DateTime<Utc>) -> ModelRates<'_> {
+    pub fn rates(&self, provider: ProviderId, model: &ModelId, at: DateTime<Utc>) -> ModelRates<'_> {
         let name = (provider, model.clone());
-        let in_force = |name: &(Provider, ModelId)| {
+        let in_force = |name: &(ProviderId, ModelId)| {
             let rows = self.rows.get(name).map(Vec::as_slice).unwrap_or_default();
             rows.iter().filter(|row| row.is_in_force(at)).collect()
         };

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::kinds::PriceKind;
 use super::list::{ModelPrice, PriceId, PriceKey, PriceSource};
 use super::money::UnitPrice;
-use crate::ai::{Geo, ModelId, Provider, Tier, TokenUsage};
+use crate::ai::{Geo, ModelId, ProviderId, Tier, TokenUsage};
 
 /// A fixed time plus this many seconds.
 pub fn at(seconds: i64) -> DateTime<Utc> {
@@ -25,7 +25,7 @@ pub fn usd(per_million: Decimal) -> UnitPrice {
 /// The standard input price of a model of Claude.
 pub fn key(name: &str) -> PriceKey {
     PriceKey {
-        provider: Provider::Claude,
+        provider: ProviderId::CLAUDE,
         model: model(name),
         kind: PriceKind::Input,
         tier: Tier::Standard,

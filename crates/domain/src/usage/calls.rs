@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::holds::{current_decision, free};
 use super::{ApiKeyReservation, Hold, HoldOutcome, HoldRefusal, HoldStatus};
-use crate::ai::{ModelId, Provider};
+use crate::ai::{ModelId, ProviderId};
 use crate::api_keys::ApiKeyId;
 use crate::entitlements::{Decision, Entitlement, Overage, Reason, decide};
 
@@ -58,7 +58,7 @@ impl FromStr for CallPhase {
 /// All that is needed to settle a call without the process that made it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallTerms {
-    pub provider: Provider,
+    pub provider: ProviderId,
     pub model: ModelId,
     /// Whether the built-in sandbox provider answers. Its calls are not billed.
     #[serde(default)]

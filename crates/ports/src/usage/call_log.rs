@@ -1,7 +1,7 @@
 //! The call log: what model calls used and cost, and the messages of conversations.
 
 use async_trait::async_trait;
-use domain::ai::{CallUsage, Provider, ReportedUsage, Speaker};
+use domain::ai::{CallUsage, ProviderId, ReportedUsage, Speaker};
 use domain::prices::{Cost, NanoUsd};
 use domain::usage::{HoldId, ReservedCallState};
 use domain::users::UserId;
@@ -51,7 +51,7 @@ impl CallOutcome {
 /// What a call of a model used and cost.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CallResult {
-    pub provider: Provider,
+    pub provider: ProviderId,
     pub model: String,
     pub usage: CallUsage,
     /// The usage as the provider reported it.

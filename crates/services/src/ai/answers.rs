@@ -1,6 +1,6 @@
 //! Answers: the pieces of a provider's answer as they arrive, and the receipt of the call.
 
-use domain::ai::{FinishReason, ModelId, Provider, TokenUsage, UsageSource};
+use domain::ai::{FinishReason, ModelId, ProviderProfile, TokenUsage, UsageSource};
 use domain::prices::NanoUsd;
 use ports::ai::{ProviderFault, ReplyPiece};
 use tokio::sync::{mpsc, oneshot};
@@ -15,7 +15,7 @@ pub struct AnswerHead {
     /// The id of the call in the usage log.
     pub call_id: Uuid,
     /// The provider and the model that answer; a fallback can differ from what was requested.
-    pub provider: Provider,
+    pub provider: ProviderProfile,
     pub model: ModelId,
     pub is_sandbox: bool,
     /// The provider's own id of the request.

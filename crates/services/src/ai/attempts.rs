@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use domain::ai::{Admission, AttemptOutcome, BreakerRules, BreakerState, ModelId, Provider};
+use domain::ai::{Admission, AttemptOutcome, BreakerRules, BreakerState, ModelId, ProviderId};
 use domain::users::UserId;
 use futures_util::StreamExt;
 use ports::ai::{AiProvider, CallReservation, CommentSink, ProviderCall, ProviderFault, ProviderReply, ReplyPieces};
@@ -95,9 +95,9 @@ pub struct UnsentCall {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum CallFailure {
     #[error("{provider} failed too often just now with this model and is not called for {} s", .retry_after.as_secs())]
-    CircuitOpen { provider: Provider, retry_after: Duration },
+    CircuitOpen { provider: ProviderId, retry_after: Duration },
     #[error("{provider}: {fault}")]
-    Provider { provider: Provider, fault: ProviderFault },
+    Provider { provider: ProviderId, fault: ProviderFault },
 }
 
 impl From<CallFailure> for CallError {
@@ -114,13 +114,13 @@ impl From<CallFailure> for CallError {
 pub struct AttemptStatistics {
     /// Calls that a fallback answered.
     pub fallbacks: u64,
-    /// In the order of `Provider::ALL`.
+    /// In the order of their names, the built-in ones first.
     pub providers: Vec<ProviderStatistics>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProviderStatistics {
-    pub provider: Provider,
+    pub provider: ProviderId,
     pub attempts: u64,
     /// Attempts at a call that had failed at this provider before.
     pub retries: u64,
@@ -143,11 +143,11 @@ struct Counted {
 /// State that outlives an attempt: an answer that breaks off later counts too.
 struct Watch {
     breakers: Breakers,
-    counted: HashMap<Provider, Counted>,
+    counted: HashMap<ProviderId, Counted>,
 }
 
 pub struct CallAttempts {
-    providers: HashMap<Provider, TriedProvider>,
+    providers: HashMap<ProviderId, TriedProvider>,
     rules: AttemptRules,
     randomness: Arc<dyn Randomness>,
     watch: Arc<Watch>,
@@ -156,11 +156,11 @@ pub struct CallAttempts {
 
 impl CallAttempts {
     pub fn new(
-        providers: HashMap<Provider, TriedProvider>,
+        providers: HashMap<ProviderId, TriedProvider>,
         rules: AttemptRules,
         randomness: Arc<dyn Randomness>,
     ) -> Self {
-        let counted = Provider::ALL.into_iter().map(|provider| (provider, Counted::default())).collect();
+        let counted = providers.keys().map(|provider| (*provider, Counted::default())).collect();
         let watch = Arc::new(Watch { breakers: Breakers::new(rules.breaker), counted });
         Self { providers, rules, randomness, watch, fallbacks: AtomicU64::new(0) }
     }
@@ -200,22 +200,24 @@ impl CallAttempts {
     }
 
     /// Whether the built-in provider answers in place of this one.
-    pub fn is_sandbox(&self, provider: Provider) -> bool {
+    pub fn is_sandbox(&self, provider: ProviderId) -> bool {
         self.providers.get(&provider).is_some_and(|tried| tried.provider.is_sandbox())
     }
 
     pub fn statistics(&self) -> AttemptStatistics {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let providers = Provider::ALL.into_iter().filter_map(|provider| {
-            let counted = self.watch.counted.get(&provider)?;
-            Some(ProviderStatistics {
+        let mut counted: Vec<_> = self.watch.counted.iter().collect();
+        counted.sort_by_key(|(provider, _)| **provider);
+        let providers = counted.into_iter().map(|(provider, counted)| {
+            let provider = *provider;
+            ProviderStatistics {
                 provider,
                 attempts: read(&counted.attempts),
                 retries: read(&counted.retries),
                 failures: read(&counted.failures),
                 held_back: read(&counted.held_back),
                 resting_models: self.watch.breakers.resting(provider),
-            })
+            }
         });
         AttemptStatistics { fallbacks: read(&self.fallbacks), providers: providers.collect() }
     }
@@ -229,7 +231,7 @@ impl CallAttempts {
         began: Instant,
         unanswered: &mut UnansweredAttempts,
     ) -> Result<(ProviderReply, Instant), (CallReservation, CallFailure)> {
-        let provider = call.provider;
+        let provider = call.provider.id;
         let model = (provider, call.model.clone());
         let Some(tried) = self.providers.get(&provider) else {
             return Err((hold, CallFailure::unknown(provider)));
@@ -306,7 +308,7 @@ impl CallAttempts {
     }
 
     /// Passes the pieces on and records a fault among them.
-    fn watched(&self, model: (Provider, ModelId), admission: Option<Admission>, pieces: ReplyPieces) -> ReplyPieces {
+    fn watched(&self, model: (ProviderId, ModelId), admission: Option<Admission>, pieces: ReplyPieces) -> ReplyPieces {
         let watch = Arc::clone(&self.watch);
         Box::pin(pieces.inspect(move |piece| {
             if let Err(fault) = piece {
@@ -322,13 +324,13 @@ fn broke_at_work(fault: &ProviderFault, since: Instant) -> bool {
 }
 
 impl Watch {
-    fn count(&self, provider: Provider, which: impl Fn(&Counted) -> &AtomicU64) {
+    fn count(&self, provider: ProviderId, which: impl Fn(&Counted) -> &AtomicU64) {
         if let Some(counted) = self.counted.get(&provider) {
             which(counted).fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    fn note(&self, of: &(Provider, ModelId), admission: Option<Admission>, fault: &ProviderFault) {
+    fn note(&self, of: &(ProviderId, ModelId), admission: Option<Admission>, fault: &ProviderFault) {
         let ((provider, model), outcome) = (of, outcome_of(fault));
         let provider = *provider;
         if outcome == AttemptOutcome::Failed {
@@ -381,14 +383,14 @@ impl CallFailure {
     }
 
     /// Not expected: startup registers an implementation for every provider.
-    fn unknown(provider: Provider) -> Self {
+    fn unknown(provider: ProviderId) -> Self {
         let fault = ProviderFault::Unreachable("nothing answers for this provider".to_owned());
         Self::Provider { provider, fault }
     }
 
     fn of_nothing() -> Self {
         let fault = ProviderFault::Broken("no call was given".to_owned());
-        Self::Provider { provider: Provider::OpenAi, fault }
+        Self::Provider { provider: ProviderId::OPENAI, fault }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use domain::ai::{Admission, AttemptOutcome, Breaker, BreakerRules, BreakerState, ModelId, Provider};
+use domain::ai::{Admission, AttemptOutcome, Breaker, BreakerRules, BreakerState, ModelId, ProviderId};
 use domain::users::UserId;
 use ports::ai::{ProviderCall, ProviderFault, ProviderWait};
 use tokio::time::Instant;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 /// How many models are watched at once. Beyond it, closed breakers are dropped.
 const WATCHED_MAX: usize = 4_096;
 
-type Watched = HashMap<(Provider, ModelId), Breaker>;
+type Watched = HashMap<(ProviderId, ModelId), Breaker>;
 
 pub(super) struct Breakers {
     since: Instant,
@@ -29,7 +29,7 @@ impl Breakers {
     /// `None`, so that nothing is noted, where too many breakers are open to watch one more model.
     pub(super) fn admit(&self, call: &ProviderCall, caller: UserId) -> Result<Option<Admission>, Duration> {
         let (now, mut all) = (self.since.elapsed(), self.all());
-        let place = (call.provider, call.model.clone());
+        let place = (call.provider.id, call.model.clone());
         if all.len() >= WATCHED_MAX && !all.contains_key(&place) {
             all.retain(|_, breaker| breaker.state(now) != BreakerState::Closed);
             if all.len() >= WATCHED_MAX {
@@ -42,7 +42,7 @@ impl Breakers {
     /// Returns whether that opened the breaker.
     pub(super) fn note(
         &self,
-        model: &(Provider, ModelId),
+        model: &(ProviderId, ModelId),
         admission: Option<Admission>,
         outcome: AttemptOutcome,
     ) -> bool {
@@ -54,13 +54,13 @@ impl Breakers {
     }
 
     pub(super) fn state(&self, call: &ProviderCall) -> BreakerState {
-        let place = (call.provider, call.model.clone());
+        let place = (call.provider.id, call.model.clone());
         let now = self.since.elapsed();
         self.all().get(&place).map_or(BreakerState::Closed, |breaker| breaker.state(now))
     }
 
     /// How many models of a provider have a breaker that is not closed, including those under trial.
-    pub(super) fn resting(&self, provider: Provider) -> u64 {
+    pub(super) fn resting(&self, provider: ProviderId) -> u64 {
         let (now, all) = (self.since.elapsed(), self.all());
         let of_provider = all.iter().filter(|((of, _), _)| *of == provider);
         of_provider.filter(|(_, breaker)| breaker.state(now) != BreakerState::Closed).count() as u64

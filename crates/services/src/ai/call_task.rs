@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use domain::ai::{Delivery, ModelId, Provider};
+use domain::ai::{Delivery, ModelId, ProviderProfile};
 use domain::prices::PriceList;
 use domain::usage::{CallPhase, HoldId};
 use futures_util::StreamExt;
@@ -52,7 +52,7 @@ pub(super) struct CallTask {
     pub first_piece: Option<Duration>,
     pub request_id: Option<String>,
     /// The provider and the model that answer.
-    pub provider: Provider,
+    pub provider: ProviderProfile,
     pub model: ModelId,
     pub delivery: Delivery,
     /// How many events of the answer could not be parsed.
@@ -187,7 +187,7 @@ impl CallTask {
         self.first_piece = Some(self.began.elapsed());
         self.request_id.clone_from(&reply.request_id);
         if which > 0 {
-            tracing::info!(provider = %self.provider, model = %self.model, "a fallback answers");
+            tracing::info!(provider = %self.provider.id, model = %self.model, "a fallback answers");
         }
         AnswerHead {
             request_id: reply.request_id.clone(),
@@ -362,7 +362,7 @@ impl CallTask {
             reservation_id: self.hold_id,
             user_id: self.call.asking.user_id,
             phase,
-            provider: self.provider,
+            provider: self.provider.id,
             model: self.model.clone(),
             delivered_tokens: self.output_so_far(),
             growth: None,

@@ -1,7 +1,7 @@
 //! Calls: what is requested of a model, by which caller, and how large it may become.
 
 pub use domain::ai::InputSize;
-use domain::ai::{Geo, ModelId, Provider, Tier};
+use domain::ai::{Dialect, Geo, ModelId, ProviderProfile, Tier};
 use domain::api_keys::{ApiKeyId, KeyBudgets};
 use domain::chat::ChatSessionId;
 use domain::identity::{Caller, Credential, TokenLife};
@@ -34,7 +34,7 @@ impl From<&Caller> for CallerContext {
 /// A model that can be called, with what the catalogue and the prices say about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolvedModel {
-    pub provider: Provider,
+    pub provider: ProviderProfile,
     pub model: ModelId,
     pub max_input_tokens: Option<u64>,
     pub max_output_tokens: Option<u64>,
@@ -43,9 +43,9 @@ pub struct ResolvedModel {
 }
 
 impl ResolvedModel {
-    /// Whether a call in this provider's dialect can be passed on as it came.
-    pub fn takes_natively(&self, dialect: Provider) -> bool {
-        self.provider == dialect && !self.is_sandbox
+    /// Whether a call in this dialect can be passed on as it came.
+    pub fn takes_natively(&self, dialect: Dialect) -> bool {
+        self.provider.dialect == dialect && !self.is_sandbox
     }
 }
 

@@ -4,7 +4,7 @@
 //! allow and the model has room for beside the answer. The oldest are left out first, and the first one sent is the
 //! user's.
 
-use domain::ai::{Conversation, ConversationTurn, Geo, MessagePart, Provider, Speaker, Tier};
+use domain::ai::{Conversation, ConversationTurn, Geo, MessagePart, ProviderId, Speaker, Tier};
 use domain::chat::{ChatMessage, ChatSession, ChatSessionId, MessageRole};
 use domain::identity::UsageSubject;
 use domain::prices::ModelPurpose;
@@ -22,7 +22,7 @@ use crate::chat::ChatError;
 /// A request of our own route.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ChatRequest {
-    pub provider: Option<Provider>,
+    pub provider: Option<ProviderId>,
     /// If `None`: the session's, or else that of the settings.
     pub model: Option<String>,
     /// Overrides the session's own.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use domain::ai::Provider;
+use domain::ai::ProviderId;
 use domain::entitlements::{Decision, Reason};
 pub use domain::usage::KeyLimitReached;
 use ports::ai::ProviderFault;
@@ -47,9 +47,9 @@ pub enum CallError {
     KeyLimit { reached: KeyLimitReached, resets_at: DateTime<Utc>, as_of: DateTime<Utc> },
     /// The provider failed too often recently and is not called for `retry_after`.
     #[error("{provider} failed too often just now with this model and is not called for {} s", .retry_after.as_secs())]
-    CircuitOpen { provider: Provider, retry_after: Duration },
+    CircuitOpen { provider: ProviderId, retry_after: Duration },
     #[error("{provider}: {fault}")]
-    Provider { provider: Provider, fault: ProviderFault },
+    Provider { provider: ProviderId, fault: ProviderFault },
     /// Before any part of the answer arrived.
     #[error("the call was broken off")]
     BrokenOff(BreakOff),

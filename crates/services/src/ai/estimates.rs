@@ -4,7 +4,7 @@
 //! cannot be seen in a request is reserved at that window.
 
 use chrono::{DateTime, Utc};
-use domain::ai::{CLAUDE_OUTPUT_UNASKED, ModelId, Provider};
+use domain::ai::{CLAUDE_OUTPUT_UNASKED, ModelId, ProviderProfile};
 use domain::prices::{CostError, NanoUsd, PriceList, UsageEstimate};
 
 use super::calls::{Call, OutputBound};
@@ -44,15 +44,16 @@ impl CallEstimate {
         call: &Call,
         assumed: u64,
         is_elastic: bool,
-        models: impl IntoIterator<Item = (Provider, &'a ModelId)>,
+        models: impl IntoIterator<Item = (ProviderProfile, &'a ModelId)>,
     ) -> Self {
         let likely_input = call.input.likely();
-        let at =
-            |(provider, model): (Provider, &ModelId)| call.input.most(model.as_str(), provider == Provider::OpenAi);
+        let at = |(provider, model): (ProviderProfile, &ModelId)| {
+            call.input.most(model.as_str(), !provider.missing.known_tokens)
+        };
         let input = models.into_iter().map(at).max().unwrap_or(likely_input);
         let OutputBound { asked, answers, .. } = call.output;
         let answers = answers.max(1);
-        let is_unasked = asked.is_none() && call.target.provider == Provider::Claude;
+        let is_unasked = asked.is_none() && call.target.provider.demands_output_bound();
         let demanded = if is_unasked { CLAUDE_OUTPUT_UNASKED } else { u64::MAX };
         let most = call.target.max_output_tokens.unwrap_or(OUTPUT_MAX_UNKNOWN).min(demanded);
         let each = match asked {
@@ -152,13 +153,13 @@ impl CallEstimate {
     pub fn cost<'a>(
         &self,
         call: &Call,
-        models: impl IntoIterator<Item = (Provider, &'a ModelId)>,
+        models: impl IntoIterator<Item = (ProviderProfile, &'a ModelId)>,
         prices: &PriceList,
         at: DateTime<Utc>,
     ) -> Result<NanoUsd, CostError> {
         let mut most = NanoUsd(0);
         for (provider, model) in models {
-            most = most.max(prices.most(provider, model, &self.estimate(call, self.output), at)?.amount);
+            most = most.max(prices.most(provider.id, model, &self.estimate(call, self.output), at)?.amount);
         }
         Ok(most)
     }
@@ -167,7 +168,7 @@ impl CallEstimate {
     pub fn output_for(
         &self,
         call: &Call,
-        models: &[(Provider, &ModelId)],
+        models: &[(ProviderProfile, &ModelId)],
         room: NanoUsd,
         prices: &PriceList,
         at: DateTime<Utc>,
@@ -206,7 +207,7 @@ mod tests {
     use super::super::calls::{CallerContext, InputSize, ResolvedModel};
     use super::*;
 
-    fn call(provider: Provider, asked: Option<u64>, streamed: bool) -> Call {
+    fn call(provider: ProviderProfile, asked: Option<u64>, streamed: bool) -> Call {
         Call {
             asking: CallerContext {
                 user_id: UserId(Uuid::nil()),
@@ -240,25 +241,25 @@ mod tests {
 
     #[test]
     fn the_most_is_what_was_asked_or_what_the_model_can() {
-        let asked = bounds(&call(Provider::OpenAi, Some(5_000), false));
+        let asked = bounds(&call(ProviderProfile::OPENAI, Some(5_000), false));
         assert_eq!((asked.input, asked.output, asked.output_most, asked.told()), (100, 2_000, 2_000, None));
-        let streamed = bounds(&call(Provider::Gemini, None, true));
+        let streamed = bounds(&call(ProviderProfile::GEMINI, None, true));
         assert_eq!((streamed.input, streamed.likely_input), (150, 100));
         assert_eq!((streamed.output, streamed.output_most, streamed.told()), (600, 2_000, None));
-        assert_eq!(bounds(&call(Provider::OpenAi, None, false)).tokens(), 2_100);
+        assert_eq!(bounds(&call(ProviderProfile::OPENAI, None, false)).tokens(), 2_100);
     }
 
     #[test]
     fn the_input_is_what_the_fallback_that_counts_most_may_count() {
-        let of_openai = call(Provider::OpenAi, None, false);
+        let of_openai = call(ProviderProfile::OPENAI, None, false);
         let model = &of_openai.target.model;
-        let with = |other| CallEstimate::of(&of_openai, 300, false, [(Provider::OpenAi, model), (other, model)]);
-        assert_eq!((with(Provider::Gemini).input, with(Provider::OpenAi).input), (150, 100));
+        let with = |other| CallEstimate::of(&of_openai, 300, false, [(ProviderProfile::OPENAI, model), (other, model)]);
+        assert_eq!((with(ProviderProfile::GEMINI).input, with(ProviderProfile::OPENAI).input), (150, 100));
     }
 
     #[test]
     fn the_input_is_held_to_the_window_and_what_is_unseen_at_it() {
-        let bounds = || bounds(&call(Provider::OpenAi, None, false));
+        let bounds = || bounds(&call(ProviderProfile::OPENAI, None, false));
         for (window, is_unseen, input) in [
             (Some(80), false, 80),
             (Some(900), false, 100),
@@ -275,7 +276,7 @@ mod tests {
     #[test]
     fn claude_is_told_a_bound_that_nobody_asked_for_and_no_more_is_held() {
         let large = |asked, streamed| {
-            let mut call = call(Provider::Claude, asked, streamed);
+            let mut call = call(ProviderProfile::CLAUDE, asked, streamed);
             call.target.max_output_tokens = Some(128_000);
             call.output.answers = 1;
             bounds(&call)
@@ -293,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_stream_holds_a_first_part_of_its_bound_and_is_told_no_more_than_can_be_paid() {
-        let call = call(Provider::Claude, Some(900), true);
+        let call = call(ProviderProfile::CLAUDE, Some(900), true);
         let models = || [(call.target.provider, &call.target.model)];
         let elastic = CallEstimate::of(&call, 300, true, models());
         assert_eq!((elastic.output, elastic.output_most, elastic.told()), (600, 1_800, None));
@@ -309,7 +310,7 @@ mod tests {
 
     #[test]
     fn it_is_lowered_to_what_is_of_use() {
-        let bounds = bounds(&call(Provider::OpenAi, Some(100), false));
+        let bounds = bounds(&call(ProviderProfile::OPENAI, Some(100), false));
         let lowered = bounds.lowered(64).unwrap();
         assert_eq!((lowered.output, lowered.told()), (64, Some(32)));
         assert_eq!((bounds.lowered(31), bounds.lowered(200), lowered.lowered(64)), (None, None, None));
@@ -320,7 +321,7 @@ mod tests {
         let price = |kind, usd: i64| ModelPrice {
             id: PriceId(Uuid::nil()),
             key: PriceKey {
-                provider: Provider::OpenAi,
+                provider: domain::ai::ProviderId::OPENAI,
                 model: ModelId::parse("m").unwrap(),
                 kind,
                 tier: Tier::Standard,
@@ -334,9 +335,9 @@ mod tests {
             valid_to: None,
         };
         let prices = PriceList::new([price(PriceKind::Input, 1), price(PriceKind::Output, 10)], []);
-        let call = call(Provider::OpenAi, Some(1_000), false);
+        let call = call(ProviderProfile::OPENAI, Some(1_000), false);
         let (bounds, at) = (bounds(&call), DateTime::UNIX_EPOCH);
-        let models = [(Provider::OpenAi, &call.target.model)];
+        let models = [(ProviderProfile::OPENAI, &call.target.model)];
         // 100 in at 1,000 nano-dollars, 2,000 out at 10,000.
         assert_eq!(bounds.cost(&call, models, &prices, at), Ok(NanoUsd(20_100_000)));
         assert_eq!(bounds.output_for(&call, &models, NanoUsd(1_100_000), &prices, at), 100);

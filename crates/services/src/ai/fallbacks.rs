@@ -1,13 +1,13 @@
 //! Fallbacks: the calls that are sent to other models where the first one fails.
 //!
-//! A native call goes to other models of its provider as it is. To a model of another provider it goes as a
-//! conversation, if its body has nothing that only its own provider knows. A fallback that cannot take the call is
+//! A native call goes to models of the same dialect as it is. To a model of another dialect it goes as a conversation,
+//! if its body has nothing that only its own dialect knows. A fallback that cannot take the call is
 //! passed over; the reason is logged once the first model has failed.
 
 use std::fmt;
 use std::sync::Arc;
 
-use domain::ai::{Conversation, Provider};
+use domain::ai::{Conversation, ProviderId, ProviderProfile};
 use domain::prices::ModelPurpose;
 use ports::ai::{AiOperation, CallContent, ProviderCall};
 use thiserror::Error;
@@ -21,10 +21,10 @@ use super::service::AiService;
 #[derive(Clone)]
 pub struct CallTranslation(Arc<Translate>);
 
-type Translate = dyn Fn(&str, Provider) -> Result<Conversation, String> + Send + Sync;
+type Translate = dyn Fn(&str, ProviderId) -> Result<Conversation, String> + Send + Sync;
 
 impl CallTranslation {
-    pub fn by(translate: impl Fn(&str, Provider) -> Result<Conversation, String> + Send + Sync + 'static) -> Self {
+    pub fn by(translate: impl Fn(&str, ProviderId) -> Result<Conversation, String> + Send + Sync + 'static) -> Self {
         Self(Arc::new(translate))
     }
 }
@@ -48,6 +48,8 @@ enum PassedOver {
     Unknown(#[from] CallError),
     #[error("one of the two is answered by the sandbox")]
     Sandbox,
+    #[error("it is the model that failed")]
+    Itself,
     #[error("embeddings of one provider mean nothing to another")]
     Embeddings,
     #[error("the call cannot be translated for it: see `{0}`")]
@@ -86,6 +88,9 @@ impl AiService {
             CallContent::Native(_) | CallContent::Conversation(_) => ModelPurpose::Chat,
         };
         let target = self.target(name, None, purpose).await?;
+        if (target.provider.id, &target.model) == (call.target.provider.id, &call.target.model) {
+            return Err(PassedOver::Itself);
+        }
         if target.is_sandbox != call.target.is_sandbox {
             return Err(PassedOver::Sandbox);
         }
@@ -94,11 +99,16 @@ impl AiService {
 }
 
 /// The content for a model of this provider.
-fn content(call: &Call, provider: Provider) -> Result<CallContent, PassedOver> {
+fn content(call: &Call, provider: ProviderProfile) -> Result<CallContent, PassedOver> {
     match &call.content {
-        CallContent::Native(native) if provider != call.target.provider => {
+        CallContent::Native(native)
+            if native.operation == AiOperation::Embeddings && provider.id != call.target.provider.id =>
+        {
+            Err(PassedOver::Embeddings)
+        }
+        CallContent::Native(native) if provider.dialect != call.target.provider.dialect => {
             let translation = call.translation.as_ref().ok_or(PassedOver::Embeddings)?;
-            let translated = (translation.0)(&native.body, provider).map_err(PassedOver::Untranslated)?;
+            let translated = (translation.0)(&native.body, provider.id).map_err(PassedOver::Untranslated)?;
             Ok(CallContent::Conversation(translated))
         }
         content => Ok(content.clone()),

@@ -113,7 +113,7 @@ impl AiService {
             reservation_id: grant.reservation_id,
             user_id: call.asking.user_id,
             phase: CallPhase::Reserved,
-            provider: call.target.provider,
+            provider: call.target.provider.id,
             model: call.target.model.clone(),
             delivered_tokens: 0,
             growth: Some(growth),
@@ -129,7 +129,7 @@ impl AiService {
     pub(super) async fn window(&self, call: &Call, calls: &[ProviderCall]) -> Result<Option<u64>, CallError> {
         let mut widest = call.target.max_input_tokens;
         for other in calls.iter().skip(1) {
-            let known = self.parts.prices.find(Some(other.provider), &other.model).await?;
+            let known = self.parts.prices.find(Some(other.provider.id), &other.model).await?;
             widest = widest.zip(known.and_then(|known| known.max_input_tokens)).map(|(one, other)| one.max(other));
         }
         Ok(widest)

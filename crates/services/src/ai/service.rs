@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::ai::{ModelId, Provider};
+use domain::ai::{ModelId, ProviderId, ProviderProfile, ProviderProfiles};
 use domain::entitlements::{Decision, Reason};
 use domain::features::FeatureId;
 use domain::identity::UsageSubject;
@@ -139,6 +139,11 @@ impl AiService {
         self.parts.counter.count(text)
     }
 
+    /// The configured providers.
+    pub fn providers(&self) -> &ProviderProfiles {
+        self.parts.prices.providers()
+    }
+
     /// The attempts at the providers so far.
     pub fn attempts(&self) -> AttemptStatistics {
         self.parts.attempts.statistics()
@@ -150,7 +155,7 @@ impl AiService {
     }
 
     /// The models that can be called, with their prices.
-    pub async fn models(&self, provider: Option<Provider>) -> Result<Vec<PricedModel>, CallError> {
+    pub async fn models(&self, provider: Option<ProviderId>) -> Result<Vec<PricedModel>, CallError> {
         Ok(self.parts.prices.models(provider).await?)
     }
 
@@ -158,11 +163,14 @@ impl AiService {
     pub async fn target(
         &self,
         name: &str,
-        provider: Option<Provider>,
+        provider: Option<ProviderId>,
         purpose: ModelPurpose,
     ) -> Result<ResolvedModel, CallError> {
         let (named, bare) = match name.split_once('/') {
-            Some((first, rest)) => first.parse().map_or((None, name), |named| (Some(named), rest)),
+            Some((first, rest)) => match first.parse().ok().filter(|named| self.providers().get(*named).is_some()) {
+                Some(named) => (Some(named), rest),
+                None => (None, name),
+            },
             None => (None, name),
         };
         let provider = provider.or(named);
@@ -178,7 +186,7 @@ impl AiService {
             return Err(CallError::WrongPurpose(name.to_owned()));
         }
         let OfferedModel { provider, max_input_tokens, max_output_tokens, .. } = known;
-        let is_sandbox = self.parts.attempts.is_sandbox(provider);
+        let is_sandbox = self.parts.attempts.is_sandbox(provider.id);
         Ok(ResolvedModel { provider, model, max_input_tokens, max_output_tokens, is_sandbox })
     }
 
@@ -186,7 +194,7 @@ impl AiService {
     pub async fn start(self: &Arc<Self>, call: Call) -> Result<StartedCall, CallError> {
         let began = Instant::now();
         let granted = self.hold(&call).await.inspect_err(|error| {
-            self.parts.observer.refused(call.target.provider, &call.target.model, error.word());
+            self.parts.observer.refused(call.target.provider.id, &call.target.model, error.word());
         })?;
         let (pieces, read) = mpsc::channel(PIECES_AHEAD);
         let (head, answering) = oneshot::channel();
@@ -277,7 +285,7 @@ impl AiService {
         now: DateTime<Utc>,
     ) -> ReserveCallCommand {
         let terms = CallTerms {
-            provider: call.target.provider,
+            provider: call.target.provider.id,
             model: call.target.model.clone(),
             is_sandbox: call.target.is_sandbox,
             input_tokens: bounds.likely_input,
@@ -322,7 +330,7 @@ impl AiService {
     }
 }
 
-pub(super) fn models(calls: &[ProviderCall]) -> impl Iterator<Item = (Provider, &ModelId)> {
+pub(super) fn models(calls: &[ProviderCall]) -> impl Iterator<Item = (ProviderProfile, &ModelId)> {
     calls.iter().map(|call| (call.provider, &call.model))
 }
 

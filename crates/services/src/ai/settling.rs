@@ -134,7 +134,7 @@ impl CallTask {
         }
         let cost = self.cost(&usage);
         let result = CallResult {
-            provider: self.provider,
+            provider: self.provider.id,
             model: self.model.to_string(),
             usage: usage.clone(),
             reported: self.delivery.reported.clone(),
@@ -160,12 +160,12 @@ impl CallTask {
         if self.call.target.is_sandbox {
             return None;
         }
-        match self.prices.cost(self.provider, &self.model, usage, self.began_at) {
+        match self.prices.cost(self.provider.id, &self.model, usage, self.began_at) {
             Ok(cost) => {
                 if !cost.assumed.is_empty() {
                     let kinds = &cost.assumed;
                     warn!(?kinds, model = %self.model, call = %self.hold_id.0, "kinds without a price were billed as others; an administrator adds one");
-                    self.service.parts.observer.assumed_prices(self.provider, kinds);
+                    self.service.parts.observer.assumed_prices(self.provider.id, kinds);
                 }
                 Some(cost)
             }
@@ -188,7 +188,7 @@ impl CallTask {
         if !beyond.is_nothing() {
             let BeyondHold { tokens, cost_nano_usd } = beyond;
             warn!(tokens, cost_nano_usd, model = %self.model, call = %self.hold_id.0, "a call used more than was held for it");
-            self.service.parts.observer.beyond_hold(self.provider);
+            self.service.parts.observer.beyond_hold(self.provider.id);
         }
         beyond
     }
@@ -226,7 +226,7 @@ impl CallTask {
         if self.call.target.is_sandbox {
             return 0;
         }
-        self.prices.cost(self.provider, &self.model, input, self.began_at).map_or(0, |cost| cost.amount.0)
+        self.prices.cost(self.provider.id, &self.model, input, self.began_at).map_or(0, |cost| cost.amount.0)
     }
 
     fn receipt(&self, usage: CallUsage, cost: Option<NanoUsd>, tokens_spent: i64) -> (CallUsage, CallReceipt) {
@@ -249,7 +249,7 @@ impl CallTask {
             CallContent::Conversation(_) => AiOperation::Chat,
         };
         self.service.parts.observer.ended(&CallReport {
-            provider: self.provider,
+            provider: self.provider.id,
             model: self.call.target.model.clone(),
             operation,
             streamed: self.call.streamed,

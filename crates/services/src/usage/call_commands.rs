@@ -2,7 +2,7 @@
 //! tokens, and a part of its API key's limits. It marks its progress, and it ends once.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::ai::{ModelId, Provider};
+use domain::ai::{ModelId, ProviderId};
 use domain::api_keys::KeyBudgets;
 use domain::entitlements::Decision;
 use domain::features::FeatureId;
@@ -88,7 +88,7 @@ pub struct MarkCallCommand {
     pub reservation_id: HoldId,
     pub user_id: UserId,
     pub phase: CallPhase,
-    pub provider: Provider,
+    pub provider: ProviderId,
     pub model: ModelId,
     pub delivered_tokens: u64,
     pub growth: Option<CallGrowth>,

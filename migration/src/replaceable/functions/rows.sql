@@ -116,6 +116,19 @@ BEGIN
 END
 $$;
 
+-- BEFORE INSERT on ai_usage_logs: the provider is one that is known. It runs as the owner, since users do not read the names.
+CREATE OR REPLACE FUNCTION public.check_ai_provider() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM public.ai_providers p WHERE p.id = NEW.provider) THEN
+        RAISE EXCEPTION '% is no known provider', NEW.provider USING ERRCODE = 'check_violation', CONSTRAINT = 'check_provider',
+            TABLE = 'ai_usage_logs';
+    END IF;
+    RETURN NEW;
+END
+$$;
+
 CREATE OR REPLACE FUNCTION public.price_anywhere() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::parser::AnthropicParser;
 use super::request;
-use crate::ai::dialect::{Awaited, Dialect, Outgoing, ResponseParser, malformed, passed_on};
+use crate::ai::dialect::{Awaited, DialectFormat, Outgoing, ResponseParser, malformed, passed_on};
 use crate::ai::errors::{ErrorDetails, ErrorMeaning};
 use crate::ai::json_patch::{self, NotAnObject};
 use crate::ai::lenient;
@@ -23,7 +23,7 @@ const SPENT: [&str; 2] = ["credit balance is too low", "specified API usage limi
 
 pub(in crate::ai) struct Anthropic;
 
-impl Dialect for Anthropic {
+impl DialectFormat for Anthropic {
     fn outgoing(&self, call: &ProviderCall) -> Result<Outgoing, ProviderFault> {
         let (operation, body, mut headers) = match &call.content {
             CallContent::Native(native) => (
@@ -62,10 +62,6 @@ impl Dialect for Anthropic {
 
     fn error_details(&self, _: u16, body: &[u8]) -> ErrorDetails {
         error_details(body)
-    }
-
-    fn credential(&self) -> (&'static str, &'static str) {
-        ("x-api-key", "")
     }
 
     fn request_id_header(&self) -> Option<&'static str> {
@@ -128,7 +124,7 @@ pub(super) fn error_details(body: &[u8]) -> ErrorDetails {
 
 #[cfg(test)]
 mod tests {
-    use domain::ai::{ModelId, Provider};
+    use domain::ai::{ModelId, ProviderProfile};
 
     use super::*;
 
@@ -140,7 +136,7 @@ mod tests {
             framing: StreamFraming::ServerSentEvents,
         };
         let call = ProviderCall {
-            provider: Provider::Claude,
+            provider: ProviderProfile::CLAUDE,
             model: ModelId::parse("claude").unwrap(),
             content: CallContent::Native(native.clone()),
             streamed,

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::parser::GeminiParser;
 use super::request;
-use crate::ai::dialect::{Awaited, Dialect, Outgoing, ResponseParser, passed_on};
+use crate::ai::dialect::{Awaited, DialectFormat, Outgoing, ResponseParser, passed_on};
 use crate::ai::errors::{ErrorDetails, ErrorMeaning, google_duration};
 use crate::ai::json_patch::{self, NotAnObject};
 use crate::ai::lenient;
@@ -19,7 +19,7 @@ const OWN_HEADERS: [&str; 2] = ["x-goog-api-key", "x-goog-user-project"];
 
 pub(in crate::ai) struct Gemini;
 
-impl Dialect for Gemini {
+impl DialectFormat for Gemini {
     fn outgoing(&self, call: &ProviderCall) -> Result<Outgoing, ProviderFault> {
         let (operation, framing, body, headers) = match &call.content {
             CallContent::Native(native) => {
@@ -54,10 +54,6 @@ impl Dialect for Gemini {
 
     fn error_details(&self, _: u16, body: &[u8]) -> ErrorDetails {
         error_details(body).0
-    }
-
-    fn credential(&self) -> (&'static str, &'static str) {
-        ("x-goog-api-key", "")
     }
 
     fn request_id_header(&self) -> Option<&'static str> {
@@ -194,7 +190,7 @@ pub(super) fn error_details(body: &[u8]) -> (ErrorDetails, Option<u16>) {
 mod tests {
     use std::time::Duration;
 
-    use domain::ai::{ModelId, Provider};
+    use domain::ai::{ModelId, ProviderProfile};
 
     use super::*;
 
@@ -202,7 +198,7 @@ mod tests {
         let native =
             NativeCall { operation, body: body.to_owned(), headers: Vec::new(), framing: StreamFraming::JsonArray };
         let call = ProviderCall {
-            provider: Provider::Gemini,
+            provider: ProviderProfile::GEMINI,
             model: ModelId::parse(model).unwrap(),
             content: CallContent::Native(native),
             streamed: false,

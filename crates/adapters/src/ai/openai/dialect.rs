@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::parser::OpenAiParser;
 use super::request;
-use crate::ai::dialect::{Awaited, Dialect, Outgoing, ResponseParser, passed_on};
+use crate::ai::dialect::{Awaited, DialectFormat, Outgoing, ResponseParser, passed_on};
 use crate::ai::errors::{ErrorDetails, ErrorMeaning};
 use crate::ai::json_patch::{self, NotAnObject};
 use crate::ai::lenient;
@@ -24,7 +24,7 @@ const SPEND_LIMITS: [&str; 4] = [
 
 pub(in crate::ai) struct OpenAi;
 
-impl Dialect for OpenAi {
+impl DialectFormat for OpenAi {
     fn outgoing(&self, call: &ProviderCall) -> Result<Outgoing, ProviderFault> {
         let (operation, body, headers) = match &call.content {
             CallContent::Native(native) => {
@@ -62,29 +62,25 @@ impl Dialect for OpenAi {
         error_details(body)
     }
 
-    fn credential(&self) -> (&'static str, &'static str) {
-        ("authorization", "Bearer ")
-    }
-
     fn request_id_header(&self) -> Option<&'static str> {
         Some("x-request-id")
     }
 }
 
-/// The caller's body with the values that the call sets. A stream always asks for its usage.
+/// The caller's body with the values that the call sets. A stream asks for its usage, if the server can be asked.
 fn native_body(native: &NativeCall, call: &ProviderCall) -> Result<String, NotAnObject> {
     let mut body = json_patch::with(&native.body, "model", &quoted(&call.model))?;
     if native.operation != AiOperation::Chat {
         return Ok(body);
     }
     if let Some(bound) = call.max_output_tokens {
-        body = bounded(&body, &bound.to_string())?;
+        body = bounded(&body, &bound.to_string(), call.provider.missing.max_completion_tokens)?;
     }
     let streams = json_patch::value(&body, "stream")? == Some("true");
     if streams != call.streamed {
         body = json_patch::with(&body, "stream", if call.streamed { "true" } else { "false" })?;
     }
-    if call.streamed && !asks_for_usage(&body) {
+    if call.streamed && !call.provider.missing.stream_options && !asks_for_usage(&body) {
         let options = json_patch::value(&body, "stream_options")?.unwrap_or("{}");
         // Options that are no object are sent unchanged: OpenAI reports the error.
         if let Ok(options) = json_patch::with(options, "include_usage", "true") {
@@ -94,9 +90,10 @@ fn native_body(native: &NativeCall, call: &ProviderCall) -> Result<String, NotAn
     Ok(body)
 }
 
-/// Set under the name that the caller used: older models know only the old name, newer ones only the new.
-fn bounded(body: &str, bound: &str) -> Result<String, NotAnObject> {
-    let old = json_patch::value(body, "max_tokens")?.is_some();
+/// Set under the name that the caller used: older models know only the old name, newer ones only the new. `knows_old`
+/// says that the server knows only the old one.
+fn bounded(body: &str, bound: &str, knows_old: bool) -> Result<String, NotAnObject> {
+    let old = json_patch::value(body, "max_tokens")?.is_some() || knows_old;
     let new = json_patch::value(body, "max_completion_tokens")?.is_some();
     let body = if old { json_patch::with(body, "max_tokens", bound)? } else { body.to_owned() };
     if new || !old { json_patch::with(&body, "max_completion_tokens", bound) } else { Ok(body) }
@@ -162,7 +159,7 @@ mod tests {
             framing: StreamFraming::ServerSentEvents,
         };
         let call = ProviderCall {
-            provider: domain::ai::Provider::OpenAi,
+            provider: domain::ai::ProviderProfile::OPENAI,
             model: ModelId::parse("gpt").unwrap(),
             content: CallContent::Native(native.clone()),
             streamed,

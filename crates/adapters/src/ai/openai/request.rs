@@ -20,6 +20,8 @@ struct Request<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     max_completion_tokens: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    max_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     temperature: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     top_p: Option<f64>,
@@ -105,18 +107,21 @@ pub(super) fn written(conversation: &Conversation, call: &ProviderCall) -> Resul
     let system = conversation.system.as_deref();
     let system = system.map(|text| Message { content: Some(Content::Text(text)), ..Message::of("system") });
     let has_tools = !conversation.tools.is_empty();
+    let missing = call.provider.missing;
+    let bound = call.max_output_tokens.or(conversation.max_output_tokens);
     dialect::written(&Request {
         model: call.model.as_str(),
         messages: system.into_iter().chain(conversation.turns.iter().flat_map(messages)).collect(),
         tools: conversation.tools.iter().map(tool).collect::<Result<_, _>>()?,
         tool_choice: choice(&conversation.tool_choice).filter(|_| has_tools),
-        parallel_tool_calls: conversation.parallel_tools.filter(|_| has_tools),
-        max_completion_tokens: call.max_output_tokens.or(conversation.max_output_tokens),
+        parallel_tool_calls: conversation.parallel_tools.filter(|_| has_tools && !missing.parallel_tool_calls),
+        max_completion_tokens: bound.filter(|_| !missing.max_completion_tokens),
+        max_tokens: bound.filter(|_| missing.max_completion_tokens),
         temperature: conversation.temperature,
         top_p: conversation.top_p,
         stop: &conversation.stop,
         stream: call.streamed.then_some(true),
-        stream_options: call.streamed.then_some(StreamOptions { include_usage: true }),
+        stream_options: (call.streamed && !missing.stream_options).then_some(StreamOptions { include_usage: true }),
     })
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::ai::{
-    AnswerDelta, ClaudeUsage, Conversation, FinishReason, GeminiUsage, OpenAiUsage, Provider, ReportedUsage,
+    AnswerDelta, ClaudeUsage, Conversation, Dialect, FinishReason, GeminiUsage, OpenAiUsage, ReportedUsage,
 };
 use futures_util::stream::iter;
 use ports::ai::{
@@ -36,13 +36,13 @@ impl SandboxProvider {
 
     fn native(&self, native: &NativeCall, call: &ProviderCall) -> Result<Vec<ReplyPiece>, ProviderFault> {
         let body: Value = serde_json::from_str(&native.body).map_err(|_| refused("the body is not JSON"))?;
-        let answered = match (native.operation, call.provider) {
-            (AiOperation::Embeddings, Provider::OpenAi) => {
+        let answered = match (native.operation, call.provider.dialect) {
+            (AiOperation::Embeddings, Dialect::OpenAiChat) => {
                 embeddings::openai(&body, call.model.as_str(), &*self.counter)
             }
-            (AiOperation::Embeddings, Provider::Gemini) => embeddings::gemini(&body, &*self.counter),
-            (AiOperation::CountTokens, Provider::Claude | Provider::Gemini) => {
-                let name = if call.provider == Provider::Claude { "input_tokens" } else { "totalTokens" };
+            (AiOperation::Embeddings, Dialect::Gemini) => embeddings::gemini(&body, &*self.counter),
+            (AiOperation::CountTokens, Dialect::Anthropic | Dialect::Gemini) => {
+                let name = if call.provider.dialect == Dialect::Anthropic { "input_tokens" } else { "totalTokens" };
                 let counted = json!({ name: embeddings::tokens_of(&body, &*self.counter) });
                 return Ok(vec![whole(counted.to_string(), None)]);
             }
@@ -50,7 +50,7 @@ impl SandboxProvider {
         };
         let (body, tokens) =
             answered.ok_or_else(|| refused("this is no request for embeddings that the sandbox knows"))?;
-        Ok(vec![whole(body, Some(usage(call.provider, tokens, 0)))])
+        Ok(vec![whole(body, Some(usage(call.provider.dialect, tokens, 0)))])
     }
 
     fn words_said(&self, conversation: &Conversation, call: &ProviderCall) -> Vec<ReplyPiece> {
@@ -70,7 +70,7 @@ impl SandboxProvider {
         let Spoken { used, mut deltas, is_cut, .. } = words_said;
         deltas.push(AnswerDelta::Finished(if is_cut { FinishReason::Length } else { finish }));
         let input = conversation.texts().map(|text| self.counter.count(text)).sum();
-        let usage = usage(call.provider, input, used);
+        let usage = usage(call.provider.dialect, input, used);
         if !call.streamed {
             return vec![ReplyPiece {
                 deltas: joined(deltas),
@@ -166,11 +166,11 @@ fn joined(deltas: Vec<AnswerDelta>) -> Vec<AnswerDelta> {
     joined
 }
 
-fn usage(provider: Provider, input: u64, output: u64) -> ReportedUsage {
+fn usage(dialect: Dialect, input: u64, output: u64) -> ReportedUsage {
     let count = |tokens: u64| Some(i64::try_from(tokens).unwrap_or(i64::MAX));
     let total = count(input.saturating_add(output));
-    match provider {
-        Provider::OpenAi => ReportedUsage::OpenAi(
+    match dialect {
+        Dialect::OpenAiChat => ReportedUsage::OpenAi(
             OpenAiUsage {
                 prompt_tokens: count(input),
                 completion_tokens: count(output),
@@ -179,12 +179,12 @@ fn usage(provider: Provider, input: u64, output: u64) -> ReportedUsage {
             },
             None,
         ),
-        Provider::Claude => ReportedUsage::Claude(ClaudeUsage {
+        Dialect::Anthropic => ReportedUsage::Claude(ClaudeUsage {
             input_tokens: count(input),
             output_tokens: count(output),
             ..ClaudeUsage::default()
         }),
-        Provider::Gemini => ReportedUsage::Gemini(GeminiUsage {
+        Dialect::Gemini => ReportedUsage::Gemini(GeminiUsage {
             prompt_token_count: count(input),
             candidates_token_count: count(output),
             total_token_count: total,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actix_web::web::{Data, Json};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse};
-use domain::ai::{ConversationTurn, Provider, Speaker, TOKENS_MAX};
+use domain::ai::{ConversationTurn, ProviderId, ProviderProfiles, Speaker, TOKENS_MAX};
 use domain::chat::ChatSessionId;
 use serde::{Deserialize, Serialize};
 use services::ai::chat::ChatRequest;
@@ -20,7 +20,7 @@ use crate::http::dialects::delivery::{AnswerNotKept, AnswerWriting, deliver};
 use crate::http::dialects::rendering::AnswerRenderer;
 use crate::http::entitlements::DecisionView;
 use crate::http::middleware::RequestActor;
-use crate::http::prices::ProviderName;
+use crate::http::prices::{ProviderName, known_provider};
 use crate::http::problem::{Problem, ProblemView};
 use crate::http::replays::{RepeatSigns, once};
 use crate::http::spawn::detached;
@@ -49,10 +49,10 @@ pub struct ChatMessageIn {
 #[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChatIn {
-    /// By default the model's own provider: a name means one model, whichever provider runs it.
+    /// By default the first provider that has a model of this name.
     #[serde(default)]
     #[schema(value_type = Option<ProviderName>)]
-    provider: Option<Provider>,
+    provider: Option<ProviderId>,
     /// By default the session's model, or the setting `ai.calls.default_model`.
     #[serde(default)]
     #[validate(length(min = 1, max = 200))]
@@ -101,7 +101,7 @@ pub struct ChatIn {
 #[derive(Serialize, ToSchema)]
 pub struct QuoteView {
     #[schema(value_type = ProviderName)]
-    pub provider: Provider,
+    pub provider: ProviderId,
     pub model: String,
     pub input_tokens: u64,
     pub max_output_tokens: u64,
@@ -134,7 +134,8 @@ pub async fn chat(
     request: HttpRequest,
     input: ValidBody<ChatIn>,
 ) -> Result<HttpResponse, Problem> {
-    let (ai, mut asked) = (ai.into_inner(), asked(input.body)?);
+    let ai = ai.into_inner();
+    let mut asked = asked(input.body, ai.providers())?;
     asked.is_strict = asks_for_strict_hold(request.headers());
     let (who, session_id) = ((&asking.caller).into(), asked.session_id.map(|id| id.0));
     let request_id =
@@ -149,7 +150,7 @@ pub async fn chat(
         } else {
             Box::new(ChatAnswerBody::new(session_id))
         };
-        Ok((call, AnswerWriting { renderer, is_streamed, native: None, sink: Box::new(AnswerNotKept) }))
+        Ok((call, AnswerWriting { renderer, is_streamed, native: Vec::new(), sink: Box::new(AnswerNotKept) }))
     };
     once(signs, &input.bytes, |keeping| deliver(ai, keeping.of(prepare))).await
 }
@@ -165,7 +166,8 @@ pub async fn quote_chat(
     ai: Data<AiService>,
     input: ValidBody<ChatIn>,
 ) -> Result<Json<QuoteView>, Problem> {
-    let (ai, asked) = (ai.into_inner(), asked(input.body)?);
+    let ai = ai.into_inner();
+    let asked = asked(input.body, ai.providers())?;
     let who = (&asking.caller).into();
     let quote = detached(async move {
         match ai.prepare(who, asked).await {
@@ -182,7 +184,7 @@ impl From<CallQuote> for QuoteView {
         let CallQuote { target, input_tokens, max_output_tokens, max_cost, tokens, tokens_available, decision } = quote;
         let lies_on_tokens = tokens > 0;
         Self {
-            provider: target.provider,
+            provider: target.provider.id,
             model: target.model.to_string(),
             input_tokens,
             max_output_tokens,
@@ -195,7 +197,7 @@ impl From<CallQuote> for QuoteView {
     }
 }
 
-fn asked(input: ChatIn) -> Result<ChatRequest, Problem> {
+fn asked(input: ChatIn, providers: &ProviderProfiles) -> Result<ChatRequest, Problem> {
     let ChatIn { provider, model, session_id, stream, temperature, top_p, stop, lower_max_tokens, .. } = input;
     let (system, turns) = match (input.message, input.messages) {
         (Some(message), None) => (None, vec![ConversationTurn::text(Speaker::User, message)]),
@@ -203,6 +205,7 @@ fn asked(input: ChatIn) -> Result<ChatRequest, Problem> {
         (Some(_), Some(_)) => return Err(Problem::invalid_field("message", "is sent, or `messages` are, not both")),
         (None, None) => return Err(Problem::invalid_field("message", "is missing; send it, or `messages`")),
     };
+    let provider = known_provider(provider, providers)?;
     let max_output_tokens = input.max_tokens.and_then(|most| u64::try_from(most).ok()).map(|most| most.min(TOKENS_MAX));
     Ok(ChatRequest {
         provider,

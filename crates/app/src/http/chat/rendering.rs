@@ -1,7 +1,7 @@
 //! Rendering: an answer in the format of our own route, as one object, or as events: `start`, `delta`s, then `done`, or
 //! `error`. `done` has the fields of the whole answer but for the text, and is sent once the call is stored.
 
-use domain::ai::{AnswerDelta, FinishReason, Provider, TokenUsage, UsageSource};
+use domain::ai::{AnswerDelta, FinishReason, ProviderId, TokenUsage, UsageSource};
 use ports::ai::ReplyPiece;
 use serde::Serialize;
 use services::ai::answers::{AnswerHead, CallReceipt};
@@ -19,7 +19,7 @@ pub struct ChatOutcomeView {
     pub id: Uuid,
     pub session_id: Option<Uuid>,
     #[schema(value_type = ProviderName)]
-    pub provider: Provider,
+    pub provider: ProviderId,
     pub model: String,
     /// `stop`, `length`, `tool_calls` or `filtered`.
     #[schema(value_type = String)]
@@ -56,7 +56,7 @@ pub struct ChatAnswerView {
 struct StartView<'a> {
     id: Uuid,
     session_id: Option<Uuid>,
-    provider: Provider,
+    provider: ProviderId,
     model: &'a str,
 }
 
@@ -73,7 +73,7 @@ impl Known {
         Some(ChatOutcomeView {
             id: receipt.call_id,
             session_id: self.session_id,
-            provider: head.provider,
+            provider: head.provider.id,
             model: head.model.to_string(),
             finish_reason: self.said.finish(end),
             usage: tokens(&receipt.usage),
@@ -134,7 +134,8 @@ impl AnswerRenderer for ChatEvents {
 
     fn begin(&mut self, head: &AnswerHead) -> Vec<u8> {
         self.0.head = Some(head.clone());
-        let (id, session_id, provider, model) = (head.call_id, self.0.session_id, head.provider, head.model.as_str());
+        let (id, session_id, provider, model) =
+            (head.call_id, self.0.session_id, head.provider.id, head.model.as_str());
         event("start", &StartView { id, session_id, provider, model })
     }
 
@@ -174,7 +175,7 @@ fn event(name: &str, data: &impl Serialize) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use domain::ai::ModelId;
+    use domain::ai::{ModelId, ProviderProfile};
     use domain::prices::NanoUsd;
 
     use super::*;
@@ -183,7 +184,7 @@ mod tests {
     fn head() -> AnswerHead {
         AnswerHead {
             call_id: Uuid::nil(),
-            provider: Provider::Claude,
+            provider: ProviderProfile::CLAUDE,
             model: ModelId::parse("claude-x").unwrap(),
             is_sandbox: false,
             request_id: None,

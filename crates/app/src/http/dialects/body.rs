@@ -4,13 +4,13 @@
 use actix_web::dev::Payload;
 use actix_web::web::{Bytes, Data};
 use actix_web::{FromRequest, HttpRequest};
-use domain::ai::Provider;
+use domain::ai::Dialect;
 use futures_util::future::LocalBoxFuture;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::decoding::{self, BodyUnpacking};
-use super::dialect::Dialect;
+use super::dialect::dialect_of;
 use crate::http::bodies::{self, BodyMemory, BodyReading};
 use crate::http::caller::user_of;
 use crate::http::problem::Problem;
@@ -60,10 +60,10 @@ impl FromRequest for DialectBody {
 }
 
 fn limit(request: &HttpRequest, limits: &AiBodyLimits) -> usize {
-    let dialect = Dialect::of(request.path(), request.headers()).unwrap_or(Dialect::OpenAi);
-    match dialect.provider() {
-        Provider::OpenAi => limits.openai,
-        Provider::Claude => limits.claude,
-        Provider::Gemini => limits.gemini,
+    let dialect = dialect_of(request.path(), request.headers()).unwrap_or(Dialect::OpenAiChat);
+    match dialect {
+        Dialect::OpenAiChat => limits.openai,
+        Dialect::Anthropic => limits.claude,
+        Dialect::Gemini => limits.gemini,
     }
 }

@@ -7,7 +7,7 @@ use actix_web::HttpRequest;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::web::{Bytes, Data};
-use domain::ai::{Conversation, InputSize};
+use domain::ai::{Conversation, Dialect, InputSize};
 use domain::identity::Caller;
 use domain::prices::ModelPurpose;
 use ports::ai::{AiOperation, CallContent, NativeCall, StreamFraming};
@@ -18,7 +18,7 @@ use services::ai::calls::{Call, CallerContext, OutputBound, ResolvedModel};
 use tokio::task::spawn_blocking;
 
 use super::delivery::{AnswerNotKept, AnswerWriting};
-use super::dialect::{Dialect, GOOGLE_KEY};
+use super::dialect::GOOGLE_KEY;
 use super::fallbacks::{ByWhom, translate, translation};
 use super::leniency;
 use super::rendering::{AnswerRenderer, RenderedFrame};
@@ -86,10 +86,9 @@ impl GatewayRequest {
             AiOperation::Chat | AiOperation::CountTokens => ModelPurpose::Chat,
         };
         let target = ai.target(&asked.model, None, purpose).await?;
-        let provider = self.dialect.provider();
         // Embeddings are not a conversation: the sandbox too takes them in the provider's own format.
-        let is_native = target.takes_natively(provider)
-            || (self.operation == AiOperation::Embeddings && target.provider == provider);
+        let is_native = target.takes_natively(self.dialect)
+            || (self.operation == AiOperation::Embeddings && target.provider.dialect == self.dialect);
         // Whether another provider may answer instead.
         let may_change = is_native && self.operation == AiOperation::Chat;
         let frame = RenderedFrame {
@@ -131,7 +130,7 @@ impl GatewayRequest {
         let writing = AnswerWriting {
             renderer,
             is_streamed: call.streamed,
-            native: is_native.then_some(provider),
+            native: if is_native { ai.providers().speaking(self.dialect).collect() } else { Vec::new() },
             sink: Box::new(AnswerNotKept),
         };
         Ok((call, writing))
@@ -147,14 +146,13 @@ impl GatewayRequest {
 
     fn translated(&self, text: &str, asked: &RequestSummary, target: &ResolvedModel) -> Result<Conversation, Problem> {
         if self.operation == AiOperation::Embeddings {
-            let why = format!("is {}'s, and embeddings are not translated; ask in its own dialect", target.provider);
+            let why = format!("is {}'s, and embeddings are not translated; ask in its own dialect", target.provider.id);
             return Err(refused("model", why));
         }
-        let provider = target.provider;
-        if provider == self.dialect.provider() {
+        if target.provider.dialect == self.dialect {
             return leniency::conversation(self.dialect, &object(text)?);
         }
-        translate(self.dialect, text, provider, asked.answers)
+        translate(self.dialect, text, target.provider.id, asked.answers)
     }
 }
 
@@ -198,7 +196,7 @@ fn is_asked(headers: &HeaderMap, name: &str) -> bool {
 /// gateway sets.
 fn passed(headers: &HeaderMap, dialect: Dialect) -> Result<Vec<(String, String)>, Problem> {
     let prefix = match dialect {
-        Dialect::OpenAi => "openai-",
+        Dialect::OpenAiChat => "openai-",
         Dialect::Anthropic => "anthropic-",
         Dialect::Gemini => "x-goog-",
     };

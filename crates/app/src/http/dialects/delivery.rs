@@ -16,7 +16,7 @@ use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use actix_web::web::Bytes;
-use domain::ai::Provider;
+use domain::ai::ProviderId;
 use futures_util::stream::unfold;
 use services::ai::AiService;
 use services::ai::answers::{AnswerHead, AnswerPiece, CallAnswer};
@@ -77,8 +77,8 @@ impl RenderedSink for AnswerNotKept {
 pub struct AnswerWriting {
     pub renderer: Box<dyn AnswerRenderer>,
     pub is_streamed: bool,
-    /// The provider in whose own format the call is, so that its refusals are passed on unchanged.
-    pub native: Option<Provider>,
+    /// The providers in whose own format the call is, so that their refusals are passed on unchanged.
+    pub native: Vec<ProviderId>,
     pub sink: Box<dyn RenderedSink>,
 }
 
@@ -126,12 +126,12 @@ async fn begin(
     writing: AnswerWriting,
     place: SemaphorePermit<'static>,
 ) -> Result<Begun, UnansweredCall> {
-    let native = writing.native;
-    let started = ai.start(call).await.map_err(|error| unanswered(error, native))?;
+    let native = writing.native.clone();
+    let started = ai.start(call).await.map_err(|error| unanswered(error, &native))?;
     if writing.is_streamed {
         return streams::begin(started, writing, ai.stream_pace(), place).await;
     }
-    let answer = started.answer().await.map_err(|error| unanswered(error, native))?;
+    let answer = started.answer().await.map_err(|error| unanswered(error, &native))?;
     whole(answer, writing).await
 }
 
@@ -145,7 +145,7 @@ async fn whole(answer: CallAnswer, writing: AnswerWriting) -> Result<Begun, Unan
         match piece {
             AnswerPiece::Piece(piece) => body.extend(renderer.piece(&piece)),
             AnswerPiece::Cut => is_cut = true,
-            AnswerPiece::Broken(why) => return Err(of_break_off(head.provider.as_str(), &why).into()),
+            AnswerPiece::Broken(why) => return Err(of_break_off(head.provider.id.as_str(), &why).into()),
             AnswerPiece::Settled(settled) => receipt = Some(settled),
         }
     }

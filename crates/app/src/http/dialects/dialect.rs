@@ -1,51 +1,31 @@
 //! Finds the dialect of a request, by its path and its headers.
 
 use actix_web::http::header::HeaderMap;
-use domain::ai::Provider;
+use domain::ai::Dialect;
 
 pub const ANTHROPIC_VERSION: &str = "anthropic-version";
 pub const GOOGLE_KEY: &str = "x-goog-api-key";
 
-/// The format of one provider's API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    OpenAi,
-    Anthropic,
-    Gemini,
-}
-
-impl Dialect {
-    /// The dialect in which a request is answered, whatever it asks for; `None` for our own routes.
-    ///
-    /// All dialects have `/v1/models`, so there the headers decide; a verb after a colon is Gemini's.
-    pub fn of(path: &str, headers: &HeaderMap) -> Option<Self> {
-        let below =
-            |prefix: &str| path == prefix || path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
-        if below("/v1beta") {
-            return Some(Self::Gemini);
-        }
-        if !below("/v1") {
-            return None;
-        }
-        let is_model = path.starts_with("/v1/models/") || path.starts_with("/v1/tunedModels/");
-        let verb = path.rsplit_once(':').map(|(_, verb)| verb);
-        Some(if below("/v1/messages") || headers.contains_key(ANTHROPIC_VERSION) {
-            Self::Anthropic
-        } else if headers.contains_key(GOOGLE_KEY) || (is_model && verb.is_some_and(is_verb)) {
-            Self::Gemini
-        } else {
-            Self::OpenAi
-        })
+/// The dialect in which a request is answered, whatever it asks for; `None` for our own routes.
+///
+/// All dialects have `/v1/models`, so there the headers decide; a verb after a colon is Gemini's.
+pub fn dialect_of(path: &str, headers: &HeaderMap) -> Option<Dialect> {
+    let below = |prefix: &str| path == prefix || path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
+    if below("/v1beta") {
+        return Some(Dialect::Gemini);
     }
-
-    /// The provider whose format it is.
-    pub const fn provider(self) -> Provider {
-        match self {
-            Self::OpenAi => Provider::OpenAi,
-            Self::Anthropic => Provider::Claude,
-            Self::Gemini => Provider::Gemini,
-        }
+    if !below("/v1") {
+        return None;
     }
+    let is_model = path.starts_with("/v1/models/") || path.starts_with("/v1/tunedModels/");
+    let verb = path.rsplit_once(':').map(|(_, verb)| verb);
+    Some(if below("/v1/messages") || headers.contains_key(ANTHROPIC_VERSION) {
+        Dialect::Anthropic
+    } else if headers.contains_key(GOOGLE_KEY) || (is_model && verb.is_some_and(is_verb)) {
+        Dialect::Gemini
+    } else {
+        Dialect::OpenAiChat
+    })
 }
 
 /// Whether it ends as Gemini's verbs do; tuned models of `OpenAI` have colons too, and their last part is an id.
@@ -63,11 +43,11 @@ mod tests {
     fn the_path_tells_and_then_the_headers() {
         let none = HeaderMap::new();
         for (path, dialect) in [
-            ("/v1/chat/completions", Some(Dialect::OpenAi)),
-            ("/v1", Some(Dialect::OpenAi)),
-            ("/v1/nothing", Some(Dialect::OpenAi)),
-            ("/v1/models", Some(Dialect::OpenAi)),
-            ("/v1/models/ft:gpt-4o:acme::1", Some(Dialect::OpenAi)),
+            ("/v1/chat/completions", Some(Dialect::OpenAiChat)),
+            ("/v1", Some(Dialect::OpenAiChat)),
+            ("/v1/nothing", Some(Dialect::OpenAiChat)),
+            ("/v1/models", Some(Dialect::OpenAiChat)),
+            ("/v1/models/ft:gpt-4o:acme::1", Some(Dialect::OpenAiChat)),
             ("/v1/messages", Some(Dialect::Anthropic)),
             ("/v1/messages/count_tokens", Some(Dialect::Anthropic)),
             ("/v1/models/gemini/m:streamGenerateContent", Some(Dialect::Gemini)),
@@ -78,13 +58,13 @@ mod tests {
             ("/api/plans", None),
             ("/", None),
         ] {
-            assert_eq!(Dialect::of(path, &none), dialect, "{path}");
+            assert_eq!(dialect_of(path, &none), dialect, "{path}");
         }
         for (header, dialect) in [(ANTHROPIC_VERSION, Dialect::Anthropic), (GOOGLE_KEY, Dialect::Gemini)] {
             let mut headers = HeaderMap::new();
             headers.insert(HeaderName::from_static(header), HeaderValue::from_static("x"));
-            assert_eq!(Dialect::of("/v1/models", &headers), Some(dialect));
-            assert_eq!(Dialect::of("/api/models", &headers), None);
+            assert_eq!(dialect_of("/v1/models", &headers), Some(dialect));
+            assert_eq!(dialect_of("/api/models", &headers), None);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
+use domain::ai::Dialect;
 use domain::prices::ModelPurpose;
 use ports::ai::{AiOperation, StreamFraming};
 use serde_json::{Value, json};
@@ -10,7 +11,6 @@ use services::ai::AiService;
 use super::body::DialectBody;
 use super::calls::{GatewayRequest, sized};
 use super::delivery::deliver;
-use super::dialect::Dialect;
 use super::request_summary::{OutputForm, RequestSummary, filled_list, model};
 use super::{anthropic, gemini, openai};
 use crate::http::caller::{Chat, PermittedCaller};
@@ -32,7 +32,7 @@ pub async fn create_chat_completion(
     request: HttpRequest,
     body: DialectBody,
 ) -> Answered {
-    let gateway_request = GatewayRequest::of(&request, &asking.caller, Dialect::OpenAi, AiOperation::Chat);
+    let gateway_request = GatewayRequest::of(&request, &asking.caller, Dialect::OpenAiChat, AiOperation::Chat);
     answered(gateway_request, ai, body, openai::request::read).await
 }
 
@@ -48,7 +48,7 @@ pub async fn create_embeddings(
     request: HttpRequest,
     body: DialectBody,
 ) -> Answered {
-    let gateway_request = GatewayRequest::of(&request, &asking.caller, Dialect::OpenAi, AiOperation::Embeddings);
+    let gateway_request = GatewayRequest::of(&request, &asking.caller, Dialect::OpenAiChat, AiOperation::Embeddings);
     answered(gateway_request, ai, body, openai::request::read_embeddings).await
 }
 

@@ -1,11 +1,10 @@
 //! Fallbacks of native calls: a call in one provider's format that another provider may answer.
 
-use domain::ai::{Conversation, Provider};
+use domain::ai::{Conversation, Dialect, ProviderId};
 use ports::ai::ReplyPiece;
 use services::ai::answers::AnswerHead;
 use services::ai::fallbacks::CallTranslation;
 
-use super::dialect::Dialect;
 use super::reading::foreign;
 use super::rendering::{AnswerEnd, AnswerRenderer, RenderedFrame};
 use super::{anthropic, gemini, openai};
@@ -22,13 +21,13 @@ pub fn translation(dialect: Dialect, answers: u64) -> CallTranslation {
 }
 
 /// Translates a body into a conversation, for a model of another provider.
-pub fn translate(dialect: Dialect, body: &str, provider: Provider, answers: u64) -> Result<Conversation, Problem> {
+pub fn translate(dialect: Dialect, body: &str, provider: ProviderId, answers: u64) -> Result<Conversation, Problem> {
     if answers > 1 {
         let field = if dialect == Dialect::Gemini { "generationConfig.candidateCount" } else { "n" };
         return Err(foreign(field, provider));
     }
     match dialect {
-        Dialect::OpenAi => openai::conversation::translate(body, provider),
+        Dialect::OpenAiChat => openai::conversation::translate(body, provider),
         Dialect::Anthropic => anthropic::conversation::translate(body, provider),
         Dialect::Gemini => gemini::conversation::translate(body, provider),
     }
@@ -43,7 +42,7 @@ fn named_field(problem: &Problem) -> String {
 
 /// Passes on what the dialect's own provider sends, and renders the answer of another provider in the dialect.
 pub struct ByWhom {
-    own: Provider,
+    own: Dialect,
     native: Box<dyn AnswerRenderer>,
     translated: Box<dyn AnswerRenderer>,
     /// Whether the dialect's own provider answers; known once the answer begins.
@@ -53,7 +52,7 @@ pub struct ByWhom {
 
 impl ByWhom {
     pub fn new(frame: RenderedFrame) -> Self {
-        let own = frame.dialect.provider();
+        let own = frame.dialect;
         let translated = RenderedFrame { is_native: false, ..frame.clone() }.renderer();
         Self { own, native: frame.renderer(), translated, is_native: true, was_pinged: false }
     }
@@ -65,11 +64,15 @@ impl ByWhom {
 
 impl AnswerRenderer for ByWhom {
     fn content_type(&self, head: &AnswerHead) -> String {
-        if head.provider == self.own { self.native.content_type(head) } else { self.translated.content_type(head) }
+        if head.provider.dialect == self.own {
+            self.native.content_type(head)
+        } else {
+            self.translated.content_type(head)
+        }
     }
 
     fn begin(&mut self, head: &AnswerHead) -> Vec<u8> {
-        self.is_native = head.provider == self.own;
+        self.is_native = head.provider.dialect == self.own;
         if self.was_pinged && !self.is_native {
             // The native renderer has opened the answer with its ping.
             self.translated.ping();

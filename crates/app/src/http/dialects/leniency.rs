@@ -5,11 +5,10 @@
 //! without messages is refused.
 
 use domain::ai::{
-    Conversation, ConversationTurn, MessagePart, Speaker, ToolAnswer, ToolCall, ToolChoice, ToolDefinition,
+    Conversation, ConversationTurn, Dialect, MessagePart, Speaker, ToolAnswer, ToolCall, ToolChoice, ToolDefinition,
 };
 use serde_json::Value;
 
-use super::dialect::Dialect;
 use super::gemini::schemas::json_schema;
 use super::request_summary::{bound, filled_list};
 use crate::http::problem::Problem;
@@ -18,7 +17,7 @@ use crate::http::problem::Problem;
 pub fn conversation(dialect: Dialect, body: &Value) -> Result<Conversation, Problem> {
     let mut heard = Heard::default();
     match dialect {
-        Dialect::OpenAi => filled_list(body, "messages")?.iter().for_each(|message| heard.openai(message)),
+        Dialect::OpenAiChat => filled_list(body, "messages")?.iter().for_each(|message| heard.openai(message)),
         Dialect::Anthropic => {
             heard.system.extend(texts(body.get("system")));
             filled_list(body, "messages")?.iter().for_each(|message| heard.anthropic(message));
@@ -189,7 +188,7 @@ fn tools(dialect: Dialect, body: &Value) -> Vec<ToolDefinition> {
         text(function, "name").map(|name| ToolDefinition { name: name.to_owned(), description, parameters })
     };
     match dialect {
-        Dialect::OpenAi => {
+        Dialect::OpenAiChat => {
             let functions = listed.map(function_of).chain(list(body, "functions"));
             functions.filter_map(|function| tool(function, "parameters")).collect()
         }
@@ -218,7 +217,7 @@ fn choice(dialect: Dialect, body: &Value) -> (ToolChoice, Option<bool>) {
     let named = |name: Option<&str>| name.map_or(ToolChoice::Auto, |name| ToolChoice::Named(name.to_owned()));
     let asked = body.get("tool_choice").unwrap_or(&Value::Null);
     match dialect {
-        Dialect::OpenAi => {
+        Dialect::OpenAiChat => {
             let choice = match asked.as_str() {
                 Some("none") => ToolChoice::Never,
                 Some("required") => ToolChoice::Required,

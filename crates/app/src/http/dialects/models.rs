@@ -3,14 +3,14 @@
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use chrono::{DateTime, SecondsFormat, Utc};
+use domain::ai::Dialect;
 use domain::prices::ModelPurpose;
 use serde_json::{Value, json};
 use services::ai::AiService;
 use services::ai::errors::CallError;
 use services::prices::PricedModel;
 
-use super::dialect::Dialect;
-use super::paging;
+use super::{dialect, paging};
 use crate::http::caller::{Chat, PermittedCaller};
 use crate::http::problem::Problem;
 use crate::http::spawn::detached;
@@ -35,7 +35,7 @@ pub async fn list_dialect_models(
     let asked = paging::PageRequest::read(dialect, request.query_string())?;
     let ai = ai.into_inner();
     let models = detached(async move { ai.models(None).await }).await?;
-    let ids: Vec<&str> = models.iter().map(|priced| priced.model.id.as_str()).collect();
+    let ids: Vec<&str> = models.iter().map(|priced| priced.name.as_str()).collect();
     let page = asked.page(&ids)?;
     let shown = models.get(page.from..page.to).unwrap_or_default();
     let items: Vec<_> = shown.iter().map(|model| one(dialect, model)).collect();
@@ -91,7 +91,7 @@ pub async fn read_gemini_model(
 }
 
 fn dialect_of(request: &HttpRequest) -> Dialect {
-    Dialect::of(request.path(), request.headers()).unwrap_or(Dialect::OpenAi)
+    dialect::dialect_of(request.path(), request.headers()).unwrap_or(Dialect::OpenAiChat)
 }
 
 /// Finds a model by the same rules as a call, so that every model that is shown can be called.
@@ -101,7 +101,7 @@ async fn find(ai: &AiService, name: &str) -> Result<PricedModel, Problem> {
         found => found,
     };
     let target = target?;
-    let models = ai.models(Some(target.provider)).await?;
+    let models = ai.models(Some(target.provider.id)).await?;
     let is_meant =
         |priced: &PricedModel| priced.model.id == target.model || priced.model.aliases.contains(&target.model);
     models.into_iter().find(is_meant).ok_or_else(|| Problem::not_found(format!("There is no model `{name}`.")))
@@ -109,9 +109,9 @@ async fn find(ai: &AiService, name: &str) -> Result<PricedModel, Problem> {
 
 fn one(dialect: Dialect, priced: &PricedModel) -> Value {
     let model = &priced.model;
-    let (id, provider) = (model.id.as_str(), model.provider.as_str());
+    let (id, provider) = (priced.name.as_str(), model.provider.as_str());
     match dialect {
-        Dialect::OpenAi => {
+        Dialect::OpenAiChat => {
             json!({ "id": id, "object": "model", "created": since(priced).timestamp(), "owned_by": provider })
         }
         Dialect::Anthropic => {

@@ -3,10 +3,9 @@
 //! Promises: without a parameter the whole list is returned. Pages are identified by the id at their edge, so a model
 //! that is added or removed between two of them shifts nothing. An invalid number or id is a 400 that names it.
 
-use domain::ai::Provider;
+use domain::ai::Dialect;
 use serde_json::{Value, json};
 
-use super::dialect::Dialect;
 use super::request_summary::refused;
 use crate::http::problem::Problem;
 
@@ -36,17 +35,19 @@ impl PageRequest {
         let mut asked = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let id = || value.clone().into_owned();
-            match (dialect.provider(), name.as_ref()) {
-                (Provider::OpenAi | Provider::Claude, "limit") => asked.limit = Some(number("limit", &value, false)?),
-                (Provider::Gemini, "pageSize" | "page_size") => {
+            match (dialect, name.as_ref()) {
+                (Dialect::OpenAiChat | Dialect::Anthropic, "limit") => {
+                    asked.limit = Some(number("limit", &value, false)?)
+                }
+                (Dialect::Gemini, "pageSize" | "page_size") => {
                     // Google caps a larger number at the maximum.
                     asked.limit = Some(number("pageSize", &value, true)?).filter(|size| *size > 0);
                 }
-                (Provider::OpenAi | Provider::Claude, "after_id") => asked.after = Some(("after_id", id())),
-                (Provider::OpenAi, "after") => asked.after = Some(("after", id())),
-                (Provider::OpenAi | Provider::Claude, "before_id") => asked.before = Some(("before_id", id())),
-                (Provider::OpenAi, "before") => asked.before = Some(("before", id())),
-                (Provider::Gemini, "pageToken" | "page_token") if !value.is_empty() => {
+                (Dialect::OpenAiChat | Dialect::Anthropic, "after_id") => asked.after = Some(("after_id", id())),
+                (Dialect::OpenAiChat, "after") => asked.after = Some(("after", id())),
+                (Dialect::OpenAiChat | Dialect::Anthropic, "before_id") => asked.before = Some(("before_id", id())),
+                (Dialect::OpenAiChat, "before") => asked.before = Some(("before", id())),
+                (Dialect::Gemini, "pageToken" | "page_token") if !value.is_empty() => {
                     asked.after = Some(("pageToken", id()));
                 }
                 _ => {}
@@ -94,8 +95,8 @@ impl ModelPage {
         let shown = ids.get(self.from..self.to).unwrap_or_default();
         let (first, last) = (shown.first(), shown.last());
         match dialect {
-            Dialect::OpenAi if !self.is_asked => json!({ "object": "list", "data": items }),
-            Dialect::OpenAi => {
+            Dialect::OpenAiChat if !self.is_asked => json!({ "object": "list", "data": items }),
+            Dialect::OpenAiChat => {
                 json!({ "object": "list", "data": items, "has_more": self.has_more, "first_id": first, "last_id": last })
             }
             Dialect::Anthropic => {
@@ -138,7 +139,7 @@ mod tests {
             ("after_id=d&before_id=b", "", false),
             ("unheard_of=1&beta=true", "abcde", false),
         ] {
-            for dialect in [Dialect::OpenAi, Dialect::Anthropic] {
+            for dialect in [Dialect::OpenAiChat, Dialect::Anthropic] {
                 assert_eq!(shown(dialect, query), Ok((ids.to_owned(), has_more)), "{query}");
             }
         }
@@ -159,10 +160,10 @@ mod tests {
         for (dialect, query, field) in [
             (Dialect::Anthropic, "limit=0", "limit"),
             (Dialect::Anthropic, "limit=1001", "limit"),
-            (Dialect::OpenAi, "limit=many", "limit"),
+            (Dialect::OpenAiChat, "limit=many", "limit"),
             (Dialect::Anthropic, "limit=-1", "limit"),
             (Dialect::Anthropic, "after_id=z", "after_id"),
-            (Dialect::OpenAi, "before=z", "before"),
+            (Dialect::OpenAiChat, "before=z", "before"),
             (Dialect::Gemini, "pageSize=-1", "pageSize"),
             (Dialect::Gemini, "pageToken=z", "pageToken"),
         ] {

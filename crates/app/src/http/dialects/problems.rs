@@ -5,9 +5,9 @@
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderValue, RETRY_AFTER};
+use domain::ai::Dialect;
 use serde_json::{Map, Value, json};
 
-use super::dialect::Dialect;
 use crate::http::problem::Problem;
 
 /// The field of a problem that names the fields of the request which are wrong.
@@ -41,14 +41,14 @@ pub fn status(dialect: Dialect, problem: &Problem) -> StatusCode {
 /// The body of a problem, for the request with this id. An error in the middle of a stream has it too.
 pub fn body(dialect: Dialect, problem: &Problem, request_id: &str) -> Value {
     match dialect {
-        Dialect::OpenAi => openai(problem, request_id),
+        Dialect::OpenAiChat => openai(problem, request_id),
         Dialect::Anthropic => anthropic(problem, request_id),
         Dialect::Gemini => gemini(problem, request_id),
     }
 }
 
 fn openai(problem: &Problem, request_id: &str) -> Value {
-    let (kind, code) = match (status(Dialect::OpenAi, problem).as_u16(), problem.code) {
+    let (kind, code) = match (status(Dialect::OpenAiChat, problem).as_u16(), problem.code) {
         (401, _) => ("invalid_request_error", "invalid_api_key"),
         (402, code) => ("insufficient_quota", code),
         (403, code) => ("permission_error", code),
@@ -161,7 +161,7 @@ mod tests {
     fn a_limit_is_told_with_its_numbers_in_all_three() {
         let numbers = json!({ "limit": 10, "resets_at": "2026-12-01T00:00:00Z" });
         assert_eq!(
-            body(Dialect::OpenAi, &limit(), "r1"),
+            body(Dialect::OpenAiChat, &limit(), "r1"),
             json!({ "error": { "message": "10 of 10 are used.", "type": "insufficient_quota", "param": null,
                 "code": "plan_limit_exceeded", "details": numbers } })
         );
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn a_wrong_field_is_named_and_is_a_400() {
         let problem = refused("messages[1].role", "is no role");
-        let told = body(Dialect::OpenAi, &problem, "r1");
+        let told = body(Dialect::OpenAiChat, &problem, "r1");
         assert_eq!(told["error"]["param"], "messages[1].role");
         assert_eq!(told["error"]["type"], "invalid_request_error");
         assert_eq!(told["error"].get("details"), None);
@@ -189,13 +189,13 @@ mod tests {
         assert_eq!(told["error"]["details"][2]["fieldViolations"][0]["field"], "messages[1].role");
         assert_eq!(body(Dialect::Anthropic, &problem, "r1")["error"]["type"], "invalid_request_error");
         for (dialect, of_the_house, code, expected) in [
-            (Dialect::OpenAi, 422, "x", 400),
-            (Dialect::OpenAi, 422, KEY_REUSED, 422),
+            (Dialect::OpenAiChat, 422, "x", 400),
+            (Dialect::OpenAiChat, 422, KEY_REUSED, 422),
             (Dialect::Gemini, 413, "x", 413),
             (Dialect::Anthropic, 415, "x", 415),
             (Dialect::Anthropic, 503, OVERLOADED, 529),
-            (Dialect::OpenAi, 503, OVERLOADED, 503),
-            (Dialect::OpenAi, 529, OVERLOADED, 529),
+            (Dialect::OpenAiChat, 503, OVERLOADED, 503),
+            (Dialect::OpenAiChat, 529, OVERLOADED, 529),
         ] {
             let problem = Problem::new(StatusCode::from_u16(of_the_house).unwrap(), code, "y");
             assert_eq!(status(dialect, &problem).as_u16(), expected, "{of_the_house} {code}");
@@ -220,10 +220,10 @@ mod tests {
             (504, "server_error", "timeout_error", "DEADLINE_EXCEEDED"),
         ] {
             let problem = Problem::new(StatusCode::from_u16(code).unwrap(), "x", "y");
-            assert_eq!(body(Dialect::OpenAi, &problem, "r")["error"]["type"], openai, "{code}");
+            assert_eq!(body(Dialect::OpenAiChat, &problem, "r")["error"]["type"], openai, "{code}");
             assert_eq!(body(Dialect::Anthropic, &problem, "r")["error"]["type"], anthropic, "{code}");
             assert_eq!(body(Dialect::Gemini, &problem, "r")["error"]["status"], gemini, "{code}");
-            let names_the_request = body(Dialect::OpenAi, &problem, "r7").to_string().contains("r7");
+            let names_the_request = body(Dialect::OpenAiChat, &problem, "r7").to_string().contains("r7");
             assert_eq!(names_the_request, code >= 500, "{code}");
         }
     }

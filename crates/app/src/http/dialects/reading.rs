@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-use domain::ai::{Conversation, ConversationTurn, MessagePart, Provider, Speaker, ToolAnswer};
+use domain::ai::{Conversation, ConversationTurn, MessagePart, ProviderId, Speaker, ToolAnswer};
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -68,20 +68,20 @@ impl<'a> JsonObject<'a> {
     }
 
     /// Refuses every field that is not among the `known`, for a model of `provider`.
-    pub fn hold_to(&self, known: &[&str], provider: Provider) -> Result<(), Problem> {
+    pub fn hold_to(&self, known: &[&str], provider: ProviderId) -> Result<(), Problem> {
         let strange = self.fields.iter().find(|(name, raw)| !known.contains(&name.as_str()) && raw.get() != "null");
         strange.map_or(Ok(()), |(name, _)| Err(foreign(self.path_of(name), provider)))
     }
 
     /// Refuses a field unless its value means the same as no field.
-    pub fn hold_plain(&self, name: &str, plain: &[&str], provider: Provider) -> Result<(), Problem> {
+    pub fn hold_plain(&self, name: &str, plain: &[&str], provider: ProviderId) -> Result<(), Problem> {
         let Some(field) = self.get(name) else { return Ok(()) };
         if plain.contains(&field.raw()) { Ok(()) } else { Err(foreign(field.path, provider)) }
     }
 }
 
 /// The refusal of a field that only the dialect's own provider supports.
-pub fn foreign(path: impl Into<String>, provider: Provider) -> Problem {
+pub fn foreign(path: impl Into<String>, provider: ProviderId) -> Problem {
     let why = format!("cannot be translated for a model of {provider}; leave it out, or ask a model of this dialect");
     refused(path, why)
 }
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn strange_fields_are_refused() {
         let body = JsonObject::body(r#"{"known":1,"strange":2,"empty":null,"n":1}"#).unwrap();
-        let other = Provider::Claude;
+        let other = ProviderId::CLAUDE;
         let refused = body.hold_to(&["known", "n"], other).unwrap_err();
         assert_eq!(refused.fields["errors"][0]["field"], "strange");
         assert!(body.hold_to(&["known", "n", "strange"], other).is_ok());

@@ -6,7 +6,7 @@
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use chrono::{DateTime, Utc};
-use domain::ai::Provider;
+use domain::ai::ProviderId;
 use domain::entitlements::{Decision, Reason};
 use ports::ai::{ProviderFault, ProviderRefusal, ProviderWait};
 use serde::de::IgnoredAny;
@@ -37,15 +37,15 @@ impl From<Problem> for UnansweredCall {
     }
 }
 
-/// The refusal of a call. `native` is the provider in whose own format the call was passed on.
-pub fn unanswered(error: CallError, native: Option<Provider>) -> UnansweredCall {
+/// The refusal of a call. `native` are the providers in whose own format the call was passed on.
+pub fn unanswered(error: CallError, native: &[ProviderId]) -> UnansweredCall {
     match error {
         CallError::Provider { provider, fault: ProviderFault::Refused(refusal) }
-            if native == Some(provider) && is_json(&refusal.body) =>
+            if native.contains(&provider) && is_json(&refusal.body) =>
         {
             UnansweredCall::InItsWords(refusal)
         }
-        CallError::Provider { provider, fault } if native == Some(provider) => {
+        CallError::Provider { provider, fault } if native.contains(&provider) => {
             let mut told = problem(CallError::Provider { provider, fault });
             // A caller who uses the provider's dialect knows its status.
             if told.code == OVERLOADED {

@@ -1,11 +1,10 @@
 //! Rendering: turns the pieces of an answer into the bytes of a dialect. A renderer is a state and a few functions
 //! without I/O or waiting, so that a test can check every byte.
 
-use domain::ai::{AnswerDelta, FinishReason};
+use domain::ai::{AnswerDelta, Dialect, FinishReason};
 use ports::ai::ReplyPiece;
 use services::ai::answers::{AnswerHead, CallReceipt};
 
-use super::dialect::Dialect;
 use super::problems;
 use super::request_summary::OutputForm;
 use super::{anthropic, gemini, openai};
@@ -67,19 +66,19 @@ impl RenderedFrame {
     pub fn renderer(self) -> Box<dyn AnswerRenderer> {
         match (self.form, self.is_native, self.dialect) {
             (OutputForm::Whole, true, _) => Box::new(NativeWhole::default()),
-            (OutputForm::Whole, false, Dialect::OpenAi) => Box::new(openai::whole::OpenAiWhole::new(self)),
+            (OutputForm::Whole, false, Dialect::OpenAiChat) => Box::new(openai::whole::OpenAiWhole::new(self)),
             (OutputForm::Whole, false, Dialect::Anthropic) => {
                 Box::new(anthropic::whole::AnthropicWhole::new(self.input_tokens))
             }
             (OutputForm::Whole, false, Dialect::Gemini) => Box::new(gemini::whole::GeminiWhole::default()),
-            (OutputForm::Stream(_), true, Dialect::OpenAi) => Box::new(openai::native::OpenAiNative::new(self)),
+            (OutputForm::Stream(_), true, Dialect::OpenAiChat) => Box::new(openai::native::OpenAiNative::new(self)),
             (OutputForm::Stream(_), true, Dialect::Anthropic) => {
                 Box::new(anthropic::native::AnthropicNative::new(self))
             }
             (OutputForm::Stream(framing), true, Dialect::Gemini) => {
                 Box::new(gemini::native::GeminiNative::new(self, framing))
             }
-            (OutputForm::Stream(_), false, Dialect::OpenAi) => Box::new(openai::stream::OpenAiChunks::new(self)),
+            (OutputForm::Stream(_), false, Dialect::OpenAiChat) => Box::new(openai::stream::OpenAiChunks::new(self)),
             (OutputForm::Stream(_), false, Dialect::Anthropic) => {
                 Box::new(anthropic::stream::AnthropicEvents::new(self))
             }

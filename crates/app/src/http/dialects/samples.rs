@@ -1,12 +1,11 @@
 //! Samples for the tests of the dialects: an answer's head, its pieces, its receipt.
 
-use domain::ai::{AnswerDelta, FinishReason, ModelId, Provider, TokenUsage, UsageSource};
+use domain::ai::{AnswerDelta, Dialect, FinishReason, ModelId, ProviderProfile, TokenUsage, UsageSource};
 use domain::prices::NanoUsd;
 use ports::ai::{ReplyPiece, StreamFraming};
 use services::ai::answers::{AnswerHead, CallReceipt};
 use uuid::Uuid;
 
-use super::dialect::Dialect;
 use super::rendering::{AnswerEnd, AnswerRenderer, RenderedFrame};
 use super::request_summary::OutputForm;
 
@@ -16,7 +15,7 @@ pub const ARRAY: OutputForm = OutputForm::Stream(StreamFraming::JsonArray);
 pub fn head() -> AnswerHead {
     AnswerHead {
         call_id: Uuid::from_u128(0xca11),
-        provider: Provider::Claude,
+        provider: ProviderProfile::CLAUDE,
         model: ModelId::parse("m").unwrap(),
         is_sandbox: false,
         request_id: Some("theirs".to_owned()),

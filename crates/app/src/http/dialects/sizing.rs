@@ -7,13 +7,12 @@
 //! Costs one walk over the body, one copy of its text, and a count of at most 4 MiB of it, which takes 150 ms; a longer
 //! text is counted by its bytes, and is more than any model accepts.
 
-use domain::ai::{BYTES_A_TOKEN_HELD, InputSize};
+use domain::ai::{BYTES_A_TOKEN_HELD, Dialect, InputSize};
 use serde_json::Value;
 
 use self::media::FoundMedia;
 use self::plain::PlainMedia;
 use super::calls::TokenCount;
-use super::dialect::Dialect;
 use super::{anthropic, gemini, openai};
 
 pub mod media;
@@ -30,7 +29,7 @@ const REFERENCES: [&str; 8] = ["file_id", "fileId", "file_uri", "fileUri", "file
 pub fn weigh(dialect: Dialect, text: &str, body: &Value, count: TokenCount<'_>) -> InputSize {
     let mut found = FoundMedia::default();
     match dialect {
-        Dialect::OpenAi => openai::parts::find(body, &mut found),
+        Dialect::OpenAiChat => openai::parts::find(body, &mut found),
         Dialect::Anthropic => anthropic::parts::find(body, &mut found),
         Dialect::Gemini => gemini::parts::find(body, &mut found),
     }

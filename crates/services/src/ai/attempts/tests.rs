@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use domain::ai::{Conversation, ModelId};
+use domain::ai::{Conversation, ModelId, ProviderProfiles};
 use domain::usage::HoldId;
 use futures_util::stream::iter;
 use ports::ai::{CallContent, CallUnanswered, ProviderRefusal, ProviderWait, ReplyPiece};
@@ -94,7 +94,7 @@ fn attempts_by(rules: AttemptRules, openai: &Arc<Scripted>, claude: &Arc<Scripte
         let provider: Arc<dyn AiProvider> = Arc::<Scripted>::clone(provider);
         TriedProvider { provider, max_attempts: 3 }
     };
-    let providers = HashMap::from([(Provider::OpenAi, tried(openai)), (Provider::Claude, tried(claude))]);
+    let providers = HashMap::from([(ProviderId::OPENAI, tried(openai)), (ProviderId::CLAUDE, tried(claude))]);
     CallAttempts::new(providers, rules, Arc::new(Loaded(highest)))
 }
 
@@ -106,9 +106,9 @@ fn hold() -> CallReservation {
     CallReservation::granted(HoldId(Uuid::from_u128(1)))
 }
 
-fn calls(providers: &[Provider]) -> Vec<ProviderCall> {
-    let call = |provider: &Provider| ProviderCall {
-        provider: *provider,
+fn calls(providers: &[ProviderId]) -> Vec<ProviderCall> {
+    let call = |provider: &ProviderId| ProviderCall {
+        provider: ProviderProfiles::default().get(*provider).unwrap(),
         model: ModelId::parse("m").unwrap(),
         content: CallContent::Conversation(Conversation::default()),
         streamed: true,
@@ -117,11 +117,15 @@ fn calls(providers: &[Provider]) -> Vec<ProviderCall> {
     providers.iter().map(call).collect()
 }
 
-async fn call(attempts: &CallAttempts, providers: &[Provider]) -> Result<usize, CallFailure> {
+async fn call(attempts: &CallAttempts, providers: &[ProviderId]) -> Result<usize, CallFailure> {
     call_by(attempts, providers, &ada()).await
 }
 
-async fn call_by(attempts: &CallAttempts, providers: &[Provider], terms: &AttemptTerms) -> Result<usize, CallFailure> {
+async fn call_by(
+    attempts: &CallAttempts,
+    providers: &[ProviderId],
+    terms: &AttemptTerms,
+) -> Result<usize, CallFailure> {
     match attempts.call(hold(), &calls(providers), terms).await {
         Ok(SentCall { reply, place, .. }) => {
             assert_eq!(reply.hold, hold(), "one hold goes through all attempts");
@@ -157,11 +161,11 @@ fn too_fast(milliseconds: u64) -> ProviderFault {
     ProviderFault::TooFast { refusal: refusal(429), retry_after: Some(Duration::from_millis(milliseconds)) }
 }
 
-fn of(provider: Provider, fault: ProviderFault) -> CallFailure {
+fn of(provider: ProviderId, fault: ProviderFault) -> CallFailure {
     CallFailure::Provider { provider, fault }
 }
 
-const BOTH: [Provider; 2] = [Provider::OpenAi, Provider::Claude];
+const BOTH: [ProviderId; 2] = [ProviderId::OPENAI, ProviderId::CLAUDE];
 
 #[tokio::test(start_paused = true)]
 async fn what_may_pass_is_tried_again_after_growing_pauses() {
@@ -179,7 +183,7 @@ async fn what_may_pass_is_tried_again_after_growing_pauses() {
         assert_eq!(openai.pauses(), [100, 200], "full jitter, thrown high");
         let (openai, claude) = (Scripted::with(&faults), Scripted::with(&[]));
         let attempts = attempts_by(RULES, &openai, &claude, false);
-        assert_eq!(call(&attempts, &BOTH[..1]).await, Err(of(Provider::OpenAi, fault)));
+        assert_eq!(call(&attempts, &BOTH[..1]).await, Err(of(ProviderId::OPENAI, fault)));
         assert_eq!(openai.pauses(), [0, 0], "full jitter, thrown low; and the third attempt is the last");
     }
 }
@@ -202,9 +206,9 @@ async fn a_fallback_answers_where_the_first_one_fails() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_refused_is_told_at_once() {
-    for fault in [ProviderFault::Refused(refusal(400)), ProviderFault::NoKey { setting: "S" }] {
+    for fault in [ProviderFault::Refused(refusal(400)), ProviderFault::NoKey { setting: "S".to_owned() }] {
         let (openai, claude) = (Scripted::with(&[Comes::Fault(fault.clone())]), Scripted::with(&[]));
-        assert_eq!(call(&attempts(&openai, &claude), &BOTH).await, Err(of(Provider::OpenAi, fault)));
+        assert_eq!(call(&attempts(&openai, &claude), &BOTH).await, Err(of(ProviderId::OPENAI, fault)));
         assert_eq!((openai.asked(), claude.asked()), (1, 0));
     }
 }
@@ -212,8 +216,8 @@ async fn what_is_refused_is_told_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_fallback_without_a_key_says_nothing_new() {
     let openai = Scripted::with(&vec![Comes::Fault(failed()); 3]);
-    let claude = Scripted::with(&[Comes::Fault(ProviderFault::NoKey { setting: "S" })]);
-    assert_eq!(call(&attempts(&openai, &claude), &BOTH).await, Err(of(Provider::OpenAi, failed())));
+    let claude = Scripted::with(&[Comes::Fault(ProviderFault::NoKey { setting: "S".to_owned() })]);
+    assert_eq!(call(&attempts(&openai, &claude), &BOTH).await, Err(of(ProviderId::OPENAI, failed())));
     assert_eq!(claude.asked(), 1);
 }
 
@@ -223,7 +227,7 @@ async fn a_provider_is_left_alone_for_as_long_as_it_asks() {
     assert_eq!(call(&attempts(&openai, &claude), &BOTH).await, Ok(0));
     assert_eq!(openai.pauses(), [1_600]);
     let (openai, claude) = (Scripted::with(&[Comes::Fault(too_fast(2_500))]), Scripted::with(&[]));
-    assert_eq!(call(&attempts(&openai, &claude), &BOTH[..1]).await, Err(of(Provider::OpenAi, too_fast(2_500))));
+    assert_eq!(call(&attempts(&openai, &claude), &BOTH[..1]).await, Err(of(ProviderId::OPENAI, too_fast(2_500))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -234,12 +238,12 @@ async fn no_attempt_begins_once_the_budget_is_over() {
     };
     let (openai, claude) = (slow(Duration::from_secs(16)), slow(Duration::ZERO));
     let began = Instant::now();
-    assert_eq!(call(&attempts(&openai, &claude), &BOTH).await, Err(of(Provider::OpenAi, failed())));
+    assert_eq!(call(&attempts(&openai, &claude), &BOTH).await, Err(of(ProviderId::OPENAI, failed())));
     assert_eq!((openai.asked(), claude.asked(), began.elapsed().as_secs()), (2, 0, 32));
     let (openai, claude) = (slow(Duration::from_secs(29)), slow(Duration::ZERO));
     let rules = AttemptRules { first_pause: Duration::from_secs(2), ..RULES };
     let failure = call(&attempts_by(rules, &openai, &claude, true), &BOTH).await;
-    assert_eq!(failure, Err(of(Provider::Claude, failed())), "no time for the pause is time for a fallback");
+    assert_eq!(failure, Err(of(ProviderId::CLAUDE, failed())), "no time for the pause is time for a fallback");
     assert_eq!((openai.asked(), claude.asked()), (1, 1));
 }
 
@@ -247,10 +251,10 @@ async fn no_attempt_begins_once_the_budget_is_over() {
 async fn who_fails_too_often_is_not_called_and_then_tried_once() {
     let (openai, claude) = (Scripted::with(&vec![Comes::Fault(failed()); 6]), Scripted::with(&[]));
     let attempts = attempts(&openai, &claude);
-    assert_eq!(call(&attempts, &BOTH[..1]).await, Err(of(Provider::OpenAi, failed())));
+    assert_eq!(call(&attempts, &BOTH[..1]).await, Err(of(ProviderId::OPENAI, failed())));
     assert_eq!(call(&attempts, &BOTH).await, Ok(1), "it opens with the fifth failure in a row");
     assert_eq!(openai.asked(), 5);
-    let Err(CallFailure::CircuitOpen { provider: Provider::OpenAi, retry_after }) = call(&attempts, &BOTH[..1]).await
+    let Err(CallFailure::CircuitOpen { provider: ProviderId::OPENAI, retry_after }) = call(&attempts, &BOTH[..1]).await
     else {
         panic!()
     };
@@ -261,7 +265,7 @@ async fn who_fails_too_often_is_not_called_and_then_tried_once() {
     assert_eq!((of_openai.failures, of_openai.resting_models), (5, 1));
     assert_eq!((of_openai.attempts, of_openai.retries, of_openai.held_back), (5, 3, 2));
     sleep(retry_after).await;
-    assert_eq!(call(&attempts, &BOTH[..1]).await, Err(of(Provider::OpenAi, failed())), "the trial fails");
+    assert_eq!(call(&attempts, &BOTH[..1]).await, Err(of(ProviderId::OPENAI, failed())), "the trial fails");
     assert_eq!(openai.asked(), 6);
     sleep(Duration::from_secs(20)).await;
     assert_eq!(call(&attempts, &BOTH[..1]).await, Ok(0));
@@ -315,14 +319,18 @@ async fn of_two_that_are_left_alone_the_shorter_wait_is_told() {
     let attempts = attempts_by(rules, &openai, &claude, false);
     call(&attempts, &BOTH[..1]).await.unwrap_err();
     sleep(Duration::from_secs(5)).await;
-    assert_eq!(call(&attempts, &BOTH).await, Err(of(Provider::Claude, failed())), "what was said goes before silence");
+    assert_eq!(
+        call(&attempts, &BOTH).await,
+        Err(of(ProviderId::CLAUDE, failed())),
+        "what was said goes before silence"
+    );
     let wait = Duration::from_secs(15);
     let Err(CallFailure::CircuitOpen { provider, retry_after }) = call(&attempts, &[BOTH[1], BOTH[0]]).await else {
         panic!()
     };
-    assert_eq!((provider, retry_after), (Provider::OpenAi, wait));
+    assert_eq!((provider, retry_after), (ProviderId::OPENAI, wait));
     assert!(attempts.call(hold(), &[], &ada()).await.is_err());
-    assert!(call(&attempts, &[Provider::Gemini]).await.is_err(), "nothing answers for it");
+    assert!(call(&attempts, &[ProviderId::GEMINI]).await.is_err(), "nothing answers for it");
 }
 
 #[tokio::test(start_paused = true)]
@@ -334,7 +342,7 @@ async fn whoever_tries_again_by_itself_is_sent_once_to_each_provider() {
     assert_eq!((openai.asked(), claude.asked()), (1, 1));
     let attempts = attempts(&openai, &claude);
     for _ in 0..3 {
-        assert_eq!(call_by(&attempts, &BOTH[..1], &by_itself).await, Err(of(Provider::OpenAi, failed())));
+        assert_eq!(call_by(&attempts, &BOTH[..1], &by_itself).await, Err(of(ProviderId::OPENAI, failed())));
     }
     assert_eq!(openai.asked(), 4, "two retries of an SDK are three requests");
 }
@@ -346,7 +354,7 @@ async fn what_a_provider_may_bill_is_not_sent_again_unless_the_rules_say_so() {
         let script = [Comes::Fault(failed()), Comes::Fault(late.clone()), Comes::Fault(late.clone())];
         let (openai, claude) = (Scripted::with(&script), Scripted::with(&[]));
         let Err(unsent) = attempts(&openai, &claude).call(hold(), &calls(&BOTH), &ada()).await else { panic!() };
-        assert_eq!((unsent.failure, unsent.unanswered.attempts), (of(Provider::OpenAi, late.clone()), 1));
+        assert_eq!((unsent.failure, unsent.unanswered.attempts), (of(ProviderId::OPENAI, late.clone()), 1));
         assert_eq!((openai.asked(), claude.asked()), (2, 0), "neither here nor at the fallback");
         let (openai, claude) = (Scripted::with(&script), Scripted::with(&[]));
         let resending = attempts_by(AttemptRules { resend_after_timeout: true, ..RULES }, &openai, &claude, true);
@@ -377,10 +385,10 @@ async fn a_model_rests_alone_and_never_by_one_caller() {
     let rules = AttemptRules { breaker: BreakerRules { callers: 2, ..RULES.breaker }, ..RULES };
     let attempts = attempts_by(rules, &openai, &claude, false);
     for _ in 0..100 {
-        assert_eq!(call(&attempts, &BOTH[..1]).await, Err(of(Provider::OpenAi, failed())));
+        assert_eq!(call(&attempts, &BOTH[..1]).await, Err(of(ProviderId::OPENAI, failed())));
     }
     let bob = AttemptTerms { user_id: UserId(Uuid::from_u128(2)), ..ada() };
-    assert_eq!(call_by(&attempts, &BOTH[..1], &bob).await, Err(of(Provider::OpenAi, failed())));
+    assert_eq!(call_by(&attempts, &BOTH[..1], &bob).await, Err(of(ProviderId::OPENAI, failed())));
     let resting = call_by(&attempts, &BOTH[..1], &bob).await;
     assert!(matches!(resting, Err(CallFailure::CircuitOpen { .. })), "{resting:?}");
     let mut other = calls(&BOTH[..1]);

@@ -1,7 +1,7 @@
 //! Model calls in batches: what they reserve of plans, tokens and the limits of API keys.
 
 use chrono::TimeDelta;
-use domain::ai::{CallUsage, ModelId, Provider, TokenUsage};
+use domain::ai::{CallUsage, ModelId, ProviderId, TokenUsage};
 use domain::api_keys::{ApiKeyId, KeyBudget, KeyBudgets, KeyLimits};
 use domain::entitlements::Overage;
 use domain::idempotency::IdempotencyKey;
@@ -63,7 +63,7 @@ fn tokens_per_minute(tokens: i64) -> KeyLimits {
 
 fn reserve(number: u128, tokens: i64, budgets: &KeyBudgets) -> AnyCommand {
     let terms = CallTerms {
-        provider: Provider::OpenAi,
+        provider: ProviderId::OPENAI,
         model: ModelId::parse("asked").unwrap(),
         is_sandbox: false,
         input_tokens: 1,
@@ -92,7 +92,7 @@ fn mark(number: u128, phase: CallPhase, model: &str, growth: Option<CallGrowth>)
         reservation_id: HoldId(Uuid::from_u128(number)),
         user_id: user(1),
         phase,
-        provider: Provider::Claude,
+        provider: ProviderId::CLAUDE,
         model: ModelId::parse(model).unwrap(),
         delivered_tokens: if phase == CallPhase::FirstByte { 7 } else { 0 },
         growth,
@@ -104,7 +104,7 @@ fn mark(number: u128, phase: CallPhase, model: &str, growth: Option<CallGrowth>)
 fn settle(number: u128, tokens: u64, outcome: CallOutcome) -> AnyCommand {
     let amount = NanoUsd(i64::try_from(tokens).unwrap() * 10);
     let result = CallResult {
-        provider: Provider::OpenAi,
+        provider: ProviderId::OPENAI,
         model: "asked".to_owned(),
         usage: CallUsage::standard(TokenUsage { visible_output: tokens, ..TokenUsage::default() }),
         reported: None,
@@ -235,7 +235,7 @@ fn a_mark_names_the_model_that_answers_and_an_older_one_changes_nothing() {
     books.run(&mut marks.map(|(phase, model)| mark(1, phase, model, None)), LockMode::SkipLocked);
     let call = books.reservations().next().unwrap().call.clone().unwrap();
     assert_eq!((call.phase, call.terms.model.as_str()), (CallPhase::FirstByte, "fallback"));
-    assert_eq!((call.terms.delivered_tokens, call.terms.provider), (7, Provider::Claude));
+    assert_eq!((call.terms.delivered_tokens, call.terms.provider), (7, ProviderId::CLAUDE));
 }
 
 #[test]

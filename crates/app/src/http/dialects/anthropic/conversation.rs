@@ -4,7 +4,7 @@
 //! thinking of earlier turns with its signatures, citations. `thinking` is ignored if it is disabled. Every other field
 //! is refused.
 
-use domain::ai::{Conversation, MessagePart, Provider, Speaker, ToolCall, ToolChoice, ToolDefinition};
+use domain::ai::{Conversation, MessagePart, ProviderId, Speaker, ToolCall, ToolChoice, ToolDefinition};
 
 use crate::http::dialects::reading::{GrowingConversation, JsonField, JsonObject, foreign};
 use crate::http::problem::Problem;
@@ -26,7 +26,7 @@ const KNOWN: [&str; 14] = [
     "thinking",
 ];
 
-pub fn translate(text: &str, provider: Provider) -> Result<Conversation, Problem> {
+pub fn translate(text: &str, provider: ProviderId) -> Result<Conversation, Problem> {
     let body = JsonObject::body(text)?;
     body.hold_to(&KNOWN, provider)?;
     if let Some(thinking) = body.get("thinking")
@@ -58,7 +58,11 @@ pub fn translate(text: &str, provider: Provider) -> Result<Conversation, Problem
     })
 }
 
-fn add_message(growing: &mut GrowingConversation, message: &JsonObject<'_>, provider: Provider) -> Result<(), Problem> {
+fn add_message(
+    growing: &mut GrowingConversation,
+    message: &JsonObject<'_>,
+    provider: ProviderId,
+) -> Result<(), Problem> {
     let role = message.needed("role")?;
     let speaker = match role.text()?.as_str() {
         "assistant" => Speaker::Assistant,
@@ -85,7 +89,7 @@ fn add_block(
     growing: &mut GrowingConversation,
     speaker: Speaker,
     block: &JsonObject<'_>,
-    provider: Provider,
+    provider: ProviderId,
 ) -> Result<(), Problem> {
     let kind = block.needed("type")?.text()?;
     match (kind.as_str(), speaker) {
@@ -112,7 +116,7 @@ fn add_block(
 }
 
 /// Text, or blocks of text.
-fn texts(content: &JsonField<'_>, provider: Provider) -> Result<String, Problem> {
+fn texts(content: &JsonField<'_>, provider: ProviderId) -> Result<String, Problem> {
     if content.is_text() {
         return content.text();
     }
@@ -128,7 +132,7 @@ fn texts(content: &JsonField<'_>, provider: Provider) -> Result<String, Problem>
     Ok(all.join("\n\n"))
 }
 
-fn read_tool(tool: &JsonField<'_>, provider: Provider) -> Result<ToolDefinition, Problem> {
+fn read_tool(tool: &JsonField<'_>, provider: ProviderId) -> Result<ToolDefinition, Problem> {
     let tool = tool.object()?;
     if let Some(kind) = tool.get("type")
         && kind.text()? != "custom"

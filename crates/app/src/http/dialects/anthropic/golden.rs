@@ -1,12 +1,11 @@
 //! Compares the bytes of Anthropic's dialect, and the translation of its requests, with texts written by hand.
 
 use domain::ai::{
-    AnswerDelta, Conversation, ConversationTurn, MessagePart, Provider, Speaker, ToolAnswer, ToolCall, ToolChoice,
-    ToolDefinition,
+    AnswerDelta, Conversation, ConversationTurn, Dialect, MessagePart, ProviderId, Speaker, ToolAnswer, ToolCall,
+    ToolChoice, ToolDefinition,
 };
 
 use super::conversation::translate;
-use crate::http::dialects::dialect::Dialect;
 use crate::http::dialects::leniency;
 use crate::http::dialects::rendering::AnswerEnd;
 use crate::http::dialects::request_summary::{OutputForm, refused};
@@ -16,7 +15,7 @@ const USAGE: &str =
     r#"{"input_tokens":3,"cache_creation_input_tokens":2,"cache_read_input_tokens":7,"output_tokens":9}"#;
 const START: &str = r#"{"type":"message_start","message":{"id":"msg_0000000000000000000000000000ca11","type":"message","role":"assistant","model":"m","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":9,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":1}}}"#;
 const STOP: &str = r#"{"type":"message_stop"}"#;
-const OPENAI: Provider = Provider::OpenAi;
+const OPENAI: ProviderId = ProviderId::OPENAI;
 
 /// A stream, built from the data alone: the name of an event is its type.
 fn events(data: &[&str]) -> String {

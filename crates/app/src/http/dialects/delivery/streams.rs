@@ -64,14 +64,14 @@ pub(super) async fn begin(
     let until = Instant::now() + pace.head_wait;
     let known = match timeout_at(until, &mut head).await {
         Ok(Ok(Ok(head))) => Some(head),
-        Ok(Ok(Err(error))) => return Err(unanswered(error, native)),
+        Ok(Ok(Err(error))) => return Err(unanswered(error, &native)),
         Ok(Err(_)) => return Err(Problem::from(CallError::lost()).into()),
         Err(_) => None,
     };
     let mut first = None;
     if let Some(head) = &known {
         first = match timeout_at(until, pieces.recv()).await {
-            Ok(Some(AnswerPiece::Broken(why))) => return Err(of_break_off(head.provider.as_str(), &why).into()),
+            Ok(Some(AnswerPiece::Broken(why))) => return Err(of_break_off(head.provider.id.as_str(), &why).into()),
             Ok(None) => return Err(not_in_the_books().into()),
             Ok(first) => first,
             Err(_) => None,
@@ -176,7 +176,7 @@ impl Rendering {
                     (self.head, source.head) = (head, None);
                     self.open(&mut source);
                 }
-                Heard::Head(Err(error)) => match unanswered(error, None) {
+                Heard::Head(Err(error)) => match unanswered(error, &[]) {
                     UnansweredCall::Problem(problem) => return self.break_off(&problem).await,
                     // Never without `native`, which is not passed since the status has been sent.
                     UnansweredCall::InItsWords(_) => return self.break_off(&not_in_the_books()).await,
@@ -189,7 +189,7 @@ impl Rendering {
                 }
                 Heard::Piece(Some(AnswerPiece::Cut)) => is_cut = true,
                 Heard::Piece(Some(AnswerPiece::Broken(why))) => {
-                    let problem = of_break_off(self.head.provider.as_str(), &why);
+                    let problem = of_break_off(self.head.provider.id.as_str(), &why);
                     return self.break_off(&problem).await;
                 }
                 Heard::Piece(Some(AnswerPiece::Settled(settled))) => receipt = Some(settled),

@@ -1,6 +1,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
+use domain::ai::Dialect;
 use ports::ai::{ProviderFault, ProviderWait, ReplyPiece};
 use services::ai::StreamPace;
 use services::ai::answers::{BreakOff, StartedCall};
@@ -8,7 +9,6 @@ use services::ai::errors::CallError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::*;
-use crate::http::dialects::dialect::Dialect;
 use crate::http::dialects::request_summary::OutputForm;
 use crate::http::dialects::samples::{ARRAY, EVENTS, frame, head, piece, receipt, text};
 
@@ -59,8 +59,8 @@ impl Kept {
 }
 
 fn writing(form: OutputForm, sink: &Kept) -> AnswerWriting {
-    let renderer = frame(Dialect::OpenAi, form, false).renderer();
-    AnswerWriting { renderer, is_streamed: form != OutputForm::Whole, native: None, sink: Box::new(sink.clone()) }
+    let renderer = frame(Dialect::OpenAiChat, form, false).renderer();
+    AnswerWriting { renderer, is_streamed: form != OutputForm::Whole, native: Vec::new(), sink: Box::new(sink.clone()) }
 }
 
 fn says(said: &str) -> AnswerPiece {
@@ -255,7 +255,7 @@ async fn until(body: &mut ClientReader, text: &mut String, needle: &str, times: 
 async fn a_silent_stream_begins_in_time_and_is_pinged_in_each_dialect() {
     let of_anthropic = "event: ping\ndata: {\"type\": \"ping\"}\n\n";
     for (dialect, form, first, ping) in [
-        (Dialect::OpenAi, EVENTS, ": ping\n\n", ": ping\n\n"),
+        (Dialect::OpenAiChat, EVENTS, ": ping\n\n", ": ping\n\n"),
         (Dialect::Anthropic, EVENTS, of_anthropic, of_anthropic),
         (Dialect::Gemini, EVENTS, "\r\n\r\n", "\r\n\r\n"),
         (Dialect::Gemini, ARRAY, "[\r\n", "\r\n"),
@@ -292,9 +292,12 @@ async fn a_silent_stream_begins_in_time_and_is_pinged_in_each_dialect() {
 #[tokio::test]
 async fn what_fails_early_has_a_status_and_what_fails_late_is_an_event() {
     let late = || CallError::BrokenOff(BreakOff::Provider(ProviderFault::TimedOut(ProviderWait::FirstByte)));
-    for (dialect, form) in
-        [(Dialect::OpenAi, EVENTS), (Dialect::Anthropic, EVENTS), (Dialect::Gemini, EVENTS), (Dialect::Gemini, ARRAY)]
-    {
+    for (dialect, form) in [
+        (Dialect::OpenAiChat, EVENTS),
+        (Dialect::Anthropic, EVENTS),
+        (Dialect::Gemini, EVENTS),
+        (Dialect::Gemini, ARRAY),
+    ] {
         let (kept, (started, feed)) = (Kept::default(), nothing_yet());
         feed.head.send(Err(late())).unwrap();
         let failed = streams::begin(started, of(dialect, form, &kept), PACE, place().await).await;

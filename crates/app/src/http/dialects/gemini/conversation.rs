@@ -4,7 +4,7 @@
 //! turns and their signatures. Fields that have their default value (`candidateCount: 1`, plain text as the media type,
 //! penalties of 0) are ignored. Every other field is refused.
 
-use domain::ai::{Conversation, MessagePart, Provider, Speaker, ToolCall, ToolChoice, ToolDefinition};
+use domain::ai::{Conversation, MessagePart, ProviderId, Speaker, ToolCall, ToolChoice, ToolDefinition};
 
 use super::schemas::json_schema;
 use crate::http::dialects::reading::{GrowingConversation, JsonField, JsonObject};
@@ -56,7 +56,7 @@ const PLAIN: [(&str, &[&str]); 9] = [
     ("thinkingConfig", &["{}"]),
 ];
 
-pub fn translate(text: &str, provider: Provider) -> Result<Conversation, Problem> {
+pub fn translate(text: &str, provider: ProviderId) -> Result<Conversation, Problem> {
     let body = JsonObject::body(text)?;
     body.hold_to(&KNOWN, provider)?;
     let mut growing = GrowingConversation::default();
@@ -81,7 +81,7 @@ pub fn translate(text: &str, provider: Provider) -> Result<Conversation, Problem
 fn configured(
     conversation: Conversation,
     config: &JsonObject<'_>,
-    provider: Provider,
+    provider: ProviderId,
 ) -> Result<Conversation, Problem> {
     config.hold_to(&KNOWN_CONFIG, provider)?;
     for (name, plain) in PLAIN {
@@ -99,7 +99,7 @@ fn configured(
     })
 }
 
-fn system_text(system: &JsonField<'_>, provider: Provider) -> Result<String, Problem> {
+fn system_text(system: &JsonField<'_>, provider: ProviderId) -> Result<String, Problem> {
     let mut all = Vec::new();
     for part in system.object()?.list("parts")? {
         let part = part.object()?;
@@ -109,7 +109,11 @@ fn system_text(system: &JsonField<'_>, provider: Provider) -> Result<String, Pro
     Ok(all.join("\n\n"))
 }
 
-fn add_content(growing: &mut GrowingConversation, content: &JsonObject<'_>, provider: Provider) -> Result<(), Problem> {
+fn add_content(
+    growing: &mut GrowingConversation,
+    content: &JsonObject<'_>,
+    provider: ProviderId,
+) -> Result<(), Problem> {
     let role = content.get("role");
     let speaker = match role.as_ref().map(JsonField::text).transpose()?.as_deref() {
         Some("model") => Speaker::Assistant,
@@ -162,7 +166,7 @@ fn add_answer(growing: &mut GrowingConversation, answer: &JsonObject<'_>) -> Res
     growing.answer(&known, content, is_error).map_err(|why| name.refused(why))
 }
 
-fn read_tools(tools: &mut Vec<ToolDefinition>, field: &JsonField<'_>, provider: Provider) -> Result<(), Problem> {
+fn read_tools(tools: &mut Vec<ToolDefinition>, field: &JsonField<'_>, provider: ProviderId) -> Result<(), Problem> {
     let tool = field.object()?;
     tool.hold_to(&["functionDeclarations", "function_declarations"], provider)?;
     let Some(declared) = tool.either("functionDeclarations", "function_declarations") else { return Ok(()) };

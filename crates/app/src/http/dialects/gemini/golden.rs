@@ -1,12 +1,11 @@
 //! Compares the bytes of Gemini's dialect, and the translation of its requests, with texts written by hand.
 
 use domain::ai::{
-    Conversation, ConversationTurn, FinishReason, MessagePart, Provider, Speaker, ToolAnswer, ToolCall, ToolChoice,
-    ToolDefinition,
+    Conversation, ConversationTurn, Dialect, FinishReason, MessagePart, ProviderId, Speaker, ToolAnswer, ToolCall,
+    ToolChoice, ToolDefinition,
 };
 
 use super::conversation::translate;
-use crate::http::dialects::dialect::Dialect;
 use crate::http::dialects::leniency;
 use crate::http::dialects::rendering::AnswerEnd;
 use crate::http::dialects::request_summary::{OutputForm, refused};
@@ -15,7 +14,7 @@ use crate::http::dialects::samples::{ARRAY, EVENTS, everything, frame, native, p
 const USAGE: &str = r#","usageMetadata":{"promptTokenCount":12,"candidatesTokenCount":5,"cachedContentTokenCount":7,"thoughtsTokenCount":4,"totalTokenCount":21}"#;
 const CALLS: &str =
     r#"{"functionCall":{"id":"c0","name":"f","args":{"a": 1}}},{"functionCall":{"id":"c1","name":"g","args":{}}}"#;
-const OPENAI: Provider = Provider::OpenAi;
+const OPENAI: ProviderId = ProviderId::OPENAI;
 
 fn response(parts: &str, finish: &str, usage: &str) -> String {
     format!(

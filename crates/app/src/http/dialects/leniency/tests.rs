@@ -69,7 +69,7 @@ fn what_clients_send_in_openais_dialect_is_taken() {
             { "role": "function", "name": "old", "content": "sun" },
         ],
     });
-    let heard = conversation(Dialect::OpenAi, &body).unwrap();
+    let heard = conversation(Dialect::OpenAiChat, &body).unwrap();
     let expected = ["u: a | b", "a: c1=look(not json) | call_1=({})", "u: c1:look=rain", "u: :old=sun"];
     assert_eq!(said(&heard), expected);
     assert_eq!(heard.tools.iter().map(|tool| tool.name.as_str()).collect::<Vec<_>>(), ["look", "flat", "old"]);
@@ -102,7 +102,7 @@ fn what_clients_send_in_geminis_dialect_is_taken() {
 #[test]
 fn a_body_without_messages_is_refused() {
     for (dialect, name) in
-        [(Dialect::OpenAi, "messages"), (Dialect::Anthropic, "messages"), (Dialect::Gemini, "contents")]
+        [(Dialect::OpenAiChat, "messages"), (Dialect::Anthropic, "messages"), (Dialect::Gemini, "contents")]
     {
         for messages in [json!([]), json!("x"), json!(null), json!({})] {
             let refused = conversation(dialect, &json!({ name: messages })).unwrap_err();

@@ -4,7 +4,7 @@
 //! `prompt_cache_retention`, `seed`, `stream_options`, `service_tier`; `name` of a message, `strict` of a tool. Fields
 //! that have their default value (`store: false`, `n: 1`, penalties of 0) are ignored. Every other field is refused.
 
-use domain::ai::{Conversation, MessagePart, Provider, Speaker, ToolCall, ToolChoice, ToolDefinition};
+use domain::ai::{Conversation, MessagePart, ProviderId, Speaker, ToolCall, ToolChoice, ToolDefinition};
 
 use crate::http::dialects::reading::{GrowingConversation, JsonField, JsonObject, foreign};
 use crate::http::problem::Problem;
@@ -53,7 +53,7 @@ const PLAIN: [(&str, &[&str]); 9] = [
     ("function_call", &["\"none\""]),
 ];
 
-pub fn translate(text: &str, provider: Provider) -> Result<Conversation, Problem> {
+pub fn translate(text: &str, provider: ProviderId) -> Result<Conversation, Problem> {
     let body = JsonObject::body(text)?;
     body.hold_to(&KNOWN, provider)?;
     for (name, plain) in PLAIN {
@@ -83,7 +83,11 @@ pub fn translate(text: &str, provider: Provider) -> Result<Conversation, Problem
     })
 }
 
-fn add_message(growing: &mut GrowingConversation, message: &JsonObject<'_>, provider: Provider) -> Result<(), Problem> {
+fn add_message(
+    growing: &mut GrowingConversation,
+    message: &JsonObject<'_>,
+    provider: ProviderId,
+) -> Result<(), Problem> {
     let content = || message.get("content").map(|content| texts(&content, provider)).transpose();
     match message.text("role")?.as_deref() {
         Some("system" | "developer") => growing.system.extend(content()?),
@@ -124,7 +128,7 @@ fn read_call(call: &JsonField<'_>) -> Result<ToolCall, Problem> {
 }
 
 /// Text, or parts that are text.
-fn texts(content: &JsonField<'_>, provider: Provider) -> Result<String, Problem> {
+fn texts(content: &JsonField<'_>, provider: ProviderId) -> Result<String, Problem> {
     if content.is_text() {
         return content.text();
     }
@@ -141,7 +145,7 @@ fn texts(content: &JsonField<'_>, provider: Provider) -> Result<String, Problem>
     Ok(all)
 }
 
-fn read_tool(tool: &JsonField<'_>, provider: Provider) -> Result<ToolDefinition, Problem> {
+fn read_tool(tool: &JsonField<'_>, provider: ProviderId) -> Result<ToolDefinition, Problem> {
     let tool = tool.object()?;
     let kind = tool.needed("type")?;
     if kind.text()? != "function" {

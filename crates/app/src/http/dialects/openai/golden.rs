@@ -1,19 +1,18 @@
 //! Compares the bytes of `OpenAI`'s dialect, and the translation of its requests, with texts written by hand.
 
 use domain::ai::{
-    Conversation, ConversationTurn, FinishReason, MessagePart, Provider, Speaker, ToolAnswer, ToolCall, ToolChoice,
-    ToolDefinition,
+    Conversation, ConversationTurn, Dialect, FinishReason, MessagePart, ProviderId, Speaker, ToolAnswer, ToolCall,
+    ToolChoice, ToolDefinition,
 };
 
 use super::conversation::translate;
-use crate::http::dialects::dialect::Dialect;
 use crate::http::dialects::leniency;
 use crate::http::dialects::rendering::AnswerEnd;
 use crate::http::dialects::request_summary::{OutputForm, refused};
 use crate::http::dialects::samples::{EVENTS, everything, frame, native, piece, receipt, text, written};
 
 const USAGE: &str = r#"{"prompt_tokens":12,"completion_tokens":9,"total_tokens":21,"prompt_tokens_details":{"cached_tokens":7,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":4,"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}"#;
-const CLAUDE: Provider = Provider::Claude;
+const CLAUDE: ProviderId = ProviderId::CLAUDE;
 
 fn chunk(choices: &str, usage: &str) -> String {
     format!(
@@ -28,12 +27,12 @@ fn choice(delta: &str, finish: &str) -> String {
 
 #[test]
 fn a_whole_answer() {
-    let renderer = frame(Dialect::OpenAi, OutputForm::Whole, false).renderer();
+    let renderer = frame(Dialect::OpenAiChat, OutputForm::Whole, false).renderer();
     let expected = format!(
         r#"{{"id":"chatcmpl-0000000000000000000000000000ca11","object":"chat.completion","created":1700000000,"model":"m","choices":[{{"index":0,"message":{{"role":"assistant","content":"hi \"é\"","refusal":null,"reasoning_content":"so","tool_calls":[{{"id":"c0","type":"function","function":{{"name":"f","arguments":"{{\"a\": 1}}"}}}},{{"id":"c1","type":"function","function":{{"name":"g","arguments":"{{}}"}}}}],"annotations":[]}},"logprobs":null,"finish_reason":"tool_calls"}}],"usage":{USAGE}}}"#
     );
     assert_eq!(written(renderer, &everything(), AnswerEnd::Settled(&receipt())), expected);
-    let renderer = frame(Dialect::OpenAi, OutputForm::Whole, false).renderer();
+    let renderer = frame(Dialect::OpenAiChat, OutputForm::Whole, false).renderer();
     let cut = written(renderer, &[piece(&[text("a")])], AnswerEnd::Cut(Some(&receipt())));
     assert!(cut.contains(r#""content":"a""#) && cut.contains(r#""finish_reason":"length""#), "{cut}");
 }
@@ -60,13 +59,13 @@ fn a_stream() {
         chunk("", &format!(r#","usage":{USAGE}"#)),
         "data: [DONE]\n\n".to_owned(),
     ];
-    let renderer = frame(Dialect::OpenAi, EVENTS, false).renderer();
+    let renderer = frame(Dialect::OpenAiChat, EVENTS, false).renderer();
     assert_eq!(written(renderer, &everything(), AnswerEnd::Settled(&receipt())), expected.concat());
 }
 
 #[test]
 fn a_stream_whose_caller_wants_no_usage() {
-    let mut frame = frame(Dialect::OpenAi, EVENTS, false);
+    let mut frame = frame(Dialect::OpenAiChat, EVENTS, false);
     frame.include_usage = false;
     let told = written(frame.renderer(), &[piece(&[text("a")])], AnswerEnd::Settled(&receipt()));
     assert!(!told.contains("usage") && told.ends_with("\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n"), "{told}");
@@ -75,11 +74,11 @@ fn a_stream_whose_caller_wants_no_usage() {
 #[test]
 fn a_stream_that_is_cut_or_breaks() {
     let says = [piece(&[text("a")])];
-    let renderer = frame(Dialect::OpenAi, EVENTS, false).renderer();
+    let renderer = frame(Dialect::OpenAiChat, EVENTS, false).renderer();
     let cut = written(renderer, &says, AnswerEnd::Cut(Some(&receipt())));
     let end = [choice("{}", "\"length\""), chunk("", &format!(r#","usage":{USAGE}"#)), "data: [DONE]\n\n".to_owned()];
     assert!(cut.ends_with(&end.concat()), "{cut}");
-    let renderer = frame(Dialect::OpenAi, EVENTS, false).renderer();
+    let renderer = frame(Dialect::OpenAiChat, EVENTS, false).renderer();
     let broken = written(renderer, &says, AnswerEnd::Broken(&refused("f", "is wrong")));
     let error = "data: {\"error\":{\"code\":\"invalid\",\"message\":\"`f` is wrong.\",\"param\":\"f\",\"type\":\"invalid_request_error\"}}\n\n";
     assert!(broken.ends_with(error) && !broken.contains("[DONE]"), "{broken}");
@@ -89,9 +88,9 @@ fn a_stream_that_is_cut_or_breaks() {
 fn its_own_chunks_pass_as_they_are() {
     let first = "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":5,\"model\":\"gpt\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}],\"obfuscation\":\"x\"}\n\n";
     let pieces = [native(first), native("data: [DONE]\n\n")];
-    let renderer = frame(Dialect::OpenAi, EVENTS, true).renderer();
+    let renderer = frame(Dialect::OpenAiChat, EVENTS, true).renderer();
     assert_eq!(written(renderer, &pieces, AnswerEnd::Settled(&receipt())), format!("{first}data: [DONE]\n\n"));
-    let mut two = frame(Dialect::OpenAi, EVENTS, true);
+    let mut two = frame(Dialect::OpenAiChat, EVENTS, true);
     two.answers = 2;
     let cut = written(two.renderer(), &[native(first)], AnswerEnd::Cut(Some(&receipt())));
     let opening = r#"{"id":"chatcmpl-1","object":"chat.completion.chunk","created":5,"model":"gpt","choices":["#;
@@ -101,7 +100,7 @@ fn its_own_chunks_pass_as_they_are() {
     };
     let usage = format!("data: {opening}],\"usage\":{USAGE}}}\n\n");
     assert_eq!(cut, format!("{first}{}{}{usage}data: [DONE]\n\n", choice(0), choice(1)));
-    let renderer = frame(Dialect::OpenAi, OutputForm::Whole, true).renderer();
+    let renderer = frame(Dialect::OpenAiChat, OutputForm::Whole, true).renderer();
     assert_eq!(written(renderer, &[native("{\"id\": 1 }")], AnswerEnd::Settled(&receipt())), "{\"id\": 1 }");
 }
 
@@ -169,7 +168,7 @@ fn what_cannot_be_translated_is_named() {
         let why = translate(&body, CLAUDE).unwrap_err();
         assert_eq!((why.status.as_u16(), &why.fields["errors"][0]["field"]), (400, &field.into()), "{body}");
         let body = serde_json::from_str(&body).unwrap();
-        assert!(leniency::conversation(Dialect::OpenAi, &body).is_ok(), "the sandbox passes over {field}");
+        assert!(leniency::conversation(Dialect::OpenAiChat, &body).is_ok(), "the sandbox passes over {field}");
     }
     for (body, field) in [
         (r#"{"messages":[{"role":"tool","tool_call_id":"c","content":"x"}]}"#, "messages[0].tool_call_id"),

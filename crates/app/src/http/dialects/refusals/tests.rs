@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use domain::ai::Dialect;
 use domain::entitlements::Source;
 use domain::features::FeatureId;
 use domain::plans::PlanId;
@@ -7,7 +8,6 @@ use domain::prices::NanoUsd;
 use ports::ai::ProviderWait;
 
 use super::*;
-use crate::http::dialects::dialect::Dialect;
 use crate::http::dialects::problems::body;
 
 fn at(text: &str) -> DateTime<Utc> {
@@ -56,7 +56,7 @@ fn told(error: CallError) -> (u16, &'static str, Option<String>, Option<String>)
 }
 
 fn of(fault: ProviderFault) -> CallError {
-    CallError::Provider { provider: Provider::Claude, fault }
+    CallError::Provider { provider: ProviderId::CLAUDE, fault }
 }
 
 #[test]
@@ -95,10 +95,10 @@ fn a_retry_that_cannot_help_is_told_so() {
         (CallError::Unpriced("m".to_owned()), (403, "unpriced_model", None, None)),
         (CallError::InputTooLong { tokens: 9, limit: 3 }, (400, "input_too_long", None, None)),
         (
-            CallError::CircuitOpen { provider: Provider::Gemini, retry_after: Duration::from_millis(1_500) },
+            CallError::CircuitOpen { provider: ProviderId::GEMINI, retry_after: Duration::from_millis(1_500) },
             (503, "provider_circuit_open", some("2"), None),
         ),
-        (of(ProviderFault::NoKey { setting: "PB__X" }), (503, "provider_key_missing", None, some("false"))),
+        (of(ProviderFault::NoKey { setting: "PB__X".to_owned() }), (503, "provider_key_missing", None, some("false"))),
         (of(ProviderFault::Refused(their(422))), (422, "provider_refused", None, None)),
         (of(ProviderFault::KeyRefused(their(401))), (502, "provider_key_refused", None, some("false"))),
         (of(ProviderFault::SpendLimit(their(429))), (502, "provider_spend_limit", None, some("false"))),
@@ -129,7 +129,7 @@ fn a_plan_limit_names_the_plan_the_feature_the_numbers_and_the_time() {
     for word in ["`ai_requests`", "`free`", "10 of 10", "2026-12-01T00:00:00"] {
         assert!(problem.detail.contains(word), "{} lacks {word}", problem.detail);
     }
-    let told = body(Dialect::OpenAi, &problem, "r");
+    let told = body(Dialect::OpenAiChat, &problem, "r");
     assert_eq!(told["error"]["code"], "plan_limit_exceeded");
     assert_eq!(told["error"]["details"]["limit"], 10);
     assert_eq!(told["error"]["details"]["resets_at"], "2026-12-01T00:00:00Z");
@@ -143,23 +143,22 @@ fn near_names_and_settings_are_named() {
     let near = vec!["gpt-6-sol".to_owned()];
     let unknown = problem(CallError::UnknownModel { model: "gpt-6-soul".to_owned(), near });
     assert!(unknown.detail.contains("gpt-6-soul") && unknown.detail.contains("gpt-6-sol"), "{}", unknown.detail);
-    let missing = problem(of(ProviderFault::NoKey { setting: "PB__AI__CLAUDE__KEY" }));
+    let missing = problem(of(ProviderFault::NoKey { setting: "PB__AI__CLAUDE__KEY".to_owned() }));
     assert!(missing.detail.contains("PB__AI__CLAUDE__KEY"), "{}", missing.detail);
 }
 
 #[test]
 fn a_refusal_of_the_provider_passes_to_who_speaks_its_language() {
     let refused = || of(ProviderFault::Refused(their(400)));
-    let passed = unanswered(refused(), Some(Provider::Claude));
+    let passed = unanswered(refused(), &[ProviderId::CLAUDE]);
     assert!(matches!(passed, UnansweredCall::InItsWords(refusal) if refusal == their(400)));
-    for native in [None, Some(Provider::OpenAi)] {
+    for native in [&[][..], &[ProviderId::OPENAI]] {
         let UnansweredCall::Problem(problem) = unanswered(refused(), native) else { panic!("it is a problem of ours") };
         assert_eq!((problem.status.as_u16(), problem.detail.contains("their words")), (400, true));
         assert_eq!(problem.fields["provider_code"], "their_code");
     }
     // Callers learn nothing of the operator's own account.
-    let UnansweredCall::Problem(problem) =
-        unanswered(of(ProviderFault::KeyRefused(their(401))), Some(Provider::Claude))
+    let UnansweredCall::Problem(problem) = unanswered(of(ProviderFault::KeyRefused(their(401))), &[ProviderId::CLAUDE])
     else {
         panic!("it is a problem of ours")
     };
@@ -181,15 +180,13 @@ fn what_is_no_json_is_told_in_our_words_with_its_status() {
     for body in [b"<html>gone</html>".as_slice(), b"", b"\"text\"", b"{\"cut"] {
         let page = ProviderRefusal { body: body.to_vec(), ..their(404) };
         let refused = of(ProviderFault::Refused(page));
-        let UnansweredCall::Problem(problem) = unanswered(refused, Some(Provider::Claude)) else {
-            panic!("it is ours")
-        };
+        let UnansweredCall::Problem(problem) = unanswered(refused, &[ProviderId::CLAUDE]) else { panic!("it is ours") };
         assert_eq!((problem.status.as_u16(), problem.code), (404, "provider_refused"));
         assert_eq!(problem.detail, "claude refused the call with 404.");
     }
     let listed = ProviderRefusal { body: b" [{\"error\":{}}]".to_vec(), ..their(404) };
     assert!(matches!(
-        unanswered(of(ProviderFault::Refused(listed)), Some(Provider::Claude)),
+        unanswered(of(ProviderFault::Refused(listed)), &[ProviderId::CLAUDE]),
         UnansweredCall::InItsWords(_)
     ));
 }
@@ -197,14 +194,14 @@ fn what_is_no_json_is_told_in_our_words_with_its_status() {
 #[test]
 fn an_overloaded_provider_keeps_its_status_for_who_speaks_its_language() {
     let overloaded = || of(ProviderFault::Failed { refusal: their(529), retry_after: None });
-    for (native, status) in [(Some(Provider::Claude), 529), (None, 503), (Some(Provider::OpenAi), 503)] {
+    for (native, status) in [(&[ProviderId::CLAUDE][..], 529), (&[], 503), (&[ProviderId::OPENAI], 503)] {
         let UnansweredCall::Problem(problem) = unanswered(overloaded(), native) else { panic!("it is ours") };
         assert_eq!(problem.status.as_u16(), status);
         let header = problem.headers.iter().find(|(name, _)| name == "x-ratelimit-limit-requests");
         assert_eq!(header.map(|(_, value)| value.as_bytes()), Some(b"9".as_slice()));
     }
     let UnansweredCall::Problem(of_our_key) =
-        unanswered(of(ProviderFault::KeyRefused(their(401))), Some(Provider::Claude))
+        unanswered(of(ProviderFault::KeyRefused(their(401))), &[ProviderId::CLAUDE])
     else {
         panic!("it is ours")
     };

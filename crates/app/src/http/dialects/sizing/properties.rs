@@ -5,9 +5,9 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::http::dialects::dialect::Dialect::{Anthropic, Gemini, OpenAi};
+use domain::ai::Dialect::{Anthropic, Gemini, OpenAiChat};
 
-const ALL: [Dialect; 3] = [OpenAi, Anthropic, Gemini];
+const ALL: [Dialect; 3] = [OpenAiChat, Anthropic, Gemini];
 const PNG: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAAB";
 
 fn words(text: &str) -> u64 {
@@ -22,7 +22,7 @@ fn weighed(dialect: Dialect, body: &str) -> InputSize {
 /// A message that has this value at some place.
 fn within(dialect: Dialect, place: usize, value: &Value) -> Value {
     let part = |part: Value| match dialect {
-        OpenAi | Anthropic => json!({ "model": "m", "messages": [{ "role": "user", "content": [part] }] }),
+        OpenAiChat | Anthropic => json!({ "model": "m", "messages": [{ "role": "user", "content": [part] }] }),
         Gemini => json!({ "contents": [{ "role": "user", "parts": [part] }] }),
     };
     match place {
@@ -84,7 +84,7 @@ proptest! {
         for dialect in ALL {
             let mut body = within(dialect, place, &value);
             let part = match dialect {
-                OpenAi => json!({ "type": "image_url", "image_url": { "url": format!("data:image/png;base64,{picture}") } }),
+                OpenAiChat => json!({ "type": "image_url", "image_url": { "url": format!("data:image/png;base64,{picture}") } }),
                 Anthropic => json!({ "type": "image", "source": { "type": "base64", "data": picture } }),
                 Gemini => json!({ "inlineData": { "mimeType": "image/png", "data": picture } }),
             };
@@ -142,13 +142,13 @@ fn what_cannot_be_seen_is_unseen() {
     let claude = openai;
     let gemini = |part: Value| json!({ "contents": [{ "parts": [part] }] });
     for (dialect, body) in [
-        (OpenAi, openai(json!({ "type": "image_url", "image_url": { "url": "https://example.com/a.png" } }))),
-        (OpenAi, openai(json!({ "type": "file", "file": { "file_id": "f" } }))),
-        (OpenAi, openai(json!({ "type": "unheard_of", "file_id": "f" }))),
-        (OpenAi, json!({ "messages": [{ "role": "assistant", "audio": { "id": "a" } }] })),
-        (OpenAi, json!({ "messages": [], "web_search_options": {} })),
-        (OpenAi, json!({ "messages": [], "tools": [{ "type": "mcp", "server_url": "https://x" }] })),
-        (OpenAi, json!({ "messages": [], "previous_response_id": "r" })),
+        (OpenAiChat, openai(json!({ "type": "image_url", "image_url": { "url": "https://example.com/a.png" } }))),
+        (OpenAiChat, openai(json!({ "type": "file", "file": { "file_id": "f" } }))),
+        (OpenAiChat, openai(json!({ "type": "unheard_of", "file_id": "f" }))),
+        (OpenAiChat, json!({ "messages": [{ "role": "assistant", "audio": { "id": "a" } }] })),
+        (OpenAiChat, json!({ "messages": [], "web_search_options": {} })),
+        (OpenAiChat, json!({ "messages": [], "tools": [{ "type": "mcp", "server_url": "https://x" }] })),
+        (OpenAiChat, json!({ "messages": [], "previous_response_id": "r" })),
         (Anthropic, claude(json!({ "type": "image", "source": { "type": "url", "url": "https://x" } }))),
         (Anthropic, claude(json!({ "type": "image", "source": { "type": "file", "file_id": "f" } }))),
         (Anthropic, claude(json!({ "type": "document", "source": { "type": "url", "url": "https://x" } }))),
@@ -174,7 +174,7 @@ fn what_cannot_be_seen_is_unseen() {
 #[test]
 fn what_stands_in_the_body_is_seen() {
     for (dialect, body) in [
-        (OpenAi, json!({ "messages": [{ "role": "user", "content": "x" }], "tools": [{ "type": "function" }] })),
+        (OpenAiChat, json!({ "messages": [{ "role": "user", "content": "x" }], "tools": [{ "type": "function" }] })),
         (
             Anthropic,
             json!({ "messages": [{ "role": "assistant", "content": [
@@ -212,9 +212,9 @@ fn the_providers_tools_are_counted_by_their_most_uses() {
         assert_eq!(weighed(Anthropic, &claude.to_string()).tool_calls.web_search, searches, "{claude}");
     }
     let openai = json!({ "messages": [], "web_search_options": {}, "n": 3.0 });
-    assert_eq!(weighed(OpenAi, &openai.to_string()).tool_calls.web_search, 3);
+    assert_eq!(weighed(OpenAiChat, &openai.to_string()).tool_calls.web_search, 3);
     let openai = json!({ "messages": [], "web_search_options": {}, "n": 2 });
-    assert_eq!(weighed(OpenAi, &openai.to_string()).tool_calls.web_search, 2);
+    assert_eq!(weighed(OpenAiChat, &openai.to_string()).tool_calls.web_search, 2);
     let gemini = json!({ "contents": [], "tools": [{ "googleSearch": {} }, { "codeExecution": {} }] });
     let calls = weighed(Gemini, &gemini.to_string()).tool_calls;
     assert_eq!((calls.web_search, calls.web_fetch, calls.code_execution), (5, 0, 5));
