@@ -28,7 +28,7 @@ fn file(version: &str, input: &str) -> String {
 /// The service with a catalogue of one model.
 async fn one_model() -> TestApp {
     TestApp::with(|settings| {
-        settings.ai.models = parse(&file("2026-11-12", "4"), &ProviderProfiles::default()).unwrap()
+        settings.ai.models = parse(&file("2026-11-12", "4"), &ProviderProfiles::default()).unwrap();
     })
     .await
 }

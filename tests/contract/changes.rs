@@ -49,7 +49,7 @@ impl ChangeListener for Notes {
     }
 
     fn is_fed(&self) -> bool {
-        self.vouched.lock().unwrap().is_some_and(|moment| SystemClock.elapsed() - moment < Duration::from_secs(1))
+        self.vouched.lock().unwrap().is_some_and(|moment| SystemClock.elapsed() < moment + Duration::from_secs(1))
     }
 }
 

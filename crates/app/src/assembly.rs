@@ -63,10 +63,7 @@ pub fn rooms(
     let store: Arc<dyn Store> = Arc::<PgStore>::clone(pg);
     let provider =
         if settings.auth.supabase.is_provider() { IdentityProvider::Supabase } else { IdentityProvider::BuiltIn };
-    let memory = Arc::new(match provider {
-        IdentityProvider::BuiltIn => ProcessCache::new(Arc::clone(clock)),
-        IdentityProvider::Supabase => ProcessCache::for_identities_elsewhere(Arc::clone(clock)),
-    });
+    let memory = Arc::new(process_cache(provider, clock));
     let cache: Arc<dyn CallerCache> = Arc::<ProcessCache>::clone(&memory);
     let changes: Arc<dyn ChangeListener> = Arc::<ProcessCache>::clone(&memory);
     let cache_loader =
@@ -74,13 +71,8 @@ pub fn rooms(
     let mint: Arc<dyn KeyMint> = Arc::new(ApiKeys::new(settings.api_keys.prefix.clone())?);
     let randomness: Arc<dyn Randomness> = Arc::new(SystemRandomness);
     let Identities { verifier, accounts } = identities(settings, &store, clock, &randomness, &cache, signing_key)?;
-    let prices = Arc::new(PriceService::new(
-        &store,
-        clock,
-        &randomness,
-        settings.ai.models.clone(),
-        profiles(&configured(&settings.ai)?),
-    ));
+    let (models, providers) = (settings.ai.models.clone(), profiles(&configured(&settings.ai)?));
+    let prices = Arc::new(PriceService::new(&store, clock, &randomness, models, providers));
     let admin_email = admin_email(settings)?.filter(|_| provider == IdentityProvider::Supabase);
     let remembered = || Arc::<ProcessCache>::clone(&memory) as Arc<dyn EntitlementCache>;
     let (listener, loader) = (Arc::clone(&changes), Arc::clone(&cache_loader));
@@ -136,6 +128,13 @@ pub fn rooms(
         randomness,
         store: Arc::clone(pg),
     })
+}
+
+fn process_cache(provider: IdentityProvider, clock: &Arc<dyn Clock>) -> ProcessCache {
+    match provider {
+        IdentityProvider::BuiltIn => ProcessCache::new(Arc::clone(clock)),
+        IdentityProvider::Supabase => ProcessCache::for_identities_elsewhere(Arc::clone(clock)),
+    }
 }
 
 /// What verifies access tokens, and the built-in accounts.

@@ -59,7 +59,7 @@ async fn a_model_without_a_price_is_for_those_who_have_no_limit() {
     let priceless = "[[models]]\nid = \"free-one\"\nprovider = \"openai\"\nuntil = \"2020-01-01\"\n\
                      prices = { input = \"1\", output = \"1\" }\n";
     let stage = Stage::with(|settings| {
-        settings.ai.models = parse(&(catalogue() + priceless), &ProviderProfiles::default()).unwrap()
+        settings.ai.models = parse(&(catalogue() + priceless), &ProviderProfiles::default()).unwrap();
     })
     .await;
     let quote = stage.quote(hello("free-one")).await.expect_status(200);

@@ -53,13 +53,13 @@ impl Parsed {
     }
 
     /// Adds the output in a part that is not understood; a part without output adds nothing.
-    pub(super) fn add_unread(&mut self, output: Output) {
-        self.is_unread |= output != Output::default();
+    pub(super) fn add_unread(&mut self, output: &Output) {
+        self.is_unread |= *output != Output::default();
         self.add_output(output);
     }
 
     /// Adds output that is beside what is understood.
-    pub(super) fn add_output(&mut self, output: Output) {
+    pub(super) fn add_output(&mut self, output: &Output) {
         self.unread_text.push_str(&output.text);
         self.hidden_tokens = self.hidden_tokens.saturating_add(output.hidden_tokens);
     }

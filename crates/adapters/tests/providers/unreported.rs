@@ -107,8 +107,8 @@ fn with_usage(of: Dialect, usages: &[&str]) -> String {
             ("usageMetadata", r#""candidates":[{"content":{"parts":[{"text":"one"}]},"finishReason":"STOP"}]"#)
         }
     };
-    let usages: String = usages.iter().map(|usage| format!(r#","{name}":{usage}"#)).collect();
-    format!("{{{answer}{usages}}}")
+    let usages: Vec<String> = usages.iter().map(|usage| format!(r#","{name}":{usage}"#)).collect();
+    format!("{{{answer}{}}}", usages.concat())
 }
 
 fn usage_of(of: Dialect, input: u64, output: u64) -> String {

@@ -47,7 +47,7 @@ impl ProviderId {
     pub fn as_str(&self) -> &str {
         let length = self.bytes.iter().position(|byte| *byte == 0).unwrap_or(NAME_MAX);
         // Only ASCII is ever stored.
-        std::str::from_utf8(&self.bytes[..length]).unwrap_or_default()
+        self.bytes.get(..length).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
     }
 
     fn place(&self) -> usize {

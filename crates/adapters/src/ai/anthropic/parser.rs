@@ -135,7 +135,7 @@ impl AnthropicParser {
     fn opened(&mut self, block: u64, raw: &RawValue, parsed: &mut Parsed) {
         self.has_thinking = false;
         let Some(content) = lenient::read::<Block<'_>>(Some(raw)) else {
-            parsed.add_output(lenient::output_within(raw.get().as_bytes()));
+            parsed.add_output(&lenient::output_within(raw.get().as_bytes()));
             return;
         };
         self.said(&content, parsed);
@@ -150,7 +150,7 @@ impl AnthropicParser {
             }
             // The result of a tool that the provider ran is input of the model.
             Some(kind) if kind.ends_with("_result") => {}
-            _ => parsed.add_output(lenient::output_beside(raw, &BLOCK_MEMBERS)),
+            _ => parsed.add_output(&lenient::output_beside(raw, &BLOCK_MEMBERS)),
         }
     }
 
@@ -252,7 +252,7 @@ impl ResponseParser for AnthropicParser {
         let parsed = lenient::object(data, |text| {
             let event: Event<'_> = serde_json::from_slice(text).ok()?;
             // A message with a member that comes twice is read from the rewritten text.
-            let is_readable = event.message.is_none_or(|message| lenient::is_readable::<Message<'_>>(message));
+            let is_readable = event.message.is_none_or(lenient::is_readable::<Message<'_>>);
             is_readable.then(|| self.event(event, data))
         });
         parsed.unwrap_or(Err(ParseError::Nonsense("a frame of it is no JSON object")))

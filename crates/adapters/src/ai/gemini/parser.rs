@@ -116,10 +116,10 @@ impl GeminiParser {
     fn part(&mut self, raw: &RawValue, parsed: &mut Parsed) {
         let part: Part<'_> = lenient::read(Some(raw)).unwrap_or_default();
         if !part.is_known() {
-            parsed.add_unread(lenient::output_within(raw.get().as_bytes()));
+            parsed.add_unread(&lenient::output_within(raw.get().as_bytes()));
         }
         if let Some(media) = part.inline_data {
-            parsed.add_output(lenient::output_beside(media, &["mimeType", "displayName"]));
+            parsed.add_output(&lenient::output_beside(media, &["mimeType", "displayName"]));
         }
         let is_thought = part.thought == Some(true);
         let text = part.text.filter(|text| !text.is_empty());

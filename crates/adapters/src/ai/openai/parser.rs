@@ -173,7 +173,7 @@ impl OpenAiParser {
     fn choice(&mut self, raw: &RawValue, parsed: &mut Parsed) {
         let Ok(choice) = serde_json::from_str::<Choice<'_>>(raw.get()) else {
             parsed.is_unread = true;
-            parsed.add_output(lenient::output_within(raw.get().as_bytes()));
+            parsed.add_output(&lenient::output_within(raw.get().as_bytes()));
             return;
         };
         let (index, before) = (choice.index.unwrap_or_default(), parsed.deltas.len());
@@ -190,7 +190,7 @@ impl OpenAiParser {
         };
         let is_unknown = parsed.deltas.len() == before && knows_nothing && choice.finish_reason.is_none();
         for output in [unread, lenient::output_beside(raw, &CHOICE_MEMBERS)] {
-            if is_unknown { parsed.add_unread(output) } else { parsed.add_output(output) }
+            if is_unknown { parsed.add_unread(&output) } else { parsed.add_output(&output) }
         }
         if let Some(reason) = choice.finish_reason {
             self.complete_calls(index, &mut parsed.deltas);

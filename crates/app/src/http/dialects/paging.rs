@@ -37,7 +37,7 @@ impl PageRequest {
             let id = || value.clone().into_owned();
             match (dialect, name.as_ref()) {
                 (Dialect::OpenAiChat | Dialect::Anthropic, "limit") => {
-                    asked.limit = Some(number("limit", &value, false)?)
+                    asked.limit = Some(number("limit", &value, false)?);
                 }
                 (Dialect::Gemini, "pageSize" | "page_size") => {
                     // Google caps a larger number at the maximum.
