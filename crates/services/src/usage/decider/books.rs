@@ -141,8 +141,8 @@ impl TestBooks {
         for (place, command) in commands.iter_mut().enumerate() {
             command.decide(place, &mut decider);
         }
-        let decided = decider.finish();
-        self.write(decided);
+        let batch = decider.finish();
+        self.write(batch);
     }
 
     fn locked_rows(&self) -> LockedRows {

@@ -65,9 +65,9 @@ impl AnyCommand {
     /// Whether it was done for the first time.
     fn was_done(&self) -> bool {
         match self {
-            Self::Consume(_, Some(Ok(ConsumeOutcome { decision, replayed }))) => decision.allowed && !replayed,
+            Self::Consume(_, Some(Ok(ConsumeOutcome { decision, replayed })))
+            | Self::Change(_, Some(Ok(ReservationChanged { decision, replayed, .. }))) => decision.allowed && !replayed,
             Self::Reserve(_, Some(Ok(ReserveOutcome::Reserved { replayed, .. }))) => !replayed,
-            Self::Change(_, Some(Ok(ReservationChanged { decision, replayed, .. }))) => decision.allowed && !replayed,
             Self::Expire(_, Some(Ok(()))) => true,
             _ => false,
         }
