@@ -104,7 +104,7 @@ async fn its_prices_models_and_metrics_have_its_name() {
     let second = stage.chat(hello("azure/gpt-one")).await.expect_status(200);
     assert_eq!(second.at("/provider"), "azure");
     stage.settled(3).await;
-    let metrics = stage.app.get("/metrics").send().await.expect_status(200);
+    let metrics = stage.app.metrics().send().await.expect_status(200);
     assert!(metrics.text.contains("ai_attempts_total{gen_ai_provider_name=\"azure\"} 2"), "{}", metrics.text);
     for path in ["/api/ai/usage", "/api/models"] {
         let unknown = stage.app.get(&format!("{path}?provider=mistral")).bearer(&stage.ada).send().await;

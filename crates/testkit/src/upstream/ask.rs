@@ -146,7 +146,8 @@ fn dialect_of(path: &str) -> UpstreamDialect {
 fn credential(request: &UpstreamRequest, dialect: UpstreamDialect) -> Option<&str> {
     let bearer = || request.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
     match dialect {
-        UpstreamDialect::OpenAi => bearer(),
+        // Azure takes the key in a header of its own.
+        UpstreamDialect::OpenAi => bearer().or_else(|| request.header("api-key")),
         UpstreamDialect::Anthropic => request.header("x-api-key").or_else(bearer),
         UpstreamDialect::Gemini => request.header("x-goog-api-key").or_else(|| request.parameter("key")),
     }
