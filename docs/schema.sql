@@ -671,7 +671,7 @@ CREATE TABLE public.ai_usage_logs (
     CONSTRAINT check_ai_usage_source CHECK (((source)::text = ANY ((ARRAY['provider'::character varying, 'estimated'::character varying, 'partial'::character varying, 'sandbox'::character varying])::text[]))),
     CONSTRAINT check_ai_usage_tokens CHECK (((tokens_used >= 0) AND (input_tokens >= 0) AND (output_tokens >= 0) AND (cached_tokens >= 0))),
     CONSTRAINT check_ai_usage_unpaid CHECK ((unpaid_tokens >= 0)),
-    CONSTRAINT check_provider CHECK (((provider)::text = ANY ((ARRAY['openai'::character varying, 'claude'::character varying, 'gemini'::character varying])::text[])))
+    CONSTRAINT check_provider CHECK (((provider)::text ~ '^[a-z][a-z0-9_-]*$'::text))
 ) PARTITION BY RANGE (created_at);
 ALTER TABLE public.ai_usage_logs ENABLE ROW LEVEL SECURITY;
 CREATE INDEX idx_ai_usage_logs_created_at ON ONLY public.ai_usage_logs USING btree (created_at);
@@ -682,6 +682,7 @@ CREATE POLICY ai_usage_logs_insert_own ON public.ai_usage_logs FOR INSERT TO aut
 CREATE POLICY ai_usage_logs_readonly ON public.ai_usage_logs FOR SELECT TO readonly_user USING (true);
 CREATE POLICY ai_usage_logs_select_own ON public.ai_usage_logs FOR SELECT TO authenticated USING ((( SELECT auth.uid() AS uid) = user_id));
 CREATE POLICY ai_usage_logs_service ON public.ai_usage_logs FOR ALL TO app_service USING (true) WITH CHECK (true);
+CREATE TRIGGER check_ai_usage_logs_provider BEFORE INSERT OR UPDATE OF provider ON public.ai_usage_logs FOR EACH ROW EXECUTE FUNCTION public.check_ai_provider();
 
 CREATE TABLE public.ai_usage_logs_default PARTITION OF public.ai_usage_logs DEFAULT;
 ALTER TABLE public.ai_usage_logs_default ENABLE ROW LEVEL SECURITY;
@@ -939,8 +940,8 @@ CREATE TABLE public.model_prices (
     valid_to timestamp with time zone,
     created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
     CONSTRAINT model_prices_pkey PRIMARY KEY (id),
+    CONSTRAINT fk_model_prices_provider FOREIGN KEY (provider) REFERENCES public.ai_providers(id),
     CONSTRAINT check_model_price_amount CHECK ((usd_per_million >= (0)::numeric)),
-    CONSTRAINT check_model_price_provider CHECK (((provider)::text = ANY ((ARRAY['openai'::character varying, 'claude'::character varying, 'gemini'::character varying])::text[]))),
     CONSTRAINT check_model_price_threshold CHECK ((threshold_tokens >= 0)),
     CONSTRAINT check_model_price_validity CHECK ((valid_to > valid_from)),
     CONSTRAINT model_prices_no_overlap EXCLUDE USING gist (int8range(hashtextextended((((((((((((provider)::text || '|'::text) || model) || '|'::text) || (kind)::text) || '|'::text) || (tier)::text) || '|'::text) || (geo)::text) || '|'::text) || (threshold_tokens)::text), (0)::bigint), hashtextextended((((((((((((provider)::text || '|'::text) || model) || '|'::text) || (kind)::text) || '|'::text) || (tier)::text) || '|'::text) || (geo)::text) || '|'::text) || (threshold_tokens)::text), (0)::bigint), '[]'::text) WITH =, tstzrange(valid_from, valid_to) WITH &&)
@@ -1092,6 +1093,16 @@ CREATE TABLE public.ledger_heads (
 ) WITH (fillfactor=70);
 ALTER TABLE public.ledger_heads ENABLE ROW LEVEL SECURITY;
 CREATE POLICY ledger_heads_service_select ON public.ledger_heads FOR SELECT TO app_service USING (true);
+
+CREATE TABLE public.ai_providers (
+    id character varying(20) NOT NULL,
+    created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    CONSTRAINT ai_providers_pkey PRIMARY KEY (id),
+    CONSTRAINT check_ai_provider_id CHECK (((id)::text ~ '^[a-z][a-z0-9_-]*$'::text))
+);
+ALTER TABLE public.ai_providers ENABLE ROW LEVEL SECURITY;
+CREATE POLICY ai_providers_service_insert ON public.ai_providers FOR INSERT TO app_service WITH CHECK (true);
+CREATE POLICY ai_providers_service_select ON public.ai_providers FOR SELECT TO app_service USING (true);
 
 CREATE TABLE public.product_base_migrations (
     version character varying NOT NULL,
@@ -1251,6 +1262,21 @@ BEGIN
     NEW.balance_after := coalesce(NEW.balance_after, coalesce(head.balance_after, 0) + NEW.amount);
     NEW.hash := public.ledger_hash(NEW.prev_hash, NEW.id, NEW.user_id, NEW.seq, NEW.amount, NEW.type, NEW.balance_after,
         NEW.description, NEW.reference_id, NEW.idempotency_key, NEW.created_at);
+    RETURN NEW;
+END
+$function$;
+
+CREATE OR REPLACE FUNCTION public.check_ai_provider()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF NOT EXISTS (SELECT FROM public.ai_providers p WHERE p.id = NEW.provider) THEN
+        RAISE EXCEPTION '% is no known provider', NEW.provider USING ERRCODE = 'check_violation', CONSTRAINT = 'check_provider',
+            TABLE = 'ai_usage_logs';
+    END IF;
     RETURN NEW;
 END
 $function$;
@@ -2909,6 +2935,7 @@ CREATE VIEW public.integrity_findings WITH (security_invoker=true) AS
 -- Rights
 GRANT DELETE, SELECT ON TABLE public.address_digests TO app_service;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.ai_answers TO app_service;
+GRANT INSERT, SELECT ON TABLE public.ai_providers TO app_service;
 GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE public.ai_usage_logs TO app_service;
 GRANT INSERT, SELECT ON TABLE public.ai_usage_logs TO app_user;
 GRANT SELECT (id, user_id, provider, model, tokens_used, cost, input_tokens, output_tokens, cached_tokens, session_id, api_key_id, reservation_id, latency_ms, outcome, cost_nano_usd, price_version, usage, source, created_at, unpaid_tokens) ON TABLE public.ai_usage_logs TO authenticated;

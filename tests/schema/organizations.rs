@@ -45,3 +45,28 @@ async fn the_next_owner_is_another_owner_else_an_admin_else_nobody_and_members_s
         }
     }
 }
+
+#[tokio::test]
+async fn a_banned_or_deleted_identity_is_given_no_organization() {
+    for end in ["banned_until = now() + interval '1 day'", "deleted_at = now()"] {
+        let database = TestDatabase::new().await;
+        database
+            .sql("ALTER TABLE auth.users ADD COLUMN banned_until timestamptz, ADD COLUMN deleted_at timestamptz")
+            .await;
+        let ann = sign_up(&database, "ann").await;
+        database.sql(&format!("INSERT INTO organizations (name, owner_id) VALUES ('acme', '{ann}')")).await;
+        for (name, role) in [("bob", "owner"), ("cid", "admin")] {
+            let id = sign_up(&database, name).await;
+            database
+                .sql(&format!(
+                    "INSERT INTO organization_members SELECT id, '{id}', '{role}', clock_timestamp() FROM organizations"
+                ))
+                .await;
+            if name == "bob" {
+                database.sql(&format!("UPDATE auth.users SET {end} WHERE id = '{id}'")).await;
+            }
+        }
+        database.sql(&format!("DELETE FROM auth.users WHERE id = '{ann}'")).await;
+        assert_eq!(standing(&database).await.0.as_deref(), Some("cid"), "{end}");
+    }
+}

@@ -8,7 +8,7 @@ use domain::ai::ProviderProfiles;
 use futures_util::future::join_all;
 use harness::{Answer, eventually};
 use serde_json::{Value, json};
-use testkit::upstream::{AnswerPace, Fault, Script, ScriptedAnswer};
+use testkit::upstream::{AnswerPace, Fault, Refusal, Script, ScriptedAnswer, Why};
 
 use super::stage::{Stage, catalogue, hello, prices, said, words};
 use crate::HEARD_WITHIN;
@@ -81,6 +81,37 @@ async fn a_model_without_a_price_is_for_those_who_have_no_limit() {
     quote.expect_problem(403, "unpriced_model");
     stage.chat(hello("free-one")).await.expect_problem(403, "unpriced_model");
     assert_eq!(stage.upstream.requests().len(), 1);
+}
+
+/// A key that can pay for the called model is not refused because of a fallback; one that can pay for both has it.
+#[tokio::test]
+async fn a_fallback_that_a_key_cannot_pay_for_is_passed_over() {
+    let dear = "[[models]]\nid = \"dear-one\"\nprovider = \"claude\"\nmax_input_tokens = 2000\n\
+                max_output_tokens = 1000\nprices = { input = \"2000\", output = \"10000\" }\n";
+    let stage = Stage::with(|settings| {
+        settings.ai.models = parse(&(catalogue() + dear), &ProviderProfiles::default()).unwrap();
+        let fallbacks = vec!["dear-one".to_owned(), "gemini-one".to_owned()];
+        settings.ai.fallbacks = [("gpt-one".to_owned(), fallbacks)].into();
+    })
+    .await;
+    stage.upstream.script_others(Script::words(3).priced(prices()));
+    let small = stage.key(json!({ "monthly_cost_usd": "0.05" })).await;
+    let large = stage.key(json!({ "monthly_cost_usd": "100" })).await;
+    let mut calls = 0;
+    for body in [bounded(50), hello("gpt-one")] {
+        let answer = stage.ask(small.text_at("/key"), body.clone()).await.expect_status(200);
+        assert_eq!(answer.at("/model"), "gpt-one");
+        stage.begin(small.text_at("/key"), body).await.text().await.unwrap();
+        calls += 2;
+    }
+    stage.settled(calls).await;
+    stage.upstream.script("gpt-one", Script::refuses(Refusal::of(Why::Unavailable)));
+    let answer = stage.ask(small.text_at("/key"), bounded(50)).await.expect_status(200);
+    assert_eq!(answer.at("/model"), "gemini-one", "the fallback that it can pay for");
+    let answer = stage.ask(large.text_at("/key"), bounded(50)).await.expect_status(200);
+    assert_eq!(answer.at("/model"), "dear-one");
+    let broke = stage.key(json!({ "monthly_cost_usd": "0.00001" })).await;
+    stage.ask(broke.text_at("/key"), bounded(50)).await.expect_problem(429, "key_cost_limit");
 }
 
 #[tokio::test]

@@ -10,13 +10,17 @@
 //! reservation, so that parallel streams, hidden reasoning included, never use more together than the limits allow.
 //! If the caller or the settings demand it, the whole bound is reserved or the call is refused.
 //!
-//! Costs: one command of the group commit, one more for each time that the call is lowered, and one more for a stream
+//! A fallback that costs more than the first model is passed over where the key cannot pay for it.
+//!
+//! Costs: one command of the group commit, one more for each time that the call is lowered or loses a fallback, and one more for a stream
 //! whose bound is beyond the first part.
 
+use chrono::{DateTime, Utc};
 use domain::entitlements::{Decision, Reason};
 use domain::prices::{NanoUsd, PriceList};
 use domain::usage::{ApiKeyWindows, CallPhase};
 use ports::ai::ProviderCall;
+use tracing::info;
 
 use super::calls::Call;
 use super::errors::{CallError, KeyLimitReached};
@@ -54,6 +58,10 @@ impl AiService {
                     let wanted = output_of_room(call, &bounds, &grant, &calls, &prices);
                     if wanted < of_use {
                         self.give_back(call, &grant).await;
+                        if grant.key_cost.is_some() && without_dearest(call, &bounds, &mut calls, &prices, now) {
+                            bounds = self.bounds(call, &calls).await?;
+                            continue;
+                        }
                         let needed = bounds.grown_to(of_use);
                         let cost = self.max_cost(call, &needed, &calls, &prices, now).await?;
                         return Err(too_little_room(grant, cost.zip(reserved_cost), &bounds, &needed));
@@ -75,6 +83,10 @@ impl AiService {
                         KeyLimitReached::Tokens { limit, used, .. } => left(limit - used, &bounds),
                         KeyLimitReached::Cost { limit, used, .. } => {
                             let room = NanoUsd((limit.0 - used.0).max(0));
+                            if without_dearest(call, &bounds, &mut calls, &prices, now) {
+                                bounds = self.bounds(call, &calls).await?;
+                                continue;
+                            }
                             let models: Vec<_> = models(&calls).collect();
                             Some(bounds.output_for(call, &models, room, &prices, now))
                         }
@@ -142,6 +154,25 @@ impl AiService {
             tracing::warn!(%error, call = %id.0, "a hold that was not enough could not be given back; the sweep does");
         }
     }
+}
+
+/// Passes the dearest fallback over, where one costs more than the first model: a call that a key can pay at its own
+/// model is not refused, or lowered, for the sake of a fallback. Returns whether there was one.
+fn without_dearest(
+    call: &Call,
+    bounds: &CallEstimate,
+    calls: &mut Vec<ProviderCall>,
+    prices: &PriceList,
+    at: DateTime<Utc>,
+) -> bool {
+    let cost = |one: &ProviderCall| bounds.cost(call, [(one.provider, &one.model)], prices, at).ok();
+    let own = calls.first().and_then(cost);
+    let fallbacks = calls.iter().enumerate().skip(1);
+    let dearest = fallbacks.filter_map(|(place, one)| Some((cost(one)?, place))).max();
+    let Some((_, place)) = dearest.filter(|(cost, _)| Some(*cost) > own) else { return false };
+    let model = calls.remove(place).model;
+    info!(model = %call.target.model, fallback = %model, "a fallback is passed over: the key cannot pay for it");
+    true
 }
 
 /// How much output a call with a reserved first part may reserve in total: its bound, or half of what the limits leave,
