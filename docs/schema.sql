@@ -1656,6 +1656,7 @@ BEGIN
         SELECT m.user_id INTO successor
         FROM public.organization_members m JOIN public.users u ON u.id = m.user_id
         WHERE m.organization_id = organization.id AND m.user_id <> OLD.id AND m.role IN ('owner', 'admin')
+          AND NOT EXISTS (SELECT FROM public.identity_states(ARRAY[m.user_id]) s WHERE s.state IN ('banned', 'deleted'))
         ORDER BY m.role = 'owner' DESC, m.created_at, m.user_id LIMIT 1
         FOR KEY SHARE OF u SKIP LOCKED;
         UPDATE public.organizations SET owner_id = successor WHERE id = organization.id;
