@@ -198,6 +198,7 @@ mod tests {
     #[test]
     fn a_call_is_counted_by_its_provider_and_model() {
         let handle = install_metrics().unwrap();
+        register_providers(ProviderId::BUILT_IN);
         let model = ModelId::parse("observed-model").unwrap();
         let tokens = TokenUsage { uncached_input: 10, cache_read: 5, visible_output: 3, ..TokenUsage::default() };
         let observer = CallMetrics { clock: Arc::new(SystemClock), export: None };
