@@ -34,6 +34,34 @@ async fn what_the_caller_did_is_refused_with_its_own_status() {
     }
 }
 
+/// What only the operator can change is no refusal of the caller's request, and a fallback may answer.
+#[tokio::test]
+async fn what_concerns_the_account_of_the_operator_is_not_the_callers() {
+    for (of, status, error) in [
+        (
+            Dialect::OpenAiChat,
+            400,
+            r#""code":"billing_hard_limit_reached","message":"m","type":"invalid_request_error""#,
+        ),
+        (Dialect::OpenAiChat, 429, r#""code":"billing_not_active","message":"m","type":"billing_not_active""#),
+        (Dialect::Anthropic, 400, r#""type":"invalid_request_error","message":"This organization has been disabled.""#),
+        (
+            Dialect::Gemini,
+            400,
+            r#""code":400,"status":"FAILED_PRECONDITION","message":"User location is not supported for the API use.""#,
+        ),
+        (
+            Dialect::Gemini,
+            429,
+            r#""code":429,"status":"RESOURCE_EXHAUSTED","message":"Your project has exceeded its monthly spending cap.""#,
+        ),
+    ] {
+        let refused = fault(of, RawReply::json(status, &format!("{{\"error\":{{{error}}}}}"))).await;
+        let is_of_account = matches!(refused, ProviderFault::SpendLimit(_) | ProviderFault::KeyRefused(_));
+        assert!(is_of_account && !refused.may_be_tried_again() && refused.may_pass(), "{of}: {refused:?}");
+    }
+}
+
 #[tokio::test]
 async fn an_error_within_an_answer_has_the_status_that_it_names() {
     for (code, expected) in [

@@ -19,7 +19,7 @@ const OWN_HEADERS: [&str; 2] = ["anthropic-organization-id", "anthropic-workspac
 const VERSION: &str = "2023-06-01";
 
 /// Claude reports that a workspace has reached its cap with status 400 and one of these phrases in the message.
-const SPENT: [&str; 2] = ["credit balance is too low", "specified API usage limits"];
+const SPENT: [&str; 3] = ["credit balance is too low", "specified API usage limits", "organization has been disabled"];
 
 pub(in crate::ai) struct Anthropic;
 

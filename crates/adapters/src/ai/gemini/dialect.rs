@@ -174,9 +174,13 @@ pub(super) fn error_details(body: &[u8]) -> (ErrorDetails, Option<u16>) {
     };
     let Some(ErrorBody { error }) = error else { return (ErrorDetails::default(), None) };
     let details = error.details.unwrap_or_default();
-    let is_key = details.iter().any(|detail| detail.reason.as_deref() == Some("API_KEY_INVALID"));
+    let says = |words: &str| error.message.as_deref().is_some_and(|message| message.contains(words));
+    // A place from which Google serves nobody is that of this service, not of its callers.
+    let is_key = details.iter().any(|detail| detail.reason.as_deref() == Some("API_KEY_INVALID"))
+        || says("User location is not supported");
     let mut quotas = details.iter().flat_map(|detail| detail.violations.iter().flatten());
-    let is_spent = quotas.any(|violation| violation.quota_id.as_deref().is_some_and(|id| id.contains("Spend")));
+    let is_spent = quotas.any(|violation| violation.quota_id.as_deref().is_some_and(|id| id.contains("Spend")))
+        || says("spending cap");
     let retry_after = details.iter().find_map(|detail| google_duration(detail.retry_delay.as_deref()?));
     let means = match (is_key, is_spent) {
         (true, _) => ErrorMeaning::KeyRefused,

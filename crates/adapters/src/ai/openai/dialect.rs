@@ -15,11 +15,13 @@ use crate::ai::lenient;
 const OWN_HEADERS: [&str; 2] = ["openai-organization", "openai-project"];
 
 /// Error codes for an account that has reached a spend limit. OpenAI sends them with status 429.
-const SPEND_LIMITS: [&str; 4] = [
+const SPEND_LIMITS: [&str; 6] = [
     "credit_balance_exhausted",
     "organization_spend_limit_exceeded",
     "project_spend_limit_exceeded",
     "organization_usage_limit_exceeded",
+    "billing_hard_limit_reached",
+    "billing_not_active",
 ];
 
 pub(in crate::ai) struct OpenAi;
